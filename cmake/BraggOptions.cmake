@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+# Compile options shared by every target of this project; never exported.
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+find_program(BRAGG_CCACHE ccache)
+if(BRAGG_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${BRAGG_CCACHE}")
+endif()
+
+add_library(bragg_options INTERFACE)
+# Results must be the same on every build: no contraction that the source does not ask for.
+target_compile_options(bragg_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
+                                               -ffp-contract=off)
+if(BRAGG_WERROR)
+  target_compile_options(bragg_options INTERFACE -Werror)
+endif()
+if(BRAGG_SANITIZE)
+  target_compile_options(bragg_options INTERFACE -fsanitize=${BRAGG_SANITIZE} -fno-sanitize-recover=all
+                                                 -fno-omit-frame-pointer -g)
+  target_link_options(bragg_options INTERFACE -fsanitize=${BRAGG_SANITIZE})
+endif()

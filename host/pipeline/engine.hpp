@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// A pipeline as two passes and an n-sized solve between them, over data that arrives whole or in windows.
+// Plan (memory) and the file aggregator (streamed windows) both drive it.
+#pragma once
+
+#include <bragg/plan.hpp>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "host/cpu/passes.hpp"
+
+namespace bragg::detail {
+
+/// The rows that take part in a run: those of weight 0 are gone before n is counted.
+struct ActiveRows {
+  std::vector<int> rows;               ///< caller's indices, ascending
+  bool weighted = false;
+  std::vector<double> weights;         ///< per active row, capped; 0 for an invalid one; empty when not weighted
+  std::vector<std::uint8_t> invalid;   ///< per active row: its weight was negative or not finite: the row is infinite
+};
+
+/// Applies RULES "Client weights". @throws Error invalid_argument: length, a share cap below 1/n.
+ActiveRows active_rows(std::span<const double> weights, int n, double max_weight_share);
+
+/// What solve() found for one tensor (or the whole row): how pass 2 makes the output.
+struct Solution {
+  Status status = Status::ok;
+  bool coordinate_wise = false;
+  std::vector<double> coefficients;  ///< geometric: per table row
+  // Coordinate-wise: the points that the rule sees.
+  SelectRule rule;
+  bool mixed = false;
+  std::vector<int> rows;
+  std::vector<int> start, entry_row;
+  std::vector<double> entry_coefficient;
+  std::vector<std::uint8_t> infinite;
+  std::vector<double> weights;
+  Report report;
+};
+
+class Engine {
+ public:
+  /// As Plan's constructor, for n rows. @throws Error as there.
+  Engine(Pipeline pipeline, int n, DType in, DType out, const Options& options);
+  ~Engine();
+  Engine(Engine&&) noexcept;
+  Engine& operator=(Engine&&) noexcept;
+
+  // A run is: begin; for each tensor or the whole row { reset, accumulate each window, until `settled`; solve };
+  // then apply each window. Table rows: the active rows, then o (null: the origin), then, where `has_previous`, the
+  // previous output.
+
+  /// @throws Error invalid_argument: too few active rows for the pipeline, weights for a rule that has none.
+  void begin(const ActiveRows& active, bool has_reference, bool has_previous, std::uint64_t round);
+
+  /// Table rows of this run: active + 1, + 1 with a previous output.
+  int table_rows() const noexcept;
+
+  /// Pass 1 is needed: by distances, or to know which rows are infinite.
+  bool needs_statistics() const noexcept;
+
+  void reset(GramSums& sums) const;
+  void accumulate(const RowTable& window, GramSums& sums);
+  /// False: f64 values need another scale (set now): clear and accumulate once more. True at the latest the second time.
+  bool settled(GramSums& sums) const;
+
+  /// The n-sized mathematics. `sums` is not read where needs_statistics() is false.
+  void solve(const GramSums& sums, Solution& solution);
+
+  /// Pass 2 over one window. Counts non-finite values into the solution's report where pass 1 was not needed.
+  /// Does nothing when solution.status is not ok.
+  void apply(const RowTable& window, Solution& solution, const OutTable& out);
+
+  /// Whether pass 2 reads this table row.
+  static bool reads_row(const Solution& solution, int table_row);
+
+  const Pipeline& pipeline() const noexcept;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace bragg::detail

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <bragg/export.hpp>
+#include <stdexcept>
+#include <string>
+
+namespace bragg {
+
+/// What went wrong. The numbers are those of the C ABI (`bragg_status` in bragg.h) and do not change.
+enum class Status : int {
+  ok = 0,
+  invalid_argument = 1,      ///< An argument breaks a stated bound; the message names it, its value and the bound.
+  too_many_nonfinite = 2,    ///< More rows hold NaN or infinity than the pipeline tolerates.
+  too_large = 3,             ///< An exact combinatorial rule (mda, smea) would exceed its stated work limit.
+  nonfinite_reference = 4,   ///< The caller's reference, which a rule measures from, is not finite.
+  unsupported = 5,           ///< A legal request that this build or device cannot serve.
+  bad_file = 6,              ///< A file's content is malformed or disagrees with the others.
+  io_error = 7,              ///< The operating system refused to open, read, write or rename.
+  out_of_memory = 8,         ///< A stated memory bound is too small, or an allocation failed.
+  internal = 9,              ///< A defect in bragg.
+};
+
+/// The name of a status as it is spelled above, e.g. "too_many_nonfinite".
+BRAGG_API const char* to_string(Status status) noexcept;
+
+/// The one exception type that bragg throws.
+class BRAGG_API Error : public std::runtime_error {
+ public:
+  Error(Status status, const std::string& message);
+  ~Error() override;  // out of line: one vtable and type_info, in the library
+  Error(const Error&) = default;
+  Error& operator=(const Error&) = default;
+
+  Status status() const noexcept { return status_; }
+
+ private:
+  Status status_;
+};
+
+/// A mistake in the text form of a pipeline.
+class BRAGG_API ParseError : public Error {
+ public:
+  ParseError(const std::string& message, int column);
+  ~ParseError() override;
+  ParseError(const ParseError&) = default;
+  ParseError& operator=(const ParseError&) = default;
+
+  /// 1-based column of the first character that cannot be accepted.
+  int column() const noexcept { return column_; }
+
+ private:
+  int column_;
+};
+
+}  // namespace bragg

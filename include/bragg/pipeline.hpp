@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <bragg/error.hpp>
+#include <concepts>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace bragg {
+
+/// In a rule's integer parameter: the default that follows from n and f (RULES: e.g. neighbors = n−f−2).
+inline constexpr int automatic = -1;
+
+/// What the median of an even number of values is.
+enum class EvenMedian : std::uint8_t { midpoint, lower, upper };
+
+/// Where an iterative rule starts. `origin` is the origin, or the caller's reference where one is given.
+enum class Start : std::uint8_t { medoid, mean, origin, previous, reference };
+
+// Notation: n rows x_i in R^d, f of them Byzantine. o is the origin, or the caller's reference.
+// Coordinate-wise rules ------------------------------------------------------------------------------------
+
+/// (1/n) Σ x_i. Not robust: one NaN is in the result.
+struct Mean {
+  bool operator==(const Mean&) const = default;
+};
+
+/// Median of each coordinate. Yin et al. 2018. NaN is read as +inf.
+struct Median {
+  EvenMedian even = EvenMedian::midpoint;
+  bool operator==(const Median&) const = default;
+};
+
+/// Mean of what is left of each coordinate after the f smallest and f largest values. Yin et al. 2018. 2f < n.
+struct TrimmedMean {
+  int f = 0;
+  bool operator==(const TrimmedMean&) const = default;
+};
+
+/// Mean of the n−f values closest to the median of each coordinate. Xie et al. 2018. 2f < n.
+struct Meamed {
+  int f = 0;
+  bool operator==(const Meamed&) const = default;
+};
+
+/// Mean of the n−f values closest to the trimmed mean of each coordinate. Xie et al. 2018. 2f < n.
+struct Phocas {
+  int f = 0;
+  bool operator==(const Phocas&) const = default;
+};
+
+// Geometric rules ------------------------------------------------------------------------------------------
+
+/// The row of least score; score_i = Σ of its `neighbors` (n−f−2) least squared distances. Blanchard et al. 2017.
+struct Krum {
+  int f = 0;
+  int neighbors = automatic;
+  bool operator==(const Krum&) const = default;
+};
+
+/// Mean of the m (n−f) rows of least Krum score. Blanchard et al. 2017.
+struct MultiKrum {
+  int f = 0;
+  int m = automatic;
+  int neighbors = automatic;
+  bool operator==(const MultiKrum&) const = default;
+};
+
+/// argmin_v Σ‖v − x_i‖ by Weiszfeld's iteration, weights 1/max(nu, ‖x_i − v‖). Vardi & Zhang 2000; RFA: Pillutla
+/// et al. 2019 (nu = 1e-6, max_iters = 3, start = mean). Stops when a step is at most `tol` times the (weighted)
+/// median distance of the rows to v, or after max_iters.
+struct GeometricMedian {
+  double nu = 0;
+  int max_iters = 1000;
+  double tol = 1e-10;
+  Start start = Start::medoid;  ///< medoid | mean | origin
+  bool operator==(const GeometricMedian&) const = default;
+};
+
+/// `iters` times v ← v + (1/n) Σ (x_i − v)·min(1, tau/‖x_i − v‖). Karimireddy et al. 2021. start = previous: the
+/// plan's last output; on the first run the reference if there is one, else the origin.
+struct CenteredClipping {
+  double tau = 0;
+  int iters = 1;
+  Start start = Start::previous;  ///< previous | reference | origin
+  bool operator==(const CenteredClipping&) const = default;
+};
+
+/// Mean of the (n−f)-subset of least diameter, exactly. El Mhamdi et al. 2018, Farhadkhani et al. 2022. 2f < n.
+struct Mda {
+  int f = 0;
+  bool operator==(const Mda&) const = default;
+};
+
+/// Mean of the (n−f)-subset whose covariance has the least top eigenvalue, exactly. Allouah et al. 2023. 2f < n.
+struct Smea {
+  int f = 0;
+  bool operator==(const Smea&) const = default;
+};
+
+/// Covariance-bound agnostic filter. Allouah et al. 2025. 2f < n.
+struct Caf {
+  int f = 0;
+  bool operator==(const Caf&) const = default;
+};
+
+/// Mean of the n−f rows nearest to row `pivot`, which the caller trusts. Farhadkhani et al. 2023. 2f < n.
+struct Monna {
+  int f = 0;
+  int pivot = 0;
+  bool operator==(const Monna&) const = default;
+};
+
+/// Mean of the n−f rows of least norm about o. Gupta et al. 2020. 2f < n.
+struct Cge {
+  int f = 0;
+  bool operator==(const Cge&) const = default;
+};
+
+/// n−2f rows chosen by repeated Krum, then MeaMed-like averaging per coordinate. El Mhamdi et al. 2018. n ≥ 4f+3.
+struct Bulyan {
+  int f = 0;
+  bool operator==(const Bulyan&) const = default;
+};
+
+// Pre-aggregators ------------------------------------------------------------------------------------------
+
+/// Each row becomes the mean of the n−f rows nearest to it, itself included. Allouah et al. 2023. 2f < n.
+struct Nnm {
+  int f = 0;
+  bool operator==(const Nnm&) const = default;
+};
+
+/// Rows are permuted and replaced by the means of groups of s. Karimireddy et al. 2022. The permutation is drawn by
+/// Fisher–Yates from Philox4x32-10(seed, round), the round counting a plan's runs, unless it is given.
+struct Bucketing {
+  int s = 1;
+  std::uint64_t seed = 0;
+  std::vector<int> permutation;  ///< empty: drawn afresh each run
+  bool operator==(const Bucketing&) const = default;
+};
+
+/// Rows are scaled about o to a norm of at most c.
+struct Clip {
+  double c = 0;
+  bool operator==(const Clip&) const = default;
+};
+
+/// The ⌊2f(n−f)/n⌋ rows of largest norm about o are scaled to the next largest norm. Allouah et al. 2024. 2f < n.
+struct Arc {
+  int f = 0;
+  bool operator==(const Arc&) const = default;
+};
+
+using PreAggregator = std::variant<Nnm, Bucketing, Clip, Arc>;
+using Aggregator = std::variant<Mean, Median, TrimmedMean, Meamed, Phocas, Krum, MultiKrum, GeometricMedian,
+                                CenteredClipping, Mda, Smea, Caf, Monna, Cge, Bulyan>;
+
+template <class T>
+concept PreAggregatorRule = std::same_as<T, Nnm> || std::same_as<T, Bucketing> || std::same_as<T, Clip> || std::same_as<T, Arc>;
+template <class T>
+concept AggregatorRule = !PreAggregatorRule<T> && std::constructible_from<Aggregator, T> && !std::same_as<T, Aggregator>;
+
+/// Any sequence of pre-aggregators, applied left to right, and one rule.
+struct BRAGG_API Pipeline {
+  std::vector<PreAggregator> pre;
+  Aggregator rule;
+
+  Pipeline() : rule(Median{}) {}
+  Pipeline(Aggregator rule_in) : rule(std::move(rule_in)) {}  // NOLINT: a rule is a pipeline
+  template <AggregatorRule RuleT>
+  Pipeline(RuleT rule_in) : rule(std::move(rule_in)) {}  // NOLINT: a rule is a pipeline
+  Pipeline(std::vector<PreAggregator> pre_in, Aggregator rule_in)
+      : pre(std::move(pre_in)), rule(std::move(rule_in)) {}
+
+  bool operator==(const Pipeline&) const = default;
+};
+
+/// A sequence of pre-aggregators that has no rule yet: what `Nnm{.f = 1} | Clip{.c = 2}` is.
+struct PreSequence {
+  std::vector<PreAggregator> pre;
+};
+
+template <PreAggregatorRule A, PreAggregatorRule B>
+PreSequence operator|(A a, B b) {
+  return {{std::move(a), std::move(b)}};
+}
+template <PreAggregatorRule B>
+PreSequence operator|(PreSequence a, B b) {
+  a.pre.emplace_back(std::move(b));
+  return a;
+}
+template <PreAggregatorRule A, AggregatorRule B>
+Pipeline operator|(A a, B b) {
+  return {{std::move(a)}, Aggregator(std::move(b))};
+}
+template <AggregatorRule B>
+Pipeline operator|(PreSequence a, B b) {
+  return {std::move(a.pre), Aggregator(std::move(b))};
+}
+
+/// Reads the text form, e.g. "nnm(f=3) | trimmed_mean(f=3)": names and parameters as in `rules()`, in any order,
+/// those with a default may be left out; blanks are free.
+/// @throws ParseError with the 1-based column of the mistake.
+BRAGG_API Pipeline parse(std::string_view text);
+
+/// The text form that `parse` reads back to an equal pipeline. Parameters at their default are left out.
+BRAGG_API std::string to_string(const Pipeline& pipeline);
+
+/// Checks every bound of the pipeline for n rows, each stage against the number of points that reach it.
+/// @throws Error invalid_argument naming the rule, the parameter, its value and the bound it breaks.
+BRAGG_API void validate(const Pipeline& pipeline, int n);
+
+/// The points that reach the last rule: n, or fewer after bucketing.
+BRAGG_API int points_at_rule(const Pipeline& pipeline, int n);
+
+// The table of rules ---------------------------------------------------------------------------------------
+
+enum class RuleKind : std::uint8_t { coordinate_wise, geometric, pre_aggregator };
+
+/// "coordinate-wise", "geometric" or "pre-aggregator".
+BRAGG_API const char* to_string(RuleKind kind) noexcept;
+
+struct ParameterInfo {
+  std::string_view name;           ///< as in text and in the struct
+  std::string_view type;           ///< "int", "uint", "float", "choice" or "int list"
+  std::string_view default_value;  ///< empty: required
+  std::string_view bound;          ///< e.g. "0 ≤ f, 2f < n"
+  std::string_view meaning;
+};
+
+struct RuleInfo {
+  std::string_view name;
+  RuleKind kind;
+  std::span<const ParameterInfo> parameters;
+  std::string_view definition;  ///< one sentence or formula
+  std::string_view needs;       ///< bound on n, e.g. "n ≥ 2f+3"
+  std::string_view guarantee;   ///< what f bad rows can do, e.g. "κ = 6(1+r), r = f/(n−2f)"
+  std::string_view source;      ///< paper
+  bool takes_weights;           ///< client weights are defined for it
+};
+
+/// Every rule there is, in the order of the documentation.
+BRAGG_API std::span<const RuleInfo> rules() noexcept;
+
+}  // namespace bragg

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <bragg/error.hpp>
+#include <cstdint>
+#include <vector>
+
+namespace bragg {
+
+/// What a run made of one row.
+struct RowReport {
+  /// Geometric rule: the row's coefficient in the output. Coordinate-wise rule: its mean coefficient in the points
+  /// which that rule sees (1/n each where there is no pre-aggregator).
+  double weight = 0;
+  /// weight is not 0.
+  bool selected = false;
+  /// krum, multi_krum: score. monna: distance to the pivot. cge: norm about o. geometric_median: distance to the
+  /// result. caf: the final filter weight. Others, and after a pre-aggregator that merges rows (nnm, bucketing): NaN.
+  double score = 0;
+  /// Coordinates that are NaN or infinite.
+  std::int64_t nonfinite = 0;
+  /// Product of the factors in (0, 1] that clip, arc and (last iteration) centered_clipping applied; 0 for an
+  /// infinite row, 1 where nothing was clipped.
+  double clip_factor = 1;
+};
+
+/// What a run did, and who looks bad and why. One per tensor where scope = per_tensor.
+struct Report {
+  Status status = Status::ok;
+  std::vector<RowReport> rows;  ///< in the caller's order
+  int iterations = 0;           ///< of geometric_median, centered_clipping, caf; else 0
+  bool converged = true;        ///< false: geometric_median stopped at max_iters
+};
+
+}  // namespace bragg
