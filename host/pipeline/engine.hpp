@@ -6,6 +6,7 @@
 #include <bragg/plan.hpp>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "host/cpu/passes.hpp"
@@ -19,6 +20,9 @@ struct ActiveRows {
   std::vector<double> weights;         ///< per active row, capped; 0 for an invalid one; empty when not weighted
   std::vector<std::uint8_t> invalid;   ///< per active row: its weight was negative or not finite: the row is infinite
 };
+
+/// A sentence on a run that failed: which rows are not finite, and what to do.
+std::string describe_failure(Status status, std::span<const Report> reports);
 
 /// Applies RULES "Client weights". @throws Error invalid_argument: length, a share cap below 1/n.
 ActiveRows active_rows(std::span<const double> weights, int n, double max_weight_share);
@@ -41,8 +45,8 @@ struct Solution {
 
 class Engine {
  public:
-  /// As Plan's constructor, for n rows. @throws Error as there.
-  Engine(Pipeline pipeline, int n, DType in, DType out, const Options& options);
+  /// @throws Error invalid_argument, too_large: as Plan, of pipeline, n and options.
+  Engine(Pipeline pipeline, int n, const Options& options);
   ~Engine();
   Engine(Engine&&) noexcept;
   Engine& operator=(Engine&&) noexcept;

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bulyan's first stage, El Mhamdi et al. 2018: which points the coordinate-wise second stage sees.
+#pragma once
+
+#include <bragg/pipeline.hpp>
+
+#include "host/solve/points.hpp"
+
+namespace bragg::detail {
+
+/// chosen[0..n−2f) = winners of repeated Krum, in the order of winning.
+template <class TeamT>
+BRAGG_HD Status select_points(TeamT team, const Bulyan& rule, const Points& points, Scratch scratch, int* chosen) {
+  const int m = points.count;
+  if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;
+  int* const order = scratch.take_ints(static_cast<std::size_t>(m) * m);  // every row's neighbours, nearest first
+  int* const left = scratch.take_ints(static_cast<std::size_t>(m));
+  double* const scores = scratch.take_doubles(static_cast<std::size_t>(m));
+  team.parallel_for(m, [&](int i) {
+    left[i] = points.finite(i);
+    smallest(m, m, order + static_cast<std::size_t>(i) * m, [&](int j) { return points.squared_distance(i, j); });
+  });
+  for (int round = 0; round < m - 2 * rule.f; ++round) {
+    const int remaining = m - round;
+    int neighbors = remaining - rule.f - 2;
+    if (neighbors < 1) neighbors = 1;
+    if (neighbors > remaining - 1) neighbors = remaining - 1;
+    team.parallel_for(m, [&](int i) {
+      const int* const mine = order + static_cast<std::size_t>(i) * m;
+      double score = left[i] ? 0 : infinity;
+      for (int k = 0, found = 0; k < m && found < neighbors && left[i]; ++k) {
+        if (mine[k] == i || !left[mine[k]]) continue;
+        score += points.squared_distance(i, mine[k]);
+        ++found;
+      }
+      scores[i] = score;
+    });
+    const int winner = team.argmin(m, [&](int i) { return scores[i]; });
+    team.single([&] {
+      chosen[round] = winner;
+      left[winner] = 0;
+    });
+  }
+  return Status::ok;
+}
+
+}  // namespace bragg::detail

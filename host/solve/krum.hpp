@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// Krum and Multi-Krum, Blanchard et al. 2017.
+#pragma once
+
+#include <bragg/pipeline.hpp>
+
+#include "host/solve/points.hpp"
+
+namespace bragg::detail {
+
+/// scores[i] = Σ of the `neighbors` least squared distances to the other points, added in ascending order.
+template <class TeamT>
+BRAGG_HD void krum_scores(TeamT team, const Points& points, int neighbors, int* order, double* scores) {
+  const int m = points.count;
+  team.parallel_for(m, [&](int i) {
+    int* const mine = order + static_cast<std::size_t>(i) * m;
+    // Point i itself is pushed behind everything else.
+    const auto key = [&](int j) { return j == i ? infinity : points.squared_distance(i, j); };
+    double score = 0;
+    if (points.finite(i)) {
+      smallest(m, neighbors, mine, key);
+      for (int k = 0; k < neighbors; ++k) score += key(mine[k]);
+    }
+    scores[i] = points.finite(i) ? score : infinity;
+  });
+}
+
+template <class TeamT>
+BRAGG_HD Status solve(TeamT team, const MultiKrum& rule, const Points& points, Scratch scratch, Combination& out) {
+  const int m = points.count;
+  if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;
+  clear(team, out, points);
+  const int neighbors = rule.neighbors == automatic ? m - rule.f - 2 : rule.neighbors;
+  const int kept = rule.m == automatic ? m - rule.f : rule.m;
+  int* const order = scratch.take_ints(static_cast<std::size_t>(m) * m);
+  krum_scores(team, points, neighbors, order, out.scores);
+  team.single([&] {
+    smallest(m, kept, order, [&](int i) { return out.scores[i]; });
+    mean_of(points, order, kept, out.coefficients);
+  });
+  return Status::ok;
+}
+
+template <class TeamT>
+BRAGG_HD Status solve(TeamT team, const Krum& rule, const Points& points, Scratch scratch, Combination& out) {
+  return solve(team, MultiKrum{.f = rule.f, .m = 1, .neighbors = rule.neighbors}, points, scratch, out);
+}
+
+}  // namespace bragg::detail
