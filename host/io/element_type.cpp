@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/io/element_type.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+
+namespace bragg::detail {
+
+namespace {
+
+constexpr std::array<ElementType, 13> element_types = {{
+    {"F32", "<f4", 4, ElementKind::floating, DType::f32},
+    {"F16", "<f2", 2, ElementKind::floating, DType::f16},
+    {"BF16", "", 2, ElementKind::floating, DType::bf16},
+    {"F64", "<f8", 8, ElementKind::floating, DType::f64},
+    {"I64", "<i8", 8, ElementKind::signed_integer, {}},
+    {"I32", "<i4", 4, ElementKind::signed_integer, {}},
+    {"I16", "<i2", 2, ElementKind::signed_integer, {}},
+    {"I8", "|i1", 1, ElementKind::signed_integer, {}},
+    {"U64", "<u8", 8, ElementKind::unsigned_integer, {}},
+    {"U32", "<u4", 4, ElementKind::unsigned_integer, {}},
+    {"U16", "<u2", 2, ElementKind::unsigned_integer, {}},
+    {"U8", "|u1", 1, ElementKind::unsigned_integer, {}},
+    {"BOOL", "|b1", 1, ElementKind::boolean, {}},
+}};
+
+constexpr std::array<std::string_view, 10> foreign_types = {
+    "C64", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0", "E8M0"};
+
+}  // namespace
+
+const ElementType* find_element_type(std::string_view name) noexcept {
+  const auto* found = std::find_if(element_types.begin(), element_types.end(),
+                                   [&](const ElementType& type) { return type.name == name; });
+  return found == element_types.end() ? nullptr : found;
+}
+
+const ElementType* find_npy_type(std::string_view descr) noexcept {
+  const auto* found = std::find_if(element_types.begin(), element_types.end(), [&](const ElementType& type) {
+    return !type.npy.empty() && type.npy == descr;
+  });
+  return found == element_types.end() ? nullptr : found;
+}
+
+const ElementType& element_type_of(DType dtype) noexcept {
+  return *std::find_if(element_types.begin(), element_types.end(), [&](const ElementType& type) {
+    return type.kind == ElementKind::floating && type.dtype == dtype;
+  });
+}
+
+bool is_foreign_type(std::string_view name) noexcept {
+  return std::find(foreign_types.begin(), foreign_types.end(), name) != foreign_types.end();
+}
+
+std::optional<std::int64_t> element_count(std::span<const std::int64_t> shape,
+                                          std::int64_t element_bytes) noexcept {
+  std::int64_t count = 1;
+  for (const std::int64_t extent : shape) {
+    if (extent < 0 || __builtin_mul_overflow(count, extent, &count)) return std::nullopt;
+  }
+  std::int64_t bytes = 0;
+  if (__builtin_mul_overflow(count, element_bytes, &bytes)) return std::nullopt;
+  return count;
+}
+
+std::string shape_text(std::span<const std::int64_t> shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+}  // namespace bragg::detail

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Files read by position, and output files that appear whole or not at all.
+#pragma once
+
+#include <bragg/error.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace bragg::detail {
+
+/// A name from a file, fit for a message: in double quotes, control characters escaped, long ones cut.
+std::string show(std::string_view text);
+
+/// @throws Error bad_file: "<path>: <what>".
+[[noreturn]] void throw_bad_file(const std::filesystem::path& path, const std::string& what);
+
+/// @throws Error io_error: "<path>: cannot <action>: <text of errno>".
+[[noreturn]] void throw_io_error(const std::filesystem::path& path, const char* action, int error_number);
+
+/// Tells whether a path still leads to the file that was opened, unchanged.
+struct FileId {
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  std::int64_t size = 0;
+  std::int64_t modified_ns = 0;
+  bool operator==(const FileId&) const = default;
+};
+
+/// A regular file open for reading by position. Reads rather than maps: a file that shrinks meanwhile is an
+/// error here and would be a signal there.
+class ReadFile {
+ public:
+  /// @throws Error io_error; bad_file where path is not a regular file.
+  explicit ReadFile(std::filesystem::path path);
+  ~ReadFile();
+  ReadFile(ReadFile&& other) noexcept;
+  ReadFile& operator=(ReadFile&& other) noexcept;
+
+  const std::filesystem::path& path() const noexcept { return path_; }
+  const FileId& id() const noexcept { return id_; }
+  std::int64_t size() const noexcept { return id_.size; }
+  int descriptor() const noexcept { return descriptor_; }
+
+  /// Reads exactly `bytes` bytes at `offset`. @throws Error io_error; bad_file where the file ends before.
+  void read(std::int64_t offset, void* to, std::int64_t bytes) const;
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+  FileId id_;
+};
+
+/// A file under a temporary name beside `path`, renamed to it by commit(); removed where that does not
+/// happen.
+class OutputFile {
+ public:
+  /// Reserves `bytes` bytes. @throws Error io_error; invalid_argument where path is there and not a regular
+  /// file.
+  OutputFile(std::filesystem::path path, std::int64_t bytes);
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  void write(std::int64_t offset, const void* from, std::int64_t bytes);
+  /// Flushes to disk and renames.
+  void commit();
+
+ private:
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;  // empty: nothing to remove
+  int descriptor_ = -1;
+};
+
+}  // namespace bragg::detail

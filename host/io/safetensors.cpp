@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: Apache-2.0
+// safetensors: 8 bytes header length (little-endian), a JSON object {name: {dtype, shape, data_offsets}}, the
+// data. The rules are those of the reference implementation: the tensors tile the data without holes or
+// overlaps.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <numeric>
+#include <optional>
+#include <set>
+
+#include "host/io/element_type.hpp"
+#include "host/io/json.hpp"
+#include "host/io/model.hpp"
+
+namespace bragg::detail {
+
+namespace {
+
+struct HeaderTensor {
+  std::string name;
+  std::string dtype;
+  std::vector<std::int64_t> shape;
+  std::vector<std::int64_t> offsets;
+  bool has_dtype = false, has_shape = false, has_offsets = false;
+};
+
+class HeaderReader final : public JsonReader {
+ public:
+  std::vector<HeaderTensor> tensors;
+  Metadata metadata;
+
+  bool null() override {
+    if (at_ == At::metadata_value) {  // the reference implementation reads null as no metadata
+      at_ = At::names;
+      return true;
+    }
+    return refuse("null");
+  }
+
+  bool start_object(std::size_t) override {
+    switch (at_) {
+      case At::start:
+        at_ = At::names;
+        return true;
+      case At::tensor_value:
+        at_ = At::tensor;
+        return true;
+      case At::metadata_value:
+        at_ = At::metadata;
+        return true;
+      default:
+        return refuse("an object");
+    }
+  }
+
+  bool end_object() override {
+    if (at_ == At::tensor) {
+      const HeaderTensor& tensor = tensors.back();
+      for (const auto& [has, key] :
+           {std::pair{tensor.has_dtype, "dtype"}, std::pair{tensor.has_shape, "shape"},
+            std::pair{tensor.has_offsets, "data_offsets"}}) {
+        if (!has) return fail(fmt::format("tensor {}: has no \"{}\"", show(tensor.name), key));
+      }
+    }
+    at_ = at_ == At::names ? At::end : At::names;
+    return true;
+  }
+
+  bool start_array(std::size_t) override {
+    if (at_ == At::shape_value) {
+      at_ = At::shape;
+    } else if (at_ == At::offsets_value) {
+      at_ = At::offsets;
+    } else {
+      return refuse("an array");
+    }
+    return true;
+  }
+
+  bool end_array() override {
+    if (at_ == At::offsets && tensors.back().offsets.size() != 2) {
+      return fail(fmt::format("tensor {}: data_offsets holds {} numbers, expected 2",
+                              show(tensors.back().name), tensors.back().offsets.size()));
+    }
+    at_ = At::tensor;
+    return true;
+  }
+
+  bool key(std::string& name) override {
+    if (at_ == At::names) return name_key(name);
+    if (at_ == At::metadata) {
+      if (!metadata_keys_.insert(name).second) {
+        return fail(fmt::format("__metadata__: the key {} is there twice", show(name)));
+      }
+      metadata.emplace_back(name, "");
+      at_ = At::text;
+      return true;
+    }
+    HeaderTensor& tensor = tensors.back();
+    bool* has = nullptr;
+    if (name == "dtype") {
+      has = &tensor.has_dtype;
+      at_ = At::dtype;
+    } else if (name == "shape") {
+      has = &tensor.has_shape;
+      at_ = At::shape_value;
+    } else if (name == "data_offsets") {
+      has = &tensor.has_offsets;
+      at_ = At::offsets_value;
+    } else {
+      return fail(fmt::format("tensor {}: unknown key {}, expected dtype, shape or data_offsets",
+                              show(tensor.name), show(name)));
+    }
+    if (*has) return fail(fmt::format("tensor {}: the key {} is there twice", show(tensor.name), show(name)));
+    *has = true;
+    return true;
+  }
+
+  bool string(std::string& text) override {
+    if (at_ == At::dtype) {
+      tensors.back().dtype = text;
+      at_ = At::tensor;
+    } else if (at_ == At::text) {
+      metadata.back().second = text;
+      at_ = At::metadata;
+    } else {
+      return refuse("the string " + show(text));
+    }
+    return true;
+  }
+
+  bool number_unsigned(std::uint64_t value) override {
+    if (at_ != At::shape && at_ != At::offsets) return refuse(std::to_string(value));
+    HeaderTensor& tensor = tensors.back();
+    std::vector<std::int64_t>& list = at_ == At::shape ? tensor.shape : tensor.offsets;
+    const char* what = at_ == At::shape ? "shape" : "data_offsets";
+    if (value > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
+      return fail(
+          fmt::format("tensor {}: {} holds {}, expected at most 2^63 - 1", show(tensor.name), what, value));
+    }
+    const std::size_t longest = at_ == At::shape ? max_dimensions : 2;
+    if (list.size() == longest) {
+      return fail(fmt::format("tensor {}: {} holds more than {} numbers", show(tensor.name), what, longest));
+    }
+    list.push_back(static_cast<std::int64_t>(value));
+    return true;
+  }
+
+ private:
+  enum class At : std::uint8_t {
+    start,
+    names,
+    tensor_value,
+    tensor,
+    dtype,
+    shape_value,
+    shape,
+    offsets_value,
+    offsets,
+    metadata_value,
+    metadata,
+    text,
+    end
+  };
+
+  bool name_key(const std::string& name) {
+    if (name == "__metadata__") {
+      if (has_metadata_) return fail("the key \"__metadata__\" is there twice");
+      has_metadata_ = true;
+      at_ = At::metadata_value;
+      return true;
+    }
+    tensors.emplace_back().name = name;
+    at_ = At::tensor_value;
+    return true;
+  }
+
+  bool refuse(const std::string& found) override {
+    const std::string name = tensors.empty() ? "" : show(tensors.back().name);
+    switch (at_) {
+      case At::start:
+        return fail(fmt::format("the header is {}, expected an object", found));
+      case At::metadata_value:
+        return fail(fmt::format("__metadata__ is {}, expected an object of strings", found));
+      case At::text:
+        return fail(
+            fmt::format("__metadata__: {} is {}, expected a string", show(metadata.back().first), found));
+      case At::dtype:
+        return fail(fmt::format("tensor {}: dtype is {}, expected a string", name, found));
+      case At::shape_value:
+      case At::shape:
+        return fail(fmt::format("tensor {}: shape holds {}, expected an array of integers ≥ 0", name, found));
+      case At::offsets_value:
+      case At::offsets:
+        return fail(fmt::format("tensor {}: data_offsets holds {}, expected two integers ≥ 0", name, found));
+      default:
+        return fail(fmt::format("tensor {}: is {}, expected an object", name, found));
+    }
+  }
+
+  At at_ = At::start;
+  bool has_metadata_ = false;
+  std::set<std::string> metadata_keys_;
+};
+
+TensorInfo checked_info(const ReadFile& file, HeaderTensor& tensor, std::int64_t data_bytes) {
+  const std::string name = show(tensor.name);
+  const ElementType* type = find_element_type(tensor.dtype);
+  if (type == nullptr && is_foreign_type(tensor.dtype)) {
+    throw Error(Status::unsupported,
+                fmt::format("{}: tensor {}: dtype {} cannot be aggregated; convert it to F16 or BF16",
+                            file.path().string(), name, tensor.dtype));
+  }
+  if (type == nullptr)
+    throw_bad_file(file.path(), fmt::format("tensor {}: unknown dtype {}", name, show(tensor.dtype)));
+  const auto count = element_count(tensor.shape, type->bytes);
+  if (!count) {
+    throw_bad_file(file.path(), fmt::format("tensor {}: shape {} of {} has more than 2^63 - 1 bytes", name,
+                                            shape_text(tensor.shape), tensor.dtype));
+  }
+  const std::int64_t begin = tensor.offsets[0], end = tensor.offsets[1];
+  if (begin > end || end > data_bytes) {
+    throw_bad_file(file.path(),
+                   fmt::format("tensor {}: data_offsets [{}, {}] are not within the {} bytes of data", name,
+                               begin, end, data_bytes));
+  }
+  const std::int64_t bytes = *count * type->bytes;
+  if (end - begin != bytes) {
+    throw_bad_file(
+        file.path(),
+        fmt::format("tensor {}: data_offsets [{}, {}] hold {} bytes, expected {} for shape {} of {}", name,
+                    begin, end, end - begin, bytes, shape_text(tensor.shape), tensor.dtype));
+  }
+  return {std::move(tensor.name), std::move(tensor.dtype), std::move(tensor.shape), *count, bytes};
+}
+
+/// The tensors must tile the data: no holes, no overlaps, nothing behind the last.
+void check_tiling(const ReadFile& file, const std::vector<StoredTensor>& tensors, std::int64_t data_begin) {
+  std::vector<const StoredTensor*> by_offset;
+  by_offset.reserve(tensors.size());
+  for (const StoredTensor& tensor : tensors) by_offset.push_back(&tensor);
+  std::sort(by_offset.begin(), by_offset.end(), [](const StoredTensor* a, const StoredTensor* b) {
+    return std::pair(a->offset, a->info.bytes) < std::pair(b->offset, b->info.bytes);
+  });
+  std::int64_t end = data_begin;
+  for (const StoredTensor* tensor : by_offset) {
+    if (tensor->offset != end) {
+      throw_bad_file(
+          file.path(),
+          fmt::format("tensor {}: begins at byte {}, expected {}: the data {}", show(tensor->info.name),
+                      tensor->offset, end, tensor->offset < end ? "of two tensors overlap" : "has a hole"));
+    }
+    end += tensor->info.bytes;
+  }
+  if (end != file.size()) {
+    throw_bad_file(file.path(),
+                   fmt::format("the tensors end at byte {}, but the file at {}", end, file.size()));
+  }
+}
+
+}  // namespace
+
+Model read_safetensors(const ReadFile& file) {
+  if (file.size() < 8) {
+    throw_bad_file(
+        file.path(),
+        fmt::format("has {} bytes, expected at least the 8 of a safetensors header length", file.size()));
+  }
+  std::array<unsigned char, 8> length_bytes{};
+  file.read(0, length_bytes.data(), 8);
+  std::uint64_t length = 0;
+  for (std::size_t i = 0; i < 8; ++i) length |= static_cast<std::uint64_t>(length_bytes[i]) << (8 * i);
+  if (length > static_cast<std::uint64_t>(file.size() - 8)) {
+    throw_bad_file(file.path(),
+                   fmt::format("header length {} at byte 0 is longer than the {} bytes that follow", length,
+                               file.size() - 8));
+  }
+  if (length > static_cast<std::uint64_t>(max_header_bytes)) {
+    throw_bad_file(file.path(),
+                   fmt::format("header length {} at byte 0 is above {}", length, max_header_bytes));
+  }
+  const auto header_bytes = static_cast<std::int64_t>(length);
+  std::string header(static_cast<std::size_t>(header_bytes), '\0');
+  file.read(8, header.data(), header_bytes);
+  if (header.empty() || header.front() != '{')
+    throw_bad_file(file.path(), "the header at byte 8 does not begin with '{'");
+
+  HeaderReader reader;
+  read_json(file.path(), header, 8, reader);
+  const std::int64_t data_begin = 8 + header_bytes;
+  std::sort(reader.tensors.begin(), reader.tensors.end(),
+            [](const HeaderTensor& a, const HeaderTensor& b) { return a.name < b.name; });
+
+  Model model;
+  model.path = file.path();
+  model.files.push_back({file.path(), file.id()});
+  model.metadata = std::move(reader.metadata);
+  model.tensors.reserve(reader.tensors.size());
+  for (HeaderTensor& tensor : reader.tensors) {
+    if (!model.tensors.empty() && model.tensors.back().info.name == tensor.name) {
+      throw_bad_file(file.path(), fmt::format("tensor {}: is there twice", show(tensor.name)));
+    }
+    const std::int64_t offset = data_begin + tensor.offsets[0];
+    model.tensors.push_back({checked_info(file, tensor, file.size() - data_begin), 0, offset});
+  }
+  check_tiling(file, model.tensors, data_begin);
+  return model;
+}
+
+Layout safetensors_layout(std::span<const TensorInfo> tensors, const Metadata& metadata) {
+  std::vector<std::int64_t> element_bytes, bytes;
+  for (const TensorInfo& tensor : tensors) {
+    const ElementType* type = find_element_type(tensor.dtype);
+    if (type == nullptr || tensor.name == "__metadata__") {
+      throw Error(Status::invalid_argument,
+                  fmt::format("tensor {}: dtype {} or this name cannot be written to safetensors",
+                              show(tensor.name), show(tensor.dtype)));
+    }
+    const auto count = element_count(tensor.shape, type->bytes);
+    if (!count) {
+      throw Error(Status::invalid_argument,
+                  fmt::format("tensor {}: shape {} is negative somewhere or has more than 2^63 - 1 bytes",
+                              show(tensor.name), shape_text(tensor.shape)));
+    }
+    element_bytes.push_back(type->bytes);
+    bytes.push_back(*count * type->bytes);
+  }
+  std::vector<std::size_t> order(tensors.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return std::pair(-element_bytes[a], std::string_view(tensors[a].name)) <
+           std::pair(-element_bytes[b], std::string_view(tensors[b].name));
+  });
+
+  std::set<std::string_view> names;
+  const auto add_unique = [&](std::string_view name) {
+    if (!names.insert(name).second) {
+      throw Error(Status::invalid_argument, fmt::format("{}: is given twice", show(name)));
+    }
+  };
+  std::string text = "{";
+  std::int64_t end = 0;
+  Layout layout;
+  layout.offsets.resize(tensors.size());
+  try {
+    if (!metadata.empty()) {
+      text += "\"__metadata__\":{";
+      for (const auto& [key, value] : metadata) {
+        add_unique(key);
+        text += fmt::format("{}:{},", nlohmann::json(key).dump(), nlohmann::json(value).dump());
+      }
+      text.back() = '}';
+      text += ',';
+      names.clear();
+    }
+    for (const std::size_t t : order) {
+      add_unique(tensors[t].name);
+      const std::int64_t begin = end;
+      if (__builtin_add_overflow(begin, bytes[t], &end)) {
+        throw Error(Status::invalid_argument, "the tensors have more than 2^63 - 1 bytes together");
+      }
+      layout.offsets[t] = begin;
+      text += fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}},",
+                          nlohmann::json(tensors[t].name).dump(), tensors[t].dtype,
+                          fmt::join(tensors[t].shape, ","), begin, end);
+    }
+  } catch (const nlohmann::json::type_error&) {
+    throw Error(Status::invalid_argument, "a tensor's name or the metadata is not UTF-8");
+  }
+  if (text.back() == ',') text.pop_back();
+  text += '}';
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  const auto length = static_cast<std::int64_t>(text.size());
+  if (length > max_header_bytes || __builtin_add_overflow(end, 8 + length, &layout.bytes)) {
+    throw Error(Status::invalid_argument, fmt::format("the header would have {} bytes, the format allows {}",
+                                                      length, max_header_bytes));
+  }
+  for (std::size_t i = 0; i < 8; ++i) layout.header += static_cast<char>((length >> (8 * i)) & 0xFF);
+  layout.header += text;
+  for (std::int64_t& offset : layout.offsets) offset += 8 + length;
+  return layout;
+}
+
+}  // namespace bragg::detail
