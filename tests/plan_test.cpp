@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: Apache-2.0
+// Plans: state, scope, aliasing, threads, failures, arguments, weights, empty and tiny shapes, no allocation.
+#include <bragg/plan.hpp>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "tests/support/fixture.hpp"
+
+namespace {
+std::atomic<std::int64_t> allocations{0};
+}
+
+// Counts what the library allocates; the static library shares this operator.
+void* operator new(std::size_t size) {
+  ++allocations;
+  if (void* p = std::malloc(size != 0 ? size : 1)) return p;
+  throw std::bad_alloc();
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+
+namespace bragg::test {
+namespace {
+
+std::vector<float> random_matrix(std::mt19937_64& random, int n, std::int64_t d) {
+  std::normal_distribution<float> normal(0.5f, 1.0f);
+  std::vector<float> data(static_cast<std::size_t>(n) * static_cast<std::size_t>(d));
+  for (float& x : data) x = normal(random);
+  return data;
+}
+
+const char* const all_kinds[] = {"mean",
+                                 "median",
+                                 "trimmed_mean(f=2)",
+                                 "meamed(f=2)",
+                                 "phocas(f=2)",
+                                 "krum(f=2)",
+                                 "multi_krum(f=2)",
+                                 "geometric_median",
+                                 "centered_clipping(tau=3, iters=2, start=origin)",
+                                 "mda(f=2)",
+                                 "smea(f=2)",
+                                 "caf(f=2)",
+                                 "monna(f=2)",
+                                 "cge(f=2)",
+                                 "bulyan(f=2)",
+                                 "nnm(f=2) | trimmed_mean(f=2)",
+                                 "nnm(f=2) | krum(f=2)",
+                                 "bucketing(s=2, seed=4) | median",
+                                 "clip(c=20) | mean",
+                                 "arc(f=2) | geometric_median"};
+
+/// The message of the Error that `call` throws; fails the test when it throws none, or another status.
+template <class CallF>
+std::string message_of(CallF call, Status status = Status::invalid_argument) {
+  try {
+    call();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.status(), status) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "nothing was thrown";
+  return "";
+}
+
+TEST(Plan, IsTheSameBitsForAnyNumberOfThreads) {
+  std::mt19937_64 random = generator("threads");
+  const int n = 12;
+  const std::int64_t d = 200003;
+  const std::vector<float> data = random_matrix(random, n, d);
+  for (const char* text : all_kinds) {
+    std::vector<std::vector<float>> results;
+    for (const int threads : {1, 2, 3, 7}) {
+      std::vector<float> out(static_cast<std::size_t>(d));
+      aggregate(parse(text), Updates::matrix(data.data(), n, d, DType::f32), Output(out.data()), {}, {.threads = threads});
+      results.push_back(out);
+    }
+    for (const auto& result : results) EXPECT_EQ(result, results[0]) << text;
+  }
+}
+
+TEST(Plan, MayWriteOverOneOfItsInputsOrTheReference) {
+  std::mt19937_64 random = generator("alias");
+  const int n = 11;
+  const std::int64_t d = 30011;
+  const std::vector<float> data = random_matrix(random, n, d);
+  const std::vector<float> base = random_matrix(random, 1, d);
+  for (const char* text : all_kinds) {
+    std::vector<float> expected(static_cast<std::size_t>(d));
+    const Updates updates = Updates::matrix(data.data(), n, d, DType::f32);
+    aggregate(parse(text), updates, Output(expected.data()), {.reference = Row(base.data())});
+    for (const int row : {0, 5, 10}) {
+      std::vector<float> copy = data;
+      float* const target = copy.data() + row * d;
+      aggregate(parse(text), Updates::matrix(copy.data(), n, d, DType::f32), Output(target), {.reference = Row(base.data())});
+      EXPECT_TRUE(std::equal(expected.begin(), expected.end(), target)) << text << " into row " << row;
+    }
+    std::vector<float> reference = base;
+    aggregate(parse(text), updates, Output(reference.data()), {.reference = Row(reference.data())});
+    EXPECT_EQ(reference, expected) << text << " into the reference";
+  }
+}
+
+TEST(Plan, RefusesOtherOverlaps) {
+  std::vector<float> data(100);
+  const Updates updates = Updates::matrix(data.data(), 4, 10, DType::f32);
+  for (float* target : {data.data() + 1, data.data() + 39, data.data() + 15}) {
+    EXPECT_NE(message_of([&] { aggregate(Median{}, updates, Output(target)); }).find("overlap"), std::string::npos);
+  }
+  aggregate(Median{}, updates, Output(data.data() + 40));
+  const std::vector<const void*> row = {data.data(), data.data() + 5};
+  const std::vector<std::vector<const void*>> rows(3, row);
+  const std::int64_t sizes[] = {5, 5};
+  std::vector<float> out(10);
+  const Updates tensors = Updates::tensors(rows, sizes, DType::f32);
+  EXPECT_NE(message_of([&] {
+              aggregate(Median{}, tensors, Output(std::vector<void*>{out.data(), out.data() + 4}));
+            }).find("overlap"),
+            std::string::npos);
+}
+
+TEST(Plan, PerTensorScopeIsEachTensorByItself) {
+  std::mt19937_64 random = generator("scope");
+  const int n = 11;
+  const std::int64_t sizes[] = {40, 1, 0, 333};
+  const std::int64_t d = 374;
+  const std::vector<float> data = random_matrix(random, n, d);
+  std::vector<std::vector<const void*>> rows;
+  for (int i = 0; i < n; ++i) {
+    const float* at = data.data() + i * d;
+    rows.push_back({at, at + 40, at + 41, at + 41});
+  }
+  const Updates updates = Updates::tensors(rows, sizes, DType::f32);
+  for (const char* text : all_kinds) {
+    std::vector<float> out(static_cast<std::size_t>(d));
+    const Output target(std::vector<void*>{out.data(), out.data() + 40, nullptr, out.data() + 41});
+    const auto reports = aggregate(parse(text), updates, target, {}, {.scope = Scope::per_tensor});
+    ASSERT_EQ(reports.size(), 4u);
+    std::int64_t offset = 0;
+    for (const std::int64_t size : sizes) {
+      std::vector<float> alone(static_cast<std::size_t>(size) + 1);
+      std::vector<const void*> parts;
+      for (int i = 0; i < n; ++i) parts.push_back(data.data() + i * d + offset);
+      aggregate(parse(text), Updates::rows(parts, size, DType::f32), Output(alone.data()));
+      EXPECT_TRUE(std::equal(alone.begin(), alone.end() - 1, out.begin() + offset)) << text << " at " << offset;
+      offset += size;
+    }
+  }
+}
+
+TEST(Plan, OneFailingTensorLeavesTheWholeOutputUnwritten) {
+  const int n = 5;
+  std::vector<float> data(50, 1.0f);
+  data[7] = data[17] = std::numeric_limits<float>::infinity();  // second tensor of rows 0 and 1
+  std::vector<std::vector<const void*>> rows;
+  for (int i = 0; i < n; ++i) rows.push_back({data.data() + i * 10, data.data() + i * 10 + 5});
+  const std::int64_t sizes[] = {5, 5};
+  std::vector<float> out(10, 42.0f);
+  const Output target(std::vector<void*>{out.data(), out.data() + 5});
+  const Updates updates = Updates::tensors(rows, sizes, DType::f32);
+  for (const auto& [policy, expected] : {std::pair(OnFailure::keep, 42.0f), std::pair(OnFailure::zero, 0.0f)}) {
+    Plan plan(parse("krum(f=1)"), Shape::of(updates), {.scope = Scope::per_tensor, .on_failure = policy});
+    plan.run(updates, target);
+    EXPECT_EQ(plan.status(), Status::too_many_nonfinite);
+    EXPECT_EQ(plan.reports()[0].status, Status::ok);
+    EXPECT_EQ(plan.reports()[1].status, Status::too_many_nonfinite);
+    EXPECT_EQ(out, std::vector<float>(10, expected));
+  }
+  Plan plan(parse("krum(f=1)"), Shape::of(updates), {.on_failure = OnFailure::nan});
+  plan.run(updates, target);
+  for (const float x : out) EXPECT_TRUE(std::isnan(x));
+  const std::string message =
+      message_of([&] { aggregate(parse("krum(f=1)"), updates, target); }, Status::too_many_nonfinite);
+  EXPECT_NE(message.find("rows 0 (1 values), 1 (1 values)"), std::string::npos) << message;
+}
+
+TEST(Plan, CenteredClippingGoesOnFromItsPreviousOutput) {
+  std::mt19937_64 random = generator("previous");
+  const int n = 7;
+  const std::int64_t d = 50;
+  for (const DType out_dtype : {DType::bf16, DType::f32}) {
+    Plan plan(parse("centered_clipping(tau=0.5)"), {.n = n, .sizes = {d}, .dtype = DType::bf16}, {.out_dtype = out_dtype});
+    reference::Input input;
+    for (int round = 0; round < 4; ++round) {
+      Request request{.rows = normal_rows(random, n, static_cast<int>(d), 0.5, 1), .dtype = DType::bf16};
+      if (round == 2) request.rows[1][3] = std::numeric_limits<long double>::quiet_NaN();
+      GuardedRows rows(request.rows, DType::bf16, Layout::rows, 0);
+      GuardedRows reference(normal_rows(random, 1, static_cast<int>(d), 0.2, 1), DType::bf16, Layout::rows, 0);
+      std::vector<float> out(static_cast<std::size_t>(d));
+      plan.run(rows.updates(), Output(out.data()), {.reference = Row(reference.row(0))});
+      ASSERT_EQ(plan.status(), Status::ok);
+      input.rows = rows.values();
+      input.reference = reference.values()[0];
+      const reference::Result expected = reference::aggregate(plan.pipeline(), input);
+      input.previous.clear();
+      for (std::size_t j = 0; j < out.size(); ++j) {
+        const long double got = load(out_dtype, out.data(), j);
+        EXPECT_NEAR(static_cast<double>(got), static_cast<double>(expected.out[j]),
+                    static_cast<double>(0.51L * spacing(out_dtype, expected.out[j]) + 1e-12L))
+            << "round " << round;
+        input.previous.push_back(got);
+      }
+    }
+    // Forgotten: the next run starts from the origin.
+    plan.reset();
+    input.previous.clear();
+    input.reference.clear();
+    GuardedRows rows(normal_rows(random, n, static_cast<int>(d), 0.5, 1), DType::bf16, Layout::rows, 0);
+    std::vector<float> out(static_cast<std::size_t>(d));
+    plan.run(rows.updates(), Output(out.data()));
+    input.rows = rows.values();
+    const reference::Result expected = reference::aggregate(plan.pipeline(), input);
+    EXPECT_NEAR(static_cast<double>(load(out_dtype, out.data(), 0)), static_cast<double>(expected.out[0]),
+                static_cast<double>(spacing(out_dtype, expected.out[0])));
+  }
+}
+
+TEST(Plan, AFailedRunKeepsTheState) {
+  const int n = 5;
+  std::vector<float> good(static_cast<std::size_t>(n) * 4);
+  for (std::size_t i = 0; i < good.size(); ++i) good[i] = static_cast<float>(i % 7);
+  std::vector<float> bad = good;
+  for (int i = 0; i < 3; ++i) bad[static_cast<std::size_t>(i) * 4] = std::numeric_limits<float>::quiet_NaN();
+  const Pipeline pipeline = parse("bucketing(s=2, seed=5) | geometric_median");
+  Plan with_failure(pipeline, {.n = n, .sizes = {4}});
+  Plan without(pipeline, {.n = n, .sizes = {4}});
+  std::vector<float> a(4);
+  std::vector<float> b(4);
+  const Updates updates = Updates::matrix(good.data(), n, 4, DType::f32);
+  std::vector<std::vector<float>> seen;
+  for (int round = 0; round < 6; ++round) {
+    std::vector<float> everything_bad(static_cast<std::size_t>(n) * 4, std::numeric_limits<float>::quiet_NaN());
+    with_failure.run(Updates::matrix(everything_bad.data(), n, 4, DType::f32), Output(a.data()));
+    EXPECT_EQ(with_failure.status(), Status::too_many_nonfinite);
+    with_failure.run(updates, Output(a.data()));
+    without.run(updates, Output(b.data()));
+    EXPECT_EQ(a, b);
+    seen.push_back(b);
+  }
+  // The rounds draw different buckets.
+  EXPECT_NE(std::count(seen.begin(), seen.end(), seen[0]), 6);
+}
+
+TEST(Plan, DoesNotAllocateOnceItHasRun) {
+  std::mt19937_64 random = generator("allocation");
+  const int n = 12;
+  const std::int64_t d = 10000;
+  const std::vector<float> data = random_matrix(random, n, d);
+  std::vector<float> out(static_cast<std::size_t>(d));
+  const Updates updates = Updates::matrix(data.data(), n, d, DType::f32);
+  const Output target(out.data());
+  for (const char* text : all_kinds) {
+    const std::string name = text;
+    if (name.starts_with("mda") || name.starts_with("smea")) continue;  // exact searches keep their own stacks
+    Plan plan(parse(text), Shape::of(updates), {.threads = 2});
+    for (int i = 0; i < 3; ++i) plan.run(updates, target);
+    const std::int64_t before = allocations;
+    for (int i = 0; i < 5; ++i) plan.run(updates, target);
+    EXPECT_EQ(allocations - before, 0) << text;
+  }
+}
+
+TEST(Plan, AcceptsNothingToDo) {
+  float dummy = 7;
+  for (const char* text : all_kinds) {
+    const std::vector<const void*> rows(11, nullptr);
+    aggregate(parse(text), Updates::rows(rows, 0, DType::f32), Output(&dummy));
+    const std::vector<std::vector<const void*>> no_tensors(11);
+    for (const Scope scope : {Scope::whole, Scope::per_tensor}) {
+      aggregate(parse(text), Updates::tensors(no_tensors, {}, DType::f32), Output(std::vector<void*>{}), {},
+                {.scope = scope});
+    }
+  }
+  EXPECT_EQ(dummy, 7);
+}
+
+TEST(Plan, SaysWhichArgumentIsWrong) {
+  std::vector<float> data(30, 1);
+  std::vector<float> out(10);
+  const Updates updates = Updates::matrix(data.data(), 3, 10, DType::f32);
+  const Shape shape = Shape::of(updates);
+  const auto says = [](const std::string& message, std::initializer_list<const char*> words) {
+    for (const char* word : words) EXPECT_NE(message.find(word), std::string::npos) << message << "\n lacks: " << word;
+  };
+  says(message_of([&] { Plan(parse("krum(f=1)"), shape); }), {"krum", "n = 3", "5"});
+  says(message_of([&] { Plan(parse("trimmed_mean(f=2)"), shape); }), {"trimmed_mean", "f = 2"});
+  says(message_of([&] { Plan(Median{}, {.n = 0, .sizes = {1}}); }), {"n = 0"});
+  says(message_of([&] { Plan(Median{}, {.n = 1, .sizes = {-1}}); }), {"sizes[0] = -1"});
+  says(message_of([&] { Plan(Median{}, shape, {.out_dtype = DType::f64}); }), {"out_dtype", "f64"});
+  says(message_of([&] { Plan(Median{}, shape, {.threads = -2}); }), {"threads = -2"});
+  says(message_of([&] { Plan(Median{}, shape, {.max_weight_share = 1.5}); }), {"max_weight_share = 1.5"});
+  Plan plan(Median{}, shape);
+  const auto run = [&](const Updates& u, const Output& o, const RunArguments& a = {}) {
+    return message_of([&] { plan.run(u, o, a); });
+  };
+  says(run(Updates::matrix(data.data(), 2, 10, DType::f32), Output(out.data())), {"n = 2", "n = 3"});
+  says(run(Updates::matrix(data.data(), 3, 9, DType::f32), Output(out.data())), {"9 elements", "10"});
+  says(run(Updates::matrix(data.data(), 3, 10, DType::bf16), Output(out.data())), {"bf16", "f32"});
+  says(run(updates, Output(nullptr)), {"out", "null"});
+  says(run(updates, Output(std::vector<void*>{})), {"out", "0 tensors"});
+  const double weights[] = {1, 2};
+  says(run(updates, Output(out.data()), {.weights = weights}), {"weights has 2", "n = 3"});
+  const double zeros[] = {0, 0, 0};
+  says(run(updates, Output(out.data()), {.weights = zeros}), {"weight 0"});
+  Plan trimmed(parse("trimmed_mean(f=1)"), shape);
+  const double one[] = {1, 0, 1};
+  says(message_of([&] { trimmed.run(updates, Output(out.data()), {.weights = one}); }), {"1 of 3 rows", "trimmed_mean"});
+  Plan krum(parse("phocas(f=1)"), shape);
+  const double unit[] = {1, 1, 1};
+  says(message_of([&] { krum.run(updates, Output(out.data()), {.weights = unit}); }), {"phocas", "weights"});
+  Plan capped(Median{}, shape, {.max_weight_share = 0.2});
+  says(message_of([&] { capped.run(updates, Output(out.data()), {.weights = unit}); }), {"max_weight_share = 0.2", "1/3"});
+  says(message_of([&] { Updates::matrix(data.data(), 3, 10, DType::f32, 9); }), {"row_stride = 9", "d = 10"});
+}
+
+TEST(Plan, ReportsWhoWasKeptAndWhy) {
+  const float rows[5][2] = {{0, 0}, {1, 0}, {0, 1}, {1, 1}, {100, std::numeric_limits<float>::quiet_NaN()}};
+  float out[2];
+  const Updates updates = Updates::matrix(rows, 5, 2, DType::f32);
+  const auto krum = aggregate(parse("multi_krum(f=1)"), updates, Output(out))[0];
+  // Two nearest of each corner: 1 + 1.
+  for (std::size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(krum.rows[i].score, 2);
+    EXPECT_EQ(krum.rows[i].weight, 0.25);
+    EXPECT_TRUE(krum.rows[i].selected);
+  }
+  EXPECT_FALSE(krum.rows[4].selected);
+  EXPECT_EQ(krum.rows[4].nonfinite, 1);
+  EXPECT_TRUE(std::isinf(krum.rows[4].score));
+  const auto median = aggregate(Median{}, updates, Output(out))[0];
+  EXPECT_EQ(median.rows[4].nonfinite, 1);
+  EXPECT_EQ(median.rows[4].weight, 0.2);
+  const auto clipped = aggregate(parse("clip(c=0.5) | mean"), updates, Output(out))[0];
+  EXPECT_EQ(clipped.rows[0].clip_factor, 1);
+  EXPECT_EQ(clipped.rows[1].clip_factor, 0.5);
+  EXPECT_EQ(clipped.rows[4].clip_factor, 0);
+  EXPECT_FALSE(clipped.rows[4].selected);
+  const auto geometric = aggregate(GeometricMedian{}, updates, Output(out))[0];
+  EXPECT_TRUE(geometric.converged);
+  EXPECT_GT(geometric.iterations, 0);
+  EXPECT_NEAR(out[0], 0.5, 1e-7);
+  EXPECT_NEAR(geometric.rows[0].score, std::sqrt(0.5), 1e-9);
+}
+
+class Weights : public testing::TestWithParam<const char*> {};
+
+TEST_P(Weights, AgreeWithTheOracle) {
+  std::mt19937_64 random = generator(std::string("weights ") + GetParam());
+  const Pipeline pipeline = parse(GetParam());
+  int judged = 0;
+  for (int repeat = 0; repeat < 60; ++repeat) {
+    const int n = 11 + static_cast<int>(random() % 6);
+    Request request{.rows = normal_rows(random, n, 1 + static_cast<int>(random() % 40), 0.5, 1),
+                    .dtype = static_cast<DType>(random() % 4),
+                    .layout = static_cast<Layout>(random() % 4)};
+    for (int i = 0; i < n; ++i) {
+      const double choices[] = {1, 2, 3, 0.1, 10, 1e-3, std::uniform_real_distribution<double>(0, 5)(random)};
+      request.weights.push_back(choices[random() % std::size(choices)]);
+    }
+    if (repeat % 3 == 0) request.weights[random() % 11] = 0;
+    if (repeat % 4 == 0) request.weights[random() % 11] = repeat % 8 == 0 ? -1.0 : std::nan("");
+    if (repeat % 5 == 0) request.options.max_weight_share = 0.2;
+    if (repeat % 6 == 0) request.rows[random() % 11][0] = std::numeric_limits<long double>::infinity();
+    const Outcome got = run_library(pipeline, request);
+    std::string complaint;
+    judged += judge(pipeline, request, got, complaint);
+    ASSERT_EQ(complaint, "") << GetParam() << ", n = " << n << ", repeat " << repeat;
+  }
+  EXPECT_GT(judged, 20);
+}
+
+INSTANTIATE_TEST_SUITE_P(Plan, Weights,
+                         testing::Values("mean", "median", "median(even=lower)", "trimmed_mean(f=3)", "geometric_median",
+                                         "centered_clipping(tau=1, iters=3)", "multi_krum(f=3)", "mda(f=3)", "monna(f=3, pivot=10)",
+                                         "cge(f=3)", "nnm(f=3) | trimmed_mean(f=3)", "nnm(f=3) | krum(f=3)",
+                                         "bucketing(s=2, seed=3) | median", "bucketing(s=2, seed=3) | geometric_median",
+                                         "clip(c=2) | trimmed_mean(f=3)", "arc(f=3) | median",
+                                         "arc(f=3) | clip(c=2) | mean"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
+                           return name;
+                         });
+
+}  // namespace
+}  // namespace bragg::test

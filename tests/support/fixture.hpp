@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs a pipeline through the library on guarded data and judges the result by the oracle.
+#pragma once
+
+#include <bragg/plan.hpp>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <optional>
+#include <random>
+#include <string>
+
+#include "tests/support/comparison.hpp"
+#include "tests/support/guarded_rows.hpp"
+
+namespace bragg::test {
+
+/// A fresh seed a run, or BRAGG_TEST_SEED; printed so that a failure can be repeated.
+inline std::uint64_t session_seed() {
+  static const std::uint64_t seed = [] {
+    const char* given = std::getenv("BRAGG_TEST_SEED");
+    const std::uint64_t value = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+    std::cout << "BRAGG_TEST_SEED=" << value << std::endl;
+    return value;
+  }();
+  return seed;
+}
+
+/// A generator for one test: the session's seed and the test's own name decide it.
+inline std::mt19937_64 generator(const std::string& name) {
+  std::seed_seq sequence{session_seed(), static_cast<std::uint64_t>(std::hash<std::string>{}(name))};
+  return std::mt19937_64(sequence);
+}
+
+inline Rows normal_rows(std::mt19937_64& random, int n, int d, double mean, double deviation) {
+  std::normal_distribution<double> normal(mean, deviation);
+  Rows rows(static_cast<std::size_t>(n), std::vector<long double>(static_cast<std::size_t>(d)));
+  for (auto& row : rows) {
+    for (auto& value : row) value = normal(random);
+  }
+  return rows;
+}
+
+/// One aggregation by the library, with everything around it checked: guards, inputs, output guards.
+struct Outcome {
+  Status status;
+  std::vector<long double> out;
+  std::vector<Report> reports;
+  std::vector<unsigned char> bytes;
+};
+
+struct Request {
+  Rows rows;
+  DType dtype = DType::f32;
+  Layout layout = Layout::matrix;
+  std::size_t misalignment = 0;
+  std::vector<long double> reference;
+  std::vector<double> weights;
+  Options options = {};
+};
+
+inline Outcome run_library(const Pipeline& pipeline, const Request& request) {
+  GuardedRows rows(request.rows, request.dtype, request.layout, request.misalignment);
+  const DType out_dtype = request.options.out_dtype.value_or(request.dtype);
+  GuardedBuffer out(static_cast<std::size_t>(rows.d()) * size_of(out_dtype), 3);
+  std::optional<GuardedRows> reference;
+  RunArguments arguments{.reference = {}, .weights = request.weights};
+  if (!request.reference.empty()) {
+    reference.emplace(Rows{request.reference}, request.dtype, request.layout, 1);
+    for (void* tensor : reference->tensors_of(reference->row(0))) arguments.reference.tensors.push_back(tensor);
+  }
+  std::vector<void*> targets;
+  unsigned char* at = out.data();
+  for (const std::int64_t size : rows.sizes()) {
+    targets.push_back(size > 0 ? at : nullptr);
+    at += static_cast<std::size_t>(size) * size_of(out_dtype);
+  }
+  const Updates updates = rows.updates();
+  Plan plan(pipeline, Shape::of(updates), request.options);
+  plan.run(updates, Output(targets), arguments);
+
+  Outcome outcome{plan.status(), {}, {plan.reports().begin(), plan.reports().end()}, out.copy()};
+  for (std::int64_t j = 0; j < rows.d(); ++j) outcome.out.push_back(load(out_dtype, out.data(), static_cast<std::size_t>(j)));
+  EXPECT_TRUE(rows.intact()) << "inputs or their surroundings were written to";
+  EXPECT_TRUE(out.intact()) << "bytes around the output were written to";
+  if (reference) EXPECT_TRUE(reference->intact()) << "the reference was written to";
+  return outcome;
+}
+
+inline Rows as_stored(const Rows& rows, DType dtype) {
+  Rows stored = rows;
+  for (auto& row : stored) {
+    for (auto& value : row) value = round_to(dtype, value);
+  }
+  return stored;
+}
+
+inline reference::Input oracle_input(const Request& request) {
+  reference::Input input;
+  input.rows = as_stored(request.rows, request.dtype);
+  input.f64 = request.dtype == DType::f64;
+  if (!request.reference.empty()) input.reference = as_stored({request.reference}, request.dtype)[0];
+  input.weights = request.weights;
+  input.max_weight_share = request.options.max_weight_share;
+  return input;
+}
+
+/// Whether the oracle's decisions were clear enough for the library to have to agree with them.
+inline bool judge(const Pipeline& pipeline, const Request& request, const Outcome& got, std::string& complaint) {
+  const reference::Input input = oracle_input(request);
+  const reference::Result expected = reference::aggregate(pipeline, input);
+  complaint.clear();
+  if (got.status != expected.status) {
+    complaint = std::string("status ") + to_string(got.status) + ", oracle " + to_string(expected.status);
+    return true;
+  }
+  if (got.status != Status::ok) return true;
+  Rows all = input.rows;
+  if (!input.reference.empty()) {
+    all.push_back(input.reference);
+  } else {
+    all.push_back(std::vector<long double>(input.rows[0].size(), 0));  // the origin is a point too
+  }
+  const long double decisions = decision_error(all, request.dtype);
+  const long double rounding = request.dtype == DType::f64 ? 0x1p-50L : 0x1p-22L;
+  const Accuracy accuracy = accuracy_of(pipeline, decisions);
+  // Mixed points are rounded before they are compared per coordinate.
+  if (expected.margin <= decisions + (accuracy.mixed ? rounding : 0x1p-48L)) return false;
+  const std::vector<long double> magnitude = magnitudes(input, expected);
+  const DType out = request.options.out_dtype.value_or(request.dtype);
+  for (std::size_t j = 0; j < expected.out.size() && complaint.empty(); ++j) {
+    const long double allowed = tolerance(request.dtype, out, accuracy, static_cast<int>(input.rows.size()),
+                                          expected.out[j], magnitude[j]);
+    complaint = compare(got.out[j], expected.out[j], out, accuracy, allowed);
+    if (!complaint.empty()) complaint = "coordinate " + std::to_string(j) + ": " + complaint;
+  }
+  return true;
+}
+
+}  // namespace bragg::test
