@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// Centered clipping, Karimireddy et al. 2021: v ← v + (1/n) Σ (x_i − v)·min(1, τ/‖x_i − v‖).
+#include <numeric>
+
+#include "host/reference/rules.hpp"
+
+namespace bragg::reference {
+
+Point apply(const CenteredClipping& rule, Stage& stage) {
+  const bool from_previous = rule.start == Start::previous && !stage.previous.empty();
+  Point v = from_previous ? stage.previous.front() : stage.origin;
+  need_finite(v);
+  // Infinite rows contribute nothing and still count in the total.
+  long double total = 0;
+  for (const Point& point : stage.points) total += stage.weighted ? point.weight : 1;
+  for (int iteration = 0; iteration < rule.iters; ++iteration) {
+    std::vector<Point> points{v};
+    Vector a{1};
+    for (const Point& point : stage.points) {
+      const long double p = stage.weighted ? point.weight : 1;
+      if (point.infinite || p == 0) continue;
+      const long double length = distance(point, v);
+      points.push_back(point);
+      a.push_back(p / total * (length > rule.tau ? rule.tau / length : 1));
+      a.front() -= a.back();
+    }
+    v = combination(points, a);
+  }
+  return v;
+}
+
+}  // namespace bragg::reference

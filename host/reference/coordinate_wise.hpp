@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// One coordinate of all points, and what coordinate-wise rules do with it.
+#pragma once
+
+#include "host/reference/points.hpp"
+
+namespace bragg::reference {
+
+struct Entry {
+  long double value;
+  long double magnitude;
+  long double weight;
+};
+
+/// Values of one coordinate, ascending by (value, index).
+using Column = std::vector<Entry>;
+
+/// Coordinate c as a rule sees it: NaN and infinite points read +inf; before any pre-aggregator the rows' own
+/// values.
+Column column(const Stage& stage, std::size_t c);
+
+struct Summary {
+  long double value;
+  long double magnitude;
+};
+
+/// Weighted mean, inside the extremes; −inf if it holds −inf, else +inf if it holds +inf. Where all weights
+/// are 0 they count alike.
+Summary mean_of(const Column& kept);
+/// Least value with Σ_{≤} p ≥ ½Σp; where equality holds the next value plays the part of the upper middle
+/// one.
+Summary median_of(const Column& sorted, EvenMedian even);
+Summary trimmed_mean_of(const Column& sorted, int f);
+/// Mean of the `keep` values closest to the centre, ties to the smaller value; an infinite centre itself.
+Summary mean_of_closest(Stage& stage, const Column& sorted, const Summary& centre, int keep);
+
+/// The point whose coordinate c is rule(c).
+template <class RuleT>
+Point each_coordinate(const Stage& stage, RuleT rule) {
+  Point out = combination(stage.points, Vector(stage.points.size(), 0));
+  for (const Point& point : stage.points) {
+    for (std::size_t r = 0; r < out.coefficients.size(); ++r) {
+      out.coefficients[r] += point.coefficients[r] / static_cast<long double>(stage.points.size());
+    }
+  }
+  for (std::size_t c = 0; c < out.value.size(); ++c) {
+    const Summary summary = rule(c);
+    out.value[c] = summary.value;
+    out.magnitude[c] = summary.magnitude;
+  }
+  return out;
+}
+
+}  // namespace bragg::reference

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Points as vectors, and the few operations on them that the rules share.
+#pragma once
+
+#include <limits>
+#include <vector>
+
+#include "host/reference/oracle.hpp"
+
+namespace bragg::reference {
+
+inline constexpr long double infinity = std::numeric_limits<long double>::infinity();
+
+/// A row, or what a pre-aggregator made of rows.
+struct Point {
+  Vector value;
+  Vector magnitude;        ///< Σ|a_i||x_i| where value = Σ a_i x_i
+  Vector coefficients;     ///< a_i of the input rows, in the caller's order
+  long double weight = 1;  ///< client weight p
+  bool infinite = false;   ///< infinitely far from every other point
+  bool invalid = false;    ///< infinite because of its client weight
+  int label = 0;           ///< the caller's index of the row; after bucketing the bucket's
+};
+
+/// What reaches one stage of a pipeline.
+struct Stage {
+  std::vector<Point> points;
+  bool weighted = false;
+  bool mixed = false;           ///< a pre-aggregator has run
+  Point origin;                 ///< o: the origin or the caller's reference
+  std::vector<Point> previous;  ///< the previous output, or nothing
+  std::uint64_t round = 0;
+  long double margin = infinity;
+
+  int n() const { return static_cast<int>(points.size()); }
+  int finite_count() const;
+  /// Notes a decision for `taken` against `left`, both computed from terms of size `terms`.
+  void decided(long double taken, long double left, long double terms);
+};
+
+/// Ends a run with a status: bad data, as opposed to bad arguments.
+struct Failed {
+  Status status;
+};
+
+/// @throws Failed too_many_nonfinite when more than f points are infinite.
+void tolerate_infinite(const Stage& stage, int f);
+/// @throws Failed nonfinite_reference.
+void need_finite(const Point& reference);
+
+long double dot(const Vector& a, const Vector& b);
+Vector difference(const Vector& a, const Vector& b);
+/// ‖a − b‖² and ‖a − b‖; +inf when either point is infinite.
+long double squared_distance(const Point& a, const Point& b);
+long double distance(const Point& a, const Point& b);
+/// The size of the terms of ‖a − b‖² written as inner products.
+long double distance_terms(const Point& a, const Point& b);
+
+/// Σ a_i · points_i. A coefficient of 0 keeps its point out altogether.
+Point combination(const std::vector<Point>& points, const Vector& a);
+/// (1 − t)·a + t·b.
+Point blend(const Point& a, const Point& b, long double t);
+/// Mean, weighted where the stage is, of the finite ones among the chosen points; all alike when all weigh 0.
+Point mean_of(const Stage& stage, const std::vector<int>& chosen);
+/// The same of the k lowest-index finite points.
+Point mean_of_first_finite(const Stage& stage, int k);
+
+/// The `keep` indices of least score, ascending by (score, index). terms[i]: size of the terms of score[i].
+/// `candidates`: which point each score belongs to.
+std::vector<int> least(Stage& stage, const std::vector<int>& candidates, const Vector& score,
+                       const Vector& terms, int keep);
+/// The same for scores of all points.
+std::vector<int> least(Stage& stage, const Vector& score, const Vector& terms, int keep);
+
+/// The points nearest to `centre`, ascending by (distance, index).
+std::vector<int> nearest(Stage& stage, const Point& centre, int keep);
+
+}  // namespace bragg::reference
