@@ -48,9 +48,9 @@ struct HostTeam : SerialTeam {
 };
 
 template <class RuleT>
-constexpr bool is_coordinate_wise = std::is_same_v<RuleT, Mean> || std::is_same_v<RuleT, Median> ||
-                                    std::is_same_v<RuleT, TrimmedMean> || std::is_same_v<RuleT, Meamed> ||
-                                    std::is_same_v<RuleT, Phocas>;
+constexpr bool is_coordinate_wise =
+    std::is_same_v<RuleT, Mean> || std::is_same_v<RuleT, Median> || std::is_same_v<RuleT, TrimmedMean> ||
+    std::is_same_v<RuleT, Meamed> || std::is_same_v<RuleT, Phocas>;
 
 /// Measures from o: a stage that cannot do with a reference that is not finite.
 bool uses_origin(const PreAggregator& stage) {
@@ -68,7 +68,9 @@ bool uses_origin(const Aggregator& rule, bool has_previous) {
 
 /// The pass-2 rule of a coordinate-wise aggregator that sees `points` points.
 SelectRule select_rule(const Mean&, int) { return {.kind = SelectRule::Kind::trimmed_mean}; }
-SelectRule select_rule(const Median& rule, int) { return {.kind = SelectRule::Kind::median, .even = rule.even}; }
+SelectRule select_rule(const Median& rule, int) {
+  return {.kind = SelectRule::Kind::median, .even = rule.even};
+}
 SelectRule select_rule(const TrimmedMean& rule, int) {
   return {.kind = SelectRule::Kind::trimmed_mean, .f = rule.f};
 }
@@ -81,7 +83,8 @@ SelectRule select_rule(const Phocas& rule, int points) {
 
 /// The host-only exact searches give the rows to keep.
 template <class SearchF>
-Status solve_by_search(const Points& points, int f, int* chosen, std::uint8_t* keep, Combination& out, SearchF search) {
+Status solve_by_search(const Points& points, int f, int* chosen, std::uint8_t* keep, Combination& out,
+                       SearchF search) {
   if (count_infinite(points) > f) return Status::too_many_nonfinite;
   clear(SerialTeam{}, out, points);
   const Status status = search(keep);
@@ -100,25 +103,29 @@ std::string describe_failure(Status status, std::span<const Report> reports) {
   for (const Report& report : reports) {
     if (report.status != status) continue;
     const std::string where =
-        reports.size() > 1 ? fmt::format(" in tensor {}", static_cast<std::size_t>(&report - reports.data())) : "";
+        reports.size() > 1 ? fmt::format(" in tensor {}", static_cast<std::size_t>(&report - reports.data()))
+                           : "";
     std::string rows;
     int count = 0;
     for (std::size_t i = 0; i < report.rows.size(); ++i) {
       if (report.rows[i].nonfinite == 0) continue;
       ++count;
-      if (count <= 8) rows += fmt::format("{}{} ({} values)", count > 1 ? ", " : "", i, report.rows[i].nonfinite);
+      if (count <= 8)
+        rows += fmt::format("{}{} ({} values)", count > 1 ? ", " : "", i, report.rows[i].nonfinite);
     }
     if (count > 8) rows += fmt::format(" and {} more", count - 8);
     switch (status) {
       case Status::too_many_nonfinite:
-        return fmt::format("too many rows are not finite{}: {} of {} hold NaN or infinity{}{}; raise f, or leave them out "
-                           "with weight 0",
-                           where, count, report.rows.size(), count > 0 ? ": rows " : "", rows);
+        return fmt::format(
+            "too many rows are not finite{}: {} of {} hold NaN or infinity{}{}; raise f, or leave them out "
+            "with weight 0",
+            where, count, report.rows.size(), count > 0 ? ": rows " : "", rows);
       case Status::nonfinite_reference:
         return fmt::format("the reference holds NaN or infinity{}, and the pipeline measures from it", where);
       case Status::too_large:
         return fmt::format("mda reached its work limit{}; lower f, or take nnm(f) | trimmed_mean(f)", where);
-      default: return fmt::format("{}{}", to_string(status), where);
+      default:
+        return fmt::format("{}{}", to_string(status), where);
     }
   }
   return to_string(status);
@@ -156,8 +163,8 @@ struct Engine::Impl {
   Impl(Pipeline pipeline_in, int n_in, const Options& options)
       : pipeline(std::move(pipeline_in)), n(n_in), passes(n_in + 2, options.threads) {
     team.threads = options.threads > 0 ? options.threads : omp_get_max_threads();
-    const bool geometric =
-        std::visit([](const auto& rule) { return !is_coordinate_wise<std::decay_t<decltype(rule)>>; }, pipeline.rule);
+    const bool geometric = std::visit(
+        [](const auto& rule) { return !is_coordinate_wise<std::decay_t<decltype(rule)>>; }, pipeline.rule);
     wants_products = geometric;
     for (const PreAggregator& stage : pipeline.pre) {
       wants_products = wants_products || !std::holds_alternative<Bucketing>(stage);
@@ -201,7 +208,8 @@ struct Engine::Impl {
     const Points p = points();
     product.resize(static_cast<std::size_t>(count) * count);
     team.parallel_for(count, [&](int i) {
-      for (int j = 0; j < count; ++j) product[static_cast<std::size_t>(i) * count + j] = p.squared_distance(i, j);
+      for (int j = 0; j < count; ++j)
+        product[static_cast<std::size_t>(i) * count + j] = p.squared_distance(i, j);
     });
     return solve_by_search(p, rule.f, chosen.data(), keep.data(), out, [&](std::uint8_t* kept) {
       return solve_mda(product.data(), count, count, infinite.data(), rule.f, kept);
@@ -214,10 +222,11 @@ struct Engine::Impl {
     });
   }
   Status run_geometric(const Monna& rule, Combination& out) {
-    // The pivot is a row of the caller's; a weight of 0 has removed rows before it. begin() has seen to it that it is here.
+    // The pivot is a row of the caller's; a weight of 0 has removed rows before it. begin() has seen to it
+    // that it is here.
     const auto at = std::lower_bound(active.rows.begin(), active.rows.end(), rule.pivot);
-    return detail::solve(team, Monna{.f = rule.f, .pivot = static_cast<int>(at - active.rows.begin())}, points(),
-                         scratch(), out);
+    return detail::solve(team, Monna{.f = rule.f, .pivot = static_cast<int>(at - active.rows.begin())},
+                         points(), scratch(), out);
   }
 };
 
@@ -229,7 +238,8 @@ Engine::Engine(Pipeline pipeline, int n, const Options& options) {
   }
   if (!(options.max_weight_share >= 0 && options.max_weight_share <= 1)) {
     throw Error(Status::invalid_argument,
-                fmt::format("max_weight_share = {}; needs 0 (no cap) or a share in [1/n, 1]", options.max_weight_share));
+                fmt::format("max_weight_share = {}; needs 0 (no cap) or a share in [1/n, 1]",
+                            options.max_weight_share));
   }
   validate(pipeline, n);
   impl_ = std::make_unique<Impl>(std::move(pipeline), n, options);
@@ -243,16 +253,18 @@ void Engine::begin(const ActiveRows& active, bool has_reference, bool has_previo
   const int rows = static_cast<int>(active.rows.size());
   if (active.weighted) check_takes_weights(e.pipeline);
   if (rows < e.n) {
-    if (rows < 1) throw Error(Status::invalid_argument, "weights: every row has weight 0; at least one must count");
+    if (rows < 1)
+      throw Error(Status::invalid_argument, "weights: every row has weight 0; at least one must count");
     try {
       validate(e.pipeline, rows);
     } catch (const Error& error) {
-      throw Error(error.status(), fmt::format("weights: {} of {} rows have weight 0 and are left out: {}", e.n - rows,
-                                              e.n, error.what()));
+      throw Error(error.status(), fmt::format("weights: {} of {} rows have weight 0 and are left out: {}",
+                                              e.n - rows, e.n, error.what()));
     }
     const auto* monna = std::get_if<Monna>(&e.pipeline.rule);
     if (monna != nullptr && !std::binary_search(active.rows.begin(), active.rows.end(), monna->pivot)) {
-      throw Error(Status::invalid_argument, fmt::format("monna: pivot = {}, a row of weight 0", monna->pivot));
+      throw Error(Status::invalid_argument,
+                  fmt::format("monna: pivot = {}, a row of weight 0", monna->pivot));
     }
   }
   e.active = active;
@@ -270,8 +282,9 @@ void Engine::reset(GramSums& sums) const { sums.reset(table_rows(), impl_->wants
 void Engine::accumulate(const RowTable& window, GramSums& sums) { impl_->passes.gram(window, sums); }
 
 bool Engine::settled(GramSums& sums) const {
-  // Squares of f64 values leave the range of f64: then sum values scaled by a power of two that puts the largest at
-  // 2^480. Rows more than 2^940 smaller than the largest stay below the reach of f64 and count as equal to 0.
+  // Squares of f64 values leave the range of f64: then sum values scaled by a power of two that puts the
+  // largest at 2^480. Rows more than 2^940 smaller than the largest stay below the reach of f64 and count as
+  // equal to 0.
   constexpr double limit = 0x1p480;
   double largest = 0;
   double smallest_row = infinity;
@@ -296,7 +309,8 @@ void Engine::Impl::start(const GramSums& sums) {
   infinite.assign(static_cast<std::size_t>(rows), 0);
   for (int i = 0; i < count; ++i) {
     const auto k = static_cast<std::size_t>(i);
-    infinite[k] = active.invalid[k] || (wants_statistics && (sums.nonfinite[k] > 0 || sums.max_abs[k] > 0x1p500));
+    infinite[k] =
+        active.invalid[k] || (wants_statistics && (sums.nonfinite[k] > 0 || sums.max_abs[k] > 0x1p500));
   }
   for (int i = count; i < rows && wants_statistics; ++i) {
     infinite[static_cast<std::size_t>(i)] = sums.nonfinite[static_cast<std::size_t>(i)] > 0;
@@ -331,10 +345,11 @@ Status Engine::Impl::run_stage(const PreAggregator& stage, bool gram_needed) {
   const Status status = std::visit(
       [&](const auto& rule) {
         if constexpr (std::is_same_v<std::decay_t<decltype(rule)>, Bucketing>) {
-          const BucketingDraw draw{.s = rule.s,
-                                   .seed = rule.seed,
-                                   .round = round,
-                                   .permutation = rule.permutation.empty() ? nullptr : rule.permutation.data()};
+          const BucketingDraw draw{
+              .s = rule.s,
+              .seed = rule.seed,
+              .round = round,
+              .permutation = rule.permutation.empty() ? nullptr : rule.permutation.data()};
           return detail::transform(team, draw, before, scratch(), transform);
         } else {
           return detail::transform(team, rule, before, scratch(), transform);
@@ -352,14 +367,16 @@ Status Engine::Impl::run_stage(const PreAggregator& stage, bool gram_needed) {
   return Status::ok;
 }
 
-/// mix ← T·mix, gram ← T·gram·Tᵀ, the reference points passing through unchanged. Zero coefficients are skipped, so a
-/// huge row that nothing chose spoils nothing.
+/// mix ← T·mix, gram ← T·gram·Tᵀ, the reference points passing through unchanged. Zero coefficients are
+/// skipped, so a huge row that nothing chose spoils nothing.
 void Engine::Impl::apply_transform(const Transform& transform, bool gram_needed) {
   const int old_size = size();
   const int rows = table_rows();
   const int refs = references();
   const int new_size = transform.count + refs;
-  const auto at = [](std::vector<double>& m, int i, int width) { return m.data() + static_cast<std::size_t>(i) * width; };
+  const auto at = [](std::vector<double>& m, int i, int width) {
+    return m.data() + static_cast<std::size_t>(i) * width;
+  };
 
   next_mix.assign(static_cast<std::size_t>(transform.count) * rows, 0);
   team.parallel_for(transform.count, [&](int i) {
@@ -417,7 +434,8 @@ void Engine::Impl::apply_transform(const Transform& transform, bool gram_needed)
   weights.swap(next_weights);
   for (int r = 0; r < refs; ++r) {
     next_infinite.resize(static_cast<std::size_t>(new_size));
-    next_infinite[static_cast<std::size_t>(transform.count + r)] = infinite[static_cast<std::size_t>(count + r)];
+    next_infinite[static_cast<std::size_t>(transform.count + r)] =
+        infinite[static_cast<std::size_t>(count + r)];
   }
   infinite.swap(next_infinite);
   count = transform.count;
@@ -436,7 +454,8 @@ void Engine::Impl::finish_combination(const Combination& found, bool scored, Rep
       }
     }
     for (int r = 0; r < refs; ++r) {
-      next_mix[static_cast<std::size_t>(rows - refs + r)] += coefficients[static_cast<std::size_t>(count + r)];
+      next_mix[static_cast<std::size_t>(rows - refs + r)] +=
+          coefficients[static_cast<std::size_t>(count + r)];
     }
     coefficients = next_mix;
   }
@@ -474,7 +493,8 @@ void Engine::Impl::finish_select(const SelectRule& rule, std::span<const int> su
   bool equal_weights = true;
   for (int k = 0; k < n_points && weighted; ++k) {
     total_weight += weights[static_cast<std::size_t>(point(k))];
-    equal_weights = equal_weights && weights[static_cast<std::size_t>(point(k))] == weights[static_cast<std::size_t>(point(0))];
+    equal_weights = equal_weights && weights[static_cast<std::size_t>(point(k))] ==
+                                         weights[static_cast<std::size_t>(point(0))];
   }
   const bool use_weights = weighted && !equal_weights && total_weight > 0;
   solution.weights.clear();
@@ -482,7 +502,8 @@ void Engine::Impl::finish_select(const SelectRule& rule, std::span<const int> su
   for (int k = 0; k < n_points; ++k) {
     const int i = point(k);
     const auto at = static_cast<std::size_t>(i);
-    // Without mixing pass 2 judges each coordinate by itself: only a row's weight can make all of it infinite.
+    // Without mixing pass 2 judges each coordinate by itself: only a row's weight can make all of it
+    // infinite.
     const bool is_infinite = mixed ? infinite[at] != 0 : active.invalid[at] != 0;
     solution.infinite[static_cast<std::size_t>(k)] = is_infinite;
     any_infinite = any_infinite || is_infinite;
@@ -526,15 +547,17 @@ void Engine::Impl::finish_mean(Solution& solution) {
     return;
   }
   if (any_infinite) {
-    // A bucket of infinite rows only: the mean is infinite in every coordinate, which combinations cannot say.
+    // A bucket of infinite rows only: the mean is infinite in every coordinate, which combinations cannot
+    // say.
     finish_select(select_rule(Mean{}, count), {}, solution);
     return;
   }
   for (double& coefficient : coefficients) coefficient /= total;
   scores.assign(static_cast<std::size_t>(count), nan);
   clip_factors.assign(static_cast<std::size_t>(count), 1);
-  finish_combination({.coefficients = coefficients.data(), .scores = scores.data(), .clip_factors = clip_factors.data()},
-                     false, solution.report);
+  finish_combination(
+      {.coefficients = coefficients.data(), .scores = scores.data(), .clip_factors = clip_factors.data()},
+      false, solution.report);
   solution.coefficients = coefficients;
 }
 
@@ -560,8 +583,9 @@ Status Engine::Impl::run_rule(Solution& solution) {
           coefficients.resize(static_cast<std::size_t>(size()));
           scores.resize(static_cast<std::size_t>(count));
           clip_factors.resize(static_cast<std::size_t>(count));
-          Combination out{
-              .coefficients = coefficients.data(), .scores = scores.data(), .clip_factors = clip_factors.data()};
+          Combination out{.coefficients = coefficients.data(),
+                          .scores = scores.data(),
+                          .clip_factors = clip_factors.data()};
           const Status status = run_geometric(rule, out);
           if (status != Status::ok) return status;
           finish_combination(out, true, solution.report);
@@ -590,10 +614,11 @@ void Engine::solve(const GramSums& sums, Solution& solution) {
 
   bool needs_origin = uses_origin(e.pipeline.rule, e.has_previous);
   for (const PreAggregator& stage : e.pipeline.pre) needs_origin = needs_origin || uses_origin(stage);
-  if (needs_origin && e.infinite[static_cast<std::size_t>(e.count)]) solution.status = Status::nonfinite_reference;
+  if (needs_origin && e.infinite[static_cast<std::size_t>(e.count)])
+    solution.status = Status::nonfinite_reference;
 
-  const bool rule_is_geometric =
-      std::visit([](const auto& rule) { return !is_coordinate_wise<std::decay_t<decltype(rule)>>; }, e.pipeline.rule);
+  const bool rule_is_geometric = std::visit(
+      [](const auto& rule) { return !is_coordinate_wise<std::decay_t<decltype(rule)>>; }, e.pipeline.rule);
   for (std::size_t k = 0; k < e.pipeline.pre.size() && solution.status == Status::ok; ++k) {
     bool gram_needed = rule_is_geometric;
     for (std::size_t later = k + 1; later < e.pipeline.pre.size(); ++later) {

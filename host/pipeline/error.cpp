@@ -5,16 +5,26 @@ namespace bragg {
 
 const char* to_string(Status status) noexcept {
   switch (status) {
-    case Status::ok: return "ok";
-    case Status::invalid_argument: return "invalid_argument";
-    case Status::too_many_nonfinite: return "too_many_nonfinite";
-    case Status::too_large: return "too_large";
-    case Status::nonfinite_reference: return "nonfinite_reference";
-    case Status::unsupported: return "unsupported";
-    case Status::bad_file: return "bad_file";
-    case Status::io_error: return "io_error";
-    case Status::out_of_memory: return "out_of_memory";
-    case Status::internal: return "internal";
+    case Status::ok:
+      return "ok";
+    case Status::invalid_argument:
+      return "invalid_argument";
+    case Status::too_many_nonfinite:
+      return "too_many_nonfinite";
+    case Status::too_large:
+      return "too_large";
+    case Status::nonfinite_reference:
+      return "nonfinite_reference";
+    case Status::unsupported:
+      return "unsupported";
+    case Status::bad_file:
+      return "bad_file";
+    case Status::io_error:
+      return "io_error";
+    case Status::out_of_memory:
+      return "out_of_memory";
+    case Status::internal:
+      return "internal";
   }
   return "unknown status";
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <bragg/plan.hpp>
 #include <fmt/format.h>
+#include <bragg/plan.hpp>
 
 #include <algorithm>
 #include <limits>
@@ -89,9 +89,11 @@ struct Plan::Impl {
 };
 
 void Plan::Impl::check_shape(const Updates& updates, const Output& out, const Row& reference) const {
-  if (updates.n() != shape.n) refuse(fmt::format("updates: n = {}; the plan is for n = {}", updates.n(), shape.n));
+  if (updates.n() != shape.n)
+    refuse(fmt::format("updates: n = {}; the plan is for n = {}", updates.n(), shape.n));
   if (updates.dtype() != shape.dtype) {
-    refuse(fmt::format("updates: dtype {}; the plan is for {}", to_string(updates.dtype()), to_string(shape.dtype)));
+    refuse(fmt::format("updates: dtype {}; the plan is for {}", to_string(updates.dtype()),
+                       to_string(shape.dtype)));
   }
   const std::size_t tensors = shape.sizes.size();
   if (updates.sizes().size() != tensors) {
@@ -99,7 +101,8 @@ void Plan::Impl::check_shape(const Updates& updates, const Output& out, const Ro
   }
   for (std::size_t t = 0; t < tensors; ++t) {
     if (updates.sizes()[t] != shape.sizes[t]) {
-      refuse(fmt::format("updates: tensor {} has {} elements; the plan is for {}", t, updates.sizes()[t], shape.sizes[t]));
+      refuse(fmt::format("updates: tensor {} has {} elements; the plan is for {}", t, updates.sizes()[t],
+                         shape.sizes[t]));
     }
   }
   const auto check_row = [&](const char* name, std::size_t count, auto data) {
@@ -116,13 +119,15 @@ void Plan::Impl::check_shape(const Updates& updates, const Output& out, const Ro
   }
 }
 
-/// `out` may be exactly a row that is read (then each tile is read before it is written), and overlap nothing else.
+/// `out` may be exactly a row that is read (then each tile is read before it is written), and overlap nothing
+/// else.
 void Plan::Impl::check_overlap(const Updates& updates, const Output& out, const Row& reference) {
   outputs.clear();
   for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
     if (shape.sizes[t] > 0) outputs.push_back(extent(out.tensors[t], shape.sizes[t], out_dtype, t));
   }
-  std::sort(outputs.begin(), outputs.end(), [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
+  std::sort(outputs.begin(), outputs.end(),
+            [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
   for (std::size_t k = 1; k < outputs.size(); ++k) {
     if (outputs[k].begin < outputs[k - 1].end) {
       refuse(fmt::format("out: tensors {} and {} overlap", outputs[k - 1].tensor, outputs[k].tensor));
@@ -131,13 +136,14 @@ void Plan::Impl::check_overlap(const Updates& updates, const Output& out, const 
   const auto check = [&](const void* data, std::size_t t, auto name) {
     if (shape.sizes[t] == 0) return;
     const Extent in = extent(data, shape.sizes[t], shape.dtype, t);
-    // Outputs are disjoint and sorted: the first that ends behind `in` begins is the only candidate to look from.
+    // Outputs are disjoint and sorted: the first that ends behind `in` begins is the only candidate to look
+    // from.
     auto hit = std::upper_bound(outputs.begin(), outputs.end(), in.begin,
                                 [](const std::byte* at, const Extent& e) { return at < e.end; });
     if (hit == outputs.end() || hit->begin >= in.end) return;
     if (hit->tensor == t && hit->begin == in.begin && out_dtype == shape.dtype) return;
-    refuse(fmt::format("out: tensor {} overlaps tensor {} of {}; it may be exactly one of them or apart", hit->tensor, t,
-                       name()));
+    refuse(fmt::format("out: tensor {} overlaps tensor {} of {}; it may be exactly one of them or apart",
+                       hit->tensor, t, name()));
   };
   for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
     for (int i = 0; i < shape.n; ++i) check(updates.data(i, t), t, [&] { return fmt::format("row {}", i); });
@@ -159,7 +165,8 @@ void Plan::Impl::widen_reference(const Row& reference) {
   detail::CpuPasses(1, options.threads).combine(one, {&copy, 1}, {.dtype = out_dtype, .data = to.data()}, {});
 }
 
-void Plan::Impl::build_table(const Updates& updates, const ActiveRows& active, const Row& reference, bool use_previous) {
+void Plan::Impl::build_table(const Updates& updates, const ActiveRows& active, const Row& reference,
+                             bool use_previous) {
   const auto rows = static_cast<std::size_t>(engine.table_rows());
   const bool widen = use_previous && !reference.empty() && out_dtype != shape.dtype;
   if (widen) widen_reference(reference);
@@ -167,7 +174,8 @@ void Plan::Impl::build_table(const Updates& updates, const ActiveRows& active, c
   for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
     const void** const row = table.data() + t * rows;
     for (std::size_t i = 0; i < active.rows.size(); ++i) row[i] = updates.data(active.rows[i], t);
-    if (!reference.empty()) row[active.rows.size()] = widen ? widened_reference[t].data() : reference.tensors[t];
+    if (!reference.empty())
+      row[active.rows.size()] = widen ? widened_reference[t].data() : reference.tensors[t];
     if (use_previous) row[active.rows.size() + 1] = previous[t].data();
   }
 }
@@ -210,7 +218,8 @@ void Plan::run(const Updates& updates, const Output& out, const RunArguments& ar
                     .data = p.table.data() + (whole ? 0 : part * rows)};
   };
   const auto target = [&](std::size_t part) {
-    return OutTable{.dtype = p.out_dtype, .data = out.tensors.data() + (p.options.scope == Scope::whole ? 0 : part)};
+    return OutTable{.dtype = p.out_dtype,
+                    .data = out.tensors.data() + (p.options.scope == Scope::whole ? 0 : part)};
   };
 
   p.status = Status::ok;
@@ -226,7 +235,8 @@ void Plan::run(const Updates& updates, const Output& out, const RunArguments& ar
   }
   // One failing tensor leaves the whole output unwritten.
   if (p.status == Status::ok) {
-    for (std::size_t part = 0; part < parts; ++part) engine.apply(window(part), p.solutions[part], target(part));
+    for (std::size_t part = 0; part < parts; ++part)
+      engine.apply(window(part), p.solutions[part], target(part));
     ++p.round;
     if (p.stateful) p.keep_output(out);
   } else if (p.options.on_failure != OnFailure::keep) {
@@ -252,7 +262,8 @@ std::vector<Report> aggregate(const Pipeline& pipeline, const Updates& updates, 
                               const RunArguments& arguments, const Options& options) {
   Plan plan(pipeline, Shape::of(updates), options);
   plan.run(updates, out, arguments);
-  if (plan.status() != Status::ok) throw Error(plan.status(), detail::describe_failure(plan.status(), plan.reports()));
+  if (plan.status() != Status::ok)
+    throw Error(plan.status(), detail::describe_failure(plan.status(), plan.reports()));
   return {plan.reports().begin(), plan.reports().end()};
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <bragg/updates.hpp>
 #include <fmt/format.h>
+#include <bragg/updates.hpp>
 
 #include <numeric>
 
@@ -8,7 +8,9 @@ namespace bragg {
 
 namespace {
 
-[[noreturn]] void refuse(const std::string& message) { throw Error(Status::invalid_argument, "updates: " + message); }
+[[noreturn]] void refuse(const std::string& message) {
+  throw Error(Status::invalid_argument, "updates: " + message);
+}
 
 void check_count(std::size_t n) {
   if (n < 1) refuse("there are no rows; pass at least one");
@@ -18,10 +20,14 @@ void check_count(std::size_t n) {
 
 const char* to_string(DType dtype) noexcept {
   switch (dtype) {
-    case DType::f32: return "f32";
-    case DType::f16: return "f16";
-    case DType::bf16: return "bf16";
-    case DType::f64: return "f64";
+    case DType::f32:
+      return "f32";
+    case DType::f16:
+      return "f16";
+    case DType::bf16:
+      return "bf16";
+    case DType::f64:
+      return "f64";
   }
   return "unknown dtype";
 }
@@ -30,7 +36,8 @@ Updates Updates::matrix(const void* data, int n, std::int64_t d, DType dtype, st
   if (row_stride == -1) row_stride = d;
   if (n < 1) refuse(fmt::format("n = {}; needs at least 1 row", n));
   if (d < 0) refuse(fmt::format("d = {}; needs d ≥ 0", d));
-  if (row_stride < d) refuse(fmt::format("row_stride = {} elements is less than d = {}: rows would overlap", row_stride, d));
+  if (row_stride < d)
+    refuse(fmt::format("row_stride = {} elements is less than d = {}: rows would overlap", row_stride, d));
   if (data == nullptr && d > 0) refuse(fmt::format("data is null, with n = {} and d = {}", n, d));
   Updates updates;
   updates.n_ = n;
@@ -39,7 +46,8 @@ Updates Updates::matrix(const void* data, int n, std::int64_t d, DType dtype, st
   updates.pointers_.resize(static_cast<std::size_t>(n));
   const auto* bytes = static_cast<const std::byte*>(data);
   for (std::size_t i = 0; i < updates.pointers_.size(); ++i) {
-    updates.pointers_[i] = d > 0 ? bytes + i * static_cast<std::size_t>(row_stride) * size_of(dtype) : nullptr;
+    updates.pointers_[i] =
+        d > 0 ? bytes + i * static_cast<std::size_t>(row_stride) * size_of(dtype) : nullptr;
   }
   return updates;
 }
@@ -58,8 +66,8 @@ Updates Updates::rows(std::span<const void* const> rows, std::int64_t d, DType d
   return updates;
 }
 
-Updates Updates::tensors(std::span<const std::vector<const void*>> tensors, std::span<const std::int64_t> sizes,
-                         DType dtype) {
+Updates Updates::tensors(std::span<const std::vector<const void*>> tensors,
+                         std::span<const std::int64_t> sizes, DType dtype) {
   check_count(tensors.size());
   for (std::size_t t = 0; t < sizes.size(); ++t) {
     if (sizes[t] < 0) refuse(fmt::format("sizes[{}] = {}; needs a size ≥ 0", t, sizes[t]));
@@ -83,6 +91,8 @@ Updates Updates::tensors(std::span<const std::vector<const void*>> tensors, std:
   return updates;
 }
 
-std::int64_t Updates::d() const noexcept { return std::accumulate(sizes_.begin(), sizes_.end(), std::int64_t{0}); }
+std::int64_t Updates::d() const noexcept {
+  return std::accumulate(sizes_.begin(), sizes_.end(), std::int64_t{0});
+}
 
 }  // namespace bragg

@@ -11,7 +11,8 @@ namespace bragg::detail {
 
 namespace {
 
-/// p_i ← min(p_i, share·Σp) repeated until it holds, in one go: the fixed point caps the k largest at one value.
+/// p_i ← min(p_i, share·Σp) repeated until it holds, in one go: the fixed point caps the k largest at one
+/// value.
 void cap_shares(std::vector<double>& weights, double share, const std::vector<std::uint8_t>& invalid) {
   std::vector<double> sorted;
   for (std::size_t i = 0; i < weights.size(); ++i) {
@@ -19,10 +20,11 @@ void cap_shares(std::vector<double>& weights, double share, const std::vector<st
   }
   std::sort(sorted.begin(), sorted.end(), std::greater<>());
   if (share * static_cast<double>(sorted.size()) < 1 - 1e-12) {
-    throw Error(Status::invalid_argument,
-                fmt::format("max_weight_share = {} cannot hold for {} rows with weight: their shares sum to 1; needs "
-                            "at least 1/{} = {}",
-                            share, sorted.size(), sorted.size(), 1.0 / static_cast<double>(sorted.size())));
+    throw Error(
+        Status::invalid_argument,
+        fmt::format("max_weight_share = {} cannot hold for {} rows with weight: their shares sum to 1; needs "
+                    "at least 1/{} = {}",
+                    share, sorted.size(), sorted.size(), 1.0 / static_cast<double>(sorted.size())));
   }
   double rest = 0;  // sum of those not capped
   for (const double weight : sorted) rest += weight;
@@ -52,8 +54,9 @@ ActiveRows active_rows(std::span<const double> weights, int n, double max_weight
     return active;
   }
   if (weights.size() != static_cast<std::size_t>(n)) {
-    throw Error(Status::invalid_argument,
-                fmt::format("weights has {} values for n = {} rows; pass one per row, or none", weights.size(), n));
+    throw Error(
+        Status::invalid_argument,
+        fmt::format("weights has {} values for n = {} rows; pass one per row, or none", weights.size(), n));
   }
   double largest = 0;
   for (int i = 0; i < n; ++i) {
