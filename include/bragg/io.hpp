@@ -16,21 +16,23 @@ namespace bragg {
 
 /// A tensor of a checkpoint file.
 struct TensorInfo {
-  std::string name;                  ///< npy: ""
-  std::string dtype;                 ///< as safetensors spells it: F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL
+  std::string name;   ///< npy: ""
+  std::string dtype;  ///< as safetensors spells it: F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL
   std::vector<std::int64_t> shape;
-  std::int64_t elements = 0;         ///< product of the shape; 1 for a scalar
+  std::int64_t elements = 0;  ///< product of the shape; 1 for a scalar
   std::int64_t bytes = 0;
 };
 
 /// One worker's model, memory-mapped for reading: a safetensors file, a sharded safetensors model (its
 /// `*.index.json`, or the folder that holds either), or an npy file.
 ///
-/// Nothing but the headers is read by `open`. Every malformation is an Error: bad_file names the file, the byte offset
-/// where there is one, and what was expected. Tensors come sorted by name. The files must not shrink meanwhile.
+/// Nothing but the headers is read by `open`. Every malformation is an Error: bad_file names the file, the
+/// byte offset where there is one, and what was expected. Tensors come sorted by name. The files must not
+/// shrink meanwhile.
 class BRAGG_API Checkpoint {
  public:
-  /// @throws Error bad_file, io_error; unsupported: a tensor of a safetensors dtype that bragg does not know (F8_*, …).
+  /// @throws Error bad_file, io_error; unsupported: a tensor of a safetensors dtype that bragg does not know
+  /// (F8_*, …).
   static Checkpoint open(const std::filesystem::path& path);
   ~Checkpoint();
   Checkpoint(Checkpoint&&) noexcept;
@@ -68,15 +70,16 @@ BRAGG_API void write_npy(const std::filesystem::path& path, const TensorToWrite&
 
 /// How far a file aggregation is; called often, from the calling thread.
 struct Progress {
-  int pass = 1;                  ///< 1 or 2
-  int passes = 2;                ///< 1 where the pipeline needs no distances
-  std::uint64_t bytes_done = 0;  ///< of the inputs, all passes together
-  std::uint64_t bytes_total = 0;
+  int pass = 1;                   ///< 1 or 2
+  int passes = 2;                 ///< 1 where the pipeline needs no distances, or goes tensor by tensor
+  std::uint64_t bytes_done = 0;   ///< of the inputs, all passes together
+  std::uint64_t bytes_total = 0;  ///< an upper bound until it is known which rows pass 2 reads
 };
 
 struct FileOptions {
   Options options;
-  /// Upper bound on the memory that buffers and mapped pages take at a time, in bytes; at least 1 MiB.
+  /// Upper bound on the memory that windows, buffers and n-sized mathematics take at a time, in bytes; at
+  /// least 1 MiB.
   std::uint64_t memory = std::uint64_t{1} << 30;
   /// The global model: distances, clipping and centered clipping are about it. Same names, shapes, dtypes.
   std::optional<std::filesystem::path> base;
@@ -86,22 +89,25 @@ struct FileOptions {
 };
 
 struct FileResult {
-  std::vector<Report> reports;         ///< as Plan::reports
-  std::vector<std::string> workers;    ///< a name for each row: its path, or "file[i]" for rows of a 2-D npy
-  std::vector<std::string> tensors;    ///< names of the floating-point tensors, in order (per-tensor reports match)
-  std::int64_t coordinates = 0;        ///< floating-point elements of a row
-  std::int64_t integers = 0;           ///< elements that took the lower median
+  std::vector<Report> reports;       ///< as Plan::reports
+  std::vector<std::string> workers;  ///< a name for each row: its path, or "file[i]" for rows of a 2-D npy
+  std::vector<std::string>
+      tensors;                   ///< names of the floating-point tensors, in order (per-tensor reports match)
+  std::int64_t coordinates = 0;  ///< floating-point elements of a row
+  std::int64_t integers = 0;     ///< elements that took the lower median
   std::uint64_t bytes_read = 0;
 };
 
-/// Aggregates checkpoints on disk into one file of the same tensors, in windows of bounded memory, reading each input
-/// at most twice.
+/// Aggregates checkpoints on disk into one file of the same tensors, in windows of bounded memory, reading
+/// each input at most twice.
 ///
-/// `inputs`: one checkpoint per worker, or a single 2-D npy of one row per worker. All must agree in names, shapes and
-/// dtypes. Floating-point tensors of one file may differ in dtype from each other. Integer and bool tensors take the
-/// lower median of each element over the workers that have weight. The output (safetensors; npy for npy inputs) appears
-/// whole or not at all, and carries pipeline, n and version in its metadata.
-/// @throws Error invalid_argument, bad_file (disagreement: file, tensor, both values), io_error, and the run's status.
+/// `inputs`: one checkpoint per worker, or a single 2-D npy of one row per worker. All must agree in names,
+/// shapes and dtypes. Floating-point tensors of one file may differ in dtype from each other. Integer and
+/// bool tensors take the lower median of each element over the workers that have weight. The output
+/// (safetensors; npy for npy inputs) appears whole or not at all, and carries pipeline, n and version in its
+/// metadata.
+/// @throws Error invalid_argument, bad_file (disagreement: file, tensor, both values), io_error, and the
+/// run's status.
 BRAGG_API FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesystem::path> inputs,
                                      const std::filesystem::path& output, const FileOptions& options = {});
 
