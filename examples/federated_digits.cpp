@@ -21,9 +21,7 @@ namespace {
 
 const std::array<std::string, 4> rules{"mean", "nnm(f=2) | trimmed_mean(f=2)", "geometric_median",
                                        "centered_clipping(tau=1, iters=3)"};
-const std::array<std::string, 2> scenarios{
-    "No attack: twelve honest clients",
-    "Under attack: one client sends NaN, one its update flipped, ten times over"};
+const std::array<std::string, 2> scenarios{"All twelve clients honest", "Two of the twelve hostile"};
 
 struct Arguments {
   std::filesystem::path data;
@@ -163,8 +161,10 @@ bool run(const Arguments& arguments) {
   const auto clients = make_clients(dataset.train, arguments.settings.seed);
   print_clients(clients);
   const auto panels = train_all(arguments, clients, dataset.test);
-  digits::write_plot(arguments.plot, "Federated learning of handwritten digits, 12 clients of unequal data",
-                     panels);
+  digits::write_plot(
+      arguments.plot,
+      "Federated learning of handwritten digits: what is left of it when two of twelve clients are hostile",
+      panels);
   return conclude(panels, arguments.require);
 }
 

@@ -20,7 +20,7 @@ constexpr std::array<Style, 4> styles{
     {{"#d55e00", "none"}, {"#0072b2", "none"}, {"#009e73", "8 3"}, {"#cc79a7", "2 3"}}};
 
 // Pixels.
-constexpr double panel_width = 380;
+constexpr double panel_width = 420;
 constexpr double panel_height = 260;
 constexpr double left = 64;
 constexpr double gap = 44;
@@ -93,14 +93,15 @@ std::string draw_curve(const Axes& axes, const Curve& curve, const Style& style)
   return fmt::format("<polyline {} stroke-linejoin=\"round\" points=\"{}\"/>\n", stroke(style), points);
 }
 
-std::string draw_legend(const std::vector<Curve>& curves, double width) {
+std::string draw_legend(const std::vector<Curve>& curves) {
+  constexpr double character = 7.4;  // about the mean width in a 13 pixel font
   std::string out;
-  const double slot = (width - left) / static_cast<double>(curves.size());
+  double x = left;
   const double y = top + panel_height + 72;
   for (std::size_t c = 0; c < curves.size(); ++c) {
-    const double x = left + slot * static_cast<double>(c);
-    out += line(x, y, x + 28, y, stroke(styles[c]));
+    out += line(x, y, x + 28, y, stroke(styles.at(c)));
     out += text(x + 36, y + 4, "start", "fill=\"#333\"", curves[c].label);
+    x += 36 + character * static_cast<double>(curves[c].label.size()) + 24;
   }
   return out;
 }
@@ -128,7 +129,7 @@ void write_plot(const std::filesystem::path& path, const std::string& title,
       svg += draw_curve(axes, panels[p].curves[c], styles.at(c));
     }
   }
-  svg += draw_legend(panels.front().curves, width);
+  svg += draw_legend(panels.front().curves);
   svg += "</svg>\n";
 
   if (path.has_parent_path()) {

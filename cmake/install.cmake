@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+# What is installed: headers, both libraries with their CMake packages and pkg-config file, the command.
+include(CheckLinkerFlag)
+include(CMakePackageConfigHelpers)
+
+# The standard library's templates have default visibility, and would be exported as weak symbols.
+set(BRAGG_SYMBOLS "${CMAKE_CURRENT_SOURCE_DIR}/cmake/bragg.map")
+check_linker_flag(CXX "LINKER:--version-script=${BRAGG_SYMBOLS}" BRAGG_HAS_VERSION_SCRIPT)
+if(BRAGG_HAS_VERSION_SCRIPT)
+  target_link_options(bragg_shared PRIVATE "LINKER:--version-script=${BRAGG_SYMBOLS}")
+  set_property(TARGET bragg_shared APPEND PROPERTY LINK_DEPENDS "${BRAGG_SYMBOLS}")
+endif()
+
+install(
+  DIRECTORY include/bragg "${CMAKE_CURRENT_BINARY_DIR}/include/bragg"
+  DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
+  FILES_MATCHING
+  PATTERN "*.h"
+  PATTERN "*.hpp")
+
+# Two export sets: who links the shared library needs none of the static one's dependencies.
+set(BRAGG_PACKAGE_DIR "${CMAKE_INSTALL_LIBDIR}/cmake/bragg")
+foreach(kind shared static)
+  install(TARGETS bragg_${kind} EXPORT bragg_${kind})
+  install(EXPORT bragg_${kind} NAMESPACE bragg:: FILE bragg_${kind}.cmake DESTINATION "${BRAGG_PACKAGE_DIR}")
+endforeach()
+configure_package_config_file(cmake/braggConfig.cmake.in braggConfig.cmake
+                              INSTALL_DESTINATION "${BRAGG_PACKAGE_DIR}")
+write_basic_package_version_file(braggConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES "${CMAKE_CURRENT_BINARY_DIR}/braggConfig.cmake"
+              "${CMAKE_CURRENT_BINARY_DIR}/braggConfigVersion.cmake" DESTINATION "${BRAGG_PACKAGE_DIR}")
+
+# Paths relative to the .pc file: the installed tree can be moved.
+file(RELATIVE_PATH BRAGG_PREFIX_FROM_PC "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
+list(JOIN HWY_LDFLAGS " " BRAGG_HWY_FLAGS)
+configure_file(cmake/bragg.pc.in bragg.pc @ONLY)
+install(FILES "${CMAKE_CURRENT_BINARY_DIR}/bragg.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+
+if(TARGET bragg_cli)
+  file(RELATIVE_PATH BRAGG_LIBRARY_FROM_COMMAND "/${CMAKE_INSTALL_BINDIR}" "/${CMAKE_INSTALL_LIBDIR}")
+  set_target_properties(bragg_cli PROPERTIES INSTALL_RPATH "$ORIGIN/${BRAGG_LIBRARY_FROM_COMMAND}")
+  install(TARGETS bragg_cli)
+endif()

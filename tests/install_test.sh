@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs a finished build into an empty place, and uses bragg from there as a stranger would.
+#   install_test.sh SOURCE BUILD
+set -euo pipefail
+source=$1
+build=$2
+cxx=${CXX:-c++}
+cc=${CC:-cc}
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+prefix=$work/moved
+cmake --install "$build" --prefix "$work/prefix" > /dev/null
+mv "$work/prefix" "$prefix"  # nothing may point at where it was installed
+lib=$(dirname "$(find "$prefix" -name 'libbragg.so')")
+
+echo "== every public header compiles alone"
+while read -r header; do
+  "$cxx" -std=c++20 -fsyntax-only -Wall -Wextra -Wpedantic -Werror -I"$prefix/include" -x c++ - \
+    <<< "#include <$header>"
+done < <(cd "$prefix/include" && find bragg -name '*.hpp' -o -name '*.h')
+"$cc" -std=c11 -fsyntax-only -Wall -Wextra -Wpedantic -Werror -I"$prefix/include" -x c - <<< '#include <bragg/bragg.h>'
+
+echo "== CMake package, shared and static"
+cmake -G Ninja -S "$source/examples/consumer" -B "$work/consumer" -DCMAKE_PREFIX_PATH="$prefix" > /dev/null
+cmake --build "$work/consumer" > /dev/null
+"$work/consumer/consumer"
+"$work/consumer/consumer_static"
+
+echo "== pkg-config"
+cp -r "$source/examples/consumer" "$work/pkg-config"
+export PKG_CONFIG_PATH=$lib/pkgconfig
+make -C "$work/pkg-config" CXX="$cxx" > /dev/null
+LD_LIBRARY_PATH="$lib" "$work/pkg-config/consumer"
+static=$(pkg-config --cflags --static --libs bragg)
+# shellcheck disable=SC2086  # the flags are words
+"$cxx" -std=c++20 "$source/examples/consumer/main.cpp" -o "$work/static" ${static/-lbragg/-l:libbragg.a}
+"$work/static"
+
+echo "== the command"
+"$prefix/bin/bragg" rules > /dev/null
