@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every rule and a spread of pipelines × dtypes × memory layouts × shapes against the oracle.
-#include <bragg/pipeline.hpp>
 #include <gtest/gtest.h>
+#include <bragg/pipeline.hpp>
 
 #include <tuple>
 
@@ -58,7 +58,8 @@ const char* const pipelines[] = {
 
 std::string with_f(std::string text, int n, int f) {
   const auto replace = [&](const std::string& from, const std::string& to) {
-    for (std::size_t at = text.find(from); at != std::string::npos; at = text.find(from)) text.replace(at, from.size(), to);
+    for (std::size_t at = text.find(from); at != std::string::npos; at = text.find(from))
+      text.replace(at, from.size(), to);
   };
   replace("N1", std::to_string(n - f - 1));
   replace("=F", "=" + std::to_string(f));
@@ -107,7 +108,8 @@ TEST_P(Conformance, AgreesWithTheOracle) {
       }
     }
   }
-  // Ties of 16-bit values, and in one dimension, are common; a rule whose every case is a tie is not being tested.
+  // Ties of 16-bit values, and in one dimension, are common; a rule whose every case is a tie is not being
+  // tested.
   ASSERT_GT(runs, 0);
   EXPECT_GE(judged * 3, runs) << judged << " of " << runs << " cases were clear enough to judge";
 }

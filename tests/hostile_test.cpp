@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is guaranteed with at most f bad rows, whatever bits they hold: every robust pipeline against hostile rows in every
-// place, on honest rows of every kind.
-#include <bragg/pipeline.hpp>
+// What is guaranteed with at most f bad rows, whatever bits they hold: every robust pipeline against hostile
+// rows in every place, on honest rows of every kind.
 #include <gtest/gtest.h>
+#include <bragg/pipeline.hpp>
 
 #include <functional>
 #include <limits>
@@ -18,12 +18,12 @@ constexpr long double inf = std::numeric_limits<long double>::infinity();
 
 struct Bound {
   enum class Kind {
-    inside,        ///< per coordinate within the honest [min, max]
-    one_range,     ///< per coordinate at most one honest range beyond it
-    kappa,         ///< (f, κ)-robust with the constant given
-    diameters,     ///< no farther from the honest mean than this many honest diameters
-    radius,        ///< no farther from the origin than this
-    oracle_only,   ///< what its definition gives
+    inside,       ///< per coordinate within the honest [min, max]
+    one_range,    ///< per coordinate at most one honest range beyond it
+    kappa,        ///< (f, κ)-robust with the constant given
+    diameters,    ///< no farther from the honest mean than this many honest diameters
+    radius,       ///< no farther from the origin than this
+    oracle_only,  ///< what its definition gives
   };
   Kind kind;
   double value = 0;
@@ -98,7 +98,8 @@ std::vector<long double> mean_of(const Rows& rows) {
   return mean;
 }
 
-/// Bad rows that are the honest mean moved by `steps` deviations a coordinate (ALIE), or scaled (inner-product).
+/// Bad rows that are the honest mean moved by `steps` deviations a coordinate (ALIE), or scaled
+/// (inner-product).
 Attack statistical(const char* name, long double deviations, long double factor) {
   return {name, [=](Rows& bad, const Rows& honest, std::mt19937_64&) {
             const std::vector<long double> mean = mean_of(honest);
@@ -106,7 +107,8 @@ Attack statistical(const char* name, long double deviations, long double factor)
               for (std::size_t j = 0; j < row.size(); ++j) {
                 long double variance = 0;
                 for (const auto& h : honest) variance += (h[j] - mean[j]) * (h[j] - mean[j]);
-                row[j] = factor * mean[j] + deviations * std::sqrt(variance / static_cast<long double>(honest.size()));
+                row[j] = factor * mean[j] +
+                         deviations * std::sqrt(variance / static_cast<long double>(honest.size()));
               }
             }
           }};
@@ -201,7 +203,8 @@ std::set<std::size_t> places(int where, int count, std::mt19937_64& random) {
   return out;
 }
 
-std::string check_bound(const Bound& bound, const std::vector<long double>& out, const Rows& honest, DType dtype) {
+std::string check_bound(const Bound& bound, const std::vector<long double>& out, const Rows& honest,
+                        DType dtype) {
   const std::size_t d = out.size();
   const std::vector<long double> mean = mean_of(honest);
   long double distance = 0;
@@ -237,15 +240,21 @@ std::string check_bound(const Bound& bound, const std::vector<long double>& out,
       diameter = std::max(diameter, std::sqrt(squared));
     }
   }
-  const auto within = [&](long double root, long double limit) { return root <= limit + 4 * std::sqrt(rounding); };
+  const auto within = [&](long double root, long double limit) {
+    return root <= limit + 4 * std::sqrt(rounding);
+  };
   switch (bound.kind) {
     case Bound::Kind::kappa:
-      return within(std::sqrt(distance), std::sqrt(static_cast<long double>(bound.value) * spread)) ? "" : "κ broken";
+      return within(std::sqrt(distance), std::sqrt(static_cast<long double>(bound.value) * spread))
+                 ? ""
+                 : "κ broken";
     case Bound::Kind::diameters:
-      return within(std::sqrt(distance), bound.value * diameter) ? "" : "too many diameters from the honest mean";
+      return within(std::sqrt(distance), bound.value * diameter) ? ""
+                                                                 : "too many diameters from the honest mean";
     case Bound::Kind::radius:
       return within(std::sqrt(norm), bound.value * (1 + 1e-6L)) ? "" : "outside the radius";
-    default: return "";
+    default:
+      return "";
   }
 }
 
@@ -290,7 +299,8 @@ TEST_P(Hostile, NoBadRowBreaksTheGuarantee) {
       }
     }
   }
-  EXPECT_GE(judged * 4, runs) << judged << " of " << runs << " cases were clear enough to judge by the oracle";
+  EXPECT_GE(judged * 4, runs) << judged << " of " << runs
+                              << " cases were clear enough to judge by the oracle";
 }
 
 INSTANTIATE_TEST_SUITE_P(Pipelines, Hostile, testing::ValuesIn(cases), [](const auto& info) {
@@ -301,8 +311,9 @@ INSTANTIATE_TEST_SUITE_P(Pipelines, Hostile, testing::ValuesIn(cases), [](const 
 
 TEST(HostileCount, MoreBadRowsThanFRaiseTheStatusAndLeaveTheOutputAlone) {
   std::mt19937_64 random = generator("too many");
-  for (const char* text : {"nnm(f=2) | trimmed_mean(f=2)", "krum(f=2)", "multi_krum(f=2)", "mda(f=2)", "smea(f=2)",
-                           "caf(f=2)", "monna(f=2)", "cge(f=2)", "bulyan(f=2)", "arc(f=2) | median"}) {
+  for (const char* text :
+       {"nnm(f=2) | trimmed_mean(f=2)", "krum(f=2)", "multi_krum(f=2)", "mda(f=2)", "smea(f=2)", "caf(f=2)",
+        "monna(f=2)", "cge(f=2)", "bulyan(f=2)", "arc(f=2) | median"}) {
     for (int bad = 0; bad <= n; ++bad) {
       Request request{.rows = normal_rows(random, n, 5, 0, 1)};
       for (int i = 0; i < bad; ++i) request.rows[static_cast<std::size_t>(n - 1 - i)][2] = inf;

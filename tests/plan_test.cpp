@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Plans: state, scope, aliasing, threads, failures, arguments, weights, empty and tiny shapes, no allocation.
-#include <bragg/plan.hpp>
 #include <gtest/gtest.h>
+#include <bragg/plan.hpp>
 
 #include <atomic>
 #include <cstdlib>
@@ -75,7 +75,8 @@ TEST(Plan, IsTheSameBitsForAnyNumberOfThreads) {
     std::vector<std::vector<float>> results;
     for (const int threads : {1, 2, 3, 7}) {
       std::vector<float> out(static_cast<std::size_t>(d));
-      aggregate(parse(text), Updates::matrix(data.data(), n, d, DType::f32), Output(out.data()), {}, {.threads = threads});
+      aggregate(parse(text), Updates::matrix(data.data(), n, d, DType::f32), Output(out.data()), {},
+                {.threads = threads});
       results.push_back(out);
     }
     for (const auto& result : results) EXPECT_EQ(result, results[0]) << text;
@@ -95,7 +96,8 @@ TEST(Plan, MayWriteOverOneOfItsInputsOrTheReference) {
     for (const int row : {0, 5, 10}) {
       std::vector<float> copy = data;
       float* const target = copy.data() + row * d;
-      aggregate(parse(text), Updates::matrix(copy.data(), n, d, DType::f32), Output(target), {.reference = Row(base.data())});
+      aggregate(parse(text), Updates::matrix(copy.data(), n, d, DType::f32), Output(target),
+                {.reference = Row(base.data())});
       EXPECT_TRUE(std::equal(expected.begin(), expected.end(), target)) << text << " into row " << row;
     }
     std::vector<float> reference = base;
@@ -108,7 +110,8 @@ TEST(Plan, RefusesOtherOverlaps) {
   std::vector<float> data(100);
   const Updates updates = Updates::matrix(data.data(), 4, 10, DType::f32);
   for (float* target : {data.data() + 1, data.data() + 39, data.data() + 15}) {
-    EXPECT_NE(message_of([&] { aggregate(Median{}, updates, Output(target)); }).find("overlap"), std::string::npos);
+    EXPECT_NE(message_of([&] { aggregate(Median{}, updates, Output(target)); }).find("overlap"),
+              std::string::npos);
   }
   aggregate(Median{}, updates, Output(data.data() + 40));
   const std::vector<const void*> row = {data.data(), data.data() + 5};
@@ -145,7 +148,8 @@ TEST(Plan, PerTensorScopeIsEachTensorByItself) {
       std::vector<const void*> parts;
       for (int i = 0; i < n; ++i) parts.push_back(data.data() + i * d + offset);
       aggregate(parse(text), Updates::rows(parts, size, DType::f32), Output(alone.data()));
-      EXPECT_TRUE(std::equal(alone.begin(), alone.end() - 1, out.begin() + offset)) << text << " at " << offset;
+      EXPECT_TRUE(std::equal(alone.begin(), alone.end() - 1, out.begin() + offset))
+          << text << " at " << offset;
       offset += size;
     }
   }
@@ -161,7 +165,8 @@ TEST(Plan, OneFailingTensorLeavesTheWholeOutputUnwritten) {
   std::vector<float> out(10, 42.0f);
   const Output target(std::vector<void*>{out.data(), out.data() + 5});
   const Updates updates = Updates::tensors(rows, sizes, DType::f32);
-  for (const auto& [policy, expected] : {std::pair(OnFailure::keep, 42.0f), std::pair(OnFailure::zero, 0.0f)}) {
+  for (const auto& [policy, expected] :
+       {std::pair(OnFailure::keep, 42.0f), std::pair(OnFailure::zero, 0.0f)}) {
     Plan plan(parse("krum(f=1)"), Shape::of(updates), {.scope = Scope::per_tensor, .on_failure = policy});
     plan.run(updates, target);
     EXPECT_EQ(plan.status(), Status::too_many_nonfinite);
@@ -182,13 +187,15 @@ TEST(Plan, CenteredClippingGoesOnFromItsPreviousOutput) {
   const int n = 7;
   const std::int64_t d = 50;
   for (const DType out_dtype : {DType::bf16, DType::f32}) {
-    Plan plan(parse("centered_clipping(tau=0.5)"), {.n = n, .sizes = {d}, .dtype = DType::bf16}, {.out_dtype = out_dtype});
+    Plan plan(parse("centered_clipping(tau=0.5)"), {.n = n, .sizes = {d}, .dtype = DType::bf16},
+              {.out_dtype = out_dtype});
     reference::Input input;
     for (int round = 0; round < 4; ++round) {
       Request request{.rows = normal_rows(random, n, static_cast<int>(d), 0.5, 1), .dtype = DType::bf16};
       if (round == 2) request.rows[1][3] = std::numeric_limits<long double>::quiet_NaN();
       GuardedRows rows(request.rows, DType::bf16, Layout::rows, 0);
-      GuardedRows reference(normal_rows(random, 1, static_cast<int>(d), 0.2, 1), DType::bf16, Layout::rows, 0);
+      GuardedRows reference(normal_rows(random, 1, static_cast<int>(d), 0.2, 1), DType::bf16, Layout::rows,
+                            0);
       std::vector<float> out(static_cast<std::size_t>(d));
       plan.run(rows.updates(), Output(out.data()), {.reference = Row(reference.row(0))});
       ASSERT_EQ(plan.status(), Status::ok);
@@ -232,7 +239,8 @@ TEST(Plan, AFailedRunKeepsTheState) {
   const Updates updates = Updates::matrix(good.data(), n, 4, DType::f32);
   std::vector<std::vector<float>> seen;
   for (int round = 0; round < 6; ++round) {
-    std::vector<float> everything_bad(static_cast<std::size_t>(n) * 4, std::numeric_limits<float>::quiet_NaN());
+    std::vector<float> everything_bad(static_cast<std::size_t>(n) * 4,
+                                      std::numeric_limits<float>::quiet_NaN());
     with_failure.run(Updates::matrix(everything_bad.data(), n, 4, DType::f32), Output(a.data()));
     EXPECT_EQ(with_failure.status(), Status::too_many_nonfinite);
     with_failure.run(updates, Output(a.data()));
@@ -254,7 +262,8 @@ TEST(Plan, DoesNotAllocateOnceItHasRun) {
   const Output target(out.data());
   for (const char* text : all_kinds) {
     const std::string name = text;
-    if (name.starts_with("mda") || name.starts_with("smea")) continue;  // exact searches keep their own stacks
+    if (name.starts_with("mda") || name.starts_with("smea"))
+      continue;  // exact searches keep their own stacks
     Plan plan(parse(text), Shape::of(updates), {.threads = 2});
     for (int i = 0; i < 3; ++i) plan.run(updates, target);
     const std::int64_t before = allocations;
@@ -283,7 +292,8 @@ TEST(Plan, SaysWhichArgumentIsWrong) {
   const Updates updates = Updates::matrix(data.data(), 3, 10, DType::f32);
   const Shape shape = Shape::of(updates);
   const auto says = [](const std::string& message, std::initializer_list<const char*> words) {
-    for (const char* word : words) EXPECT_NE(message.find(word), std::string::npos) << message << "\n lacks: " << word;
+    for (const char* word : words)
+      EXPECT_NE(message.find(word), std::string::npos) << message << "\n lacks: " << word;
   };
   says(message_of([&] { Plan(parse("krum(f=1)"), shape); }), {"krum", "n = 3", "5"});
   says(message_of([&] { Plan(parse("trimmed_mean(f=2)"), shape); }), {"trimmed_mean", "f = 2"});
@@ -307,12 +317,14 @@ TEST(Plan, SaysWhichArgumentIsWrong) {
   says(run(updates, Output(out.data()), {.weights = zeros}), {"weight 0"});
   Plan trimmed(parse("trimmed_mean(f=1)"), shape);
   const double one[] = {1, 0, 1};
-  says(message_of([&] { trimmed.run(updates, Output(out.data()), {.weights = one}); }), {"1 of 3 rows", "trimmed_mean"});
+  says(message_of([&] { trimmed.run(updates, Output(out.data()), {.weights = one}); }),
+       {"1 of 3 rows", "trimmed_mean"});
   Plan krum(parse("phocas(f=1)"), shape);
   const double unit[] = {1, 1, 1};
   says(message_of([&] { krum.run(updates, Output(out.data()), {.weights = unit}); }), {"phocas", "weights"});
   Plan capped(Median{}, shape, {.max_weight_share = 0.2});
-  says(message_of([&] { capped.run(updates, Output(out.data()), {.weights = unit}); }), {"max_weight_share = 0.2", "1/3"});
+  says(message_of([&] { capped.run(updates, Output(out.data()), {.weights = unit}); }),
+       {"max_weight_share = 0.2", "1/3"});
   says(message_of([&] { Updates::matrix(data.data(), 3, 10, DType::f32, 9); }), {"row_stride = 9", "d = 10"});
 }
 
@@ -373,15 +385,18 @@ TEST_P(Weights, AgreeWithTheOracle) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Plan, Weights,
-                         testing::Values("mean", "median", "median(even=lower)", "trimmed_mean(f=3)", "geometric_median",
-                                         "centered_clipping(tau=1, iters=3)", "multi_krum(f=3)", "mda(f=3)", "monna(f=3, pivot=10)",
-                                         "cge(f=3)", "nnm(f=3) | trimmed_mean(f=3)", "nnm(f=3) | krum(f=3)",
-                                         "bucketing(s=2, seed=3) | median", "bucketing(s=2, seed=3) | geometric_median",
+                         testing::Values("mean", "median", "median(even=lower)", "trimmed_mean(f=3)",
+                                         "geometric_median", "centered_clipping(tau=1, iters=3)",
+                                         "multi_krum(f=3)", "mda(f=3)", "monna(f=3, pivot=10)", "cge(f=3)",
+                                         "nnm(f=3) | trimmed_mean(f=3)", "nnm(f=3) | krum(f=3)",
+                                         "bucketing(s=2, seed=3) | median",
+                                         "bucketing(s=2, seed=3) | geometric_median",
                                          "clip(c=2) | trimmed_mean(f=3)", "arc(f=3) | median",
                                          "arc(f=3) | clip(c=2) | mean"),
                          [](const auto& info) {
                            std::string name = info.param;
-                           for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
+                           for (char& c : name)
+                             c = std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
                            return name;
                          });
 

@@ -21,17 +21,17 @@ BRAGG_HD inline void philox(std::uint32_t (&counter)[4], std::uint32_t key0, std
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t a = static_cast<std::uint64_t>(0xD2511F53u) * counter[0];
     const std::uint64_t b = static_cast<std::uint64_t>(0xCD9E8D57u) * counter[2];
-    const std::uint32_t next[4] = {static_cast<std::uint32_t>(b >> 32) ^ counter[1] ^ key0,
-                                   static_cast<std::uint32_t>(b),
-                                   static_cast<std::uint32_t>(a >> 32) ^ counter[3] ^ key1,
-                                   static_cast<std::uint32_t>(a)};
+    const std::uint32_t next[4] = {
+        static_cast<std::uint32_t>(b >> 32) ^ counter[1] ^ key0, static_cast<std::uint32_t>(b),
+        static_cast<std::uint32_t>(a >> 32) ^ counter[3] ^ key1, static_cast<std::uint32_t>(a)};
     for (int k = 0; k < 4; ++k) counter[k] = next[k];
     key0 += 0x9E3779B9u;
     key1 += 0xBB67AE85u;
   }
 }
 
-/// Fisher–Yates from the top: the word for position i is word n−1−i of the stream of counters (k/4, 0, round).
+/// Fisher–Yates from the top: the word for position i is word n−1−i of the stream of counters (k/4, 0,
+/// round).
 BRAGG_HD inline void draw_permutation(const BucketingDraw& draw, int n, int* permutation) {
   std::uint32_t words[4] = {};
   for (int i = 0; i < n; ++i) permutation[i] = i;
@@ -43,7 +43,8 @@ BRAGG_HD inline void draw_permutation(const BucketingDraw& draw, int n, int* per
       words[3] = static_cast<std::uint32_t>(draw.round >> 32);
       philox(words, static_cast<std::uint32_t>(draw.seed), static_cast<std::uint32_t>(draw.seed >> 32));
     }
-    const auto j = static_cast<int>((static_cast<std::uint64_t>(words[k % 4]) * (static_cast<std::uint64_t>(i) + 1)) >> 32);
+    const auto j = static_cast<int>(
+        (static_cast<std::uint64_t>(words[k % 4]) * (static_cast<std::uint64_t>(i) + 1)) >> 32);
     const int other = permutation[i];
     permutation[i] = permutation[j];
     permutation[j] = other;
@@ -51,7 +52,8 @@ BRAGG_HD inline void draw_permutation(const BucketingDraw& draw, int n, int* per
 }
 
 template <class TeamT>
-BRAGG_HD Status transform(TeamT team, const BucketingDraw& draw, const Points& points, Scratch scratch, Transform& out) {
+BRAGG_HD Status transform(TeamT team, const BucketingDraw& draw, const Points& points, Scratch scratch,
+                          Transform& out) {
   const int m = points.count;
   const int* permutation = draw.permutation;
   if (permutation == nullptr) {

@@ -10,15 +10,18 @@ namespace bragg::detail {
 
 /// chosen[0..n−2f) = winners of repeated Krum, in the order of winning.
 template <class TeamT>
-BRAGG_HD Status select_points(TeamT team, const Bulyan& rule, const Points& points, Scratch scratch, int* chosen) {
+BRAGG_HD Status select_points(TeamT team, const Bulyan& rule, const Points& points, Scratch scratch,
+                              int* chosen) {
   const int m = points.count;
   if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;
-  int* const order = scratch.take_ints(static_cast<std::size_t>(m) * m);  // every row's neighbours, nearest first
+  int* const order =
+      scratch.take_ints(static_cast<std::size_t>(m) * m);  // every row's neighbours, nearest first
   int* const left = scratch.take_ints(static_cast<std::size_t>(m));
   double* const scores = scratch.take_doubles(static_cast<std::size_t>(m));
   team.parallel_for(m, [&](int i) {
     left[i] = points.finite(i);
-    smallest(m, m, order + static_cast<std::size_t>(i) * m, [&](int j) { return points.squared_distance(i, j); });
+    smallest(m, m, order + static_cast<std::size_t>(i) * m,
+             [&](int j) { return points.squared_distance(i, j); });
   });
   for (int round = 0; round < m - 2 * rule.f; ++round) {
     const int remaining = m - round;

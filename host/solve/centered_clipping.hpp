@@ -9,9 +9,11 @@
 
 namespace bragg::detail {
 
-/// Starts at the previous output where the points have one, else at o: the caller passes no previous row otherwise.
+/// Starts at the previous output where the points have one, else at o: the caller passes no previous row
+/// otherwise.
 template <class TeamT>
-BRAGG_HD Status solve(TeamT team, const CenteredClipping& rule, const Points& points, Scratch scratch, Combination& out) {
+BRAGG_HD Status solve(TeamT team, const CenteredClipping& rule, const Points& points, Scratch scratch,
+                      Combination& out) {
   const int m = points.count;
   const int size = points.size;
   clear(team, out, points);
@@ -33,7 +35,9 @@ BRAGG_HD Status solve(TeamT team, const CenteredClipping& rule, const Points& po
       out.clip_factors[i] = !points.finite(i) ? 0 : w.distance[i] > tau ? tau / w.distance[i] : 1;
     });
     // An infinite row pulls with 0 and still counts in the total.
-    const auto share = [&](int i) { return total > 0 ? points.weight(i) * out.clip_factors[i] / total : 0.0; };
+    const auto share = [&](int i) {
+      return total > 0 ? points.weight(i) * out.clip_factors[i] / total : 0.0;
+    };
     const double moved = team.sum(m, share);
     team.parallel_for(size, [&](int i) { w.v[i] = w.v[i] * (1 - moved) + (i < m ? share(i) : 0.0); });
   }

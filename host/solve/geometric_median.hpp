@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Geometric median by Weiszfeld's iteration with Vardi and Zhang's correction (2000), in Gram space: an iteration costs
-// n², whatever d is. RFA: Pillutla et al. 2019.
+// Geometric median by Weiszfeld's iteration with Vardi and Zhang's correction (2000), in Gram space: an
+// iteration costs n², whatever d is. RFA: Pillutla et al. 2019.
 #pragma once
 
 #include <bragg/pipeline.hpp>
@@ -62,7 +62,8 @@ struct Weiszfeld {
   }
 };
 
-/// Moves w.v one step; w.distance is of w.v. Returns false when v is an input row that is optimal: v is then that row.
+/// Moves w.v one step; w.distance is of w.v. Returns false when v is an input row that is optimal: v is then
+/// that row.
 template <class TeamT>
 BRAGG_HD bool weiszfeld_step(TeamT team, const Weiszfeld& w, double nu) {
   const Points& points = *w.points;
@@ -95,8 +96,30 @@ BRAGG_HD bool weiszfeld_step(TeamT team, const Weiszfeld& w, double nu) {
   return true;
 }
 
+/// Σ p_i ‖x_i − v‖ over the finite rows, from the distances measured.
 template <class TeamT>
-BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& points, Scratch scratch, Combination& out) {
+BRAGG_HD double weiszfeld_objective(TeamT team, const Weiszfeld& w) {
+  return team.sum(w.points->count,
+                  [&](int i) { return w.points->finite(i) ? w.points->weight(i) * w.distance[i] : 0.0; });
+}
+
+/// v ← v + step·factor if that lowers the objective: what the rest of a geometric series of such steps adds
+/// up to. Without it a minimiser close to an input row, which an attacker can arrange, is approached ever
+/// more slowly.
+template <class TeamT>
+BRAGG_HD void extrapolate(TeamT team, const Weiszfeld& w, const double* step, double factor) {
+  const double before = weiszfeld_objective(team, w);
+  const auto move = [&](double by) {
+    team.parallel_for(w.points->size, [&](int i) { w.v[i] += step[i] * by; });
+    w.measure(team);
+  };
+  move(factor);
+  if (!(weiszfeld_objective(team, w) < before)) move(-factor);
+}
+
+template <class TeamT>
+BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& points, Scratch scratch,
+                      Combination& out) {
   const int m = points.count;
   const int size = points.size;
   const double lost = team.sum(m, [&](int i) { return points.finite(i) ? 0.0 : points.weight(i); });
@@ -105,6 +128,7 @@ BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& poi
   clear(team, out, points);
 
   double* const gram = scratch.take_doubles(static_cast<std::size_t>(size) * size);
+  double* const step = scratch.take_doubles(static_cast<std::size_t>(size));
   Weiszfeld w{.points = &points,
               .gram = gram,
               .v = out.coefficients,
@@ -117,27 +141,39 @@ BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& poi
 
   team.parallel_for(size, [&](int i) {
     switch (rule.start) {
-      case Start::mean: w.v[i] = i < m && points.finite(i) ? points.weight(i) / kept : 0; break;
-      case Start::origin: w.v[i] = i == points.origin() ? 1 : 0; break;
-      default: w.v[i] = i == central ? 1 : 0; break;
+      case Start::mean:
+        w.v[i] = i < m && points.finite(i) ? points.weight(i) / kept : 0;
+        break;
+      case Start::origin:
+        w.v[i] = i == points.origin() ? 1 : 0;
+        break;
+      default:
+        w.v[i] = i == central ? 1 : 0;
+        break;
     }
   });
 
   const double nu = rule.nu * points.scale;
+  const bool to_convergence = rule.max_iters >= GeometricMedian::plain_iters && nu <= 0;
+  double last_length = 0;
   w.measure(team);
   out.converged = false;
   while (out.iterations < rule.max_iters && !out.converged) {
     ++out.iterations;
-    bool settled = !weiszfeld_step(team, w, nu);
-    if (!settled) {
-      team.parallel_for(size, [&](int i) { w.v[i] = w.next[i] - w.v[i]; });
-      const double step = w.quadratic(team, w.v);
-      const double bound = rule.tol * w.typical_distance(order);
-      settled = !(step > bound * bound);
-    }
+    const bool optimal = !weiszfeld_step(team, w, nu);
+    team.parallel_for(size, [&](int i) { step[i] = w.next[i] - w.v[i]; });
+    const double squared = w.quadratic(team, step);
+    const double length = squared > 0 ? std::sqrt(squared) : 0;
+    const double ratio = length < last_length ? length / last_length : 0;
+    const double rest = ratio / (1 - ratio);  // of the series, in steps
+    last_length = length;
     team.parallel_for(size, [&](int i) { w.v[i] = w.next[i]; });
     w.measure(team);
-    out.converged = settled;
+    out.converged = optimal || length * (rest > 1 ? rest : 1) <= rule.tol * w.typical_distance(order);
+    if (to_convergence && !out.converged && out.iterations % 8 == 0 && rest > 1) {
+      extrapolate(team, w, step, rest);
+      last_length = 0;
+    }
   }
   team.parallel_for(m, [&](int i) { out.scores[i] /= points.scale; });
   return Status::ok;

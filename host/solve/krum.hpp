@@ -26,7 +26,8 @@ BRAGG_HD void krum_scores(TeamT team, const Points& points, int neighbors, int* 
 }
 
 template <class TeamT>
-BRAGG_HD Status solve(TeamT team, const MultiKrum& rule, const Points& points, Scratch scratch, Combination& out) {
+BRAGG_HD Status solve(TeamT team, const MultiKrum& rule, const Points& points, Scratch scratch,
+                      Combination& out) {
   const int m = points.count;
   if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;
   clear(team, out, points);

@@ -9,7 +9,8 @@
 namespace bragg::detail {
 
 template <class TeamT>
-BRAGG_HD Status transform(TeamT team, const Nnm& rule, const Points& points, Scratch scratch, Transform& out) {
+BRAGG_HD Status transform(TeamT team, const Nnm& rule, const Points& points, Scratch scratch,
+                          Transform& out) {
   const int m = points.count;
   const int near = m - rule.f;
   if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What solvers see and produce: points as inner products, results as coefficients. No coordinate of the data is here.
+// What solvers see and produce: points as inner products, results as coefficients. No coordinate of the data
+// is here.
 #pragma once
 
 #include <bragg/error.hpp>
@@ -20,7 +21,7 @@ struct Points {
   const double* gram = nullptr;            ///< size × size; 0 in rows and columns of infinite points
   const std::uint8_t* infinite = nullptr;  ///< count
   const double* weights = nullptr;         ///< count client weights, or null
-  double scale = 1;                        ///< the points were multiplied by it: lengths given by a user are too
+  double scale = 1;  ///< the points were multiplied by it: lengths given by a user are too
 
   BRAGG_HD int origin() const { return count; }
   BRAGG_HD bool finite(int i) const { return i >= count || !infinite[i]; }
@@ -41,7 +42,8 @@ struct Points {
   BRAGG_HD double distance(int i, int j) const { return std::sqrt(squared_distance(i, j)); }
 };
 
-/// Memory for one solver call, carved front to back. `scratch_doubles`, `scratch_ints` bound what any solver takes.
+/// Memory for one solver call, carved front to back. `scratch_doubles`, `scratch_ints` bound what any solver
+/// takes.
 struct Scratch {
   double* doubles = nullptr;
   int* ints = nullptr;
@@ -58,7 +60,7 @@ struct Scratch {
   }
 };
 
-BRAGG_HD constexpr std::size_t scratch_doubles(std::size_t size) { return size * size + 4 * size; }
+BRAGG_HD constexpr std::size_t scratch_doubles(std::size_t size) { return size * size + 6 * size; }
 BRAGG_HD constexpr std::size_t scratch_ints(std::size_t size) { return size * size + size; }
 
 /// The result of a geometric rule.
@@ -155,8 +157,8 @@ BRAGG_HD void clear(TeamT team, Combination& out, const Points& points) {
   out.converged = true;
 }
 
-/// The row of least Σ p_j ‖x_i − x_j‖ among the finite ones, ties to the lowest index. With a minority of bad rows it is
-/// as central as the honest ones are. `sums`: count doubles.
+/// The row of least Σ p_j ‖x_i − x_j‖ among the finite ones, ties to the lowest index. With a minority of bad
+/// rows it is as central as the honest ones are. `sums`: count doubles.
 template <class TeamT>
 BRAGG_HD int medoid(TeamT team, const Points& points, double* sums) {
   team.parallel_for(points.count, [&](int i) {
@@ -169,7 +171,8 @@ BRAGG_HD int medoid(TeamT team, const Points& points, double* sums) {
   return team.argmin(points.count, [&](int i) { return sums[i]; });
 }
 
-/// out (size × size) = the Gram matrix about point `pivot`: lengths near the pivot lose nothing to a common offset.
+/// out (size × size) = the Gram matrix about point `pivot`: lengths near the pivot lose nothing to a common
+/// offset.
 template <class TeamT>
 BRAGG_HD void center(TeamT team, const Points& points, int pivot, double* out) {
   const int size = points.size;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who runs a solver: a Team is one serial thread on the host or, later, one thread block. Solvers are written against
-// these few operations only, so the code that the CPU tests exercise is the code that a GPU runs.
+// Who runs a solver: a Team is one serial thread on the host or, later, one thread block. Solvers are written
+// against these few operations only, so the code that the CPU tests exercise is the code that a GPU runs.
 #pragma once
 
 #if defined(__CUDACC__)

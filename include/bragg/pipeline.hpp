@@ -72,9 +72,11 @@ struct MultiKrum {
 };
 
 /// argmin_v Σ‖v − x_i‖ by Weiszfeld's iteration, weights 1/max(nu, ‖x_i − v‖). Vardi & Zhang 2000; RFA: Pillutla
-/// et al. 2019 (nu = 1e-6, max_iters = 3, start = mean). Stops when a step is at most `tol` times the (weighted)
-/// median distance of the rows to v, or after max_iters.
+/// et al. 2019 (nu = 1e-6, max_iters = 3, start = mean). Stops when the steps still to come are estimated to add up to
+/// at most `tol` times the (weighted) median distance of the rows to v, or after max_iters. With nu = 0 and max_iters of
+/// at least `plain_iters`, a run to convergence, slow steps are extrapolated.
 struct GeometricMedian {
+  static constexpr int plain_iters = 100;
   double nu = 0;
   int max_iters = 1000;
   double tol = 1e-10;
@@ -141,7 +143,7 @@ struct Nnm {
 struct Bucketing {
   int s = 1;
   std::uint64_t seed = 0;
-  std::vector<int> permutation;  ///< empty: drawn afresh each run
+  std::vector<int> permutation = {};  ///< empty: drawn afresh each run
   bool operator==(const Bucketing&) const = default;
 };
 

@@ -2,8 +2,8 @@
 // Runs a pipeline through the library on guarded data and judges the result by the oracle.
 #pragma once
 
-#include <bragg/plan.hpp>
 #include <gtest/gtest.h>
+#include <bragg/plan.hpp>
 
 #include <cstdlib>
 #include <iostream>
@@ -68,7 +68,8 @@ inline Outcome run_library(const Pipeline& pipeline, const Request& request) {
   RunArguments arguments{.reference = {}, .weights = request.weights};
   if (!request.reference.empty()) {
     reference.emplace(Rows{request.reference}, request.dtype, request.layout, 1);
-    for (void* tensor : reference->tensors_of(reference->row(0))) arguments.reference.tensors.push_back(tensor);
+    for (void* tensor : reference->tensors_of(reference->row(0)))
+      arguments.reference.tensors.push_back(tensor);
   }
   std::vector<void*> targets;
   unsigned char* at = out.data();
@@ -81,7 +82,8 @@ inline Outcome run_library(const Pipeline& pipeline, const Request& request) {
   plan.run(updates, Output(targets), arguments);
 
   Outcome outcome{plan.status(), {}, {plan.reports().begin(), plan.reports().end()}, out.copy()};
-  for (std::int64_t j = 0; j < rows.d(); ++j) outcome.out.push_back(load(out_dtype, out.data(), static_cast<std::size_t>(j)));
+  for (std::int64_t j = 0; j < rows.d(); ++j)
+    outcome.out.push_back(load(out_dtype, out.data(), static_cast<std::size_t>(j)));
   EXPECT_TRUE(rows.intact()) << "inputs or their surroundings were written to";
   EXPECT_TRUE(out.intact()) << "bytes around the output were written to";
   if (reference) EXPECT_TRUE(reference->intact()) << "the reference was written to";
@@ -107,7 +109,8 @@ inline reference::Input oracle_input(const Request& request) {
 }
 
 /// Whether the oracle's decisions were clear enough for the library to have to agree with them.
-inline bool judge(const Pipeline& pipeline, const Request& request, const Outcome& got, std::string& complaint) {
+inline bool judge(const Pipeline& pipeline, const Request& request, const Outcome& got,
+                  std::string& complaint) {
   const reference::Input input = oracle_input(request);
   const reference::Result expected = reference::aggregate(pipeline, input);
   complaint.clear();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows of data in every memory layout that the library accepts, between guard bytes, with a copy to tell writes by.
+// Rows of data in every memory layout that the library accepts, between guard bytes, with a copy to tell
+// writes by.
 #pragma once
 
 #include <bragg/plan.hpp>
@@ -16,10 +17,14 @@ enum class Layout { matrix, strided, rows, tensors };
 
 inline const char* name_of(Layout layout) {
   switch (layout) {
-    case Layout::matrix: return "matrix";
-    case Layout::strided: return "strided";
-    case Layout::rows: return "rows";
-    default: return "tensors";
+    case Layout::matrix:
+      return "matrix";
+    case Layout::strided:
+      return "strided";
+    case Layout::rows:
+      return "rows";
+    default:
+      return "tensors";
   }
 }
 
@@ -66,7 +71,8 @@ inline std::vector<std::int64_t> tensor_sizes(Layout layout, std::int64_t d) {
 /// n rows of d values (exactly representable or rounded to dtype here).
 class GuardedRows {
  public:
-  GuardedRows(const std::vector<std::vector<long double>>& values, DType dtype, Layout layout, std::size_t misalignment)
+  GuardedRows(const std::vector<std::vector<long double>>& values, DType dtype, Layout layout,
+              std::size_t misalignment)
       : n_(static_cast<int>(values.size())),
         d_(static_cast<std::int64_t>(values[0].size())),
         dtype_(dtype),
@@ -79,7 +85,8 @@ class GuardedRows {
       buffers_.emplace_back(values.size() * static_cast<std::size_t>(stride_) * size, misalignment);
       std::memset(buffers_[0].data(), 0x7F, values.size() * static_cast<std::size_t>(stride_) * size);
     } else {
-      for (std::size_t i = 0; i < values.size(); ++i) buffers_.emplace_back(width * size, misalignment + i % 3);
+      for (std::size_t i = 0; i < values.size(); ++i)
+        buffers_.emplace_back(width * size, misalignment + i % 3);
     }
     for (std::size_t i = 0; i < values.size(); ++i) {
       for (std::size_t j = 0; j < width; ++j) store(dtype, row(i), j, values[i][j]);
@@ -88,7 +95,8 @@ class GuardedRows {
   }
 
   unsigned char* row(std::size_t i) {
-    if (buffers_.size() > 1 || n_ == 1 || layout_ == Layout::rows || layout_ == Layout::tensors) return buffers_[i].data();
+    if (buffers_.size() > 1 || n_ == 1 || layout_ == Layout::rows || layout_ == Layout::tensors)
+      return buffers_[i].data();
     return buffers_[0].data() + i * static_cast<std::size_t>(stride_) * size_of(dtype_);
   }
 
@@ -122,7 +130,8 @@ class GuardedRows {
   std::vector<std::vector<long double>> values() {
     std::vector<std::vector<long double>> out(static_cast<std::size_t>(n_));
     for (std::size_t i = 0; i < out.size(); ++i) {
-      for (std::int64_t j = 0; j < d_; ++j) out[i].push_back(load(dtype_, row(i), static_cast<std::size_t>(j)));
+      for (std::int64_t j = 0; j < d_; ++j)
+        out[i].push_back(load(dtype_, row(i), static_cast<std::size_t>(j)));
     }
     return out;
   }

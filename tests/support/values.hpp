@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scalar conversions of the four element types, for tests: straight from the formats, sharing nothing with the library.
+// Scalar conversions of the four element types, for tests: straight from the formats, sharing nothing with
+// the library.
 #pragma once
 
 #include <bragg/updates.hpp>
@@ -18,10 +19,14 @@ struct Format {
 
 inline Format format_of(DType dtype) {
   switch (dtype) {
-    case DType::f16: return {11, -14, 15};
-    case DType::bf16: return {8, -126, 127};
-    case DType::f32: return {24, -126, 127};
-    default: return {53, -1022, 1023};
+    case DType::f16:
+      return {11, -14, 15};
+    case DType::bf16:
+      return {8, -126, 127};
+    case DType::f32:
+      return {24, -126, 127};
+    default:
+      return {53, -1022, 1023};
   }
 }
 
