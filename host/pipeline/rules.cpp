@@ -170,7 +170,7 @@ Parameter parameter(std::string_view name, std::string_view default_value, std::
 
 template <auto member>
 Parameter tolerated(std::string_view bound) {
-  return parameter<member>("f", required, bound, "bad rows to tolerate");
+  return parameter<member>("f", required, bound, "number of bad rows to tolerate");
 }
 
 /// What RuleInfo says beside the parameters.

@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+#include <bragg/pipeline.hpp>
+
+#include <cmath>
+#include <limits>
+#include <set>
+
+#include "host/pipeline/rules.hpp"
+
+namespace bragg {
+namespace {
+
+/// A legal text of every rule, every parameter away from its default.
+const std::vector<std::string>& full_texts() {
+  static const std::vector<std::string> texts = {
+      "mean",
+      "median(even=lower)",
+      "trimmed_mean(f=2)",
+      "meamed(f=2)",
+      "phocas(f=2)",
+      "krum(f=2, neighbors=7)",
+      "multi_krum(f=2, m=3, neighbors=7)",
+      "geometric_median(nu=0.1, max_iters=3, tol=1e-06, start=mean)",
+      "centered_clipping(tau=0.3, iters=5, start=origin)",
+      "mda(f=2)",
+      "smea(f=2)",
+      "caf(f=2)",
+      "monna(f=2, pivot=3)",
+      "cge(f=2)",
+      "bulyan(f=2)",
+      "nnm(f=2) | median",
+      "bucketing(s=2, seed=18446744073709551615, permutation=[2,0,1]) | median",
+      "clip(c=0.1) | median",
+      "arc(f=2) | median",
+  };
+  return texts;
+}
+
+std::string parse_error(std::string_view text, int column) {
+  try {
+    const Pipeline parsed = parse(text);
+    ADD_FAILURE() << "accepted: " << text << " as " << to_string(parsed);
+  } catch (const ParseError& error) {
+    EXPECT_EQ(error.column(), column) << text << "\n" << error.what();
+    EXPECT_EQ(error.status(), Status::invalid_argument);
+    return error.what();
+  }
+  return "";
+}
+
+#define EXPECT_PARSE_ERROR(text, column, part)                   \
+  do {                                                           \
+    const std::string message = parse_error(text, column);       \
+    EXPECT_NE(message.find(part), std::string::npos) << message; \
+  } while (false)
+
+std::string refusal(const Pipeline& pipeline, int n, Status status = Status::invalid_argument) {
+  try {
+    validate(pipeline, n);
+    ADD_FAILURE() << "accepted: " << to_string(pipeline) << " for n = " << n;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.status(), status) << error.what();
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Table, HoldsEveryRuleOnceUnderItsOwnStruct) {
+  constexpr std::size_t structs = std::variant_size_v<PreAggregator> + std::variant_size_v<Aggregator>;
+  ASSERT_EQ(rules().size(), structs);
+  std::set<std::string_view> names;
+  for (const detail::RuleEntry& entry : detail::rule_entries()) {
+    EXPECT_TRUE(names.insert(entry.info.name).second) << entry.info.name;
+    EXPECT_EQ(&detail::entry_of(entry.make()), &entry) << entry.info.name;
+    EXPECT_EQ(std::holds_alternative<PreAggregator>(entry.make()),
+              entry.info.kind == RuleKind::pre_aggregator);
+    EXPECT_FALSE(entry.info.definition.empty()) << entry.info.name;
+    EXPECT_FALSE(entry.info.needs.empty()) << entry.info.name;
+    EXPECT_FALSE(entry.info.guarantee.empty()) << entry.info.name;
+  }
+}
+
+TEST(Table, SaysTheDefaultsThatTheStructsHave) {
+  for (const detail::RuleEntry& entry : detail::rule_entries()) {
+    detail::AnyRule rule = entry.make();
+    ASSERT_EQ(entry.info.parameters.size(), entry.slots.size());
+    for (std::size_t p = 0; p < entry.parameters.size(); ++p) {
+      const ParameterInfo& parameter = entry.info.parameters[p];
+      const std::string value = detail::print_value(detail::slot_of(entry, p, rule));
+      if (parameter.default_value.empty()) continue;
+      if (value == "-1") {
+        EXPECT_EQ(parameter.default_value.substr(0, 1), "n") << entry.info.name << "." << parameter.name;
+      } else if (value == "[]") {
+        EXPECT_EQ(parameter.default_value, "drawn");
+      } else {
+        EXPECT_EQ(parameter.default_value, value) << entry.info.name << "." << parameter.name;
+      }
+    }
+  }
+}
+
+TEST(Table, MarksTheRulesThatHaveAWeightedForm) {
+  const std::set<std::string_view> weighted = {
+      "mean", "median", "trimmed_mean", "multi_krum", "geometric_median", "centered_clipping",
+      "mda",  "monna",  "cge",          "nnm",        "bucketing",        "clip",
+      "arc"};
+  for (const RuleInfo& rule : rules())
+    EXPECT_EQ(rule.takes_weights, weighted.count(rule.name) == 1) << rule.name;
+}
+
+TEST(Table, RefusesWeightsThatReachARuleWithoutAWeightedForm) {
+  EXPECT_NO_THROW(detail::check_takes_weights(TrimmedMean{.f = 1}));
+  EXPECT_NO_THROW(detail::check_takes_weights(Nnm{.f = 1} | Krum{.f = 1}));
+  EXPECT_THROW(detail::check_takes_weights(Krum{.f = 1}), Error);
+  EXPECT_THROW(detail::check_takes_weights(Clip{.c = 1} | Krum{.f = 1}), Error);
+  EXPECT_THROW(detail::check_takes_weights(Bucketing{.s = 2} | Bulyan{.f = 1}), Error);
+}
+
+TEST(Text, OfEveryRuleRoundTrips) {
+  std::set<std::string_view> seen;
+  for (const std::string& text : full_texts()) {
+    const Pipeline pipeline = parse(text);
+    EXPECT_EQ(to_string(pipeline), text);
+    EXPECT_EQ(parse(to_string(pipeline)), pipeline);
+    for (const PreAggregator& stage : pipeline.pre) seen.insert(detail::entry_of(stage).info.name);
+    seen.insert(detail::entry_of(pipeline.rule).info.name);
+  }
+  EXPECT_EQ(seen.size(), rules().size());
+}
+
+TEST(Text, MeansWhatTheStructsMean) {
+  EXPECT_EQ(parse("nnm(f=3) | trimmed_mean(f=3)"), (Nnm{.f = 3} | TrimmedMean{.f = 3}));
+  EXPECT_EQ(parse("median"), Pipeline(Median{}));
+  EXPECT_EQ(parse("median()"), Pipeline(Median{}));
+  EXPECT_EQ(parse("median(even=upper)"), Pipeline(Median{EvenMedian::upper}));
+  EXPECT_EQ(parse("krum(f=1)"), Pipeline(Krum{.f = 1, .neighbors = automatic}));
+  EXPECT_EQ(parse("multi_krum(m=2,f=1)"), Pipeline(MultiKrum{.f = 1, .m = 2}));
+  EXPECT_EQ(parse("geometric_median(nu=1e-6, max_iters=3, start=mean)"),
+            Pipeline(GeometricMedian{.nu = 1e-6, .max_iters = 3, .start = Start::mean}));
+  EXPECT_EQ(parse("\t bucketing ( s = 2 , permutation = [ 2 , 0,1 ] )|clip(c=.5)|\narc(f=1) | mean "),
+            (Bucketing{.s = 2, .permutation = {2, 0, 1}} | Clip{.c = 0.5} | Arc{.f = 1} | Mean{}));
+  EXPECT_EQ(parse("centered_clipping(tau=1E+2, start=reference)"),
+            Pipeline(CenteredClipping{.tau = 100, .start = Start::reference}));
+}
+
+TEST(Text, LeavesDefaultsOutAndKeepsRequiredParameters) {
+  EXPECT_EQ(to_string(GeometricMedian{}), "geometric_median");
+  EXPECT_EQ(to_string(TrimmedMean{}), "trimmed_mean(f=0)");
+  EXPECT_EQ(to_string(Bucketing{} | Median{}), "bucketing(s=1) | median");
+}
+
+TEST(Text, KeepsEveryBitOfAFloat) {
+  for (const double c : {0.1, 1.0 / 3, 1e-300, 5e-324, 123456789.0, 1.7976931348623157e308, 0.0}) {
+    const Pipeline pipeline = Clip{.c = c} | Mean{};
+    EXPECT_EQ(parse(to_string(pipeline)), pipeline) << c;
+  }
+  EXPECT_EQ(to_string(Clip{.c = 0.1} | Mean{}), "clip(c=0.1) | mean");
+}
+
+TEST(TextError, OfAnUnknownRuleNamesTheNearest) {
+  EXPECT_PARSE_ERROR("trimed_mean(f=1)", 1, "did you mean trimmed_mean?");
+  EXPECT_PARSE_ERROR("Median", 1, "did you mean median?");
+  EXPECT_PARSE_ERROR("nmm(f=1) | median", 1, "did you mean nnm?");
+  EXPECT_PARSE_ERROR("nnm(f=1) | crum(f=1)", 12, "did you mean krum?");
+  EXPECT_PARSE_ERROR("quantum", 1, "the rules are mean, median, trimmed_mean");
+}
+
+TEST(TextError, OfAParameterPointsAtIt) {
+  EXPECT_PARSE_ERROR("multi_krum(g=1)", 12,
+                     "multi_krum has f (required), m (default n−f), neighbors (default n−f−2)");
+  EXPECT_PARSE_ERROR("mean(f=1)", 6, "mean has no parameters");
+  EXPECT_PARSE_ERROR("krum(f=1, f=2)", 11, "f is given twice");
+  EXPECT_PARSE_ERROR("krum", 5, "krum needs f");
+  EXPECT_PARSE_ERROR("krum(neighbors=2)", 17, "krum needs f");
+  EXPECT_PARSE_ERROR("clip | mean", 6, "clip needs c");
+  EXPECT_PARSE_ERROR("bucketing(seed=1) | mean", 17, "bucketing needs s");
+  EXPECT_PARSE_ERROR("centered_clipping()", 19, "centered_clipping needs tau");
+  EXPECT_PARSE_ERROR("krum(f)", 7, "expected '=' after f");
+  EXPECT_PARSE_ERROR("krum(f=)", 8, "expected a value for f (an integer)");
+  EXPECT_PARSE_ERROR("krum(=1)", 6, "expected a parameter");
+  EXPECT_PARSE_ERROR("krum(f=1,)", 10, "expected a parameter");
+}
+
+TEST(TextError, OfAValuePointsAtIt) {
+  EXPECT_PARSE_ERROR("krum(f=1.5)", 8, "needs an integer");
+  EXPECT_PARSE_ERROR("krum(f=two)", 8, "needs an integer");
+  EXPECT_PARSE_ERROR("krum(f=0x2)", 8, "needs an integer");
+  EXPECT_PARSE_ERROR("krum(f=2147483648)", 8, "out of range");
+  EXPECT_PARSE_ERROR("bucketing(s=1, seed=18446744073709551616) | mean", 21, "out of range");
+  EXPECT_PARSE_ERROR("bucketing(s=1, seed=-1) | mean", 21, "needs an integer ≥ 0");
+  EXPECT_PARSE_ERROR("clip(c=1e999) | mean", 8, "out of range");
+  EXPECT_PARSE_ERROR("clip(c=nan) | mean", 8, "needs a number");
+  EXPECT_PARSE_ERROR("clip(c=inf) | mean", 8, "needs a number");
+  EXPECT_PARSE_ERROR("clip(c=1.2.3) | mean", 8, "needs a number");
+  EXPECT_PARSE_ERROR("median(even=middle)", 13, "midpoint | lower | upper");
+  EXPECT_PARSE_ERROR("median(even=1)", 13, "midpoint | lower | upper");
+  EXPECT_PARSE_ERROR("geometric_median(start=previous)", 24, "medoid | mean | origin");
+  EXPECT_PARSE_ERROR("centered_clipping(tau=1, start=mean)", 32, "previous | reference | origin");
+  EXPECT_PARSE_ERROR("krum(f=1, neighbors=-1)", 21, "leave it out for n−f−2");
+  EXPECT_PARSE_ERROR("bucketing(s=1, permutation=2) | mean", 28, "a list such as");
+  EXPECT_PARSE_ERROR("bucketing(s=1, permutation=[]) | mean", 29, "expected an integer");
+  EXPECT_PARSE_ERROR("bucketing(s=1, permutation=[0,1.0]) | mean", 31, "expected an integer");
+  EXPECT_PARSE_ERROR("bucketing(s=1, permutation=[0 1]) | mean", 31, "expected ',' or ']'");
+  EXPECT_PARSE_ERROR("bucketing(s=1, permutation=[0", 30, "found the end");
+}
+
+TEST(TextError, OfTheSequencePointsBehindIt) {
+  EXPECT_PARSE_ERROR("", 1, "empty");
+  EXPECT_PARSE_ERROR("   ", 4, "empty");
+  EXPECT_PARSE_ERROR("|", 1, "expected the name of a rule");
+  EXPECT_PARSE_ERROR("nnm(f=1) | ", 12, "expected the name of a rule, found the end");
+  EXPECT_PARSE_ERROR("nnm(f=1)", 9, "needs a rule after it");
+  EXPECT_PARSE_ERROR("nnm(f=1) median", 10, "expected '|'");
+  EXPECT_PARSE_ERROR("krum(f=1) | median", 11, "krum ends a pipeline");
+  EXPECT_PARSE_ERROR("median extra", 8, "unexpected 'extra'");
+  EXPECT_PARSE_ERROR("median)", 7, "unexpected ')'");
+  EXPECT_PARSE_ERROR("krum(f=1", 9, "expected ',' or ')'");
+  EXPECT_PARSE_ERROR("krum(f=1 | median", 10, "expected ',' or ')'");
+  EXPECT_PARSE_ERROR("3", 1, "expected the name of a rule");
+  EXPECT_PARSE_ERROR("median\xc3\xa9", 7, "\\xc3\\xa9");
+  EXPECT_PARSE_ERROR(std::string_view("median\0", 7), 7, "\\x00");
+}
+
+TEST(Text, OfAnyPrefixIsReadOrRefusedWithAColumnInside) {
+  for (const std::string& text : full_texts()) {
+    for (std::size_t length = 0; length < text.size(); ++length) {
+      try {
+        const Pipeline pipeline = parse(std::string_view(text).substr(0, length));
+        EXPECT_EQ(parse(to_string(pipeline)), pipeline);
+      } catch (const ParseError& error) {
+        EXPECT_GE(error.column(), 1);
+        EXPECT_LE(error.column(), static_cast<int>(length) + 1);
+      }
+    }
+  }
+}
+
+/// validate accepts exactly n ≥ least.
+void expect_least_n(const Pipeline& pipeline, int least) {
+  for (int n = 1; n < least; ++n) EXPECT_NE(refusal(pipeline, n), "") << to_string(pipeline);
+  for (int n = least; n < least + 3; ++n)
+    EXPECT_NO_THROW(validate(pipeline, n)) << to_string(pipeline) << " n = " << n;
+}
+
+TEST(Bounds, OnNAreTheRulesOwn) {
+  expect_least_n(Mean{}, 1);
+  expect_least_n(Median{}, 1);
+  for (const int f : {0, 1, 3}) {
+    expect_least_n(TrimmedMean{f}, 2 * f + 1);
+    expect_least_n(Meamed{f}, 2 * f + 1);
+    expect_least_n(Phocas{f}, 2 * f + 1);
+    expect_least_n(Krum{.f = f}, 2 * f + 3);
+    expect_least_n(MultiKrum{.f = f}, 2 * f + 3);
+    expect_least_n(Mda{f}, 2 * f + 1);
+    expect_least_n(Smea{f}, 2 * f + 1);
+    expect_least_n(Caf{f}, 2 * f + 1);
+    expect_least_n(Monna{.f = f}, 2 * f + 1);
+    expect_least_n(Cge{f}, 2 * f + 1);
+    expect_least_n(Bulyan{f}, 4 * f + 3);
+    expect_least_n(Nnm{f} | Median{}, 2 * f + 1);
+    expect_least_n(Arc{f} | Median{}, 2 * f + 1);
+  }
+  expect_least_n(GeometricMedian{}, 1);
+  expect_least_n(CenteredClipping{.tau = 1}, 1);
+  expect_least_n(Clip{.c = 0} | Mean{}, 1);
+  expect_least_n(Bucketing{.s = 3} | Mean{}, 3);
+  EXPECT_NE(refusal(Mean{}, 0), "");
+  EXPECT_NE(refusal(Mean{}, -4), "");
+}
+
+TEST(Bounds, OnNeighborsAndM) {
+  // With other neighbors than n−f−2, n ≥ 2f+1 is enough.
+  EXPECT_NO_THROW(validate(Krum{.f = 2, .neighbors = 2}, 5));
+  EXPECT_NO_THROW(validate(Krum{.f = 2, .neighbors = 1}, 7));
+  EXPECT_NE(refusal(Krum{.f = 2, .neighbors = 1}, 5), "");  // n−f−2, which asks for 2f+3
+  EXPECT_NE(refusal(Krum{.f = 2, .neighbors = 2}, 4), "");
+  EXPECT_NE(refusal(Krum{.f = 1, .neighbors = 5}, 6), "");
+  EXPECT_NE(refusal(Krum{.f = 1, .neighbors = 0}, 6), "");
+  EXPECT_NE(refusal(Krum{.f = 1, .neighbors = -2}, 6), "");
+  EXPECT_NE(refusal(Krum{.f = 0, .neighbors = 1}, 1), "");
+  EXPECT_NO_THROW(validate(MultiKrum{.f = 1, .m = 6}, 6));
+  EXPECT_NE(refusal(MultiKrum{.f = 1, .m = 7}, 6), "");
+  EXPECT_NE(refusal(MultiKrum{.f = 1, .m = 0}, 6), "");
+}
+
+TEST(Bounds, OnNumbersAreChecked) {
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  constexpr int least = std::numeric_limits<int>::min();
+  constexpr int most = std::numeric_limits<int>::max();
+  for (const double bad : {-1.0, -1e-300, nan, inf, -inf}) {
+    EXPECT_NE(refusal(Clip{.c = bad} | Mean{}, 5), "");
+    EXPECT_NE(refusal(CenteredClipping{.tau = bad}, 5), "");
+    EXPECT_NE(refusal(GeometricMedian{.nu = bad}, 5), "");
+    EXPECT_NE(refusal(GeometricMedian{.tol = bad}, 5), "");
+  }
+  EXPECT_NE(refusal(CenteredClipping{.tau = 0}, 5), "");
+  EXPECT_NO_THROW(validate(Clip{.c = 0} | GeometricMedian{.nu = 0, .max_iters = 1, .tol = 0}, 5));
+  for (const int bad : {0, -1, least}) {
+    EXPECT_NE(refusal(CenteredClipping{.tau = 1, .iters = bad}, 5), "");
+    EXPECT_NE(refusal(GeometricMedian{.max_iters = bad}, 5), "");
+    EXPECT_NE(refusal(Bucketing{.s = bad} | Mean{}, 5), "");
+  }
+  for (const int bad : {-1, least, most}) {
+    EXPECT_NE(refusal(TrimmedMean{bad}, 5), "");
+    EXPECT_NE(refusal(Krum{.f = bad}, 5), "");
+    EXPECT_NE(refusal(Krum{.f = bad, .neighbors = 1}, 5), "");
+    EXPECT_NE(refusal(Bulyan{bad}, 5), "");
+    EXPECT_NE(refusal(Nnm{bad} | Mean{}, 5), "");
+    EXPECT_NE(refusal(Monna{.f = 1, .pivot = bad}, 5), "");
+  }
+  EXPECT_NE(refusal(Monna{.f = 1, .pivot = 5}, 5), "");
+  EXPECT_NO_THROW(validate(Monna{.f = 1, .pivot = 4}, 5));
+}
+
+TEST(Bounds, OnChoicesAreTheRulesOwn) {
+  EXPECT_NE(refusal(GeometricMedian{.start = Start::previous}, 5), "");
+  EXPECT_NE(refusal(CenteredClipping{.tau = 1, .start = Start::medoid}, 5), "");
+  EXPECT_NE(refusal(Median{static_cast<EvenMedian>(7)}, 5), "");
+}
+
+TEST(Bounds, OnAPermutation) {
+  const auto bucketing = [](std::vector<int> permutation) {
+    return Bucketing{.s = 2, .permutation = std::move(permutation)} | Mean{};
+  };
+  EXPECT_NO_THROW(validate(bucketing({2, 0, 1}), 3));
+  EXPECT_NE(refusal(bucketing({2, 0, 1}), 4), "");
+  EXPECT_NE(refusal(bucketing({2, 0, 0}), 3), "");
+  EXPECT_NE(refusal(bucketing({3, 0, 1}), 3), "");
+  EXPECT_NE(refusal(bucketing({-1, 0, 1}), 3), "");
+}
+
+TEST(Bounds, AreCheckedAgainstThePointsThatReachAStage) {
+  const Pipeline buckets = Bucketing{.s = 2} | Krum{.f = 1};
+  expect_least_n(buckets, 9);  // ⌈9/2⌉ = 5 = 2f+3
+  EXPECT_EQ(points_at_rule(buckets, 9), 5);
+  EXPECT_EQ(points_at_rule(Krum{.f = 1}, 9), 9);
+  EXPECT_EQ(points_at_rule(Bucketing{.s = 2} | Bucketing{.s = 3} | Mean{}, 11), 2);
+  EXPECT_NO_THROW(validate(Nnm{.f = 2} | Bucketing{.s = 3} | Mean{}, 5));
+  EXPECT_NE(refusal(Bucketing{.s = 3} | Nnm{.f = 1} | Mean{}, 5), "");
+  EXPECT_NE(refusal(Bucketing{.s = 2} | Monna{.f = 0, .pivot = 3}, 6), "");
+}
+
+TEST(Bounds, OnSmeaCountSubsets) {
+  EXPECT_NO_THROW(validate(Smea{2}, 2000));  // C(2000, 2) = 1 999 000
+  EXPECT_NE(refusal(Smea{2}, 2001, Status::too_large), "");
+  EXPECT_NE(refusal(Smea{20}, 64, Status::too_large), "");
+  EXPECT_NO_THROW(validate(Smea{0}, 1 << 20));
+}
+
+TEST(Refusal, SaysWhatToDo) {
+  EXPECT_EQ(refusal(Krum{.f = 2}, 5),
+            "krum: n = 5 rows with f = 2: needs n ≥ 2f+3 = 7; lower f to at most 1 or add workers");
+  EXPECT_EQ(refusal(Krum{.f = 0}, 2), "krum: n = 2 rows with f = 0: needs n ≥ 2f+3 = 3; add workers");
+  EXPECT_EQ(refusal(Nnm{.f = 1} | TrimmedMean{.f = 4}, 8),
+            "trimmed_mean: n = 8 rows with f = 4: needs n ≥ 2f+1 = 9; lower f to at most 3 or add workers");
+}
+
+}  // namespace
+}  // namespace bragg
