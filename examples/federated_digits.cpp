@@ -154,7 +154,7 @@ bool conclude(const std::vector<digits::Panel>& panels, double require) {
 bool run(const Arguments& arguments) {
   const digits::Dataset dataset = digits::load(arguments.data);
   fmt::print(
-      "{} images to train on, {} to test. Each round the clients' models go through safetensors files and\n"
+      "{} images to train on, {} to test. In each round the clients' models go through\n"
       "  bragg aggregate client-01.safetensors … --rule RULE --base global.safetensors -o "
       "next.safetensors\n\n",
       dataset.train.size(), dataset.test.size());

@@ -52,7 +52,8 @@ class Network {
   /// Stochastic gradient descent with momentum on the cross-entropy.
   void train(std::span<const Image> images, const Training& training, Random& random);
 
-  /// Share of the images whose most probable class is their label.
+  /// Share of the images whose most probable class is their label. A network of NaN takes every image for a
+  /// 0.
   double accuracy(std::span<const Image> images) const;
 
   std::vector<float> parameters;
