@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <bragg/attacks.hpp>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numbers>
+#include <numeric>
+
+#include "host/solve/bucketing.hpp"
+
+namespace bragg::attacks {
+
+namespace {
+
+double f16_value(std::uint16_t bits) {
+  const double sign = (bits & 0x8000u) != 0 ? -1.0 : 1.0;
+  const int exponent = (bits >> 10) & 31;
+  const int fraction = bits & 1023;
+  if (exponent == 31) {
+    return fraction == 0 ? sign * std::numeric_limits<double>::infinity()
+                         : std::numeric_limits<double>::quiet_NaN();
+  }
+  return sign * (exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25));
+}
+
+template <class T>
+T load(const void* data, std::int64_t i) {
+  T value;
+  std::memcpy(&value, static_cast<const std::byte*>(data) + static_cast<std::size_t>(i) * sizeof(T),
+              sizeof(T));
+  return value;
+}
+
+double element(const void* data, std::int64_t i, DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return static_cast<double>(load<float>(data, i));
+    case DType::f64:
+      return load<double>(data, i);
+    case DType::f16:
+      return f16_value(load<std::uint16_t>(data, i));
+    case DType::bf16:
+      return static_cast<double>(
+          std::bit_cast<float>(static_cast<std::uint32_t>(load<std::uint16_t>(data, i)) << 16));
+  }
+  throw Error(Status::invalid_argument, fmt::format("honest: unknown dtype {}", static_cast<int>(dtype)));
+}
+
+/// One row of f(k) for each coordinate k.
+template <class T, class F>
+std::vector<T> make_row(std::size_t d, F f) {
+  std::vector<T> row(d);
+  for (std::size_t k = 0; k < d; ++k) row[k] = static_cast<T>(f(k));
+  return row;
+}
+
+/// Uniform in (0, 1): never 0, whose logarithm Box–Muller takes.
+double uniform(std::uint32_t word) { return (static_cast<double>(word) + 0.5) * 0x1p-32; }
+
+double normal_quantile(double p) {
+  // Bisection ends at neighbouring doubles; Φ is erfc, right in both tails.
+  double low = -40;
+  double high = 40;
+  for (int i = 0; i < 100; ++i) {
+    const double middle = std::midpoint(low, high);
+    (0.5 * std::erfc(-middle / std::numbers::sqrt2) < p ? low : high) = middle;
+  }
+  return std::midpoint(low, high);
+}
+
+}  // namespace
+
+Moments moments(const Updates& honest) {
+  const auto d = static_cast<std::size_t>(honest.d());
+  Moments result{std::vector<double>(d, 0.0), std::vector<double>(d, 0.0)};
+  // All rows of one statistic, then of the other: each row is read in order.
+  const auto each = [&](auto visit) {
+    for (int row = 0; row < honest.n(); ++row) {
+      std::size_t k = 0;
+      for (std::size_t t = 0; t < honest.sizes().size(); ++t) {
+        for (std::int64_t i = 0; i < honest.sizes()[t]; ++i)
+          visit(k++, element(honest.data(row, t), i, honest.dtype()));
+      }
+    }
+  };
+  const double n = honest.n();
+  each([&](std::size_t k, double x) { result.mean[k] += x; });
+  for (double& mean : result.mean) mean /= n;
+  each([&](std::size_t k, double x) { result.deviation[k] += (x - result.mean[k]) * (x - result.mean[k]); });
+  for (double& deviation : result.deviation) deviation = std::sqrt(deviation / n);
+  return result;
+}
+
+template <class T>
+std::vector<T> sign_flip(std::span<const T> x, double scale) {
+  return make_row<T>(x.size(), [&](std::size_t k) { return -scale * static_cast<double>(x[k]); });
+}
+
+template <class T>
+std::vector<T> sign_flip(const Moments& honest, double scale) {
+  return make_row<T>(honest.mean.size(), [&](std::size_t k) { return -scale * honest.mean[k]; });
+}
+
+template <class T>
+std::vector<T> inner_product_manipulation(const Moments& honest, double epsilon) {
+  return sign_flip<T>(honest, epsilon);
+}
+
+template <class T>
+std::vector<T> a_little_is_enough(const Moments& honest, double z) {
+  return make_row<T>(honest.mean.size(),
+                     [&](std::size_t k) { return honest.mean[k] - z * honest.deviation[k]; });
+}
+
+double alie_z(int n, int f) {
+  if (f < 0 || 2LL * f >= n) {
+    throw Error(Status::invalid_argument,
+                fmt::format("alie_z: n = {} with f = {}: needs 0 ≤ f and 2f < n", n, f));
+  }
+  if (n < 3)
+    throw Error(Status::invalid_argument, fmt::format("alie_z: n = {}: needs n ≥ 3; z would be −∞", n));
+  const int supporters = n / 2 + 1 - f;
+  return normal_quantile(static_cast<double>(n - f - supporters) / (n - f));
+}
+
+template <class T>
+std::vector<T> mimic(std::span<const T> x) {
+  return {x.begin(), x.end()};
+}
+
+template <class T>
+std::vector<T> bit_flip(std::span<const T> x, BitsOf<T> mask) {
+  std::vector<T> row(x.size());
+  for (std::size_t k = 0; k < x.size(); ++k) {
+    row[k] = std::bit_cast<T>(static_cast<BitsOf<T>>(std::bit_cast<BitsOf<T>>(x[k]) ^ mask));
+  }
+  return row;
+}
+
+template <class T>
+std::vector<T> gaussian(std::size_t d, double deviation, std::uint64_t seed) {
+  std::vector<T> row(d);
+  for (std::size_t k = 0; k < d; k += 4) {
+    const std::uint64_t block = k / 4;
+    std::uint32_t words[4] = {static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32), 0,
+                              0};
+    detail::philox(words, static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32));
+    for (std::size_t i = 0; i < 4 && k + i < d; ++i) {
+      const std::size_t pair = i / 2 * 2;
+      const double radius = std::sqrt(-2 * std::log(uniform(words[pair])));
+      const double angle = 2 * std::numbers::pi * uniform(words[pair + 1]);
+      row[k + i] = static_cast<T>(deviation * radius * (i % 2 == 0 ? std::cos(angle) : std::sin(angle)));
+    }
+  }
+  return row;
+}
+
+template <class T>
+std::vector<T> hostile(std::size_t d, Hostile kind) {
+  constexpr T nan = std::numeric_limits<T>::quiet_NaN();
+  constexpr T infinity = std::numeric_limits<T>::infinity();
+  constexpr T huge = static_cast<T>(3e38);
+  switch (kind) {
+    case Hostile::nan:
+      return std::vector<T>(d, nan);
+    case Hostile::negative_nan:
+      return std::vector<T>(d, std::copysign(nan, T{-1}));
+    case Hostile::infinity:
+      return std::vector<T>(d, infinity);
+    case Hostile::negative_infinity:
+      return std::vector<T>(d, -infinity);
+    case Hostile::huge:
+      return std::vector<T>(d, huge);
+    case Hostile::alternating_huge:
+      return make_row<T>(d, [](std::size_t k) { return k % 2 == 0 ? huge : -huge; });
+  }
+  throw Error(Status::invalid_argument, fmt::format("hostile: unknown kind {}", static_cast<int>(kind)));
+}
+
+#define BRAGG_DEFINE_ATTACKS(T)                                                  \
+  template std::vector<T> sign_flip<T>(std::span<const T>, double);              \
+  template std::vector<T> sign_flip<T>(const Moments&, double);                  \
+  template std::vector<T> inner_product_manipulation<T>(const Moments&, double); \
+  template std::vector<T> a_little_is_enough<T>(const Moments&, double);         \
+  template std::vector<T> mimic<T>(std::span<const T>);                          \
+  template std::vector<T> bit_flip<T>(std::span<const T>, BitsOf<T>);            \
+  template std::vector<T> gaussian<T>(std::size_t, double, std::uint64_t);       \
+  template std::vector<T> hostile<T>(std::size_t, Hostile)
+BRAGG_DEFINE_ATTACKS(float);
+BRAGG_DEFINE_ATTACKS(double);
+
+}  // namespace bragg::attacks

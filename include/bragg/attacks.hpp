@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// What Byzantine workers send: for tests, benchmarks and simulation.
+#pragma once
+
+#include <bragg/error.hpp>
+#include <bragg/updates.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+namespace bragg::attacks {
+
+/// Mean and standard deviation of each coordinate over the honest rows (over their number, not one less).
+struct Moments {
+  std::vector<double> mean;
+  std::vector<double> deviation;
+};
+
+/// The moments of n honest rows of d coordinates, tensors one behind the other. Computed in double.
+BRAGG_API Moments moments(const Updates& honest);
+
+// Every function below returns one row, of T = float or double.
+
+/// −scale · x, of one honest row x.
+template <class T>
+std::vector<T> sign_flip(std::span<const T> x, double scale = 1);
+
+/// −scale · μ, of the honest mean μ.
+template <class T>
+std::vector<T> sign_flip(const Moments& honest, double scale = 1);
+
+/// Inner-product manipulation, or fall of empires: −epsilon · μ, small enough to look honest. Xie et al.
+/// 2020.
+template <class T>
+std::vector<T> inner_product_manipulation(const Moments& honest, double epsilon);
+
+/// A little is enough: μ − z·σ. Baruch et al. 2019. Pass z, e.g. 1.5 (ByzFL's default): the paper's choice,
+/// `alie_z`, is 0 or less for few workers and then does nothing, or helps.
+template <class T>
+std::vector<T> a_little_is_enough(const Moments& honest, double z);
+
+/// The paper's z for n workers of which f are Byzantine: Φ⁻¹((n−f−s)/(n−f)), s = ⌊n/2⌋+1−f. E.g. 0.14 for
+/// (11, 2), −0.43 for (4, 1).
+/// @throws Error invalid_argument: f < 0, 2f ≥ n, or n < 3 (z is −∞).
+BRAGG_API double alie_z(int n, int f);
+
+/// A copy of one honest row x, to over-represent it. Karimireddy et al. 2022.
+template <class T>
+std::vector<T> mimic(std::span<const T> x);
+
+/// The unsigned integer that holds the bits of T.
+template <class T>
+using BitsOf = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+
+/// The 22nd, 30th, 31st and 32nd bit of a float, which Xie et al. 2018 flip.
+inline constexpr std::uint32_t xie_bits = 0xE0200000u;
+
+/// x with the bits of `mask` flipped in every coordinate. Xie et al. 2018.
+template <class T>
+std::vector<T> bit_flip(std::span<const T> x, BitsOf<T> mask);
+
+/// d independent normal values of mean 0. Blanchard et al. 2017 (deviation 200). The same for the same seed:
+/// Box and Muller's transform of Philox4x32-10.
+template <class T>
+std::vector<T> gaussian(std::size_t d, double deviation, std::uint64_t seed);
+
+/// Rows that break arithmetic rather than statistics.
+enum class Hostile : std::uint8_t {
+  nan,
+  negative_nan,  ///< the sign bit is set
+  infinity,
+  negative_infinity,
+  huge,              ///< 3e38, near the largest float
+  alternating_huge,  ///< 3e38, −3e38, 3e38, …
+};
+
+/// d coordinates of one kind.
+template <class T>
+std::vector<T> hostile(std::size_t d, Hostile kind);
+
+#define BRAGG_DECLARE_ATTACKS(T)                                                                  \
+  extern template BRAGG_API std::vector<T> sign_flip<T>(std::span<const T>, double);              \
+  extern template BRAGG_API std::vector<T> sign_flip<T>(const Moments&, double);                  \
+  extern template BRAGG_API std::vector<T> inner_product_manipulation<T>(const Moments&, double); \
+  extern template BRAGG_API std::vector<T> a_little_is_enough<T>(const Moments&, double);         \
+  extern template BRAGG_API std::vector<T> mimic<T>(std::span<const T>);                          \
+  extern template BRAGG_API std::vector<T> bit_flip<T>(std::span<const T>, BitsOf<T>);            \
+  extern template BRAGG_API std::vector<T> gaussian<T>(std::size_t, double, std::uint64_t);       \
+  extern template BRAGG_API std::vector<T> hostile<T>(std::size_t, Hostile)
+BRAGG_DECLARE_ATTACKS(float);
+BRAGG_DECLARE_ATTACKS(double);
+#undef BRAGG_DECLARE_ATTACKS
+
+}  // namespace bragg::attacks
