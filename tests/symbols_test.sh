@@ -4,25 +4,28 @@
 #   symbols_test.sh LIBRARY
 set -euo pipefail
 
-symbols=$(nm -D --defined-only -C "$1" | cut -c20-)
-# What may follow the type letter: bragg_… of the C interface; bragg::… and its vtables and type information.
-public='^((vtable|typeinfo|typeinfo name) for )?bragg(_|::)'
-foreign=$(grep -Ev "$public" <<< "$symbols" || true)
-internal=$(grep -F 'bragg::detail' <<< "$symbols" || true)
+symbols=$(nm -D --defined-only --format=posix "$1" | cut -d' ' -f1)
+# bragg_… of the C interface; members of namespace bragg, their vtables and type information.
+foreign=$(grep -Ev '^(bragg_|_ZNK?5bragg|_ZT[ISV]N5bragg)' <<< "$symbols" || true)
+internal=$(grep -E '^_Z(T[ISV])?NK?5bragg6detail' <<< "$symbols" || true)
 
 status=0
 if [[ -n $foreign ]]; then
-  echo "exported, but not of bragg's interface:" "$foreign" >&2
+  printf "exported, but not of bragg's interface:\n%s\n" "$(c++filt <<< "$foreign")" >&2
   status=1
 fi
 if [[ -n $internal ]]; then
-  echo "exported internals:" "$internal" >&2
+  printf 'exported internals:\n%s\n' "$(c++filt <<< "$internal")" >&2
   status=1
 fi
-for name in 'bragg::parse(' 'bragg::Plan::run(' 'typeinfo for bragg::ParseError' 'bragg_'; do
-  if ! grep -qF "$name" <<< "$symbols"; then
+for name in 'bragg::parse(' 'bragg::Plan::run(' 'bragg::attacks::' 'typeinfo for bragg::ParseError'; do
+  if ! c++filt <<< "$symbols" | grep -F "$name" > /dev/null; then
     echo "not exported: $name" >&2
     status=1
   fi
 done
+if ! grep '^bragg_' <<< "$symbols" > /dev/null; then
+  echo "not exported: the C interface" >&2
+  status=1
+fi
 exit $status
