@@ -36,7 +36,7 @@ Spread spread_of(Stage& stage, const Vector& c) {
     out.centred.back() = difference(stage.points[i].value, out.mean.value);
     scaled.push_back(out.centred.back());
     for (long double& x : scaled.back()) x *= std::sqrt(share[i]);
-    out.terms += share[i] * dot(stage.points[i].magnitude, stage.points[i].magnitude);
+    out.terms += share[i] * stage.points[i].size * stage.points[i].size;
   }
   std::vector<Vector> gram;
   for (const Vector& a : scaled) {

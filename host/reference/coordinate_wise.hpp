@@ -34,19 +34,14 @@ Summary trimmed_mean_of(const Column& sorted, int f);
 /// Mean of the `keep` values closest to the centre, ties to the smaller value; an infinite centre itself.
 Summary mean_of_closest(Stage& stage, const Column& sorted, const Summary& centre, int keep);
 
-/// The point whose coordinate c is rule(c).
+/// The point whose coordinate c is rule(c). It has no coefficients: it is no combination of rows.
 template <class RuleT>
 Point each_coordinate(const Stage& stage, RuleT rule) {
-  Point out = combination(stage.points, Vector(stage.points.size(), 0));
-  for (const Point& point : stage.points) {
-    for (std::size_t r = 0; r < out.coefficients.size(); ++r) {
-      out.coefficients[r] += point.coefficients[r] / static_cast<long double>(stage.points.size());
-    }
-  }
-  for (std::size_t c = 0; c < out.value.size(); ++c) {
+  Point out;
+  for (std::size_t c = 0; c < stage.origin.value.size(); ++c) {
     const Summary summary = rule(c);
-    out.value[c] = summary.value;
-    out.magnitude[c] = summary.magnitude;
+    out.value.push_back(summary.value);
+    out.magnitude.push_back(summary.magnitude);
   }
   return out;
 }

@@ -19,6 +19,7 @@ Point to_point(const Vector& value, std::size_t n, bool f64) {
     out.magnitude.push_back(std::abs(x));
     if (!std::isfinite(x) || (f64 && std::abs(x) > std::ldexp(1.0L, 500))) out.infinite = true;
   }
+  out.size = std::sqrt(dot(value, value));
   return out;
 }
 

@@ -13,13 +13,13 @@ namespace bragg::reference {
 using Vector = std::vector<long double>;
 
 struct Input {
-  std::vector<Vector> rows;     ///< n rows of d coordinates, the inputs' values exactly
-  bool f64 = false;             ///< the inputs are f64: rows with |x| > 2^500 are infinite to geometric rules
-  Vector reference;             ///< o; empty: the origin
-  Vector previous;              ///< previous output; empty: none
-  std::vector<double> weights;  ///< client weights; empty: none
-  double max_weight_share = 0;  ///< 0: no cap
-  std::uint64_t round = 0;      ///< bucketing
+  std::vector<Vector> rows{};  ///< n rows of d coordinates, the inputs' values exactly
+  bool f64 = false;            ///< the inputs are f64: rows with |x| > 2^500 are infinite to geometric rules
+  Vector reference{};          ///< o; empty: the origin
+  Vector previous{};           ///< previous output; empty: none
+  std::vector<double> weights{};  ///< client weights; empty: none
+  double max_weight_share = 0;    ///< 0: no cap
+  std::uint64_t round = 0;        ///< bucketing
 };
 
 struct Result {
@@ -33,8 +33,7 @@ struct Result {
   /// Choices between equal points do not count. A fast path whose errors in those terms are relatively below
   /// it cannot decide otherwise.
   long double margin = 0;
-  /// Coefficient of each input row, in the caller's order. Coordinate-wise rules and bulyan: its mean
-  /// coefficient in the points that are averaged or ranked per coordinate.
+  /// Coefficient of each input row, in the caller's order; empty for coordinate-wise rules and bulyan.
   std::vector<long double> row_weight;
 };
 

@@ -49,7 +49,7 @@ long double distance(const Point& a, const Point& b) { return std::sqrt(squared_
 
 long double distance_terms(const Point& a, const Point& b) {
   if (a.infinite || b.infinite) return infinity;
-  return dot(a.magnitude, a.magnitude) + dot(b.magnitude, b.magnitude);
+  return a.size * a.size + b.size * b.size;
 }
 
 Point combination(const std::vector<Point>& points, const Vector& a) {
@@ -59,6 +59,7 @@ Point combination(const std::vector<Point>& points, const Vector& a) {
   out.coefficients.assign(points.front().coefficients.size(), 0);
   for (std::size_t i = 0; i < points.size(); ++i) {
     if (a[i] == 0) continue;
+    out.size += std::abs(a[i]) * points[i].size;
     for (std::size_t c = 0; c < out.value.size(); ++c) {
       out.value[c] += a[i] * points[i].value[c];
       out.magnitude[c] += std::abs(a[i]) * points[i].magnitude[c];

@@ -16,6 +16,7 @@ struct Point {
   Vector value;
   Vector magnitude;        ///< Σ|a_i||x_i| where value = Σ a_i x_i
   Vector coefficients;     ///< a_i of the input rows, in the caller's order
+  long double size = 0;    ///< Σ|a_i|‖x_i‖
   long double weight = 1;  ///< client weight p
   bool infinite = false;   ///< infinitely far from every other point
   bool invalid = false;    ///< infinite because of its client weight

@@ -53,7 +53,7 @@ Point apply(const Smea& rule, Stage& stage) {
   }
   const auto terms_of = [&](const std::vector<int>& subset) {
     long double terms = 0;
-    for (const int i : subset) terms += dot(stage.points[i].magnitude, stage.points[i].magnitude);
+    for (const int i : subset) terms += stage.points[i].size * stage.points[i].size;
     return terms / static_cast<long double>(subset.size());
   };
   const std::vector<Vector> best_content = content(stage, best->subset);

@@ -20,9 +20,10 @@ void cap(Vector& p, long double share) {
   if (!(share > 0) || static_cast<long double>(positive) * share < 1 - 1e-12L) {
     throw std::invalid_argument("max_weight_share is below 1/n");
   }
+  share = std::max(share, 1 / static_cast<long double>(positive));
   for (;;) {
     const long double bound = share * std::accumulate(p.begin(), p.end(), 0.0L);
-    if (std::none_of(p.begin(), p.end(), [&](long double x) { return x > bound * (1 + 1e-15L); })) return;
+    if (std::none_of(p.begin(), p.end(), [&](long double x) { return x > bound * (1 + 1e-18L); })) return;
     for (long double& x : p) x = std::min(x, bound);
   }
 }

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// Published results: what ByzFL computes for the same rows. tests/data/byzfl.json, made by ByzFL's NumPy path
+// in float64. The oracle and the library are held to the same vectors.
+#include <gtest/gtest.h>
+#include <bragg/pipeline.hpp>
+#include <bragg/plan.hpp>
+#include <bragg/updates.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "host/reference/oracle.hpp"
+
+namespace {
+
+using Rows = std::vector<std::vector<double>>;
+
+struct Case {
+  std::string pipeline;
+  Rows rows;
+  std::vector<double> expected;
+};
+
+std::vector<Case> golden_cases() {
+  std::ifstream file(BRAGG_TEST_DATA "/byzfl.json");
+  std::vector<Case> out;
+  const nlohmann::json document = nlohmann::json::parse(file);
+  for (const auto& entry : document.at("cases")) {
+    for (const auto& [pipeline, expected] : entry.at("expect").items()) {
+      out.push_back({pipeline, entry.at("rows").get<Rows>(), expected.get<std::vector<double>>()});
+    }
+  }
+  return out;
+}
+
+/// Both sides are float64 computations of one formula from one set of doubles. An inner product, sum or norm
+/// of n·d terms errs by n·d·2⁻⁵³ of its terms; a squared distance taken from inner products is up to ~100
+/// times smaller than they are (rows near 5, the closest a few tenths apart), the result is linear in ratios
+/// of such numbers, and five iterations hand an error on five times: 500·n·d·2⁻⁵³ of the largest value of the
+/// column. ≤ 1.2e-11 for n·d ≤ 88.
+double tolerance(const Rows& rows, std::size_t column) {
+  double largest = 0;
+  for (const auto& row : rows) largest = std::max(largest, std::abs(row[column]));
+  return 500 * static_cast<double>(rows.size() * rows.front().size()) * 0x1p-53 * largest;
+}
+
+struct Implementation {
+  std::string name;
+  std::vector<double> (*aggregate)(const bragg::Pipeline&, const Rows&);
+};
+
+std::vector<double> by_oracle(const bragg::Pipeline& pipeline, const Rows& rows) {
+  bragg::reference::Input input;
+  input.f64 = true;
+  for (const auto& row : rows) input.rows.emplace_back(row.begin(), row.end());
+  const bragg::reference::Result result = bragg::reference::aggregate(pipeline, input);
+  EXPECT_EQ(result.status, bragg::Status::ok);
+  return {result.out.begin(), result.out.end()};
+}
+
+std::vector<double> by_library(const bragg::Pipeline& pipeline, const Rows& rows) {
+  std::vector<const void*> pointers;
+  for (const auto& row : rows) pointers.push_back(row.data());
+  const auto d = static_cast<std::int64_t>(rows.front().size());
+  std::vector<double> out(rows.front().size());
+  bragg::aggregate(pipeline, bragg::Updates::rows(pointers, d, bragg::DType::f64), bragg::Output(out.data()));
+  return out;
+}
+
+void PrintTo(const Implementation& tested, std::ostream* out) { *out << tested.name; }
+
+class Golden : public testing::TestWithParam<Implementation> {};
+
+TEST_P(Golden, AgreesWithByzFL) {
+  const std::vector<Case> cases = golden_cases();
+  ASSERT_EQ(cases.size(), 24U * 23U);
+  for (const Case& golden : cases) {
+    SCOPED_TRACE(golden.pipeline + ", n = " + std::to_string(golden.rows.size()) +
+                 ", d = " + std::to_string(golden.rows.front().size()));
+    const std::vector<double> out = GetParam().aggregate(bragg::parse(golden.pipeline), golden.rows);
+    ASSERT_EQ(out.size(), golden.expected.size());
+    for (std::size_t c = 0; c < out.size(); ++c) {
+      EXPECT_NEAR(out[c], golden.expected[c], tolerance(golden.rows, c)) << "coordinate " << c;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Golden,
+                         testing::Values(Implementation{"oracle", by_oracle},
+                                         Implementation{"library", by_library}),
+                         [](const auto& tested) { return tested.param.name; });
+
+}  // namespace
