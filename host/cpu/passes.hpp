@@ -11,14 +11,16 @@
 
 namespace bragg::detail {
 
-/// The data a pass reads: `inputs` worker rows, then reference rows, each a list of tensors. Pointers need no alignment.
+/// The data a pass reads: `inputs` worker rows, then reference rows, each a list of tensors. Pointers need no
+/// alignment.
 struct RowTable {
   DType dtype = DType::f32;            ///< of the first `inputs` rows
   DType reference_dtype = DType::f32;  ///< of the rest
   int inputs = 0;
   int rows = 0;
   std::span<const std::int64_t> sizes;  ///< elements of each tensor (or window of one)
-  const void* const* data = nullptr;    ///< [tensor * rows + row]; a null pointer is a tensor of zeros (the origin)
+  const void* const* data =
+      nullptr;  ///< [tensor * rows + row]; a null pointer is a tensor of zeros (the origin)
 
   DType dtype_of(int row) const noexcept { return row < inputs ? dtype : reference_dtype; }
 };
@@ -31,13 +33,15 @@ struct OutTable {
 
 /// Running sums of the gram pass over any number of windows.
 ///
-/// Coordinates are summed in blocks of `gram_block`, each tensor starting a new block; block sums are added in order.
-/// So the bits do not depend on threads, nor on windows whose borders within a tensor are multiples of gram_block.
+/// Coordinates are summed in blocks of `gram_block`, each tensor starting a new block; block sums are added
+/// in order. So the bits do not depend on threads, nor on windows whose borders within a tensor are multiples
+/// of gram_block.
 struct GramSums {
   int rows = 0;
-  bool wanted = true;                   ///< false: only `nonfinite` and `max_abs` are computed
-  double scale = 1;                     ///< power of two that f64 rows are multiplied by (others: 1)
-  std::vector<double> products;         ///< rows × rows, symmetric, of scaled rows; what an infinite row touches is unspecified
+  bool wanted = true;  ///< false: only `nonfinite` and `max_abs` are computed
+  double scale = 1;    ///< power of two that f64 rows are multiplied by (others: 1)
+  std::vector<double>
+      products;  ///< rows × rows, symmetric, of scaled rows; what an infinite row touches is unspecified
   std::vector<std::int64_t> nonfinite;  ///< per row
   std::vector<double> max_abs;          ///< per row, largest finite |x|, unscaled; f64 rows only, others 0
 
@@ -45,13 +49,15 @@ struct GramSums {
 };
 inline constexpr std::int64_t gram_block = 8192;
 
-/// What `select` computes per coordinate from the sorted values y_1 ≤ … ≤ y_m of the points (NaN read as +inf).
+/// What `select` computes per coordinate from the sorted values y_1 ≤ … ≤ y_m of the points (NaN read as
+/// +inf).
 struct SelectRule {
   enum class Kind : std::uint8_t {
-    median,                  ///< `even`
-    trimmed_mean,            ///< drops f a side
-    closest_to_median,       ///< mean of the `keep` values closest to the median (midpoint); ties to the smaller value
-    closest_to_trimmed_mean, ///< mean of the `keep` values closest to the trimmed mean (f)
+    median,             ///< `even`
+    trimmed_mean,       ///< drops f a side
+    closest_to_median,  ///< mean of the `keep` values closest to the median (midpoint); ties to the smaller
+                        ///< value
+    closest_to_trimmed_mean,  ///< mean of the `keep` values closest to the trimmed mean (f)
   };
   Kind kind = Kind::median;
   EvenMedian even = EvenMedian::midpoint;
@@ -62,13 +68,14 @@ struct SelectRule {
 /// The points that `select` sees: rows themselves, or combinations of rows (compressed sparse rows).
 struct PointTable {
   int count = 0;
-  std::span<const int> rows;             ///< not mixed: point i is row rows[i]
+  std::span<const int> rows;  ///< not mixed: point i is row rows[i]
   bool mixed = false;
-  std::span<const int> start;            ///< mixed: entries of point i are [start[i], start[i+1])
+  std::span<const int> start;  ///< mixed: entries of point i are [start[i], start[i+1])
   std::span<const int> entry_row;
   std::span<const double> entry_coefficient;
-  std::span<const std::uint8_t> infinite;  ///< empty, or per point: it reads +inf in every coordinate (and has no entries)
-  std::span<const double> weights;         ///< empty, or per point (≥ 0): weighted median / weighted trimmed mean
+  std::span<const std::uint8_t>
+      infinite;  ///< empty, or per point: it reads +inf in every coordinate (and has no entries)
+  std::span<const double> weights;  ///< empty, or per point (≥ 0): weighted median / weighted trimmed mean
 };
 
 class CpuPasses {
@@ -82,13 +89,13 @@ class CpuPasses {
   /// Adds the window's products and statistics to `sums`.
   void gram(const RowTable& table, GramSums& sums);
 
-  /// out = Σ coefficients[i]·row i, in f64, rounded once. Rows of coefficient 0 are not read (0·∞ never happens).
-  /// `nonfinite`: empty, or per row: non-finite values seen are added.
+  /// out = Σ coefficients[i]·row i, in f64, rounded once. Rows of coefficient 0 are not read (0·∞ never
+  /// happens). `nonfinite`: empty, or per row: non-finite values seen are added.
   void combine(const RowTable& table, std::span<const double> coefficients, const OutTable& out,
                std::span<std::int64_t> nonfinite);
 
-  /// out = rule(points) per coordinate. `nonfinite`: empty, or per table row: non-finite values seen are added
-  /// (only rows that are points; not counted when mixed).
+  /// out = rule(points) per coordinate. `nonfinite`: empty, or per table row: non-finite values seen are
+  /// added (only rows that are points; not counted when mixed).
   void select(const RowTable& table, const SelectRule& rule, const PointTable& points, const OutTable& out,
               std::span<std::int64_t> nonfinite);
 

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the passes call per block of coordinates; each runs on the best instruction set of the machine. They
+// neither allocate nor throw, so they may be called inside an OpenMP region.
+#pragma once
+
+#include <bragg/updates.hpp>
+#include <cstddef>
+#include <cstdint>
+
+#include "host/cpu/passes.hpp"
+
+// A baseline, AVX2 and AVX-512 are what x86 machines need; fewer targets compile faster.
+#ifndef HWY_DISABLED_TARGETS
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4)
+#endif
+
+namespace bragg::detail::cpu {
+
+/// One tensor of a row. A null pointer reads as zeros.
+struct RowSource {
+  const unsigned char* data = nullptr;
+  DType dtype = DType::f32;
+
+  const unsigned char* at(std::int64_t element) const noexcept {
+    return data + element * static_cast<std::int64_t>(size_of(dtype));
+  }
+};
+
+/// Bytes that every vector of every target divides; scratch is aligned to it.
+inline constexpr std::size_t vector_bytes = 256;
+
+const char* target_name() noexcept;
+
+// gram
+// -------------------------------------------------------------------------------------------------------
+
+/// A panel holds `panel_rows` rows of up to `panel_depth` coordinates as f64, interleaved vector by vector.
+inline constexpr int panel_rows = 4;
+inline constexpr int panel_depth = 512;
+inline constexpr int panel_size = panel_rows * panel_depth;  ///< doubles
+inline constexpr int tile_size = panel_rows * panel_rows;    ///< doubles
+
+/// Adds the non-finite values of elements [begin, begin+count) to `nonfinite`, and for f64 raises `max_abs`
+/// to the largest finite |x|.
+void row_statistics(const RowSource& row, std::int64_t begin, int count, std::int64_t& nonfinite,
+                    double& max_abs);
+
+/// Converts elements [begin, begin+count) of `rows` (at most panel_rows, none null) to `panel`; f64 rows are
+/// multiplied by `scale`. Missing rows and the last vector's missing coordinates are zeros. `next`: rows read
+/// soon, or null.
+void gram_pack(const RowSource* rows, int row_count, std::int64_t begin, int count, double scale,
+               double* panel, const RowSource* next, int next_count);
+
+/// sums[4·i + j] = Σ a_i·b_j over the panels' coordinates; where a is b, entries above the diagonal are left
+/// alone. Every pair is summed in the same order.
+void gram_tile(const double* a, const double* b, int count, double* sums);
+
+/// Non-finite values in a panel's row.
+std::int64_t count_in_panel(const double* panel, int row, int count);
+
+// combine
+// ----------------------------------------------------------------------------------------------------
+
+/// Coordinates that combine accumulates before it writes them.
+inline constexpr int combine_tile = 1024;
+
+/// out[begin, begin+count) = Σ coefficients[k]·rows[k], no row null. `nonfinite`: null, or those of rows[k]
+/// are added to nonfinite[index[k]]. `tile`: aligned, combine_tile doubles.
+void combine_chunk(const RowSource* rows, const double* coefficients, const int* index, int row_count,
+                   std::int64_t begin, std::int64_t count, DType out_dtype, unsigned char* out,
+                   std::int64_t* nonfinite, double* tile);
+
+/// out[0, count) = value.
+void fill_chunk(std::int64_t count, DType out_dtype, unsigned char* out, double value);
+
+// select
+// -----------------------------------------------------------------------------------------------------
+
+/// The smaller value goes to wire `low`; an output that nobody reads is not computed.
+struct Comparator {
+  std::uint16_t low = 0;
+  std::uint16_t high = 0;
+  bool need_low = true;
+  bool need_high = true;
+};
+
+/// Four points' coefficients of one row.
+struct MixEntry {
+  int row = 0;  ///< index into SelectJob::used_rows
+  double coefficient[4] = {0, 0, 0, 0};
+};
+
+/// What select computes, prepared once for all its chunks.
+struct SelectJob {
+  SelectRule rule;
+  int points = 0;
+  const int* rows = nullptr;  ///< not mixed: table row of each point
+  const Comparator* network = nullptr;
+  std::size_t comparators = 0;
+  const std::uint8_t* infinite = nullptr;  ///< null, or per point
+  const double* weights = nullptr;         ///< null, or per point
+  double total_weight = 0;
+  bool mixed = false;
+  const int* used_rows = nullptr;  ///< mixed: table rows that have an entry
+  int used_row_count = 0;
+  const MixEntry* entries = nullptr;  ///< entries of points 4g … 4g+3 are [group_start[g], group_start[g+1])
+  const std::size_t* group_start = nullptr;
+  bool wide = false;  ///< values are f64 while they are sorted; else f32
+  bool count_nonfinite = false;
+};
+
+/// The weighted rules, one coordinate after another: results[i] for `count` columns of `values` (point p of
+/// column i is values[p·stride + i]). `order`: scratch for job.points entries.
+template <class ValueT>
+void select_weighted(const SelectJob& job, const ValueT* values, std::size_t stride, int count,
+                     double* results, int* order);
+
+/// Bytes of scratch that a thread needs for the job.
+std::size_t select_scratch_bytes(const SelectJob& job);
+
+/// out[begin, begin+count) = rule(points). `rows`: every table row. `nonfinite`: per table row, added to.
+void select_chunk(const SelectJob& job, const RowSource* rows, std::int64_t begin, std::int64_t count,
+                  DType out_dtype, unsigned char* out, std::int64_t* nonfinite, unsigned char* scratch);
+
+}  // namespace bragg::detail::cpu

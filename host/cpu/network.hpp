@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// Comparator networks that bring wanted order statistics to their place.
+#pragma once
+
+#include <vector>
+
+#include "host/cpu/kernels.hpp"
+
+namespace bragg::detail::cpu {
+
+/// After the network, wires first … last hold the order statistics of those (0-based) ranks; other wires hold
+/// anything. The best known networks to 64 points, Batcher's odd-even merges of them above.
+std::vector<Comparator> selection_network(int points, int first, int last);
+
+}  // namespace bragg::detail::cpu

@@ -1,0 +1,526 @@
+// SPDX-License-Identifier: Apache-2.0
+// The passes over threads: who takes which block of coordinates, and in which order sums are added.
+#include "host/cpu/passes.hpp"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <new>
+#include <thread>
+#include <utility>
+
+#include "host/cpu/kernels.hpp"
+#include "host/cpu/network.hpp"
+
+namespace bragg::detail {
+namespace {
+
+using cpu::Comparator;
+using cpu::MixEntry;
+using cpu::RowSource;
+
+/// Above this many rows a block's sums do not fit a thread's cache: threads share a block's pairs instead of
+/// taking blocks of their own. A function of the shape only, because it decides how sums are grouped.
+constexpr int most_rows_per_thread = 256;
+/// Panels of a square of pairs that one thread multiplies while they are in its L2.
+constexpr int square_panels = 16;
+/// Coordinates that a thread takes at a time in combine and select.
+constexpr std::int64_t chunk_size = 16384;
+
+/// Aligned memory that only grows.
+class Arena {
+ public:
+  Arena() = default;
+  Arena(Arena&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Arena& operator=(Arena&&) = delete;
+  ~Arena() { std::free(data_); }
+
+  unsigned char* bytes(std::size_t wanted) {
+    if (wanted > bytes_) {
+      const std::size_t rounded = (wanted + cpu::vector_bytes - 1) / cpu::vector_bytes * cpu::vector_bytes;
+      void* fresh = std::aligned_alloc(cpu::vector_bytes, rounded);
+      if (fresh == nullptr) throw std::bad_alloc();
+      std::free(data_);
+      data_ = fresh;
+      bytes_ = rounded;
+    }
+    return static_cast<unsigned char*>(data_);
+  }
+  double* doubles(std::size_t wanted) { return reinterpret_cast<double*>(bytes(wanted * sizeof(double))); }
+
+ private:
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+/// Walks the blocks of all tensors; `advance` only goes forward.
+class Blocks {
+ public:
+  Blocks(std::span<const std::int64_t> sizes, std::int64_t length) : sizes_(sizes), length_(length) {}
+
+  std::int64_t count() const noexcept {
+    std::int64_t total = 0;
+    for (const std::int64_t elements : sizes_) total += blocks_of(elements);
+    return total;
+  }
+
+  void advance(std::int64_t index) noexcept {
+    while (index >= first_ + blocks_of(sizes_[tensor])) first_ += blocks_of(sizes_[tensor++]);
+    begin = (index - first_) * length_;
+    size = std::min(length_, sizes_[tensor] - begin);
+  }
+
+  std::size_t tensor = 0;
+  std::int64_t begin = 0;
+  std::int64_t size = 0;
+
+ private:
+  std::int64_t blocks_of(std::int64_t elements) const noexcept { return (elements + length_ - 1) / length_; }
+
+  std::span<const std::int64_t> sizes_;
+  std::int64_t length_;
+  std::int64_t first_ = 0;  // index of the tensor's first block
+};
+
+RowSource source(const RowTable& table, std::size_t tensor, int row) {
+  const void* data =
+      table.data[tensor * static_cast<std::size_t>(table.rows) + static_cast<std::size_t>(row)];
+  return {static_cast<const unsigned char*>(data), table.dtype_of(row)};
+}
+
+struct Worker {
+  Arena memory;
+  std::vector<RowSource> rows;
+  std::vector<int> index;  // table row of each of `rows`
+  std::vector<double> coefficients;
+  std::vector<std::int64_t> nonfinite;
+  std::vector<double> max_abs;
+
+  /// Room for a table's rows, so that nothing is allocated while threads run.
+  void prepare(int count) {
+    rows.reserve(static_cast<std::size_t>(count));
+    index.reserve(static_cast<std::size_t>(count));
+    coefficients.reserve(static_cast<std::size_t>(count));
+    nonfinite.assign(static_cast<std::size_t>(count), 0);
+    max_abs.assign(static_cast<std::size_t>(count), 0);
+  }
+
+  /// The tensor's rows that are not null.
+  void gather(const RowTable& table, std::size_t tensor) {
+    rows.clear();
+    index.clear();
+    for (int r = 0; r < table.rows; ++r) {
+      const RowSource row = source(table, tensor, r);
+      if (row.data == nullptr) continue;
+      rows.push_back(row);
+      index.push_back(r);
+    }
+  }
+};
+
+int panels_of(std::size_t rows) { return (static_cast<int>(rows) + cpu::panel_rows - 1) / cpu::panel_rows; }
+
+int rows_in_panel(std::size_t rows, int panel) {
+  return std::min(cpu::panel_rows, static_cast<int>(rows) - panel * cpu::panel_rows);
+}
+
+/// Index of the tile of panels i ≥ j.
+std::size_t tile_index(int i, int j) {
+  return static_cast<std::size_t>(i) * (static_cast<std::size_t>(i) + 1) / 2 + static_cast<std::size_t>(j);
+}
+
+double* panel_at(double* panels, int panel) {
+  return panels + static_cast<std::ptrdiff_t>(panel) * cpu::panel_size;
+}
+
+}  // namespace
+
+void GramSums::reset(int rows_in, bool wanted_in, double scale_in) {
+  rows = rows_in;
+  wanted = wanted_in;
+  scale = scale_in;
+  const std::size_t n = static_cast<std::size_t>(rows);
+  products.assign(wanted ? n * n : 0, 0.0);
+  nonfinite.assign(n, 0);
+  max_abs.assign(n, 0.0);
+}
+
+struct CpuPasses::Impl {
+  int threads;
+  std::vector<Worker> workers;
+  Arena shared;
+
+  // What select prepared last; the network is kept while the rule and the number of points are the same.
+  std::vector<Comparator> network;
+  int network_points = -1, network_first = 0, network_last = 0;
+  std::vector<MixEntry> mix_entries;
+  std::vector<std::size_t> mix_start;
+  std::vector<int> used_rows, used_index;
+  std::vector<double> mix_dense;
+
+  Impl(int max_rows, int threads_in)
+      : threads(threads_in > 0 ? threads_in : std::max(1, omp_get_max_threads())) {
+    workers.resize(static_cast<std::size_t>(threads));
+    for (Worker& worker : workers) worker.prepare(max_rows);
+  }
+
+  int threads_for(std::int64_t blocks) const {
+    return static_cast<int>(std::clamp<std::int64_t>(blocks, 1, threads));
+  }
+
+  /// body(worker, block) for every block, on as many threads as there is work for; blocks are taken in order.
+  template <class BodyT>
+  void for_blocks(const RowTable& table, std::int64_t length, const BodyT& body) {
+    const std::int64_t count = Blocks(table.sizes, length).count();
+    if (count == 0) return;
+    std::atomic<std::int64_t> next{0};
+#pragma omp parallel num_threads(threads_for(count))
+    {
+      Worker& worker = workers[static_cast<std::size_t>(omp_get_thread_num())];
+      Blocks block(table.sizes, length);
+      std::size_t tensor = static_cast<std::size_t>(-1);
+      for (std::int64_t k = next++; k < count; k = next++) {
+        block.advance(k);
+        body(worker, block, k, block.tensor != tensor);
+        tensor = block.tensor;
+      }
+    }
+  }
+
+  void gram_statistics(const RowTable& table);
+  void gram_by_blocks(const RowTable& table, GramSums& sums);
+  void gram_by_squares(const RowTable& table, GramSums& sums);
+  void prepare_network(const SelectRule& rule, int points);
+  void prepare_mix(const RowTable& table, const PointTable& points);
+};
+
+// gram
+// -------------------------------------------------------------------------------------------------------
+
+void CpuPasses::Impl::gram_statistics(const RowTable& table) {
+  for_blocks(table, gram_block, [&](Worker& worker, const Blocks& block, std::int64_t, bool new_tensor) {
+    if (new_tensor) worker.gather(table, block.tensor);
+    for (std::size_t r = 0; r < worker.rows.size(); ++r) {
+      const std::size_t row = static_cast<std::size_t>(worker.index[r]);
+      cpu::row_statistics(worker.rows[r], block.begin, static_cast<int>(block.size), worker.nonfinite[row],
+                          worker.max_abs[row]);
+    }
+  });
+}
+
+namespace {
+
+/// Packs a panel and notes what the products cannot tell of f64 rows.
+void pack_panel(const std::vector<RowSource>& rows, const std::vector<int>& index, int panel,
+                std::int64_t begin, int count, double scale, double* to, std::int64_t* nonfinite,
+                double* max_abs) {
+  const std::size_t first = static_cast<std::size_t>(panel * cpu::panel_rows);
+  const int here = rows_in_panel(rows.size(), panel);
+  const int after =
+      std::clamp(static_cast<int>(rows.size()) - (panel + 1) * cpu::panel_rows, 0, cpu::panel_rows);
+  cpu::gram_pack(rows.data() + first, here, begin, count, scale, to,
+                 after > 0 ? rows.data() + first + cpu::panel_rows : nullptr, after);
+  for (std::size_t r = first; r < first + static_cast<std::size_t>(here); ++r) {
+    if (rows[r].dtype != DType::f64) continue;
+    const std::size_t row = static_cast<std::size_t>(index[r]);
+    cpu::row_statistics(rows[r], begin, count, nonfinite[row], max_abs[row]);
+  }
+}
+
+/// A row narrower than f64 has non-finite values exactly where its own product is not finite: squares cannot
+/// overflow.
+void count_by_products(const std::vector<RowSource>& rows, const std::vector<int>& index, int panel,
+                       const double* packed, int count, const double* sums, std::int64_t* nonfinite) {
+  for (int r = 0; r < rows_in_panel(rows.size(), panel); ++r) {
+    const std::size_t k = static_cast<std::size_t>(panel * cpu::panel_rows + r);
+    if (rows[k].dtype == DType::f64 ||
+        std::abs(sums[r * cpu::panel_rows + r]) <= std::numeric_limits<double>::max()) {
+      continue;
+    }
+    nonfinite[static_cast<std::size_t>(index[k])] += cpu::count_in_panel(packed, r, count);
+  }
+}
+
+/// Adds a tile's sums to the lower triangle.
+void add_tile(const std::vector<int>& index, int i, int j, const double* sums, int total_rows,
+              double* products) {
+  const int rows = rows_in_panel(index.size(), i);
+  const int columns = rows_in_panel(index.size(), j);
+  for (int r = 0; r < rows; ++r) {
+    const std::size_t row =
+        static_cast<std::size_t>(index[static_cast<std::size_t>(i * cpu::panel_rows + r)]);
+    for (int c = 0; c < (i == j ? r + 1 : columns); ++c) {
+      const std::size_t column =
+          static_cast<std::size_t>(index[static_cast<std::size_t>(j * cpu::panel_rows + c)]);
+      products[row * static_cast<std::size_t>(total_rows) + column] += sums[r * cpu::panel_rows + c];
+    }
+  }
+}
+
+}  // namespace
+
+// Each thread takes whole blocks; their sums are added in turn.
+void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
+  std::atomic<std::int64_t> turn{0};
+  const int most_panels = panels_of(static_cast<std::size_t>(table.rows));
+  const std::size_t most_tiles = tile_index(most_panels, 0);
+  const std::size_t wanted =
+      static_cast<std::size_t>(most_panels * cpu::panel_size) + most_tiles * cpu::tile_size;
+  for (Worker& worker : workers) worker.memory.doubles(wanted);
+
+  for_blocks(table, gram_block, [&](Worker& worker, const Blocks& block, std::int64_t k, bool new_tensor) {
+    if (new_tensor) worker.gather(table, block.tensor);
+    const int panels = panels_of(worker.rows.size());
+    double* packed = worker.memory.doubles(wanted);
+    double* tiles = packed + most_panels * cpu::panel_size;
+    std::fill_n(tiles, tile_index(panels, 0) * cpu::tile_size, 0.0);
+    for (std::int64_t done = 0; done < block.size; done += cpu::panel_depth) {
+      const int count = static_cast<int>(std::min<std::int64_t>(cpu::panel_depth, block.size - done));
+      for (int p = 0; p < panels; ++p) {
+        pack_panel(worker.rows, worker.index, p, block.begin + done, count, sums.scale, panel_at(packed, p),
+                   worker.nonfinite.data(), worker.max_abs.data());
+      }
+      for (int i = 0; i < panels; ++i) {
+        for (int j = 0; j <= i; ++j) {
+          double part[cpu::tile_size] = {};
+          cpu::gram_tile(panel_at(packed, i), panel_at(packed, j), count, part);
+          double* tile = tiles + tile_index(i, j) * cpu::tile_size;
+          for (int e = 0; e < cpu::tile_size; ++e) tile[e] += part[e];
+          if (i == j) {
+            count_by_products(worker.rows, worker.index, i, panel_at(packed, i), count, part,
+                              worker.nonfinite.data());
+          }
+        }
+      }
+    }
+    while (turn.load(std::memory_order_acquire) != k) std::this_thread::yield();
+    for (int i = 0; i < panels; ++i) {
+      for (int j = 0; j <= i; ++j) {
+        add_tile(worker.index, i, j, tiles + tile_index(i, j) * cpu::tile_size, sums.rows,
+                 sums.products.data());
+      }
+    }
+    turn.store(k + 1, std::memory_order_release);
+  });
+}
+
+// All threads share the pairs of one stretch of panel_depth coordinates after another.
+void CpuPasses::Impl::gram_by_squares(const RowTable& table, GramSums& sums) {
+  const int most_panels = panels_of(static_cast<std::size_t>(table.rows));
+  double* packed = shared.doubles(static_cast<std::size_t>(most_panels) * cpu::panel_size);
+#pragma omp parallel num_threads(threads)
+  {
+    Worker& worker = workers[static_cast<std::size_t>(omp_get_thread_num())];
+    for (std::size_t tensor = 0; tensor < table.sizes.size(); ++tensor) {
+      worker.gather(table, tensor);
+      const int panels = panels_of(worker.rows.size());
+      const int squares = (panels + square_panels - 1) / square_panels;
+      const int pairs = static_cast<int>(tile_index(squares, 0));
+      for (std::int64_t begin = 0; begin < table.sizes[tensor]; begin += cpu::panel_depth) {
+        const int count =
+            static_cast<int>(std::min<std::int64_t>(cpu::panel_depth, table.sizes[tensor] - begin));
+#pragma omp for schedule(static)
+        for (int p = 0; p < panels; ++p) {
+          pack_panel(worker.rows, worker.index, p, begin, count, sums.scale, panel_at(packed, p),
+                     worker.nonfinite.data(), worker.max_abs.data());
+        }
+#pragma omp for schedule(dynamic)
+        for (int pair = 0; pair < pairs; ++pair) {
+          int row = 0;
+          while (static_cast<int>(tile_index(row + 1, 0)) <= pair) ++row;
+          const int column = pair - static_cast<int>(tile_index(row, 0));
+          for (int i = row * square_panels; i < std::min((row + 1) * square_panels, panels); ++i) {
+            for (int j = column * square_panels; j <= std::min((column + 1) * square_panels - 1, i); ++j) {
+              double part[cpu::tile_size] = {};
+              cpu::gram_tile(panel_at(packed, i), panel_at(packed, j), count, part);
+              add_tile(worker.index, i, j, part, sums.rows, sums.products.data());
+              if (i == j) {
+                count_by_products(worker.rows, worker.index, i, panel_at(packed, i), count, part,
+                                  worker.nonfinite.data());
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+void CpuPasses::gram(const RowTable& table, GramSums& sums) {
+  Impl& impl = *impl_;
+  for (Worker& worker : impl.workers) worker.prepare(table.rows);
+  if (!sums.wanted) {
+    impl.gram_statistics(table);
+  } else if (table.rows <= most_rows_per_thread) {
+    impl.gram_by_blocks(table, sums);
+  } else {
+    impl.gram_by_squares(table, sums);
+  }
+  const std::size_t n = static_cast<std::size_t>(table.rows);
+  for (const Worker& worker : impl.workers) {
+    for (std::size_t r = 0; r < n; ++r) {
+      sums.nonfinite[r] += worker.nonfinite[r];
+      sums.max_abs[r] = std::max(sums.max_abs[r], worker.max_abs[r]);
+    }
+  }
+  if (!sums.wanted) return;
+  for (std::size_t r = 0; r < n; ++r) {
+    for (std::size_t c = 0; c < r; ++c) sums.products[c * n + r] = sums.products[r * n + c];
+  }
+}
+
+// combine
+// ----------------------------------------------------------------------------------------------------
+
+void CpuPasses::combine(const RowTable& table, std::span<const double> coefficients, const OutTable& out,
+                        std::span<std::int64_t> nonfinite) {
+  Impl& impl = *impl_;
+  for (Worker& worker : impl.workers) {
+    worker.prepare(table.rows);
+    worker.memory.doubles(cpu::combine_tile);
+  }
+  impl.for_blocks(table, chunk_size, [&](Worker& worker, const Blocks& block, std::int64_t, bool new_tensor) {
+    if (new_tensor) {
+      worker.rows.clear();
+      worker.index.clear();
+      worker.coefficients.clear();
+      for (int r = 0; r < table.rows; ++r) {
+        const double coefficient = coefficients[static_cast<std::size_t>(r)];
+        const RowSource row = source(table, block.tensor, r);
+        if (coefficient == 0 || row.data == nullptr) continue;
+        worker.rows.push_back(row);
+        worker.index.push_back(r);
+        worker.coefficients.push_back(coefficient);
+      }
+    }
+    cpu::combine_chunk(worker.rows.data(), worker.coefficients.data(), worker.index.data(),
+                       static_cast<int>(worker.rows.size()), block.begin, block.size, out.dtype,
+                       static_cast<unsigned char*>(out.data[block.tensor]),
+                       nonfinite.empty() ? nullptr : worker.nonfinite.data(),
+                       worker.memory.doubles(cpu::combine_tile));
+  });
+  for (std::size_t r = 0; r < nonfinite.size(); ++r) {
+    for (const Worker& worker : impl.workers) nonfinite[r] += worker.nonfinite[r];
+  }
+}
+
+// select
+// -----------------------------------------------------------------------------------------------------
+
+void CpuPasses::Impl::prepare_network(const SelectRule& rule, int points) {
+  int first = 0;
+  int last = points - 1;
+  if (rule.kind == SelectRule::Kind::median) {
+    first = rule.even == EvenMedian::upper ? points / 2 : (points - 1) / 2;
+    last = rule.even == EvenMedian::lower ? (points - 1) / 2 : points / 2;
+  } else if (rule.kind == SelectRule::Kind::trimmed_mean) {
+    first = rule.f;
+    last = points - 1 - rule.f;
+  }
+  if (points == network_points && first == network_first && last == network_last) return;
+  network = cpu::selection_network(points, first, last);
+  network_points = points;
+  network_first = first;
+  network_last = last;
+}
+
+// From points' entries to rows' coefficients for four points at a time, rows ascending.
+void CpuPasses::Impl::prepare_mix(const RowTable& table, const PointTable& points) {
+  const std::size_t rows = static_cast<std::size_t>(table.rows);
+  used_index.assign(rows, -1);
+  for (const int row : points.entry_row) used_index[static_cast<std::size_t>(row)] = 0;
+  used_rows.clear();
+  for (std::size_t r = 0; r < rows; ++r) {
+    if (used_index[r] < 0) continue;
+    used_index[r] = static_cast<int>(used_rows.size());
+    used_rows.push_back(static_cast<int>(r));
+  }
+  mix_entries.clear();
+  mix_start.assign(1, 0);
+  mix_dense.assign(used_rows.size() * 4, 0.0);
+  for (int first = 0; first < points.count; first += 4) {
+    for (int p = 0; p < std::min(4, points.count - first); ++p) {
+      const std::size_t point = static_cast<std::size_t>(first + p);
+      for (int e = points.start[point]; e < points.start[point + 1]; ++e) {
+        const std::size_t entry = static_cast<std::size_t>(e);
+        const int used = used_index[static_cast<std::size_t>(points.entry_row[entry])];
+        mix_dense[static_cast<std::size_t>(4 * used + p)] += points.entry_coefficient[entry];
+      }
+    }
+    for (std::size_t u = 0; u < used_rows.size(); ++u) {
+      double* c = &mix_dense[4 * u];
+      if (c[0] == 0 && c[1] == 0 && c[2] == 0 && c[3] == 0) continue;
+      mix_entries.push_back({static_cast<int>(u), {c[0], c[1], c[2], c[3]}});
+      std::fill_n(c, 4, 0.0);
+    }
+    mix_start.push_back(mix_entries.size());
+  }
+}
+
+void CpuPasses::select(const RowTable& table, const SelectRule& rule, const PointTable& points,
+                       const OutTable& out, std::span<std::int64_t> nonfinite) {
+  Impl& impl = *impl_;
+  cpu::SelectJob job;
+  job.rule = rule;
+  job.points = points.count;
+  job.mixed = points.mixed;
+  job.wide = table.dtype == DType::f64;
+  job.count_nonfinite = !nonfinite.empty() && !points.mixed;
+  if (!points.infinite.empty()) job.infinite = points.infinite.data();
+  if (!points.weights.empty()) {
+    job.weights = points.weights.data();
+    for (const double weight : points.weights) job.total_weight += weight;
+  } else {
+    impl.prepare_network(rule, points.count);
+    job.network = impl.network.data();
+    job.comparators = impl.network.size();
+  }
+  if (points.mixed) {
+    impl.prepare_mix(table, points);
+    job.used_rows = impl.used_rows.data();
+    job.used_row_count = static_cast<int>(impl.used_rows.size());
+    job.entries = impl.mix_entries.data();
+    job.group_start = impl.mix_start.data();
+  } else {
+    job.rows = points.rows.data();
+  }
+  const std::size_t scratch = cpu::select_scratch_bytes(job);
+  for (Worker& worker : impl.workers) {
+    worker.prepare(table.rows);
+    worker.memory.bytes(scratch);
+  }
+  impl.for_blocks(table, chunk_size, [&](Worker& worker, const Blocks& block, std::int64_t, bool new_tensor) {
+    if (new_tensor) {
+      worker.rows.clear();
+      for (int r = 0; r < table.rows; ++r) worker.rows.push_back(source(table, block.tensor, r));
+    }
+    cpu::select_chunk(job, worker.rows.data(), block.begin, block.size, out.dtype,
+                      static_cast<unsigned char*>(out.data[block.tensor]), worker.nonfinite.data(),
+                      worker.memory.bytes(scratch));
+  });
+  for (std::size_t r = 0; r < nonfinite.size(); ++r) {
+    for (const Worker& worker : impl.workers) nonfinite[r] += worker.nonfinite[r];
+  }
+}
+
+// ------------------------------------------------------------------------------------------------------------
+
+void CpuPasses::fill(std::span<const std::int64_t> sizes, const OutTable& out, double value) {
+  for (std::size_t tensor = 0; tensor < sizes.size(); ++tensor) {
+    cpu::fill_chunk(sizes[tensor], out.dtype, static_cast<unsigned char*>(out.data[tensor]), value);
+  }
+}
+
+const char* CpuPasses::target() noexcept { return cpu::target_name(); }
+
+CpuPasses::CpuPasses(int max_rows, int threads) : impl_(std::make_unique<Impl>(max_rows, threads)) {}
+CpuPasses::~CpuPasses() = default;
+CpuPasses::CpuPasses(CpuPasses&&) noexcept = default;
+CpuPasses& CpuPasses::operator=(CpuPasses&&) noexcept = default;
+
+}  // namespace bragg::detail

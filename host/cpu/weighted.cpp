@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// Weighted median and weighted trimmed mean. Weights break the symmetry that a comparator network lives on,
+// so each coordinate is sorted by itself.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "host/cpu/kernels.hpp"
+
+namespace bragg::detail::cpu {
+namespace {
+
+template <class ValueT>
+double midpoint(ValueT low, ValueT high) {
+  if (std::isinf(low)) return static_cast<double>(low);
+  if constexpr (std::is_same_v<ValueT, float>) {
+    return (static_cast<double>(low) + static_cast<double>(high)) * 0.5;
+  } else {
+    return std::isinf(high) ? high : std::midpoint(low, high);
+  }
+}
+
+// `weight(p)` in the order of the values; the total is positive.
+template <class ValueT, class WeightT>
+double weighted_median(const SelectJob& job, const ValueT* column, std::size_t stride, const int* order,
+                       const WeightT& weight, double total) {
+  const auto value = [&](int k) { return column[static_cast<std::size_t>(order[k]) * stride]; };
+  double below = 0;
+  int last = 0;
+  for (int k = 0; k < job.points; ++k) {
+    const double w = weight(order[k]);
+    if (w == 0) continue;
+    below += w;
+    last = k;
+    if (std::abs(below - (total - below)) <= 1e-12 * total) {
+      int next = k + 1;
+      while (next < job.points && weight(order[next]) == 0) ++next;
+      if (next == job.points || job.rule.even == EvenMedian::lower) return static_cast<double>(value(k));
+      if (job.rule.even == EvenMedian::upper) return static_cast<double>(value(next));
+      return midpoint(value(k), value(next));
+    }
+    if (below > total - below) break;
+  }
+  return static_cast<double>(value(last));
+}
+
+template <class ValueT>
+double weighted_trimmed_mean(const SelectJob& job, const ValueT* column, std::size_t stride,
+                             const int* order) {
+  const int first = job.rule.f;
+  const int last = job.points - job.rule.f;
+  double total = 0;
+  for (int k = first; k < last; ++k) total += job.weights[order[k]];
+  double sum = 0;
+  double low = std::numeric_limits<double>::infinity();
+  double high = -low;
+  for (int k = first; k < last; ++k) {
+    // Shares, not weights: sums of large values times weights could overflow.
+    const double share = total > 0 ? job.weights[order[k]] / total : 1.0 / (last - first);
+    if (share == 0) continue;
+    const double v = static_cast<double>(column[static_cast<std::size_t>(order[k]) * stride]);
+    sum += share * v;
+    low = std::min(low, v);
+    high = std::max(high, v);
+  }
+  if (std::isinf(low)) return low;
+  return std::clamp(sum, low, high);
+}
+
+}  // namespace
+
+template <class ValueT>
+void select_weighted(const SelectJob& job, const ValueT* values, std::size_t stride, int count,
+                     double* results, int* order) {
+  const auto equal = [](int) { return 1.0; };
+  const auto given = [&](int p) { return job.weights[p]; };
+  for (int i = 0; i < count; ++i) {
+    const ValueT* column = values + i;
+    for (int p = 0; p < job.points; ++p) order[p] = p;
+    std::sort(order, order + job.points, [&](int a, int b) {
+      const ValueT x = column[static_cast<std::size_t>(a) * stride];
+      const ValueT y = column[static_cast<std::size_t>(b) * stride];
+      return x < y || (x == y && a < b);
+    });
+    if (job.rule.kind == SelectRule::Kind::trimmed_mean) {
+      results[i] = weighted_trimmed_mean(job, column, stride, order);
+    } else if (job.total_weight > 0) {
+      results[i] = weighted_median(job, column, stride, order, given, job.total_weight);
+    } else {
+      results[i] = weighted_median(job, column, stride, order, equal, static_cast<double>(job.points));
+    }
+  }
+}
+
+template void select_weighted<float>(const SelectJob&, const float*, std::size_t, int, double*, int*);
+template void select_weighted<double>(const SelectJob&, const double*, std::size_t, int, double*, int*);
+
+}  // namespace bragg::detail::cpu

@@ -1,0 +1,1063 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CPU passes against loops in long double, on every instruction set of this machine.
+#include <gtest/gtest.h>
+
+#include "host/cpu/kernels.hpp"
+// After kernels.hpp, which chooses the targets.
+#include <hwy/targets.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "host/cpu/network.hpp"
+#include "host/cpu/passes.hpp"
+
+namespace bragg::detail {
+namespace {
+
+using Real = long double;
+constexpr Real infinity = std::numeric_limits<Real>::infinity();
+constexpr std::array all_dtypes{DType::f32, DType::f16, DType::bf16, DType::f64};
+
+// Reference conversions
+// -----------------------------------------------------------------------------------------
+
+struct Format {
+  int fraction_bits;
+  int min_exponent;
+  int max_exponent;
+};
+
+Format format_of(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return {23, -126, 127};
+    case DType::f16:
+      return {10, -14, 15};
+    case DType::bf16:
+      return {7, -126, 127};
+    case DType::f64:
+      break;
+  }
+  return {52, -1022, 1023};
+}
+
+/// The value of the dtype nearest to v, ties to even; −0 becomes +0.
+Real rounded(Real v, DType dtype) {
+  if (std::isnan(v) || std::isinf(v)) return v;
+  if (v == 0) return 0;
+  const Format format = format_of(dtype);
+  const int exponent = std::max(std::ilogb(v), format.min_exponent);
+  const Real quantum = std::ldexp(Real{1}, exponent - format.fraction_bits);
+  const Real result = std::rint(v / quantum) * quantum;
+  const Real largest =
+      (2 - std::ldexp(Real{1}, -format.fraction_bits)) * std::ldexp(Real{1}, format.max_exponent);
+  if (std::abs(result) > largest) return result > 0 ? infinity : -infinity;
+  return result == 0 ? 0 : result;
+}
+
+Real decode(const unsigned char* bytes, DType dtype) {
+  if (dtype == DType::f64) {
+    double v;
+    std::memcpy(&v, bytes, 8);
+    return v;
+  }
+  if (dtype == DType::f32) {
+    float v;
+    std::memcpy(&v, bytes, 4);
+    return v;
+  }
+  std::uint16_t bits;
+  std::memcpy(&bits, bytes, 2);
+  const Format format = format_of(dtype);
+  const int fraction = bits & ((1 << format.fraction_bits) - 1);
+  const int exponent = (bits & 0x7FFF) >> format.fraction_bits;
+  Real magnitude;
+  if (exponent == 2 * format.max_exponent + 1) {
+    magnitude = fraction == 0 ? infinity : std::numeric_limits<Real>::quiet_NaN();
+  } else if (exponent == 0) {
+    magnitude = std::ldexp(static_cast<Real>(fraction), format.min_exponent - format.fraction_bits);
+  } else {
+    magnitude = std::ldexp(static_cast<Real>(fraction + (1 << format.fraction_bits)),
+                           exponent - format.max_exponent - format.fraction_bits);
+  }
+  return (bits & 0x8000) != 0 ? -magnitude : magnitude;
+}
+
+/// Writes a value that the dtype can hold, or what it rounds to.
+void encode(Real v, DType dtype, unsigned char* bytes) {
+  if (dtype == DType::f64) {
+    const double x = static_cast<double>(v);
+    std::memcpy(bytes, &x, 8);
+  } else if (dtype == DType::f32) {
+    const float x = static_cast<float>(v);
+    std::memcpy(bytes, &x, 4);
+  } else {
+    const Format format = format_of(dtype);
+    const Real r = std::abs(std::signbit(v) ? rounded(-v, dtype) : rounded(v, dtype));
+    std::uint16_t bits;
+    const int special = (2 * format.max_exponent + 1) << format.fraction_bits;
+    if (std::isnan(v)) {
+      bits = static_cast<std::uint16_t>(special + 1);  // a signalling NaN
+    } else if (std::isinf(r)) {
+      bits = static_cast<std::uint16_t>(special);
+    } else if (r < std::ldexp(Real{1}, format.min_exponent)) {
+      bits = static_cast<std::uint16_t>(std::ldexp(r, format.fraction_bits - format.min_exponent));
+    } else {
+      const int exponent = std::ilogb(r);
+      const int fraction = static_cast<int>(std::ldexp(r, format.fraction_bits - exponent));
+      bits = static_cast<std::uint16_t>(((exponent + format.max_exponent) << format.fraction_bits) +
+                                        (fraction - (1 << format.fraction_bits)));
+    }
+    if (std::signbit(v)) bits = static_cast<std::uint16_t>(bits | 0x8000);
+    std::memcpy(bytes, &bits, 2);
+  }
+}
+
+// Problems
+// ------------------------------------------------------------------------------------------------------
+
+enum class Data { normal, hostile, huge, tiny };
+
+Real draw(std::mt19937_64& random, DType dtype, Data data) {
+  const auto uniform = [&] { return std::uniform_real_distribution<double>(-1, 1)(random); };
+  const Format format = format_of(dtype);
+  const Real largest =
+      (2 - std::ldexp(Real{1}, -format.fraction_bits)) * std::ldexp(Real{1}, format.max_exponent);
+  const Real smallest = std::ldexp(Real{1}, format.min_exponent - format.fraction_bits);
+  switch (data) {
+    case Data::normal:
+      return rounded(1 + static_cast<Real>(uniform()), dtype);
+    case Data::huge:
+      return largest * (uniform() < 0 ? -1 : 1) * (uniform() < 0 ? 0.5L : 1);
+    case Data::tiny:
+      return smallest * static_cast<Real>(static_cast<int>(uniform() * 8));
+    case Data::hostile:
+      break;
+  }
+  switch (random() % 12) {
+    case 0:
+      return std::numeric_limits<Real>::quiet_NaN();
+    case 1:
+      return -std::numeric_limits<Real>::quiet_NaN();
+    case 2:
+      return infinity;
+    case 3:
+      return -infinity;
+    case 4:
+      return random() % 2 == 0 ? 0.0L : -0.0L;
+    case 5:
+      return random() % 2 == 0 ? smallest : -smallest;
+    case 6:
+      return random() % 2 == 0 ? largest : -largest;
+    case 7:
+      return rounded(1e4L * static_cast<Real>(uniform()), dtype);
+    default:
+      return rounded(static_cast<Real>(uniform()), dtype);
+  }
+}
+
+constexpr std::size_t guard = 64;
+
+struct Buffer {
+  std::vector<unsigned char> bytes;
+  unsigned char* data = nullptr;
+
+  Buffer() = default;
+  Buffer(std::size_t size, std::size_t shift)
+      : bytes(size + 2 * guard + shift, 0xA5), data(bytes.data() + guard + shift) {
+    size_ = size;
+  }
+  bool guarded() const {
+    const auto untouched = [](unsigned char b) { return b == 0xA5; };
+    return std::all_of(bytes.data(), static_cast<const unsigned char*>(data), untouched) &&
+           std::all_of(static_cast<const unsigned char*>(data) + size_, bytes.data() + bytes.size(),
+                       untouched);
+  }
+
+ private:
+  std::size_t size_ = 0;
+};
+
+struct Problem {
+  DType dtype;
+  int n;
+  std::vector<std::int64_t> sizes;
+  std::vector<Buffer> buffers;  // [tensor * n + row]
+  std::vector<const void*> pointers;
+  RowTable table;
+
+  Problem(DType dtype_in, int n_in, std::vector<std::int64_t> sizes_in, Data data, std::uint64_t seed,
+          int reference_rows = 0, DType reference_dtype = DType::f32)
+      : dtype(dtype_in), n(n_in), sizes(std::move(sizes_in)) {
+    std::mt19937_64 random(seed);
+    for (std::size_t t = 0; t < sizes.size(); ++t) {
+      for (int r = 0; r < n; ++r) {
+        const DType type = r < n - reference_rows ? dtype : reference_dtype;
+        Buffer buffer(static_cast<std::size_t>(sizes[t]) * size_of(type),
+                      (static_cast<std::size_t>(r) * 7 + 3 * t + 1) % 16);
+        for (std::int64_t i = 0; i < sizes[t]; ++i) {
+          encode(draw(random, type, data), type, buffer.data + i * static_cast<std::int64_t>(size_of(type)));
+        }
+        buffers.push_back(std::move(buffer));
+      }
+    }
+    for (const Buffer& buffer : buffers) pointers.push_back(buffer.data);
+    table.dtype = dtype;
+    table.reference_dtype = reference_dtype;
+    table.inputs = n - reference_rows;
+    table.rows = n;
+    table.sizes = sizes;
+    table.data = pointers.data();
+  }
+  Problem(const Problem&) = delete;
+
+  std::size_t slot(std::size_t tensor, int row) const {
+    return tensor * static_cast<std::size_t>(n) + static_cast<std::size_t>(row);
+  }
+  void make_null(std::size_t tensor, int row) { pointers[slot(tensor, row)] = nullptr; }
+  void set(std::size_t tensor, int row, std::int64_t i, Real v) {
+    encode(v, table.dtype_of(row),
+           buffers[slot(tensor, row)].data + i * static_cast<std::int64_t>(size_of(table.dtype_of(row))));
+  }
+  Real value(std::size_t tensor, int row, std::int64_t i) const {
+    const auto* bytes = static_cast<const unsigned char*>(pointers[slot(tensor, row)]);
+    const DType type = table.dtype_of(row);
+    return bytes == nullptr ? 0 : decode(bytes + i * static_cast<std::int64_t>(size_of(type)), type);
+  }
+  std::int64_t nonfinite(int row) const {
+    std::int64_t found = 0;
+    for (std::size_t t = 0; t < sizes.size(); ++t) {
+      for (std::int64_t i = 0; i < sizes[t]; ++i) found += !std::isfinite(value(t, row, i));
+    }
+    return found;
+  }
+};
+
+struct Out {
+  DType dtype;
+  std::vector<Buffer> buffers;
+  std::vector<void*> pointers;
+  OutTable table;
+
+  Out(DType dtype_in, const std::vector<std::int64_t>& sizes) : dtype(dtype_in) {
+    for (const std::int64_t size : sizes)
+      buffers.emplace_back(static_cast<std::size_t>(size) * size_of(dtype), 5);
+    for (Buffer& buffer : buffers) pointers.push_back(buffer.data);
+    table.dtype = dtype;
+    table.data = pointers.data();
+  }
+  Out(const Out&) = delete;
+  const unsigned char* at(std::size_t tensor, std::int64_t i) const {
+    return buffers[tensor].data + i * static_cast<std::int64_t>(size_of(dtype));
+  }
+  Real value(std::size_t tensor, std::int64_t i) const { return decode(at(tensor, i), dtype); }
+  bool same_bytes(const Out& other) const {
+    for (std::size_t t = 0; t < buffers.size(); ++t) {
+      if (buffers[t].bytes != other.buffers[t].bytes) return false;
+    }
+    return true;
+  }
+};
+
+/// `got` is what some value within `tolerance` of `want` rounds to.
+testing::AssertionResult near(Real got, Real want, Real tolerance, DType dtype) {
+  if (std::isnan(want) && std::isnan(got)) return testing::AssertionSuccess();
+  if (got == want) return testing::AssertionSuccess();
+  if (got >= rounded(want - tolerance, dtype) && got <= rounded(want + tolerance, dtype)) {
+    if (!(got == 0 && std::signbit(got))) return testing::AssertionSuccess();
+  }
+  return testing::AssertionFailure() << "got " << got << ", want " << want << " ± " << tolerance;
+}
+
+// Every test runs on every target.
+class CpuPassesTest : public testing::TestWithParam<std::int64_t> {
+ protected:
+  void SetUp() override {
+    hwy::SetSupportedTargetsForTest(GetParam());
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    ASSERT_STREQ(CpuPasses::target(), hwy::TargetName(GetParam()));
+  }
+  void TearDown() override {
+    hwy::SetSupportedTargetsForTest(0);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Targets, CpuPassesTest, testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
+                         [](const auto& param) { return std::string(hwy::TargetName(param.param)); });
+
+const std::vector<int> counts{1, 2, 3, 5, 8, 16, 17, 33, 64, 65, 130};
+const std::vector<std::int64_t> odd_sizes{5, 0, 131, 1, 300};
+
+// Networks
+// ------------------------------------------------------------------------------------------------------
+
+// By the 0–1 principle. Each bit of a word is an input of its own.
+void expect_selects(int points, int first, int last, const std::vector<std::uint64_t>& inputs) {
+  std::vector<std::uint64_t> wires = inputs;
+  std::array<int, 64> ones{};
+  for (const std::uint64_t word : inputs) {
+    for (std::size_t bit = 0; bit < 64; ++bit) ones[bit] += static_cast<int>((word >> bit) & 1);
+  }
+  for (const cpu::Comparator& c : cpu::selection_network(points, first, last)) {
+    ASSERT_LT(c.low, c.high);
+    const std::uint64_t x = wires[c.low];
+    const std::uint64_t y = wires[c.high];
+    wires[c.low] = c.need_low ? x & y : ~std::uint64_t{0} ^ x;  // what is not computed must not be read
+    wires[c.high] = c.need_high ? x | y : ~y;
+  }
+  for (int rank = first; rank <= last; ++rank) {
+    std::uint64_t want = 0;
+    for (std::size_t bit = 0; bit < 64; ++bit) {
+      if (rank >= points - ones[bit]) want |= std::uint64_t{1} << bit;
+    }
+    ASSERT_EQ(wires[static_cast<std::size_t>(rank)], want) << points << " points, rank " << rank;
+  }
+}
+
+std::vector<std::pair<int, int>> kept_ranks(int points) {
+  std::vector<std::pair<int, int>> ranks{
+      {0, points - 1}, {(points - 1) / 2, points / 2}, {points / 2, points / 2}};
+  ranks.emplace_back((points - 1) / 2, (points - 1) / 2);
+  for (int f : {1, points / 5, points / 3}) {
+    if (2 * f < points) ranks.emplace_back(f, points - 1 - f);
+  }
+  return ranks;
+}
+
+TEST(Network, SelectsEveryZeroOneInputOfUpToSixteenPoints) {
+  for (int points = 1; points <= 16; ++points) {
+    for (const auto& [first, last] : kept_ranks(points)) {
+      const std::uint64_t inputs = std::uint64_t{1} << points;
+      for (std::uint64_t base = 0; base < inputs; base += 64) {
+        std::vector<std::uint64_t> wires(static_cast<std::size_t>(points));
+        for (std::uint64_t bit = 0; bit < 64; ++bit) {
+          for (std::size_t w = 0; w < wires.size(); ++w)
+            wires[w] |= (((base + bit) % inputs) >> w & 1) << bit;
+        }
+        ASSERT_NO_FATAL_FAILURE(expect_selects(points, first, last, wires));
+      }
+    }
+  }
+}
+
+TEST(Network, SelectsRandomAndStructuredZeroOneInputsOfMorePoints) {
+  std::mt19937_64 random(7);
+  std::vector<int> sizes(54);
+  std::iota(sizes.begin(), sizes.end(), 17);
+  for (int points : {100, 128, 129, 200, 257, 1000}) sizes.push_back(points);
+  for (const int points : sizes) {
+    for (const auto& [first, last] : kept_ranks(points)) {
+      for (int round = 0; round < (points <= 130 ? 20 : 2); ++round) {
+        std::vector<std::uint64_t> wires(static_cast<std::size_t>(points));
+        for (std::size_t bit = 0; bit < 64; ++bit) {
+          // The number of ones decides a rank: take it near the kept ranks, and the ones in runs or anywhere.
+          const int near_rank = bit % 2 == 0 ? first : last;
+          const int ones = std::clamp(points - near_rank + static_cast<int>(random() % 3) - 1, 0, points);
+          std::vector<int> order(wires.size());
+          std::iota(order.begin(), order.end(), 0);
+          if (round % 4 == 0) {
+            std::rotate(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(random() % order.size()),
+                        order.end());
+          } else {
+            std::shuffle(order.begin(), order.end(), random);
+          }
+          for (int k = 0; k < ones; ++k) {
+            wires[static_cast<std::size_t>(order[static_cast<std::size_t>(k)])] |= std::uint64_t{1} << bit;
+          }
+        }
+        ASSERT_NO_FATAL_FAILURE(expect_selects(points, first, last, wires));
+      }
+    }
+  }
+}
+
+// Gram
+// ----------------------------------------------------------------------------------------------------------
+
+GramSums gram_of(const RowTable& table, int threads, double scale = 1, bool wanted = true) {
+  GramSums sums;
+  sums.reset(table.rows, wanted, scale);
+  CpuPasses(table.rows, threads).gram(table, sums);
+  return sums;
+}
+
+void expect_gram(const Problem& problem, const GramSums& sums) {
+  const int n = problem.n;
+  for (int a = 0; a < n; ++a) {
+    EXPECT_EQ(sums.nonfinite[static_cast<std::size_t>(a)], problem.nonfinite(a)) << "row " << a;
+  }
+  std::int64_t d = 0;
+  for (const std::int64_t size : problem.sizes) d += size;
+  for (int a = 0; a < n; ++a) {
+    for (int b = 0; b <= a; ++b) {
+      if (problem.nonfinite(a) + problem.nonfinite(b) > 0) continue;
+      Real want = 0, magnitude = 0;
+      for (std::size_t t = 0; t < problem.sizes.size(); ++t) {
+        for (std::int64_t i = 0; i < problem.sizes[t]; ++i) {
+          const Real product = problem.value(t, a, i) * problem.value(t, b, i);
+          want += product;
+          magnitude += std::abs(product);
+        }
+      }
+      const Real square = static_cast<Real>(sums.scale) * static_cast<Real>(sums.scale);
+      const double got = sums.products[static_cast<std::size_t>(a * n + b)];
+      // One rounding an addition, and one a product of f64 values.
+      EXPECT_LE(std::abs(got - want * square), magnitude * square * static_cast<Real>(d + 8) * 0x1p-53L)
+          << a << ',' << b << " of " << n;
+      EXPECT_EQ(got, sums.products[static_cast<std::size_t>(b * n + a)]);
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, GramMatchesLongDouble) {
+  for (const DType dtype : all_dtypes) {
+    for (const int n : counts) {
+      Problem problem(dtype, n, odd_sizes, Data::normal, 11);
+      if (n > 2) problem.make_null(2, n / 2);
+      const GramSums sums = gram_of(problem.table, 2);
+      expect_gram(problem, sums);
+      EXPECT_TRUE(
+          std::all_of(problem.buffers.begin(), problem.buffers.end(), [](auto& b) { return b.guarded(); }));
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, GramOfHugeAndTinyRowsIsRight) {
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+    for (const Data data : {Data::huge, Data::tiny}) {
+      const Problem problem(dtype, 9, odd_sizes, data, 12);
+      expect_gram(problem, gram_of(problem.table, 1));
+    }
+  }
+  const Problem huge(DType::f64, 9, odd_sizes, Data::huge, 12);
+  const GramSums sums = gram_of(huge.table, 1, 0x1p-1000);
+  expect_gram(huge, sums);
+  EXPECT_EQ(sums.max_abs[0], std::numeric_limits<double>::max());
+}
+
+TEST_P(CpuPassesTest, GramKeepsBadRowsToThemselvesAndCountsThem) {
+  for (const DType dtype : all_dtypes) {
+    for (const int n : {3, 8, 33}) {
+      Problem problem(dtype, n, odd_sizes, Data::normal, 13);
+      problem.set(2, 1, 130, std::numeric_limits<Real>::quiet_NaN());
+      problem.set(4, 1, 7, -infinity);
+      problem.set(0, n - 1, 0, infinity);
+      expect_gram(problem, gram_of(problem.table, 2));
+      const GramSums statistics = gram_of(problem.table, 2, 1, false);
+      EXPECT_TRUE(statistics.products.empty());
+      for (int r = 0; r < n; ++r)
+        EXPECT_EQ(statistics.nonfinite[static_cast<std::size_t>(r)], problem.nonfinite(r));
+      EXPECT_EQ(statistics.max_abs, gram_of(problem.table, 1).max_abs);
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, EqualRowsHaveBitEqualProducts) {
+  for (const DType dtype : all_dtypes) {
+    for (const int n : {2, 5, 17, 64}) {
+      Problem problem(dtype, n, {10001, 77}, Data::normal, 14);
+      for (std::size_t t = 0; t < 2; ++t) {
+        for (const int r : {1, n - 1}) {
+          for (std::int64_t i = 0; i < problem.sizes[t]; ++i) problem.set(t, r, i, problem.value(t, 0, i));
+        }
+      }
+      const GramSums sums = gram_of(problem.table, 2);
+      const auto product = [&](int a, int b) { return sums.products[static_cast<std::size_t>(a * n + b)]; };
+      for (const int r : {1, n - 1}) {
+        EXPECT_EQ(product(r, r), product(0, 0));
+        EXPECT_EQ(product(r, 0), product(0, 0));
+        for (int c = 0; c < n; ++c) EXPECT_EQ(product(r, c), product(0, c));
+      }
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, GramBitsDoNotDependOnThreadsOrWindows) {
+  for (const int n : {3, 17, 65, 260}) {
+    const std::int64_t d = n > 100 ? 2 * gram_block + 5 : 5 * gram_block + 77;
+    const Problem problem(DType::f32, n, {d, 13}, Data::normal, 15);
+    const GramSums one = gram_of(problem.table, 1);
+    for (const int threads : {2, 3}) EXPECT_EQ(one.products, gram_of(problem.table, threads).products) << n;
+
+    GramSums windows;
+    windows.reset(n, true, 1);
+    CpuPasses passes(n, 2);
+    for (std::size_t t = 0; t < 2; ++t) {
+      for (std::int64_t begin = 0; begin < problem.sizes[t]; begin += 2 * gram_block) {
+        std::vector<const void*> data;
+        for (int r = 0; r < n; ++r) data.push_back(problem.buffers[problem.slot(t, r)].data + 4 * begin);
+        const std::int64_t size = std::min<std::int64_t>(2 * gram_block, problem.sizes[t] - begin);
+        RowTable window = problem.table;
+        window.sizes = {&size, 1};
+        window.data = data.data();
+        passes.gram(window, windows);
+      }
+    }
+    EXPECT_EQ(one.products, windows.products) << n;
+  }
+}
+
+TEST_P(CpuPassesTest, GramOfManyRowsMatches) {
+  Problem problem(DType::f32, 300, {600, 3}, Data::normal, 16);
+  problem.make_null(0, 4);
+  problem.set(0, 299, 599, infinity);
+  expect_gram(problem, gram_of(problem.table, 2));
+}
+
+// Combine
+// -------------------------------------------------------------------------------------------------------
+
+TEST_P(CpuPassesTest, CombineMatchesLongDouble) {
+  std::mt19937_64 random(21);
+  for (const DType dtype : all_dtypes) {
+    for (const DType out_dtype : {dtype, DType::f32}) {
+      for (const int n : counts) {
+        for (const Data data : {Data::normal, Data::hostile, Data::tiny}) {
+          Problem problem(dtype, n, {5, 0, 131, 1, 1100}, data, 22, n > 3 ? 1 : 0, DType::f64);
+          if (n > 4) problem.make_null(2, n / 2);
+          std::vector<double> coefficients(static_cast<std::size_t>(n));
+          for (double& c : coefficients)
+            c = random() % 4 == 0 ? 0 : std::uniform_real_distribution(-1.0, 1.0)(random);
+          Out out(out_dtype, problem.sizes);
+          std::vector<std::int64_t> nonfinite(static_cast<std::size_t>(n), 0);
+          CpuPasses(n, 2).combine(problem.table, coefficients, out.table, nonfinite);
+          for (std::size_t t = 0; t < problem.sizes.size(); ++t) {
+            EXPECT_TRUE(out.buffers[t].guarded());
+            for (std::int64_t i = 0; i < problem.sizes[t]; ++i) {
+              Real want = 0, magnitude = 0;
+              for (int r = 0; r < n; ++r) {
+                const Real c = coefficients[static_cast<std::size_t>(r)];
+                if (c == 0) continue;
+                want += c * problem.value(t, r, i);
+                magnitude += std::abs(c * problem.value(t, r, i));
+              }
+              // Sums near the end of the f64 range may overflow in an order of their own.
+              if (data == Data::hostile && dtype == DType::f64 && magnitude > 1e300L) continue;
+              if (n > 3 && magnitude > 1e300L) continue;  // the f64 reference row
+              const Real tolerance =
+                  std::isfinite(want) ? magnitude * (n + 1) * 0x1p-53L + 0x1p-1074L * n : 0;
+              ASSERT_TRUE(near(out.value(t, i), want, tolerance, out_dtype))
+                  << to_string(dtype) << " n " << n << " tensor " << t << " at " << i;
+            }
+          }
+          for (int r = 0; r < n; ++r) {
+            const std::size_t row = static_cast<std::size_t>(r);
+            EXPECT_EQ(nonfinite[row], coefficients[row] == 0 ? 0 : problem.nonfinite(r));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, OneRowIsRoundedOnceToEveryType) {
+  // Around every midpoint of the 16-bit types: exactly there, and just beside it in f64.
+  for (const DType dtype : {DType::f16, DType::bf16, DType::f32}) {
+    std::vector<Real> values;
+    std::mt19937_64 random(23);
+    const Format format = format_of(dtype);
+    for (int e = format.min_exponent - format.fraction_bits - 2; e <= format.max_exponent; ++e) {
+      for (int k = 0; k < 8; ++k) {
+        const Real v = rounded(std::ldexp(1 + static_cast<Real>(random() % 4096) / 4096, e), dtype);
+        const int grid = std::max(e, format.min_exponent) - format.fraction_bits;
+        const Real half = v + std::ldexp(Real{1}, grid - 1);
+        for (const Real x : {v, half, half * (1 + 0x1p-52L), half * (1 - 0x1p-52L), half * (1 + 0x1p-30L)}) {
+          values.push_back(x);
+          values.push_back(-x);
+        }
+      }
+    }
+    Problem problem(DType::f64, 1, {static_cast<std::int64_t>(values.size())}, Data::normal, 1);
+    for (std::size_t i = 0; i < values.size(); ++i)
+      problem.set(0, 0, static_cast<std::int64_t>(i), values[i]);
+    Out out(dtype, problem.sizes);
+    CpuPasses(1, 1).combine(problem.table, std::array{1.0}, out.table, {});
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const std::int64_t at = static_cast<std::int64_t>(i);
+      const Real want = rounded(problem.value(0, 0, at), dtype);
+      ASSERT_EQ(out.value(0, at), want) << to_string(dtype) << ' ' << values[i];
+      ASSERT_FALSE(want == 0 && std::signbit(out.value(0, at)));
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, EverySixteenBitValueSurvives) {
+  for (const DType dtype : {DType::f16, DType::bf16}) {
+    Problem problem(dtype, 1, {65536}, Data::normal, 1);
+    for (std::uint32_t bits = 0; bits < 65536; ++bits) {
+      const std::uint16_t value = static_cast<std::uint16_t>(bits);
+      std::memcpy(problem.buffers[0].data + 2 * bits, &value, 2);
+    }
+    Out same(dtype, problem.sizes), wide(DType::f64, problem.sizes);
+    CpuPasses passes(1, 2);
+    passes.combine(problem.table, std::array{1.0}, same.table, {});
+    passes.combine(problem.table, std::array{1.0}, wide.table, {});
+    for (std::int64_t i = 0; i < 65536; ++i) {
+      const Real want = problem.value(0, 0, i);
+      for (const Real got : {same.value(0, i), wide.value(0, i)}) {
+        ASSERT_TRUE(got == want || (std::isnan(got) && std::isnan(want))) << i;
+      }
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, CombineMayWriteOverARowAndDoesNotDependOnThreads) {
+  for (const DType dtype : all_dtypes) {
+    std::vector<double> coefficients(13, 1.0 / 13);
+    const std::vector<std::int64_t> sizes{40001, 3};
+    Out first(dtype, sizes);
+    {
+      const Problem problem(dtype, 13, sizes, Data::hostile, 24);
+      CpuPasses(13, 1).combine(problem.table, coefficients, first.table, {});
+      for (const int threads : {2, 3}) {
+        Out other(dtype, sizes);
+        CpuPasses(13, threads).combine(problem.table, coefficients, other.table, {});
+        EXPECT_TRUE(first.same_bytes(other));
+      }
+    }
+    for (const int row : {0, 6, 12}) {
+      Problem problem(dtype, 13, sizes, Data::hostile, 24);
+      std::vector<std::int64_t> nonfinite(13, 0), expected;
+      for (int r = 0; r < 13; ++r) expected.push_back(problem.nonfinite(r));
+      std::array<void*, 2> target{problem.buffers[problem.slot(0, row)].data,
+                                  problem.buffers[problem.slot(1, row)].data};
+      CpuPasses(13, 2).combine(problem.table, coefficients, {dtype, target.data()}, nonfinite);
+      EXPECT_EQ(nonfinite, expected);
+      for (std::size_t t = 0; t < 2; ++t) {
+        EXPECT_EQ(std::memcmp(target[t], first.buffers[t].data,
+                              static_cast<std::size_t>(sizes[t]) * size_of(dtype)),
+                  0);
+      }
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, FillWritesZerosAndNaN) {
+  for (const DType dtype : all_dtypes) {
+    Out out(dtype, odd_sizes);
+    CpuPasses::fill(odd_sizes, out.table, std::numeric_limits<double>::quiet_NaN());
+    for (std::int64_t i = 0; i < 131; ++i) EXPECT_TRUE(std::isnan(out.value(2, i)));
+    CpuPasses::fill(odd_sizes, out.table, 0);
+    for (std::int64_t i = 0; i < 131; ++i) EXPECT_EQ(out.value(2, i), 0);
+    for (const Buffer& buffer : out.buffers) EXPECT_TRUE(buffer.guarded());
+  }
+}
+
+// Select
+// --------------------------------------------------------------------------------------------------------
+
+using Kind = SelectRule::Kind;
+
+struct Answer {
+  std::vector<Real> any_of;  // near-ties of distances leave more than one right answer
+  Real tolerance = 0;
+};
+
+Real midpoint(Real low, Real high) { return std::isinf(low) ? low : (low + high) / 2; }
+
+Real mean_of(const std::vector<Real>& sorted) {
+  if (std::isinf(sorted.front())) return sorted.front();
+  if (std::isinf(sorted.back())) return sorted.back();
+  Real sum = 0;
+  for (const Real v : sorted) sum += v / static_cast<Real>(sorted.size());
+  return sum;
+}
+
+Real largest_of(const std::vector<Real>& values) {
+  Real most = 0;
+  for (const Real v : values) {
+    if (std::isfinite(v)) most = std::max(most, std::abs(v));
+  }
+  return most;
+}
+
+Answer answer_of(const SelectRule& rule, std::vector<Real> values) {
+  for (Real& v : values) {
+    if (std::isnan(v)) v = infinity;
+  }
+  std::sort(values.begin(), values.end());
+  const std::size_t n = values.size();
+  const Real lower = values[(n - 1) / 2], upper = values[n / 2];
+  const std::size_t f = static_cast<std::size_t>(rule.f);
+  if (rule.kind == Kind::median) {
+    if (rule.even == EvenMedian::lower) return {{lower}, 0};
+    if (rule.even == EvenMedian::upper) return {{upper}, 0};
+    return {{midpoint(lower, upper)}, 0};
+  }
+  const std::vector<Real> kept(values.begin() + static_cast<std::ptrdiff_t>(f),
+                               values.end() - static_cast<std::ptrdiff_t>(f));
+  const Real error = static_cast<Real>(n + 2) * 0x1p-53L;
+  if (rule.kind == Kind::trimmed_mean) return {{mean_of(kept)}, error * largest_of(kept)};
+  const bool about_median = rule.kind == Kind::closest_to_median;
+  const Real centre = about_median ? midpoint(lower, upper) : mean_of(kept);
+  if (std::isinf(centre)) return {{centre}, 0};
+  const std::size_t keep = static_cast<std::size_t>(rule.keep);
+  const auto distance = [&](std::size_t j) {
+    return std::max(std::abs(values[j] - centre), std::abs(values[j + keep - 1] - centre));
+  };
+  Real least = infinity;
+  for (std::size_t j = 0; j + keep <= n; ++j) least = std::min(least, distance(j));
+  Answer answer;
+  const Real slack = error * (largest_of(kept) + std::abs(centre));
+  // Windows that differ in a distance tie: the first, by values; others only within rounding of the centre.
+  bool first = true;
+  for (std::size_t j = 0; j + keep <= n; ++j) {
+    const bool tie = distance(j) == least;
+    if ((tie && first) || (!tie && distance(j) <= least + slack) || (tie && slack > 0 && !about_median)) {
+      const std::vector<Real> window(values.begin() + static_cast<std::ptrdiff_t>(j),
+                                     values.begin() + static_cast<std::ptrdiff_t>(j + keep));
+      answer.any_of.push_back(mean_of(window));
+      answer.tolerance = std::max(answer.tolerance, error * largest_of(window));
+      if (tie) first = false;
+    }
+  }
+  return answer;
+}
+
+void expect_answer(Real got, const Answer& answer, DType dtype, const std::string& where) {
+  for (const Real want : answer.any_of) {
+    if (near(got, want, answer.tolerance, dtype)) return;
+  }
+  FAIL() << where << ": got " << got << ", want " << (answer.any_of.empty() ? 0 : answer.any_of[0]) << " ± "
+         << answer.tolerance << " (" << answer.any_of.size() << " choices)";
+}
+
+std::vector<SelectRule> rules_for(int n) {
+  std::vector<SelectRule> rules;
+  for (const EvenMedian even : {EvenMedian::midpoint, EvenMedian::lower, EvenMedian::upper}) {
+    rules.push_back({Kind::median, even, 0, 0});
+  }
+  for (const int f : {0, 1, n / 5, (n - 1) / 2}) {
+    if (2 * f >= n) continue;
+    rules.push_back({Kind::trimmed_mean, EvenMedian::midpoint, f, 0});
+    rules.push_back({Kind::closest_to_median, EvenMedian::midpoint, 0, n - f});
+    rules.push_back({Kind::closest_to_trimmed_mean, EvenMedian::midpoint, f, n - f});
+  }
+  if (n > 4) rules.push_back({Kind::closest_to_median, EvenMedian::midpoint, 0, 2});
+  return rules;
+}
+
+std::vector<int> all_rows(int n) {
+  std::vector<int> rows(static_cast<std::size_t>(n));
+  std::iota(rows.begin(), rows.end(), 0);
+  return rows;
+}
+
+PointTable plain_points(const std::vector<int>& rows) {
+  PointTable points;
+  points.count = static_cast<int>(rows.size());
+  points.rows = rows;
+  return points;
+}
+
+TEST_P(CpuPassesTest, SelectMatchesLongDouble) {
+  for (const DType dtype : all_dtypes) {
+    for (const int n : counts) {
+      for (const Data data : {Data::normal, Data::hostile, Data::huge, Data::tiny}) {
+        Problem problem(dtype, n, odd_sizes, data, 31);
+        if (n > 4) problem.make_null(2, n / 2);
+        const std::vector<int> rows = all_rows(n);
+        CpuPasses passes(n, 2);
+        for (const SelectRule& rule : rules_for(n)) {
+          const DType out_dtype = dtype == DType::f16 && n % 2 == 1 ? DType::f32 : dtype;
+          Out out(out_dtype, problem.sizes);
+          std::vector<std::int64_t> nonfinite(static_cast<std::size_t>(n), 0);
+          passes.select(problem.table, rule, plain_points(rows), out.table, nonfinite);
+          for (std::size_t t = 0; t < problem.sizes.size(); ++t) {
+            EXPECT_TRUE(out.buffers[t].guarded());
+            for (std::int64_t i = 0; i < problem.sizes[t]; ++i) {
+              std::vector<Real> values;
+              for (int r = 0; r < n; ++r) values.push_back(problem.value(t, r, i));
+              ASSERT_NO_FATAL_FAILURE(expect_answer(
+                  out.value(t, i), answer_of(rule, values), out_dtype,
+                  std::string(to_string(dtype)) + " n " + std::to_string(n) + " data " +
+                      std::to_string(static_cast<int>(data)) + " kind " +
+                      std::to_string(static_cast<int>(rule.kind)) + " f " + std::to_string(rule.f) +
+                      " keep " + std::to_string(rule.keep) + " at " + std::to_string(i)));
+            }
+          }
+          for (int r = 0; r < n; ++r) EXPECT_EQ(nonfinite[static_cast<std::size_t>(r)], problem.nonfinite(r));
+        }
+      }
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, MedianEqualsStdMidpoint) {
+  std::mt19937_64 random(32);
+  Problem narrow(DType::f32, 2, {4096}, Data::normal, 1), wide(DType::f64, 2, {4096}, Data::normal, 1);
+  for (std::int64_t i = 0; i < 4096; ++i) {
+    for (int r = 0; r < 2; ++r) {
+      // Any finite bits: exponents from the largest to denormal.
+      float x = std::bit_cast<float>(static_cast<std::uint32_t>(random()));
+      double y = std::bit_cast<double>(random());
+      if (i % 3 == 0) y = std::ldexp(y, -2100), x = std::ldexp(x, -250);
+      narrow.set(0, r, i, std::isfinite(x) ? x : 1);
+      wide.set(0, r, i, std::isfinite(y) ? y : 1);
+    }
+  }
+  const std::vector<int> rows = all_rows(2);
+  Out narrow_out(DType::f32, narrow.sizes), wide_out(DType::f64, wide.sizes);
+  CpuPasses passes(2, 1);
+  passes.select(narrow.table, {}, plain_points(rows), narrow_out.table, {});
+  passes.select(wide.table, {}, plain_points(rows), wide_out.table, {});
+  for (std::int64_t i = 0; i < 4096; ++i) {
+    ASSERT_EQ(narrow_out.value(0, i), std::midpoint(static_cast<float>(narrow.value(0, 0, i)),
+                                                    static_cast<float>(narrow.value(0, 1, i))));
+    ASSERT_EQ(wide_out.value(0, i), std::midpoint(static_cast<double>(wide.value(0, 0, i)),
+                                                  static_cast<double>(wide.value(0, 1, i))));
+  }
+}
+
+TEST_P(CpuPassesTest, SelectMayWriteOverARowAndDoesNotDependOnThreads) {
+  for (const DType dtype : all_dtypes) {
+    for (const bool mixed : {false, true}) {
+      const std::vector<int> rows = all_rows(9);
+      std::vector<int> start(10), entry_row;
+      std::vector<double> coefficient;
+      for (int p = 0; p < 9; ++p) {
+        for (int k = 0; k < 6; ++k) entry_row.push_back((p + k) % 9), coefficient.push_back(1.0 / 6);
+        start[static_cast<std::size_t>(p) + 1] = static_cast<int>(entry_row.size());
+      }
+      PointTable points = plain_points(rows);
+      points.mixed = mixed;
+      points.start = start;
+      points.entry_row = entry_row;
+      points.entry_coefficient = coefficient;
+      const SelectRule rule{Kind::trimmed_mean, EvenMedian::midpoint, 2, 0};
+      const std::vector<std::int64_t> sizes{40001, 3};
+      Out first(dtype, sizes);
+      {
+        const Problem problem(dtype, 9, sizes, Data::hostile, 33);
+        CpuPasses(9, 1).select(problem.table, rule, points, first.table, {});
+        for (const int threads : {2, 3}) {
+          Out other(dtype, sizes);
+          CpuPasses(9, threads).select(problem.table, rule, points, other.table, {});
+          EXPECT_TRUE(first.same_bytes(other));
+        }
+      }
+      for (const int row : {0, 8}) {
+        Problem problem(dtype, 9, sizes, Data::hostile, 33);
+        std::vector<std::int64_t> nonfinite(9, 0), expected;
+        for (int r = 0; r < 9; ++r) expected.push_back(mixed ? 0 : problem.nonfinite(r));
+        std::array<void*, 2> target{problem.buffers[problem.slot(0, row)].data,
+                                    problem.buffers[problem.slot(1, row)].data};
+        CpuPasses(9, 2).select(problem.table, rule, points, {dtype, target.data()}, nonfinite);
+        EXPECT_EQ(nonfinite, expected);
+        for (std::size_t t = 0; t < 2; ++t) {
+          EXPECT_EQ(std::memcmp(target[t], first.buffers[t].data,
+                                static_cast<std::size_t>(sizes[t]) * size_of(dtype)),
+                    0);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, MixedPointsMatchLongDouble) {
+  std::mt19937_64 random(34);
+  for (const DType dtype : all_dtypes) {
+    for (const int n : {1, 2, 5, 8, 17, 33, 70, 130}) {
+      Problem problem(dtype, n + 1, odd_sizes, Data::normal, 35, 1,
+                      dtype == DType::f64 ? DType::f64 : DType::f32);
+      if (n > 4) problem.make_null(2, n);
+      const int bad = n > 4 ? n / 2 : -1;  // a row without a coefficient, which must not be seen
+      if (bad >= 0) {
+        problem.set(2, bad, 130, std::numeric_limits<Real>::quiet_NaN());
+        problem.set(4, bad, 0, infinity);
+      }
+      std::vector<int> start{0}, entry_row;
+      std::vector<double> coefficient;
+      std::vector<std::uint8_t> infinite;
+      for (int p = 0; p < n; ++p) {
+        const bool is_infinite = n > 4 && p == 1;
+        infinite.push_back(is_infinite);
+        for (int r = n; r >= 0 && !is_infinite; --r) {  // entries in no particular order
+          if (r == bad || (r != p && random() % 3 == 0)) continue;
+          if (r == p && p == bad) continue;
+          entry_row.push_back(r);
+          coefficient.push_back(std::uniform_real_distribution(0.0, 1.0)(random));
+        }
+        start.push_back(static_cast<int>(entry_row.size()));
+      }
+      PointTable points;
+      points.count = n;
+      points.mixed = true;
+      points.start = start;
+      points.entry_row = entry_row;
+      points.entry_coefficient = coefficient;
+      points.infinite = infinite;
+      const int f = n / 4;
+      Out out(dtype, problem.sizes);
+      CpuPasses(n + 1, 2).select(problem.table, {Kind::trimmed_mean, EvenMedian::midpoint, f, 0}, points,
+                                 out.table, {});
+      for (std::size_t t = 0; t < problem.sizes.size(); ++t) {
+        EXPECT_TRUE(out.buffers[t].guarded());
+        for (std::int64_t i = 0; i < problem.sizes[t]; ++i) {
+          std::vector<Real> values;
+          Real most = 0;
+          for (int p = 0; p < n; ++p) {
+            Real v = 0;
+            for (int e = start[static_cast<std::size_t>(p)]; e < start[static_cast<std::size_t>(p) + 1];
+                 ++e) {
+              const std::size_t k = static_cast<std::size_t>(e);
+              v += static_cast<Real>(coefficient[k]) * problem.value(t, entry_row[k], i);
+            }
+            values.push_back(infinite[static_cast<std::size_t>(p)] != 0 ? infinity : v);
+            most = std::max(most, std::abs(v));
+          }
+          std::sort(values.begin(), values.end());
+          const std::vector<Real> kept(values.begin() + f, values.end() - f);
+          // A point is rounded to f32 (f64 inputs: f64) before it is sorted.
+          const Real error = (dtype == DType::f64 ? 0x1p-50L * n : 0x1p-24L) * most;
+          ASSERT_TRUE(near(out.value(t, i), mean_of(kept), error, dtype)) << to_string(dtype) << " n " << n;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, AFiniteCombinationNeverBecomesInfinite) {
+  Problem problem(DType::f32, 2, {40}, Data::normal, 36);
+  for (std::int64_t i = 0; i < 40; ++i) {
+    for (int r = 0; r < 2; ++r)
+      problem.set(0, r, i,
+                  i % 2 == 0 ? std::numeric_limits<float>::max() : -std::numeric_limits<float>::max());
+  }
+  const std::vector<int> start{0, 2}, entry_row{0, 1};
+  const std::vector<double> coefficient{0.6, 0.6};
+  PointTable points;
+  points.count = 1;
+  points.mixed = true;
+  points.start = start;
+  points.entry_row = entry_row;
+  points.entry_coefficient = coefficient;
+  Out out(DType::f32, problem.sizes);
+  CpuPasses(2, 1).select(problem.table, {}, points, out.table, {});
+  for (std::int64_t i = 0; i < 40; ++i) {
+    EXPECT_EQ(out.value(0, i), (i % 2 == 0 ? 1 : -1) * static_cast<Real>(std::numeric_limits<float>::max()));
+  }
+}
+
+TEST_P(CpuPassesTest, InfinitePointsReadAsInfinityAndAreStillCounted) {
+  Problem problem(DType::f32, 3, {50}, Data::normal, 37);
+  problem.set(0, 0, 7, std::numeric_limits<Real>::quiet_NaN());
+  const std::vector<int> rows = all_rows(3);
+  const std::vector<std::uint8_t> infinite{1, 0, 0};
+  PointTable points = plain_points(rows);
+  points.infinite = infinite;
+  Out out(DType::f32, problem.sizes);
+  std::vector<std::int64_t> nonfinite(3, 0);
+  CpuPasses(3, 1).select(problem.table, {}, points, out.table, nonfinite);
+  for (std::int64_t i = 0; i < 50; ++i) {
+    EXPECT_EQ(out.value(0, i), std::max(problem.value(0, 1, i), problem.value(0, 2, i)));
+  }
+  EXPECT_EQ(nonfinite, (std::vector<std::int64_t>{1, 0, 0}));
+}
+
+TEST_P(CpuPassesTest, WeightedRulesMatchTheirDefinition) {
+  std::mt19937_64 random(38);
+  for (const DType dtype : {DType::f32, DType::f64, DType::f16}) {
+    for (const int n : {1, 2, 5, 8, 17, 33}) {
+      for (const Data data : {Data::normal, Data::hostile}) {
+        const Problem problem(dtype, n, odd_sizes, data, 39);
+        const std::vector<int> rows = all_rows(n);
+        std::vector<double> weights;
+        // Small integers: halves of the total are met exactly.
+        for (int r = 0; r < n; ++r) weights.push_back(static_cast<double>(random() % 4));
+        weights[0] = 1;
+        const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+        PointTable points = plain_points(rows);
+        points.weights = weights;
+        const int f = (n - 1) / 3;
+        for (const SelectRule& rule : {SelectRule{Kind::median, EvenMedian::midpoint, 0, 0},
+                                       SelectRule{Kind::median, EvenMedian::lower, 0, 0},
+                                       SelectRule{Kind::median, EvenMedian::upper, 0, 0},
+                                       SelectRule{Kind::trimmed_mean, EvenMedian::midpoint, f, 0}}) {
+          Out out(dtype, problem.sizes);
+          CpuPasses(n, 2).select(problem.table, rule, points, out.table, {});
+          for (std::size_t t = 0; t < problem.sizes.size(); ++t) {
+            for (std::int64_t i = 0; i < problem.sizes[t]; ++i) {
+              std::vector<std::pair<Real, int>> sorted;
+              for (int r = 0; r < n; ++r) {
+                const Real v = problem.value(t, r, i);
+                sorted.emplace_back(std::isnan(v) ? infinity : v, r);
+              }
+              std::sort(sorted.begin(), sorted.end());
+              Real want = 0, tolerance = 0;
+              if (rule.kind == Kind::median) {
+                // Each row as often as it weighs.
+                std::vector<Real> repeated;
+                for (const auto& [v, r] : sorted)
+                  repeated.insert(repeated.end(),
+                                  static_cast<std::size_t>(weights[static_cast<std::size_t>(r)]), v);
+                want = answer_of(rule, repeated).any_of[0];
+                ASSERT_EQ(repeated.size(), static_cast<std::size_t>(total));
+              } else {
+                std::vector<Real> kept;
+                Real sum = 0, share = 0;
+                for (int k = f; k < n - f; ++k)
+                  share += weights[static_cast<std::size_t>(sorted[static_cast<std::size_t>(k)].second)];
+                for (int k = f; k < n - f; ++k) {
+                  const auto& [v, r] = sorted[static_cast<std::size_t>(k)];
+                  const Real w =
+                      share > 0 ? weights[static_cast<std::size_t>(r)] / share : Real{1} / (n - 2 * f);
+                  if (w == 0) continue;
+                  kept.push_back(v);
+                  sum += w * v;
+                }
+                want = std::isinf(kept.front()) ? kept.front() : sum;
+                tolerance = (n + 4) * 0x1p-52L * largest_of(kept);
+                if (!std::isfinite(want)) tolerance = 0;
+              }
+              ASSERT_TRUE(near(out.value(t, i), want, tolerance, dtype))
+                  << to_string(dtype) << " n " << n << " at " << i;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, ThousandsOfPointsAreSorted) {
+  const Problem problem(DType::f32, 1500, {21}, Data::hostile, 40);
+  const std::vector<int> rows = all_rows(1500);
+  for (const SelectRule& rule :
+       {SelectRule{}, SelectRule{Kind::trimmed_mean, EvenMedian::midpoint, 600, 0}}) {
+    Out out(DType::f32, problem.sizes);
+    CpuPasses(1500, 2).select(problem.table, rule, plain_points(rows), out.table, {});
+    for (std::int64_t i = 0; i < 21; ++i) {
+      std::vector<Real> values;
+      for (int r = 0; r < 1500; ++r) values.push_back(problem.value(0, r, i));
+      ASSERT_NO_FATAL_FAILURE(
+          expect_answer(out.value(0, i), answer_of(rule, values), DType::f32, "1500 points"));
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, NothingToDoIsFine) {
+  const Problem problem(DType::f32, 3, {0, 0}, Data::normal, 41);
+  const std::vector<int> rows = all_rows(3);
+  Out out(DType::f32, problem.sizes);
+  CpuPasses passes(3, 2);
+  std::vector<std::int64_t> nonfinite(3, 0);
+  passes.select(problem.table, {}, plain_points(rows), out.table, nonfinite);
+  passes.combine(problem.table, std::array{0.5, 0.5, 0.0}, out.table, nonfinite);
+  const GramSums sums = gram_of(problem.table, 2);
+  EXPECT_EQ(sums.products, std::vector<double>(9, 0.0));
+  EXPECT_EQ(nonfinite, (std::vector<std::int64_t>{0, 0, 0}));
+}
+
+}  // namespace
+}  // namespace bragg::detail
