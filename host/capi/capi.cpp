@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <bragg/bragg.h>
+#include <fmt/format.h>
+#include <bragg/plan.hpp>
+#include <bragg/version.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "host/pipeline/engine.hpp"
+
+struct bragg_plan {
+  bragg::Plan plan;
+};
+
+namespace {
+
+using bragg::Error;
+using bragg::Status;
+
+template <class EnumT>
+constexpr bool same(EnumT value, int code) {
+  return static_cast<int>(value) == code;
+}
+static_assert(same(Status::ok, BRAGG_OK) && same(Status::invalid_argument, BRAGG_INVALID_ARGUMENT) &&
+              same(Status::too_many_nonfinite, BRAGG_TOO_MANY_NONFINITE) &&
+              same(Status::too_large, BRAGG_TOO_LARGE) &&
+              same(Status::nonfinite_reference, BRAGG_NONFINITE_REFERENCE) &&
+              same(Status::unsupported, BRAGG_UNSUPPORTED) && same(Status::bad_file, BRAGG_BAD_FILE) &&
+              same(Status::io_error, BRAGG_IO_ERROR) && same(Status::out_of_memory, BRAGG_OUT_OF_MEMORY) &&
+              same(Status::internal, BRAGG_INTERNAL));
+static_assert(same(bragg::DType::f32, BRAGG_F32) && same(bragg::DType::f16, BRAGG_F16) &&
+              same(bragg::DType::bf16, BRAGG_BF16) && same(bragg::DType::f64, BRAGG_F64));
+static_assert(same(bragg::Scope::whole, BRAGG_WHOLE) && same(bragg::Scope::per_tensor, BRAGG_PER_TENSOR));
+static_assert(same(bragg::OnFailure::keep, BRAGG_KEEP) && same(bragg::OnFailure::nan, BRAGG_NAN) &&
+              same(bragg::OnFailure::zero, BRAGG_ZERO));
+
+thread_local std::string last_error;
+
+bragg_status fail(Status status, const char* message) noexcept {
+  try {
+    last_error = message;
+  } catch (...) {
+    last_error.clear();
+  }
+  return static_cast<bragg_status>(status);
+}
+
+/// Runs f, which throws or returns a Status that it has described by `fail` where it is not ok.
+template <class F>
+bragg_status guarded(F f) noexcept {
+  try {
+    return f();
+  } catch (const Error& error) {
+    return fail(error.status(), error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(Status::out_of_memory, "out of memory");
+  } catch (const std::exception& error) {
+    return fail(Status::internal, error.what());
+  } catch (...) {
+    return fail(Status::internal, "unknown error");
+  }
+}
+
+[[noreturn]] void refuse(const std::string& message) { throw Error(Status::invalid_argument, message); }
+
+void need(const void* pointer, const char* name) {
+  if (pointer == nullptr) refuse(fmt::format("{} is null", name));
+}
+
+template <class EnumT>
+EnumT checked_enum(int value, EnumT last, const char* name) {
+  if (value < 0 || value > static_cast<int>(last)) {
+    refuse(fmt::format("{} = {}: needs 0 to {}", name, value, static_cast<int>(last)));
+  }
+  return static_cast<EnumT>(value);
+}
+
+/// A struct as the caller's version has it: what that version lacks keeps its default.
+template <class StructT>
+void read_versioned(StructT& ours, const StructT& theirs, const char* name) {
+  const std::size_t size = theirs.struct_size;
+  if (size < sizeof(std::size_t)) {
+    refuse(fmt::format("{}: struct_size = {}; set it to sizeof, as the _INIT macro does", name, size));
+  }
+  const auto* const bytes = reinterpret_cast<const unsigned char*>(&theirs);
+  for (std::size_t i = sizeof(StructT); i < size; ++i) {
+    if (bytes[i] != 0) {
+      throw Error(Status::unsupported,
+                  fmt::format("{}: sets a field that bragg {} does not have", name, BRAGG_VERSION_STRING));
+    }
+  }
+  std::memcpy(&ours, &theirs, std::min(size, sizeof(StructT)));
+}
+
+/// Gives the caller the fields that its version has.
+template <class StructT>
+void write_versioned(StructT& theirs, StructT ours, const char* name) {
+  const std::size_t size = theirs.struct_size;
+  if (size < sizeof(std::size_t)) {
+    refuse(fmt::format("{}: struct_size = {}; set it to sizeof, as the _INIT macro does", name, size));
+  }
+  ours.struct_size = size;
+  std::memcpy(&theirs, &ours, std::min(size, sizeof(StructT)));
+}
+
+bragg::Options options_of(const bragg_options* options) {
+  bragg_options given = BRAGG_OPTIONS_INIT;
+  if (options != nullptr) read_versioned(given, *options, "options");
+  bragg::Options made;
+  made.scope = checked_enum(given.scope, bragg::Scope::per_tensor, "options.scope");
+  made.on_failure = checked_enum(given.on_failure, bragg::OnFailure::zero, "options.on_failure");
+  if (given.out_dtype != BRAGG_SAME_DTYPE) {
+    made.out_dtype = checked_enum(given.out_dtype, bragg::DType::f64, "options.out_dtype");
+  }
+  made.threads = given.threads;
+  made.max_weight_share = given.max_weight_share;
+  return made;
+}
+
+bragg_status run(bragg::Plan& plan, const bragg::Updates& updates, const bragg::Output& out,
+                 const bragg::RunArguments& arguments) {
+  plan.run(updates, out, arguments);
+  if (plan.status() == Status::ok) return BRAGG_OK;
+  return fail(plan.status(), bragg::detail::describe_failure(plan.status(), plan.reports()).c_str());
+}
+
+std::span<const double> weights_of(const double* weights, int n) {
+  return weights == nullptr ? std::span<const double>{}
+                            : std::span<const double>(weights, static_cast<std::size_t>(n));
+}
+
+const bragg::Report& report_of(const bragg_plan* plan, std::size_t index) {
+  need(plan, "plan");
+  const std::size_t count = plan->plan.reports().size();
+  if (index >= count) refuse(fmt::format("index = {}: there are {} reports", index, count));
+  return plan->plan.reports()[index];
+}
+
+}  // namespace
+
+extern "C" {
+
+const char* bragg_version(void) { return BRAGG_VERSION_STRING; }
+
+const char* bragg_status_name(int32_t status) { return bragg::to_string(static_cast<Status>(status)); }
+
+const char* bragg_last_error(void) { return last_error.c_str(); }
+
+bragg_status bragg_plan_create(const char* pipeline, int32_t n, const int64_t* sizes, size_t tensors,
+                               int32_t dtype, const bragg_options* options, bragg_plan** plan) {
+  return guarded([&] {
+    need(plan, "plan");
+    *plan = nullptr;
+    need(pipeline, "pipeline");
+    if (tensors > 0) need(sizes, "sizes");
+    bragg::Shape shape{n, {}, checked_enum(dtype, bragg::DType::f64, "dtype")};
+    shape.sizes.assign(sizes, sizes + tensors);
+    *plan = new bragg_plan{bragg::Plan(bragg::parse(pipeline), std::move(shape), options_of(options))};
+    return BRAGG_OK;
+  });
+}
+
+void bragg_plan_destroy(bragg_plan* plan) { delete plan; }
+
+bragg_status bragg_plan_run(bragg_plan* plan, const void* const* rows, void* const* out,
+                            const void* const* reference, const double* weights) {
+  return guarded([&] {
+    need(plan, "plan");
+    const bragg::Shape& shape = plan->plan.shape();
+    const std::size_t tensors = shape.sizes.size();
+    if (tensors > 0) {
+      need(rows, "rows");
+      need(out, "out");
+    }
+    std::vector<std::vector<const void*>> pointers;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(shape.n); ++i) {
+      pointers.emplace_back(rows + i * tensors, rows + (i + 1) * tensors);
+    }
+    bragg::RunArguments arguments;
+    if (reference != nullptr)
+      arguments.reference = bragg::Row(std::vector<const void*>(reference, reference + tensors));
+    arguments.weights = weights_of(weights, shape.n);
+    return run(plan->plan, bragg::Updates::tensors(pointers, shape.sizes, shape.dtype),
+               bragg::Output(std::vector<void*>(out, out + tensors)), arguments);
+  });
+}
+
+bragg_status bragg_plan_status(const bragg_plan* plan) {
+  return guarded([&] {
+    need(plan, "plan");
+    return static_cast<bragg_status>(plan->plan.status());
+  });
+}
+
+bragg_status bragg_plan_reset(bragg_plan* plan) {
+  return guarded([&] {
+    need(plan, "plan");
+    plan->plan.reset();
+    return BRAGG_OK;
+  });
+}
+
+size_t bragg_plan_report_count(const bragg_plan* plan) {
+  return plan == nullptr ? 0 : plan->plan.reports().size();
+}
+
+bragg_status bragg_plan_report(const bragg_plan* plan, size_t index, bragg_report* report) {
+  return guarded([&] {
+    need(report, "report");
+    const bragg::Report& found = report_of(plan, index);
+    write_versioned(*report,
+                    {0, static_cast<int32_t>(found.status), static_cast<int32_t>(found.rows.size()),
+                     found.iterations, found.converged ? 1 : 0},
+                    "report");
+    return BRAGG_OK;
+  });
+}
+
+bragg_status bragg_plan_row_report(const bragg_plan* plan, size_t index, int32_t row,
+                                   bragg_row_report* report) {
+  return guarded([&] {
+    need(report, "report");
+    const bragg::Report& found = report_of(plan, index);
+    if (row < 0 || static_cast<std::size_t>(row) >= found.rows.size()) {
+      refuse(fmt::format("row = {}: the report has {} rows{}", row, found.rows.size(),
+                         found.rows.empty() ? "; run the plan first" : ""));
+    }
+    const bragg::RowReport& of_row = found.rows[static_cast<std::size_t>(row)];
+    write_versioned(
+        *report,
+        {0, of_row.weight, of_row.score, of_row.clip_factor, of_row.nonfinite, of_row.selected ? 1 : 0},
+        "report");
+    return BRAGG_OK;
+  });
+}
+
+bragg_status bragg_aggregate(const char* pipeline, const void* data, int32_t n, int64_t d, int64_t row_stride,
+                             int32_t dtype, void* out, const void* reference, const double* weights,
+                             const bragg_options* options) {
+  return guarded([&] {
+    need(pipeline, "pipeline");
+    const bragg::Pipeline parsed = bragg::parse(pipeline);
+    const auto updates =
+        bragg::Updates::matrix(data, n, d, checked_enum(dtype, bragg::DType::f64, "dtype"), row_stride);
+    bragg::Plan plan(parsed, bragg::Shape::of(updates), options_of(options));
+    bragg::RunArguments arguments;
+    if (reference != nullptr) arguments.reference = bragg::Row(reference);
+    arguments.weights = weights_of(weights, n);
+    return run(plan, updates, bragg::Output(out), arguments);
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The C interface. No function throws; those that can fail return a status, and bragg_last_error says more.
+ */
+#ifndef BRAGG_BRAGG_H
+#define BRAGG_BRAGG_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <bragg/export.hpp> /* plain macros */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** What went wrong. The numbers do not change. */
+typedef enum bragg_status {
+  BRAGG_OK = 0,
+  BRAGG_INVALID_ARGUMENT = 1,    /**< an argument breaks a stated bound */
+  BRAGG_TOO_MANY_NONFINITE = 2,  /**< more rows hold NaN or infinity than the pipeline tolerates */
+  BRAGG_TOO_LARGE = 3,           /**< an exact combinatorial rule (mda, smea) would exceed its work limit */
+  BRAGG_NONFINITE_REFERENCE = 4, /**< the reference, which a rule measures from, is not finite */
+  BRAGG_UNSUPPORTED = 5,         /**< a legal request that this build cannot serve */
+  BRAGG_BAD_FILE = 6,
+  BRAGG_IO_ERROR = 7,
+  BRAGG_OUT_OF_MEMORY = 8,
+  BRAGG_INTERNAL = 9 /**< a defect in bragg */
+} bragg_status;
+
+/** Element types; 16-bit values are their bits in a uint16_t. */
+typedef enum bragg_dtype {
+  BRAGG_SAME_DTYPE = -1, /**< as out_dtype only: that of the updates */
+  BRAGG_F32 = 0,
+  BRAGG_F16 = 1,
+  BRAGG_BF16 = 2,
+  BRAGG_F64 = 3
+} bragg_dtype;
+
+/** Whether distances, state and reports are of whole rows or of each tensor apart. */
+typedef enum bragg_scope { BRAGG_WHOLE = 0, BRAGG_PER_TENSOR = 1 } bragg_scope;
+
+/** What the output holds after a run whose status is not BRAGG_OK. */
+typedef enum bragg_on_failure { BRAGG_KEEP = 0, BRAGG_NAN = 1, BRAGG_ZERO = 2 } bragg_on_failure;
+
+/** Structs begin with their size, so that later versions can add fields. Start from BRAGG_OPTIONS_INIT. */
+typedef struct bragg_options {
+  size_t struct_size;      /**< sizeof(bragg_options) */
+  int32_t scope;           /**< bragg_scope */
+  int32_t on_failure;      /**< bragg_on_failure */
+  int32_t out_dtype;       /**< bragg_dtype: that of the updates, or f32 for 16-bit updates */
+  int32_t threads;         /**< CPU threads; 0: automatic. The result does not depend on it */
+  double max_weight_share; /**< cap on a client weight's share of the sum; 0: none, else at least 1/n */
+} bragg_options;
+#define BRAGG_OPTIONS_INIT \
+  { sizeof(bragg_options), BRAGG_WHOLE, BRAGG_KEEP, BRAGG_SAME_DTYPE, 0, 0.0 }
+
+/** What a run did. */
+typedef struct bragg_report {
+  size_t struct_size; /**< set by the caller: sizeof(bragg_report) */
+  int32_t status;     /**< bragg_status */
+  int32_t rows;       /**< n; 0 before the first run */
+  int32_t iterations; /**< of geometric_median, centered_clipping, caf; else 0 */
+  int32_t converged;  /**< 0: geometric_median stopped at max_iters */
+} bragg_report;
+#define BRAGG_REPORT_INIT \
+  { sizeof(bragg_report), 0, 0, 0, 0 }
+
+/** What a run made of one row. */
+typedef struct bragg_row_report {
+  size_t struct_size; /**< set by the caller: sizeof(bragg_row_report) */
+  double
+      weight; /**< the row's coefficient in the output (geometric rules) or in the points that the rule saw */
+  double score;       /**< of rules that score rows; else NaN */
+  double clip_factor; /**< 1: not clipped; 0: an infinite row */
+  int64_t nonfinite;  /**< coordinates that are NaN or infinite */
+  int32_t selected;   /**< weight is not 0 */
+} bragg_row_report;
+#define BRAGG_ROW_REPORT_INIT \
+  { sizeof(bragg_row_report), 0.0, 0.0, 0.0, 0, 0 }
+
+/** "0.1.0" */
+BRAGG_API const char* bragg_version(void);
+
+/** The name of a bragg_status, e.g. "too_many_nonfinite". Static. */
+BRAGG_API const char* bragg_status_name(int32_t status);
+
+/** A sentence on the last call that failed in this thread; "" when none has. Valid until the next call fails.
+ */
+BRAGG_API const char* bragg_last_error(void);
+
+/** A pipeline made ready for one shape, with its workspace and its state. One call at a time. */
+typedef struct bragg_plan bragg_plan;
+
+/**
+ * Makes a plan. `pipeline`: text, e.g. "nnm(f=2) | trimmed_mean(f=2)". `sizes`: elements of each of the
+ * `tensors` tensors of a row; copied. `dtype`: a bragg_dtype. `options`: may be null. `*plan` is null on
+ * failure. Fails with BRAGG_INVALID_ARGUMENT (with a column for a mistake in the text), BRAGG_TOO_LARGE
+ * (smea).
+ */
+BRAGG_API bragg_status bragg_plan_create(const char* pipeline, int32_t n, const int64_t* sizes,
+                                         size_t tensors, int32_t dtype, const bragg_options* options,
+                                         bragg_plan** plan);
+
+/** Null is allowed. */
+BRAGG_API void bragg_plan_destroy(bragg_plan* plan);
+
+/**
+ * Aggregates and waits. `rows[i * tensors + t]` is tensor t of row i, `out[t]` where tensor t of the result
+ * goes: one of the rows' or the reference's own, or apart from all. `reference` (`tensors` pointers) and
+ * `weights` (n) may be null: the origin, and all alike. Nothing is kept of them. Fails with
+ * BRAGG_INVALID_ARGUMENT and then has done nothing, or with the run's status: BRAGG_TOO_MANY_NONFINITE,
+ * BRAGG_NONFINITE_REFERENCE, BRAGG_TOO_LARGE (mda).
+ */
+BRAGG_API bragg_status bragg_plan_run(bragg_plan* plan, const void* const* rows, void* const* out,
+                                      const void* const* reference, const double* weights);
+
+/** Outcome of the last run; BRAGG_OK before the first. */
+BRAGG_API bragg_status bragg_plan_status(const bragg_plan* plan);
+
+/** Forgets the previous output and sets the bucketing round to 0. */
+BRAGG_API bragg_status bragg_plan_reset(bragg_plan* plan);
+
+/** Reports of a run: 1, or one for each tensor where scope is BRAGG_PER_TENSOR. 0 for a null plan. */
+BRAGG_API size_t bragg_plan_report_count(const bragg_plan* plan);
+
+/** Fills in report `index` of the last run. */
+BRAGG_API bragg_status bragg_plan_report(const bragg_plan* plan, size_t index, bragg_report* report);
+
+/** Fills in what report `index` says of row `row`. */
+BRAGG_API bragg_status bragg_plan_row_report(const bragg_plan* plan, size_t index, int32_t row,
+                                             bragg_row_report* report);
+
+/**
+ * Aggregates an n × d row-major matrix into `out` (d elements) at once. Row i starts at element i *
+ * row_stride; -1: d. `dtype`: a bragg_dtype. `reference` (d elements), `weights` (n) and `options` may be
+ * null. Fails as plan_create and plan_run do.
+ */
+BRAGG_API bragg_status bragg_aggregate(const char* pipeline, const void* data, int32_t n, int64_t d,
+                                       int64_t row_stride, int32_t dtype, void* out, const void* reference,
+                                       const double* weights, const bragg_options* options);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

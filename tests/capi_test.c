@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The C interface, from C. */
+#include <bragg/bragg.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static int failures = 0;
+
+#define EXPECT(condition)                                                                                  \
+  do {                                                                                                     \
+    if (!(condition)) {                                                                                    \
+      printf("%s:%d: not so: %s\n  last error: %s\n", __FILE__, __LINE__, #condition, bragg_last_error()); \
+      ++failures;                                                                                          \
+    }                                                                                                      \
+  } while (0)
+
+static int says(const char* part) { return strstr(bragg_last_error(), part) != NULL; }
+
+static void one_shot(void) {
+  const float rows[5][2] = {{1, 10}, {2, 20}, {3, 30}, {NAN, INFINITY}, {-1000, 5}};
+  float out[2] = {0, 0};
+  EXPECT(strcmp(bragg_last_error(), "") == 0);
+  EXPECT(bragg_aggregate("median", rows, 5, 2, -1, BRAGG_F32, out, NULL, NULL, NULL) == BRAGG_OK);
+  EXPECT(out[0] == 2 && out[1] == 20);
+  EXPECT(bragg_aggregate("trimmed_mean(f=1)", rows, 5, 1, 2, BRAGG_F32, out, NULL, NULL, NULL) == BRAGG_OK);
+  EXPECT(out[0] == 2); /* (1 + 2 + 3) / 3: NaN is read as +inf */
+
+  const double weights[5] = {0, 3, 1, 0, 0};
+  EXPECT(bragg_aggregate("mean", rows, 5, 2, -1, BRAGG_F32, out, NULL, weights, NULL) == BRAGG_OK);
+  EXPECT(out[0] == 2.25F && out[1] == 22.5F);
+
+  const float reference[2] = {1, 10};
+  EXPECT(bragg_aggregate("clip(c=0) | mean", rows, 3, 2, -1, BRAGG_F32, out, reference, NULL, NULL) ==
+         BRAGG_OK);
+  EXPECT(out[0] == 1 && out[1] == 10);
+}
+
+static void errors(void) {
+  const float rows[6] = {1, 2, 3, 4, 5, 6};
+  float out[2] = {7, 8};
+  EXPECT(bragg_aggregate("krum(f=1", rows, 3, 2, -1, BRAGG_F32, out, NULL, NULL, NULL) ==
+         BRAGG_INVALID_ARGUMENT);
+  EXPECT(says("column 9"));
+  EXPECT(bragg_aggregate("krum(f=1)", rows, 3, 2, -1, BRAGG_F32, out, NULL, NULL, NULL) ==
+         BRAGG_INVALID_ARGUMENT);
+  EXPECT(says("n = 3 rows with f = 1"));
+  EXPECT(bragg_aggregate(NULL, rows, 3, 2, -1, BRAGG_F32, out, NULL, NULL, NULL) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(says("pipeline is null"));
+  EXPECT(bragg_aggregate("mean", NULL, 3, 2, -1, BRAGG_F32, out, NULL, NULL, NULL) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(bragg_aggregate("mean", rows, 3, 2, -1, BRAGG_F32, NULL, NULL, NULL, NULL) ==
+         BRAGG_INVALID_ARGUMENT);
+  EXPECT(bragg_aggregate("mean", rows, 0, 2, -1, BRAGG_F32, out, NULL, NULL, NULL) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(bragg_aggregate("mean", rows, 3, 2, 1, BRAGG_F32, out, NULL, NULL, NULL) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(bragg_aggregate("mean", rows, 3, 2, -1, 99, out, NULL, NULL, NULL) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(says("dtype = 99"));
+  EXPECT(bragg_aggregate("smea(f=20)", rows, 64, 0, -1, BRAGG_F32, out, NULL, NULL, NULL) == BRAGG_TOO_LARGE);
+  EXPECT(out[0] == 7 && out[1] == 8);
+  EXPECT(strcmp(bragg_status_name(BRAGG_TOO_LARGE), "too_large") == 0);
+  EXPECT(bragg_status_name(12345) != NULL);
+}
+
+static void nonfinite_rows(void) {
+  const float rows[4][1] = {{1}, {NAN}, {NAN}, {2}};
+  float out[1] = {7};
+  bragg_options options = BRAGG_OPTIONS_INIT;
+  EXPECT(bragg_aggregate("cge(f=1)", rows, 4, 1, -1, BRAGG_F32, out, NULL, NULL, &options) ==
+         BRAGG_TOO_MANY_NONFINITE);
+  EXPECT(says("rows 1") && out[0] == 7);
+  options.on_failure = BRAGG_NAN;
+  EXPECT(bragg_aggregate("cge(f=1)", rows, 4, 1, -1, BRAGG_F32, out, NULL, NULL, &options) ==
+         BRAGG_TOO_MANY_NONFINITE);
+  EXPECT(isnan(out[0]));
+  options.on_failure = BRAGG_ZERO;
+  EXPECT(bragg_aggregate("cge(f=1)", rows, 4, 1, -1, BRAGG_F32, out, NULL, NULL, &options) ==
+         BRAGG_TOO_MANY_NONFINITE);
+  EXPECT(out[0] == 0);
+}
+
+static void plan_of_tensors(void) {
+  const double a[3][2] = {{1, 2}, {3, 4}, {100, 100}};
+  const double b[3][1] = {{1}, {2}, {3}};
+  const void* rows[6] = {a[0], b[0], a[1], b[1], a[2], b[2]};
+  const int64_t sizes[2] = {2, 1};
+  double out_a[2] = {0, 0};
+  double out_b[1] = {0};
+  void* out[2] = {out_a, out_b};
+  bragg_plan* plan = NULL;
+  bragg_report report = BRAGG_REPORT_INIT;
+  bragg_row_report row = BRAGG_ROW_REPORT_INIT;
+
+  EXPECT(bragg_plan_create("cge(f=1)", 3, sizes, 2, BRAGG_F64, NULL, &plan) == BRAGG_OK);
+  EXPECT(bragg_plan_report_count(plan) == 1);
+  EXPECT(bragg_plan_row_report(plan, 0, 0, &row) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(says("run the plan first"));
+  EXPECT(bragg_plan_run(plan, rows, out, NULL, NULL) == BRAGG_OK);
+  EXPECT(bragg_plan_status(plan) == BRAGG_OK);
+  EXPECT(out_a[0] == 2 && out_a[1] == 3 && out_b[0] == 1.5); /* row 2 is the longest */
+  EXPECT(bragg_plan_report(plan, 0, &report) == BRAGG_OK);
+  EXPECT(report.rows == 3 && report.status == BRAGG_OK && report.converged == 1);
+  EXPECT(bragg_plan_row_report(plan, 0, 0, &row) == BRAGG_OK);
+  EXPECT(row.weight == 0.5 && row.selected == 1 && row.nonfinite == 0 && row.clip_factor == 1);
+  EXPECT(fabs(row.score - sqrt(6)) < 1e-15); /* ‖(1, 2, 1)‖ */
+  EXPECT(bragg_plan_row_report(plan, 0, 2, &row) == BRAGG_OK);
+  EXPECT(row.weight == 0 && row.selected == 0);
+  EXPECT(bragg_plan_row_report(plan, 0, 3, &row) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(bragg_plan_row_report(plan, 1, 0, &row) == BRAGG_INVALID_ARGUMENT);
+
+  /* out may be one of the rows. */
+  double own_a[2] = {1, 2};
+  double own_b[1] = {1};
+  const void* own_rows[6] = {own_a, own_b, a[1], b[1], a[2], b[2]};
+  void* own_out[2] = {own_a, own_b};
+  EXPECT(bragg_plan_run(plan, own_rows, own_out, NULL, NULL) == BRAGG_OK);
+  EXPECT(own_a[0] == 2 && own_a[1] == 3 && own_b[0] == 1.5);
+
+  EXPECT(bragg_plan_run(plan, NULL, out, NULL, NULL) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(bragg_plan_run(plan, rows, NULL, NULL, NULL) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(bragg_plan_run(NULL, rows, out, NULL, NULL) == BRAGG_INVALID_ARGUMENT);
+  bragg_plan_destroy(plan);
+}
+
+static void per_tensor_scope(void) {
+  const float rows_data[3][2] = {{1, 90}, {2, 2}, {80, 1}};
+  const void* rows[6] = {&rows_data[0][0], &rows_data[0][1], &rows_data[1][0],
+                         &rows_data[1][1], &rows_data[2][0], &rows_data[2][1]};
+  const int64_t sizes[2] = {1, 1};
+  float values[2] = {0, 0};
+  void* out[2] = {&values[0], &values[1]};
+  bragg_options options = BRAGG_OPTIONS_INIT;
+  options.scope = BRAGG_PER_TENSOR;
+  bragg_plan* plan = NULL;
+  EXPECT(bragg_plan_create("cge(f=1)", 3, sizes, 2, BRAGG_F32, &options, &plan) == BRAGG_OK);
+  EXPECT(bragg_plan_run(plan, rows, out, NULL, NULL) == BRAGG_OK);
+  EXPECT(values[0] == 1.5F && values[1] == 1.5F);
+  EXPECT(bragg_plan_report_count(plan) == 2);
+  bragg_row_report row = BRAGG_ROW_REPORT_INIT;
+  EXPECT(bragg_plan_row_report(plan, 1, 0, &row) == BRAGG_OK && row.selected == 0);
+  EXPECT(bragg_plan_row_report(plan, 1, 2, &row) == BRAGG_OK && row.selected == 1);
+  bragg_plan_destroy(plan);
+}
+
+static void state(void) {
+  const float rows[2] = {10, 10};
+  const void* pointers[2] = {&rows[0], &rows[1]};
+  const int64_t size = 1;
+  float value = 0;
+  void* out = &value;
+  bragg_plan* plan = NULL;
+  EXPECT(bragg_plan_create("centered_clipping(tau=1)", 2, &size, 1, BRAGG_F32, NULL, &plan) == BRAGG_OK);
+  EXPECT(bragg_plan_run(plan, pointers, &out, NULL, NULL) == BRAGG_OK && value == 1);
+  EXPECT(bragg_plan_run(plan, pointers, &out, NULL, NULL) == BRAGG_OK && value == 2);
+  EXPECT(bragg_plan_reset(plan) == BRAGG_OK);
+  EXPECT(bragg_plan_run(plan, pointers, &out, NULL, NULL) == BRAGG_OK && value == 1);
+  bragg_plan_destroy(plan);
+}
+
+static void structs_of_other_versions(void) {
+  const float rows[2] = {1, 3};
+  float out = 0;
+  /* An older caller knows fewer fields: the rest keeps its default, whatever lies there. */
+  bragg_options old = {0, 77, 77, 77, -5, -1.0};
+  old.struct_size = sizeof(size_t);
+  EXPECT(bragg_aggregate("mean", rows, 2, 1, -1, BRAGG_F32, &out, NULL, NULL, &old) == BRAGG_OK && out == 2);
+  /* A newer caller may have more fields, as long as it does not use them. */
+  struct {
+    bragg_options options;
+    int64_t later;
+  } newer = {BRAGG_OPTIONS_INIT, 0};
+  newer.options.struct_size = sizeof newer;
+  EXPECT(bragg_aggregate("mean", rows, 2, 1, -1, BRAGG_F32, &out, NULL, NULL, &newer.options) == BRAGG_OK);
+  newer.later = 1;
+  EXPECT(bragg_aggregate("mean", rows, 2, 1, -1, BRAGG_F32, &out, NULL, NULL, &newer.options) ==
+         BRAGG_UNSUPPORTED);
+  bragg_options forgotten = BRAGG_OPTIONS_INIT;
+  forgotten.struct_size = 0;
+  EXPECT(bragg_aggregate("mean", rows, 2, 1, -1, BRAGG_F32, &out, NULL, NULL, &forgotten) ==
+         BRAGG_INVALID_ARGUMENT);
+  bragg_options wrong = BRAGG_OPTIONS_INIT;
+  wrong.scope = 5;
+  EXPECT(bragg_aggregate("mean", rows, 2, 1, -1, BRAGG_F32, &out, NULL, NULL, &wrong) ==
+         BRAGG_INVALID_ARGUMENT);
+  EXPECT(says("options.scope = 5"));
+
+  bragg_plan* plan = NULL;
+  const int64_t size = 1;
+  EXPECT(bragg_plan_create("mean", 2, &size, 1, BRAGG_F32, NULL, &plan) == BRAGG_OK);
+  bragg_report report = {offsetof(bragg_report, rows), -1, -1, -1, -1};
+  EXPECT(bragg_plan_report(plan, 0, &report) == BRAGG_OK && report.status == BRAGG_OK);
+  EXPECT(report.rows == -1 && report.iterations == -1); /* not this caller's */
+  bragg_plan_destroy(plan);
+}
+
+static void plans_that_cannot_be(void) {
+  const int64_t sizes[1] = {-1};
+  bragg_plan* plan = (bragg_plan*)&plan;
+  EXPECT(bragg_plan_create("mean", 2, sizes, 1, BRAGG_F32, NULL, &plan) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(plan == NULL);
+  EXPECT(bragg_plan_create("mean", 2, NULL, 1, BRAGG_F32, NULL, &plan) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(bragg_plan_create("mean", 0, NULL, 0, BRAGG_F32, NULL, &plan) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(bragg_plan_create("mean", 2, sizes, 1, BRAGG_F32, NULL, NULL) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(bragg_plan_report_count(NULL) == 0);
+  EXPECT(bragg_plan_status(NULL) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(bragg_plan_reset(NULL) == BRAGG_INVALID_ARGUMENT);
+  bragg_plan_destroy(NULL);
+}
+
+static void no_tensors(void) {
+  bragg_plan* plan = NULL;
+  EXPECT(bragg_plan_create("nnm(f=1) | median", 3, NULL, 0, BRAGG_F32, NULL, &plan) == BRAGG_OK);
+  EXPECT(bragg_plan_run(plan, NULL, NULL, NULL, NULL) == BRAGG_OK);
+  bragg_plan_destroy(plan);
+}
+
+int main(void) {
+  EXPECT(strlen(bragg_version()) >= 5);
+  one_shot();
+  errors();
+  nonfinite_rows();
+  plan_of_tensors();
+  per_tensor_scope();
+  state();
+  structs_of_other_versions();
+  plans_that_cannot_be();
+  no_tensors();
+  if (failures == 0) printf("the C interface: all as expected\n");
+  return failures == 0 ? 0 : 1;
+}
