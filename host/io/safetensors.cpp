@@ -303,8 +303,9 @@ Model read_safetensors(const ReadFile& file) {
     if (!model.tensors.empty() && model.tensors.back().info.name == tensor.name) {
       throw_bad_file(file.path(), fmt::format("tensor {}: is there twice", show(tensor.name)));
     }
-    const std::int64_t offset = data_begin + tensor.offsets[0];
-    model.tensors.push_back({checked_info(file, tensor, file.size() - data_begin), 0, offset});
+    const std::int64_t begin = tensor.offsets[0];
+    TensorInfo info = checked_info(file, tensor, file.size() - data_begin);
+    model.tensors.push_back({std::move(info), 0, data_begin + begin});
   }
   check_tiling(file, model.tensors, data_begin);
   return model;
