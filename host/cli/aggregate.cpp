@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/cli/aggregate.hpp"
+
+#include <fmt/format.h>
+#include <bragg/io.hpp>
+
+#include <chrono>
+#include <system_error>
+
+#include "host/cli/arguments.hpp"
+#include "host/cli/progress.hpp"
+#include "host/cli/report.hpp"
+#include "host/cli/text.hpp"
+
+namespace bragg::cli {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// The same place, whether or not a file is there yet.
+bool same_place(const fs::path& a, const fs::path& b) {
+  std::error_code code_a;
+  std::error_code code_b;
+  return fs::weakly_canonical(a, code_a) == fs::weakly_canonical(b, code_b) && !code_a && !code_b;
+}
+
+std::string summary(const AggregateCommand& command, const Pipeline& pipeline, const FileResult& result,
+                    double seconds) {
+  std::string text = fmt::format("{}: {} from {} workers, {} coordinates", printable(command.output.string()),
+                                 to_string(pipeline), result.workers.size(), result.coordinates);
+  if (result.integers > 0) text += fmt::format(", {} integers by their lower median", result.integers);
+  const auto bytes = static_cast<double>(result.bytes_read);
+  text += fmt::format("\nread {} in {}", bytes_text(bytes), duration_text(seconds));
+  if (seconds > 0) text += fmt::format(" ({}/s)", bytes_text(bytes / seconds));
+  for (const Report& report : result.reports) {
+    if (report.converged) continue;
+    text +=
+        fmt::format("\ngeometric_median stopped after {} iterations, before it converged", report.iterations);
+    break;
+  }
+  return text + "\n";
+}
+
+}  // namespace
+
+void run(const AggregateCommand& command) {
+  const Pipeline pipeline = parse(command.rule);
+  FileOptions options;
+  options.memory = parse_memory(command.memory);
+  options.base = command.base;
+  options.options.scope = command.scope == "per-tensor" ? Scope::per_tensor : Scope::whole;
+  options.options.max_weight_share = command.max_weight_share;
+  options.options.threads = command.threads;
+  if (!command.weights.empty()) options.weights = parse_weights(command.weights);
+  if (command.report) {
+    check_report_path(*command.report);
+    if (same_place(*command.report, command.output)) {
+      throw Error(Status::invalid_argument, "--report and --output are the same file");
+    }
+  }
+  const std::vector<fs::path> inputs = find_inputs(command.inputs, command.base, command.output);
+
+  const auto start = std::chrono::steady_clock::now();
+  const FileResult result = [&] {
+    ProgressBar bar(!command.quiet);
+    options.progress = [&](const Progress& progress) { bar.show(progress); };
+    return aggregate_files(pipeline, inputs, command.output, options);
+  }();
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+
+  if (command.report) write_report(*command.report, pipeline, result, command.output);
+  if (!command.quiet) {
+    fmt::print("{}\n{}", worker_table(result), summary(command, pipeline, result, seconds.count()));
+  }
+}
+
+}  // namespace bragg::cli

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace bragg::cli {
+
+/// `bragg aggregate` as it was called.
+struct AggregateCommand {
+  std::vector<std::filesystem::path> inputs;
+  std::string rule;
+  std::filesystem::path output;
+  std::optional<std::filesystem::path> base;
+  std::optional<std::filesystem::path> report;
+  std::string weights;
+  double max_weight_share = 0;
+  std::string memory = "1GiB";
+  std::string scope = "whole";
+  int threads = 0;
+  bool quiet = false;
+};
+
+/// @throws bragg::Error.
+void run(const AggregateCommand& command);
+
+}  // namespace bragg::cli

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/cli/arguments.hpp"
+
+#include <fmt/format.h>
+#include <bragg/error.hpp>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <iterator>
+#include <system_error>
+#include <utility>
+
+namespace bragg::cli {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+[[noreturn]] void refuse(const std::string& message) { throw Error(Status::invalid_argument, message); }
+
+std::string_view trimmed(std::string_view text) {
+  constexpr std::string_view blanks = " \t\r\n";
+  const std::size_t begin = text.find_first_not_of(blanks);
+  if (begin == std::string_view::npos) return {};
+  return text.substr(begin, text.find_last_not_of(blanks) - begin + 1);
+}
+
+double parse_weight(std::string_view text, std::string_view where) {
+  double value = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (code != std::errc{} || end != text.data() + text.size()) {
+    refuse(fmt::format("--weights: {}: '{}' is not a number", where, text));
+  }
+  return value;
+}
+
+std::string read_text(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(in), {}};
+  if (!in || fs::is_directory(path)) {
+    throw Error(Status::io_error, fmt::format("--weights: cannot read {}", path.string()));
+  }
+  return text;
+}
+
+bool same_file(const fs::path& a, const fs::path& b) {
+  std::error_code ignored;
+  return fs::equivalent(a, b, ignored);
+}
+
+bool is_index(const fs::path& path) { return path.filename().string().ends_with(".index.json"); }
+
+/// The worker files of a folder; none where the folder is one model.
+std::vector<fs::path> worker_files(const fs::path& folder, const std::optional<fs::path>& base) {
+  std::vector<fs::path> safetensors;
+  std::vector<fs::path> npy;
+  std::error_code code;
+  for (fs::directory_iterator entry(folder, code), end; !code && entry != end; entry.increment(code)) {
+    const fs::path& path = entry->path();
+    if (is_index(path)) return {};
+    if (path.filename().string().starts_with('.') || (base && same_file(path, *base))) continue;
+    if (path.extension() == ".safetensors") safetensors.push_back(path);
+    if (path.extension() == ".npy") npy.push_back(path);
+  }
+  if (code) throw Error(Status::io_error, fmt::format("{}: {}", folder.string(), code.message()));
+  if (!safetensors.empty() && !npy.empty()) {
+    refuse(fmt::format("{}: holds safetensors and npy files; name the workers' files", folder.string()));
+  }
+  if (safetensors.empty() && npy.empty()) {
+    refuse(fmt::format("{}: holds no *.safetensors or *.npy file of a worker", folder.string()));
+  }
+  std::vector<fs::path>& found = safetensors.empty() ? npy : safetensors;
+  std::sort(found.begin(), found.end());
+  return std::move(found);
+}
+
+}  // namespace
+
+std::uint64_t parse_memory(std::string_view text) {
+  struct Unit {
+    std::string_view name;
+    double bytes;
+  };
+  constexpr std::array<Unit, 11> units = {{{"", 1},
+                                           {"B", 1},
+                                           {"kB", 1e3},
+                                           {"KB", 1e3},
+                                           {"MB", 1e6},
+                                           {"GB", 1e9},
+                                           {"TB", 1e12},
+                                           {"KiB", 0x1p10},
+                                           {"MiB", 0x1p20},
+                                           {"GiB", 0x1p30},
+                                           {"TiB", 0x1p40}}};
+  double value = 0;
+  const auto [end, code] =
+      std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
+  const std::string_view rest = trimmed(text.substr(static_cast<std::size_t>(end - text.data())));
+  const auto* const unit =
+      std::find_if(units.begin(), units.end(), [&](const Unit& u) { return u.name == rest; });
+  if (code != std::errc{} || unit == units.end() || !(value >= 0) || !(value * unit->bytes < 0x1p63)) {
+    refuse(fmt::format("--memory: '{}' is not an amount; write e.g. 512MiB, 1GiB or 500MB", text));
+  }
+  return static_cast<std::uint64_t>(value * unit->bytes);
+}
+
+std::vector<double> parse_weights(const std::string& text) {
+  const bool from_file = text.starts_with('@');
+  const std::string read = from_file ? read_text(text.substr(1)) : "";
+  std::string_view rest = from_file ? std::string_view(read) : std::string_view(text);
+  const char separator = from_file ? '\n' : ',';
+  std::vector<double> weights;
+  int place = 0;
+  for (bool more = true; more;) {
+    const std::size_t end = rest.find(separator);
+    const std::string_view item = trimmed(rest.substr(0, end));
+    more = end != std::string_view::npos;
+    if (more) rest.remove_prefix(end + 1);
+    ++place;
+    if (from_file && (item.empty() || item.starts_with('#'))) continue;
+    weights.push_back(parse_weight(
+        item, from_file ? fmt::format("{}, line {}", text.substr(1), place) : fmt::format("item {}", place)));
+  }
+  if (weights.empty()) refuse(fmt::format("--weights: {} holds no number", text.substr(1)));
+  return weights;
+}
+
+std::vector<fs::path> find_inputs(const std::vector<fs::path>& given, const std::optional<fs::path>& base,
+                                  const fs::path& output) {
+  std::error_code ignored;
+  if (given.size() != 1 || !fs::is_directory(given.front(), ignored)) return given;
+  const fs::path& folder = given.front();
+  std::vector<fs::path> found = worker_files(folder, base);
+  if (found.size() < 2) return given;
+  const fs::path parent = output.has_parent_path() ? output.parent_path() : fs::path(".");
+  if (same_file(parent, folder)) {
+    refuse(fmt::format(
+        "--output: {} would lie among the workers' files, and be one of them next time; write it to "
+        "another folder",
+        output.string()));
+  }
+  return found;
+}
+
+}  // namespace bragg::cli

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+// The command line. Exit codes are part of the interface: see `exit_codes`.
+#include <fmt/format.h>
+#include <bragg/error.hpp>
+#include <bragg/version.hpp>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+
+#include "host/cli/aggregate.hpp"
+#include "host/cli/rules.hpp"
+#include "host/cli/text.hpp"
+
+namespace {
+
+using bragg::Status;
+
+constexpr const char* exit_codes = R"help(Exit codes:
+  0  done
+  1  internal error
+  2  wrong usage: an option, the pipeline, or a bound that it breaks
+  3  bad file: malformed, or it disagrees with the others
+  4  the system refused to open, read or write, or had no memory
+  5  the data defeats the rule: too many rows that are not finite, a base that
+     is not finite, a search that is too large
+Nothing is written to the output unless the exit code is 0 (or 4, when only
+the report could not be written).)help";
+
+constexpr const char* main_footer = R"help(
+Examples:
+  bragg aggregate clients/ --rule "nnm(f=2) | trimmed_mean(f=2)" -o new.safetensors
+      one robust model out of the files in clients/, of which two may be bad
+  bragg rules
+      every rule, what it needs and what it promises
+
+Run `bragg aggregate --help` for more.
+
+)help";
+
+constexpr const char* aggregate_footer = R"help(
+INPUT is one checkpoint per worker: a safetensors file, the folder or
+*.index.json of a sharded model, or a 1-D npy. Or a single folder of worker
+files (taken by name, without the base), or a single 2-D npy, a row per worker.
+All must agree in names, shapes and dtypes.
+
+Choosing f: the number of workers that may send anything at all. More than f,
+and nothing is promised; a larger f than needed costs accuracy. Start with
+"nnm(f=F) | trimmed_mean(f=F)"; `bragg rules` shows the others.
+
+Examples:
+  Twelve workers, up to two of them bad:
+    bragg aggregate w*.safetensors --rule "nnm(f=2) | trimmed_mean(f=2)" \
+        -o new.safetensors
+  Updates clipped about the last global model, and a report for a program:
+    bragg aggregate clients/ --base global.safetensors \
+        --rule "clip(c=5) | geometric_median" --report report.json \
+        -o new.safetensors
+  By sample counts, none above a tenth of the sum:
+    bragg aggregate clients/ --rule "nnm(f=2) | mean" --weights @samples.txt \
+        --max-weight-share 0.1 -o new.safetensors
+  Larger than memory, each tensor judged by itself:
+    bragg aggregate llm-1/ llm-2/ llm-3/ llm-4/ llm-5/ --rule "krum(f=1)" \
+        --scope per-tensor --memory 4GiB -o new.safetensors
+
+)help";
+
+int exit_code(Status status) {
+  switch (status) {
+    case Status::ok:
+      return 0;
+    case Status::invalid_argument:
+    case Status::unsupported:
+      return 2;
+    case Status::bad_file:
+      return 3;
+    case Status::io_error:
+    case Status::out_of_memory:
+      return 4;
+    case Status::too_many_nonfinite:
+    case Status::nonfinite_reference:
+    case Status::too_large:
+      return 5;
+    case Status::internal:
+      return 1;
+  }
+  return 1;
+}
+
+void print_error(const std::string& message) {
+  fmt::print(stderr, "bragg: error: {}\n", bragg::cli::printable(message));
+}
+
+/// The pipeline, and a caret below where it cannot be read. All before that place is ASCII.
+void print_caret(const std::string& pipeline, int column) {
+  fmt::print(stderr, "  {}\n  {:>{}}\n", bragg::cli::printable(pipeline), '^', column);
+}
+
+void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
+  CLI::App* const sub = app.add_subcommand("aggregate", "Aggregate the workers' checkpoints into one file");
+  sub->footer(std::string(aggregate_footer) + exit_codes);
+  sub->add_option("INPUT", command.inputs, "the workers' checkpoints")->required();
+  sub->add_option("-r,--rule", command.rule, "the pipeline, e.g. \"nnm(f=2) | trimmed_mean(f=2)\"")
+      ->required();
+  sub->add_option("-o,--output", command.output, "file to write: safetensors (npy for npy inputs)")
+      ->required();
+  sub->add_option("--base", command.base, "the global model, which distances and clipping are about");
+  sub->add_option("--weights", command.weights,
+                  "client weights: 1,2,3 or @FILE, one per line; 0 leaves a worker out");
+  sub->add_option("--max-weight-share", command.max_weight_share,
+                  "cap on a weight's share of the sum of all; 0: none");
+  sub->add_option("--scope", command.scope, "judge workers by the whole model, or by each tensor apart")
+      ->check(CLI::IsMember({"whole", "per-tensor"}))
+      ->capture_default_str();
+  sub->add_option("--memory", command.memory, "bound on the memory taken, e.g. 512MiB")
+      ->capture_default_str();
+  sub->add_option("--threads", command.threads, "CPU threads; 0: automatic. The result does not depend on it")
+      ->capture_default_str();
+  sub->add_option("--report", command.report, "JSON file to write: who was kept, and why");
+  sub->add_flag("-q,--quiet", command.quiet, "print nothing but errors");
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("bragg: robust aggregation of model updates. Up to f bad workers cannot poison the result.",
+               "bragg");
+  app.footer(std::string(main_footer) + exit_codes);
+  app.set_version_flag("--version", "bragg " BRAGG_VERSION_STRING);
+  app.require_subcommand(1);
+
+  bragg::cli::AggregateCommand aggregate;
+  add_aggregate(app, aggregate);
+
+  std::string rule_name;
+  bool json = false;
+  CLI::App* const rules = app.add_subcommand("rules", "List the rules, or explain one");
+  rules->add_option("NAME", rule_name, "a rule");
+  rules->add_flag("--json", json, "for programs");
+
+  CLI::App* const version = app.add_subcommand("version", "Print the version");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& request) {
+    return app.exit(request);  // --help, --version
+  } catch (const CLI::ParseError& error) {
+    print_error(error.what());
+    fmt::print(stderr, "Run `bragg {}--help`.\n", app.got_subcommand("aggregate") ? "aggregate " : "");
+    return exit_code(Status::invalid_argument);
+  }
+
+  try {
+    if (version->parsed()) {
+      fmt::print("bragg {}\n", BRAGG_VERSION_STRING);
+    } else if (rules->parsed()) {
+      fmt::print("{}", json ? bragg::cli::rules_json(rule_name) : bragg::cli::rules_text(rule_name));
+    } else {
+      bragg::cli::run(aggregate);
+    }
+  } catch (const bragg::ParseError& error) {
+    print_error(error.what());
+    print_caret(aggregate.rule, error.column());
+    return exit_code(error.status());
+  } catch (const bragg::Error& error) {
+    print_error(error.what());
+    return exit_code(error.status());
+  }
+  if (std::fflush(stdout) != 0) {
+    print_error("cannot write to the standard output");
+    return exit_code(Status::io_error);
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::bad_alloc&) {
+    std::fputs("bragg: error: out of memory\n", stderr);
+    return exit_code(Status::out_of_memory);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "bragg: error: %s\n", error.what());
+    return exit_code(Status::internal);
+  }
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/cli/report.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+#include <bragg/version.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <system_error>
+
+#include "host/cli/text.hpp"
+
+namespace bragg::cli {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+/// Names without the folder, where they share it.
+std::vector<std::string> short_names(const std::vector<std::string>& names) {
+  std::vector<std::string> out;
+  const fs::path folder = names.empty() ? fs::path() : fs::path(names.front()).parent_path();
+  const bool shared = std::all_of(names.begin(), names.end(), [&](const std::string& name) {
+    return fs::path(name).parent_path() == folder;
+  });
+  out.reserve(names.size());
+  for (const std::string& name : names)
+    out.push_back(printable(shared ? fs::path(name).filename().string() : name));
+  return out;
+}
+
+/// One worker over all reports: with one for each tensor, the mean weight, the sum of non-finite values, the
+/// least clip factor.
+struct Line {
+  double weight = 0;
+  std::size_t kept = 0;
+  double score = std::numeric_limits<double>::quiet_NaN();
+  double clip_factor = 1;
+  std::int64_t nonfinite = 0;
+};
+
+std::vector<Line> make_lines(const FileResult& result) {
+  std::vector<Line> lines(result.workers.size());
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    for (const Report& report : result.reports) {
+      const RowReport& row = report.rows[i];
+      lines[i].weight += row.weight / static_cast<double>(result.reports.size());
+      lines[i].kept += row.selected ? 1 : 0;
+      lines[i].clip_factor = std::min(lines[i].clip_factor, row.clip_factor);
+      lines[i].nonfinite += row.nonfinite;
+    }
+    if (result.reports.size() == 1) lines[i].score = result.reports.front().rows[i].score;
+  }
+  return lines;
+}
+
+std::string kept_text(std::size_t kept, std::size_t reports) {
+  if (reports == 1) return kept == 1 ? "yes" : "no";
+  return fmt::format("{}/{}", kept, reports);
+}
+
+Json workers_json(const FileResult& result, const Report& report) {
+  Json workers = Json::array();
+  for (std::size_t i = 0; i < report.rows.size(); ++i) {
+    const RowReport& row = report.rows[i];
+    workers.push_back({{"name", result.workers[i]},
+                       {"weight", row.weight},
+                       {"selected", row.selected},
+                       {"score", row.score},
+                       {"nonfinite", row.nonfinite},
+                       {"clip_factor", row.clip_factor}});
+  }
+  return workers;
+}
+
+void add_outcome(Json& json, const FileResult& result, const Report& report) {
+  json["status"] = to_string(report.status);
+  json["iterations"] = report.iterations;
+  json["converged"] = report.converged;
+  json["workers"] = workers_json(result, report);
+}
+
+[[noreturn]] void fail(const fs::path& path, const std::string& why) {
+  throw Error(Status::io_error, fmt::format("--report: {}: {}", path.string(), why));
+}
+
+}  // namespace
+
+std::string worker_table(const FileResult& result) {
+  const std::vector<std::string> names = short_names(result.workers);
+  const std::vector<Line> lines = make_lines(result);
+  const bool scored =
+      std::any_of(lines.begin(), lines.end(), [](const Line& l) { return !std::isnan(l.score); });
+  const bool clipped =
+      std::any_of(lines.begin(), lines.end(), [](const Line& l) { return l.clip_factor != 1; });
+
+  std::size_t width = std::string_view("worker").size();
+  for (const std::string& name : names) width = std::max(width, fmt::formatted_size("{}", name));
+  std::string table = fmt::format("{:<{}}  {:>7}  {:>10}", "worker", width, "kept", "weight");
+  if (scored) table += fmt::format("  {:>11}", "score");
+  if (clipped) table += fmt::format("  {:>8}", "clip");
+  table += fmt::format("  {:>10}\n", "non-finite");
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    const Line& line = lines[i];
+    table += fmt::format("{:<{}}  {:>7}  {:>10.4g}", names[i], width,
+                         kept_text(line.kept, result.reports.size()), line.weight);
+    if (scored)
+      table += std::isnan(line.score) ? fmt::format("  {:>11}", "-") : fmt::format("  {:>11.4g}", line.score);
+    if (clipped) table += fmt::format("  {:>8.3g}", line.clip_factor);
+    table += fmt::format("  {:>10}\n", line.nonfinite);
+  }
+  return table;
+}
+
+void check_report_path(const fs::path& path) {
+  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  std::error_code ignored;
+  if (!fs::is_directory(folder, ignored)) fail(path, "its folder does not exist");
+  if (access(folder.c_str(), W_OK) != 0) fail(path, "its folder cannot be written to");
+  if (fs::is_directory(path, ignored)) fail(path, "is a folder");
+}
+
+void write_report(const fs::path& path, const Pipeline& pipeline, const FileResult& result,
+                  const fs::path& output) {
+  Json json;
+  json["version"] = BRAGG_VERSION_STRING;
+  json["pipeline"] = to_string(pipeline);
+  json["n"] = result.workers.size();
+  json["output"] = output.string();
+  json["coordinates"] = result.coordinates;
+  json["integers"] = result.integers;
+  json["bytes_read"] = result.bytes_read;
+  const bool per_tensor = result.reports.size() == result.tensors.size() && result.reports.size() > 1;
+  if (!per_tensor) {
+    add_outcome(json, result, result.reports.front());
+  } else {
+    json["tensors"] = Json::array();
+    for (std::size_t t = 0; t < result.reports.size(); ++t) {
+      Json tensor;
+      tensor["name"] = result.tensors[t];
+      add_outcome(tensor, result, result.reports[t]);
+      json["tensors"].push_back(std::move(tensor));
+    }
+  }
+  // NaN is written as null. File names need not be UTF-8.
+  const std::string text = json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+
+  fs::path temporary = path;
+  temporary += fmt::format(".{}.tmp", getpid());
+  std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
+  out << text;
+  out.close();
+  std::error_code code;
+  if (out) fs::rename(temporary, path, code);
+  if (!out || code) {
+    const std::string why = code ? code.message() : std::generic_category().message(errno);
+    fs::remove(temporary, code);
+    fail(path, why);
+  }
+}
+
+}  // namespace bragg::cli
