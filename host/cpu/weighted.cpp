@@ -52,20 +52,26 @@ double weighted_trimmed_mean(const SelectJob& job, const ValueT* column, std::si
   const int last = job.points - job.rule.f;
   double total = 0;
   for (int k = first; k < last; ++k) total += job.weights[order[k]];
-  double sum = 0;
+  // Shares, not weights: sums of large values times weights could overflow.
+  const auto share = [&](int k) { return total > 0 ? job.weights[order[k]] / total : 1.0 / (last - first); };
+  const auto value = [&](int k) {
+    return static_cast<double>(column[static_cast<std::size_t>(order[k]) * stride]);
+  };
   double low = std::numeric_limits<double>::infinity();
   double high = -low;
   for (int k = first; k < last; ++k) {
-    // Shares, not weights: sums of large values times weights could overflow.
-    const double share = total > 0 ? job.weights[order[k]] / total : 1.0 / (last - first);
-    if (share == 0) continue;
-    const double v = static_cast<double>(column[static_cast<std::size_t>(order[k]) * stride]);
-    sum += share * v;
-    low = std::min(low, v);
-    high = std::max(high, v);
+    if (share(k) == 0) continue;
+    low = std::min(low, value(k));
+    high = value(k);
   }
   if (std::isinf(low)) return low;
-  return std::clamp(sum, low, high);
+  const double lift =
+      std::max(std::abs(low), std::abs(high)) < 0x1p-900 ? 0x1p200 : 1;  // shares of denormals
+  double sum = 0;
+  for (int k = first; k < last; ++k) {
+    if (share(k) != 0) sum += share(k) * (value(k) * lift);
+  }
+  return std::clamp(sum / lift, low, high);
 }
 
 }  // namespace
