@@ -1,0 +1,836 @@
+// SPDX-License-Identifier: Apache-2.0
+// The exact and the spectral solvers in Gram space against enumeration and against the definition on vectors.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "host/solve/caf.hpp"
+#include "host/solve/eigen.hpp"
+#include "host/solve/mda.hpp"
+#include "host/solve/smea.hpp"
+
+namespace bragg::detail {
+namespace {
+
+using Real = long double;
+using Rows = std::vector<std::vector<double>>;
+using Mask = std::uint32_t;
+
+std::size_t at(int i) { return static_cast<std::size_t>(i); }
+
+std::mt19937_64 generator() {
+  const std::uint64_t seed = std::random_device{}();
+  testing::Test::RecordProperty("seed", std::to_string(seed));
+  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+  return std::mt19937_64(seed);
+}
+
+Rows normal_rows(std::mt19937_64& random, int n, int d, double offset = 0) {
+  std::normal_distribution<double> normal;
+  Rows rows(at(n), std::vector<double>(at(d)));
+  for (auto& row : rows) {
+    for (double& x : row) x = offset + normal(random);
+  }
+  return rows;
+}
+
+/// Small integers: distances are exact and often equal.
+Rows integer_rows(std::mt19937_64& random, int n, int d, int range) {
+  Rows rows(at(n), std::vector<double>(at(d)));
+  for (auto& row : rows) {
+    for (double& x : row) x = static_cast<double>(random() % static_cast<unsigned>(range));
+  }
+  return rows;
+}
+
+Rows clustered_rows(std::mt19937_64& random, int n, int d) {
+  Rows rows = normal_rows(random, n, d);
+  for (auto& row : rows) {
+    const double center = 100.0 * static_cast<double>(random() % 3);
+    for (double& x : row) x += center;
+  }
+  return rows;
+}
+
+std::vector<std::uint8_t> no_infinite(std::size_t n) { return std::vector<std::uint8_t>(n, 0); }
+
+/// Up to `most` infinite points, in random places.
+std::vector<std::uint8_t> some_infinite(std::mt19937_64& random, int n, int most) {
+  std::vector<std::uint8_t> infinite(at(n), 0);
+  for (int k = static_cast<int>(random() % static_cast<unsigned>(most + 1)); k > 0; --k) {
+    infinite[random() % at(n)] = 1;
+  }
+  return infinite;
+}
+
+/// (n + 1)² inner products; the last row is the origin's.
+std::vector<double> gram_of(const Rows& rows, const std::vector<std::uint8_t>& infinite) {
+  const std::size_t n = rows.size();
+  std::vector<double> gram((n + 1) * (n + 1), 0);
+  for (std::size_t i = 0; i < n; ++i) {
+    for (std::size_t j = 0; j < n; ++j) {
+      if (infinite[i] || infinite[j]) continue;
+      double sum = 0;
+      for (std::size_t k = 0; k < rows[i].size(); ++k) sum += rows[i][k] * rows[j][k];
+      gram[i * (n + 1) + j] = sum;
+    }
+  }
+  return gram;
+}
+
+std::vector<double> distances_of(const Rows& rows, const std::vector<std::uint8_t>& infinite) {
+  const std::size_t n = rows.size();
+  std::vector<double> distances(n * n);
+  for (std::size_t i = 0; i < n; ++i) {
+    for (std::size_t j = 0; j < n; ++j) {
+      double sum = 0;
+      for (std::size_t k = 0; k < rows[i].size(); ++k)
+        sum += (rows[i][k] - rows[j][k]) * (rows[i][k] - rows[j][k]);
+      distances[i * n + j] = infinite[i] || infinite[j] ? infinity : sum;
+    }
+  }
+  return distances;
+}
+
+/// f(mask) for each subset of `size` of n points, in lexicographic order of the sorted index lists; bit i is
+/// point i.
+template <class F>
+void for_each_subset(int n, int size, F f) {
+  std::vector<int> chosen(at(size));
+  std::iota(chosen.begin(), chosen.end(), 0);
+  for (;;) {
+    Mask mask = 0;
+    for (const int i : chosen) mask |= Mask{1} << i;
+    f(mask);
+    int k = size - 1;
+    while (k >= 0 && chosen[at(k)] == n - size + k) --k;
+    if (k < 0) return;
+    ++chosen[at(k)];
+    for (int j = k + 1; j < size; ++j) chosen[at(j)] = chosen[at(j - 1)] + 1;
+  }
+}
+
+Mask mask_of(const std::vector<std::uint8_t>& flags) {
+  Mask mask = 0;
+  for (std::size_t i = 0; i < flags.size(); ++i) mask |= static_cast<Mask>(flags[i]) << i;
+  return mask;
+}
+
+double diameter(const std::vector<double>& distances, int n, const std::vector<std::uint8_t>& keep) {
+  double most = 0;
+  for (int i = 0; i < n; ++i) {
+    for (int j = 0; j < i; ++j) {
+      if (keep[at(i)] && keep[at(j)]) most = std::max(most, distances[at(i) * at(n) + at(j)]);
+    }
+  }
+  return most;
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// Eigenvalues, descending, and eigenvectors (columns of `vectors`) by cyclic Jacobi rotations.
+std::vector<Real> jacobi(std::vector<std::vector<Real>> a, std::vector<std::vector<Real>>& vectors) {
+  const std::size_t n = a.size();
+  vectors.assign(n, std::vector<Real>(n, 0));
+  for (std::size_t i = 0; i < n; ++i) vectors[i][i] = 1;
+  for (int sweep = 0; sweep < 40; ++sweep) {
+    for (std::size_t p = 0; p < n; ++p) {
+      for (std::size_t q = p + 1; q < n; ++q) {
+        if (a[p][q] == 0) continue;
+        const Real theta = (a[q][q] - a[p][p]) / (2 * a[p][q]);
+        const Real t = (theta >= 0 ? 1 : -1) / (std::fabs(theta) + std::hypot(theta, Real{1}));
+        const Real c = 1 / std::hypot(t, Real{1});
+        const Real s = t * c;
+        for (std::size_t k = 0; k < n; ++k) {
+          const Real kp = a[k][p];
+          const Real kq = a[k][q];
+          a[k][p] = c * kp - s * kq;
+          a[k][q] = s * kp + c * kq;
+        }
+        for (std::size_t k = 0; k < n; ++k) {
+          const Real pk = a[p][k];
+          const Real qk = a[q][k];
+          a[p][k] = c * pk - s * qk;
+          a[q][k] = s * pk + c * qk;
+          const Real vp = vectors[k][p];
+          const Real vq = vectors[k][q];
+          vectors[k][p] = c * vp - s * vq;
+          vectors[k][q] = s * vp + c * vq;
+        }
+        a[p][q] = a[q][p] = 0;
+      }
+    }
+  }
+  std::vector<std::size_t> order(n);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t i, std::size_t j) { return a[i][i] > a[j][j]; });
+  std::vector<Real> values;
+  std::vector<std::vector<Real>> sorted(n, std::vector<Real>(n));
+  for (std::size_t k = 0; k < n; ++k) {
+    values.push_back(a[order[k]][order[k]]);
+    for (std::size_t i = 0; i < n; ++i) sorted[i][k] = vectors[i][order[k]];
+  }
+  vectors = sorted;
+  return values;
+}
+
+// Eigenvalues
+// ------------------------------------------------------------------------------------------------
+
+using Matrix = std::vector<double>;
+
+struct Eigen {
+  std::vector<double> values, vectors;
+};
+
+/// All eigenpairs by the solver under test.
+Eigen eigen_of(Matrix a, int n) {
+  std::vector<double> diagonal(at(n)), off(at(n)), factor(at(n)), work(at(3 * n));
+  const Tridiagonal t{.n = n, .diagonal = diagonal.data(), .off = off.data(), .factor = factor.data()};
+  tridiagonalize(SerialTeam{}, a.data(), n, t, work.data());
+  Eigen eigen{.values = std::vector<double>(at(n)), .vectors = std::vector<double>(at(n) * at(n))};
+  top_eigenvectors(SerialTeam{}, a.data(), n, t, n, eigen.values.data(), eigen.vectors.data(), work.data());
+  for (int k = 0; k < n; ++k) {
+    const double slack = 1e-13 * spectral_bound(t) + 1e-280;
+    EXPECT_LE(count_above(t, eigen.values[at(k)] + slack), k);
+    EXPECT_GE(count_above(t, eigen.values[at(k)] - slack), k + 1);
+  }
+  return eigen;
+}
+
+void expect_eigenpairs(const Matrix& a, int n, const Eigen& eigen) {
+  Real norm = 0;
+  for (const double x : a) norm += static_cast<Real>(x) * x;
+  const Real bound = 1e-13L * std::sqrt(norm) + 1e-280L;
+  for (int k = 0; k < n; ++k) {
+    const double* const v = &eigen.vectors[at(k) * at(n)];
+    for (int i = 0; i < n; ++i) {
+      Real residual = -static_cast<Real>(eigen.values[at(k)]) * v[i];
+      for (int j = 0; j < n; ++j) residual += static_cast<Real>(a[at(i) * at(n) + at(j)]) * v[j];
+      ASSERT_LE(std::fabs(residual), bound) << "n = " << n << ", pair " << k << ", row " << i;
+    }
+    for (int l = 0; l <= k; ++l) {
+      const double* const w = &eigen.vectors[at(l) * at(n)];
+      Real product = k == l ? -1 : 0;
+      for (int i = 0; i < n; ++i) product += static_cast<Real>(v[i]) * w[i];
+      ASSERT_LE(std::fabs(product), 1e-13L) << "n = " << n << ", pairs " << k << " and " << l;
+    }
+  }
+}
+
+Matrix random_symmetric(std::mt19937_64& random, int n) {
+  std::normal_distribution<double> normal;
+  Matrix a(at(n) * at(n));
+  for (int i = 0; i < n; ++i) {
+    for (int j = 0; j <= i; ++j) a[at(i) * at(n) + at(j)] = a[at(j) * at(n) + at(i)] = normal(random) / n;
+  }
+  return a;
+}
+
+TEST(Eigenvalues, OfTheDiscreteLaplacianAreItsCosines) {
+  for (const int n : {1, 2, 3, 10, 57}) {
+    Matrix a(at(n) * at(n), 0);
+    for (int i = 0; i < n; ++i) {
+      a[at(i) * at(n) + at(i)] = 0.5;
+      if (i + 1 < n) a[at(i) * at(n) + at(i + 1)] = a[at(i + 1) * at(n) + at(i)] = -0.25;
+    }
+    const Eigen eigen = eigen_of(a, n);
+    expect_eigenpairs(a, n, eigen);
+    for (int k = 0; k < n; ++k) {
+      const Real expected = 0.5L - 0.5L * std::cos(std::acos(-1.0L) * (n - k) / (n + 1));
+      EXPECT_NEAR(eigen.values[at(k)], static_cast<double>(expected), 1e-14);
+    }
+  }
+}
+
+TEST(Eigenvalues, OfMatricesWithRepeatedOnesHaveAnOrthonormalBasis) {
+  std::mt19937_64 random = generator();
+  for (const int n : {2, 3, 7, 24}) {
+    Matrix identity(at(n) * at(n), 0);
+    for (int i = 0; i < n; ++i) identity[at(i) * at(n) + at(i)] = 1;
+    const Matrix ones(at(n) * at(n), 1.0 / n);
+    const Matrix zero(at(n) * at(n), 0);
+    // A reflection of a diagonal matrix of two distinct values.
+    Matrix reflected(at(n) * at(n), 0);
+    const std::vector<double> v = normal_rows(random, 1, n)[0];
+    const double vv = std::inner_product(v.begin(), v.end(), v.begin(), 0.0);
+    for (int i = 0; i < n; ++i) {
+      for (int j = 0; j < n; ++j) {
+        for (int k = 0; k < n; ++k) {
+          const double left = (i == k ? 1 : 0) - 2 * v[at(i)] * v[at(k)] / vv;
+          const double right = (j == k ? 1 : 0) - 2 * v[at(j)] * v[at(k)] / vv;
+          reflected[at(i) * at(n) + at(j)] += left * right * (k % 2 == 0 ? 1 : 0.25);
+        }
+      }
+    }
+    for (const Matrix& a : {identity, ones, zero, reflected}) {
+      if (a == zero) continue;
+      const Eigen eigen = eigen_of(a, n);
+      expect_eigenpairs(a, n, eigen);
+      EXPECT_NEAR(eigen.values[0], 1, 1e-14);
+    }
+    EXPECT_NEAR(eigen_of(ones, n).values[at(n - 1)], 0, 1e-14);
+    EXPECT_NEAR(eigen_of(reflected, n).values[at((n + 1) / 2)], 0.25, 1e-14);
+  }
+}
+
+TEST(Eigenvalues, OfWilkinsonsMatrixComeInPairsThatAgreeToTheLastDigits) {
+  constexpr int n = 21;
+  Matrix a(n * n, 0);
+  for (int i = 0; i < n; ++i) {
+    a[at(i) * n + at(i)] = std::abs(i - 10) / 10.0;
+    if (i + 1 < n) a[at(i) * n + at(i + 1)] = a[at(i + 1) * n + at(i)] = 0.1;
+  }
+  const Eigen eigen = eigen_of(a, n);
+  expect_eigenpairs(a, n, eigen);
+  EXPECT_NEAR(eigen.values[0], 1.0746194182903393, 1e-14);
+  EXPECT_NEAR(eigen.values[1], 1.0746194182903322, 1e-14);
+}
+
+TEST(Eigenvalues, OfRandomMatricesAgreeWithJacobi) {
+  std::mt19937_64 random = generator();
+  for (const int n : {1, 2, 3, 4, 5, 8, 13, 24, 40}) {
+    const Matrix a = random_symmetric(random, n);
+    const Eigen eigen = eigen_of(a, n);
+    expect_eigenpairs(a, n, eigen);
+    std::vector<std::vector<Real>> copy(at(n), std::vector<Real>(at(n))), vectors;
+    for (int i = 0; i < n; ++i) {
+      for (int j = 0; j < n; ++j) copy[at(i)][at(j)] = a[at(i) * at(n) + at(j)];
+    }
+    const std::vector<Real> expected = jacobi(copy, vectors);
+    const double norm = static_cast<double>(std::max(std::fabs(expected[0]), std::fabs(expected[at(n - 1)])));
+    for (int k = 0; k < n; ++k) {
+      EXPECT_NEAR(eigen.values[at(k)], static_cast<double>(expected[at(k)]), 1e-13 * norm);
+    }
+  }
+}
+
+// mda
+// ----------------------------------------------------------------------------------------------------------
+
+/// The first set of least diameter by listing all of them.
+Mask mda_by_enumeration(const std::vector<double>& distances, int n, int size) {
+  double least = infinity;
+  Mask best = 0;
+  for_each_subset(n, size, [&](Mask mask) {
+    double most = 0;
+    for (Mask i = mask; i != 0; i &= i - 1) {
+      const double* const row = &distances[at(std::countr_zero(i)) * at(n)];
+      for (Mask j = i & (i - 1); j != 0; j &= j - 1) most = std::max(most, row[std::countr_zero(j)]);
+      if (most >= least) return;
+    }
+    least = most;
+    best = mask;
+  });
+  return best;
+}
+
+void expect_mda(const std::vector<double>& distances, int n, const std::vector<std::uint8_t>& infinite,
+                int f) {
+  std::vector<std::uint8_t> keep(at(n), 7);
+  ASSERT_EQ(solve_mda(distances.data(), n, n, infinite.data(), f, keep.data()), Status::ok);
+  ASSERT_EQ(mask_of(keep), mda_by_enumeration(distances, n, n - f)) << "n = " << n << ", f = " << f;
+}
+
+TEST(Mda, AgreesWithEnumeration) {
+  std::mt19937_64 random = generator();
+  for (int n = 1; n <= 12; ++n) {
+    for (int f = 0; 2 * f < n; ++f) {
+      for (int trial = 0; trial < 6; ++trial) {
+        const int d = 1 + static_cast<int>(random() % 5);
+        const std::vector<std::uint8_t> infinite = some_infinite(random, n, f);
+        for (const Rows& rows :
+             {normal_rows(random, n, d), integer_rows(random, n, d, 3), clustered_rows(random, n, d)}) {
+          expect_mda(distances_of(rows, infinite), n, infinite, f);
+        }
+      }
+    }
+  }
+}
+
+/// Distances 1 and 2 (or 3): any graph is that of the far pairs of some rows.
+std::vector<double> graph_distances(std::mt19937_64& random, int n, double density, int levels) {
+  std::uniform_real_distribution<double> uniform;
+  std::vector<double> distances(at(n) * at(n), 0);
+  for (int i = 0; i < n; ++i) {
+    for (int j = 0; j < i; ++j) {
+      double d = 1;
+      for (int level = 1; level < levels; ++level) d += uniform(random) < density ? 1 : 0;
+      distances[at(i) * at(n) + at(j)] = distances[at(j) * at(n) + at(i)] = d;
+    }
+  }
+  return distances;
+}
+
+TEST(Mda, AgreesWithEnumerationOnRandomGraphs) {
+  std::mt19937_64 random = generator();
+  for (const int n : {8, 12, 16, 20}) {
+    const std::vector<std::uint8_t> infinite = no_infinite(at(n));
+    for (const double density : {0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8}) {
+      for (int f = n / 4; 2 * f < n; ++f) {
+        expect_mda(graph_distances(random, n, density, 2), n, infinite, f);
+        expect_mda(graph_distances(random, n, density, 4), n, infinite, f);
+      }
+    }
+  }
+  for (const int f : {4, 7, 9}) {
+    for (const double density : {0.08, 0.15, 0.25}) {
+      expect_mda(graph_distances(random, 24, density, 2), 24, no_infinite(24), f);
+    }
+  }
+}
+
+TEST(Mda, DistancesThatAreAllEqualKeepTheFirstRows) {
+  for (const int n : {1, 2, 3, 70}) {
+    const int f = (n - 1) / 2;
+    std::vector<double> distances(at(n) * at(n), 5);
+    std::vector<std::uint8_t> keep(at(n)), expected(at(n), 0);
+    std::fill_n(expected.begin(), n - f, std::uint8_t{1});
+    ASSERT_EQ(solve_mda(distances.data(), n, n, no_infinite(at(n)).data(), f, keep.data()), Status::ok);
+    EXPECT_EQ(keep, expected);
+  }
+}
+
+TEST(Mda, RowStrideMayExceedTheNumberOfPoints) {
+  const std::vector<double> distances = {0, 9, 1, -1, 9, 0, 9, -1, 1, 9, 0, -1};
+  std::vector<std::uint8_t> keep(3);
+  ASSERT_EQ(solve_mda(distances.data(), 3, 4, no_infinite(3).data(), 1, keep.data()), Status::ok);
+  EXPECT_EQ(keep, (std::vector<std::uint8_t>{1, 0, 1}));
+}
+
+TEST(Mda, LeavesOutPlantedRowsAtAnySize) {
+  std::mt19937_64 random = generator();
+  for (const auto& [n, f] : {std::pair{64, 12}, {64, 31}, {128, 60}, {256, 100}, {700, 300}}) {
+    Rows rows = normal_rows(random, n, 40);
+    std::vector<std::uint8_t> infinite = no_infinite(at(n));
+    std::vector<std::uint8_t> expected(at(n), 1);
+    std::vector<int> order(at(n));
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), random);
+    for (int k = 0; k < f; ++k) {
+      const std::size_t i = at(order[at(k)]);
+      expected[i] = 0;
+      if (k < 3) infinite[i] = 1;
+      rows[i][static_cast<std::size_t>(k) % 40] += 100 + 40 * k;
+    }
+    std::vector<std::uint8_t> keep(at(n));
+    const std::vector<double> distances = distances_of(rows, infinite);
+    ASSERT_EQ(solve_mda(distances.data(), n, n, infinite.data(), f, keep.data()), Status::ok);
+    EXPECT_EQ(keep, expected) << "n = " << n << ", f = " << f;
+  }
+}
+
+/// A graph of `degree` random perfect matchings on the first `active` points: about regular.
+std::vector<double> regular_distances(std::mt19937_64& random, int n, int active, int degree) {
+  std::vector<double> distances(at(n) * at(n), 1);
+  std::vector<int> order(at(active));
+  std::iota(order.begin(), order.end(), 0);
+  for (int round = 0; round < degree; ++round) {
+    std::shuffle(order.begin(), order.end(), random);
+    for (int k = 0; k + 1 < active; k += 2) {
+      const std::size_t i = at(order[at(k)]);
+      const std::size_t j = at(order[at(k + 1)]);
+      distances[i * at(n) + j] = distances[j * at(n) + i] = 2;
+    }
+  }
+  return distances;
+}
+
+TEST(Mda, RandomRegularGraphsAtTheThresholdAreSolvedOrRefusedPromptly) {
+  std::mt19937_64 random = generator();
+  double slowest = 0;
+  for (const int degree : {3, 4, 5, 6, 8, 10}) {
+    for (int active = 68; active <= 128; active += 6) {
+      const std::vector<double> distances = regular_distances(random, 128, active, degree);
+      std::vector<std::uint8_t> keep(128);
+      const auto start = std::chrono::steady_clock::now();
+      const Status status = solve_mda(distances.data(), 128, 128, no_infinite(128).data(), 60, keep.data());
+      const double seconds = seconds_since(start);
+      slowest = std::max(slowest, seconds);
+      ASSERT_TRUE(status == Status::ok || status == Status::too_large);
+      EXPECT_EQ(std::count(keep.begin(), keep.end(), 1), status == Status::ok ? 68 : 0);
+    }
+  }
+  std::printf("slowest: %.3f s\n", slowest);
+  EXPECT_LT(slowest, 60);  // the work limit is seconds; a sanitizer's build takes some times longer
+}
+
+TEST(Mda, RandomDataOfTheTypicalSizeIsSolved) {
+  std::mt19937_64 random = generator();
+  for (const int d : {2, 10, 1000}) {
+    const Rows rows = normal_rows(random, 64, d);
+    const std::vector<double> distances = distances_of(rows, no_infinite(64));
+    std::vector<std::uint8_t> keep(64);
+    const auto start = std::chrono::steady_clock::now();
+    ASSERT_EQ(solve_mda(distances.data(), 64, 64, no_infinite(64).data(), 12, keep.data()), Status::ok);
+    std::printf("d = %d: %.4f s\n", d, seconds_since(start));
+    EXPECT_EQ(std::count(keep.begin(), keep.end(), 1), 52);
+    // No ball is better.
+    for (int center = 0; center < 64; ++center) {
+      std::vector<int> order(64);
+      std::iota(order.begin(), order.end(), 0);
+      std::sort(order.begin(), order.end(), [&](int a, int b) {
+        return distances[at(center) * 64 + at(a)] < distances[at(center) * 64 + at(b)];
+      });
+      std::vector<std::uint8_t> ball(64, 0);
+      for (int k = 0; k < 52; ++k) ball[at(order[at(k)])] = 1;
+      EXPECT_LE(diameter(distances, 64, keep), diameter(distances, 64, ball));
+    }
+  }
+}
+
+// smea
+// ---------------------------------------------------------------------------------------------------------
+
+Real top_eigenvalue(const Rows& rows, Mask mask) {
+  std::vector<const std::vector<double>*> set;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (mask >> i & 1) set.push_back(&rows[i]);
+  }
+  const std::size_t k = set.size();
+  const std::size_t d = rows[0].size();
+  std::vector<Real> mean(d, 0);
+  for (const auto* row : set) {
+    for (std::size_t j = 0; j < d; ++j) mean[j] += static_cast<Real>((*row)[j]) / static_cast<Real>(k);
+  }
+  std::vector<std::vector<Real>> covariance(d, std::vector<Real>(d, 0)), vectors;
+  for (const auto* row : set) {
+    for (std::size_t i = 0; i < d; ++i) {
+      for (std::size_t j = 0; j < d; ++j) covariance[i][j] += ((*row)[i] - mean[i]) * ((*row)[j] - mean[j]);
+    }
+  }
+  return jacobi(covariance, vectors)[0] / static_cast<Real>(k);
+}
+
+void expect_smea(const Rows& rows, const std::vector<std::uint8_t>& infinite, int f) {
+  const int n = static_cast<int>(rows.size());
+  std::vector<std::uint8_t> keep(at(n), 7);
+  const std::vector<double> gram = gram_of(rows, infinite);
+  ASSERT_EQ(solve_smea(gram.data(), n, n + 1, infinite.data(), f, keep.data()), Status::ok);
+  const Mask left_out = mask_of(infinite);
+  std::vector<std::pair<Real, Mask>> sets;
+  Real least = std::numeric_limits<Real>::infinity();
+  for_each_subset(n, n - f, [&](Mask mask) {
+    if ((mask & left_out) != 0) return;
+    sets.emplace_back(top_eigenvalue(rows, mask), mask);
+    least = std::min(least, sets.back().first);
+  });
+  const auto first = std::find_if(
+      sets.begin(), sets.end(), [&](const auto& set) { return set.first <= least * (1 + 1e-12L) + 1e-25L; });
+  ASSERT_EQ(mask_of(keep), first->second) << "n = " << n << ", f = " << f << ", d = " << rows[0].size();
+}
+
+TEST(Smea, AgreesWithEnumeration) {
+  std::mt19937_64 random = generator();
+  for (int n = 1; n <= 10; ++n) {
+    for (int f = 0; 2 * f < n; ++f) {
+      for (int trial = 0; trial < 3; ++trial) {
+        const int d = 1 + static_cast<int>(random() % 4);
+        const std::vector<std::uint8_t> infinite = some_infinite(random, n, f);
+        expect_smea(normal_rows(random, n, d, 3), infinite, f);
+        expect_smea(integer_rows(random, n, d, 3), infinite, f);
+        expect_smea(clustered_rows(random, n, d), infinite, f);
+      }
+    }
+  }
+  expect_smea(normal_rows(random, 12, 3), no_infinite(12), 5);
+  expect_smea(normal_rows(random, 13, 3), no_infinite(13), 3);
+}
+
+TEST(Smea, SetsThatTieGiveTheFirst) {
+  // Corners of a simplex: all sets of one size are alike.
+  Rows simplex(11, std::vector<double>(11, 0));
+  for (std::size_t i = 0; i < 11; ++i) simplex[i][i] = 1;
+  expect_smea(simplex, no_infinite(11), 4);
+  expect_smea(Rows(9, std::vector<double>{1.5, -2}), no_infinite(9), 3);
+  // Two copies of everything.
+  std::mt19937_64 random = generator();
+  const Rows once = normal_rows(random, 5, 2);
+  Rows twice = once;
+  twice.insert(twice.end(), once.begin(), once.end());
+  expect_smea(twice, no_infinite(10), 3);
+}
+
+TEST(Smea, HugeRowsAndCommonOffsetsDoNotBlurTheRest) {
+  std::mt19937_64 random = generator();
+  for (const std::size_t place : {0u, 4u, 9u}) {
+    Rows rows = normal_rows(random, 11, 3);
+    std::vector<std::uint8_t> keep(11), expected(11);
+    // With the huge row gone for certain, the answer is that of the others.
+    std::vector<std::uint8_t> gone = no_infinite(11);
+    gone[place] = 1;
+    ASSERT_EQ(solve_smea(gram_of(rows, gone).data(), 11, 12, gone.data(), 3, expected.data()), Status::ok);
+    for (double& x : rows[place]) x = 1e38 * (x > 0 ? 1 : -1);
+    ASSERT_EQ(
+        solve_smea(gram_of(rows, no_infinite(11)).data(), 11, 12, no_infinite(11).data(), 3, keep.data()),
+        Status::ok);
+    EXPECT_EQ(keep, expected) << "row " << place;
+  }
+  expect_smea(normal_rows(random, 9, 2, 1e5), no_infinite(9), 3);
+}
+
+TEST(Smea, WorkLimitsAreKnownBeforehand) {
+  EXPECT_FALSE(smea_is_too_large(20, 5));
+  EXPECT_FALSE(smea_is_too_large(23, 11));
+  EXPECT_TRUE(smea_is_too_large(25, 12));
+  EXPECT_FALSE(smea_is_too_large(1000, 0));
+  EXPECT_TRUE(smea_is_too_large(2000, 2));
+  EXPECT_TRUE(smea_is_too_large(4096, 2000));
+  std::vector<double> gram(40 * 40, 0);
+  std::vector<std::uint8_t> keep(40);
+  EXPECT_EQ(solve_smea(gram.data(), 40, 40, no_infinite(40).data(), 19, keep.data()), Status::too_large);
+}
+
+TEST(Smea, TypicalSizesAreFast) {
+  std::mt19937_64 random = generator();
+  for (const auto& [n, f] : {std::pair{20, 5}, {64, 2}}) {
+    const Rows rows = normal_rows(random, n, 100);
+    std::vector<std::uint8_t> keep(at(n));
+    const std::vector<double> gram = gram_of(rows, no_infinite(at(n)));
+    const auto start = std::chrono::steady_clock::now();
+    ASSERT_EQ(solve_smea(gram.data(), n, n + 1, no_infinite(at(n)).data(), f, keep.data()), Status::ok);
+    std::printf("n = %d, f = %d: %.4f s\n", n, f, seconds_since(start));
+    EXPECT_EQ(std::count(keep.begin(), keep.end(), 1), n - f);
+  }
+}
+
+// caf
+// ----------------------------------------------------------------------------------------------------------
+
+struct Filtered {
+  std::vector<Real> mean;
+  std::vector<Real> c;
+  int iterations = 0;
+};
+
+/// The definition, on vectors.
+Filtered caf_on_vectors(const Rows& rows, const std::vector<std::uint8_t>& infinite, int f) {
+  const std::size_t n = rows.size();
+  const std::size_t d = rows[0].size();
+  Filtered result{.mean = std::vector<Real>(d, 0), .c = std::vector<Real>(n, 0), .iterations = 0};
+  std::vector<Real>& c = result.c;
+  for (std::size_t i = 0; i < n; ++i) c[i] = infinite[i] ? 0 : 1;
+  Real least = std::numeric_limits<Real>::infinity();
+  const auto mean_now = [&](Real total) {
+    std::vector<Real> mean(d, 0);
+    for (std::size_t i = 0; i < n; ++i) {
+      for (std::size_t j = 0; j < d && c[i] > 0; ++j) mean[j] += c[i] / total * rows[i][j];
+    }
+    return mean;
+  };
+  Real total = std::accumulate(c.begin(), c.end(), Real{0});
+  result.mean = mean_now(total);
+  while (total > static_cast<Real>(n) - 2 * f + 1e-9L * static_cast<Real>(n)) {
+    ++result.iterations;
+    const std::vector<Real> mean = mean_now(total);
+    std::vector<std::vector<Real>> covariance(d, std::vector<Real>(d, 0)), vectors;
+    for (std::size_t k = 0; k < n; ++k) {
+      for (std::size_t i = 0; i < d && c[k] > 0; ++i) {
+        for (std::size_t j = 0; j < d; ++j) {
+          covariance[i][j] += c[k] / total * ((rows[k][i] - mean[i]) * (rows[k][j] - mean[j]));
+        }
+      }
+    }
+    const std::vector<Real> values = jacobi(covariance, vectors);
+    if (values[0] < least) {
+      least = values[0];
+      result.mean = mean;
+    }
+    std::size_t rank = 1;
+    while (rank < d && values[rank] >= values[0] * (1 - 1e-9L)) ++rank;
+    const auto projection = [&](std::size_t i) {
+      std::vector<Real> p(rank, 0);
+      for (std::size_t k = 0; k < rank; ++k) {
+        for (std::size_t j = 0; j < d; ++j) p[k] += vectors[j][k] * (rows[i][j] - mean[j]);
+      }
+      return p;
+    };
+    std::vector<Real> longest;
+    Real length = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      if (!(c[i] > 0)) continue;
+      const std::vector<Real> p = projection(i);
+      const Real squared = std::inner_product(p.begin(), p.end(), p.begin(), Real{0});
+      if (longest.empty() || squared > length * (1 + 1e-12L)) {
+        length = squared;
+        longest = p;
+      }
+    }
+    std::vector<Real> tau(n, 0);
+    Real most = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      if (!(c[i] > 0) || length == 0) continue;
+      const std::vector<Real> p = projection(i);
+      const Real along = std::inner_product(p.begin(), p.end(), longest.begin(), Real{0});
+      tau[i] = along * along / length;
+      most = std::max(most, tau[i]);
+    }
+    if (most == 0) {
+      result.mean = mean;
+      break;
+    }
+    for (std::size_t i = 0; i < n; ++i) c[i] *= 1 - tau[i] / most;
+    total = std::accumulate(c.begin(), c.end(), Real{0});
+  }
+  return result;
+}
+
+struct Solved {
+  Status status = Status::ok;
+  std::vector<double> coefficients, c;
+  int iterations = 0;
+};
+
+Solved run_caf(const Rows& rows, const std::vector<std::uint8_t>& infinite, int f) {
+  const std::size_t n = rows.size();
+  const std::vector<double> gram = gram_of(rows, infinite);
+  const Points points{.count = static_cast<int>(n),
+                      .size = static_cast<int>(n) + 1,
+                      .gram = gram.data(),
+                      .infinite = infinite.data()};
+  std::vector<double> doubles(scratch_doubles(n + 1)), clip_factors(n);
+  std::vector<int> ints(scratch_ints(n + 1));
+  Solved solved{.coefficients = std::vector<double>(n + 1), .c = std::vector<double>(n)};
+  Combination out{.coefficients = solved.coefficients.data(),
+                  .scores = solved.c.data(),
+                  .clip_factors = clip_factors.data()};
+  solved.status =
+      solve(SerialTeam{}, Caf{.f = f}, points, {.doubles = doubles.data(), .ints = ints.data()}, out);
+  solved.iterations = out.iterations;
+  return solved;
+}
+
+/// `size`: of the rows that a right answer is made of; errors are relative to it.
+void expect_caf(const Rows& rows, const std::vector<std::uint8_t>& infinite, int f, double size = 1) {
+  const Solved got = run_caf(rows, infinite, f);
+  ASSERT_EQ(got.status, Status::ok);
+  const Filtered expected = caf_on_vectors(rows, infinite, f);
+  Real sum = 0;
+  for (const double a : got.coefficients) {
+    ASSERT_GE(a, 0);
+    sum += a;
+  }
+  EXPECT_NEAR(static_cast<double>(sum), 1, 1e-14);
+  EXPECT_EQ(got.coefficients.back(), 0);
+  for (std::size_t j = 0; j < rows[0].size(); ++j) {
+    Real value = 0;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (got.coefficients[i] != 0) value += static_cast<Real>(got.coefficients[i]) * rows[i][j];
+    }
+    ASSERT_NEAR(static_cast<double>(value), static_cast<double>(expected.mean[j]), 1e-9 * size)
+        << "n = " << rows.size() << ", f = " << f << ", coordinate " << j;
+  }
+  EXPECT_EQ(got.iterations, expected.iterations);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    ASSERT_NEAR(got.c[i], static_cast<double>(expected.c[i]), 1e-9) << "n = " << rows.size() << ", row " << i;
+  }
+}
+
+TEST(Caf, AgreesWithTheDefinitionOnVectors) {
+  std::mt19937_64 random = generator();
+  for (const int n : {3, 4, 7, 12, 25, 40}) {
+    for (const int f : {1, n / 4, (n - 1) / 2}) {
+      for (const int d : {2, 6}) {
+        expect_caf(normal_rows(random, n, d, 1), some_infinite(random, n, f), f);
+        Rows attacked = normal_rows(random, n, d);
+        for (int k = 0; k < f; ++k) {
+          for (double& x : attacked[random() % at(n)]) x = 5 + 0.1 * x;
+        }
+        expect_caf(attacked, no_infinite(at(n)), f);
+      }
+    }
+  }
+}
+
+TEST(Caf, HugeRowsAreForgottenWithoutATrace) {
+  std::mt19937_64 random = generator();
+  for (const double huge : {1e10, 1e20, 1e38, -3e38}) {
+    Rows rows = normal_rows(random, 13, 4, 2);
+    for (std::size_t j = 0; j < 4; ++j) {
+      rows[0][j] = huge * (0.3 + 0.1 * static_cast<double>(j));
+      rows[7][j] = -huge * 1e-4 * (j % 2 == 0 ? 1 : 0.5);
+      rows[12][j] = 1e5 * rows[12][j];
+    }
+    expect_caf(rows, no_infinite(13), 4, 10);
+    const Solved got = run_caf(rows, no_infinite(13), 4);
+    for (const std::size_t bad : {0u, 7u, 12u}) EXPECT_EQ(got.coefficients[bad], 0) << huge;
+  }
+}
+
+TEST(Caf, EverythingScaledTogetherGivesTheSameCoefficients) {
+  std::mt19937_64 random = generator();
+  const Rows rows = normal_rows(random, 10, 3);
+  const Solved expected = run_caf(rows, no_infinite(10), 3);
+  for (const int exponent : {-140, -60, 66, 126, 400}) {
+    Rows scaled = rows;
+    for (auto& row : scaled) {
+      for (double& x : row) x = std::ldexp(x, exponent);
+    }
+    const Solved got = run_caf(scaled, no_infinite(10), 3);
+    EXPECT_EQ(got.coefficients, expected.coefficients) << "2^" << exponent;
+    EXPECT_EQ(got.c, expected.c) << "2^" << exponent;
+  }
+}
+
+TEST(Caf, OfNoBadRowsIsTheMean) {
+  std::mt19937_64 random = generator();
+  for (const int n : {1, 2, 3, 9}) {
+    const Solved got = run_caf(normal_rows(random, n, 5), no_infinite(at(n)), 0);
+    ASSERT_EQ(got.status, Status::ok);
+    EXPECT_EQ(got.iterations, 0);
+    for (int i = 0; i < n; ++i) {
+      EXPECT_EQ(got.coefficients[at(i)], 1.0 / n);
+      EXPECT_EQ(got.c[at(i)], 1);
+    }
+  }
+}
+
+TEST(Caf, OfIdenticalRowsIsTheirMean) {
+  for (const double x : {0.0, 1.0, 1e30}) {
+    const Solved got = run_caf(Rows(7, std::vector<double>{x, 0.1 * x}), no_infinite(7), 2);
+    ASSERT_EQ(got.status, Status::ok);
+    for (std::size_t i = 0; i < 7; ++i) EXPECT_EQ(got.coefficients[i], 1.0 / 7);
+  }
+}
+
+TEST(Caf, TopEigenspacesOfSeveralDimensionsTakeTheFirstOfTheLongestRows) {
+  // Unit vectors and their opposites: the covariance is a multiple of the identity.
+  Rows cross(8, std::vector<double>(4, 0));
+  for (std::size_t i = 0; i < 8; ++i) cross[i][i % 4] = i < 4 ? 1 : -1;
+  expect_caf(cross, no_infinite(8), 2);
+  const Solved got = run_caf(cross, no_infinite(8), 1);
+  EXPECT_NEAR(got.c[0], 0, 1e-14);
+  EXPECT_NEAR(got.c[4], 0, 1e-14);
+  EXPECT_NEAR(got.c[1], 1, 1e-14);
+  // A longer row further down goes first.
+  Rows corners(9, std::vector<double>(8, 0));
+  for (std::size_t i = 0; i < 8; ++i) corners[i + 1][i] = 1;
+  expect_caf(corners, no_infinite(9), 3);
+}
+
+TEST(Caf, MoreInfiniteRowsThanToleratedAreRefused) {
+  std::mt19937_64 random = generator();
+  const Rows rows = normal_rows(random, 7, 3);
+  std::vector<std::uint8_t> infinite = no_infinite(7);
+  infinite[2] = infinite[5] = 1;
+  EXPECT_EQ(run_caf(rows, infinite, 1).status, Status::too_many_nonfinite);
+  const Solved got = run_caf(rows, infinite, 2);
+  ASSERT_EQ(got.status, Status::ok);
+  EXPECT_EQ(got.coefficients[2], 0);
+  EXPECT_EQ(got.coefficients[5], 0);
+}
+
+}  // namespace
+}  // namespace bragg::detail
