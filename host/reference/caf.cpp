@@ -11,6 +11,7 @@ namespace bragg::reference {
 namespace {
 
 constexpr long double eigenspace_gap = 1e-9L;
+constexpr long double length_gap = 1e-12L;
 
 /// The mean and the top eigenspace of the covariance of points weighted by c.
 struct Spread {
@@ -78,13 +79,13 @@ Vector squared_projections(Stage& stage, const Spread& spread) {
       projection.back().push_back(row.empty() ? 0 : dot(row, direction));
     longest = std::max(longest, dot(projection.back(), projection.back()));
   }
-  // Lengths that tie by rounding must not: the lowest index within the gap wins.
+  // Lengths that are equal but for rounding tie: the lowest index wins.
   std::size_t axis = 0;
-  while (dot(projection[axis], projection[axis]) < longest * (1 - eigenspace_gap)) ++axis;
+  while (dot(projection[axis], projection[axis]) < longest * (1 - length_gap)) ++axis;
   if (spread.top.size() > 1) {
     for (std::size_t i = 0; i < projection.size(); ++i) {
       if (spread.centred[i].empty() || spread.centred[i] == spread.centred[axis]) continue;
-      const long double border = longest * (1 - eigenspace_gap);
+      const long double border = longest * (1 - length_gap);
       stage.decided(0, std::abs(dot(projection[i], projection[i]) - border), spread.terms);
     }
   }

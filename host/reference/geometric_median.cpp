@@ -60,7 +60,8 @@ std::optional<Point> step(const Problem& problem, const Point& v) {
   if (here > 0) {
     const Vector r = resultant(problem, v, length);
     const long double pull = std::sqrt(dot(r, r));
-    if (pull <= here) return std::nullopt;
+    // Two rows pull with exactly 1 at each other: equality must survive rounding.
+    if (pull <= here * (1 + 1e-18L)) return std::nullopt;
     stay = here / pull;
   }
   for (long double& x : a) x /= total;
@@ -164,7 +165,8 @@ Point polish(const Problem& problem, Point v) {
     }
     std::optional<Point> next = step(problem, v);
     if (!next) return v;
-    const bool settled = distance(*next, v) <= 1e-16L * typical_distance(problem, v);
+    const long double rounding = 8 * std::numeric_limits<long double>::epsilon() * v.size;
+    const bool settled = distance(*next, v) <= 1e-16L * typical_distance(problem, v) + rounding;
     v = std::move(*next);  // a Weiszfeld step last: it gives v its coefficients
     if (settled) break;
   }
