@@ -346,12 +346,11 @@ void FileAggregation::check(const Solution& solution, const TensorInfo* tensor) 
     files += fmt::format("{}{} ({} values)", count > 1 ? ", " : ": ", inputs_.names[i], nonfinite);
   }
   if (count > most) files += fmt::format(" and {} more", count - most);
-  throw Error(
-      solution.status,
-      fmt::format(
-          "{}too many workers are not finite for {}: {} of {} hold NaN or infinity{}; raise f, or leave them "
-          "out with weight 0",
-          where, bragg::to_string(engine_.pipeline()), count, inputs_.names.size(), files));
+  if (count == 0) files = ", but values beyond 2^500 and invalid weights count as infinite";
+  throw Error(solution.status,
+              fmt::format("{}too many workers are not finite for {}: {} of {} hold NaN or infinity{}; "
+                          "raise f, or leave them out with weight 0",
+                          where, bragg::to_string(engine_.pipeline()), count, inputs_.names.size(), files));
 }
 
 void FileAggregation::run_integers() {
