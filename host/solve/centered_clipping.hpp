@@ -24,7 +24,9 @@ BRAGG_HD Status solve(TeamT team, const CenteredClipping& rule, const Points& po
               .next = scratch.take_doubles(static_cast<std::size_t>(size)),
               .image = scratch.take_doubles(static_cast<std::size_t>(size)),
               .distance = scratch.take_doubles(static_cast<std::size_t>(m))};
-  center(team, points, points.finite_count() > 0 ? medoid(team, points, w.next) : points.origin(), gram);
+  // About the starting point: v leaves it by tau an iteration at most, so the lengths that matter are from
+  // there.
+  center(team, points, size - 1, gram);
 
   const double tau = rule.tau * points.scale;
   const double total = team.sum(m, [&](int i) { return points.weight(i); });

@@ -21,12 +21,19 @@ inline bool is_finite_row(const std::vector<long double>& row, DType dtype) {
   });
 }
 
-/// Relative error of a squared distance that comes from the float64 Gram matrix: D = G_ii + G_jj − 2 G_ij has
-/// an absolute error of a few units of rounding of ‖x‖² (the block sums add a factor that grows slowly: 64
-/// covers d ≤ 1e6), so relative to the least distance it is that times the condition max‖x‖²/min D. Pairs of
-/// huge rows are far apart and do not enter: the condition is taken over pairs. Pre-aggregators sum up to n
-/// such terms.
-inline long double decision_error(const Rows& rows, DType dtype) {
+/// The error of a squared distance from the float64 Gram matrix, D = G_ii + G_jj − 2 G_ij, relative to ‖x_i‖²
+/// + ‖x_j‖²: a few units of rounding, growing slowly with the block sums (64 units cover d ≤ 1e6);
+/// pre-aggregators add up to n such terms. The oracle's margin is in the same measure.
+inline long double gram_error(int n) { return 64 * 0x1p-53L * static_cast<long double>(n); }
+
+/// The same relative to the squared distances themselves, at worst over the pairs: what clipping factors and
+/// weights inherit, being functions of distances. The origin, or the reference, is a point too.
+inline long double coefficient_error(const reference::Input& input) {
+  Rows rows = input.rows;
+  rows.push_back(input.reference.empty() ? std::vector<long double>(input.rows[0].size(), 0)
+                                         : input.reference);
+  if (!input.previous.empty()) rows.push_back(input.previous);
+  const DType dtype = input.f64 ? DType::f64 : DType::f32;
   long double worst = 0;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     for (std::size_t j = 0; j < i; ++j) {
@@ -40,7 +47,7 @@ inline long double decision_error(const Rows& rows, DType dtype) {
       if (distance > 0) worst = std::max(worst, norms / distance);
     }
   }
-  return 64 * 0x1p-53L * worst * static_cast<long double>(rows.size());
+  return gram_error(static_cast<int>(rows.size())) * worst;
 }
 
 /// What the library computes with, so how far it may be from the exact value before the final rounding.
@@ -51,19 +58,19 @@ struct Accuracy {
   long double relative = 0;  ///< relative error of the coefficients of an iterative rule
 };
 
-inline Accuracy accuracy_of(const Pipeline& pipeline, long double decisions) {
+inline Accuracy accuracy_of(const Pipeline& pipeline, long double coefficients) {
   Accuracy accuracy;
   accuracy.mixed = !pipeline.pre.empty();
   accuracy.exact = !accuracy.mixed && (std::holds_alternative<Median>(pipeline.rule) ||
                                        std::holds_alternative<Krum>(pipeline.rule));
   // Clipping factors are square roots of Gram distances; they inherit half of their relative error.
   if (accuracy.mixed || std::holds_alternative<CenteredClipping>(pipeline.rule))
-    accuracy.relative = decisions;
+    accuracy.relative = coefficients;
   // Weiszfeld stops 1e-10 typical distances from the minimiser by its own estimate. A row within the rounding
   // error of a squared distance, (16·2⁻⁵²)^½ ‖x‖ = 6e-8 ‖x‖, counts as reached; sums over coordinates make it
   // less, not more.
-  if (std::holds_alternative<GeometricMedian>(pipeline.rule)) accuracy.relative = 2e-7L + decisions;
-  if (std::holds_alternative<Caf>(pipeline.rule)) accuracy.relative = 1e-8L + 1e3L * decisions;
+  if (std::holds_alternative<GeometricMedian>(pipeline.rule)) accuracy.relative = 2e-7L + coefficients;
+  if (std::holds_alternative<Caf>(pipeline.rule)) accuracy.relative = 1e-8L + 1e3L * coefficients;
   return accuracy;
 }
 
@@ -72,7 +79,7 @@ inline long double tolerance(DType in, DType out, const Accuracy& accuracy, int 
                              long double magnitude) {
   if (accuracy.exact) return 0;
   long double error = (n + 8) * 0x1p-53L * magnitude;
-  if (accuracy.mixed) error += (in == DType::f64 ? 0x1p-53L : 0x1p-24L) * magnitude;
+  if (accuracy.mixed) error += spacing(in == DType::f64 ? DType::f64 : DType::f32, magnitude) / 2;
   error += accuracy.relative * magnitude;
   // Half a unit of the final rounding, and the unit may double just above |expected|.
   return error * 1.01L + 0.5001L * spacing(out, std::fabs(expected) + error);
@@ -96,24 +103,6 @@ inline std::string compare(long double got, long double expected, DType out, con
            std::to_string(static_cast<double>(std::fabs(got - expected) / allowed)) + " × the bound";
   }
   return "";
-}
-
-/// Per coordinate, Σ |coefficient · x| of a geometric rule, or what the oracle says entered a coordinate-wise
-/// one.
-inline std::vector<long double> magnitudes(const reference::Input& input, const reference::Result& result) {
-  if (result.row_weight.empty()) return result.magnitude;
-  std::vector<long double> sums(input.rows[0].size(), 0);
-  for (std::size_t i = 0; i < input.rows.size(); ++i) {
-    if (result.row_weight[i] == 0) continue;
-    for (std::size_t j = 0; j < sums.size(); ++j)
-      sums[j] += std::fabs(result.row_weight[i] * input.rows[i][j]);
-  }
-  for (std::size_t j = 0; j < sums.size(); ++j) {
-    // References enter too; their share is not in row_weight.
-    if (!input.reference.empty()) sums[j] += std::fabs(input.reference[j]);
-    if (!input.previous.empty()) sums[j] += std::fabs(input.previous[j]);
-  }
-  return sums;
 }
 
 }  // namespace bragg::test
