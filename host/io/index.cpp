@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <system_error>
+#include <tuple>
 
 #include "host/io/json.hpp"
 #include "host/io/model.hpp"
@@ -90,7 +92,8 @@ bool is_plain_name(const std::string& name) {
 
 void add_shard(Model& model, const std::string& name, const std::map<std::string, std::string>& weight_map) {
   const std::filesystem::path path = model.path.parent_path() / name;
-  if (!std::filesystem::exists(path))
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored))
     throw_bad_file(model.path, fmt::format("the file {} is not there", show(name)));
   Model shard = read_safetensors(ReadFile(path));
   for (StoredTensor& tensor : shard.tensors) {

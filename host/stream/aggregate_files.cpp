@@ -200,7 +200,7 @@ void FileAggregation::plan_memory() {
   const std::int64_t needed = mathematics + block + block / 4;
   if (needed > memory) {
     throw Error(Status::out_of_memory,
-                fmt::format("memory = {} bytes is too small for {} files with elements of {} bytes; "
+                fmt::format("memory = {} bytes is too small for {} rows with elements of {} bytes; "
                             "needs {}",
                             options_.memory, rows, largest, needed));
   }

@@ -77,7 +77,7 @@ struct Progress {
 };
 
 struct FileOptions {
-  Options options;
+  Options options;  ///< on_failure has no effect: a run that fails leaves no file
   /// Upper bound on the memory that windows, buffers and n-sized mathematics take at a time, in bytes; at
   /// least 1 MiB.
   std::uint64_t memory = std::uint64_t{1} << 30;
