@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products of rows in f64 from packed panels of four rows.
 //
-// A 4×4 tile (4×2 where there are 16 registers) loads 8 vectors for 16 multiply-adds. Each pair has one
-// accumulator that sees the coordinates in order, so equal rows get bit-equal products: ‖x_i − x_j‖² of equal
-// rows is exactly 0.
+// A 4×4 tile (two of 4×2 where there are 16 registers) loads 8 vectors for 16 multiply-adds. Each pair has
+// one accumulator that sees the coordinates in order, so equal rows get bit-equal products: ‖x_i − x_j‖² of
+// equal rows is exactly 0.
 #include "host/cpu/kernels.hpp"
 
 #undef HWY_TARGET_INCLUDE
@@ -65,101 +65,107 @@ void statistics(const RowSource& row, std::int64_t begin, int count, std::int64_
   }
 }
 
+// The products of a stretch give its memory time to arrive: rows are asked for one stretch ahead.
+constexpr std::int64_t ahead = panel_depth;
+
 template <DType kTypeT>
-void pack_row(const unsigned char* bytes, int count, double scale, double* panel) {
+HWY_INLINE void pack_vector(const unsigned char* bytes, WideVector factor, double* to) {
+  auto v = load_f64<kTypeT>(bytes);
+  if constexpr (kTypeT == DType::f64) v = hn::Mul(v, factor);
+  hn::Store(v, Wide(), to);
+}
+
+template <DType kTypeT>
+void pack_row(const unsigned char* bytes, int from, int count, double scale, double* panel) {
   const Wide d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   const auto factor = hn::Set(d, scale);
   constexpr std::int64_t size = static_cast<std::int64_t>(size_of(kTypeT));
-  int i = 0;
+  int i = from;
   for (; i + lanes <= count; i += lanes) {
-    auto v = load_f64<kTypeT>(bytes + i * size);
-    if constexpr (kTypeT == DType::f64) v = hn::Mul(v, factor);
-    hn::Store(v, d, panel + panel_rows * i);
+    hwy::Prefetch(bytes + (ahead + i) * size);
+    pack_vector<kTypeT>(bytes + i * size, factor, panel + panel_rows * i);
   }
   if (i < count) {
     HWY_ALIGN unsigned char tail[vector_bytes] = {};
     std::memcpy(tail, bytes + i * size, static_cast<std::size_t>((count - i) * size));
-    auto v = load_f64<kTypeT>(tail);
-    if constexpr (kTypeT == DType::f64) v = hn::Mul(v, factor);
-    hn::Store(v, d, panel + panel_rows * i);
+    pack_vector<kTypeT>(tail, factor, panel + panel_rows * i);
   }
 }
 
-void pack(const RowSource* rows, int row_count, std::int64_t begin, int count, double scale, double* panel,
-          const RowSource* next, int next_count) {
+void pack_row_any(const RowSource& row, std::int64_t begin, int from, int count, double scale,
+                  double* panel) {
+  const unsigned char* bytes = row.at(begin);
+  switch (row.dtype) {
+    case DType::f32:
+      return pack_row<DType::f32>(bytes, from, count, scale, panel);
+    case DType::f16:
+      return pack_row<DType::f16>(bytes, from, count, scale, panel);
+    case DType::bf16:
+      return pack_row<DType::bf16>(bytes, from, count, scale, panel);
+    case DType::f64:
+      return pack_row<DType::f64>(bytes, from, count, scale, panel);
+  }
+}
+
+// Whole vectors of four rows at once: four streams keep more of the memory busy. Returns the coordinates
+// done.
+template <DType kTypeT>
+int pack_four(const RowSource* rows, std::int64_t begin, int count, double scale, double* panel) {
   const Wide d;
   const int lanes = static_cast<int>(hn::Lanes(d));
+  const auto factor = hn::Set(d, scale);
+  constexpr std::int64_t size = static_cast<std::int64_t>(size_of(kTypeT));
+  const unsigned char* r0 = rows[0].at(begin);
+  const unsigned char* r1 = rows[1].at(begin);
+  const unsigned char* r2 = rows[2].at(begin);
+  const unsigned char* r3 = rows[3].at(begin);
+  int i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    hwy::Prefetch(r0 + (ahead + i) * size);
+    hwy::Prefetch(r1 + (ahead + i) * size);
+    hwy::Prefetch(r2 + (ahead + i) * size);
+    hwy::Prefetch(r3 + (ahead + i) * size);
+    double* to = panel + panel_rows * i;
+    pack_vector<kTypeT>(r0 + i * size, factor, to);
+    pack_vector<kTypeT>(r1 + i * size, factor, to + lanes);
+    pack_vector<kTypeT>(r2 + i * size, factor, to + 2 * lanes);
+    pack_vector<kTypeT>(r3 + i * size, factor, to + 3 * lanes);
+  }
+  return i;
+}
+
+int pack_four_any(const RowSource* rows, std::int64_t begin, int count, double scale, double* panel) {
+  switch (rows[0].dtype) {
+    case DType::f32:
+      return pack_four<DType::f32>(rows, begin, count, scale, panel);
+    case DType::f16:
+      return pack_four<DType::f16>(rows, begin, count, scale, panel);
+    case DType::bf16:
+      return pack_four<DType::bf16>(rows, begin, count, scale, panel);
+    case DType::f64:
+      return pack_four<DType::f64>(rows, begin, count, scale, panel);
+  }
+  return 0;
+}
+
+void pack(const RowSource* rows, int row_count, std::int64_t begin, int count, double scale, double* panel) {
+  const Wide d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  int done = 0;
+  if (row_count == panel_rows && rows[0].dtype == rows[1].dtype && rows[0].dtype == rows[2].dtype &&
+      rows[0].dtype == rows[3].dtype) {
+    done = pack_four_any(rows, begin, count, scale, panel);
+    if (done == count) return;
+  }
   for (int r = 0; r < panel_rows; ++r) {
-    // The hardware starts anew in every row; asking one row ahead hides that.
-    if (next != nullptr && r < next_count) {
-      const unsigned char* ahead = next[r].at(begin);
-      const std::int64_t bytes = count * static_cast<std::int64_t>(size_of(next[r].dtype));
-      for (std::int64_t line = 0; line < bytes; line += 64) hwy::Prefetch(ahead + line);
-    }
     double* to = panel + r * lanes;
-    if (r >= row_count) {
+    if (r < row_count) {
+      pack_row_any(rows[r], begin, done, count, scale, to);
+    } else {
       for (int i = 0; i < count; i += lanes) hn::Store(hn::Zero(d), d, to + panel_rows * i);
-      continue;
-    }
-    const unsigned char* bytes = rows[r].at(begin);
-    switch (rows[r].dtype) {
-      case DType::f32:
-        pack_row<DType::f32>(bytes, count, scale, to);
-        break;
-      case DType::f16:
-        pack_row<DType::f16>(bytes, count, scale, to);
-        break;
-      case DType::bf16:
-        pack_row<DType::bf16>(bytes, count, scale, to);
-        break;
-      case DType::f64:
-        pack_row<DType::f64>(bytes, count, scale, to);
-        break;
     }
   }
-}
-
-HWY_INLINE double total(WideVector v) {
-  const Wide d;
-  return hn::GetLane(hn::SumOfLanes(d, v));
-}
-
-// Rows 0…3 of a against two rows of b. Named accumulators: GCC leaves arrays of them in memory.
-void tile_4x2(const double* HWY_RESTRICT a, const double* HWY_RESTRICT b, int count,
-              double* HWY_RESTRICT sums) {
-  const Wide d;
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  auto s00 = hn::Zero(d), s10 = s00, s20 = s00, s30 = s00;
-  auto s01 = s00, s11 = s00, s21 = s00, s31 = s00;
-  for (int i = 0; i < count; i += lanes) {
-    const double* pa = a + panel_rows * i;
-    const double* pb = b + panel_rows * i;
-    auto b0 = hn::Load(d, pb);
-    auto b1 = hn::Load(d, pb + lanes);
-    BRAGG_KEEP_IN_REGISTER(b0);
-    BRAGG_KEEP_IN_REGISTER(b1);
-    auto x = hn::Load(d, pa);
-    BRAGG_KEEP_IN_REGISTER(x);
-    s00 = hn::MulAdd(x, b0, s00);
-    s01 = hn::MulAdd(x, b1, s01);
-    x = hn::Load(d, pa + lanes);
-    BRAGG_KEEP_IN_REGISTER(x);
-    s10 = hn::MulAdd(x, b0, s10);
-    s11 = hn::MulAdd(x, b1, s11);
-    x = hn::Load(d, pa + 2 * lanes);
-    BRAGG_KEEP_IN_REGISTER(x);
-    s20 = hn::MulAdd(x, b0, s20);
-    s21 = hn::MulAdd(x, b1, s21);
-    x = hn::Load(d, pa + 3 * lanes);
-    BRAGG_KEEP_IN_REGISTER(x);
-    s30 = hn::MulAdd(x, b0, s30);
-    s31 = hn::MulAdd(x, b1, s31);
-  }
-  sums[0] = total(s00), sums[1] = total(s01);
-  sums[4] = total(s10), sums[5] = total(s11);
-  sums[8] = total(s20), sums[9] = total(s21);
-  sums[12] = total(s30), sums[13] = total(s31);
 }
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3
@@ -168,14 +174,54 @@ constexpr bool many_registers = false;
 constexpr bool many_registers = true;
 #endif
 
+// Pair (i, j) of a tile has the vector at sums + (4·i + j)·lanes; columns `first` and `first + 1` of b. Named
+// accumulators: GCC leaves arrays of them in memory.
+void tile_4x2(const double* HWY_RESTRICT a, const double* HWY_RESTRICT b, int first, int count,
+              double* HWY_RESTRICT sums) {
+  const Wide d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  double* to = sums + first * lanes;
+  auto s00 = hn::Load(d, to), s01 = hn::Load(d, to + lanes);
+  auto s10 = hn::Load(d, to + 4 * lanes), s11 = hn::Load(d, to + 5 * lanes);
+  auto s20 = hn::Load(d, to + 8 * lanes), s21 = hn::Load(d, to + 9 * lanes);
+  auto s30 = hn::Load(d, to + 12 * lanes), s31 = hn::Load(d, to + 13 * lanes);
+  for (int i = 0; i < count; i += lanes) {
+    const double* pa = a + panel_rows * i;
+    const double* pb = b + panel_rows * i + first * lanes;
+    auto b0 = hn::Load(d, pb), b1 = hn::Load(d, pb + lanes);
+    BRAGG_KEEP_IN_REGISTER(b0);
+    BRAGG_KEEP_IN_REGISTER(b1);
+    auto x = hn::Load(d, pa);
+    BRAGG_KEEP_IN_REGISTER(x);
+    s00 = hn::MulAdd(x, b0, s00), s01 = hn::MulAdd(x, b1, s01);
+    x = hn::Load(d, pa + lanes);
+    BRAGG_KEEP_IN_REGISTER(x);
+    s10 = hn::MulAdd(x, b0, s10), s11 = hn::MulAdd(x, b1, s11);
+    x = hn::Load(d, pa + 2 * lanes);
+    BRAGG_KEEP_IN_REGISTER(x);
+    s20 = hn::MulAdd(x, b0, s20), s21 = hn::MulAdd(x, b1, s21);
+    x = hn::Load(d, pa + 3 * lanes);
+    BRAGG_KEEP_IN_REGISTER(x);
+    s30 = hn::MulAdd(x, b0, s30), s31 = hn::MulAdd(x, b1, s31);
+  }
+  hn::Store(s00, d, to), hn::Store(s01, d, to + lanes);
+  hn::Store(s10, d, to + 4 * lanes), hn::Store(s11, d, to + 5 * lanes);
+  hn::Store(s20, d, to + 8 * lanes), hn::Store(s21, d, to + 9 * lanes);
+  hn::Store(s30, d, to + 12 * lanes), hn::Store(s31, d, to + 13 * lanes);
+}
+
 void tile_4x4(const double* HWY_RESTRICT a, const double* HWY_RESTRICT b, int count,
               double* HWY_RESTRICT sums) {
   const Wide d;
   const int lanes = static_cast<int>(hn::Lanes(d));
-  auto s00 = hn::Zero(d), s01 = s00, s02 = s00, s03 = s00;
-  auto s10 = s00, s11 = s00, s12 = s00, s13 = s00;
-  auto s20 = s00, s21 = s00, s22 = s00, s23 = s00;
-  auto s30 = s00, s31 = s00, s32 = s00, s33 = s00;
+  auto s00 = hn::Load(d, sums + 0 * lanes), s01 = hn::Load(d, sums + 1 * lanes),
+       s02 = hn::Load(d, sums + 2 * lanes), s03 = hn::Load(d, sums + 3 * lanes);
+  auto s10 = hn::Load(d, sums + 4 * lanes), s11 = hn::Load(d, sums + 5 * lanes),
+       s12 = hn::Load(d, sums + 6 * lanes), s13 = hn::Load(d, sums + 7 * lanes);
+  auto s20 = hn::Load(d, sums + 8 * lanes), s21 = hn::Load(d, sums + 9 * lanes),
+       s22 = hn::Load(d, sums + 10 * lanes), s23 = hn::Load(d, sums + 11 * lanes);
+  auto s30 = hn::Load(d, sums + 12 * lanes), s31 = hn::Load(d, sums + 13 * lanes),
+       s32 = hn::Load(d, sums + 14 * lanes), s33 = hn::Load(d, sums + 15 * lanes);
   for (int i = 0; i < count; i += lanes) {
     const double* pa = a + panel_rows * i;
     const double* pb = b + panel_rows * i;
@@ -202,17 +248,25 @@ void tile_4x4(const double* HWY_RESTRICT a, const double* HWY_RESTRICT b, int co
     s30 = hn::MulAdd(x, b0, s30), s31 = hn::MulAdd(x, b1, s31);
     s32 = hn::MulAdd(x, b2, s32), s33 = hn::MulAdd(x, b3, s33);
   }
-  sums[0] = total(s00), sums[1] = total(s01), sums[2] = total(s02), sums[3] = total(s03);
-  sums[4] = total(s10), sums[5] = total(s11), sums[6] = total(s12), sums[7] = total(s13);
-  sums[8] = total(s20), sums[9] = total(s21), sums[10] = total(s22), sums[11] = total(s23);
-  sums[12] = total(s30), sums[13] = total(s31), sums[14] = total(s32), sums[15] = total(s33);
+  hn::Store(s00, d, sums + 0 * lanes), hn::Store(s01, d, sums + 1 * lanes),
+      hn::Store(s02, d, sums + 2 * lanes), hn::Store(s03, d, sums + 3 * lanes);
+  hn::Store(s10, d, sums + 4 * lanes), hn::Store(s11, d, sums + 5 * lanes),
+      hn::Store(s12, d, sums + 6 * lanes), hn::Store(s13, d, sums + 7 * lanes);
+  hn::Store(s20, d, sums + 8 * lanes), hn::Store(s21, d, sums + 9 * lanes),
+      hn::Store(s22, d, sums + 10 * lanes), hn::Store(s23, d, sums + 11 * lanes);
+  hn::Store(s30, d, sums + 12 * lanes), hn::Store(s31, d, sums + 13 * lanes),
+      hn::Store(s32, d, sums + 14 * lanes), hn::Store(s33, d, sums + 15 * lanes);
 }
 
 void tile_diagonal(const double* HWY_RESTRICT a, int count, double* HWY_RESTRICT sums) {
   const Wide d;
   const int lanes = static_cast<int>(hn::Lanes(d));
-  auto s00 = hn::Zero(d), s10 = s00, s11 = s00, s20 = s00, s21 = s00;
-  auto s22 = s00, s30 = s00, s31 = s00, s32 = s00, s33 = s00;
+  auto s00 = hn::Load(d, sums + 0 * lanes);
+  auto s10 = hn::Load(d, sums + 4 * lanes), s11 = hn::Load(d, sums + 5 * lanes);
+  auto s20 = hn::Load(d, sums + 8 * lanes), s21 = hn::Load(d, sums + 9 * lanes),
+       s22 = hn::Load(d, sums + 10 * lanes);
+  auto s30 = hn::Load(d, sums + 12 * lanes), s31 = hn::Load(d, sums + 13 * lanes),
+       s32 = hn::Load(d, sums + 14 * lanes), s33 = hn::Load(d, sums + 15 * lanes);
   for (int i = 0; i < count; i += lanes) {
     const double* pa = a + panel_rows * i;
     auto x0 = hn::Load(d, pa), x1 = hn::Load(d, pa + lanes);
@@ -227,10 +281,12 @@ void tile_diagonal(const double* HWY_RESTRICT a, int count, double* HWY_RESTRICT
     s30 = hn::MulAdd(x3, x0, s30), s31 = hn::MulAdd(x3, x1, s31);
     s32 = hn::MulAdd(x3, x2, s32), s33 = hn::MulAdd(x3, x3, s33);
   }
-  sums[0] = total(s00);
-  sums[4] = total(s10), sums[5] = total(s11);
-  sums[8] = total(s20), sums[9] = total(s21), sums[10] = total(s22);
-  sums[12] = total(s30), sums[13] = total(s31), sums[14] = total(s32), sums[15] = total(s33);
+  hn::Store(s00, d, sums + 0 * lanes);
+  hn::Store(s10, d, sums + 4 * lanes), hn::Store(s11, d, sums + 5 * lanes);
+  hn::Store(s20, d, sums + 8 * lanes), hn::Store(s21, d, sums + 9 * lanes),
+      hn::Store(s22, d, sums + 10 * lanes);
+  hn::Store(s30, d, sums + 12 * lanes), hn::Store(s31, d, sums + 13 * lanes),
+      hn::Store(s32, d, sums + 14 * lanes), hn::Store(s33, d, sums + 15 * lanes);
 }
 
 void tile(const double* a, const double* b, int count, double* sums) {
@@ -239,21 +295,20 @@ void tile(const double* a, const double* b, int count, double* sums) {
   } else if constexpr (many_registers) {
     tile_4x4(a, b, count, sums);
   } else {
-    tile_4x2(a, b, count, sums);
-    tile_4x2(a, b + 2 * hn::Lanes(Wide()), count, sums + 2);
+    tile_4x2(a, b, 0, count, sums);
+    tile_4x2(a, b, 2, count, sums);
   }
 }
 
-std::int64_t panel_nonfinite(const double* panel, int row, int count) {
+void reduce(const double* sums, double* totals) {
   const Wide d;
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  std::int64_t found = 0;
-  for (int i = 0; i < count; i += lanes) {
-    const auto v = hn::Load(d, panel + panel_rows * i + row * lanes);
-    found += lanes - static_cast<std::int64_t>(hn::CountTrue(d, is_finite(d, v)));
+  for (int pair = 0; pair < tile_size; ++pair) {
+    const auto v = hn::Load(d, sums + static_cast<std::size_t>(pair) * hn::Lanes(d));
+    totals[pair] = hn::GetLane(hn::SumOfLanes(d, v));
   }
-  return found;
 }
+
+std::size_t wide_lanes() { return hn::Lanes(Wide()); }
 
 }  // namespace
 }  // namespace bragg::detail::cpu::HWY_NAMESPACE
@@ -265,7 +320,8 @@ namespace bragg::detail::cpu {
 HWY_EXPORT(statistics);
 HWY_EXPORT(pack);
 HWY_EXPORT(tile);
-HWY_EXPORT(panel_nonfinite);
+HWY_EXPORT(reduce);
+HWY_EXPORT(wide_lanes);
 
 void row_statistics(const RowSource& row, std::int64_t begin, int count, std::int64_t& nonfinite,
                     double& max_abs) {
@@ -273,17 +329,17 @@ void row_statistics(const RowSource& row, std::int64_t begin, int count, std::in
 }
 
 void gram_pack(const RowSource* rows, int row_count, std::int64_t begin, int count, double scale,
-               double* panel, const RowSource* next, int next_count) {
-  HWY_DYNAMIC_DISPATCH(pack)(rows, row_count, begin, count, scale, panel, next, next_count);
+               double* panel) {
+  HWY_DYNAMIC_DISPATCH(pack)(rows, row_count, begin, count, scale, panel);
 }
 
 void gram_tile(const double* a, const double* b, int count, double* sums) {
   HWY_DYNAMIC_DISPATCH(tile)(a, b, count, sums);
 }
 
-std::int64_t count_in_panel(const double* panel, int row, int count) {
-  return HWY_DYNAMIC_DISPATCH(panel_nonfinite)(panel, row, count);
-}
+void gram_reduce(const double* sums, double* totals) { HWY_DYNAMIC_DISPATCH(reduce)(sums, totals); }
+
+std::size_t gram_tile_doubles() { return HWY_DYNAMIC_DISPATCH(wide_lanes)() * tile_size; }
 
 }  // namespace bragg::detail::cpu
 #endif  // HWY_ONCE

@@ -38,7 +38,7 @@ const char* target_name() noexcept;
 inline constexpr int panel_rows = 4;
 inline constexpr int panel_depth = 512;
 inline constexpr int panel_size = panel_rows * panel_depth;  ///< doubles
-inline constexpr int tile_size = panel_rows * panel_rows;    ///< doubles
+inline constexpr int tile_size = panel_rows * panel_rows;    ///< pairs of a tile
 
 /// Adds the non-finite values of elements [begin, begin+count) to `nonfinite`, and for f64 raises `max_abs`
 /// to the largest finite |x|.
@@ -46,17 +46,20 @@ void row_statistics(const RowSource& row, std::int64_t begin, int count, std::in
                     double& max_abs);
 
 /// Converts elements [begin, begin+count) of `rows` (at most panel_rows, none null) to `panel`; f64 rows are
-/// multiplied by `scale`. Missing rows and the last vector's missing coordinates are zeros. `next`: rows read
-/// soon, or null.
+/// multiplied by `scale`. Missing rows and the last vector's missing coordinates are zeros.
 void gram_pack(const RowSource* rows, int row_count, std::int64_t begin, int count, double scale,
-               double* panel, const RowSource* next, int next_count);
+               double* panel);
 
-/// sums[4·i + j] = Σ a_i·b_j over the panels' coordinates; where a is b, entries above the diagonal are left
-/// alone. Every pair is summed in the same order.
+/// Doubles of a tile's running sums: a vector for each pair.
+std::size_t gram_tile_doubles();
+
+/// Adds a_i·b_j over the panels' coordinates to the running sums; where a is b, pairs above the diagonal are
+/// left alone. Every pair is summed in the same order.
 void gram_tile(const double* a, const double* b, int count, double* sums);
 
-/// Non-finite values in a panel's row.
-std::int64_t count_in_panel(const double* panel, int row, int count);
+/// totals[4·i + j] = the running sum of pair (i, j).
+void gram_reduce(const double* sums, double* totals);
+
 
 // combine
 // ----------------------------------------------------------------------------------------------------

@@ -221,10 +221,7 @@ void pack_panel(const std::vector<RowSource>& rows, const std::vector<int>& inde
                 double* max_abs) {
   const std::size_t first = static_cast<std::size_t>(panel * cpu::panel_rows);
   const int here = rows_in_panel(rows.size(), panel);
-  const int after =
-      std::clamp(static_cast<int>(rows.size()) - (panel + 1) * cpu::panel_rows, 0, cpu::panel_rows);
-  cpu::gram_pack(rows.data() + first, here, begin, count, scale, to,
-                 after > 0 ? rows.data() + first + cpu::panel_rows : nullptr, after);
+  cpu::gram_pack(rows.data() + first, here, begin, count, scale, to);
   for (std::size_t r = first; r < first + static_cast<std::size_t>(here); ++r) {
     if (rows[r].dtype != DType::f64) continue;
     const std::size_t row = static_cast<std::size_t>(index[r]);
@@ -235,14 +232,12 @@ void pack_panel(const std::vector<RowSource>& rows, const std::vector<int>& inde
 /// A row narrower than f64 has non-finite values exactly where its own product is not finite: squares cannot
 /// overflow.
 void count_by_products(const std::vector<RowSource>& rows, const std::vector<int>& index, int panel,
-                       const double* packed, int count, const double* sums, std::int64_t* nonfinite) {
+                       std::int64_t begin, int count, const double* totals, std::int64_t* nonfinite) {
   for (int r = 0; r < rows_in_panel(rows.size(), panel); ++r) {
     const std::size_t k = static_cast<std::size_t>(panel * cpu::panel_rows + r);
-    if (rows[k].dtype == DType::f64 ||
-        std::abs(sums[r * cpu::panel_rows + r]) <= std::numeric_limits<double>::max()) {
-      continue;
-    }
-    nonfinite[static_cast<std::size_t>(index[k])] += cpu::count_in_panel(packed, r, count);
+    if (rows[k].dtype == DType::f64 || std::isfinite(totals[r * cpu::panel_rows + r])) continue;
+    double unused = 0;
+    cpu::row_statistics(rows[k], begin, count, nonfinite[static_cast<std::size_t>(index[k])], unused);
   }
 }
 
@@ -267,10 +262,10 @@ void add_tile(const std::vector<int>& index, int i, int j, const double* sums, i
 // Each thread takes whole blocks; their sums are added in turn.
 void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
   std::atomic<std::int64_t> turn{0};
-  const int most_panels = panels_of(static_cast<std::size_t>(table.rows));
-  const std::size_t most_tiles = tile_index(most_panels, 0);
+  const std::size_t most_panels = static_cast<std::size_t>(panels_of(static_cast<std::size_t>(table.rows)));
+  const std::size_t tile_doubles = cpu::gram_tile_doubles();
   const std::size_t wanted =
-      static_cast<std::size_t>(most_panels * cpu::panel_size) + most_tiles * cpu::tile_size;
+      most_panels * cpu::panel_size + tile_index(static_cast<int>(most_panels), 0) * tile_doubles;
   for (Worker& worker : workers) worker.memory.doubles(wanted);
 
   for_blocks(table, gram_block, [&](Worker& worker, const Blocks& block, std::int64_t k, bool new_tensor) {
@@ -278,7 +273,7 @@ void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
     const int panels = panels_of(worker.rows.size());
     double* packed = worker.memory.doubles(wanted);
     double* tiles = packed + most_panels * cpu::panel_size;
-    std::fill_n(tiles, tile_index(panels, 0) * cpu::tile_size, 0.0);
+    std::fill_n(tiles, tile_index(panels, 0) * tile_doubles, 0.0);
     for (std::int64_t done = 0; done < block.size; done += cpu::panel_depth) {
       const int count = static_cast<int>(std::min<std::int64_t>(cpu::panel_depth, block.size - done));
       for (int p = 0; p < panels; ++p) {
@@ -287,22 +282,21 @@ void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
       }
       for (int i = 0; i < panels; ++i) {
         for (int j = 0; j <= i; ++j) {
-          double part[cpu::tile_size] = {};
-          cpu::gram_tile(panel_at(packed, i), panel_at(packed, j), count, part);
-          double* tile = tiles + tile_index(i, j) * cpu::tile_size;
-          for (int e = 0; e < cpu::tile_size; ++e) tile[e] += part[e];
-          if (i == j) {
-            count_by_products(worker.rows, worker.index, i, panel_at(packed, i), count, part,
-                              worker.nonfinite.data());
-          }
+          cpu::gram_tile(panel_at(packed, i), panel_at(packed, j), count,
+                         tiles + tile_index(i, j) * tile_doubles);
         }
       }
     }
     while (turn.load(std::memory_order_acquire) != k) std::this_thread::yield();
     for (int i = 0; i < panels; ++i) {
       for (int j = 0; j <= i; ++j) {
-        add_tile(worker.index, i, j, tiles + tile_index(i, j) * cpu::tile_size, sums.rows,
-                 sums.products.data());
+        double totals[cpu::tile_size];
+        cpu::gram_reduce(tiles + tile_index(i, j) * tile_doubles, totals);
+        add_tile(worker.index, i, j, totals, sums.rows, sums.products.data());
+        if (i == j) {
+          count_by_products(worker.rows, worker.index, i, block.begin, static_cast<int>(block.size), totals,
+                            worker.nonfinite.data());
+        }
       }
     }
     turn.store(k + 1, std::memory_order_release);
@@ -312,10 +306,13 @@ void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
 // All threads share the pairs of one stretch of panel_depth coordinates after another.
 void CpuPasses::Impl::gram_by_squares(const RowTable& table, GramSums& sums) {
   const int most_panels = panels_of(static_cast<std::size_t>(table.rows));
+  const std::size_t tile_doubles = cpu::gram_tile_doubles();
   double* packed = shared.doubles(static_cast<std::size_t>(most_panels) * cpu::panel_size);
+  for (Worker& worker : workers) worker.memory.doubles(tile_doubles);
 #pragma omp parallel num_threads(threads)
   {
     Worker& worker = workers[static_cast<std::size_t>(omp_get_thread_num())];
+    double* tile = worker.memory.doubles(tile_doubles);
     for (std::size_t tensor = 0; tensor < table.sizes.size(); ++tensor) {
       worker.gather(table, tensor);
       const int panels = panels_of(worker.rows.size());
@@ -336,11 +333,13 @@ void CpuPasses::Impl::gram_by_squares(const RowTable& table, GramSums& sums) {
           const int column = pair - static_cast<int>(tile_index(row, 0));
           for (int i = row * square_panels; i < std::min((row + 1) * square_panels, panels); ++i) {
             for (int j = column * square_panels; j <= std::min((column + 1) * square_panels - 1, i); ++j) {
-              double part[cpu::tile_size] = {};
-              cpu::gram_tile(panel_at(packed, i), panel_at(packed, j), count, part);
-              add_tile(worker.index, i, j, part, sums.rows, sums.products.data());
+              double totals[cpu::tile_size];
+              std::fill_n(tile, tile_doubles, 0.0);
+              cpu::gram_tile(panel_at(packed, i), panel_at(packed, j), count, tile);
+              cpu::gram_reduce(tile, totals);
+              add_tile(worker.index, i, j, totals, sums.rows, sums.products.data());
               if (i == j) {
-                count_by_products(worker.rows, worker.index, i, panel_at(packed, i), count, part,
+                count_by_products(worker.rows, worker.index, i, begin, count, totals,
                                   worker.nonfinite.data());
               }
             }

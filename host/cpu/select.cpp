@@ -14,8 +14,10 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "host/cpu/simd-inl.hpp"
+#include "kernels/select/networks.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace bragg::detail::cpu::HWY_NAMESPACE {
@@ -358,8 +360,81 @@ void run_network(const Comparator* network, std::size_t comparators, ValueT* HWY
   }
 }
 
+constexpr int register_points = 16;  // networks to this size are unrolled and stay in registers
+
+template <int kLowT, int kHighT, class VectorT>
+HWY_INLINE void exchange(VectorT* v) {
+  const auto low = hn::Min(v[kLowT], v[kHighT]);
+  v[kHighT] = hn::Max(v[kLowT], v[kHighT]);
+  v[kLowT] = low;
+}
+
+template <int kPointsT, class VectorT, std::size_t... kStepsT>
+HWY_INLINE void sort_all(VectorT* v, std::index_sequence<kStepsT...>) {
+  constexpr const std::uint8_t* wires = sort_wires + 2 * sort_start[kPointsT];
+  (exchange<wires[2 * kStepsT], wires[2 * kStepsT + 1]>(v), ...);
+}
+
+template <int kPointsT, class VectorT, std::size_t... kStepsT>
+HWY_INLINE void sort_middle(VectorT* v, std::index_sequence<kStepsT...>) {
+  constexpr const std::uint8_t* wires = median_wires + 2 * median_start[kPointsT];
+  (exchange<wires[2 * kStepsT], wires[2 * kStepsT + 1]>(v), ...);
+}
+
+template <class DT, class VectorT, std::size_t... kWiresT>
+HWY_INLINE void load_wires(DT d, const hn::TFromD<DT>* tile, std::size_t width, VectorT* v,
+                           std::index_sequence<kWiresT...>) {
+  ((v[kWiresT] = hn::Load(d, tile + kWiresT * width)), ...);
+}
+
+template <std::size_t kFirstT, class DT, class VectorT, std::size_t... kWiresT>
+HWY_INLINE void store_wires(DT d, hn::TFromD<DT>* tile, std::size_t width, const VectorT* v,
+                            std::index_sequence<kWiresT...>) {
+  (hn::Store(v[kFirstT + kWiresT], d, tile + (kFirstT + kWiresT) * width), ...);
+}
+
+// Where only the middle is stored, the compiler drops what it does not depend on.
+template <class ValueT, int kPointsT, bool kMiddleT>
+void sort_in_registers(ValueT* HWY_RESTRICT tile, std::size_t width) {
+  const hn::ScalableTag<ValueT> d;
+  for (std::size_t i = 0; i < width; i += hn::Lanes(d)) {
+    hn::Vec<decltype(d)> v[kPointsT];
+    load_wires(d, tile + i, width, v, std::make_index_sequence<kPointsT>());
+    if constexpr (kMiddleT && kPointsT >= 3) {
+      constexpr std::size_t steps = median_start[kPointsT + 1] - median_start[kPointsT];
+      constexpr int low = (kPointsT - 1) / 2;
+      constexpr int high = kPointsT / 2;
+      sort_middle<kPointsT>(v, std::make_index_sequence<steps>());
+      if constexpr (low != high) exchange<low, high>(v);  // the list leaves the two in any order
+      store_wires<low>(d, tile + i, width, v, std::make_index_sequence<high - low + 1>());
+    } else {
+      constexpr std::size_t steps = sort_start[kPointsT + 1] - sort_start[kPointsT];
+      sort_all<kPointsT>(v, std::make_index_sequence<steps>());
+      store_wires<0>(d, tile + i, width, v, std::make_index_sequence<kPointsT>());
+    }
+  }
+}
+
+template <class ValueT>
+using RegisterSort = void (*)(ValueT* HWY_RESTRICT, std::size_t);
+
+template <class ValueT, bool kMiddleT, std::size_t... kPointsT>
+RegisterSort<ValueT> register_sort(int points, std::index_sequence<kPointsT...>) {
+  constexpr RegisterSort<ValueT> sorts[] = {
+      &sort_in_registers<ValueT, static_cast<int>(kPointsT) + 2, kMiddleT>...};
+  return sorts[points - 2];
+}
+
 template <class ValueT>
 void sort_tile(const SelectJob& job, ValueT* tile) {
+  if (job.points >= 2 && job.points <= register_points) {
+    const std::size_t width = static_cast<std::size_t>(tile_width<ValueT>(job));
+    constexpr auto sizes = std::make_index_sequence<register_points - 1>();
+    const auto sort = job.rule.kind == SelectRule::Kind::median
+                          ? register_sort<ValueT, true>(job.points, sizes)
+                          : register_sort<ValueT, false>(job.points, sizes);
+    return sort(tile, width);
+  }
   switch (tile_vectors(job)) {
     case 8:
       return run_network<ValueT, 8>(job.network, job.comparators, tile);
