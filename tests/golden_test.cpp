@@ -38,21 +38,24 @@ std::vector<Case> golden_cases() {
   return out;
 }
 
-/// Both sides are float64 computations of one formula from one set of doubles. An inner product, sum or norm
-/// of n·d terms errs by n·d·2⁻⁵³ of its terms; a squared distance taken from inner products is up to ~100
-/// times smaller than they are (rows near 5, the closest a few tenths apart), the result is linear in ratios
-/// of such numbers, and five iterations hand an error on five times: 500·n·d·2⁻⁵³ of the largest value of the
-/// column. ≤ 1.2e-11 for n·d ≤ 88.
-double tolerance(const Rows& rows, std::size_t column) {
-  double largest = 0;
-  for (const auto& row : rows) largest = std::max(largest, std::abs(row[column]));
-  return 500 * static_cast<double>(rows.size() * rows.front().size()) * 0x1p-53 * largest;
-}
-
 struct Implementation {
   std::string name;
   std::vector<double> (*aggregate)(const bragg::Pipeline&, const Rows&);
+  double factor;  ///< of `tolerance`
 };
+
+void PrintTo(const Implementation& tested, std::ostream* out) { *out << tested.name; }
+
+/// ByzFL computes in float64 from differences of rows: a norm or sum of at most n·d terms errs by n·d·2⁻⁵³ of
+/// what it adds up, and the result is made of values no larger than the column's largest. The oracle's own
+/// error is far below: factor 1 (0.06 is met). The library takes squared distances from inner products,
+/// ‖x_i‖² + ‖x_j‖² being some 50 times the distance of neighbours in this data; halved by the root, and again
+/// handed on by three or five iterations: factor 50 (1 is met).
+double tolerance(const Implementation& tested, const Rows& rows, std::size_t column) {
+  double largest = 0;
+  for (const auto& row : rows) largest = std::max(largest, std::abs(row[column]));
+  return tested.factor * static_cast<double>(rows.size() * rows.front().size()) * 0x1p-53 * largest;
+}
 
 std::vector<double> by_oracle(const bragg::Pipeline& pipeline, const Rows& rows) {
   bragg::reference::Input input;
@@ -72,8 +75,6 @@ std::vector<double> by_library(const bragg::Pipeline& pipeline, const Rows& rows
   return out;
 }
 
-void PrintTo(const Implementation& tested, std::ostream* out) { *out << tested.name; }
-
 class Golden : public testing::TestWithParam<Implementation> {};
 
 TEST_P(Golden, AgreesWithByzFL) {
@@ -85,14 +86,14 @@ TEST_P(Golden, AgreesWithByzFL) {
     const std::vector<double> out = GetParam().aggregate(bragg::parse(golden.pipeline), golden.rows);
     ASSERT_EQ(out.size(), golden.expected.size());
     for (std::size_t c = 0; c < out.size(); ++c) {
-      EXPECT_NEAR(out[c], golden.expected[c], tolerance(golden.rows, c)) << "coordinate " << c;
+      EXPECT_NEAR(out[c], golden.expected[c], tolerance(GetParam(), golden.rows, c)) << "coordinate " << c;
     }
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Golden,
-                         testing::Values(Implementation{"oracle", by_oracle},
-                                         Implementation{"library", by_library}),
+                         testing::Values(Implementation{"oracle", by_oracle, 1},
+                                         Implementation{"library", by_library, 50}),
                          [](const auto& tested) { return tested.param.name; });
 
 }  // namespace
