@@ -5,6 +5,7 @@
 #include <bragg/io.hpp>
 
 #include <chrono>
+#include <cstdint>
 #include <system_error>
 
 #include "host/cli/arguments.hpp"
@@ -25,11 +26,17 @@ bool same_place(const fs::path& a, const fs::path& b) {
   return fs::weakly_canonical(a, code_a) == fs::weakly_canonical(b, code_b) && !code_a && !code_b;
 }
 
+std::string counted(std::int64_t count, const char* noun) {
+  return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
+}
+
 std::string summary(const AggregateCommand& command, const Pipeline& pipeline, const FileResult& result,
                     double seconds) {
-  std::string text = fmt::format("{}: {} from {} workers, {} coordinates", printable(command.output.string()),
-                                 to_string(pipeline), result.workers.size(), result.coordinates);
-  if (result.integers > 0) text += fmt::format(", {} integers by their lower median", result.integers);
+  std::string text =
+      fmt::format("{}: {} from {}, {}", printable(command.output.string()), to_string(pipeline),
+                  counted(static_cast<std::int64_t>(result.workers.size()), "worker"),
+                  counted(result.coordinates, "coordinate"));
+  if (result.integers > 0) text += fmt::format(", {} by lower median", counted(result.integers, "integer"));
   const auto bytes = static_cast<double>(result.bytes_read);
   text += fmt::format("\nread {} in {}", bytes_text(bytes), duration_text(seconds));
   if (seconds > 0) text += fmt::format(" ({}/s)", bytes_text(bytes / seconds));

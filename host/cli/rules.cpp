@@ -66,8 +66,9 @@ std::string rules_text(const std::string& name) {
   const std::vector<RuleInfo> selected = select(name);
   if (!name.empty()) return one_rule(selected.front());
   std::string text =
-      "PRE-AGGREGATOR | … | RULE makes a pipeline. n: rows, f: bad ones tolerated, r = f/(n−2f); "
-      "κ: ‖out − mean‖² ≤ κ · variance of the honest rows.\n";
+      "A pipeline is PRE-AGGREGATOR | … | RULE. n: rows; f: bad rows tolerated; (f, κ)-robust: with at most "
+      "f bad\n"
+      "rows, ‖out − m‖² ≤ κ · the mean of ‖x_i − m‖² over the honest rows x_i, m their mean.\n";
   for (const RuleKind kind : {RuleKind::coordinate_wise, RuleKind::geometric, RuleKind::pre_aggregator}) {
     text +=
         fmt::format("\n{}\n", kind == RuleKind::pre_aggregator ? std::string("pre-aggregators")
@@ -75,10 +76,10 @@ std::string rules_text(const std::string& name) {
     for (const RuleInfo& rule : selected) {
       if (rule.kind != kind) continue;
       text += fmt::format("  {}\n", signature(rule));
-      text += wrapped(rule.definition, 6);
-      text += wrapped(
-          fmt::format("{}. {}{}{}", rule.needs, rule.guarantee, rule.source.empty() ? "" : ". ", rule.source),
-          6);
+      text += wrapped(rule.source.empty() ? std::string(rule.definition)
+                                          : fmt::format("{} [{}]", rule.definition, rule.source),
+                      6);
+      text += wrapped(fmt::format("needs {}. Guarantee: {}", rule.needs, rule.guarantee), 6);
     }
   }
   return text + "\n`bragg rules NAME` explains the parameters of one.\n";

@@ -1,0 +1,440 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command, end to end: cli_test.py BRAGG. Needs nothing but Python."""
+
+import array
+import json
+import math
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+BRAGG = ""
+
+FORMATS = {"F32": "f", "F64": "d", "I64": "q", "BOOL": "?", "U8": "B", "F16": "e"}
+
+
+def safetensors(tensors, metadata=None):
+    """The bytes of a file of {name: (dtype, shape, values)}."""
+    header, data = {}, b""
+    if metadata:
+        header["__metadata__"] = metadata
+    for name, (dtype, shape, values) in tensors.items():
+        raw = struct.pack("<%d%s" % (len(values), FORMATS[dtype]), *values)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def read_safetensors(path):
+    """({name: values}, metadata)"""
+    with open(path, "rb") as file:
+        raw = file.read()
+    (length,) = struct.unpack_from("<Q", raw)
+    header = json.loads(raw[8 : 8 + length])
+    metadata = header.pop("__metadata__", {})
+    tensors = {}
+    for name, info in header.items():
+        begin, end = info["data_offsets"]
+        kind = FORMATS[info["dtype"]]
+        count = (end - begin) // struct.calcsize(kind)
+        tensors[name] = list(struct.unpack_from("<%d%s" % (count, kind), raw, 8 + length + begin))
+    return tensors, metadata
+
+
+def npy(shape, values):
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (%s,), }" % ", ".join(map(str, shape))
+    header += " " * (-(len(header) + 11) % 64) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + struct.pack("<%df" % len(values), *values)
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.folder = temporary.name
+        self.output = self.path("out.safetensors")
+
+    def path(self, *parts):
+        return os.path.join(self.folder, *parts)
+
+    def write(self, name, content):
+        path = self.path(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb" if isinstance(content, bytes) else "w") as file:
+            file.write(content)
+        return path
+
+    def workers(self, rows, folder="workers"):
+        """One file each of w (2 values) and a batch counter."""
+        return [
+            self.write(
+                "%s/w%02d.safetensors" % (folder, i),
+                safetensors({"w": ("F32", [2], row), "batches": ("I64", [], [10 * i])}),
+            )
+            for i, row in enumerate(rows)
+        ]
+
+    def run_bragg(self, *arguments, code=0):
+        done = subprocess.run([BRAGG, *arguments], capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, code, "%s\n%s%s" % (arguments, done.stdout, done.stderr))
+        if code == 0:
+            self.assertEqual(done.stderr, "")
+        else:
+            self.assertTrue(done.stderr.startswith("bragg: error: "), done.stderr)
+            self.assertEqual(done.stdout, "")
+        return done
+
+    def aggregate(self, inputs, rule, *options, code=0):
+        return self.run_bragg("aggregate", *inputs, "--rule", rule, "-o", self.output, *options, code=code)
+
+    def refused(self, inputs, rule, *options, code, says):
+        """Fails with this code and these words, and leaves nothing behind."""
+        before = sorted(os.listdir(self.folder))
+        done = self.aggregate(inputs, rule, *options, code=code)
+        for words in [says] if isinstance(says, str) else says:
+            self.assertIn(words, done.stderr)
+        self.assertEqual(sorted(os.listdir(self.folder)), before)
+        return done.stderr
+
+
+FIVE = [[1, 10], [2, 20], [3, 30], [4, 40], [math.nan, math.inf]]
+
+
+class Aggregate(Case):
+    def test_values_and_metadata(self):
+        done = self.aggregate(self.workers(FIVE), "trimmed_mean(f=1)")
+        tensors, metadata = read_safetensors(self.output)
+        self.assertEqual(tensors, {"w": [3, 30], "batches": [20]})
+        self.assertEqual(metadata["bragg_pipeline"], "trimmed_mean(f=1)")
+        self.assertEqual(metadata["bragg_n"], "5")
+        self.assertEqual(metadata["bragg_version"], self.run_bragg("version").stdout.split()[1])
+        for words in ["w00.safetensors", "w04.safetensors", "non-finite", "2 coordinates", "1 integer by"]:
+            self.assertIn(words, done.stdout)
+
+    def test_every_rule_runs(self):
+        rows = [[1.0 + 0.01 * i, 2.0 - 0.01 * i] for i in range(9)]
+        inputs = self.workers(rows)
+        required = {"f": "1", "tau": "1", "c": "1", "s": "1"}
+        rules = json.loads(self.run_bragg("rules", "--json").stdout)
+        self.assertEqual(len(rules), 19)
+        for rule in rules:
+            given = ["%s=%s" % (p["name"], required[p["name"]]) for p in rule["parameters"] if p["default"] is None]
+            text = "%s(%s)" % (rule["name"], ", ".join(given))
+            if rule["kind"] == "pre-aggregator":
+                text += " | median"
+            with self.subTest(text):
+                self.aggregate(inputs, text, "--quiet")
+                for value in read_safetensors(self.output)[0]["w"]:
+                    self.assertTrue(0 < value < 3, value)
+
+    def test_a_folder_of_workers_is_taken_by_name(self):
+        self.workers(FIVE)
+        self.write("workers/.hidden.safetensors", b"no model")
+        self.write("workers/notes.txt", "no model")
+        self.aggregate([self.path("workers")], "monna(f=1, pivot=1)", "--report", self.path("r.json"))
+        with open(self.path("r.json")) as file:
+            names = [os.path.basename(worker["name"]) for worker in json.load(file)["workers"]]
+        self.assertEqual(names, ["w%02d.safetensors" % i for i in range(5)])
+
+    def test_a_folder_without_its_base(self):
+        self.workers([[1, 1], [3, 3]])
+        base = self.write("workers/global.safetensors", safetensors({"w": ("F32", [2], [0, 0]), "batches": ("I64", [], [0])}))
+        self.aggregate([self.path("workers")], "mean", "--base", base)
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [2, 2])
+
+    def test_base_is_what_clipping_is_about(self):
+        inputs = self.workers([[13, 14], [10, 20], [10, 10]])
+        base = self.write("base.safetensors", safetensors({"w": ("F32", [2], [10, 10]), "batches": ("I64", [], [0])}))
+        self.aggregate(inputs, "clip(c=5) | mean", "--base", base, "--report", self.path("r.json"))
+        # (3, 4) and (0, 0) are within 5 of the base, (0, 10) is halved.
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [11, 13])
+        with open(self.path("r.json")) as file:
+            self.assertEqual([w["clip_factor"] for w in json.load(file)["workers"]], [1, 0.5, 1])
+
+    def test_weights(self):
+        inputs = self.workers([[1, 1], [3, 5], [math.nan, 7]])
+        self.aggregate(inputs, "mean", "--weights", "3,1,0")
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [1.5, 2])
+        weights = self.write("weights.txt", "# samples\n1\n\n 3 \n0\n")
+        self.aggregate(inputs, "mean", "--weights", "@" + weights)
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [2.5, 4])
+        self.aggregate(inputs, "mean", "--weights", "@" + weights, "--max-weight-share", "0.5")
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [2, 3])
+
+    def test_npy(self):
+        self.output = self.path("out.npy")
+        rows = [self.write("%d.npy" % i, npy([3], [i, 2 * i, -i])) for i in range(3)]
+        self.aggregate(rows, "median")
+        with open(self.output, "rb") as file:
+            self.assertEqual(struct.unpack("<3f", file.read()[-12:]), (1, 2, -1))
+        matrix = self.write("matrix.npy", npy([3, 2], [1, 2, 5, 6, 3, 9]))
+        done = self.aggregate([matrix], "median")
+        with open(self.output, "rb") as file:
+            self.assertEqual(struct.unpack("<2f", file.read()[-8:]), (3, 6))
+        self.assertIn("matrix.npy[2]", done.stdout)
+
+    def test_the_thread_count_changes_nothing(self):
+        inputs = self.workers([[math.sin(7 * i), math.cos(5 * i)] for i in range(9)])
+        outputs = []
+        for threads in ["1", "2"]:
+            self.aggregate(inputs, "nnm(f=2) | geometric_median", "--threads", threads)
+            with open(self.output, "rb") as file:
+                outputs.append(file.read())
+        self.assertEqual(*outputs)
+
+    def test_quiet_is_silent(self):
+        done = self.aggregate(self.workers(FIVE), "median", "--quiet")
+        self.assertEqual(done.stdout, "")
+
+    def test_a_failed_run_keeps_the_former_output(self):
+        self.write("out.safetensors", "former")
+        self.refused(self.workers(FIVE), "median", "--weights", "1", code=2, says="weights")
+        with open(self.output) as file:
+            self.assertEqual(file.read(), "former")
+
+
+    @unittest.skipIf(os.environ.get("BRAGG_SANITIZE"), "sanitizers take memory of their own")
+    def test_memory_is_bounded_on_files_many_times_larger(self):
+        block = array.array("f", [math.sin(i) for i in range(1 << 16)]) * 96  # 25 MB
+        header = json.dumps({"w": {"dtype": "F32", "shape": [len(block)], "data_offsets": [0, 4 * len(block)]}}).encode()
+        inputs = []
+        for i in range(12):
+            block[0] = 100 * (i == 3)
+            inputs.append(self.write("%02d.safetensors" % i, struct.pack("<Q", len(header)) + header + block.tobytes()))
+        rule = ["--rule", "nnm(f=2) | trimmed_mean(f=2)", "--memory", "64MiB", "--quiet"]
+        process = subprocess.Popen([BRAGG, "aggregate", *inputs, *rule, "-o", self.output])
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(process.returncode, 0)
+        # 64 MiB and as much again for the program, its libraries and threads; the files hold 300 MB.
+        self.assertLess(usage.ru_maxrss, 2 * 64 * 1024)
+        result = read_safetensors(self.output)[0]["w"]
+        self.assertEqual(result[0], 0)
+        self.assertEqual(result[1 << 16 : 1 << 17], list(block[1 << 16 : 1 << 17]))
+
+
+class Report(Case):
+    def report(self, inputs, rule, *options):
+        path = self.path("report.json")
+        self.aggregate(inputs, rule, "--report", path, *options)
+        self.assertEqual([name for name in os.listdir(self.folder) if "tmp" in name], [])
+        with open(path) as file:
+            return json.load(file, parse_constant=self.fail)  # NaN and Infinity are not JSON
+
+    def test_says_who_was_kept_and_why(self):
+        report = self.report(self.workers(FIVE), " krum( f = 1 ) ")
+        self.assertEqual(report["pipeline"], "krum(f=1)")
+        self.assertEqual(report["n"], 5)
+        self.assertEqual(report["status"], "ok")
+        self.assertEqual(report["version"], self.run_bragg("version").stdout.split()[1])
+        self.assertTrue(report["converged"])
+        self.assertEqual(report["iterations"], 0)
+        workers = report["workers"]
+        # Two neighbours: rows 1 and 2 have one at 101 on either side; the tie goes to the first.
+        self.assertEqual([w["selected"] for w in workers], [False, True, False, False, False])
+        self.assertEqual([w["weight"] for w in workers], [0, 1, 0, 0, 0])
+        self.assertEqual([w["score"] for w in workers], [505, 202, 202, 505, None])
+        self.assertEqual([w["nonfinite"] for w in workers], [0, 0, 0, 0, 2])
+
+    def test_says_nan_as_null(self):
+        workers = self.report(self.workers(FIVE), "median")["workers"]
+        self.assertEqual([w["score"] for w in workers], [None] * 5)
+
+    def test_per_tensor_is_by_tensor(self):
+        inputs = [
+            self.write("%d.safetensors" % i, safetensors({"a": ("F32", [1], [a]), "b": ("F64", [1], [b])}))
+            for i, (a, b) in enumerate([(1, 90), (2, 2), (80, 1)])
+        ]
+        report = self.report(inputs, "cge(f=1)", "--scope", "per-tensor")
+        self.assertEqual(read_safetensors(self.output)[0], {"a": [1.5], "b": [1.5]})
+        kept = {t["name"]: [w["selected"] for w in t["workers"]] for t in report["tensors"]}
+        self.assertEqual(kept, {"a": [True, True, False], "b": [False, True, True]})
+
+    def test_counts_iterations(self):
+        report = self.report(self.workers([[0, 0], [1, 0], [0, 1], [5, 5]]), "geometric_median(max_iters=2, start=mean)")
+        self.assertEqual((report["iterations"], report["converged"]), (2, False))
+
+    def test_that_cannot_be_written_is_found_before_the_work(self):
+        inputs = self.workers(FIVE)
+        self.refused(inputs, "median", "--report", self.path("nowhere", "r.json"), code=4, says="nowhere")
+        self.refused(inputs, "median", "--report", self.output, code=2, says="same file")
+
+
+class Usage(Case):
+    def test_a_pipeline_that_cannot_be_read_is_shown_with_a_caret(self):
+        error = self.refused(self.workers(FIVE), "nnm(f=1) | crum(f=1)", code=2, says="did you mean krum?")
+        lines = error.splitlines()
+        self.assertEqual(lines[1], "  nnm(f=1) | crum(f=1)")
+        self.assertEqual(lines[2], "  " + " " * 11 + "^")
+
+    def test_bounds_are_named(self):
+        inputs = self.workers(FIVE)
+        self.refused(inputs, "krum(f=2)", code=2, says="needs n ≥ 2f+3 = 7; lower f to at most 1 or add workers")
+        self.refused(inputs, "clip(c=-1) | mean", code=2, says="c = -1")
+        self.refused(inputs, "median", "--max-weight-share", "0.1", "--weights", "1,1,1,1,1", code=2, says="max_weight_share")
+        self.refused(inputs, "krum(f=1)", "--weights", "1,1,1,1,1", code=2, says="krum has no weighted form")
+        self.refused(inputs, "median", "--threads", "-1", code=2, says="threads")
+
+    def test_options_are_checked(self):
+        inputs = self.workers(FIVE)
+        self.refused(inputs, "median", "--memory", "lots", code=2, says="--memory: 'lots'")
+        self.refused(inputs, "median", "--memory", "-5MB", code=2, says="--memory")
+        self.refused(inputs, "median", "--memory", "1", code=2, says="memory")
+        self.refused(inputs, "median", "--scope", "galaxy", code=2, says="scope")
+        self.refused(inputs, "median", "--weights", "1,x,3", code=2, says="item 2: 'x'")
+        self.refused(inputs, "median", "--weights", "1,,3", code=2, says="item 2")
+        self.refused(inputs, "median", "--weights", "@" + self.path("none"), code=4, says="cannot read")
+        bad = self.write("bad.txt", "1\n2\nthree\n")
+        self.refused(inputs, "median", "--weights", "@" + bad, code=2, says="line 3: 'three'")
+        self.refused(inputs, "median", "--colour", code=2, says="--colour")
+
+    def test_missing_arguments(self):
+        inputs = self.workers(FIVE)
+        self.assertIn("--rule", self.run_bragg("aggregate", *inputs, "-o", self.output, code=2).stderr)
+        self.assertIn("--output", self.run_bragg("aggregate", *inputs, "--rule", "median", code=2).stderr)
+        self.assertIn("INPUT", self.run_bragg("aggregate", "--rule", "median", "-o", self.output, code=2).stderr)
+        self.run_bragg(code=2)
+        self.run_bragg("agregate", code=2)
+
+    def test_output_among_the_workers_is_refused(self):
+        self.workers(FIVE)
+        self.output = self.path("workers", "new.safetensors")
+        self.refused([self.path("workers")], "median", code=2, says="among the workers' files")
+
+    def test_help_teaches(self):
+        self.assertIn("Exit codes", self.run_bragg("--help").stdout)
+        text = self.run_bragg("aggregate", "--help").stdout
+        for words in ["nnm(f=2) | trimmed_mean(f=2)", "--base", "--memory", "Choosing f", "Exit codes"]:
+            self.assertIn(words, text)
+
+    def test_rules_are_listed_and_explained(self):
+        text = self.run_bragg("rules").stdout
+        for rule in json.loads(self.run_bragg("rules", "--json").stdout):
+            self.assertIn("  %s" % rule["name"], text)
+            explained = self.run_bragg("rules", rule["name"]).stdout
+            self.assertIn(rule["needs"], explained)
+            for parameter in rule["parameters"]:
+                self.assertIn(parameter["meaning"], explained)
+        self.assertEqual(len(json.loads(self.run_bragg("rules", "krum", "--json").stdout)), 1)
+        self.run_bragg("rules", "crum", code=2)
+
+
+class BadData(Case):
+    def test_too_many_rows_that_are_not_finite(self):
+        inputs = self.workers([[1, 2], [2, 3], [3, 4], [math.nan, 1], [1, math.inf]])
+        self.refused(inputs, "nnm(f=1) | trimmed_mean(f=1)", code=5, says=["too many workers", "2 of 5", "w03.safetensors"])
+
+    def test_a_base_that_is_not_finite(self):
+        base = self.write("b.safetensors", safetensors({"w": ("F32", [2], [0, math.nan]), "batches": ("I64", [], [0])}))
+        self.refused(self.workers(FIVE), "clip(c=1) | median", "--base", base, code=5, says="reference")
+
+    def test_a_search_that_is_too_large(self):
+        inputs = self.workers([[i, i * i] for i in range(40)])
+        self.refused(inputs, "smea(f=19)", code=5, says="2000000 subsets")
+
+
+class BadFiles(Case):
+    GOOD = {"w": ("F32", [2], [1, 2])}
+
+    def refused_file(self, content, says):
+        good = self.write("good.safetensors", safetensors(self.GOOD))
+        bad = self.write("bad.safetensors", content)
+        with self.subTest(says):
+            self.refused([good, bad, good], "median", code=3, says=["bad.safetensors", says])
+
+    @staticmethod
+    def with_header(header, data=b"\0" * 8):
+        text = header if isinstance(header, bytes) else json.dumps(header).encode()
+        return struct.pack("<Q", len(text)) + text + data
+
+    def test_malformed(self):
+        whole = safetensors(self.GOOD)
+        entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+        for name, content in {
+            "empty": b"",
+            "shorter than a header length": whole[:5],
+            "truncated header": whole[:20],
+            "truncated data": whole[:-1],
+            "trailing data": whole + b"\0",
+            "header longer than the file": struct.pack("<Q", 1 << 40) + whole[8:],
+            "absurd header length": b"\xff" * 8 + whole[8:],
+            "not JSON": self.with_header(b"{not json"),
+            "not UTF-8": self.with_header(b'{"\xff\xfe": {"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'),
+            "not an object": self.with_header([1, 2]),
+            "duplicate keys": self.with_header(
+                b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}'
+            ),
+            "overlapping offsets": self.with_header(
+                {"w": {**entry, "shape": [1], "data_offsets": [0, 4]}, "x": {**entry, "data_offsets": [0, 8]}}
+            ),
+            "hole": self.with_header({"w": {**entry, "shape": [1], "data_offsets": [4, 8]}}),
+            "out of range": self.with_header({"w": {**entry, "shape": [4], "data_offsets": [0, 16]}}),
+            "offsets reversed": self.with_header({"w": {**entry, "data_offsets": [8, 0]}}),
+            "wrong size": self.with_header({"w": {**entry, "shape": [3]}}),
+            "negative shape": self.with_header({"w": {**entry, "shape": [-2]}}),
+            "absurd shape": self.with_header({"w": {**entry, "shape": [1 << 62, 1 << 62]}}),
+            "no dtype": self.with_header({"w": {"shape": [2], "data_offsets": [0, 8]}}),
+            "unknown dtype": self.with_header({"w": {**entry, "dtype": "F33"}}),
+        }.items():
+            with self.subTest(name):
+                self.refused_file(content, "")
+
+    def test_disagreement_names_file_tensor_and_values(self):
+        self.refused_file(safetensors({"v": ("F32", [2], [1, 2])}), "v")
+        self.refused_file(safetensors({"w": ("F64", [2], [1, 2])}), "F64")
+        self.refused_file(safetensors({"w": ("F32", [1, 2], [1, 2])}), "[1, 2]")
+        self.refused_file(safetensors({**self.GOOD, "x": ("F32", [1], [1])}), "x")
+
+    def test_missing_files_and_folders(self):
+        good = self.write("good.safetensors", safetensors(self.GOOD))
+        self.refused([good, self.path("none.safetensors")], "median", code=4, says="none.safetensors")
+        os.mkdir(self.path("empty"))
+        self.refused([self.path("empty")], "median", code=2, says="no *.safetensors")
+        self.output = self.path("nowhere", "out.safetensors")
+        self.refused([good, good], "median", code=4, says="nowhere")
+
+
+class Terminal(Case):
+    def run_on_terminal(self, *options):
+        """stderr of a run that has a terminal there."""
+        inputs = self.workers(FIVE)
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [BRAGG, "aggregate", *inputs, "--rule", "median", "-o", self.output, *options],
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        seen = b""
+        while select.select([ours], [], [], 60)[0]:
+            try:
+                some = os.read(ours, 4096)
+            except OSError:  # closed at the other end
+                break
+            if not some:
+                break
+            seen += some
+        os.close(ours)
+        process.communicate()
+        self.assertEqual(process.returncode, 0)
+        return seen.decode()
+
+    def test_shows_progress_and_clears_it(self):
+        seen = self.run_on_terminal()
+        self.assertIn("pass 1 of 1", seen)
+        self.assertIn("%", seen)
+        self.assertTrue(seen.endswith("\r\x1b[K"))
+
+    def test_shows_none_when_quiet(self):
+        self.assertEqual(self.run_on_terminal("--quiet"), "")
+
+
+if __name__ == "__main__":
+    BRAGG = sys.argv.pop(1)
+    unittest.main()
