@@ -8,7 +8,7 @@
 namespace bragg::detail {
 
 /// What the search for the subset may cost, in machine words of adjacency read: a few seconds.
-inline constexpr std::int64_t mda_work_limit = 4'000'000'000;
+inline constexpr std::int64_t mda_work_limit = 2'000'000'000;
 
 /// keep[i] = 1 for the m−f finite points of least diameter, the lexicographically first set of those that
 /// share it, else 0. `squared_distances`: m × m, symmetric, row stride ld, read between finite points only.

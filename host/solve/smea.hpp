@@ -9,7 +9,7 @@ namespace bragg::detail {
 
 /// Subsets of n−f rows that may have to be compared, C(n, f).
 inline constexpr double smea_subset_limit = 2e6;
-/// And their cost in the worst case, C(n, f)·(n−f)³: some tens of seconds. It binds above n ≈ 40.
+/// And their cost in the worst case, C(n, f)·(n−f)³: some tens of seconds. It binds above n ≈ 64.
 inline constexpr double smea_work_limit = 1.5e11;
 
 /// Whether n rows, f of them bad, are beyond either limit.

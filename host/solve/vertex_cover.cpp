@@ -23,7 +23,8 @@ CoverSearch::State& CoverSearch::state(std::size_t depth) {
 }
 
 /// A child starts from what its parent has left; its cover is its own.
-void CoverSearch::copy_remainder(const State& from, State& to) const {
+void CoverSearch::copy_remainder(const State& from, State& to) {
+  spend(2 * words_ + graph_->n / 4);
   to.alive = from.alive;
   to.cover.clear();
   to.degree = from.degree;
@@ -162,7 +163,7 @@ bool CoverSearch::reduce(State& s) {
       if (s.budget < 0) return false;
       continue;
     }
-    spend(s.ends * words_);
+    spend(2 * s.ends);  // most comparisons end in their first words
     if (!reduce_dominated(s)) return degrees_suffice(s);
     if (s.budget < 0) return false;
   }
@@ -251,6 +252,27 @@ bool CoverSearch::split(std::size_t depth, bool& found) {
   return true;
 }
 
+/// One of most neighbours; of those, one whose neighbours have few: they are the first to be reduced away.
+int CoverSearch::branching_vertex(const State& s) {
+  int best = -1;
+  int around_best = 0;
+  s.alive.for_each([&](int v) {
+    if (best >= 0 && s.degree[at(v)] < s.degree[at(best)]) return;
+    int around = 0;
+    const BitSet& edges = graph_->of(v);
+    for (std::size_t w = 0; w < edges.words(); ++w) {
+      for (std::uint64_t left = edges[w] & s.alive[w]; left != 0; left &= left - 1) {
+        around += s.degree[w * 64 + static_cast<std::size_t>(std::countr_zero(left))];
+      }
+    }
+    if (best >= 0 && s.degree[at(v)] == s.degree[at(best)] && around >= around_best) return;
+    best = v;
+    around_best = around;
+  });
+  spend(s.ends + s.count * words_);
+  return best;
+}
+
 /// Decides state(depth), whose cover is complete on success.
 bool CoverSearch::search(std::size_t depth) {
   State& s = state(depth);
@@ -261,10 +283,7 @@ bool CoverSearch::search(std::size_t depth) {
   if (split(depth, found)) return found;
   if (clique_cover_bound(s) > s.budget) return false;
 
-  int widest = s.alive.first();
-  s.alive.for_each([&](int v) {
-    if (s.degree[at(v)] > s.degree[at(widest)]) widest = v;
-  });
+  const int widest = branching_vertex(s);
   State& child = state(depth + 1);
   copy_remainder(s, child);
   take(child, widest);

@@ -100,7 +100,7 @@ class CoverSearch {
   };
 
   State& state(std::size_t depth);
-  void copy_remainder(const State& from, State& to) const;
+  void copy_remainder(const State& from, State& to);
   void drop(State& s, int v) const;
   void take(State& s, int v) const;
   void take_neighbours(State& s, int v) const;
@@ -109,6 +109,7 @@ class CoverSearch {
   bool reduce_dominated(State& s) const;
   bool degrees_suffice(const State& s);
   int clique_cover_bound(const State& s);
+  int branching_vertex(const State& s);
   bool split(std::size_t depth, bool& found);
   bool search(std::size_t depth);
   void spend(std::int64_t words) { work_left_ -= words; }
