@@ -66,7 +66,7 @@ void print_clients(const std::vector<digits::Client>& clients) {
   for (std::size_t label = 0; label < digits::classes; ++label) {
     fmt::print("{:5}", label);
   }
-  fmt::print("{:>7}   when attacked\n", "all");
+  fmt::print("{:>7}   under attack\n", "all");
   for (std::size_t c = 0; c < clients.size(); ++c) {
     fmt::print("{:>6}    ", c + 1);
     for (std::size_t label = 0; label < digits::classes; ++label) {
@@ -74,8 +74,8 @@ void print_clients(const std::vector<digits::Client>& clients) {
       fmt::print("{:5}", std::count_if(images.begin(), images.end(),
                                        [&](const auto& i) { return i.label == label; }));
     }
-    constexpr std::array<const char*, 3> behaviour{"", "sends NaN", "sends -10 times its update"};
-    fmt::print("{:7}   {}\n", clients[c].images.size(),
+    constexpr std::array<const char*, 3> behaviour{"", "   sends NaN", "   sends -10 times its update"};
+    fmt::print("{:7}{}\n", clients[c].images.size(),
                behaviour.at(static_cast<std::size_t>(clients[c].under_attack)));
   }
 }
