@@ -31,8 +31,7 @@ inline constexpr std::size_t vector_bytes = 256;
 
 const char* target_name() noexcept;
 
-// gram
-// -------------------------------------------------------------------------------------------------------
+// gram --------------------------------------------------------------------------------------------
 
 /// A panel holds `panel_rows` rows of up to `panel_depth` coordinates as f64, interleaved vector by vector.
 inline constexpr int panel_rows = 4;
@@ -60,9 +59,7 @@ void gram_tile(const double* a, const double* b, int count, double* sums);
 /// totals[4·i + j] = the running sum of pair (i, j).
 void gram_reduce(const double* sums, double* totals);
 
-
-// combine
-// ----------------------------------------------------------------------------------------------------
+// combine -----------------------------------------------------------------------------------------
 
 /// Coordinates that combine accumulates before it writes them.
 inline constexpr int combine_tile = 1024;
@@ -76,8 +73,7 @@ void combine_chunk(const RowSource* rows, const double* coefficients, const int*
 /// out[0, count) = value.
 void fill_chunk(std::int64_t count, DType out_dtype, unsigned char* out, double value);
 
-// select
-// -----------------------------------------------------------------------------------------------------
+// select ------------------------------------------------------------------------------------------
 
 /// The smaller value goes to wire `low`; an output that nobody reads is not computed.
 struct Comparator {

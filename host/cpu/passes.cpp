@@ -199,8 +199,7 @@ struct CpuPasses::Impl {
   void prepare_mix(const RowTable& table, const PointTable& points);
 };
 
-// gram
-// -------------------------------------------------------------------------------------------------------
+// gram --------------------------------------------------------------------------------------------
 
 void CpuPasses::Impl::gram_statistics(const RowTable& table) {
   for_blocks(table, gram_block, [&](Worker& worker, const Blocks& block, std::int64_t, bool new_tensor) {
@@ -373,8 +372,7 @@ void CpuPasses::gram(const RowTable& table, GramSums& sums) {
   }
 }
 
-// combine
-// ----------------------------------------------------------------------------------------------------
+// combine -----------------------------------------------------------------------------------------
 
 void CpuPasses::combine(const RowTable& table, std::span<const double> coefficients, const OutTable& out,
                         std::span<std::int64_t> nonfinite) {
@@ -408,8 +406,7 @@ void CpuPasses::combine(const RowTable& table, std::span<const double> coefficie
   }
 }
 
-// select
-// -----------------------------------------------------------------------------------------------------
+// select ------------------------------------------------------------------------------------------
 
 void CpuPasses::Impl::prepare_network(const SelectRule& rule, int points) {
   int first = 0;
@@ -507,7 +504,7 @@ void CpuPasses::select(const RowTable& table, const SelectRule& rule, const Poin
   }
 }
 
-// ------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
 
 void CpuPasses::fill(std::span<const std::int64_t> sizes, const OutTable& out, double value) {
   for (std::size_t tensor = 0; tensor < sizes.size(); ++tensor) {

@@ -37,7 +37,7 @@ int wide_lanes() { return static_cast<int>(hn::Lanes(Wide())); }
 
 // Vectors of a wire in the tile: enough to hide the loop over comparators, few enough for L1.
 int tile_vectors(const SelectJob& job) {
-  const int vectors = job.points <= 32 ? 8 : job.points <= 128 ? 4 : job.points <= 256 ? 2 : 1;
+  const int vectors = job.points <= 64 ? 8 : job.points <= 128 ? 4 : job.points <= 256 ? 2 : 1;
   return job.mixed ? std::max(vectors, mix_vectors) : vectors;
 }
 
@@ -77,8 +77,7 @@ struct Scratch {
   }
 };
 
-// reading
-// ----------------------------------------------------------------------------------------------------
+// reading -----------------------------------------------------------------------------------------
 
 template <class DT>
 HWY_INLINE hn::Vec<DT> nan_to_infinity(DT d, hn::Vec<DT> v) {
@@ -114,7 +113,7 @@ bool read_values(const unsigned char* bytes, int width, ValueT* HWY_RESTRICT til
   constexpr std::int64_t size = static_cast<std::int64_t>(size_of(kTypeT));
   auto largest = hn::Zero(di);
   for (int i = 0; i < width; i += lanes) {
-    hwy::Prefetch(bytes + (width + i) * size);
+    hwy::Prefetch(bytes + (2 * width + i) * size);  // many short streams: the hardware gives up on them
     const auto v = load_value<ValueT, kTypeT>(bytes + i * size);
     largest = hn::Max(largest, hn::BitCast(di, hn::Abs(v)));
     hn::Store(nan_to_infinity(d, v), d, tile + i);
@@ -167,8 +166,7 @@ bool read_points(const SelectJob& job, const RowSource* rows, std::int64_t begin
   return nonfinite;
 }
 
-// mixing
-// -----------------------------------------------------------------------------------------------------
+// mixing ------------------------------------------------------------------------------------------
 
 template <DType kTypeT>
 bool read_wide(const unsigned char* bytes, int width, double* HWY_RESTRICT tile) {
@@ -330,8 +328,7 @@ void mix_points(const SelectJob& job, const RowSource* rows, std::int64_t begin,
   }
 }
 
-// sorting
-// ----------------------------------------------------------------------------------------------------
+// sorting -----------------------------------------------------------------------------------------
 
 template <class ValueT, int kVectorsT>
 void run_network(const Comparator* network, std::size_t comparators, ValueT* HWY_RESTRICT tile) {
@@ -447,8 +444,7 @@ void sort_tile(const SelectJob& job, ValueT* tile) {
   }
 }
 
-// rules, on the sorted values of Lanes(Wide) coordinates
-// -------------------------------------------------------
+// rules, on the sorted values of Lanes(Wide) coordinates ------------------------------------------
 
 template <class ValueT>
 struct Sorted {
@@ -601,8 +597,7 @@ WideVector apply_rule(const SelectJob& job, const Sorted<ValueT>& y) {
   return hn::Zero(Wide());
 }
 
-// the pass
-// ---------------------------------------------------------------------------------------------------
+// the pass ----------------------------------------------------------------------------------------
 
 template <class ValueT>
 void select_as(const SelectJob& job, const RowSource* rows, std::int64_t begin, std::int64_t count,
