@@ -303,8 +303,8 @@ TEST_P(Hostile, NoBadRowBreaksTheGuarantee) {
                               << " cases were clear enough to judge by the oracle";
 }
 
-INSTANTIATE_TEST_SUITE_P(Pipelines, Hostile, testing::ValuesIn(cases), [](const auto& info) {
-  std::string name = std::to_string(info.index) + "_" + info.param.pipeline;
+INSTANTIATE_TEST_SUITE_P(Pipelines, Hostile, testing::ValuesIn(cases), [](const auto& test) {
+  std::string name = std::to_string(test.index) + "_" + test.param.pipeline;
   for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
   return name;
 });
