@@ -26,6 +26,9 @@ using cpu::RowSource;
 /// Above this many rows a block's sums do not fit a thread's cache: threads share a block's pairs instead of
 /// taking blocks of their own. A function of the shape only, because it decides how sums are grouped.
 constexpr int most_rows_per_thread = 256;
+/// Block sums that may wait for those before them: their memory, and how many at most.
+constexpr std::size_t ring_doubles = std::size_t{1} << 19;
+constexpr std::size_t most_slots = 1024;
 /// Panels of a square of pairs that one thread multiplies while they are in its L2.
 constexpr int square_panels = 16;
 /// Coordinates that a thread takes at a time in combine and select.
@@ -154,6 +157,8 @@ struct CpuPasses::Impl {
   int threads;
   std::vector<Worker> workers;
   Arena shared;
+  std::unique_ptr<std::atomic<std::int64_t>[]> ready;  // the block whose sums a slot of gram's ring holds
+  std::size_t ready_size = 0;
 
   // What select prepared last; the network is kept while the rule and the number of points are the same.
   std::vector<Comparator> network;
@@ -240,32 +245,56 @@ void count_by_products(const std::vector<RowSource>& rows, const std::vector<int
   }
 }
 
-/// Adds a tile's sums to the lower triangle.
-void add_tile(const std::vector<int>& index, int i, int j, const double* sums, int total_rows,
-              double* products) {
+/// Adds a tile's sums to the lower triangle, whose rows begin at row_at(row).
+template <class RowAtT>
+void add_tile(const std::vector<int>& index, int i, int j, const double* totals, const RowAtT& row_at) {
   const int rows = rows_in_panel(index.size(), i);
   const int columns = rows_in_panel(index.size(), j);
   for (int r = 0; r < rows; ++r) {
-    const std::size_t row =
-        static_cast<std::size_t>(index[static_cast<std::size_t>(i * cpu::panel_rows + r)]);
+    double* row = row_at(static_cast<std::size_t>(index[static_cast<std::size_t>(i * cpu::panel_rows + r)]));
     for (int c = 0; c < (i == j ? r + 1 : columns); ++c) {
-      const std::size_t column =
-          static_cast<std::size_t>(index[static_cast<std::size_t>(j * cpu::panel_rows + c)]);
-      products[row * static_cast<std::size_t>(total_rows) + column] += sums[r * cpu::panel_rows + c];
+      row[index[static_cast<std::size_t>(j * cpu::panel_rows + c)]] += totals[r * cpu::panel_rows + c];
     }
   }
 }
 
 }  // namespace
 
-// Each thread takes whole blocks; their sums are added in turn.
+// Each thread takes whole blocks. Sums wait in a ring until those of all blocks before are in: they are added
+// in order, and a thread that the system holds up does not hold up the others.
 void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
-  std::atomic<std::int64_t> turn{0};
-  const std::size_t most_panels = static_cast<std::size_t>(panels_of(static_cast<std::size_t>(table.rows)));
+  const std::size_t n = static_cast<std::size_t>(table.rows);
+  const std::size_t pairs = n * (n + 1) / 2;
+  const std::size_t most_panels = static_cast<std::size_t>(panels_of(n));
   const std::size_t tile_doubles = cpu::gram_tile_doubles();
   const std::size_t wanted =
       most_panels * cpu::panel_size + tile_index(static_cast<int>(most_panels), 0) * tile_doubles;
   for (Worker& worker : workers) worker.memory.doubles(wanted);
+
+  const std::size_t slots = std::clamp<std::size_t>(ring_doubles / std::max<std::size_t>(pairs, 1),
+                                                    static_cast<std::size_t>(threads), most_slots);
+  double* ring = shared.doubles(slots * pairs);
+  if (ready_size < slots) {
+    ready = std::make_unique<std::atomic<std::int64_t>[]>(slots);
+    ready_size = slots;
+  }
+  for (std::size_t slot = 0; slot < slots; ++slot) ready[slot] = -1;
+  std::atomic<std::int64_t> merged{0};
+  std::atomic<bool> merging{false};
+  const auto slot_of = [&](std::int64_t k) { return static_cast<std::size_t>(k) % slots; };
+  const auto is_ready = [&](std::int64_t k) { return ready[slot_of(k)].load() == k; };
+  const auto merge = [&] {
+    do {
+      if (merging.exchange(true)) return;  // whoever merges now looks again afterwards
+      for (std::int64_t k = merged; is_ready(k); merged = ++k) {
+        const double* sum = ring + slot_of(k) * pairs;
+        for (std::size_t r = 0; r < n; ++r) {
+          for (std::size_t c = 0; c <= r; ++c) sums.products[r * n + c] += *sum++;
+        }
+      }
+      merging = false;
+    } while (is_ready(merged));
+  };
 
   for_blocks(table, gram_block, [&](Worker& worker, const Blocks& block, std::int64_t k, bool new_tensor) {
     if (new_tensor) worker.gather(table, block.tensor);
@@ -286,19 +315,22 @@ void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
         }
       }
     }
-    while (turn.load(std::memory_order_acquire) != k) std::this_thread::yield();
+    while (k - merged >= static_cast<std::int64_t>(slots)) std::this_thread::yield();
+    double* sum = ring + slot_of(k) * pairs;
+    std::fill_n(sum, pairs, 0.0);
     for (int i = 0; i < panels; ++i) {
       for (int j = 0; j <= i; ++j) {
         double totals[cpu::tile_size];
         cpu::gram_reduce(tiles + tile_index(i, j) * tile_doubles, totals);
-        add_tile(worker.index, i, j, totals, sums.rows, sums.products.data());
+        add_tile(worker.index, i, j, totals, [&](std::size_t row) { return sum + row * (row + 1) / 2; });
         if (i == j) {
           count_by_products(worker.rows, worker.index, i, block.begin, static_cast<int>(block.size), totals,
                             worker.nonfinite.data());
         }
       }
     }
-    turn.store(k + 1, std::memory_order_release);
+    ready[slot_of(k)] = k;
+    merge();
   });
 }
 
@@ -336,7 +368,9 @@ void CpuPasses::Impl::gram_by_squares(const RowTable& table, GramSums& sums) {
               std::fill_n(tile, tile_doubles, 0.0);
               cpu::gram_tile(panel_at(packed, i), panel_at(packed, j), count, tile);
               cpu::gram_reduce(tile, totals);
-              add_tile(worker.index, i, j, totals, sums.rows, sums.products.data());
+              add_tile(worker.index, i, j, totals, [&](std::size_t r) {
+                return sums.products.data() + r * static_cast<std::size_t>(table.rows);
+              });
               if (i == j) {
                 count_by_products(worker.rows, worker.index, i, begin, count, totals,
                                   worker.nonfinite.data());
