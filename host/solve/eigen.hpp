@@ -39,13 +39,14 @@ struct Tridiagonal {
 /// Overwrites the symmetric matrix `a` (n × n, both triangles, row stride ld). `work`: n.
 template <class TeamT>
 BRAGG_HD void tridiagonalize(TeamT team, double* a, int ld, const Tridiagonal& t, double* work) {
+  constexpr double negligible = 1e-280;  // far below rounding, and 2 / tail is still finite
   const int n = t.n;
   for (int s = 0; s + 2 < n; ++s) {
     double* const v = a + static_cast<std::size_t>(s) * ld + s + 1;
     const int length = n - s - 1;
     const double head = v[0];
     const double tail = team.sum(length - 1, [&](int i) { return v[i + 1] * v[i + 1]; });
-    if (!(tail > 0)) {
+    if (!(tail > negligible)) {
       team.single([&] {
         t.off[s] = head;
         t.factor[s] = 0;
