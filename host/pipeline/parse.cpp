@@ -110,7 +110,7 @@ class Parser {
                          entry.info.name, names_of(true)));
       }
       if (!at_end()) fail(fmt::format("unexpected {} after the pipeline", quoted(text_.substr(at_))));
-      pipeline.rule = std::move(std::get<Aggregator>(stage));
+      pipeline.rule = std::get<Aggregator>(stage);
       return pipeline;
     }
   }

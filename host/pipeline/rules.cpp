@@ -157,7 +157,7 @@ struct Parameter {
   ParameterSlot (*slot)(void* rule);
 };
 
-constexpr std::string_view required = "";
+constexpr std::string_view required;
 
 /// The parameter that is kept in `member`.
 template <auto member>
