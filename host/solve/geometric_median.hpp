@@ -103,18 +103,104 @@ BRAGG_HD double weiszfeld_objective(TeamT team, const Weiszfeld& w) {
                   [&](int i) { return w.points->finite(i) ? w.points->weight(i) * w.distance[i] : 0.0; });
 }
 
-/// v ← v + step·factor if that lowers the objective: what the rest of a geometric series of such steps adds
-/// up to. Without it a minimiser close to an input row, which an attacker can arrange, is approached ever
-/// more slowly.
+/// Whether the row nearest to v is the minimiser; v is then that row. Such a row is approached by steps alone
+/// at a rate that an attacker can bring close to 1. `saved`: size.
 template <class TeamT>
-BRAGG_HD void extrapolate(TeamT team, const Weiszfeld& w, const double* step, double factor) {
-  const double before = weiszfeld_objective(team, w);
-  const auto move = [&](double by) {
-    team.parallel_for(w.points->size, [&](int i) { w.v[i] += step[i] * by; });
-    w.measure(team);
-  };
-  move(factor);
-  if (!(weiszfeld_objective(team, w) < before)) move(-factor);
+BRAGG_HD bool settle_at_nearest_row(TeamT team, const Weiszfeld& w, double* saved) {
+  const int row = team.argmin(w.points->count, [&](int i) { return w.distance[i]; });
+  team.parallel_for(w.points->size, [&](int i) {
+    saved[i] = w.v[i];
+    w.v[i] = i == row ? 1 : 0;
+  });
+  w.measure(team);
+  if (!weiszfeld_step(team, w, 0)) return true;
+  team.parallel_for(w.points->size, [&](int i) { w.v[i] = saved[i]; });
+  w.measure(team);
+  return false;
+}
+
+/// In-place solution of a·x = b for a positive definite a (m × m, lower triangle), by Cholesky. False: a
+/// pivot is not above `least`.
+template <class TeamT>
+BRAGG_HD bool solve_positive(TeamT team, int m, double* a, double* b, double least) {
+  const auto at = [&](int i, int j) -> double& { return a[static_cast<std::size_t>(i) * m + j]; };
+  for (int k = 0; k < m; ++k) {
+    if (!(at(k, k) > least)) return false;
+    const double root = std::sqrt(at(k, k));
+    team.parallel_for(m - k, [&](int i) { at(k + i, k) = i == 0 ? root : at(k + i, k) / root; });
+    team.parallel_for(m - k - 1, [&](int i) {
+      for (int j = 0; j <= i; ++j) at(k + 1 + i, k + 1 + j) -= at(k + 1 + i, k) * at(k + 1 + j, k);
+    });
+  }
+  team.single([&] {
+    for (int i = 0; i < m; ++i) {
+      for (int j = 0; j < i; ++j) b[i] -= at(i, j) * b[j];
+      b[i] /= at(i, i);
+    }
+    for (int i = m - 1; i >= 0; --i) {
+      for (int j = i + 1; j < m; ++j) b[i] -= at(j, i) * b[j];
+      b[i] /= at(i, i);
+    }
+  });
+  return true;
+}
+
+/// step = the Newton step at v, as coefficients; returns its length, or -1 where there is none. With units
+/// u_i = (x_i − v)/‖x_i − v‖, w_i = p_i/‖x_i − v‖, W = Σ w_i and U = [√w_i u_i] the Hessian is WI − UUᵀ, so
+/// its inverse is (I + U(WI − UᵀU)⁻¹Uᵀ)/W: an n-sized system. `matrix`: count², `right`: count.
+template <class TeamT>
+BRAGG_HD double newton_step(TeamT team, const Weiszfeld& w, double* matrix, double* right, double* step) {
+  const Points& points = *w.points;
+  const int m = points.count;
+  const int at_a_row = team.argmin(m, [&](int i) { return w.distance[i]; });
+  if (w.distance[at_a_row] <= 0) return -1;
+  const double vv = w.quadratic(team, w.v);  // w.image = gram·v
+  const auto pull = [&](int i) { return points.finite(i) ? points.weight(i) / w.distance[i] : 0.0; };
+  const auto unit_scale = [&](int i) { return points.finite(i) ? std::sqrt(pull(i)) / w.distance[i] : 0.0; };
+  const auto about_v = [&](int i, int j) { return (w.entry(i, j) + vv) - (w.image[i] + w.image[j]); };
+  const double total = team.sum(m, pull);
+  team.parallel_for(m, [&](int i) {
+    double dot = 0;  // ⟨x_i − v, Σ w_j (x_j − v)⟩
+    for (int j = 0; j < m; ++j) {
+      const double product = points.finite(i) && points.finite(j) ? about_v(i, j) : 0;
+      dot += pull(j) * product;
+      // ‖u_i‖ = 1 exactly, where the difference of large products would only nearly be.
+      const double overlap = i == j ? pull(i) : unit_scale(i) * unit_scale(j) * product;
+      matrix[static_cast<std::size_t>(i) * m + j] = (i == j ? total : 0) - overlap;
+    }
+    right[i] = unit_scale(i) * dot;
+  });
+  if (!solve_positive(team, m, matrix, right, 1e-13 * total)) return -1;
+  const auto move = [&](int i) { return (pull(i) + right[i] * unit_scale(i)) / total; };
+  const double moved = team.sum(m, move);
+  team.parallel_for(points.size, [&](int i) { step[i] = (i < m ? move(i) : 0.0) - moved * w.v[i]; });
+  const double squared = w.quadratic(team, step);
+  return squared > 0 ? std::sqrt(squared) : 0;
+}
+
+/// Newton steps from v while they lower the objective. True: the last one was at most `bound` long.
+/// Weiszfeld's own steps become ever shorter, and tell nothing of the way left, where the objective is flat
+/// (two clusters of equal weight).
+template <class TeamT>
+BRAGG_HD bool newton(TeamT team, const Weiszfeld& w, double bound, double* matrix, double* right,
+                     double* step) {
+  constexpr int most_steps = 20;
+  for (int k = 0; k < most_steps; ++k) {
+    const double before = weiszfeld_objective(team, w);
+    const double length = newton_step(team, w, matrix, right, step);
+    if (length < 0) return false;
+    const auto move = [&](double by) {
+      team.parallel_for(w.points->size, [&](int i) { w.v[i] += step[i] * by; });
+      w.measure(team);
+    };
+    move(1);
+    if (length <= bound) return true;
+    if (!(weiszfeld_objective(team, w) < before)) {
+      move(-1);
+      return false;
+    }
+  }
+  return false;
 }
 
 template <class TeamT>
@@ -135,6 +221,8 @@ BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& poi
               .next = scratch.take_doubles(static_cast<std::size_t>(size)),
               .image = scratch.take_doubles(static_cast<std::size_t>(size)),
               .distance = out.scores};
+  double* const matrix = scratch.take_doubles(static_cast<std::size_t>(m) * m);
+  double* const right = scratch.take_doubles(static_cast<std::size_t>(m));
   int* const order = scratch.take_ints(static_cast<std::size_t>(m));
   const int central = medoid(team, points, w.next);
   center(team, points, central, gram);
@@ -165,14 +253,14 @@ BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& poi
     const double squared = w.quadratic(team, step);
     const double length = squared > 0 ? std::sqrt(squared) : 0;
     const double ratio = length < last_length ? length / last_length : 0;
-    const double rest = ratio / (1 - ratio);  // of the series, in steps
+    const double rest = ratio / (1 - ratio);  // of a geometric series of such steps
     last_length = length;
     team.parallel_for(size, [&](int i) { w.v[i] = w.next[i]; });
     w.measure(team);
-    out.converged = optimal || length * (rest > 1 ? rest : 1) <= rule.tol * w.typical_distance(order);
-    if (to_convergence && !out.converged && out.iterations % 8 == 0 && rest > 1) {
-      extrapolate(team, w, step, rest);
-      last_length = 0;
+    const double bound = rule.tol * w.typical_distance(order);
+    out.converged = optimal || length * (rest > 1 ? rest : 1) <= bound;
+    if (to_convergence && !out.converged && out.iterations % 8 == 0) {
+      out.converged = settle_at_nearest_row(team, w, step) || newton(team, w, bound, matrix, right, step);
     }
   }
   team.parallel_for(m, [&](int i) { out.scores[i] /= points.scale; });

@@ -74,7 +74,7 @@ struct MultiKrum {
 /// argmin_v Σ‖v − x_i‖ by Weiszfeld's iteration, weights 1/max(nu, ‖x_i − v‖). Vardi & Zhang 2000; RFA: Pillutla
 /// et al. 2019 (nu = 1e-6, max_iters = 3, start = mean). Stops when the steps still to come are estimated to add up to
 /// at most `tol` times the (weighted) median distance of the rows to v, or after max_iters. With nu = 0 and max_iters of
-/// at least `plain_iters`, a run to convergence, slow steps are extrapolated.
+/// at least `plain_iters`, a run to convergence, Newton steps help where Weiszfeld's are slow.
 struct GeometricMedian {
   static constexpr int plain_iters = 100;
   double nu = 0;
