@@ -792,7 +792,7 @@ Filtered caf_on_vectors(const Rows& rows, const std::vector<std::uint8_t>& infin
       result.mean = mean;
       break;
     }
-    for (std::size_t i = 0; i < n; ++i) c[i] *= 1 - tau[i] / most;
+    for (std::size_t i = 0; i < n; ++i) c[i] *= 1 - tau[i] / most > 1e-12L ? 1 - tau[i] / most : 0;
     total = std::accumulate(c.begin(), c.end(), Real{0});
   }
   return result;
@@ -909,6 +909,17 @@ TEST(Caf, HugeRowsAreForgottenWithoutATrace) {
     const Solved got = run_caf(rows, no_infinite(13), 4);
     for (const std::size_t bad : {0u, 7u, 12u}) EXPECT_EQ(got.coefficients[bad], 0) << huge;
   }
+}
+
+TEST(Caf, RowsThatDifferByRoundingLeaveTogether) {
+  std::mt19937_64 random = generator();
+  Rows rows = normal_rows(random, 12, 3);
+  rows[1] = {20, 0.1, 0.3};
+  rows[4] = {std::nextafter(20.0, 0.0), 0.1, std::nextafter(0.3, 1.0)};
+  rows[9] = {std::nextafter(20.0, 30.0), 0.1, 0.3};
+  const Solved got = run_caf(rows, no_infinite(12), 3);
+  for (const std::size_t bad : {1u, 4u, 9u}) EXPECT_EQ(got.c[bad], 0);
+  expect_caf(rows, no_infinite(12), 3);
 }
 
 TEST(Caf, EverythingScaledTogetherGivesTheSameCoefficients) {

@@ -19,6 +19,9 @@ struct FilterState {
   double* mean_product;  ///< count: ⟨x_i − pivot, μ − pivot⟩
   double mean_square;    ///< ‖μ − pivot‖²
 
+  /// Relative: squared lengths along a direction that differ by less are equal.
+  static constexpr double tie = 1e-12;
+
   BRAGG_HD double about_pivot(int i, int j) const {
     const Points& p = *points;
     return (p.product(i, j) + p.product(pivot, pivot)) - (p.product(i, pivot) + p.product(j, pivot));
@@ -93,7 +96,7 @@ BRAGG_HD void longest_projection(TeamT team, const FilterState& state, const dou
       }
     });
     const double most = lengths[team.argmin(m, [&](int i) { return -lengths[i]; })];
-    longest = team.argmin(m, [&](int i) { return lengths[i] >= most * (1 - 1e-12) ? 0.0 : 1.0; });
+    longest = team.argmin(m, [&](int i) { return lengths[i] >= most * (1 - FilterState::tie) ? 0.0 : 1.0; });
   }
   team.parallel_for(rank, [&](int k) { lengths[k] = rank > 1 ? component(longest, k) / values[k] : 1; });
   team.parallel_for(m, [&](int i) {
@@ -171,7 +174,10 @@ BRAGG_HD Status solve(TeamT team, const Caf& rule, const Points& points, Scratch
     }
     team.parallel_for(m, [&](int i) {
       const double share = projection[i] / furthest;
-      c[i] *= (1 - share) * (1 + share);
+      const double left = (1 - share) * (1 + share);
+      // Equal but for rounding is equal: what weight a twin of the furthest row kept would be noise, and that
+      // row would still be the furthest.
+      c[i] = left > FilterState::tie ? c[i] * left : 0;
     });
     total = team.sum(m, [&](int i) { return c[i]; });
   }
