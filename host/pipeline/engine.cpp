@@ -144,6 +144,7 @@ struct Engine::Impl {
   bool has_reference = false;
   bool has_previous = false;
   std::uint64_t round = 0;
+  int pivot = 0;  ///< monna's, among the points
 
   // The points as they stand between stages.
   int count = 0;
@@ -192,6 +193,7 @@ struct Engine::Impl {
     return {doubles.data(), ints.data()};
   }
 
+  void validate_rest(const ActiveRows& rest);
   void start(const GramSums& sums);
   Status run_stage(const PreAggregator& stage, bool gram_needed);
   void apply_transform(const Transform& transform, bool gram_needed);
@@ -222,16 +224,15 @@ struct Engine::Impl {
     });
   }
   Status run_geometric(const Monna& rule, Combination& out) {
-    // The pivot is a row of the caller's; a weight of 0 has removed rows before it. begin() has seen to it
-    // that it is here.
-    const auto at = std::lower_bound(active.rows.begin(), active.rows.end(), rule.pivot);
-    return detail::solve(team, Monna{.f = rule.f, .pivot = static_cast<int>(at - active.rows.begin())},
-                         points(), scratch(), out);
+    return detail::solve(team, Monna{.f = rule.f, .pivot = pivot}, points(), scratch(), out);
   }
 };
 
 Engine::Engine(Pipeline pipeline, int n, const Options& options) {
-  if (n < 1) throw Error(Status::invalid_argument, fmt::format("n = {}; needs at least 1 row", n));
+  constexpr int most_rows = 65535;  // wires of a selection network are numbered in 16 bits
+  if (n < 1 || n > most_rows) {
+    throw Error(Status::invalid_argument, fmt::format("n = {}; needs 1 to {} rows", n, most_rows));
+  }
   if (options.threads < 0) {
     throw Error(Status::invalid_argument,
                 fmt::format("threads = {}; needs 0 (automatic) or a positive number", options.threads));
@@ -252,25 +253,41 @@ void Engine::begin(const ActiveRows& active, bool has_reference, bool has_previo
   Impl& e = *impl_;
   const int rows = static_cast<int>(active.rows.size());
   if (active.weighted) check_takes_weights(e.pipeline);
-  if (rows < e.n) {
-    if (rows < 1)
-      throw Error(Status::invalid_argument, "weights: every row has weight 0; at least one must count");
-    try {
-      validate(e.pipeline, rows);
-    } catch (const Error& error) {
-      throw Error(error.status(), fmt::format("weights: {} of {} rows have weight 0 and are left out: {}",
-                                              e.n - rows, e.n, error.what()));
-    }
-    const auto* monna = std::get_if<Monna>(&e.pipeline.rule);
-    if (monna != nullptr && !std::binary_search(active.rows.begin(), active.rows.end(), monna->pivot)) {
-      throw Error(Status::invalid_argument,
-                  fmt::format("monna: pivot = {}, a row of weight 0", monna->pivot));
-    }
-  }
+  if (const auto* monna = std::get_if<Monna>(&e.pipeline.rule)) e.pivot = monna->pivot;
+  if (rows < e.n) e.validate_rest(active);
   e.active = active;
   e.has_reference = has_reference;
   e.has_previous = has_previous;
   e.round = round;
+}
+
+/// The pipeline's bounds once more, for the rows that weights of 0 have left over.
+void Engine::Impl::validate_rest(const ActiveRows& rest) {
+  const int rows = static_cast<int>(rest.rows.size());
+  if (rows < 1) {
+    throw Error(Status::invalid_argument, "weights: every row has weight 0; at least one must count");
+  }
+  Pipeline remaining = pipeline;
+  auto* const monna = std::get_if<Monna>(&remaining.rule);
+  const bool has_buckets =
+      std::any_of(pipeline.pre.begin(), pipeline.pre.end(),
+                  [](const PreAggregator& stage) { return std::holds_alternative<Bucketing>(stage); });
+  if (monna != nullptr && !has_buckets) {
+    // The pivot is one of the caller's rows.
+    const auto at = std::lower_bound(rest.rows.begin(), rest.rows.end(), monna->pivot);
+    if (at == rest.rows.end() || *at != monna->pivot) {
+      throw Error(
+          Status::invalid_argument,
+          fmt::format("monna: pivot = {} is a row of weight 0; choose one that counts", monna->pivot));
+    }
+    monna->pivot = pivot = static_cast<int>(at - rest.rows.begin());
+  }
+  try {
+    validate(remaining, rows);
+  } catch (const Error& error) {
+    throw Error(error.status(), fmt::format("weights: {} of {} rows have weight 0 and are left out: {}",
+                                            n - rows, n, error.what()));
+  }
 }
 
 int Engine::table_rows() const noexcept { return impl_->table_rows(); }
@@ -612,11 +629,9 @@ void Engine::solve(const GramSums& sums, Solution& solution) {
     }
   }
 
-  bool needs_origin = uses_origin(e.pipeline.rule, e.has_previous);
-  for (const PreAggregator& stage : e.pipeline.pre) needs_origin = needs_origin || uses_origin(stage);
-  if (needs_origin && e.infinite[static_cast<std::size_t>(e.count)])
-    solution.status = Status::nonfinite_reference;
-
+  const auto lacks_reference = [&](bool needed) {
+    return needed && e.infinite[static_cast<std::size_t>(e.count)] != 0;
+  };
   const bool rule_is_geometric = std::visit(
       [](const auto& rule) { return !is_coordinate_wise<std::decay_t<decltype(rule)>>; }, e.pipeline.rule);
   for (std::size_t k = 0; k < e.pipeline.pre.size() && solution.status == Status::ok; ++k) {
@@ -624,9 +639,15 @@ void Engine::solve(const GramSums& sums, Solution& solution) {
     for (std::size_t later = k + 1; later < e.pipeline.pre.size(); ++later) {
       gram_needed = gram_needed || !std::holds_alternative<Bucketing>(e.pipeline.pre[later]);
     }
-    solution.status = e.run_stage(e.pipeline.pre[k], gram_needed);
+    solution.status = lacks_reference(uses_origin(e.pipeline.pre[k]))
+                          ? Status::nonfinite_reference
+                          : e.run_stage(e.pipeline.pre[k], gram_needed);
   }
-  if (solution.status == Status::ok) solution.status = e.run_rule(solution);
+  if (solution.status == Status::ok) {
+    solution.status = lacks_reference(uses_origin(e.pipeline.rule, e.has_previous))
+                          ? Status::nonfinite_reference
+                          : e.run_rule(solution);
+  }
   for (std::size_t i = 0; i < e.active.rows.size(); ++i) {
     report.rows[static_cast<std::size_t>(e.active.rows[i])].clip_factor = e.row_clip[i];
   }

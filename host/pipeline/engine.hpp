@@ -24,8 +24,8 @@ struct ActiveRows {
 /// A sentence on a run that failed: which rows are not finite, and what to do.
 std::string describe_failure(Status status, std::span<const Report> reports);
 
-/// Applies RULES "Client weights". @throws Error invalid_argument: length, a share cap below 1/n.
-ActiveRows active_rows(std::span<const double> weights, int n, double max_weight_share);
+/// Applies RULES "Client weights"; reuses the memory of `active`. @throws Error invalid_argument: length, a share cap below 1/n.
+void set_active_rows(std::span<const double> weights, int n, double max_weight_share, ActiveRows& active);
 
 /// What solve() found for one tensor (or the whole row): how pass 2 makes the output.
 struct Solution {

@@ -58,12 +58,16 @@ struct Plan::Impl {
   std::vector<std::vector<std::byte>> previous;  ///< [tensor], of out_dtype
 
   // Of the run.
+  ActiveRows active;
   GramSums sums;
   std::vector<Solution> solutions;
   std::vector<Report> reports;
   std::vector<const void*> table;  ///< [tensor * rows + row]
   std::vector<Extent> outputs;
+  // A 16-bit reference beside a previous output of f32: the passes read both as one dtype.
   std::vector<std::vector<std::byte>> widened_reference;
+  std::vector<void*> widen_to;
+  std::optional<detail::CpuPasses> widener;
   Status status = Status::ok;
 
   Impl(Pipeline pipeline, Shape shape_in, const Options& options_in)
@@ -83,7 +87,7 @@ struct Plan::Impl {
 
   void check_shape(const Updates& updates, const Output& out, const Row& reference) const;
   void check_overlap(const Updates& updates, const Output& out, const Row& reference);
-  void build_table(const Updates& updates, const ActiveRows& active, const Row& reference, bool use_previous);
+  void build_table(const Updates& updates, const Row& reference, bool use_previous);
   void widen_reference(const Row& reference);
   void keep_output(const Output& out);
 };
@@ -152,21 +156,21 @@ void Plan::Impl::check_overlap(const Updates& updates, const Output& out, const 
 }
 
 void Plan::Impl::widen_reference(const Row& reference) {
-  widened_reference.resize(shape.sizes.size());
-  std::vector<const void*> from(shape.sizes.size());
-  std::vector<void*> to(shape.sizes.size());
-  for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
+  const std::size_t tensors = shape.sizes.size();
+  widened_reference.resize(tensors);
+  widen_to.resize(tensors);
+  for (std::size_t t = 0; t < tensors; ++t) {
     widened_reference[t].resize(static_cast<std::size_t>(shape.sizes[t]) * size_of(out_dtype));
-    from[t] = reference.tensors[t];
-    to[t] = widened_reference[t].data();
+    widen_to[t] = widened_reference[t].data();
   }
-  const RowTable one{.dtype = shape.dtype, .inputs = 1, .rows = 1, .sizes = shape.sizes, .data = from.data()};
+  const RowTable one{
+      .dtype = shape.dtype, .inputs = 1, .rows = 1, .sizes = shape.sizes, .data = reference.tensors.data()};
   const double copy = 1;
-  detail::CpuPasses(1, options.threads).combine(one, {&copy, 1}, {.dtype = out_dtype, .data = to.data()}, {});
+  if (!widener) widener.emplace(1, options.threads);
+  widener->combine(one, {&copy, 1}, {.dtype = out_dtype, .data = widen_to.data()}, {});
 }
 
-void Plan::Impl::build_table(const Updates& updates, const ActiveRows& active, const Row& reference,
-                             bool use_previous) {
+void Plan::Impl::build_table(const Updates& updates, const Row& reference, bool use_previous) {
   const auto rows = static_cast<std::size_t>(engine.table_rows());
   const bool widen = use_previous && !reference.empty() && out_dtype != shape.dtype;
   if (widen) widen_reference(reference);
@@ -200,10 +204,11 @@ void Plan::run(const Updates& updates, const Output& out, const RunArguments& ar
   Engine& engine = p.engine;
   p.check_shape(updates, out, arguments.reference);
   p.check_overlap(updates, out, arguments.reference);
-  const ActiveRows active = detail::active_rows(arguments.weights, p.shape.n, p.options.max_weight_share);
+  const ActiveRows& active = p.active;
+  detail::set_active_rows(arguments.weights, p.shape.n, p.options.max_weight_share, p.active);
   const bool use_previous = p.stateful && p.has_previous;
   engine.begin(active, !arguments.reference.empty(), use_previous, p.round);
-  p.build_table(updates, active, arguments.reference, use_previous);
+  p.build_table(updates, arguments.reference, use_previous);
 
   const auto rows = static_cast<std::size_t>(engine.table_rows());
   const std::size_t parts = p.solutions.size();

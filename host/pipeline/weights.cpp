@@ -44,14 +44,16 @@ void cap_shares(std::vector<double>& weights, double share, const std::vector<st
 
 }  // namespace
 
-ActiveRows active_rows(std::span<const double> weights, int n, double max_weight_share) {
-  ActiveRows active;
+void set_active_rows(std::span<const double> weights, int n, double max_weight_share, ActiveRows& active) {
+  active.rows.clear();
+  active.weights.clear();
+  active.invalid.clear();
   active.weighted = !weights.empty();
   if (!active.weighted) {
     active.rows.resize(static_cast<std::size_t>(n));
     for (int i = 0; i < n; ++i) active.rows[static_cast<std::size_t>(i)] = i;
     active.invalid.assign(static_cast<std::size_t>(n), 0);
-    return active;
+    return;
   }
   if (weights.size() != static_cast<std::size_t>(n)) {
     throw Error(
@@ -71,7 +73,6 @@ ActiveRows active_rows(std::span<const double> weights, int n, double max_weight
   // Only ratios matter; sums of weights of 1e308 must not overflow.
   for (double& weight : active.weights) weight = largest > 0 ? weight / largest : 0;
   if (max_weight_share > 0 && largest > 0) cap_shares(active.weights, max_weight_share, active.invalid);
-  return active;
 }
 
 }  // namespace bragg::detail

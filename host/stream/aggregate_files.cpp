@@ -118,9 +118,9 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, std::span<const std::
     : options_(options),
       inputs_(open_inputs(paths, options.base)),
       engine_(pipeline, static_cast<int>(inputs_.rows.size()), options.options),
-      active_(active_rows(options.weights, static_cast<int>(inputs_.rows.size()),
-                          options.options.max_weight_share)),
       threads_(options.options.threads > 0 ? options.options.threads : omp_get_max_threads()) {
+  set_active_rows(options.weights, static_cast<int>(inputs_.rows.size()), options.options.max_weight_share,
+                  active_);
   if (options.memory < least_memory) {
     throw Error(Status::invalid_argument,
                 fmt::format("memory = {} bytes; needs at least {} (1 MiB)", options.memory, least_memory));

@@ -163,8 +163,14 @@ inline bool judge(const Pipeline& pipeline, const Request& request, const Outcom
     return true;
   }
   if (got.status != Status::ok) return true;
-  // Mixed points are rounded before they are compared per coordinate.
-  const long double rounding = request.dtype == DType::f64 ? 0x1p-50L : 0x1p-22L;
+  // Mixed points are rounded to f32 (f64) before they are compared per coordinate: relatively most for
+  // denormals.
+  long double rounding = 0;
+  for (const long double size : expected.magnitude) {
+    if (size > 0)
+      rounding =
+          std::max(rounding, 4 * spacing(request.dtype == DType::f64 ? DType::f64 : DType::f32, size) / size);
+  }
   const int n = static_cast<int>(input.rows.size());
   const bool mixed = !pipeline.pre.empty();
   if (expected.margin <= gram_error(n) + (mixed ? rounding : 0)) return false;
