@@ -96,18 +96,28 @@ BRAGG_HD bool weiszfeld_step(TeamT team, const Weiszfeld& w, double nu) {
   return true;
 }
 
-/// Σ p_i ‖x_i − v‖ over the finite rows, from the distances measured.
+/// The row of least Σ p_j ‖x_i − x_j‖ (ties to the lowest index), by differences to the row `pivot` that
+/// `gram` is about: ‖x_i − x_j‖ − ‖x_p − x_j‖ = (‖y_i‖² − 2⟨y_i, y_j⟩)/(‖x_i − x_j‖ + ‖x_p − x_j‖) with y = x
+/// − x_p. A huge x_j, whose distance would swallow all others in a sum, counts as it should. `excess`: count.
 template <class TeamT>
-BRAGG_HD double weiszfeld_objective(TeamT team, const Weiszfeld& w) {
-  return team.sum(w.points->count,
-                  [&](int i) { return w.points->finite(i) ? w.points->weight(i) * w.distance[i] : 0.0; });
+BRAGG_HD int exact_medoid(TeamT team, const Weiszfeld& w, int pivot, double* excess) {
+  const Points& points = *w.points;
+  team.parallel_for(points.count, [&](int i) {
+    double total = points.finite(i) ? 0 : infinity;
+    for (int j = 0; j < points.count && points.finite(i); ++j) {
+      if (!points.finite(j)) continue;
+      const double lengths = points.distance(i, j) + points.distance(pivot, j);
+      if (lengths > 0) total += points.weight(j) * ((w.entry(i, i) - 2 * w.entry(i, j)) / lengths);
+    }
+    excess[i] = total;
+  });
+  return team.argmin(points.count, [&](int i) { return excess[i]; });
 }
 
-/// Whether the row nearest to v is the minimiser; v is then that row. Such a row is approached by steps alone
-/// at a rate that an attacker can bring close to 1. `saved`: size.
+/// Whether the row `row` is the minimiser; v is then that row. Such a row is approached by steps alone at a
+/// rate that an attacker can bring close to 1. `saved`: size.
 template <class TeamT>
-BRAGG_HD bool settle_at_nearest_row(TeamT team, const Weiszfeld& w, double* saved) {
-  const int row = team.argmin(w.points->count, [&](int i) { return w.distance[i]; });
+BRAGG_HD bool settle_at_row(TeamT team, const Weiszfeld& w, int row, double* saved) {
   team.parallel_for(w.points->size, [&](int i) {
     saved[i] = w.v[i];
     w.v[i] = i == row ? 1 : 0;
@@ -145,9 +155,9 @@ BRAGG_HD bool solve_positive(TeamT team, int m, double* a, double* b, double lea
   return true;
 }
 
-/// step = the Newton step at v, as coefficients; returns its length, or -1 where there is none. With units
-/// u_i = (x_i − v)/‖x_i − v‖, w_i = p_i/‖x_i − v‖, W = Σ w_i and U = [√w_i u_i] the Hessian is WI − UUᵀ, so
-/// its inverse is (I + U(WI − UᵀU)⁻¹Uᵀ)/W: an n-sized system. `matrix`: count², `right`: count.
+/// step = the Newton step at v, as coefficients; returns its squared length, or -1 where there is none. With
+/// units u_i = (x_i − v)/‖x_i − v‖, w_i = p_i/‖x_i − v‖, W = Σ w_i and U = [√w_i u_i] the Hessian is WI −
+/// UUᵀ, so its inverse is (I + U(WI − UᵀU)⁻¹Uᵀ)/W: an n-sized system. `matrix`: count², `right`: count.
 template <class TeamT>
 BRAGG_HD double newton_step(TeamT team, const Weiszfeld& w, double* matrix, double* right, double* step) {
   const Points& points = *w.points;
@@ -175,7 +185,7 @@ BRAGG_HD double newton_step(TeamT team, const Weiszfeld& w, double* matrix, doub
   const double moved = team.sum(m, move);
   team.parallel_for(points.size, [&](int i) { step[i] = (i < m ? move(i) : 0.0) - moved * w.v[i]; });
   const double squared = w.quadratic(team, step);
-  return squared > 0 ? std::sqrt(squared) : 0;
+  return squared > 0 ? squared : 0;
 }
 
 /// Newton steps from v while they lower the objective. True: the last one was at most `bound` long.
@@ -185,17 +195,28 @@ template <class TeamT>
 BRAGG_HD bool newton(TeamT team, const Weiszfeld& w, double bound, double* matrix, double* right,
                      double* step) {
   constexpr int most_steps = 20;
+  const Points& points = *w.points;
   for (int k = 0; k < most_steps; ++k) {
-    const double before = weiszfeld_objective(team, w);
-    const double length = newton_step(team, w, matrix, right, step);
-    if (length < 0) return false;
+    const double squared = newton_step(team, w, matrix, right, step);
+    if (squared < 0) return false;
+    // The objective changes by Σ p_i (‖δ‖² − 2⟨x_i − v, δ⟩)/(‖x_i − v‖ + ‖x_i − v − δ‖): huge rows swallow
+    // nothing.
+    const double along = team.sum(points.size, [&](int i) { return w.v[i] * w.image[i]; });
+    double* const before = matrix;
+    team.parallel_for(points.count, [&](int i) {
+      right[i] = squared - 2 * (w.image[i] - along);
+      before[i] = w.distance[i];
+    });
     const auto move = [&](double by) {
-      team.parallel_for(w.points->size, [&](int i) { w.v[i] += step[i] * by; });
+      team.parallel_for(points.size, [&](int i) { w.v[i] += step[i] * by; });
       w.measure(team);
     };
     move(1);
-    if (length <= bound) return true;
-    if (!(weiszfeld_objective(team, w) < before)) {
+    if (squared <= bound * bound) return true;
+    const double change = team.sum(points.count, [&](int i) {
+      return points.finite(i) ? points.weight(i) * (right[i] / (before[i] + w.distance[i])) : 0.0;
+    });
+    if (!(change < 0)) {
       move(-1);
       return false;
     }
@@ -226,6 +247,7 @@ BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& poi
   int* const order = scratch.take_ints(static_cast<std::size_t>(m));
   const int central = medoid(team, points, w.next);
   center(team, points, central, gram);
+  const int start = exact_medoid(team, w, central, w.next);
 
   team.parallel_for(size, [&](int i) {
     switch (rule.start) {
@@ -260,7 +282,9 @@ BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& poi
     const double bound = rule.tol * w.typical_distance(order);
     out.converged = optimal || length * (rest > 1 ? rest : 1) <= bound;
     if (to_convergence && !out.converged && out.iterations % 8 == 0) {
-      out.converged = settle_at_nearest_row(team, w, step) || newton(team, w, bound, matrix, right, step);
+      // If any row is the minimiser, the medoid is.
+      out.converged = (out.iterations == 8 && settle_at_row(team, w, start, step)) ||
+                      newton(team, w, bound, matrix, right, step);
     }
   }
   team.parallel_for(m, [&](int i) { out.scores[i] /= points.scale; });
