@@ -12,6 +12,9 @@ namespace {
 
 constexpr long double eigenspace_gap = 1e-9L;
 constexpr long double length_gap = 1e-12L;
+/// Rows whose τ is the largest but for this share are as far as the furthest, and leave with it: the weight
+/// of 1e-16 that rounding would leave one of two twins keeps it the furthest row all the same.
+constexpr long double twin_gap = 1e-12L;
 
 /// The mean and the top eigenspace of the covariance of points weighted by c.
 struct Spread {
@@ -116,7 +119,8 @@ Point apply(const Caf& rule, Stage& stage) {
         *std::max_element(tau.begin(), tau.end());  // rows of c = 0 have no projection
     sum = 0;
     for (std::size_t i = 0; i < c.size(); ++i) {
-      c[i] *= 1 - tau[i] / largest;
+      const long double left = 1 - tau[i] / largest;
+      c[i] = left > twin_gap ? c[i] * left : 0;
       sum += c[i];
     }
     stage.decided(0, std::abs(sum - limit), n);
