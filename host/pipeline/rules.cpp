@@ -9,6 +9,8 @@
 #include <cmath>
 #include <utility>
 
+#include "host/solve/smea.hpp"
+
 namespace bragg {
 
 namespace detail {
@@ -119,18 +121,14 @@ void check_permutation(const std::vector<int>& permutation, const StagePoints& p
   }
 }
 
-constexpr double smea_subset_limit = 2e6;
-
 void check_subsets(int f, const StagePoints& points) {
-  double subsets = 1;  // exact up to the limit: every partial product is a binomial coefficient
-  for (int k = 1; k <= f && subsets <= smea_subset_limit; ++k) subsets = subsets * (points.n - f + k) / k;
-  if (subsets > smea_subset_limit) {
-    throw Error(
-        Status::too_large,
-        fmt::format("smea: {} with f = {}: more than {:.0f} subsets of n−f rows to compare; lower f, or take "
-                    "nnm(f={}) | trimmed_mean(f={})",
-                    rows_text(points), f, smea_subset_limit, f, f));
-  }
+  if (!smea_is_too_large(points.n, f)) return;
+  throw Error(
+      Status::too_large,
+      fmt::format(
+          "smea: {} with f = {}: more subsets of n−f rows to compare than the limits of {:.0f}, and of "
+          "{:.2g} times (n−f)³; lower f, or take nnm(f={}) | trimmed_mean(f={})",
+          rows_text(points), f, smea_subset_limit, smea_work_limit, f, f));
 }
 
 // Entries ---------------------------------------------------------------------------------------------------

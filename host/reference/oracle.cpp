@@ -64,6 +64,11 @@ Result aggregate(const Pipeline& pipeline, const Input& input) {
       std::visit([&](const auto& r) { apply(r, stage); }, rule);
       stage.mixed = true;
     }
+    for (const Point& point : stage.points) {
+      if (point.infinite) continue;
+      result.points.push_back(point.value);
+      result.point_weights.push_back(stage.weighted ? point.weight : 1);
+    }
     Point out = std::visit([&](const auto& r) { return apply(r, stage); }, pipeline.rule);
     for (long double& x : out.value) x += 0.0L;  // zero is written as +0
     result.out = std::move(out.value);

@@ -33,6 +33,10 @@ struct Result {
   /// Choices between equal points do not count. A fast path whose errors in those terms are relatively below
   /// it cannot decide otherwise.
   long double margin = 0;
+  /// The finite points that reached the rule, and their client weights (1 each without): what the rule's
+  /// objective is about.
+  std::vector<Vector> points;
+  Vector point_weights;
   /// Coefficient of each input row, in the caller's order; empty for coordinate-wise rules and bulyan.
   std::vector<long double> row_weight;
 };

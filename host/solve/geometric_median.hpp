@@ -32,9 +32,30 @@ struct Weiszfeld {
     return team.sum(size, [&](int i) { return coefficients[i] * image[i]; });
   }
 
-  /// Distances to v. Below the rounding error of the Gram matrix a distance is 0: v is at that row.
+  static constexpr double rounding = 0x1p-52;
+
+  /// The error of coefficientsᵀ · gram · coefficients: huge rows may cancel in it, and leave their rounding.
+  template <class TeamT>
+  BRAGG_HD double blur(TeamT team, const double* coefficients) const {
+    const double extent = team.sum(
+        points->size, [&](int i) { return std::fabs(coefficients[i]) * std::sqrt(std::fabs(entry(i, i))); });
+    return 4 * rounding * extent * extent;
+  }
+
+  /// Squared length of a step (coefficients that sum to 0); what cannot be told from its blur is as long as
+  /// that.
+  template <class TeamT>
+  BRAGG_HD double squared_length(TeamT team, const double* step) const {
+    const double least = blur(team, step);
+    const double squared = quadratic(team, step);
+    return squared > least ? squared : least;
+  }
+
+  /// Distances to v. At an input row, which is where rounding cannot tell v from it, the distance is 0. Where
+  /// v itself is blurred no row counts as reached: it is taken to be as far as the blur.
   template <class TeamT>
   BRAGG_HD void measure(TeamT team) const {
+    const double blurred = blur(team, v);
     const double vv = quadratic(team, v);
     team.parallel_for(points->count, [&](int i) {
       if (!points->finite(i)) {
@@ -42,8 +63,12 @@ struct Weiszfeld {
         return;
       }
       const double squared = (entry(i, i) - image[i]) + (vv - image[i]);
-      const double error = 16 * 2.3e-16 * points->product(i, i);
-      distance[i] = squared > error ? std::sqrt(squared) : 0;
+      const double error = 16 * rounding * (points->product(i, i) + entry(i, i));
+      if (squared > error && squared > blurred) {
+        distance[i] = std::sqrt(squared);
+      } else {
+        distance[i] = blurred > error ? std::sqrt(blurred) : 0;
+      }
     });
   }
 
@@ -184,40 +209,50 @@ BRAGG_HD double newton_step(TeamT team, const Weiszfeld& w, double* matrix, doub
   const auto move = [&](int i) { return (pull(i) + right[i] * unit_scale(i)) / total; };
   const double moved = team.sum(m, move);
   team.parallel_for(points.size, [&](int i) { step[i] = (i < m ? move(i) : 0.0) - moved * w.v[i]; });
-  const double squared = w.quadratic(team, step);
-  return squared > 0 ? squared : 0;
+  return w.squared_length(team, step);
 }
 
-/// Newton steps from v while they lower the objective. True: the last one was at most `bound` long.
-/// Weiszfeld's own steps become ever shorter, and tell nothing of the way left, where the objective is flat
-/// (two clusters of equal weight).
+/// Newton steps from v while they lower the objective. True: the last one was at most `tol` typical distances
+/// long. Weiszfeld's own steps become ever shorter, and tell nothing of the way left, where the objective is
+/// flat (two clusters of equal weight).
 template <class TeamT>
-BRAGG_HD bool newton(TeamT team, const Weiszfeld& w, double bound, double* matrix, double* right,
-                     double* step) {
+BRAGG_HD bool newton(TeamT team, const Weiszfeld& w, double tol, double* matrix, double* right, double* step,
+                     int* order) {
   constexpr int most_steps = 20;
+  constexpr double least_share = 1e-3;  // of a step, in the search for one that lowers the objective
   const Points& points = *w.points;
   for (int k = 0; k < most_steps; ++k) {
     const double squared = newton_step(team, w, matrix, right, step);
     if (squared < 0) return false;
-    // The objective changes by Σ p_i (‖δ‖² − 2⟨x_i − v, δ⟩)/(‖x_i − v‖ + ‖x_i − v − δ‖): huge rows swallow
-    // nothing.
     const double along = team.sum(points.size, [&](int i) { return w.v[i] * w.image[i]; });
     double* const before = matrix;
+    double* const inner = right;  // ⟨x_i − v, δ⟩
     team.parallel_for(points.count, [&](int i) {
-      right[i] = squared - 2 * (w.image[i] - along);
+      inner[i] = w.image[i] - along;
       before[i] = w.distance[i];
     });
     const auto move = [&](double by) {
       team.parallel_for(points.size, [&](int i) { w.v[i] += step[i] * by; });
       w.measure(team);
     };
+    // For v + tδ the objective changes by Σ p_i (t²‖δ‖² − 2t⟨x_i − v, δ⟩)/(‖x_i − v‖ + ‖x_i − v − tδ‖): in
+    // this form a huge row swallows nothing.
+    const auto change = [&](double t) {
+      return team.sum(points.count, [&](int i) {
+        if (!points.finite(i)) return 0.0;
+        return points.weight(i) * (t * (t * squared - 2 * inner[i]) / (before[i] + w.distance[i]));
+      });
+    };
     move(1);
+    const double bound = tol * w.typical_distance(order);
     if (squared <= bound * bound) return true;
-    const double change = team.sum(points.count, [&](int i) {
-      return points.finite(i) ? points.weight(i) * (right[i] / (before[i] + w.distance[i])) : 0.0;
-    });
-    if (!(change < 0)) {
-      move(-1);
+    double t = 1;
+    while (t > least_share && !(change(t) < 0)) {
+      move(-t / 2);
+      t /= 2;
+    }
+    if (!(t > least_share)) {
+      move(-t);
       return false;
     }
   }
@@ -272,19 +307,19 @@ BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& poi
     ++out.iterations;
     const bool optimal = !weiszfeld_step(team, w, nu);
     team.parallel_for(size, [&](int i) { step[i] = w.next[i] - w.v[i]; });
-    const double squared = w.quadratic(team, step);
-    const double length = squared > 0 ? std::sqrt(squared) : 0;
-    const double ratio = length < last_length ? length / last_length : 0;
-    const double rest = ratio / (1 - ratio);  // of a geometric series of such steps
+    const double length = std::sqrt(w.squared_length(team, step));
+    // Of a geometric series of such steps this much is left. Steps that do not shrink promise no end.
+    const double rest = length < last_length ? length * (length / (last_length - length)) : infinity;
     last_length = length;
     team.parallel_for(size, [&](int i) { w.v[i] = w.next[i]; });
     w.measure(team);
     const double bound = rule.tol * w.typical_distance(order);
-    out.converged = optimal || length * (rest > 1 ? rest : 1) <= bound;
+    out.converged = optimal || length == 0 || (length <= bound && rest <= bound);
     if (to_convergence && !out.converged && out.iterations % 8 == 0) {
       // If any row is the minimiser, the medoid is.
       out.converged = (out.iterations == 8 && settle_at_row(team, w, start, step)) ||
-                      newton(team, w, bound, matrix, right, step);
+                      newton(team, w, rule.tol, matrix, right, step, order);
+      last_length = 0;
     }
   }
   team.parallel_for(m, [&](int i) { out.scores[i] /= points.scale; });

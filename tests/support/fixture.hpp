@@ -110,46 +110,40 @@ inline reference::Input oracle_input(const Request& request) {
   return input;
 }
 
-/// Σ p_i ‖x_i − v‖ over the finite rows, and the median of these distances.
-inline std::pair<long double, long double> objective(const reference::Input& input,
-                                                     const std::vector<long double>& v) {
-  long double sum = 0;
-  std::vector<long double> distances;
-  for (std::size_t i = 0; i < input.rows.size(); ++i) {
-    const long double weight = input.weights.empty() ? 1 : input.weights[i];
-    if (!is_finite_row(input.rows[i], input.f64 ? DType::f64 : DType::f32) || !(weight > 0) ||
-        std::isinf(weight))
-      continue;
-    long double squared = 0;
-    for (std::size_t j = 0; j < v.size(); ++j)
-      squared += (input.rows[i][j] - v[j]) * (input.rows[i][j] - v[j]);
-    distances.push_back(std::sqrt(squared));
-    sum += weight * distances.back();
-  }
-  std::nth_element(distances.begin(), distances.begin() + static_cast<std::ptrdiff_t>(distances.size() / 2),
-                   distances.end());
-  return {sum, distances[distances.size() / 2]};
+inline long double distance(const std::vector<long double>& a, const std::vector<long double>& b) {
+  long double squared = 0;
+  for (std::size_t j = 0; j < a.size(); ++j) squared += (a[j] - b[j]) * (a[j] - b[j]);
+  return std::sqrt(squared);
 }
 
 /// A geometric median run to convergence is right when it lies within the rounding of the output plus 1e-9
-/// typical distances of the oracle's, or, where the objective is so flat that rows do not determine the place
-/// (two clusters), when no more than that separates the objectives: moving by δ changes a sum of distances by
-/// at most Σp·‖δ‖, to first order 0.
-inline bool is_geometric_median(const Request& request, const reference::Input& input,
-                                const std::vector<long double>& got,
-                                const std::vector<long double>& expected) {
-  const auto [best, typical] = objective(input, expected);
-  const auto [reached, unused] = objective(input, got);
-  long double squared = 0;
+/// typical distances of the oracle's; or, where the objective Σ p_i ‖x_i − v‖ is so flat that the place is
+/// hardly determined (two clusters of equal weight), when it is no worse than the oracle's by more than that
+/// rounding and 1e-13 of its size. The difference is added up row by row, so that huge rows swallow nothing.
+inline bool is_geometric_median(DType out, const reference::Result& expected,
+                                const std::vector<long double>& got) {
+  std::vector<long double> distances;
   long double rounding = 0;
-  for (std::size_t j = 0; j < got.size(); ++j) {
-    const long double ulp = spacing(request.options.out_dtype.value_or(request.dtype), expected[j]);
-    squared += (got[j] - expected[j]) * (got[j] - expected[j]);
-    rounding += ulp * ulp;
+  for (std::size_t j = 0; j < got.size(); ++j) rounding += std::pow(spacing(out, expected.out[j]), 2);
+  rounding = std::sqrt(rounding);
+  long double excess = 0;
+  long double total = 0;
+  for (std::size_t i = 0; i < expected.points.size(); ++i) {
+    const std::vector<long double>& x = expected.points[i];
+    const long double to_expected = distance(x, expected.out);
+    const long double to_got = distance(x, got);
+    long double product = 0;  // ‖x − got‖² − ‖x − expected‖²
+    for (std::size_t j = 0; j < got.size(); ++j) {
+      product += (expected.out[j] - got[j]) * ((x[j] - expected.out[j]) + (x[j] - got[j]));
+    }
+    distances.push_back(to_expected);
+    total += expected.point_weights[i];
+    if (to_expected + to_got > 0) excess += expected.point_weights[i] * (product / (to_expected + to_got));
   }
-  if (std::sqrt(squared) <= 1e-9L * typical + std::sqrt(rounding)) return true;
-  const long double total = best / typical;  // of weights, in the units of the objective
-  return reached <= best * (1 + 1e-13L) + total * std::sqrt(rounding);
+  const auto middle = distances.begin() + static_cast<std::ptrdiff_t>(distances.size() / 2);
+  std::nth_element(distances.begin(), middle, distances.end());
+  return distance(got, expected.out) <= 1e-9L * *middle + rounding ||
+         excess <= total * (1e-13L * *middle + rounding);
 }
 
 /// Whether the oracle's decisions were clear enough for the library to have to agree with them.
@@ -176,11 +170,11 @@ inline bool judge(const Pipeline& pipeline, const Request& request, const Outcom
   if (expected.margin <= gram_error(n) + (mixed ? rounding : 0)) return false;
   const Accuracy accuracy = accuracy_of(pipeline, coefficient_error(input));
   const auto* median = std::get_if<GeometricMedian>(&pipeline.rule);
-  if (median != nullptr && !mixed && median->max_iters >= GeometricMedian::plain_iters &&
-      is_geometric_median(request, input, got.out, expected.out)) {
+  const DType out = request.options.out_dtype.value_or(request.dtype);
+  if (median != nullptr && median->max_iters >= GeometricMedian::plain_iters &&
+      is_geometric_median(out, expected, got.out)) {
     return true;
   }
-  const DType out = request.options.out_dtype.value_or(request.dtype);
   for (std::size_t j = 0; j < expected.out.size() && complaint.empty(); ++j) {
     const long double allowed = tolerance(request.dtype, out, accuracy, static_cast<int>(input.rows.size()),
                                           expected.out[j], expected.magnitude[j]);
