@@ -15,16 +15,18 @@ namespace bragg::detail {
 
 /// The rows that take part in a run: those of weight 0 are gone before n is counted.
 struct ActiveRows {
-  std::vector<int> rows;               ///< caller's indices, ascending
+  std::vector<int> rows;  ///< caller's indices, ascending
   bool weighted = false;
-  std::vector<double> weights;         ///< per active row, capped; 0 for an invalid one; empty when not weighted
-  std::vector<std::uint8_t> invalid;   ///< per active row: its weight was negative or not finite: the row is infinite
+  std::vector<double> weights;  ///< per active row, capped; 0 for an invalid one; empty when not weighted
+  std::vector<std::uint8_t>
+      invalid;  ///< per active row: its weight was negative or not finite: the row is infinite
 };
 
 /// A sentence on a run that failed: which rows are not finite, and what to do.
 std::string describe_failure(Status status, std::span<const Report> reports);
 
-/// Applies RULES "Client weights"; reuses the memory of `active`. @throws Error invalid_argument: length, a share cap below 1/n.
+/// Applies RULES "Client weights"; reuses the memory of `active`. @throws Error invalid_argument: length, a
+/// share cap below 1/n.
 void set_active_rows(std::span<const double> weights, int n, double max_weight_share, ActiveRows& active);
 
 /// What solve() found for one tensor (or the whole row): how pass 2 makes the output.
@@ -51,9 +53,9 @@ class Engine {
   Engine(Engine&&) noexcept;
   Engine& operator=(Engine&&) noexcept;
 
-  // A run is: begin; for each tensor or the whole row { reset, accumulate each window, until `settled`; solve };
-  // then apply each window. Table rows: the active rows, then o (null: the origin), then, where `has_previous`, the
-  // previous output.
+  // A run is: begin; for each tensor or the whole row { reset, accumulate each window, until `settled`; solve
+  // }; then apply each window. Table rows: the active rows, then o (null: the origin), then, where
+  // `has_previous`, the previous output.
 
   /// @throws Error invalid_argument: too few active rows for the pipeline, weights for a rule that has none.
   void begin(const ActiveRows& active, bool has_reference, bool has_previous, std::uint64_t round);
@@ -66,7 +68,8 @@ class Engine {
 
   void reset(GramSums& sums) const;
   void accumulate(const RowTable& window, GramSums& sums);
-  /// False: f64 values need another scale (set now): clear and accumulate once more. True at the latest the second time.
+  /// False: f64 values need another scale (set now): clear and accumulate once more. True at the latest the
+  /// second time.
   bool settled(GramSums& sums) const;
 
   /// The n-sized mathematics. `sums` is not read where needs_statistics() is false.

@@ -36,7 +36,8 @@ struct Median {
   bool operator==(const Median&) const = default;
 };
 
-/// Mean of what is left of each coordinate after the f smallest and f largest values. Yin et al. 2018. 2f < n.
+/// Mean of what is left of each coordinate after the f smallest and f largest values. Yin et al. 2018. 2f <
+/// n.
 struct TrimmedMean {
   int f = 0;
   bool operator==(const TrimmedMean&) const = default;
@@ -56,7 +57,8 @@ struct Phocas {
 
 // Geometric rules ------------------------------------------------------------------------------------------
 
-/// The row of least score; score_i = Σ of its `neighbors` (n−f−2) least squared distances. Blanchard et al. 2017.
+/// The row of least score; score_i = Σ of its `neighbors` (n−f−2) least squared distances. Blanchard et al.
+/// 2017.
 struct Krum {
   int f = 0;
   int neighbors = automatic;
@@ -71,10 +73,11 @@ struct MultiKrum {
   bool operator==(const MultiKrum&) const = default;
 };
 
-/// argmin_v Σ‖v − x_i‖ by Weiszfeld's iteration, weights 1/max(nu, ‖x_i − v‖). Vardi & Zhang 2000; RFA: Pillutla
-/// et al. 2019 (nu = 1e-6, max_iters = 3, start = mean). Stops when the steps still to come are estimated to add up to
-/// at most `tol` times the (weighted) median distance of the rows to v, or after max_iters. With nu = 0 and max_iters of
-/// at least `plain_iters`, a run to convergence, Newton steps help where Weiszfeld's are slow.
+/// argmin_v Σ‖v − x_i‖ by Weiszfeld's iteration, weights 1/max(nu, ‖x_i − v‖). Vardi & Zhang 2000; RFA:
+/// Pillutla et al. 2019 (nu = 1e-6, max_iters = 3, start = mean). Stops when the steps still to come are
+/// estimated to add up to at most `tol` times the (weighted) median distance of the rows to v, or after
+/// max_iters. With nu = 0 and max_iters of at least `plain_iters`, a run to convergence, Newton steps help
+/// where Weiszfeld's are slow.
 struct GeometricMedian {
   static constexpr int plain_iters = 100;
   double nu = 0;
@@ -84,8 +87,8 @@ struct GeometricMedian {
   bool operator==(const GeometricMedian&) const = default;
 };
 
-/// `iters` times v ← v + (1/n) Σ (x_i − v)·min(1, tau/‖x_i − v‖). Karimireddy et al. 2021. start = previous: the
-/// plan's last output; on the first run the reference if there is one, else the origin.
+/// `iters` times v ← v + (1/n) Σ (x_i − v)·min(1, tau/‖x_i − v‖). Karimireddy et al. 2021. start = previous:
+/// the plan's last output; on the first run the reference if there is one, else the origin.
 struct CenteredClipping {
   double tau = 0;
   int iters = 1;
@@ -93,13 +96,15 @@ struct CenteredClipping {
   bool operator==(const CenteredClipping&) const = default;
 };
 
-/// Mean of the (n−f)-subset of least diameter, exactly. El Mhamdi et al. 2018, Farhadkhani et al. 2022. 2f < n.
+/// Mean of the (n−f)-subset of least diameter, exactly. El Mhamdi et al. 2018, Farhadkhani et al. 2022. 2f <
+/// n.
 struct Mda {
   int f = 0;
   bool operator==(const Mda&) const = default;
 };
 
-/// Mean of the (n−f)-subset whose covariance has the least top eigenvalue, exactly. Allouah et al. 2023. 2f < n.
+/// Mean of the (n−f)-subset whose covariance has the least top eigenvalue, exactly. Allouah et al. 2023. 2f <
+/// n.
 struct Smea {
   int f = 0;
   bool operator==(const Smea&) const = default;
@@ -124,7 +129,8 @@ struct Cge {
   bool operator==(const Cge&) const = default;
 };
 
-/// n−2f rows chosen by repeated Krum, then MeaMed-like averaging per coordinate. El Mhamdi et al. 2018. n ≥ 4f+3.
+/// n−2f rows chosen by repeated Krum, then MeaMed-like averaging per coordinate. El Mhamdi et al. 2018. n ≥
+/// 4f+3.
 struct Bulyan {
   int f = 0;
   bool operator==(const Bulyan&) const = default;
@@ -138,8 +144,9 @@ struct Nnm {
   bool operator==(const Nnm&) const = default;
 };
 
-/// Rows are permuted and replaced by the means of groups of s. Karimireddy et al. 2022. The permutation is drawn by
-/// Fisher–Yates from Philox4x32-10(seed, round), the round counting a plan's runs, unless it is given.
+/// Rows are permuted and replaced by the means of groups of s. Karimireddy et al. 2022. The permutation is
+/// drawn by Fisher–Yates from Philox4x32-10(seed, round), the round counting a plan's runs, unless it is
+/// given.
 struct Bucketing {
   int s = 1;
   std::uint64_t seed = 0;
@@ -153,7 +160,8 @@ struct Clip {
   bool operator==(const Clip&) const = default;
 };
 
-/// The ⌊2f(n−f)/n⌋ rows of largest norm about o are scaled to the next largest norm. Allouah et al. 2024. 2f < n.
+/// The ⌊2f(n−f)/n⌋ rows of largest norm about o are scaled to the next largest norm. Allouah et al. 2024. 2f
+/// < n.
 struct Arc {
   int f = 0;
   bool operator==(const Arc&) const = default;
@@ -164,9 +172,11 @@ using Aggregator = std::variant<Mean, Median, TrimmedMean, Meamed, Phocas, Krum,
                                 CenteredClipping, Mda, Smea, Caf, Monna, Cge, Bulyan>;
 
 template <class T>
-concept PreAggregatorRule = std::same_as<T, Nnm> || std::same_as<T, Bucketing> || std::same_as<T, Clip> || std::same_as<T, Arc>;
+concept PreAggregatorRule =
+    std::same_as<T, Nnm> || std::same_as<T, Bucketing> || std::same_as<T, Clip> || std::same_as<T, Arc>;
 template <class T>
-concept AggregatorRule = !PreAggregatorRule<T> && std::constructible_from<Aggregator, T> && !std::same_as<T, Aggregator>;
+concept AggregatorRule =
+    !PreAggregatorRule<T> && std::constructible_from<Aggregator, T> && !std::same_as<T, Aggregator>;
 
 /// Any sequence of pre-aggregators, applied left to right, and one rule.
 struct BRAGG_API Pipeline {
@@ -206,8 +216,8 @@ Pipeline operator|(PreSequence a, B b) {
   return {std::move(a.pre), Aggregator(std::move(b))};
 }
 
-/// Reads the text form, e.g. "nnm(f=3) | trimmed_mean(f=3)": names and parameters as in `rules()`, in any order,
-/// those with a default may be left out; blanks are free.
+/// Reads the text form, e.g. "nnm(f=3) | trimmed_mean(f=3)": names and parameters as in `rules()`, in any
+/// order, those with a default may be left out; blanks are free.
 /// @throws ParseError with the 1-based column of the mistake.
 BRAGG_API Pipeline parse(std::string_view text);
 

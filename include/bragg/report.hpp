@@ -9,13 +9,14 @@ namespace bragg {
 
 /// What a run made of one row.
 struct RowReport {
-  /// Geometric rule: the row's coefficient in the output. Coordinate-wise rule: its mean coefficient in the points
-  /// which that rule sees (1/n each where there is no pre-aggregator).
+  /// Geometric rule: the row's coefficient in the output. Coordinate-wise rule: its mean coefficient in the
+  /// points which that rule sees (1/n each where there is no pre-aggregator).
   double weight = 0;
   /// weight is not 0.
   bool selected = false;
-  /// krum, multi_krum: score. monna: distance to the pivot. cge: norm about o. geometric_median: distance to the
-  /// result. caf: the final filter weight. Others, and after a pre-aggregator that merges rows (nnm, bucketing): NaN.
+  /// krum, multi_krum: score. monna: distance to the pivot. cge: norm about o. geometric_median: distance to
+  /// the result. caf: the final filter weight. Others, and after a pre-aggregator that merges rows (nnm,
+  /// bucketing): NaN.
   double score = 0;
   /// Coordinates that are NaN or infinite.
   std::int64_t nonfinite = 0;

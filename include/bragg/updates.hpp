@@ -49,8 +49,8 @@ class BRAGG_API Updates {
   static Updates rows(std::span<const void* const> rows, std::int64_t d, DType dtype);
 
   /// n rows, each a list of tensors; `tensors[i][t]` has `sizes[t]` contiguous elements.
-  static Updates tensors(std::span<const std::vector<const void*>> tensors, std::span<const std::int64_t> sizes,
-                         DType dtype);
+  static Updates tensors(std::span<const std::vector<const void*>> tensors,
+                         std::span<const std::int64_t> sizes, DType dtype);
 
   int n() const noexcept { return n_; }
   /// Coordinates of a row, all tensors together.
@@ -74,8 +74,8 @@ class BRAGG_API Updates {
 
 /// Where one aggregated row is written: a list of tensors with the sizes of the updates. Non-owning.
 ///
-/// May be exactly one of the inputs, or the reference (every tensor at the same address and of the same dtype);
-/// any other overlap is an error.
+/// May be exactly one of the inputs, or the reference (every tensor at the same address and of the same
+/// dtype); any other overlap is an error.
 struct BRAGG_API Output {
   std::vector<void*> tensors;
 
