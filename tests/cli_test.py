@@ -7,6 +7,7 @@ import math
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -198,15 +199,36 @@ class Aggregate(Case):
         with open(self.output) as file:
             self.assertEqual(file.read(), "former")
 
+    def large_workers(self, count):
+        """Files of 25 MB of one tensor; the first value of worker 3 is 100."""
+        block = array.array("f", [math.sin(i) for i in range(1 << 16)]) * 96
+        header = json.dumps({"w": {"dtype": "F32", "shape": [len(block)], "data_offsets": [0, 4 * len(block)]}}).encode()
+        inputs = []
+        for i in range(count):
+            block[0] = 100 * (i == 3)
+            inputs.append(self.write("%02d.safetensors" % i, struct.pack("<Q", len(header)) + header + block.tobytes()))
+        return inputs, block
+
+    def test_an_interrupted_run_leaves_nothing(self):
+        inputs, _ = self.large_workers(6)
+        before = sorted(os.listdir(self.folder))
+        command = [BRAGG, "aggregate", *inputs, "--rule", "krum(f=1)", "--memory", "1MiB", "-o", self.output]
+        for _ in range(10):
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            while process.poll() is None and sorted(os.listdir(self.folder)) == before:
+                pass
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+            if process.returncode != 0:
+                break
+            os.remove(self.output)  # it was faster than the signal
+        self.assertEqual(process.returncode, 130, errors)
+        self.assertIn("interrupted", errors)
+        self.assertEqual(sorted(os.listdir(self.folder)), before)
 
     @unittest.skipIf(os.environ.get("BRAGG_SANITIZE"), "sanitizers take memory of their own")
     def test_memory_is_bounded_on_files_many_times_larger(self):
-        block = array.array("f", [math.sin(i) for i in range(1 << 16)]) * 96  # 25 MB
-        header = json.dumps({"w": {"dtype": "F32", "shape": [len(block)], "data_offsets": [0, 4 * len(block)]}}).encode()
-        inputs = []
-        for i in range(12):
-            block[0] = 100 * (i == 3)
-            inputs.append(self.write("%02d.safetensors" % i, struct.pack("<Q", len(header)) + header + block.tobytes()))
+        inputs, block = self.large_workers(12)
         rule = ["--rule", "nnm(f=2) | trimmed_mean(f=2)", "--memory", "64MiB", "--quiet"]
         process = subprocess.Popen([BRAGG, "aggregate", *inputs, *rule, "-o", self.output])
         _, status, usage = os.wait4(process.pid, 0)
@@ -336,7 +358,7 @@ class BadData(Case):
 
     def test_a_search_that_is_too_large(self):
         inputs = self.workers([[i, i * i] for i in range(40)])
-        self.refused(inputs, "smea(f=19)", code=5, says="2000000 subsets")
+        self.refused(inputs, "smea(f=19)", code=5, says="limits of 2000000")
 
 
 class BadFiles(Case):

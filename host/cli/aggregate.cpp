@@ -5,6 +5,7 @@
 #include <bragg/io.hpp>
 
 #include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <system_error>
 
@@ -18,6 +19,10 @@ namespace bragg::cli {
 namespace fs = std::filesystem;
 
 namespace {
+
+volatile std::sig_atomic_t pending_signal = 0;
+
+void remember_signal(int signal) { pending_signal = signal; }
 
 /// The same place, whether or not a file is there yet.
 bool same_place(const fs::path& a, const fs::path& b) {
@@ -71,7 +76,13 @@ void run(const AggregateCommand& command) {
   const auto start = std::chrono::steady_clock::now();
   const FileResult result = [&] {
     ProgressBar bar(!command.quiet);
-    options.progress = [&](const Progress& progress) { bar.show(progress); };
+    options.progress = [&](const Progress& progress) {
+      // Thrown here, between windows, so that the temporary output is removed on the way out.
+      if (pending_signal != 0) throw Interrupted{pending_signal};
+      bar.show(progress);
+    };
+    std::signal(SIGINT, remember_signal);
+    std::signal(SIGTERM, remember_signal);
     return aggregate_files(pipeline, inputs, command.output, options);
   }();
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;

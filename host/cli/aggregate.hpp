@@ -23,7 +23,12 @@ struct AggregateCommand {
   bool quiet = false;
 };
 
-/// @throws bragg::Error.
+/// A signal asked the command to end; what it had begun to write is gone.
+struct Interrupted {
+  int signal;
+};
+
+/// @throws bragg::Error, Interrupted.
 void run(const AggregateCommand& command);
 
 }  // namespace bragg::cli

@@ -26,6 +26,7 @@ constexpr const char* exit_codes = R"help(Exit codes:
   4  the system refused to open, read or write, or had no memory
   5  the data defeats the rule: too many rows that are not finite, a base that
      is not finite, a search that is too large
+  130, 143  interrupted (SIGINT, SIGTERM)
 Nothing is written to the output unless the exit code is 0 (or 4, when only
 the report could not be written).)help";
 
@@ -59,7 +60,7 @@ Examples:
         --rule "clip(c=5) | geometric_median" --report report.json \
         -o new.safetensors
   By sample counts, none above a tenth of the sum:
-    bragg aggregate clients/ --rule "nnm(f=2) | mean" --weights @samples.txt \
+    bragg aggregate clients/ --rule "trimmed_mean(f=2)" --weights @samples.txt \
         --max-weight-share 0.1 -o new.safetensors
   Larger than memory, each tensor judged by itself:
     bragg aggregate llm-1/ llm-2/ llm-3/ llm-4/ llm-5/ --rule "krum(f=1)" \
@@ -165,6 +166,9 @@ int run(int argc, char** argv) {
   } catch (const bragg::Error& error) {
     print_error(error.what());
     return exit_code(error.status());
+  } catch (const bragg::cli::Interrupted& interrupted) {
+    print_error("interrupted; nothing was written");
+    return 128 + interrupted.signal;
   }
   if (std::fflush(stdout) != 0) {
     print_error("cannot write to the standard output");
