@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation against the program: docs_test.py BRAGG SOURCE BUILD. Needs Python, and CC and CXX or cc and c++.
+
+Checked: C++, CMake and make blocks are in the tree word for word; C programs and console blocks give the output
+shown; the worked example of adding-a-rule.md compiles; links and paths lead somewhere; tables say what the
+program says.
+"""
+
+import difflib
+import glob
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import textwrap
+import unittest
+
+BRAGG = SOURCE = BUILD = ""
+SANITIZE = os.environ.get("BRAGG_SANITIZE", "")
+
+BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+ADDING_A_RULE = "docs/adding-a-rule.md"
+
+# What adding-a-rule.md describes in words: the line in the table of rules.
+TABLE_LINE = """
+  table.push_back(entry<NearestPair>({.name = "nearest_pair",
+                                      .kind = geometric,
+                                      .definition = "mean of the two rows closest to each other",
+                                      .needs = "n ≥ 2f+2",
+                                      .guarantee = "none",
+                                      .source = ""},
+                                     {tolerated<&NearestPair::f>("0 ≤ f, 2f < n−1")},
+                                     [](const NearestPair& rule, const StagePoints& points) {
+                                       need_majority("nearest_pair", rule.f, points);
+                                     }));
+"""
+
+
+def read(path):
+    with open(os.path.join(SOURCE, path), encoding="utf-8") as file:
+        return file.read()
+
+
+def pages():
+    found = ["README.md", "CHANGELOG.md"] + sorted(glob.glob("docs/*.md", root_dir=SOURCE))
+    return found + sorted(glob.glob("examples/**/README.md", root_dir=SOURCE, recursive=True))
+
+
+def blocks(page, language):
+    """[(line, text)] of a page's blocks in a language, without their indentation."""
+    text = read(page)
+    return [
+        (text.count("\n", 0, match.start()) + 1, textwrap.dedent(match.group(3)))
+        for match in BLOCK.finditer(text)
+        if match.group(2) == language
+    ]
+
+
+def prose(page):
+    return BLOCK.sub("", read(page))
+
+
+def tables(text):
+    """The tables of a page: lists of rows, which are lists of cells."""
+    found, rows = [], []
+    for line in text.splitlines() + [""]:
+        if line.startswith("|"):
+            rows.append([cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+        elif rows:
+            found.append([rows[0]] + rows[2:])
+            rows = []
+    return found
+
+
+def bragg(*arguments, folder=None):
+    return subprocess.run([BRAGG, *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def rules():
+    return json.loads(bragg("rules", "--json"))
+
+
+def signature(rule):
+    given = ["%s%s" % (p["name"], "" if p["default"] is None else "=" + p["default"]) for p in rule["parameters"]]
+    return "`%s%s`" % (rule["name"], "(%s)" % ", ".join(given) if given else "")
+
+
+def table_of_rules():
+    lines = ["| rule | kind | what it is | needs | guarantee |", "|---|---|---|---|---|"]
+    for rule in rules():
+        definition = rule["definition"] + (" [%s]" % rule["source"] if rule["source"] else "")
+        cells = [signature(rule), rule["kind"], definition, rule["needs"], rule["guarantee"]]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def without_chance(text):
+    """Without what differs from run to run: times, rates, and the sign of a NaN."""
+    text = re.sub(r"\bin [\d.]+ (m?s|min)( \([\d.]+ [kMGT]?B/s\))?", "in TIME", text)
+    return re.sub(r"-nan\b", "nan", text)
+
+
+def safetensors(path, values):
+    data = struct.pack("<%df" % len(values), *values)
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [len(values)], "data_offsets": [0, len(data)]}}).encode()
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header + data)
+
+
+class Docs(unittest.TestCase):
+    maxDiff = None
+
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.folder = temporary.name
+
+    def path(self, *parts):
+        return os.path.join(self.folder, *parts)
+
+    def same(self, got, shown, where):
+        if got != shown:
+            difference = difflib.unified_diff(shown.splitlines(), got.splitlines(), where, "what it is", lineterm="")
+            self.fail("\n".join(["%s is not what it is" % where, *difference, "", got]))
+
+    def run_shell(self, command):
+        environment = {**os.environ, "PATH": os.path.dirname(BRAGG) + os.pathsep + os.environ["PATH"]}
+        return subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        ).stdout
+
+
+class Snippets(Docs):
+    def test_code_is_in_the_tree_word_for_word(self):
+        patterns = {
+            "cpp": ["examples/*.cpp", "examples/*/*.cpp", "tests/*.cpp"],
+            "cmake": ["examples/*/CMakeLists.txt"],
+            "make": ["examples/*/Makefile"],
+        }
+        for language, places in patterns.items():
+            files = [name for place in places for name in glob.glob(place, root_dir=SOURCE)]
+            sources = [read(name) for name in files]
+            for page in pages():
+                if page == ADDING_A_RULE:
+                    continue  # its blocks make a rule that there is not: see the test of that page
+                for line, block in blocks(page, language):
+                    with self.subTest("%s:%d" % (page, line)):
+                        self.assertTrue(any(block in source for source in sources), "in no %s:\n%s" % (places, block))
+        quickstart = read("examples/quickstart.cpp").partition("\n")[2]
+        self.assertEqual(blocks("README.md", "cpp")[0][1], quickstart)
+
+    def test_every_block_is_of_a_kind_that_is_checked(self):
+        for page in pages():
+            for match in BLOCK.finditer(read(page)):
+                with self.subTest(page):
+                    self.assertIn(match.group(2), {"cpp", "c", "cmake", "make", "console", "sh", "text"}, match.group(0))
+
+    def test_c_programs_give_the_text_below_them(self):
+        compiler = os.environ.get("CC", "cc")
+        found = 0
+        for page in pages():
+            for block in re.finditer(r"^```c\n(.*?)^```\n+```text\n(.*?)^```$", read(page), re.MULTILINE | re.DOTALL):
+                found += 1
+                with open(self.path("program.c"), "w") as file:
+                    file.write(block.group(1))
+                flags = ["-fsanitize=" + SANITIZE] if SANITIZE else []
+                flags += ["-I" + os.path.join(root, "include") for root in (SOURCE, BUILD)]
+                flags += ["-L" + BUILD, "-Wl,-rpath," + BUILD, "program.c", "-o", "program", "-lbragg"]
+                subprocess.run([compiler, "-std=c11", "-Wall", "-Wextra", "-Werror", *flags], cwd=self.folder, check=True)
+                self.same(self.run_shell("./program"), block.group(2), "the output of the C program in " + page)
+        self.assertEqual(found, sum(len(blocks(page, "c")) for page in pages()), "a C program without its output")
+        self.assertGreater(found, 0)
+
+    def test_commands_give_the_output_shown(self):
+        # The commands see the tree's examples, its build in build/cpu, and small models of five workers.
+        os.mkdir(self.path("build"))
+        os.symlink(BUILD, self.path("build", "cpu"))
+        os.symlink(os.path.join(SOURCE, "examples"), self.path("examples"))
+        os.mkdir(self.path("workers"))
+        for i, values in enumerate([[1, 10], [2, 20], [3, 30], [4, 40], [float("nan"), 50]]):
+            safetensors(self.path("workers", "w%d.safetensors" % (i + 1)), values)
+        found = 0
+        for page in pages():
+            for line, block in blocks(page, "console"):
+                parts = re.split(r"^\$ ((?:.*\\\n)*.*)\n", block, flags=re.MULTILINE)
+                self.assertEqual(parts[0], "", "%s:%d does not begin with a command" % (page, line))
+                for command, shown in zip(parts[1::2], parts[2::2]):
+                    found += 1
+                    with self.subTest("%s:%d %s" % (page, line, command)):
+                        got = self.run_shell(command)
+                        self.same(without_chance(got), without_chance(shown), "%s:%d, $ %s" % (page, line, command))
+        self.assertGreater(found, 0)
+
+    def test_the_rule_of_adding_a_rule_compiles(self):
+        for part in ("host", "include"):
+            shutil.copytree(os.path.join(SOURCE, part), self.path(part))
+        struct_block, solver_block = [block for _, block in blocks(ADDING_A_RULE, "cpp")]
+
+        def splice(name, *changes):
+            text = read(name)
+            for anchor, replacement in changes:
+                self.assertEqual(text.count(anchor), 1, "%s has changed: where is %r?" % (name, anchor))
+                text = text.replace(anchor, replacement)
+            with open(self.path(name), "w", encoding="utf-8") as file:
+                file.write(text)
+
+        using = "using PreAggregator = "
+        splice("include/bragg/pipeline.hpp", (using, struct_block + "\n" + using), ("Cge, Bulyan>;", "Cge, Bulyan, NearestPair>;"))
+        splice("host/pipeline/rules.cpp", ("\n  return table;\n", TABLE_LINE + "\n  return table;\n"))
+        nnm = '#include "host/solve/nnm.hpp"\n'
+        splice("host/pipeline/engine.cpp", (nnm, '#include "host/solve/nearest_pair.hpp"\n' + nnm))
+        with open(self.path("host/solve/nearest_pair.hpp"), "w", encoding="utf-8") as file:
+            file.write('#pragma once\n#include <bragg/pipeline.hpp>\n#include "host/solve/points.hpp"\n')
+            file.write("namespace bragg::detail {\n%s}\n" % solver_block)
+        for source in ("rules", "engine"):
+            command = [os.environ.get("CXX", "c++"), "-std=c++20", "-fsyntax-only", "-DFMT_HEADER_ONLY", "-DBRAGG_STATIC_DEFINE"]
+            command += ["-Wall", "-Wextra", "-I" + self.folder, "-I" + self.path("include"), "-I" + os.path.join(BUILD, "include")]
+            done = subprocess.run([*command, self.path("host/pipeline/%s.cpp" % source)], capture_output=True, text=True)
+            self.assertEqual(done.returncode, 0, done.stderr[-4000:])
+
+
+class References(Docs):
+    def test_links_lead_somewhere(self):
+        for page in pages():
+            for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+                if re.match(r"\w+:", target):
+                    continue
+                with self.subTest("%s: %s" % (page, target)):
+                    name, _, anchor = target.partition("#")
+                    path = os.path.normpath(os.path.join(os.path.dirname(page), name)) if name else page
+                    self.assertTrue(os.path.exists(os.path.join(SOURCE, path)), "no such file")
+                    if anchor:
+                        headings = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
+                        slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+                        self.assertIn(anchor, slugs)
+
+    def test_paths_are_of_files_that_there_are(self):
+        folders = "bench|cmake|docs|examples|host|include|kernels|scripts|tests"
+        for page in pages():
+            for path in re.findall(r"`((?:%s)/[^`\s]*)`" % folders, prose(page)):
+                if page == ADDING_A_RULE and "nearest_pair" in path:
+                    continue  # the file that a reader is to write
+                with self.subTest("%s: %s" % (page, path)):
+                    self.assertTrue(os.path.exists(os.path.join(SOURCE, path)), "no such file")
+
+    def test_scripts_shown_can_be_run(self):
+        shown = re.findall(r"^(scripts/\S+)", "".join(block for _, block in blocks("README.md", "sh")), re.MULTILINE)
+        self.assertGreaterEqual(set(shown), {"scripts/demo.sh", "scripts/test.sh"})
+        for script in shown:
+            self.assertTrue(os.access(os.path.join(SOURCE, script), os.X_OK), script)
+
+    def test_options_exist(self):
+        known = set(re.findall(r"--[a-z-]+", bragg("--help") + bragg("aggregate", "--help") + bragg("rules", "--help")))
+        for page in pages():
+            for span in re.findall(r"`([^`]*)`", prose(page)):
+                if span.startswith("--") or span.startswith("bragg "):
+                    for option in re.findall(r"--[a-z][a-z-]+", span):
+                        self.assertIn(option, known, "%s: `%s`" % (page, span))
+
+
+class Tables(Docs):
+    def test_readme_has_the_table_of_rules(self):
+        shown = re.search(r"^\| rule \| kind \|.*?\n(?=\n)", read("README.md"), re.MULTILINE | re.DOTALL)
+        self.assertIsNotNone(shown, "no table of rules in README.md")
+        self.same(table_of_rules(), shown.group(0), "README.md's table of rules")
+
+    def test_choosing_speaks_of_every_rule(self):
+        words = set(re.findall(r"`(\w+)", prose("docs/choosing.md")))
+        self.assertEqual({rule["name"] for rule in rules()} - words, set())
+
+    def test_exit_codes_are_those_of_the_help(self):
+        section = re.search(r"^Exit codes:\n(.*?)^\S", bragg("--help"), re.MULTILINE | re.DOTALL).group(1)
+        told = {code: " ".join(words.split()) for code, words in re.findall(r"^  (\d)  (.*(?:\n     .*)*)", section, re.MULTILINE)}
+        (shown,) = [table for table in tables(read("docs/command.md")) if table[0] == ["code", "meaning"]]
+        self.assertEqual({code: words for code, words in shown[1:]}, told)
+
+    def test_the_report_has_the_fields_described(self):
+        for i, values in enumerate([[1, 2], [2, 3], [3, 4]]):
+            safetensors(self.path("w%d.safetensors" % i), values)
+        inputs = ["w%d.safetensors" % i for i in range(3)]
+        bragg("aggregate", *inputs, "--rule", "median", "-o", "out.safetensors", "--report", "r.json", "-q", folder=self.folder)
+        with open(self.path("r.json")) as file:
+            report = json.load(file)
+        (shown,) = [table for table in tables(read("docs/command.md")) if table[0] == ["field", "meaning"]]
+        self.assertEqual([field.strip("`") for field, _ in shown[1:]], list(report["workers"][0]))
+        for field in report:
+            self.assertIn("`%s`" % field, prose("docs/command.md"))
+
+    @unittest.skipIf(SANITIZE, "the same figures, but slowly")
+    def test_choosing_has_the_figures_of_compare_rules(self):
+        program = os.path.join(BUILD, "examples", "compare_rules")
+        printed = subprocess.run([program], capture_output=True, text=True, check=True, timeout=300).stdout
+        figures = [line.replace(") | ", ") \\| ") if line.startswith("| `nnm") else line for line in printed.splitlines()]
+        expected = tables(without_chance("\n".join(figures)))
+        shown = [table for table in tables(read("docs/choosing.md")) if table[0][1:2] == ["nobody attacks"]]
+        self.assertEqual(len(expected), 2)
+        self.assertEqual(shown, expected, "\n".join(figures))
+
+
+if __name__ == "__main__":
+    BRAGG, SOURCE, BUILD = (os.path.abspath(argument) for argument in sys.argv[1:4])
+    unittest.main(argv=sys.argv[:1] + sys.argv[4:])
