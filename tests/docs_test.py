@@ -274,6 +274,10 @@ class Tables(Docs):
         self.assertIsNotNone(shown, "no table of rules in README.md")
         self.same(table_of_rules(), shown.group(0), "README.md's table of rules")
 
+    def test_readme_counts_the_hostile_pipelines(self):
+        cases = re.search(r"^const Case cases\[\] = \{\n(.*?)^\};", read("tests/hostile_test.cpp"), re.MULTILINE | re.DOTALL)
+        self.assertIn("holds %d pipelines" % cases.group(1).count('{"'), read("README.md"))
+
     def test_choosing_speaks_of_every_rule(self):
         words = set(re.findall(r"`(\w+)", prose("docs/choosing.md")))
         self.assertEqual({rule["name"] for rule in rules()} - words, set())
