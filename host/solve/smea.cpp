@@ -299,6 +299,7 @@ double subsets(int n, int f) {
 }  // namespace
 
 bool smea_is_too_large(int n, int f) {
+  if (f == 0) return false;  // one subset: nothing to compare
   const double count = subsets(n, f);
   return count > smea_subset_limit || count * std::pow(n - f, 3) > smea_work_limit;
 }
@@ -310,6 +311,10 @@ Status solve_smea(const double* gram, int m, int ld, const std::uint8_t* infinit
   for (int i = 0; i < m; ++i) {
     keep[i] = 0;
     if (!infinite[i]) points.push_back(i);
+  }
+  if (static_cast<int>(points.size()) == m - f) {  // no choice
+    for (const int i : points) keep[i] = 1;
+    return Status::ok;
   }
   for (const int i : SmeaSearch(gram, ld, points, m - f).run()) keep[points[at(i)]] = 1;
   return Status::ok;
