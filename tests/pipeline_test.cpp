@@ -343,9 +343,9 @@ TEST(Bounds, AreCheckedAgainstThePointsThatReachAStage) {
 }
 
 TEST(Bounds, OnSmeaCountSubsets) {
-  EXPECT_NO_THROW(validate(Smea{11}, 23));  // C(23, 11) = 1 352 078
-  EXPECT_NE(refusal(Smea{11}, 24, Status::too_large), "");  // C(24, 11) = 2 496 144
-  EXPECT_NO_THROW(validate(Smea{4}, 64));  // C(64, 4)·60³ = 1.4e11
+  EXPECT_NO_THROW(validate(Smea{11}, 23));                   // C(23, 11) = 1 352 078
+  EXPECT_NE(refusal(Smea{11}, 24, Status::too_large), "");   // C(24, 11) = 2 496 144
+  EXPECT_NO_THROW(validate(Smea{4}, 64));                    // C(64, 4)·60³ = 1.4e11
   EXPECT_NE(refusal(Smea{2}, 2000, Status::too_large), "");  // C(2000, 2)·1998³ = 1.6e16
   EXPECT_NO_THROW(validate(Smea{0}, 1 << 20));
 }
