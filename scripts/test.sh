@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs what is missing, builds everything and runs every test.
 #
-#   scripts/test.sh                 the release build (preset cpu; cuda when a CUDA compiler is found)
+#   scripts/test.sh                 the release build, in build/cpu
 #   scripts/test.sh --sanitize      the same tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   scripts/test.sh -- ARGS…        ARGS go to ctest, e.g. -R conformance
 set -euo pipefail
@@ -12,8 +12,6 @@ preset=cpu
 if [[ "${1:-}" == "--sanitize" ]]; then
   preset=sanitize
   shift
-elif command -v nvcc >/dev/null; then
-  preset=cuda
 fi
 [[ "${1:-}" == "--" ]] && shift
 

@@ -7,7 +7,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 database=build/cpu
-[[ -f build/cuda/compile_commands.json ]] && database=build/cuda
 base=${1:-HEAD~1}
 
 sources() { git ls-files 'host/*.cpp' 'examples/*.cpp'; }
