@@ -335,6 +335,29 @@ TEST(Plan, SaysWhichArgumentIsWrong) {
   says(message_of([&] { Updates::matrix(data.data(), 3, 10, DType::f32, 9); }), {"row_stride = 9", "d = 10"});
 }
 
+TEST(Plan, SettlesF64RowsOfEverySize) {
+  // The largest is at 2^479, so the scale that the second pass asks for is 1; the least is too small for a
+  // first one.
+  const int exponents[] = {479, -440, -440, -461, -461};
+  std::vector<double> data;
+  for (const int exponent : exponents) data.push_back(std::ldexp(1.0, exponent));
+  double out = 0;
+  aggregate(parse("krum(f=1)"), Updates::matrix(data.data(), 5, 1, DType::f64), Output(&out));
+  EXPECT_EQ(out, std::ldexp(1.0, -440));  // each pair of twins is as far from the other
+  // 2^940 times the median row: infinite, and more than f of them are too many.
+  data = {std::ldexp(1.0, 479), std::ldexp(1.0, -461), std::ldexp(1.5, -461), std::ldexp(1.0, -461)};
+  aggregate(parse("krum(f=1, neighbors=2)"), Updates::matrix(data.data(), 4, 1, DType::f64), Output(&out));
+  EXPECT_EQ(out, std::ldexp(1.0, -461));
+  data[2] = data[0];
+  const std::string message = message_of(
+      [&] {
+        aggregate(parse("krum(f=1, neighbors=2)"), Updates::matrix(data.data(), 4, 1, DType::f64),
+                  Output(&out));
+      },
+      Status::too_many_nonfinite);
+  EXPECT_NE(message.find("beyond the range"), std::string::npos) << message;
+}
+
 TEST(Plan, ReportsWhoWasKeptAndWhy) {
   const float rows[5][2] = {{0, 0}, {1, 0}, {0, 1}, {1, 1}, {100, std::numeric_limits<float>::quiet_NaN()}};
   float out[2];

@@ -147,6 +147,8 @@ void GramSums::reset(int rows_in, bool wanted_in, double scale_in) {
   rows = rows_in;
   wanted = wanted_in;
   scale = scale_in;
+  limit = 0x1p500;
+  settled = false;
   const std::size_t n = static_cast<std::size_t>(rows);
   products.assign(wanted ? n * n : 0, 0.0);
   nonfinite.assign(n, 0);

@@ -38,8 +38,10 @@ struct OutTable {
 /// of gram_block.
 struct GramSums {
   int rows = 0;
-  bool wanted = true;  ///< false: only `nonfinite` and `max_abs` are computed
-  double scale = 1;    ///< power of two that f64 rows are multiplied by (others: 1)
+  bool wanted = true;      ///< false: only `nonfinite` and `max_abs` are computed
+  bool settled = false;    ///< scale and limit are final
+  double limit = 0x1p500;  ///< f64 rows that hold a larger |x| count as infinite
+  double scale = 1;        ///< power of two that f64 rows are multiplied by (others: 1)
   std::vector<double>
       products;  ///< rows × rows, symmetric, of scaled rows; what an infinite row touches is unspecified
   std::vector<std::int64_t> nonfinite;  ///< per row

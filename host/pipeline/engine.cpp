@@ -116,10 +116,17 @@ std::string describe_failure(Status status, std::span<const Report> reports) {
     if (count > 8) rows += fmt::format(" and {} more", count - 8);
     switch (status) {
       case Status::too_many_nonfinite:
+        if (count == 0) {
+          return fmt::format(
+              "too many rows are beyond the range in which distances can be taken, or have invalid weights"
+              "{}; raise f, or leave them out with weight 0",
+              where);
+        }
         return fmt::format(
-            "too many rows are not finite{}: {} of {} hold NaN or infinity{}{}; raise f, or leave them out "
+            "too many rows are not finite{}: {} of {} hold NaN or infinity: rows {}; raise f, or leave them "
+            "out "
             "with weight 0",
-            where, count, report.rows.size(), count > 0 ? ": rows " : "", rows);
+            where, count, report.rows.size(), rows);
       case Status::nonfinite_reference:
         return fmt::format("the reference holds NaN or infinity{}, and the pipeline measures from it", where);
       case Status::too_large:
@@ -300,19 +307,32 @@ void Engine::accumulate(const RowTable& window, GramSums& sums) { impl_->passes.
 
 bool Engine::settled(GramSums& sums) const {
   // Squares of f64 values leave the range of f64: then sum values scaled by a power of two that puts the
-  // largest at 2^480. Rows more than 2^940 smaller than the largest stay below the reach of f64 and count as
-  // equal to 0.
-  constexpr double limit = 0x1p480;
+  // largest at 2^480. Rows 2^940 times smaller stay below the reach of f64 and count as equal to 0; so that a
+  // huge row cannot do that to the others, rows that much larger than the median row count as infinite.
+  constexpr double reach = 0x1p920;
+  const auto takes_part = [&](std::size_t i) {
+    return sums.nonfinite[i] == 0 && sums.max_abs[i] > 0 && sums.max_abs[i] <= sums.limit;
+  };
   double largest = 0;
-  double smallest_row = infinity;
+  double least = infinity;
   for (std::size_t i = 0; i < sums.max_abs.size(); ++i) {
-    if (sums.nonfinite[i] > 0 || sums.max_abs[i] > 0x1p500 || sums.max_abs[i] == 0) continue;
+    if (!takes_part(i)) continue;
     largest = std::max(largest, sums.max_abs[i]);
-    smallest_row = std::min(smallest_row, sums.max_abs[i]);
+    least = std::min(least, sums.max_abs[i]);
   }
-  const bool fits = largest <= limit && smallest_row >= 0x1p-460;
-  if (sums.scale != 1 || largest == 0 || fits || !sums.wanted) return true;
-  sums.reset(sums.rows, sums.wanted, std::ldexp(1.0, std::min(480 - std::ilogb(largest) - 1, 1000)));
+  const bool fits = largest <= 0x1p480 && least >= 0x1p-460;
+  if (sums.settled || largest == 0 || fits || !sums.wanted) return true;
+
+  std::vector<double> sizes;
+  for (std::size_t i = 0; i < sums.max_abs.size(); ++i) {
+    if (takes_part(i)) sizes.push_back(sums.max_abs[i]);
+  }
+  std::sort(sizes.begin(), sizes.end());
+  const double limit = std::min(0x1p500, sizes[(sizes.size() - 1) / 2] * reach);
+  largest = *std::prev(std::upper_bound(sizes.begin(), sizes.end(), limit));
+  sums.reset(sums.rows, sums.wanted, std::ldexp(1.0, std::clamp(479 - std::ilogb(largest), -1000, 1000)));
+  sums.limit = limit;
+  sums.settled = true;
   return false;
 }
 
@@ -327,7 +347,7 @@ void Engine::Impl::start(const GramSums& sums) {
   for (int i = 0; i < count; ++i) {
     const auto k = static_cast<std::size_t>(i);
     infinite[k] =
-        active.invalid[k] || (wants_statistics && (sums.nonfinite[k] > 0 || sums.max_abs[k] > 0x1p500));
+        active.invalid[k] || (wants_statistics && (sums.nonfinite[k] > 0 || sums.max_abs[k] > sums.limit));
   }
   for (int i = count; i < rows && wants_statistics; ++i) {
     infinite[static_cast<std::size_t>(i)] = sums.nonfinite[static_cast<std::size_t>(i)] > 0;
