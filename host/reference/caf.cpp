@@ -109,7 +109,7 @@ Point apply(const Caf& rule, Stage& stage) {
   Vector c;
   for (const Point& point : stage.points) c.push_back(point.infinite ? 0 : 1);
   const long double limit = n - 2 * rule.f + 1e-9L * n;
-  long double sum = stage.finite_count();
+  long double sum;
   std::vector<Spread> seen;
   do {
     seen.push_back(spread_of(stage, c));
