@@ -293,7 +293,7 @@ BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& poi
         w.v[i] = i == points.origin() ? 1 : 0;
         break;
       default:
-        w.v[i] = i == central ? 1 : 0;
+        w.v[i] = i == start ? 1 : 0;
         break;
     }
   });
