@@ -9,6 +9,8 @@
 #include <span>
 #include <vector>
 
+#include "host/pipeline/select_rule.hpp"
+
 namespace bragg::detail {
 
 /// The data a pass reads: `inputs` worker rows, then reference rows, each a list of tensors. Pointers need no
@@ -50,22 +52,6 @@ struct GramSums {
   void reset(int rows_in, bool wanted_in, double scale_in);
 };
 inline constexpr std::int64_t gram_block = 8192;
-
-/// What `select` computes per coordinate from the sorted values y_1 ≤ … ≤ y_m of the points (NaN read as
-/// +inf).
-struct SelectRule {
-  enum class Kind : std::uint8_t {
-    median,             ///< `even`
-    trimmed_mean,       ///< drops f a side
-    closest_to_median,  ///< mean of the `keep` values closest to the median (midpoint); ties to the smaller
-                        ///< value
-    closest_to_trimmed_mean,  ///< mean of the `keep` values closest to the trimmed mean (f)
-  };
-  Kind kind = Kind::median;
-  EvenMedian even = EvenMedian::midpoint;
-  int f = 0;
-  int keep = 0;
-};
 
 /// The points that `select` sees: rows themselves, or combinations of rows (compressed sparse rows).
 struct PointTable {

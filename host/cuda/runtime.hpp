@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// The few runtime calls that the CUDA backend makes outside of kernels. Test builds put the executor's in
+// their place. Everything throws Error as cuda::check does, unless it says noexcept.
+#pragma once
+
+#include <cstddef>
+#include <utility>
+
+#include "kernels/common/stream.hpp"
+
+namespace bragg::detail::cuda {
+
+/// Devices that can be used; 0 without a driver.
+int device_count() noexcept;
+int current_device();
+
+/// Makes a device the current one of this thread, as long as it lives.
+class OnDevice {
+ public:
+  explicit OnDevice(int device);
+  ~OnDevice();
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int before_;
+};
+
+/// Memory of the current device, aligned to 256 bytes. Bytes of 0: null.
+void* allocate(std::size_t bytes);
+void release(void* memory) noexcept;
+/// Page-locked host memory.
+void* allocate_pinned(std::size_t bytes);
+void release_pinned(void* memory) noexcept;
+
+/// Enqueued. Pageable host memory makes them wait.
+void copy_to_device(void* to, const void* from, std::size_t bytes, Stream stream);
+void copy_to_host(void* to, const void* from, std::size_t bytes, Stream stream);
+void set_bytes(void* to, int value, std::size_t bytes, Stream stream);
+
+void synchronize(Stream stream);
+bool is_capturing(Stream stream);
+
+Stream create_stream();
+void destroy_stream(Stream stream) noexcept;
+
+/// "NVIDIA H200, compute capability 9.0, 132 multiprocessors".
+const char* device_name(int device);
+
+/// Device memory that its owner frees.
+class DeviceMemory {
+ public:
+  DeviceMemory() = default;
+  explicit DeviceMemory(std::size_t bytes) : data_(allocate(bytes)), bytes_(bytes) {}
+  DeviceMemory(DeviceMemory&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  DeviceMemory& operator=(DeviceMemory&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~DeviceMemory() { release(data_); }
+
+  void* data() const noexcept { return data_; }
+  std::size_t bytes() const noexcept { return bytes_; }
+
+ private:
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+}  // namespace bragg::detail::cuda

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <bragg/pipeline.hpp>
+#include <cstdint>
+
+namespace bragg::detail {
+
+/// What `select` computes per coordinate from the sorted values y_1 ≤ … ≤ y_m of the points (NaN read as
+/// +inf).
+struct SelectRule {
+  enum class Kind : std::uint8_t {
+    median,             ///< `even`
+    trimmed_mean,       ///< drops f a side
+    closest_to_median,  ///< mean of the `keep` values closest to the median (midpoint); ties to the smaller
+                        ///< value
+    closest_to_trimmed_mean,  ///< mean of the `keep` values closest to the trimmed mean (f)
+  };
+  Kind kind = Kind::median;
+  EvenMedian even = EvenMedian::midpoint;
+  int f = 0;
+  int keep = 0;
+};
+
+}  // namespace bragg::detail

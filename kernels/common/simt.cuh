@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+// The only device facilities that kernels use, beside plain C++. Compiled by nvcc they are CUDA's; compiled
+// by a C++ compiler they are those of the executor in tests/simt, which runs the same kernels on a CPU.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include "host/cuda/check.hpp"
+
+/// A kernel for blocks of at most max_threads (one-dimensional), min_blocks of them resident at a time.
+#define BRAGG_KERNEL(max_threads, min_blocks) __global__ void __launch_bounds__(max_threads, min_blocks)
+#define BRAGG_DEVICE __device__ __forceinline__
+#define BRAGG_GRID_CONSTANT const __grid_constant__
+/// BRAGG_SHARED(float, tile, [2][N]): static shared memory.
+#define BRAGG_SHARED(type, name, dims) __shared__ __align__(16) type name dims
+#define BRAGG_UNROLL _Pragma("unroll")
+
+namespace bragg::detail::simt {
+
+using Stream = cudaStream_t;
+
+BRAGG_DEVICE int thread() { return static_cast<int>(threadIdx.x); }
+BRAGG_DEVICE int block() { return static_cast<int>(blockIdx.x); }
+BRAGG_DEVICE int block_y() { return static_cast<int>(blockIdx.y); }
+BRAGG_DEVICE int threads() { return static_cast<int>(blockDim.x); }
+BRAGG_DEVICE int blocks() { return static_cast<int>(gridDim.x); }
+BRAGG_DEVICE int lane() { return static_cast<int>(threadIdx.x & 31); }
+BRAGG_DEVICE int warp() { return static_cast<int>(threadIdx.x >> 5); }
+
+BRAGG_DEVICE void sync_threads() { __syncthreads(); }
+BRAGG_DEVICE bool sync_threads_or(bool p) { return __syncthreads_or(p) != 0; }
+BRAGG_DEVICE void sync_warp(unsigned mask = ~0u) { __syncwarp(mask); }
+template <class T>
+BRAGG_DEVICE T shuffle(T v, int source, unsigned mask = ~0u) {
+  return __shfl_sync(mask, v, source);
+}
+template <class T>
+BRAGG_DEVICE T shuffle_xor(T v, int lanes, unsigned mask = ~0u) {
+  return __shfl_xor_sync(mask, v, lanes);
+}
+template <class T>
+BRAGG_DEVICE T shuffle_down(T v, int lanes, unsigned mask = ~0u) {
+  return __shfl_down_sync(mask, v, lanes);
+}
+BRAGG_DEVICE unsigned ballot(bool p, unsigned mask = ~0u) { return __ballot_sync(mask, p); }
+BRAGG_DEVICE bool any(bool p, unsigned mask = ~0u) { return __any_sync(mask, p) != 0; }
+BRAGG_DEVICE bool all(bool p, unsigned mask = ~0u) { return __all_sync(mask, p) != 0; }
+BRAGG_DEVICE int popcount(unsigned bits) { return __popc(bits); }
+
+/// Integers only: sums of floating-point numbers would depend on the order of arrival.
+BRAGG_DEVICE int atomic_add(int* p, int v) { return atomicAdd(p, v); }
+BRAGG_DEVICE unsigned atomic_add(unsigned* p, unsigned v) { return atomicAdd(p, v); }
+BRAGG_DEVICE unsigned long long atomic_add(unsigned long long* p, unsigned long long v) {
+  return atomicAdd(p, v);
+}
+BRAGG_DEVICE unsigned long long atomic_max(unsigned long long* p, unsigned long long v) {
+  return atomicMax(p, v);
+}
+BRAGG_DEVICE int atomic_min(int* p, int v) { return atomicMin(p, v); }
+/// Counts arrivals: writes before it are seen by who draws a later ticket.
+BRAGG_DEVICE unsigned ticket(unsigned* counter) {
+  __threadfence();
+  const unsigned drawn = atomicAdd(counter, 1u);
+  __threadfence();
+  return drawn;
+}
+
+/// 16 bytes of an aligned address. Streaming: the data is not wanted again.
+BRAGG_DEVICE uint4 load16(const void* p) { return __ldcs(static_cast<const uint4*>(p)); }
+BRAGG_DEVICE uint2 load8(const void* p) { return __ldcs(static_cast<const uint2*>(p)); }
+BRAGG_DEVICE std::uint32_t load4(const void* p) { return __ldcs(static_cast<const unsigned*>(p)); }
+BRAGG_DEVICE std::uint16_t load2(const void* p) { return __ldcs(static_cast<const unsigned short*>(p)); }
+BRAGG_DEVICE void store16(void* p, uint4 v) { __stcs(static_cast<uint4*>(p), v); }
+BRAGG_DEVICE void store8(void* p, uint2 v) { __stcs(static_cast<uint2*>(p), v); }
+
+/// Copies 16 bytes of global memory to shared memory behind the thread's back; only the first `bytes` (0 to
+/// 16) are read, the rest are zeros. Both addresses are multiples of 16.
+BRAGG_DEVICE void copy_async16(void* shared, const void* global, int bytes = 16) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+                   static_cast<unsigned>(__cvta_generic_to_shared(shared))),
+               "l"(global), "r"(bytes)
+               : "memory");
+}
+BRAGG_DEVICE void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+/// Until at most `left` groups of this thread are under way. Other threads' copies need a barrier too.
+template <int left>
+BRAGG_DEVICE void copy_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory");
+}
+
+/// c += a·b, float64. With g = lane/4 and t = lane%4: a (16 × 16): a[2i+h] = A[g+8h][t+4i]; b (16 × 8): b[i]
+/// = B[t+4i][g]; c (16 × 8): c[2h+i] = C[g+8h][2t+i].
+BRAGG_DEVICE void mma_16x8x16(double (&c)[4], const double (&a)[8], const double (&b)[4]) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f64.f64.f64.f64 {%0,%1,%2,%3}, {%4,%5,%6,%7,%8,%9,%10,%11}, "
+      "{%12,%13,%14,%15}, {%0,%1,%2,%3};"
+      : "+d"(c[0]), "+d"(c[1]), "+d"(c[2]), "+d"(c[3])
+      : "d"(a[0]), "d"(a[1]), "d"(a[2]), "d"(a[3]), "d"(a[4]), "d"(a[5]), "d"(a[6]), "d"(a[7]), "d"(b[0]),
+        "d"(b[1]), "d"(b[2]), "d"(b[3]));
+#else
+  BRAGG_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    BRAGG_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      asm volatile("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1}, {%2}, {%3}, {%0,%1};"
+                   : "+d"(c[2 * h]), "+d"(c[2 * h + 1])
+                   : "d"(a[2 * i + h]), "d"(b[i]));
+    }
+  }
+#endif
+}
+
+BRAGG_DEVICE std::uint32_t bits_of(float x) { return __float_as_uint(x); }
+BRAGG_DEVICE float float_of(std::uint32_t bits) { return __uint_as_float(bits); }
+BRAGG_DEVICE std::uint64_t bits_of(double x) { return static_cast<std::uint64_t>(__double_as_longlong(x)); }
+BRAGG_DEVICE double double_of(std::uint64_t bits) {
+  return __longlong_as_double(static_cast<long long>(bits));
+}
+BRAGG_DEVICE float f16_to_float(std::uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
+/// Rounded once, ties to even.
+BRAGG_DEVICE std::uint16_t double_to_f16(double x) { return __half_as_ushort(__double2half(x)); }
+BRAGG_DEVICE std::uint16_t double_to_bf16(double x) { return __bfloat16_as_ushort(__double2bfloat16(x)); }
+BRAGG_DEVICE double fma(double a, double b, double c) { return __fma_rn(a, b, c); }
+BRAGG_DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+
+/// Two 16-bit floats in one register: the smaller and the larger of each half; of a number and NaN, the
+/// number.
+BRAGG_DEVICE std::uint32_t min_f16x2(std::uint32_t a, std::uint32_t b) {
+  const __half2 m = __hmin2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b));
+  return reinterpret_cast<const std::uint32_t&>(m);
+}
+BRAGG_DEVICE std::uint32_t max_f16x2(std::uint32_t a, std::uint32_t b) {
+  const __half2 m = __hmax2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b));
+  return reinterpret_cast<const std::uint32_t&>(m);
+}
+BRAGG_DEVICE std::uint32_t min_bf16x2(std::uint32_t a, std::uint32_t b) {
+  const __nv_bfloat162 m =
+      __hmin2(reinterpret_cast<const __nv_bfloat162&>(a), reinterpret_cast<const __nv_bfloat162&>(b));
+  return reinterpret_cast<const std::uint32_t&>(m);
+}
+BRAGG_DEVICE std::uint32_t max_bf16x2(std::uint32_t a, std::uint32_t b) {
+  const __nv_bfloat162 m =
+      __hmax2(reinterpret_cast<const __nv_bfloat162&>(a), reinterpret_cast<const __nv_bfloat162&>(b));
+  return reinterpret_cast<const std::uint32_t&>(m);
+}
+
+/// Dynamic shared memory, cut front to back. Every thread takes the same pieces in the same order.
+struct DynamicShared {
+  unsigned offset = 0;
+  template <class T>
+  __device__ __forceinline__ T* take(std::size_t count) {
+    extern __shared__ __align__(16) unsigned char bragg_dynamic_shared[];
+    T* const p = reinterpret_cast<T*>(bragg_dynamic_shared + offset);
+    offset += static_cast<unsigned>((count * sizeof(T) + 15) / 16 * 16);
+    return p;
+  }
+};
+/// What `take` of `count` elements needs.
+template <class T>
+constexpr std::size_t shared_bytes(std::size_t count) {
+  return (count * sizeof(T) + 15) / 16 * 16;
+}
+
+/// Blocks of a kernel that the current device holds at a time: what a grid-stride loop is launched with.
+/// @throws Error as `launch`.
+template <class... ParametersT>
+int resident_blocks(void (*kernel)(ParametersT...), int threads, std::size_t shared) {
+  int device = 0;
+  int processors = 0;
+  int per_processor = 0;
+  BRAGG_CUDA_CHECK(cudaGetDevice(&device));
+  BRAGG_CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
+  if (shared > 48 * 1024) {
+    BRAGG_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                          cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          static_cast<int>(shared)));
+  }
+  BRAGG_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_processor, kernel, threads, shared));
+  return processors * (per_processor > 0 ? per_processor : 1);
+}
+
+/// Launches on `stream`, a grid of blocks_x × blocks_y. Nothing waits.
+/// @throws Error unsupported, out_of_memory, internal: what CUDA says, and where.
+template <class... ParametersT, class... ArgumentsT>
+void launch(void (*kernel)(ParametersT...), int blocks_x, int blocks_y, int threads, std::size_t shared,
+            Stream stream, ArgumentsT&&... arguments) {
+  if (blocks_x <= 0 || blocks_y <= 0) return;
+  if (shared > 48 * 1024) {
+    BRAGG_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                          cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          static_cast<int>(shared)));
+  }
+  kernel<<<dim3(static_cast<unsigned>(blocks_x), static_cast<unsigned>(blocks_y)),
+           static_cast<unsigned>(threads), shared, stream>>>(ParametersT(arguments)...);
+  BRAGG_CUDA_CHECK(cudaGetLastError());
+}
+
+}  // namespace bragg::detail::simt
+
+#else  // test builds only
+
+#include "tests/simt/executor.hpp"
+
+#endif

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// Element types on the device: reading, the order of coordinate-wise rules, rounding once to the output.
+#pragma once
+
+#include "kernels/common/rows.hpp"
+#include "kernels/common/simt.cuh"
+
+namespace bragg::detail::cuda {
+
+template <DType dtype>
+struct ElementBits {
+  using Type = std::uint16_t;
+};
+template <>
+struct ElementBits<DType::f32> {
+  using Type = std::uint32_t;
+};
+template <>
+struct ElementBits<DType::f64> {
+  using Type = std::uint64_t;
+};
+/// The bits of an element.
+template <DType dtype>
+using Bits = typename ElementBits<dtype>::Type;
+
+/// What elements are computed with before they become f64: float, and double for f64. Exact.
+template <DType dtype>
+struct ValueOf {
+  using Type = float;
+};
+template <>
+struct ValueOf<DType::f64> {
+  using Type = double;
+};
+template <DType dtype>
+using Value = typename ValueOf<dtype>::Type;
+
+template <DType dtype>
+BRAGG_DEVICE Value<dtype> value_of(Bits<dtype> bits) {
+  if constexpr (dtype == DType::f32) {
+    return simt::float_of(bits);
+  } else if constexpr (dtype == DType::bf16) {
+    return simt::float_of(static_cast<std::uint32_t>(bits) << 16);
+  } else if constexpr (dtype == DType::f16) {
+    return simt::f16_to_float(bits);
+  } else {
+    return simt::double_of(bits);
+  }
+}
+
+template <class T>
+BRAGG_DEVICE T infinity_of();
+template <>
+BRAGG_DEVICE float infinity_of<float>() {
+  return simt::float_of(0x7F800000u);
+}
+template <>
+BRAGG_DEVICE double infinity_of<double>() {
+  return simt::double_of(0x7FF0000000000000ull);
+}
+
+/// NaN is read as +inf: min gives the number where one operand is NaN. One instruction for float.
+BRAGG_DEVICE float nan_to_infinity(float x) { return fminf(x, infinity_of<float>()); }
+BRAGG_DEVICE double nan_to_infinity(double x) { return fmin(x, infinity_of<double>()); }
+
+BRAGG_DEVICE bool is_finite(float x) { return (simt::bits_of(x) & 0x7F800000u) != 0x7F800000u; }
+BRAGG_DEVICE bool is_finite(double x) {
+  return (simt::bits_of(x) & 0x7FF0000000000000ull) != 0x7FF0000000000000ull;
+}
+
+/// One element at any address.
+template <class BitsT>
+BRAGG_DEVICE BitsT load_bytes(const unsigned char* p) {
+  BitsT bits = 0;
+  BRAGG_UNROLL
+  for (int i = 0; i < static_cast<int>(sizeof(BitsT)); ++i) {
+    bits = static_cast<BitsT>(bits | static_cast<BitsT>(static_cast<BitsT>(p[i]) << (8 * i)));
+  }
+  return bits;
+}
+
+/// Element `index` of a tensor, at an address of that alignment.
+template <DType dtype>
+BRAGG_DEVICE Bits<dtype> load_element(const void* tensor, std::int64_t index, Alignment alignment) {
+  const auto* const p =
+      static_cast<const unsigned char*>(tensor) + index * static_cast<std::int64_t>(sizeof(Bits<dtype>));
+  if (alignment == Alignment::byte) return load_bytes<Bits<dtype>>(p);
+  if constexpr (sizeof(Bits<dtype>) == 2) {
+    return simt::load2(p);
+  } else if constexpr (sizeof(Bits<dtype>) == 4) {
+    return simt::load4(p);
+  } else {
+    const uint2 halves = simt::load8(p);
+    return static_cast<std::uint64_t>(halves.y) << 32 | halves.x;
+  }
+}
+
+/// The same for a dtype known at run time, as f64.
+BRAGG_DEVICE double load_f64(const void* tensor, std::int64_t index, DType dtype, Alignment alignment) {
+  switch (dtype) {
+    case DType::f32:
+      return value_of<DType::f32>(load_element<DType::f32>(tensor, index, alignment));
+    case DType::f16:
+      return value_of<DType::f16>(load_element<DType::f16>(tensor, index, alignment));
+    case DType::bf16:
+      return value_of<DType::bf16>(load_element<DType::bf16>(tensor, index, alignment));
+    default:
+      return value_of<DType::f64>(load_element<DType::f64>(tensor, index, alignment));
+  }
+}
+
+/// x rounded once to the type, ties to even; zero becomes +0.
+template <DType dtype>
+BRAGG_DEVICE Bits<dtype> round_to(double x) {
+  if constexpr (dtype == DType::f32) {
+    return simt::bits_of(static_cast<float>(x) + 0.0f);
+  } else if constexpr (dtype == DType::f64) {
+    return simt::bits_of(x + 0.0);
+  } else {
+    const std::uint16_t bits = dtype == DType::f16 ? simt::double_to_f16(x) : simt::double_to_bf16(x);
+    return bits == 0x8000 ? std::uint16_t{0} : bits;
+  }
+}
+
+/// Stores one element at any address.
+template <DType dtype>
+BRAGG_DEVICE void store_element(void* tensor, std::int64_t index, Bits<dtype> bits, Alignment alignment) {
+  auto* const p =
+      static_cast<unsigned char*>(tensor) + index * static_cast<std::int64_t>(sizeof(Bits<dtype>));
+  if (alignment == Alignment::byte) {
+    BRAGG_UNROLL
+    for (int i = 0; i < static_cast<int>(sizeof(Bits<dtype>)); ++i) {
+      p[i] = static_cast<unsigned char>(bits >> (8 * i));
+    }
+  } else {
+    *reinterpret_cast<Bits<dtype>*>(p) = bits;
+  }
+}
+
+/// The same for a dtype known at run time.
+BRAGG_DEVICE void store_rounded(void* tensor, std::int64_t index, double x, DType dtype,
+                                Alignment alignment) {
+  switch (dtype) {
+    case DType::f32:
+      return store_element<DType::f32>(tensor, index, round_to<DType::f32>(x), alignment);
+    case DType::f16:
+      return store_element<DType::f16>(tensor, index, round_to<DType::f16>(x), alignment);
+    case DType::bf16:
+      return store_element<DType::bf16>(tensor, index, round_to<DType::bf16>(x), alignment);
+    default:
+      return store_element<DType::f64>(tensor, index, round_to<DType::f64>(x), alignment);
+  }
+}
+
+/// Piece `index` of a cut.
+BRAGG_DEVICE Piece locate(const Cut& cut, const std::int64_t* sizes, std::int64_t index) {
+  int low = 0;
+  if (cut.tensors > 1) {
+    // The last tensor whose first piece is not behind `index`: empty tensors before it share that number.
+    int high = cut.tensors;
+    while (high - low > 1) {
+      const int middle = low + (high - low) / 2;
+      if (cut.first[middle] <= index) {
+        low = middle;
+      } else {
+        high = middle;
+      }
+    }
+  }
+  Piece piece;
+  piece.tensor = low;
+  piece.begin = (index - (cut.tensors > 1 ? cut.first[low] : 0)) * cut.length;
+  const std::int64_t left = sizes[low] - piece.begin;
+  piece.size = static_cast<int>(left < cut.length ? left : cut.length);
+  return piece;
+}
+
+}  // namespace bragg::detail::cuda
