@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "host/cpu/passes.hpp"
+#include "kernels/select/network.hpp"
 
 // A baseline, AVX2 and AVX-512 are what x86 machines need; fewer targets compile faster.
 #ifndef HWY_DISABLED_TARGETS
@@ -15,6 +16,8 @@
 #endif
 
 namespace bragg::detail::cpu {
+
+using detail::Comparator;
 
 /// One tensor of a row. A null pointer reads as zeros.
 struct RowSource {
@@ -74,14 +77,6 @@ void combine_chunk(const RowSource* rows, const double* coefficients, const int*
 void fill_chunk(std::int64_t count, DType out_dtype, unsigned char* out, double value);
 
 // select ------------------------------------------------------------------------------------------
-
-/// The smaller value goes to wire `low`; an output that nobody reads is not computed.
-struct Comparator {
-  std::uint16_t low = 0;
-  std::uint16_t high = 0;
-  bool need_low = true;
-  bool need_high = true;
-};
 
 /// Four points' coefficients of one row.
 struct MixEntry {

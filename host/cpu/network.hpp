@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Comparator networks that bring wanted order statistics to their place.
+// Comparator networks at run time.
 #pragma once
 
 #include <vector>

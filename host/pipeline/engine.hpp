@@ -6,7 +6,6 @@
 #include <bragg/plan.hpp>
 #include <memory>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "host/cpu/passes.hpp"
@@ -22,9 +21,6 @@ struct ActiveRows {
       invalid;  ///< per active row: its weight was negative or not finite: the row is infinite
 };
 
-/// A sentence on a run that failed: which rows are not finite, and what to do.
-std::string describe_failure(Status status, std::span<const Report> reports);
-
 /// Applies RULES "Client weights"; reuses the memory of `active`. @throws Error invalid_argument: length, a
 /// share cap below 1/n.
 void set_active_rows(std::span<const double> weights, int n, double max_weight_share, ActiveRows& active);
@@ -33,6 +29,7 @@ void set_active_rows(std::span<const double> weights, int n, double max_weight_s
 struct Solution {
   Status status = Status::ok;
   bool coordinate_wise = false;
+  bool infinite_everywhere = false;  ///< every coordinate of the output is +inf
   std::vector<double> coefficients;  ///< geometric: per table row
   // Coordinate-wise: the points that the rule sees.
   SelectRule rule;

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "host/pipeline/engine.hpp"
+#include "host/pipeline/report.hpp"
 
 namespace bragg {
 

@@ -13,7 +13,8 @@ struct BucketingDraw {
   int s = 1;
   std::uint64_t seed = 0;
   std::uint64_t round = 0;
-  const int* permutation = nullptr;  ///< null: drawn
+  const std::uint64_t* rounds = nullptr;  ///< where the round is read from instead, or null
+  const int* permutation = nullptr;       ///< null: drawn
 };
 
 /// Philox4x32-10 (Salmon et al. 2011): four words for one counter.
@@ -34,13 +35,14 @@ BRAGG_HD inline void philox(std::uint32_t (&counter)[4], std::uint32_t key0, std
 /// round).
 BRAGG_HD inline void draw_permutation(const BucketingDraw& draw, int n, int* permutation) {
   std::uint32_t words[4] = {};
+  const std::uint64_t turn = draw.rounds != nullptr ? *draw.rounds : draw.round;
   for (int i = 0; i < n; ++i) permutation[i] = i;
   for (int i = n - 1, k = 0; i > 0; --i, ++k) {
     if (k % 4 == 0) {
       words[0] = static_cast<std::uint32_t>(k / 4);
       words[1] = 0;
-      words[2] = static_cast<std::uint32_t>(draw.round);
-      words[3] = static_cast<std::uint32_t>(draw.round >> 32);
+      words[2] = static_cast<std::uint32_t>(turn);
+      words[3] = static_cast<std::uint32_t>(turn >> 32);
       philox(words, static_cast<std::uint32_t>(draw.seed), static_cast<std::uint32_t>(draw.seed >> 32));
     }
     const auto j = static_cast<int>(

@@ -8,7 +8,7 @@
 
 namespace bragg::detail {
 
-/// chosen[0..n−2f) = winners of repeated Krum, in the order of winning.
+/// chosen[0..n−2f) = winners of repeated Krum, ascending.
 template <class TeamT>
 BRAGG_HD Status select_points(TeamT team, const Bulyan& rule, const Points& points, Scratch scratch,
                               int* chosen) {
@@ -18,6 +18,7 @@ BRAGG_HD Status select_points(TeamT team, const Bulyan& rule, const Points& poin
       scratch.take_ints(static_cast<std::size_t>(m) * m);  // every row's neighbours, nearest first
   int* const left = scratch.take_ints(static_cast<std::size_t>(m));
   double* const scores = scratch.take_doubles(static_cast<std::size_t>(m));
+  constexpr int won = -1;
   team.parallel_for(m, [&](int i) {
     left[i] = points.finite(i);
     smallest(m, m, order + static_cast<std::size_t>(i) * m,
@@ -30,20 +31,22 @@ BRAGG_HD Status select_points(TeamT team, const Bulyan& rule, const Points& poin
     if (neighbors > remaining - 1) neighbors = remaining - 1;
     team.parallel_for(m, [&](int i) {
       const int* const mine = order + static_cast<std::size_t>(i) * m;
-      double score = left[i] ? 0 : infinity;
-      for (int k = 0, found = 0; k < m && found < neighbors && left[i]; ++k) {
-        if (mine[k] == i || !left[mine[k]]) continue;
+      double score = left[i] > 0 ? 0 : infinity;
+      for (int k = 0, found = 0; k < m && found < neighbors && left[i] > 0; ++k) {
+        if (mine[k] == i || left[mine[k]] <= 0) continue;
         score += points.squared_distance(i, mine[k]);
         ++found;
       }
       scores[i] = score;
     });
     const int winner = team.argmin(m, [&](int i) { return scores[i]; });
-    team.single([&] {
-      chosen[round] = winner;
-      left[winner] = 0;
-    });
+    team.single([&] { left[winner] = won; });
   }
+  team.single([&] {
+    for (int i = 0, k = 0; i < m; ++i) {
+      if (left[i] == won) chosen[k++] = i;
+    }
+  });
   return Status::ok;
 }
 

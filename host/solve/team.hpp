@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who runs a solver: a Team is one serial thread on the host or, later, one thread block. Solvers are written
+// Who runs a solver: a Team is one serial thread on the host, or one thread block. Solvers are written
 // against these few operations only, so the code that the CPU tests exercise is the code that a GPU runs.
 #pragma once
+
+#include <cstddef>
 
 #if defined(__CUDACC__)
 #define BRAGG_HD __host__ __device__
@@ -13,6 +15,9 @@ namespace bragg::detail {
 
 /// One thread. Every operation ends with all members seeing all writes.
 struct SerialTeam {
+  /// Whether a member is one of many that go in step: then they share an inner loop better than an outer one.
+  static constexpr bool in_step = false;
+
   /// f(i) for i in [0, n), in any order.
   template <class F>
   BRAGG_HD void parallel_for(int n, F f) const {
@@ -45,5 +50,45 @@ struct SerialTeam {
     f();
   }
 };
+
+/// f(i, j) for i in [0, rows) and j in [0, columns), in any order.
+template <class TeamT, class F>
+BRAGG_HD void parallel_for_2d(TeamT team, int rows, int columns, F f) {
+  if constexpr (TeamT::in_step) {
+    team.parallel_for(rows * columns, [&](int k) { f(k / columns, k % columns); });
+  } else {
+    team.parallel_for(rows, [&](int i) {
+      for (int j = 0; j < columns; ++j) f(i, j);
+    });
+  }
+}
+
+/// out(i)[j] = Σ_k coefficient(i, k)·from(k)[j] over k in [0, inner) ascending, for i in [0, rows) and j in
+/// [0, columns). Coefficients of 0 are skipped: what they would multiply may hold anything.
+template <class TeamT, class CoefficientF, class FromF, class OutF>
+BRAGG_HD void multiply(TeamT team, int rows, int columns, int inner, CoefficientF coefficient, FromF from,
+                       OutF out) {
+  if constexpr (TeamT::in_step) {
+    parallel_for_2d(team, rows, columns, [&](int i, int j) {
+      double total = 0;
+      for (int k = 0; k < inner; ++k) {
+        const double c = coefficient(i, k);
+        if (c != 0) total += c * from(k)[j];
+      }
+      out(i)[j] = total;
+    });
+  } else {
+    team.parallel_for(rows, [&](int i) {
+      double* const to = out(i);
+      for (int j = 0; j < columns; ++j) to[j] = 0;
+      for (int k = 0; k < inner; ++k) {
+        const double c = coefficient(i, k);
+        if (c == 0) continue;
+        const double* const row = from(k);
+        for (int j = 0; j < columns; ++j) to[j] += c * row[j];
+      }
+    });
+  }
+}
 
 }  // namespace bragg::detail

@@ -14,6 +14,7 @@
 
 #include "host/io/element_type.hpp"
 #include "host/pipeline/engine.hpp"
+#include "host/pipeline/report.hpp"
 #include "host/stream/inputs.hpp"
 #include "host/stream/lower_median.hpp"
 #include "host/stream/widen.hpp"

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+// A pipeline's steps in their order, for whoever runs them: threads of the host, or kernels on a stream.
+#pragma once
+
+#include <algorithm>
+#include <span>
+#include <type_traits>
+
+#include "host/pipeline/select_rule.hpp"
+#include "host/solve/steps.hpp"
+
+namespace bragg::detail {
+
+template <class RuleT>
+constexpr bool is_coordinate_wise =
+    std::is_same_v<RuleT, Mean> || std::is_same_v<RuleT, Median> || std::is_same_v<RuleT, TrimmedMean> ||
+    std::is_same_v<RuleT, Meamed> || std::is_same_v<RuleT, Phocas>;
+
+inline bool is_geometric(const Aggregator& rule) {
+  return std::visit([](const auto& r) { return !is_coordinate_wise<std::decay_t<decltype(r)>>; }, rule);
+}
+
+/// What pass 1 has to give.
+struct PassNeeds {
+  bool statistics = false;  ///< which rows are finite
+  bool products = false;
+};
+inline PassNeeds needs_of(const Pipeline& pipeline) {
+  const bool geometric = is_geometric(pipeline.rule);
+  const bool measures = std::any_of(pipeline.pre.begin(), pipeline.pre.end(), [](const PreAggregator& stage) {
+    return !std::holds_alternative<Bucketing>(stage);
+  });
+  return {.statistics = geometric || !pipeline.pre.empty(), .products = geometric || measures};
+}
+
+/// What pass 2 does with the block that the steps leave behind.
+struct Finish {
+  Stage stage;
+  bool combine = false;  ///< of b.row_weight; else `rule` of the points
+  SelectRule rule = {};
+  int points = 0;       ///< that `rule` sees
+  bool chosen = false;  ///< they are b.chosen's; else all
+  bool scored = false;  ///< b.scores are the points' scores
+};
+
+/// What a run brings beside the data.
+struct SequenceInputs {
+  Stage stage = {};  ///< of the rows
+  int pivot = 0;     ///< monna's, among the points
+  std::uint64_t round = 0;
+  const std::uint64_t* rounds = nullptr;  ///< as BucketingDraw::rounds
+  /// Per pre-aggregator the address of its permutation on the device; empty: the rule's own.
+  std::span<const int* const> permutations = {};
+};
+
+namespace sequence {
+
+inline SelectRule select_rule(const Median& rule, int) {
+  return {.kind = SelectRule::Kind::median, .even = rule.even};
+}
+inline SelectRule select_rule(const TrimmedMean& rule, int) {
+  return {.kind = SelectRule::Kind::trimmed_mean, .f = rule.f};
+}
+inline SelectRule select_rule(const Meamed& rule, int points) {
+  return {.kind = SelectRule::Kind::closest_to_median, .f = rule.f, .keep = points - rule.f};
+}
+inline SelectRule select_rule(const Phocas& rule, int points) {
+  return {.kind = SelectRule::Kind::closest_to_trimmed_mean, .f = rule.f, .keep = points - rule.f};
+}
+
+/// The reference that a rule measures from, as an index among the stage's points; -1: none.
+template <class RuleT>
+int reference_of(const RuleT& rule, const Stage& stage) {
+  if constexpr (std::is_same_v<RuleT, Clip> || std::is_same_v<RuleT, Arc> || std::is_same_v<RuleT, Cge>) {
+    return stage.count;
+  } else if constexpr (std::is_same_v<RuleT, GeometricMedian>) {
+    return rule.start == Start::origin ? stage.count : -1;
+  } else if constexpr (std::is_same_v<RuleT, CenteredClipping>) {
+    return stage.size() - 1;  // the previous output, or the origin where there is none
+  } else {
+    return -1;
+  }
+}
+
+/// How the points stand after a pre-aggregator.
+inline Stage after(const Stage& from, const PreAggregator& rule, bool products) {
+  Stage to = from;
+  const auto* const bucketing = std::get_if<Bucketing>(&rule);
+  const bool merges = bucketing != nullptr || std::holds_alternative<Nnm>(rule);
+  if (bucketing != nullptr) {
+    const int s = bucketing->s < from.count ? bucketing->s : from.count;
+    to.count = (from.count + s - 1) / s;
+  }
+  to.weighted = from.weighted && !std::holds_alternative<Nnm>(rule);  // its means consume them
+  to.are_rows = from.are_rows && !merges;
+  to.mixed = true;
+  to.marks = 1 - from.marks;
+  to.mix = 1 - from.mix;
+  if (products) to.gram = 1 - from.gram;
+  return to;
+}
+
+template <class RunF>
+void transform_step(const PreAggregator& rule, const SequenceInputs& in, std::size_t k, const Stage& from,
+                    const Stage& to, RunF& run) {
+  std::visit(
+      [&](const auto& r) {
+        using RuleT = std::decay_t<decltype(r)>;
+        if constexpr (std::is_same_v<RuleT, Bucketing>) {
+          const int* const own = r.permutation.empty() ? nullptr : r.permutation.data();
+          const int* const permutation = in.permutations.empty() ? own : in.permutations[k];
+          run(TransformStep<BucketingDraw>{.rule = {.s = r.s,
+                                                    .seed = r.seed,
+                                                    .round = in.round,
+                                                    .rounds = in.rounds,
+                                                    .permutation = permutation},
+                                           .from = from,
+                                           .to = to});
+        } else {
+          run(TransformStep<RuleT>{.rule = r, .from = from, .to = to, .reference = reference_of(r, from)});
+        }
+      },
+      rule);
+}
+
+template <class RunF>
+Finish rule_steps(const Pipeline& pipeline, const SequenceInputs& in, const Stage& stage, RunF& run) {
+  Finish finish{.stage = stage, .points = stage.count};
+  std::visit(
+      [&](const auto& rule) {
+        using RuleT = std::decay_t<decltype(rule)>;
+        if constexpr (std::is_same_v<RuleT, Bulyan>) {
+          run(ChooseStep{.rule = rule, .stage = stage});
+          finish.chosen = true;
+          finish.points = stage.count - 2 * rule.f;
+          finish.rule = {.kind = SelectRule::Kind::closest_to_median, .keep = finish.points - 2 * rule.f};
+        } else if constexpr (std::is_same_v<RuleT, Mean>) {
+          run(MeanStep{.stage = stage});
+          finish.combine = true;
+        } else if constexpr (is_coordinate_wise<RuleT>) {
+          finish.rule = select_rule(rule, stage.count);
+        } else {
+          if constexpr (std::is_same_v<RuleT, Mda> || std::is_same_v<RuleT, Smea>) {
+            run(SearchStep<RuleT>{.rule = rule, .stage = stage});
+          } else if constexpr (std::is_same_v<RuleT, Monna>) {
+            run(SolveStep<Monna>{.rule = {.f = rule.f, .pivot = in.pivot}, .stage = stage});
+          } else if constexpr (std::is_same_v<RuleT, Krum>) {
+            // One row of least score: the mean of the first.
+            run(SolveStep<MultiKrum>{.rule = {.f = rule.f, .m = 1, .neighbors = rule.neighbors},
+                                     .stage = stage});
+          } else {
+            run(SolveStep<RuleT>{.rule = rule, .stage = stage, .reference = reference_of(rule, stage)});
+          }
+          finish.combine = finish.scored = true;
+        }
+      },
+      pipeline.rule);
+  if (finish.combine) {
+    run(CombinationStep{.stage = stage});
+  } else {
+    run(ShareStep{.stage = stage, .points = finish.points, .chosen = finish.chosen});
+  }
+  return finish;
+}
+
+}  // namespace sequence
+
+/// Gives run(step) every step of the pipeline in turn. A block is good for pass 2 when all have run.
+template <class RunF>
+Finish run_sequence(const Pipeline& pipeline, const SequenceInputs& in, RunF run) {
+  const PassNeeds needs = needs_of(pipeline);
+  Stage stage = in.stage;
+  run(StartStep{.stage = stage, .statistics = needs.statistics, .products = needs.products});
+  for (std::size_t k = 0; k < pipeline.pre.size(); ++k) {
+    bool products = is_geometric(pipeline.rule);  // of the new points, for a later stage
+    for (std::size_t later = k + 1; later < pipeline.pre.size(); ++later) {
+      products = products || !std::holds_alternative<Bucketing>(pipeline.pre[later]);
+    }
+    const Stage next = sequence::after(stage, pipeline.pre[k], products);
+    sequence::transform_step(pipeline.pre[k], in, k, stage, next, run);
+    run(MixStep{.from = stage, .to = next, .products = products});
+    if (products) run(GramStep{.from = stage, .to = next});
+    stage = next;
+  }
+  return sequence::rule_steps(pipeline, in, stage, run);
+}
+
+}  // namespace bragg::detail

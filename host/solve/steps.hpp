@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+// The n-sized mathematics between the passes, cut into steps. A step is a plain struct that any Team can run
+// on a block; a step that finds a failure writes it to the block's status, and later steps do nothing.
+#pragma once
+
+#include <bragg/pipeline.hpp>
+#include <cstdint>
+
+#include "host/solve/arc.hpp"
+#include "host/solve/block.hpp"
+#include "host/solve/bucketing.hpp"
+#include "host/solve/bulyan.hpp"
+#include "host/solve/caf.hpp"
+#include "host/solve/centered_clipping.hpp"
+#include "host/solve/cge.hpp"
+#include "host/solve/clip.hpp"
+#include "host/solve/geometric_median.hpp"
+#include "host/solve/krum.hpp"
+#include "host/solve/monna.hpp"
+#include "host/solve/nnm.hpp"
+
+namespace bragg::detail {
+
+/// The points as they stand between two steps. Known before anything runs: it depends on no data.
+struct Stage {
+  int inputs = 0;      ///< rows
+  int references = 0;  ///< the origin, and the previous output where there is one
+  int count = 0;       ///< points
+  int gram = 0;        ///< which of the block's two buffers holds them
+  int mix = 0;
+  int marks = 0;            ///< infinite and weights
+  bool mixed = false;       ///< points are combinations of rows: `mix` holds their coefficients
+  bool weighted = false;    ///< points have weights
+  bool are_rows = true;     ///< point i comes of row i alone
+  bool has_origin = false;  ///< the origin is a caller's reference, not zeros
+
+  BRAGG_HD int rows() const { return inputs + references; }
+  BRAGG_HD int size() const { return count + references; }
+};
+
+BRAGG_HD inline Points points_of(const SolveBlock& b, const Stage& s) {
+  return {.count = s.count,
+          .size = s.size(),
+          .gram = b.gram[s.gram],
+          .infinite = b.infinite[s.marks],
+          .weights = s.weighted ? b.weights[s.marks] : nullptr,
+          .scale = b.words->scale};
+}
+
+BRAGG_HD inline bool has_failed(const SolveBlock& b) {
+  return b.words->status != static_cast<int>(Status::ok);
+}
+
+template <class TeamT>
+BRAGG_HD void fail(TeamT team, const SolveBlock& b, Status status) {
+  team.single([&] { b.words->status = static_cast<int>(status); });
+}
+
+/// The reference point that a step cannot do without is not finite. `reference`: its index in the stage; -1:
+/// none is needed.
+template <class TeamT>
+BRAGG_HD bool lacks_reference(TeamT team, const SolveBlock& b, const Stage& s, int reference) {
+  if (reference < 0 || b.infinite[s.marks][reference] == 0) return false;
+  fail(team, b, Status::nonfinite_reference);
+  return true;
+}
+
+/// Pass 1's sums as points: which are infinite, and nothing of those in the Gram matrix.
+struct StartStep {
+  Stage stage;
+  bool statistics = false;  ///< pass 1 ran
+  bool products = false;
+
+  template <class TeamT>
+  BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
+    const int rows = stage.rows();
+    std::uint8_t* const infinite = b.infinite[stage.marks];
+    team.single([&] {
+      b.words->status = static_cast<int>(Status::ok);
+      b.words->iterations = 0;
+      b.words->converged = 1;
+      b.words->infinite = 0;
+    });
+    team.parallel_for(rows, [&](int i) {
+      const bool input = i < stage.inputs;
+      infinite[i] = (input && b.invalid[i] != 0) ||
+                    (statistics && (b.nonfinite[i] > 0 || (input && b.max_abs[i] > b.words->limit)));
+      b.row_clip[i] = 1;
+    });
+    if (!products) return;
+    double* const gram = b.gram[stage.gram];
+    parallel_for_2d(team, rows, rows, [&](int i, int j) {
+      if (infinite[i] != 0 || infinite[j] != 0) gram[static_cast<std::size_t>(i) * rows + j] = 0;
+    });
+  }
+};
+
+/// A pre-aggregator: the new points as coefficients over the old ones, in b.transform.
+template <class RuleT>
+struct TransformStep {
+  RuleT rule;
+  Stage from;
+  Stage to;
+  int reference = -1;  ///< that it measures from
+
+  template <class TeamT>
+  BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
+    if (has_failed(b) || lacks_reference(team, b, from, reference)) return;
+    const int size = from.size();
+    parallel_for_2d(team, from.count, size,
+                    [&](int i, int j) { b.transform[static_cast<std::size_t>(i) * size + j] = 0; });
+    team.parallel_for(from.count, [&](int i) { b.clip_factors[i] = 1; });
+    Transform made{.coefficients = b.transform,
+                   .infinite = b.infinite[to.marks],
+                   .weights = b.weights[to.marks],
+                   .clip_factors = b.clip_factors};
+    const Status status = transform(team, rule, points_of(b, from), b.scratch(), made);
+    if (status != Status::ok) return fail(team, b, status);
+    team.parallel_for(from.references, [&](int r) {
+      b.infinite[to.marks][to.count + r] = b.infinite[from.marks][from.count + r];
+    });
+    if (from.are_rows) team.parallel_for(from.count, [&](int i) { b.row_clip[i] *= b.clip_factors[i]; });
+  }
+};
+
+/// mix ← T·mix, and the first half of gram ← T·gram·Tᵀ; references pass through unchanged.
+struct MixStep {
+  Stage from;
+  Stage to;
+  bool products = false;  ///< later stages take distances
+
+  template <class TeamT>
+  BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
+    if (has_failed(b)) return;
+    const int size = from.size();
+    const int rows = from.rows();
+    const auto coefficient = [&](int i, int k) {
+      return b.transform[static_cast<std::size_t>(i) * size + k];
+    };
+    const auto row_of = [](double* matrix, int i, int width) {
+      return matrix + static_cast<std::size_t>(i) * width;
+    };
+    double* const out = b.mix[to.mix];
+    if (from.mixed) {
+      multiply(
+          team, to.count, rows, from.count, coefficient,
+          [&](int k) { return row_of(b.mix[from.mix], k, rows); },
+          [&](int i) { return row_of(out, i, rows); });
+      parallel_for_2d(team, to.count, from.references, [&](int i, int r) {
+        row_of(out, i, rows)[from.inputs + r] += coefficient(i, from.count + r);
+      });
+    } else {
+      parallel_for_2d(team, to.count, rows,
+                      [&](int i, int j) { row_of(out, i, rows)[j] = coefficient(i, j); });
+    }
+    if (!products) return;
+    const auto identity = [&](int i, int k) { return k == from.count + (i - to.count) ? 1.0 : 0.0; };
+    multiply(
+        team, to.size(), size, size,
+        [&](int i, int k) { return i < to.count ? coefficient(i, k) : identity(i, k); },
+        [&](int k) { return row_of(b.gram[from.gram], k, size); },
+        [&](int i) { return row_of(b.product, i, size); });
+  }
+};
+
+/// The second half.
+struct GramStep {
+  Stage from;
+  Stage to;
+
+  template <class TeamT>
+  BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
+    if (has_failed(b)) return;
+    const int old_size = from.size();
+    const int size = to.size();
+    double* const out = b.gram[to.gram];
+    parallel_for_2d(team, size, size, [&](int j, int i) {
+      if (i > j) return;
+      const double* const t = b.transform + static_cast<std::size_t>(j) * old_size;
+      const double* const product = b.product + static_cast<std::size_t>(i) * old_size;
+      double total = 0;
+      if (j >= to.count) {
+        total = product[from.count + (j - to.count)];
+      } else {
+        for (int k = 0; k < old_size; ++k) {
+          if (t[k] != 0) total += t[k] * product[k];
+        }
+      }
+      out[static_cast<std::size_t>(i) * size + j] = total;
+      out[static_cast<std::size_t>(j) * size + i] = total;
+    });
+  }
+};
+
+/// A geometric rule: its result as coefficients of the points.
+template <class RuleT>
+struct SolveStep {
+  RuleT rule;
+  Stage stage;
+  int reference = -1;  ///< that it measures from
+
+  template <class TeamT>
+  BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
+    if (has_failed(b) || lacks_reference(team, b, stage, reference)) return;
+    Combination out{.coefficients = b.coefficients, .scores = b.scores, .clip_factors = b.clip_factors};
+    const Status status = solve(team, rule, points_of(b, stage), b.scratch(), out);
+    if (status != Status::ok) return fail(team, b, status);
+    team.single([&] {
+      b.words->iterations = out.iterations;
+      b.words->converged = out.converged;
+    });
+  }
+};
+
+/// A rule that searches on the host: mda, smea.
+template <class RuleT>
+struct SearchStep {
+  RuleT rule;
+  Stage stage;
+};
+
+/// Bulyan's first stage.
+struct ChooseStep {
+  Bulyan rule;
+  Stage stage;
+
+  template <class TeamT>
+  BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
+    if (has_failed(b)) return;
+    const Status status = select_points(team, rule, points_of(b, stage), b.scratch(), b.chosen);
+    if (status != Status::ok) fail(team, b, status);
+  }
+};
+
+/// The mean of points as coefficients.
+struct MeanStep {
+  Stage stage;
+
+  template <class TeamT>
+  BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
+    if (has_failed(b)) return;
+    const double* const weights = b.weights[stage.marks];
+    const auto weight = [&](int i) { return stage.weighted ? weights[i] : 1.0; };
+    const double total = team.sum(stage.count, weight);
+    if (!(total > 0)) return fail(team, b, Status::too_many_nonfinite);  // no row has a valid weight
+    team.parallel_for(stage.size(),
+                      [&](int i) { b.coefficients[i] = i < stage.count ? weight(i) / total : 0; });
+    team.parallel_for(stage.count, [&](int i) { b.clip_factors[i] = 1; });
+    if (!stage.mixed) return;
+    // A bucket of infinite rows only: the mean is infinite in every coordinate, which combinations cannot
+    // say.
+    const int found =
+        team.argmin(stage.count, [&](int i) { return b.infinite[stage.marks][i] != 0 ? 0.0 : 1.0; });
+    team.single([&] { b.words->infinite = b.infinite[stage.marks][found] != 0; });
+  }
+};
+
+/// Coefficients of points → coefficients of rows.
+struct CombinationStep {
+  Stage stage;
+
+  template <class TeamT>
+  BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
+    if (has_failed(b)) return;
+    const int rows = stage.rows();
+    if (stage.mixed) {
+      multiply(
+          team, 1, rows, stage.count, [&](int, int k) { return b.coefficients[k]; },
+          [&](int k) { return b.mix[stage.mix] + static_cast<std::size_t>(k) * rows; },
+          [&](int) { return b.row_weight; });
+      team.parallel_for(stage.references,
+                        [&](int r) { b.row_weight[stage.inputs + r] += b.coefficients[stage.count + r]; });
+    } else {
+      team.parallel_for(rows, [&](int i) { b.row_weight[i] = b.coefficients[i]; });
+    }
+    if (stage.are_rows) team.parallel_for(stage.count, [&](int i) { b.row_clip[i] *= b.clip_factors[i]; });
+  }
+};
+
+/// The rows' mean shares in the points that a coordinate-wise rule sees.
+struct ShareStep {
+  Stage stage;
+  int points = 0;
+  bool chosen = false;  ///< the points are b.chosen's; else all
+
+  template <class TeamT>
+  BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
+    if (has_failed(b)) return;
+    const int rows = stage.rows();
+    const double* const weights = b.weights[stage.marks];
+    const auto point = [&](int k) { return chosen ? b.chosen[k] : k; };
+    const double total = stage.weighted ? team.sum(points, [&](int k) { return weights[point(k)]; }) : 0;
+    const auto share = [&](int k) { return total > 0 ? weights[point(k)] / total : 1.0 / points; };
+    if (stage.mixed) {
+      // An infinite point has no coefficients.
+      multiply(
+          team, 1, rows, points, [&](int, int k) { return share(k); },
+          [&](int k) { return b.mix[stage.mix] + static_cast<std::size_t>(point(k)) * rows; },
+          [&](int) { return b.row_weight; });
+      return;
+    }
+    team.parallel_for(rows, [&](int i) { b.row_weight[i] = 0; });
+    team.parallel_for(points, [&](int k) {
+      // Without mixing pass 2 judges each coordinate by itself: only a row's weight can make all of it
+      // infinite.
+      if (b.invalid[point(k)] == 0) b.row_weight[point(k)] = share(k);
+    });
+  }
+};
+
+}  // namespace bragg::detail
