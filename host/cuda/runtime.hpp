@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 #include <utility>
 
 #include "kernels/common/stream.hpp"
@@ -45,7 +46,7 @@ Stream create_stream();
 void destroy_stream(Stream stream) noexcept;
 
 /// "NVIDIA H200, compute capability 9.0, 132 multiprocessors".
-const char* device_name(int device);
+std::string device_name(int device);
 
 /// Device memory that its owner frees.
 class DeviceMemory {

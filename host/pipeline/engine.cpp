@@ -74,12 +74,11 @@ struct Engine::Impl {
     return solve_block(reinterpret_cast<std::byte*>(memory.data()), layout);
   }
 
-  void validate_rest(const ActiveRows& rest);
   void load(const GramSums& sums, const SolveBlock& b) const;
   void describe_points(const SolveBlock& b, const Finish& finish, Solution& solution) const;
 };
 
-Engine::Engine(Pipeline pipeline, int n, const Options& options) {
+void check_request(const Pipeline& pipeline, int n, const Options& options) {
   constexpr int most_rows = 65535;  // wires of a selection network are numbered in 16 bits
   if (n < 1 || n > most_rows) {
     throw Error(Status::invalid_argument, fmt::format("n = {}; needs 1 to {} rows", n, most_rows));
@@ -94,6 +93,9 @@ Engine::Engine(Pipeline pipeline, int n, const Options& options) {
                             options.max_weight_share));
   }
   validate(pipeline, n);
+}
+Engine::Engine(Pipeline pipeline, int n, const Options& options) {
+  check_request(pipeline, n, options);
   impl_ = std::make_unique<Impl>(std::move(pipeline), n, options);
 }
 Engine::~Engine() = default;
@@ -102,43 +104,11 @@ Engine& Engine::operator=(Engine&&) noexcept = default;
 
 void Engine::begin(const ActiveRows& active, bool has_reference, bool has_previous, std::uint64_t round) {
   Impl& e = *impl_;
-  const int rows = static_cast<int>(active.rows.size());
-  if (active.weighted) check_takes_weights(e.pipeline);
-  if (const auto* monna = std::get_if<Monna>(&e.pipeline.rule)) e.pivot = monna->pivot;
-  if (rows < e.n) e.validate_rest(active);
+  e.pivot = check_active_rows(e.pipeline, e.n, active);
   e.active = active;
   e.has_reference = has_reference;
   e.has_previous = has_previous;
   e.round = round;
-}
-
-/// The pipeline's bounds once more, for the rows that weights of 0 have left over.
-void Engine::Impl::validate_rest(const ActiveRows& rest) {
-  const int rows = static_cast<int>(rest.rows.size());
-  if (rows < 1) {
-    throw Error(Status::invalid_argument, "weights: every row has weight 0; at least one must count");
-  }
-  Pipeline remaining = pipeline;
-  auto* const monna = std::get_if<Monna>(&remaining.rule);
-  const bool has_buckets =
-      std::any_of(pipeline.pre.begin(), pipeline.pre.end(),
-                  [](const PreAggregator& stage) { return std::holds_alternative<Bucketing>(stage); });
-  if (monna != nullptr && !has_buckets) {
-    // The pivot is one of the caller's rows.
-    const auto at = std::lower_bound(rest.rows.begin(), rest.rows.end(), monna->pivot);
-    if (at == rest.rows.end() || *at != monna->pivot) {
-      throw Error(
-          Status::invalid_argument,
-          fmt::format("monna: pivot = {} is a row of weight 0; choose one that counts", monna->pivot));
-    }
-    monna->pivot = pivot = static_cast<int>(at - rest.rows.begin());
-  }
-  try {
-    validate(remaining, rows);
-  } catch (const Error& error) {
-    throw Error(error.status(), fmt::format("weights: {} of {} rows have weight 0 and are left out: {}",
-                                            n - rows, n, error.what()));
-  }
 }
 
 int Engine::table_rows() const noexcept { return impl_->table_rows(); }

@@ -25,6 +25,13 @@ struct ActiveRows {
 /// share cap below 1/n.
 void set_active_rows(std::span<const double> weights, int n, double max_weight_share, ActiveRows& active);
 
+/// Checks the pipeline's bounds once more, for the rows that weights of 0 have left over, and says which of
+/// them is monna's pivot. @throws Error invalid_argument: too few rows, weights for a rule that has none.
+int check_active_rows(const Pipeline& pipeline, int n, const ActiveRows& active);
+
+/// @throws Error invalid_argument, too_large: as Plan, of pipeline, n and options.
+void check_request(const Pipeline& pipeline, int n, const Options& options);
+
 /// What solve() found for one tensor (or the whole row): how pass 2 makes the output.
 struct Solution {
   Status status = Status::ok;

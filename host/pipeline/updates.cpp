@@ -32,7 +32,8 @@ const char* to_string(DType dtype) noexcept {
   return "unknown dtype";
 }
 
-Updates Updates::matrix(const void* data, int n, std::int64_t d, DType dtype, std::int64_t row_stride) {
+Updates Updates::matrix(const void* data, int n, std::int64_t d, DType dtype, std::int64_t row_stride,
+                        MemorySpace space) {
   if (row_stride == -1) row_stride = d;
   if (n < 1) refuse(fmt::format("n = {}; needs at least 1 row", n));
   if (d < 0) refuse(fmt::format("d = {}; needs d ≥ 0", d));
@@ -42,6 +43,7 @@ Updates Updates::matrix(const void* data, int n, std::int64_t d, DType dtype, st
   Updates updates;
   updates.n_ = n;
   updates.dtype_ = dtype;
+  updates.space_ = space;
   updates.sizes_ = {d};
   updates.pointers_.resize(static_cast<std::size_t>(n));
   const auto* bytes = static_cast<const std::byte*>(data);
@@ -52,12 +54,13 @@ Updates Updates::matrix(const void* data, int n, std::int64_t d, DType dtype, st
   return updates;
 }
 
-Updates Updates::rows(std::span<const void* const> rows, std::int64_t d, DType dtype) {
+Updates Updates::rows(std::span<const void* const> rows, std::int64_t d, DType dtype, MemorySpace space) {
   check_count(rows.size());
   if (d < 0) refuse(fmt::format("d = {}; needs d ≥ 0", d));
   Updates updates;
   updates.n_ = static_cast<int>(rows.size());
   updates.dtype_ = dtype;
+  updates.space_ = space;
   updates.sizes_ = {d};
   updates.pointers_.assign(rows.begin(), rows.end());
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -67,7 +70,7 @@ Updates Updates::rows(std::span<const void* const> rows, std::int64_t d, DType d
 }
 
 Updates Updates::tensors(std::span<const std::vector<const void*>> tensors,
-                         std::span<const std::int64_t> sizes, DType dtype) {
+                         std::span<const std::int64_t> sizes, DType dtype, MemorySpace space) {
   check_count(tensors.size());
   for (std::size_t t = 0; t < sizes.size(); ++t) {
     if (sizes[t] < 0) refuse(fmt::format("sizes[{}] = {}; needs a size ≥ 0", t, sizes[t]));
@@ -75,6 +78,7 @@ Updates Updates::tensors(std::span<const std::vector<const void*>> tensors,
   Updates updates;
   updates.n_ = static_cast<int>(tensors.size());
   updates.dtype_ = dtype;
+  updates.space_ = space;
   updates.sizes_.assign(sizes.begin(), sizes.end());
   updates.pointers_.resize(tensors.size() * sizes.size());
   for (std::size_t i = 0; i < tensors.size(); ++i) {

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "host/pipeline/engine.hpp"
+#include "host/pipeline/rules.hpp"
 
 namespace bragg::detail {
 
@@ -73,6 +74,39 @@ void set_active_rows(std::span<const double> weights, int n, double max_weight_s
   // Only ratios matter; sums of weights of 1e308 must not overflow.
   for (double& weight : active.weights) weight = largest > 0 ? weight / largest : 0;
   if (max_weight_share > 0 && largest > 0) cap_shares(active.weights, max_weight_share, active.invalid);
+}
+
+int check_active_rows(const Pipeline& pipeline, int n, const ActiveRows& rest) {
+  const int rows = static_cast<int>(rest.rows.size());
+  const auto* const original = std::get_if<Monna>(&pipeline.rule);
+  int pivot = original != nullptr ? original->pivot : 0;
+  if (rest.weighted) check_takes_weights(pipeline);
+  if (rows == n) return pivot;
+  if (rows < 1) {
+    throw Error(Status::invalid_argument, "weights: every row has weight 0; at least one must count");
+  }
+  Pipeline remaining = pipeline;
+  auto* const monna = std::get_if<Monna>(&remaining.rule);
+  const bool has_buckets =
+      std::any_of(pipeline.pre.begin(), pipeline.pre.end(),
+                  [](const PreAggregator& stage) { return std::holds_alternative<Bucketing>(stage); });
+  if (monna != nullptr && !has_buckets) {
+    // The pivot is one of the caller's rows.
+    const auto at = std::lower_bound(rest.rows.begin(), rest.rows.end(), monna->pivot);
+    if (at == rest.rows.end() || *at != monna->pivot) {
+      throw Error(
+          Status::invalid_argument,
+          fmt::format("monna: pivot = {} is a row of weight 0; choose one that counts", monna->pivot));
+    }
+    monna->pivot = pivot = static_cast<int>(at - rest.rows.begin());
+  }
+  try {
+    validate(remaining, rows);
+  } catch (const Error& error) {
+    throw Error(error.status(), fmt::format("weights: {} of {} rows have weight 0 and are left out: {}",
+                                            n - rows, n, error.what()));
+  }
+  return pivot;
 }
 
 }  // namespace bragg::detail

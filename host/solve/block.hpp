@@ -27,16 +27,25 @@ struct SolveLayout {
   bool stages = false;    ///< it has pre-aggregators
 };
 
+/// Two buffers that steps read and write in turn. Not an array: an index known at run time alone would put a
+/// kernel's pointers into local memory.
+template <class T>
+struct Two {
+  T* first;
+  T* second;
+  BRAGG_HD T* operator[](int k) const { return k == 0 ? first : second; }
+};
+
 /// Pointers into a block. Points never outnumber rows.
 struct SolveBlock {
   SolveWords* words;
   std::int64_t* nonfinite;  ///< [rows] of pass 1
   double* max_abs;          ///< [rows] of pass 1
   std::uint8_t* invalid;    ///< [rows] the row's weight makes it infinite
-  std::uint8_t* infinite[2];
-  double* weights[2];
-  double* gram[2];
-  double* mix[2];
+  Two<std::uint8_t> infinite;
+  Two<double> weights;
+  Two<double> gram;
+  Two<double> mix;
   double* transform;
   double* product;
   double* doubles;  ///< scratch
@@ -79,12 +88,10 @@ BRAGG_HD inline SolveBlock solve_block(std::byte* base, const SolveLayout& layou
   block.row_weight = doubles(rows);
   block.row_clip = doubles(rows);
   block.chosen = ints(rows);
-  for (int k = 0; k < 2; ++k) {
-    block.infinite[k] = bits(rows);
-    block.weights[k] = doubles(rows);
-    block.gram[k] = doubles(k == 0 || layout.stages ? squares : 0);
-    block.mix[k] = doubles(mixes);
-  }
+  block.infinite = {bits(rows), bits(rows)};
+  block.weights = {doubles(rows), doubles(rows)};
+  block.gram = {doubles(squares), doubles(layout.stages ? squares : 0)};
+  block.mix = {doubles(mixes), doubles(mixes)};
   block.transform = doubles(mixes);
   block.product = doubles(layout.stages ? squares : 0);
   block.doubles = doubles(layout.products ? scratch_doubles(rows) : 0);

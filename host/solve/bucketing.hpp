@@ -36,6 +36,10 @@ BRAGG_HD inline void philox(std::uint32_t (&counter)[4], std::uint32_t key0, std
 BRAGG_HD inline void draw_permutation(const BucketingDraw& draw, int n, int* permutation) {
   std::uint32_t words[4] = {};
   const std::uint64_t turn = draw.rounds != nullptr ? *draw.rounds : draw.round;
+  // Not words[k]: such an index would put them into a kernel's local memory.
+  const auto word = [&](int k) {
+    return k == 0 ? words[0] : k == 1 ? words[1] : k == 2 ? words[2] : words[3];
+  };
   for (int i = 0; i < n; ++i) permutation[i] = i;
   for (int i = n - 1, k = 0; i > 0; --i, ++k) {
     if (k % 4 == 0) {
@@ -46,7 +50,7 @@ BRAGG_HD inline void draw_permutation(const BucketingDraw& draw, int n, int* per
       philox(words, static_cast<std::uint32_t>(draw.seed), static_cast<std::uint32_t>(draw.seed >> 32));
     }
     const auto j = static_cast<int>(
-        (static_cast<std::uint64_t>(words[k % 4]) * (static_cast<std::uint64_t>(i) + 1)) >> 32);
+        (static_cast<std::uint64_t>(word(k % 4)) * (static_cast<std::uint64_t>(i) + 1)) >> 32);
     const int other = permutation[i];
     permutation[i] = permutation[j];
     permutation[j] = other;

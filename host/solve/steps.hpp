@@ -125,6 +125,7 @@ struct TransformStep {
 
 /// mix ← T·mix, and the first half of gram ← T·gram·Tᵀ; references pass through unchanged.
 struct MixStep {
+  static constexpr bool independent = true;  ///< members never wait for each other: any number may share it
   Stage from;
   Stage to;
   bool products = false;  ///< later stages take distances
@@ -143,21 +144,21 @@ struct MixStep {
     double* const out = b.mix[to.mix];
     if (from.mixed) {
       multiply(
-          team, to.count, rows, from.count, coefficient,
-          [&](int k) { return row_of(b.mix[from.mix], k, rows); },
+          team, to.count, rows, from.count,
+          [&](int i, int j) { return j < from.inputs ? 0 : coefficient(i, from.count + (j - from.inputs)); },
+          coefficient, [&](int k) { return row_of(b.mix[from.mix], k, rows); },
           [&](int i) { return row_of(out, i, rows); });
-      parallel_for_2d(team, to.count, from.references, [&](int i, int r) {
-        row_of(out, i, rows)[from.inputs + r] += coefficient(i, from.count + r);
-      });
     } else {
       parallel_for_2d(team, to.count, rows,
                       [&](int i, int j) { row_of(out, i, rows)[j] = coefficient(i, j); });
     }
     if (!products) return;
-    const auto identity = [&](int i, int k) { return k == from.count + (i - to.count) ? 1.0 : 0.0; };
     multiply(
         team, to.size(), size, size,
-        [&](int i, int k) { return i < to.count ? coefficient(i, k) : identity(i, k); },
+        [&](int i, int j) {
+          return i < to.count ? 0 : row_of(b.gram[from.gram], from.count + (i - to.count), size)[j];
+        },
+        [&](int i, int k) { return i < to.count ? coefficient(i, k) : 0; },
         [&](int k) { return row_of(b.gram[from.gram], k, size); },
         [&](int i) { return row_of(b.product, i, size); });
   }
@@ -165,6 +166,7 @@ struct MixStep {
 
 /// The second half.
 struct GramStep {
+  static constexpr bool independent = true;
   Stage from;
   Stage to;
 
@@ -265,11 +267,11 @@ struct CombinationStep {
     const int rows = stage.rows();
     if (stage.mixed) {
       multiply(
-          team, 1, rows, stage.count, [&](int, int k) { return b.coefficients[k]; },
+          team, 1, rows, stage.count,
+          [&](int, int j) { return j < stage.inputs ? 0 : b.coefficients[stage.count + (j - stage.inputs)]; },
+          [&](int, int k) { return b.coefficients[k]; },
           [&](int k) { return b.mix[stage.mix] + static_cast<std::size_t>(k) * rows; },
           [&](int) { return b.row_weight; });
-      team.parallel_for(stage.references,
-                        [&](int r) { b.row_weight[stage.inputs + r] += b.coefficients[stage.count + r]; });
     } else {
       team.parallel_for(rows, [&](int i) { b.row_weight[i] = b.coefficients[i]; });
     }
@@ -294,7 +296,7 @@ struct ShareStep {
     if (stage.mixed) {
       // An infinite point has no coefficients.
       multiply(
-          team, 1, rows, points, [&](int, int k) { return share(k); },
+          team, 1, rows, points, [](int, int) { return 0.0; }, [&](int, int k) { return share(k); },
           [&](int k) { return b.mix[stage.mix] + static_cast<std::size_t>(point(k)) * rows; },
           [&](int) { return b.row_weight; });
       return;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #if defined(__CUDACC__)
 #define BRAGG_HD __host__ __device__
@@ -19,9 +20,9 @@ struct SerialTeam {
   static constexpr bool in_step = false;
 
   /// f(i) for i in [0, n), in any order.
-  template <class F>
-  BRAGG_HD void parallel_for(int n, F f) const {
-    for (int i = 0; i < n; ++i) f(i);
+  template <class IndexT, class F>
+  BRAGG_HD void parallel_for(IndexT n, F f) const {
+    for (IndexT i = 0; i < n; ++i) f(i);
   }
   /// Σ f(i) in a fixed order; every member gets it.
   template <class F>
@@ -55,7 +56,9 @@ struct SerialTeam {
 template <class TeamT, class F>
 BRAGG_HD void parallel_for_2d(TeamT team, int rows, int columns, F f) {
   if constexpr (TeamT::in_step) {
-    team.parallel_for(rows * columns, [&](int k) { f(k / columns, k % columns); });
+    team.parallel_for(static_cast<std::int64_t>(rows) * columns, [&](std::int64_t k) {
+      f(static_cast<int>(k / columns), static_cast<int>(k % columns));
+    });
   } else {
     team.parallel_for(rows, [&](int i) {
       for (int j = 0; j < columns; ++j) f(i, j);
@@ -63,14 +66,14 @@ BRAGG_HD void parallel_for_2d(TeamT team, int rows, int columns, F f) {
   }
 }
 
-/// out(i)[j] = Σ_k coefficient(i, k)·from(k)[j] over k in [0, inner) ascending, for i in [0, rows) and j in
-/// [0, columns). Coefficients of 0 are skipped: what they would multiply may hold anything.
-template <class TeamT, class CoefficientF, class FromF, class OutF>
-BRAGG_HD void multiply(TeamT team, int rows, int columns, int inner, CoefficientF coefficient, FromF from,
-                       OutF out) {
+/// out(i)[j] = start(i, j) + Σ_k coefficient(i, k)·from(k)[j] over k in [0, inner) ascending, for i in [0,
+/// rows) and j in [0, columns). Coefficients of 0 are skipped: what they would multiply may hold anything.
+template <class TeamT, class StartF, class CoefficientF, class FromF, class OutF>
+BRAGG_HD void multiply(TeamT team, int rows, int columns, int inner, StartF start, CoefficientF coefficient,
+                       FromF from, OutF out) {
   if constexpr (TeamT::in_step) {
     parallel_for_2d(team, rows, columns, [&](int i, int j) {
-      double total = 0;
+      double total = start(i, j);
       for (int k = 0; k < inner; ++k) {
         const double c = coefficient(i, k);
         if (c != 0) total += c * from(k)[j];
@@ -80,7 +83,7 @@ BRAGG_HD void multiply(TeamT team, int rows, int columns, int inner, Coefficient
   } else {
     team.parallel_for(rows, [&](int i) {
       double* const to = out(i);
-      for (int j = 0; j < columns; ++j) to[j] = 0;
+      for (int j = 0; j < columns; ++j) to[j] = start(i, j);
       for (int k = 0; k < inner; ++k) {
         const double c = coefficient(i, k);
         if (c == 0) continue;

@@ -9,7 +9,18 @@
 #include <span>
 #include <vector>
 
+struct CUstream_st;
+
 namespace bragg {
+
+/// A cudaStream_t: work that is done in order on a CUDA device, apart from the calling thread.
+using Stream = ::CUstream_st*;
+
+/// What computes, and so where updates, outputs and references live: in host memory, or in a CUDA device's.
+enum class Device : std::uint8_t { cpu = 0, cuda = 1 };
+
+/// CUDA devices that this build and this machine can use: 0 where bragg was built without CUDA.
+BRAGG_API int cuda_device_count() noexcept;
 
 /// Whether distances, state and report are of the whole row or of each tensor apart.
 enum class Scope : std::uint8_t { whole, per_tensor };
@@ -42,6 +53,10 @@ struct Options {
   double max_weight_share = 0;
   /// CPU threads; 0: as many as OpenMP would use. The result does not depend on it.
   int threads = 0;
+  Device device = Device::cpu;
+  int cuda_device = -1;  ///< its index; -1: the one that is current when the plan is made
+  /// cuda: the plan allocates its workspace when it is made. false: every run is lent one.
+  bool own_workspace = true;
 };
 
 /// What a run is given beside the updates.
@@ -51,18 +66,23 @@ struct RunArguments {
   /// Client weights p_i, n of them, or none. 0 removes the row before n is counted; a negative or non-finite
   /// weight marks the row infinite (its weight counts as 0 in every sum). Copied during `run`.
   std::span<const double> weights = {};
+  /// cuda: memory on the device of at least Plan::workspace_bytes, aligned to 256 bytes, that the run may use
+  /// until it is done on the stream (a captured graph: whenever it is replayed); null: the plan's own.
+  void* workspace = nullptr;
 };
 
 /// A validated pipeline for one shape, with its workspace and its state (previous output, bucketing round).
 ///
-/// `run` reads the data at most twice and, once the first run is over, allocates nothing. A plan may move
-/// between threads but serves one call at a time. Plans are independent of each other.
+/// `run` reads the data at most twice (f64 rows of extreme size: three times) and, once the first run is
+/// over, allocates nothing. A plan may move between threads but serves one call at a time; a plan for a CUDA
+/// device serves one stream at a time. Plans are independent of each other.
 class BRAGG_API Plan {
  public:
   /// @throws Error invalid_argument: a bound of the pipeline is broken for shape.n, a size is negative,
   /// out_dtype
-  ///   is neither the input's nor f32 of 16-bit input, max_weight_share or threads out of range; too_large:
-  ///   smea would list more subsets than its limit.
+  ///   is neither the input's nor f32 of 16-bit input, max_weight_share, threads or cuda_device out of range;
+  ///   too_large: smea would list more subsets than its limit; unsupported: device = cuda in a build or on a
+  ///   machine without; out_of_memory: for the workspace.
   Plan(Pipeline pipeline, Shape shape, Options options = {});
   ~Plan();
   Plan(Plan&&) noexcept;
@@ -74,16 +94,34 @@ class BRAGG_API Plan {
   ///   that has none, fewer rows with weight than the pipeline needs, `out` overlaps an input in part.
   void run(const Updates& updates, const Output& out, const RunArguments& arguments = {});
 
-  /// Outcome of the last run: ok, too_many_nonfinite, nonfinite_reference or too_large (mda). State is kept
-  /// when it is not ok.
+  /// device = cuda: enqueues the aggregation on `stream` and returns. Nothing waits, nothing is allocated,
+  /// nothing is copied to the host, so the call can be captured in a CUDA graph; state (previous output,
+  /// round) lives on the device and goes on with every replay. mda and smea alone search on the host: they
+  /// wait for the stream, and cannot be captured. Updates, out and reference are in memory of the plan's
+  /// device and stay untouched by others until the stream has done the work.
+  /// @throws Error as the other run; and what CUDA reports: unsupported (capturing mda or smea),
+  ///   out_of_memory, internal.
+  void run(const Updates& updates, const Output& out, Stream stream, const RunArguments& arguments = {});
+
+  /// Outcome of the last run that was waited for: ok, too_many_nonfinite, nonfinite_reference or too_large
+  /// (mda). State is kept when it is not ok.
   Status status() const noexcept;
 
-  /// The last run's reports: one, or one per tensor where scope = per_tensor.
+  /// device = cuda: waits for `stream` and fetches the outcome and the reports of the last run (or replay of
+  /// one) on it. @throws Error what CUDA reports.
+  Status status(Stream stream);
+
+  /// device = cuda: bytes that RunArguments::workspace must have. 0 on the CPU.
+  std::size_t workspace_bytes() const noexcept;
+
+  /// The last run's reports: one, or one per tensor where scope = per_tensor. device = cuda: as of the last
+  /// status(stream).
   std::span<const Report> reports() const noexcept;
   const Report& report() const noexcept { return reports().front(); }
 
-  /// Forgets the previous output and sets the bucketing round to 0.
-  void reset() noexcept;
+  /// Forgets the previous output and sets the bucketing round to 0. device = cuda: not while a run is under
+  /// way. @throws Error what CUDA reports.
+  void reset();
 
   const Pipeline& pipeline() const noexcept;
   const Shape& shape() const noexcept;
@@ -93,7 +131,8 @@ class BRAGG_API Plan {
   std::unique_ptr<Impl> impl_;
 };
 
-/// The one-liner: plans, runs, and throws when the status is not ok.
+/// The one-liner: plans, runs, waits, and throws when the status is not ok. Updates in device memory are
+/// aggregated on the current device, on its legacy default stream.
 /// @throws Error as Plan's constructor and run, and with the run's status.
 BRAGG_API std::vector<Report> aggregate(const Pipeline& pipeline, const Updates& updates, const Output& out,
                                         const RunArguments& arguments = {}, const Options& options = {});

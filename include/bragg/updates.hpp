@@ -22,7 +22,10 @@ constexpr std::size_t size_of(DType dtype) noexcept {
 BRAGG_API const char* to_string(DType dtype) noexcept;
 
 /// Where the elements of `Updates`, `Output` and references live.
-enum class MemorySpace : std::uint8_t { host = 0 };
+enum class MemorySpace : std::uint8_t {
+  host = 0,
+  cuda = 1,  ///< memory that a CUDA device can access
+};
 
 /// One row: d coordinates held as a list of tensors, each contiguous. Non-owning; `data` may be unaligned.
 /// A tensor of no elements may have a null pointer.
@@ -43,20 +46,23 @@ class BRAGG_API Updates {
  public:
   /// An n × d row-major matrix; row i starts at `data + i * row_stride` elements.
   /// @throws Error invalid_argument: n < 1, d < 0, row_stride < d, or data null while n·d > 0.
-  static Updates matrix(const void* data, int n, std::int64_t d, DType dtype, std::int64_t row_stride = -1);
+  static Updates matrix(const void* data, int n, std::int64_t d, DType dtype, std::int64_t row_stride = -1,
+                        MemorySpace space = MemorySpace::host);
 
   /// n rows of d contiguous elements, each at its own address.
-  static Updates rows(std::span<const void* const> rows, std::int64_t d, DType dtype);
+  static Updates rows(std::span<const void* const> rows, std::int64_t d, DType dtype,
+                      MemorySpace space = MemorySpace::host);
 
   /// n rows, each a list of tensors; `tensors[i][t]` has `sizes[t]` contiguous elements.
   static Updates tensors(std::span<const std::vector<const void*>> tensors,
-                         std::span<const std::int64_t> sizes, DType dtype);
+                         std::span<const std::int64_t> sizes, DType dtype,
+                         MemorySpace space = MemorySpace::host);
 
   int n() const noexcept { return n_; }
   /// Coordinates of a row, all tensors together.
   std::int64_t d() const noexcept;
   DType dtype() const noexcept { return dtype_; }
-  MemorySpace space() const noexcept { return MemorySpace::host; }
+  MemorySpace space() const noexcept { return space_; }
   /// Elements of each tensor.
   std::span<const std::int64_t> sizes() const noexcept { return sizes_; }
   /// Address of tensor t of row i.
@@ -68,6 +74,7 @@ class BRAGG_API Updates {
   Updates() = default;
   int n_ = 0;
   DType dtype_ = DType::f32;
+  MemorySpace space_ = MemorySpace::host;
   std::vector<std::int64_t> sizes_;
   std::vector<const void*> pointers_;  // [tensor * n + row]
 };

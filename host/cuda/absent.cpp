@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a build without CUDA says to those who ask for it.
+#include <bragg/plan.hpp>
+
+#include "host/pipeline/plan_backend.hpp"
+
+namespace bragg {
+
+int cuda_device_count() noexcept { return 0; }
+
+namespace detail {
+
+std::unique_ptr<PlanBackend> make_cuda_plan(const PlanRequest&) {
+  throw Error(
+      Status::unsupported,
+      "device = cuda: this bragg was built without CUDA; build it where nvcc is found (BRAGG_CUDA=ON), or "
+      "take Device::cpu");
+}
+
+}  // namespace detail
+
+}  // namespace bragg

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a plan is asked for, checked; the same for every backend.
+#pragma once
+
+#include <bragg/plan.hpp>
+#include <cstddef>
+#include <vector>
+
+namespace bragg::detail {
+
+class PlanRequest {
+ public:
+  /// @throws Error invalid_argument, too_large: as Plan's constructor.
+  PlanRequest(Pipeline pipeline_in, Shape shape_in, const Options& options_in);
+
+  Pipeline pipeline;
+  Shape shape;
+  Options options;
+  DType out_dtype;
+  bool stateful = false;  ///< the rule starts at the previous output
+  std::size_t parts = 1;  ///< that are solved apart
+
+  /// @throws Error invalid_argument: as Plan::run, of shapes, dtypes, memory and overlaps.
+  void check(const Updates& updates, const Output& out, const Row& reference);
+
+ private:
+  /// Bytes [begin, end) of one tensor.
+  struct Extent {
+    const std::byte* begin;
+    const std::byte* end;
+    std::size_t tensor;
+  };
+
+  static Extent extent(const void* data, std::int64_t elements, DType dtype, std::size_t tensor);
+  void check_shape(const Updates& updates, const Output& out, const Row& reference) const;
+  void check_overlap(const Updates& updates, const Output& out, const Row& reference);
+
+  std::vector<Extent> outputs_;
+};
+
+}  // namespace bragg::detail
