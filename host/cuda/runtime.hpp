@@ -45,6 +45,19 @@ bool is_capturing(Stream stream);
 Stream create_stream();
 void destroy_stream(Stream stream) noexcept;
 
+/// A stream of its owner's, apart from all others.
+class OwnStream {
+ public:
+  OwnStream() : stream_(create_stream()) {}
+  ~OwnStream() { destroy_stream(stream_); }
+  OwnStream(const OwnStream&) = delete;
+  OwnStream& operator=(const OwnStream&) = delete;
+  Stream get() const noexcept { return stream_; }
+
+ private:
+  Stream stream_;
+};
+
 /// "NVIDIA H200, compute capability 9.0, 132 multiprocessors".
 std::string device_name(int device);
 

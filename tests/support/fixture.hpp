@@ -14,6 +14,11 @@
 #include "tests/support/comparison.hpp"
 #include "tests/support/guarded_rows.hpp"
 
+// The same tests run on a CUDA device where BRAGG_TEST_CUDA is defined.
+#if defined(BRAGG_TEST_CUDA)
+#include "tests/support/device.hpp"
+#endif
+
 namespace bragg::test {
 
 /// A fresh seed a run, or BRAGG_TEST_SEED; printed so that a failure can be repeated.
@@ -60,6 +65,19 @@ struct Request {
   Options options = {};
 };
 
+#if defined(BRAGG_TEST_CUDA)
+/// The same rows at their mirrored addresses.
+inline Updates on_device(const Updates& host, const DeviceImage& image) {
+  std::vector<std::vector<const void*>> tensors(static_cast<std::size_t>(host.n()));
+  for (int i = 0; i < host.n(); ++i) {
+    for (std::size_t t = 0; t < host.sizes().size(); ++t) {
+      tensors[static_cast<std::size_t>(i)].push_back(image.on_device(host.data(i, t)));
+    }
+  }
+  return Updates::tensors(tensors, host.sizes(), host.dtype(), MemorySpace::cuda);
+}
+#endif
+
 inline Outcome run_library(const Pipeline& pipeline, const Request& request) {
   GuardedRows rows(request.rows, request.dtype, request.layout, request.misalignment);
   const DType out_dtype = request.options.out_dtype.value_or(request.dtype);
@@ -77,9 +95,28 @@ inline Outcome run_library(const Pipeline& pipeline, const Request& request) {
     targets.push_back(size > 0 ? at : nullptr);
     at += static_cast<std::size_t>(size) * size_of(out_dtype);
   }
+#if defined(BRAGG_TEST_CUDA)
+  const detail::cuda::OwnStream stream;
+  DeviceImage image(stream.get());
+  for (GuardedBuffer& buffer : rows.buffers()) image.add(buffer.whole());
+  image.add(out.whole());
+  for (void*& target : targets) target = image.on_device(target);
+  if (reference) {
+    for (GuardedBuffer& buffer : reference->buffers()) image.add(buffer.whole());
+    for (const void*& tensor : arguments.reference.tensors) tensor = image.on_device(tensor);
+  }
+  const Updates updates = on_device(rows.updates(), image);
+  Options options = request.options;
+  options.device = Device::cuda;
+  Plan plan(pipeline, Shape::of(updates), options);
+  plan.run(updates, Output(targets), stream.get(), arguments);
+  plan.status(stream.get());
+  image.fetch();
+#else
   const Updates updates = rows.updates();
   Plan plan(pipeline, Shape::of(updates), request.options);
   plan.run(updates, Output(targets), arguments);
+#endif
 
   Outcome outcome{plan.status(), {}, {plan.reports().begin(), plan.reports().end()}, out.copy()};
   for (std::int64_t j = 0; j < rows.d(); ++j)

@@ -6,6 +6,7 @@
 #include <bragg/plan.hpp>
 #include <cstring>
 #include <numeric>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,8 @@ class GuardedBuffer {
     }
     return true;
   }
+  /// Guards included.
+  std::span<unsigned char> whole() { return memory_; }
   std::vector<unsigned char> copy() const { return {data(), data() + bytes_}; }
 
  private:
@@ -143,6 +146,7 @@ class GuardedRows {
     return true;
   }
 
+  std::vector<GuardedBuffer>& buffers() { return buffers_; }
   const std::vector<std::int64_t>& sizes() const { return sizes_; }
   std::int64_t d() const { return d_; }
   DType dtype() const { return dtype_; }

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+# BRAGG_HAS_CUDA: the CUDA backend is built, because it is wanted and there is a compiler for it.
+set(BRAGG_HAS_CUDA OFF)
+if(BRAGG_CUDA)
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    if(NOT CMAKE_CUDA_ARCHITECTURES)
+      set(CMAKE_CUDA_ARCHITECTURES 90 CACHE STRING "CUDA architectures to build for")
+    endif()
+    if(BRAGG_CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
+      set(CMAKE_CUDA_COMPILER_LAUNCHER "${BRAGG_CCACHE}")
+    endif()
+    enable_language(CUDA)
+    find_package(CUDAToolkit REQUIRED)
+    set(BRAGG_HAS_CUDA ON)
+  endif()
+endif()

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// Teams of the device: who runs the solvers of host/solve there.
+#pragma once
+
+#include "host/solve/team.hpp"
+#include "kernels/common/simt.cuh"
+
+namespace bragg::detail::cuda {
+
+/// One thread block, of whole warps. An operation begins with a barrier, so that what a member read since the
+/// last one is not overwritten under it, and ends with one, so that every member sees what all have written.
+/// Sums are taken in an order that depends on n and the block's size alone.
+struct BlockTeam {
+  static constexpr bool in_step = true;
+
+  template <class IndexT, class F>
+  BRAGG_DEVICE void parallel_for(IndexT n, F f) const {
+    simt::sync_threads();
+    for (IndexT i = simt::thread(); i < n; i += simt::threads()) f(i);
+    simt::sync_threads();
+  }
+
+  template <class F>
+  BRAGG_DEVICE double sum(int n, F f) const {
+    BRAGG_SHARED(double, warp_sums, [most_warps]);
+    double total = 0;
+    for (int i = simt::thread(); i < n; i += simt::threads()) total += f(i);
+    BRAGG_UNROLL
+    for (int lanes = 16; lanes > 0; lanes /= 2) total += simt::shuffle_xor(total, lanes);
+    simt::sync_threads();
+    if (simt::lane() == 0) warp_sums[simt::warp()] = total;
+    simt::sync_threads();
+    total = 0;
+    for (int w = 0; w < simt::threads() / 32; ++w) total += warp_sums[w];
+    return total;
+  }
+
+  template <class F>
+  BRAGG_DEVICE int argmin(int n, F f) const {
+    BRAGG_SHARED(double, warp_least, [most_warps]);
+    BRAGG_SHARED(int, warp_best, [most_warps]);
+    double least = infinity;
+    int best = n;
+    for (int i = simt::thread(); i < n; i += simt::threads()) {
+      const double value = f(i);
+      if (value < least || best == n) {
+        least = value;
+        best = i;
+      }
+    }
+    const auto take = [&](double value, int i) {
+      if (value < least || (value == least && i < best)) {
+        least = value;
+        best = i;
+      }
+    };
+    BRAGG_UNROLL
+    for (int lanes = 16; lanes > 0; lanes /= 2) {
+      const double value = simt::shuffle_xor(least, lanes);
+      const int i = simt::shuffle_xor(best, lanes);
+      take(value, i);
+    }
+    simt::sync_threads();
+    if (simt::lane() == 0) {
+      warp_least[simt::warp()] = least;
+      warp_best[simt::warp()] = best;
+    }
+    simt::sync_threads();
+    for (int w = 0; w < simt::threads() / 32; ++w) take(warp_least[w], warp_best[w]);
+    return best;
+  }
+
+  template <class F>
+  BRAGG_DEVICE void single(F f) const {
+    simt::sync_threads();
+    if (simt::thread() == 0) f();
+    simt::sync_threads();
+  }
+
+ private:
+  static constexpr int most_warps = 8;
+  static constexpr double infinity = __builtin_huge_val();
+};
+
+/// A whole grid, for steps whose members never wait for each other.
+struct GridTeam {
+  static constexpr bool in_step = true;
+
+  template <class IndexT, class F>
+  BRAGG_DEVICE void parallel_for(IndexT n, F f) const {
+    const auto step = static_cast<IndexT>(simt::threads()) * simt::blocks();
+    for (IndexT i = static_cast<IndexT>(simt::block()) * simt::threads() + simt::thread(); i < n; i += step) {
+      f(i);
+    }
+  }
+};
+
+}  // namespace bragg::detail::cuda
