@@ -3,6 +3,7 @@
 #include <bragg/plan.hpp>
 
 #include "host/pipeline/plan_backend.hpp"
+#include "host/stream/window_passes.hpp"
 
 namespace bragg {
 

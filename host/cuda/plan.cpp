@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "host/cuda/device.hpp"
 #include "host/cuda/runtime.hpp"
 #include "host/cuda/table.hpp"
 #include "host/pipeline/plan_backend.hpp"
@@ -21,21 +22,6 @@
 namespace bragg::detail::cuda {
 
 namespace {
-
-int checked_device(const Options& options) {
-  const int count = device_count();
-  if (count == 0) {
-    throw Error(Status::unsupported,
-                "device = cuda: no CUDA device, or no driver for one, is here; take Device::cpu");
-  }
-  const int device = options.cuda_device < 0 ? current_device() : options.cuda_device;
-  if (device >= count) {
-    throw Error(Status::invalid_argument,
-                fmt::format("cuda_device = {}; this machine has {}: needs 0 to {}, or -1 for the current one",
-                            device, count, count - 1));
-  }
-  return device;
-}
 
 template <class T>
 T* at(void* base, std::size_t offset) {
@@ -464,16 +450,10 @@ void CudaPlan::reset() {
 
 }  // namespace bragg::detail::cuda
 
-namespace bragg {
-
-int cuda_device_count() noexcept { return detail::cuda::device_count(); }
-
-namespace detail {
+namespace bragg::detail {
 
 std::unique_ptr<PlanBackend> make_cuda_plan(const PlanRequest& request) {
   return std::make_unique<cuda::CudaPlan>(request);
 }
 
-}  // namespace detail
-
-}  // namespace bragg
+}  // namespace bragg::detail

@@ -67,6 +67,19 @@ Stream create_stream() {
 }
 void destroy_stream(Stream stream) noexcept { cudaStreamDestroy(stream); }
 
+Event::Event() {
+  cudaEvent_t event = nullptr;
+  BRAGG_CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  event_ = event;
+}
+Event::~Event() { cudaEventDestroy(static_cast<cudaEvent_t>(event_)); }
+void Event::record(Stream stream) {
+  BRAGG_CUDA_CHECK(cudaEventRecord(static_cast<cudaEvent_t>(event_), stream));
+}
+void Event::wait(Stream stream) {
+  BRAGG_CUDA_CHECK(cudaStreamWaitEvent(stream, static_cast<cudaEvent_t>(event_), 0));
+}
+
 std::string device_name(int device) {
   cudaDeviceProp properties{};
   BRAGG_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));

@@ -45,6 +45,39 @@ bool is_capturing(Stream stream);
 Stream create_stream();
 void destroy_stream(Stream stream) noexcept;
 
+/// Page-locked host memory that its owner frees.
+class PinnedMemory {
+ public:
+  PinnedMemory() = default;
+  explicit PinnedMemory(std::size_t bytes) : data_(allocate_pinned(bytes)) {}
+  PinnedMemory(PinnedMemory&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
+  PinnedMemory& operator=(PinnedMemory&& other) noexcept {
+    std::swap(data_, other.data_);
+    return *this;
+  }
+  ~PinnedMemory() { release_pinned(data_); }
+
+  void* data() const noexcept { return data_; }
+
+ private:
+  void* data_ = nullptr;
+};
+
+/// A point in a stream's work that other streams can wait for.
+class Event {
+ public:
+  Event();
+  ~Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  void record(Stream stream);
+  /// The stream's later work waits for what was recorded last; nothing, where nothing was.
+  void wait(Stream stream);
+
+ private:
+  void* event_ = nullptr;
+};
+
 /// A stream of its owner's, apart from all others.
 class OwnStream {
  public:

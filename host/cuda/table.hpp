@@ -11,11 +11,12 @@
 
 namespace bragg::detail::cuda {
 
-/// [rows' addresses | the output's | its copy's | weights | coefficients | alignment | invalid]
+/// [rows' addresses | the output's | its copy's | weights | coefficients | numbers | alignment | invalid]
 class RunTable {
  public:
   RunTable() = default;
-  RunTable(std::size_t tensors, int most_rows) : tensors_(tensors) {
+  /// `numbers`: room for as many int64 of the user's choice.
+  RunTable(std::size_t tensors, int most_rows, std::size_t numbers = 0) : tensors_(tensors) {
     const auto rows = static_cast<std::size_t>(most_rows);
     std::size_t used = 0;
     const auto take = [&](std::size_t bytes) {
@@ -28,6 +29,7 @@ class RunTable {
     copy_at_ = take(sizeof(void*) * tensors);
     weights_at_ = take(sizeof(double) * rows);
     coefficients_at_ = take(sizeof(double) * rows);
+    numbers_at_ = take(sizeof(std::int64_t) * numbers);
     alignment_at_ = take(tensors);
     invalid_at_ = take(rows);
     bytes_.resize(used / sizeof(Unit));
@@ -41,11 +43,13 @@ class RunTable {
   std::size_t copy_at() const noexcept { return copy_at_; }
   std::size_t weights_at() const noexcept { return weights_at_; }
   std::size_t coefficients_at() const noexcept { return coefficients_at_; }
+  std::size_t numbers_at() const noexcept { return numbers_at_; }
   std::size_t alignment_at() const noexcept { return alignment_at_; }
   std::size_t invalid_at() const noexcept { return invalid_at_; }
 
   double* weights() noexcept { return at<double>(weights_at_); }
   double* coefficients() noexcept { return at<double>(coefficients_at_); }
+  std::int64_t* numbers() noexcept { return at<std::int64_t>(numbers_at_); }
   std::uint8_t* invalid() noexcept { return at<std::uint8_t>(invalid_at_); }
 
   bool has_invalid() const noexcept { return has_invalid_; }
@@ -91,7 +95,7 @@ class RunTable {
   std::size_t rows_ = 0;
   bool has_invalid_ = false;
   std::size_t rows_at_ = 0, target_at_ = 0, copy_at_ = 0, weights_at_ = 0, coefficients_at_ = 0,
-              alignment_at_ = 0, invalid_at_ = 0;
+              numbers_at_ = 0, alignment_at_ = 0, invalid_at_ = 0;
   std::vector<Unit> bytes_;
 };
 

@@ -209,6 +209,7 @@ void Engine::solve(const GramSums& sums, Solution& solution) {
   write_report(b, finish, e.n, e.active, e.needs.statistics, solution.report);
   solution.status = solution.report.status;
   solution.coordinate_wise = !finish.combine;
+  solution.counted = e.needs.statistics;
   solution.infinite_everywhere = b.words->infinite != 0;
   if (solution.status != Status::ok) return;
   if (solution.coordinate_wise) {

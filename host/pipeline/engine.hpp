@@ -36,6 +36,7 @@ void check_request(const Pipeline& pipeline, int n, const Options& options);
 struct Solution {
   Status status = Status::ok;
   bool coordinate_wise = false;
+  bool counted = false;              ///< pass 1 counted the non-finite values; else pass 2 does
   bool infinite_everywhere = false;  ///< every coordinate of the output is +inf
   std::vector<double> coefficients;  ///< geometric: per table row
   // Coordinate-wise: the points that the rule sees.

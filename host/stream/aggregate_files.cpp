@@ -18,6 +18,7 @@
 #include "host/stream/inputs.hpp"
 #include "host/stream/lower_median.hpp"
 #include "host/stream/widen.hpp"
+#include "host/stream/window_passes.hpp"
 #include "host/stream/windows.hpp"
 
 namespace bragg {
@@ -80,10 +81,10 @@ class FileAggregation {
 
   /// Reads a window's rows that `wanted` says. Widened: every value as f64.
   template <class WantedF>
-  void load(const Window& window, bool widened, WantedF wanted);
-  /// Some pieces of the loaded window.
-  RowTable table(const Window& window, bool widened, Range pieces);
-  void apply(const Window& window, Range pieces, Solution& solution);
+  void load(const Window& window, int slot, bool widened, WantedF wanted);
+  /// Some pieces of the window in a slot.
+  RowTable table(const Window& window, int slot, bool widened, Range pieces);
+  void apply(const Window& window, int slot, Range pieces, Solution& solution);
   void write(const Window& window, Range pieces, const std::byte* from);
   void advance(std::uint64_t bytes);
   std::uint64_t row_bytes(const Window& window) const;
@@ -104,8 +105,7 @@ class FileAggregation {
   std::optional<OutputFile> file_;
 
   std::int64_t row_stride_ = 0;
-  std::unique_ptr<std::byte[]> buffer_;
-  std::unique_ptr<std::byte[]> out_buffer_;
+  std::unique_ptr<WindowPasses> passes_;
   std::vector<const void*> pointers_;
   std::vector<std::int64_t> sizes_;
   std::vector<void*> out_pointers_;
@@ -198,7 +198,9 @@ void FileAggregation::plan_memory() {
   const std::int64_t block = (rows + 1) * gram_block * largest;
   const auto memory =
       static_cast<std::int64_t>(std::min<std::uint64_t>(options_.memory, std::uint64_t{1} << 62));
-  const std::int64_t needed = mathematics + block + block / 4;
+  const bool on_device = options_.options.device == Device::cuda;
+  const std::int64_t slots = on_device ? 2 : 1;
+  const std::int64_t needed = mathematics + slots * (block + block / 4);
   if (needed > memory) {
     throw Error(Status::out_of_memory,
                 fmt::format("memory = {} bytes is too small for {} rows with elements of {} bytes; "
@@ -206,11 +208,12 @@ void FileAggregation::plan_memory() {
                             options_.memory, rows, largest, needed));
   }
   const std::int64_t affordable =
-      std::min((memory - mathematics) / 2, std::max(cached_window, rows * long_read));
+      std::min((memory - mathematics) / (2 * slots), std::max(cached_window, rows * long_read));
   const std::int64_t useful = (rows + 1) * std::min(plenty, row_bytes + gram_block * largest);
   row_stride_ = std::max(block, std::min(affordable, useful)) / (rows + 1) / 64 * 64;
-  buffer_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(rows * row_stride_));
-  out_buffer_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(row_stride_));
+  const SlotShape shape{.rows = static_cast<int>(rows), .row_stride = row_stride_};
+  passes_ = on_device ? make_cuda_passes(options_.options, shape, result_.coordinates, active_.rows)
+                      : make_cpu_passes(engine_, shape);
 }
 
 std::vector<Window> FileAggregation::cut(const std::vector<std::size_t>& tensors) const {
@@ -252,19 +255,20 @@ std::uint64_t FileAggregation::row_bytes(const Window& window) const {
 }
 
 template <class WantedF>
-void FileAggregation::load(const Window& window, bool widened, WantedF wanted) {
+void FileAggregation::load(const Window& window, int slot, bool widened, WantedF wanted) {
   const std::int64_t size = find_element_type(inputs_.tensors[window.pieces.front().tensor].dtype)->bytes;
   std::vector<int> rows;
   for (std::size_t i = 0; i < readers_.size(); ++i) {
     if (wanted(static_cast<int>(i))) rows.push_back(static_cast<int>(i));
   }
+  passes_->wait(slot);
   std::vector<std::exception_ptr> failures(rows.size());
 #pragma omp parallel for schedule(dynamic) num_threads(threads_)
   for (std::size_t k = 0; k < rows.size(); ++k) {
     try {
       const int i = rows[k];
       RowReader& reader = readers_[static_cast<std::size_t>(i)];
-      std::byte* const begin = buffer_.get() + i * row_stride_;
+      std::byte* const begin = passes_->rows(slot) + i * row_stride_;
       std::byte* to = begin + (widened ? window.elements * (8 - size) : 0);
       for (const Piece& piece : window.pieces) {
         reader.read(piece.tensor, piece.begin * size, piece.size() * size, to);
@@ -280,12 +284,13 @@ void FileAggregation::load(const Window& window, bool widened, WantedF wanted) {
   for (const std::exception_ptr& failure : failures) {
     if (failure) std::rethrow_exception(failure);
   }
+  passes_->loaded(slot, rows, window.elements * (widened ? 8 : size));
   const std::uint64_t bytes = row_bytes(window) * rows.size();
   result_.bytes_read += bytes;
   advance(bytes);
 }
 
-RowTable FileAggregation::table(const Window& window, bool widened, Range pieces) {
+RowTable FileAggregation::table(const Window& window, int slot, bool widened, Range pieces) {
   const TensorInfo& tensor = inputs_.tensors[window.pieces.front().tensor];
   const DType dtype = widened ? DType::f64 : dtype_of(tensor);
   const auto size = static_cast<std::int64_t>(size_of(dtype));
@@ -296,7 +301,7 @@ RowTable FileAggregation::table(const Window& window, bool widened, Range pieces
   for (std::size_t k = 0; k < pieces.first; ++k) before += window.pieces[k].size() * size;
   for (std::size_t k = 0; k < pieces.count; ++k) {
     for (std::size_t i = 0; i < readers_.size(); ++i) {
-      pointers_[k * rows + i] = buffer_.get() + static_cast<std::int64_t>(i) * row_stride_ + before;
+      pointers_[k * rows + i] = passes_->rows(slot) + static_cast<std::int64_t>(i) * row_stride_ + before;
     }
     sizes_.push_back(window.pieces[pieces.first + k].size());
     before += sizes_.back() * size;
@@ -309,16 +314,16 @@ RowTable FileAggregation::table(const Window& window, bool widened, Range pieces
           .data = pointers_.data()};
 }
 
-void FileAggregation::apply(const Window& window, Range pieces, Solution& solution) {
+void FileAggregation::apply(const Window& window, int slot, Range pieces, Solution& solution) {
   const DType dtype = out_dtype_[window.pieces[pieces.first].tensor];
   out_pointers_.clear();
-  std::byte* to = out_buffer_.get();
+  std::byte* to = passes_->output(slot);
   for (std::size_t k = pieces.first; k < pieces.first + pieces.count; ++k) {
     out_pointers_.push_back(to);
     to += window.pieces[k].size() * static_cast<std::int64_t>(size_of(dtype));
   }
-  engine_.apply(table(window, false, pieces), solution, {.dtype = dtype, .data = out_pointers_.data()});
-  write(window, pieces, out_buffer_.get());
+  passes_->apply(slot, table(window, slot, false, pieces), {.dtype = dtype, .data = out_pointers_.data()},
+                 solution);
 }
 
 void FileAggregation::write(const Window& window, Range pieces, const std::byte* from) {
@@ -364,16 +369,16 @@ void FileAggregation::run_integers() {
     throw Error(Status::invalid_argument, "weights: none is valid; integer tensors need at least 1");
   std::vector<const void*> rows;
   for (const std::size_t i : valid)
-    rows.push_back(buffer_.get() + static_cast<std::int64_t>(i) * row_stride_);
+    rows.push_back(passes_->rows(0) + static_cast<std::int64_t>(i) * row_stride_);
   const std::uint64_t skipped = active_.rows.size() - valid.size();
   for (const Window& window : cut(integers_)) {
     progress_.bytes_total -= skipped * row_bytes(window);
-    load(window, false, [&](int row) {
+    load(window, 0, false, [&](int row) {
       return std::binary_search(valid.begin(), valid.end(), static_cast<std::size_t>(row));
     });
     const TensorInfo& tensor = inputs_.tensors[window.pieces.front().tensor];
-    lower_median(*find_element_type(tensor.dtype), rows, window.elements, out_buffer_.get(), threads_);
-    write(window, {0, window.pieces.size()}, out_buffer_.get());
+    lower_median(*find_element_type(tensor.dtype), rows, window.elements, passes_->output(0), threads_);
+    write(window, {0, window.pieces.size()}, passes_->output(0));
   }
 }
 
@@ -405,7 +410,7 @@ void FileAggregation::run_per_tensor() {
 
 void FileAggregation::load_once(const Window& window) {
   if (engine_.needs_statistics()) progress_.bytes_total -= readers_.size() * row_bytes(window);
-  load(window, false, every_row);
+  load(window, 0, false, every_row);
 }
 
 void FileAggregation::solve_and_apply(std::span<const Window> windows, Range pieces, bool loaded,
@@ -415,14 +420,20 @@ void FileAggregation::solve_and_apply(std::span<const Window> windows, Range pie
   const auto pieces_of = [&](const Window& window) {
     return loaded ? pieces : Range{0, window.pieces.size()};
   };
+  // What was loaded once is in the first slot.
+  const auto slot_of = [&](std::size_t w) {
+    return loaded ? 0 : static_cast<int>(w % static_cast<std::size_t>(passes_->slots()));
+  };
   GramSums sums;
   bool settled = !engine_.needs_statistics();
   if (!settled) engine_.reset(sums);
   while (!settled) {
-    for (const Window& window : windows) {
-      if (!loaded) load(window, widen_, every_row);
-      engine_.accumulate(table(window, widen_, pieces_of(window)), sums);
+    for (std::size_t w = 0; w < windows.size(); ++w) {
+      const int slot = slot_of(w);
+      if (!loaded) load(windows[w], slot, widen_, every_row);
+      passes_->accumulate(slot, table(windows[w], slot, widen_, pieces_of(windows[w])), sums);
     }
+    passes_->collect(sums);
     settled = engine_.settled(sums);
     if (!settled) progress_.bytes_total += bytes * readers_.size();
   }
@@ -434,10 +445,21 @@ void FileAggregation::solve_and_apply(std::span<const Window> windows, Range pie
   for (int row = 0; row < static_cast<int>(readers_.size()); ++row) {
     if (!reads(row)) progress_.bytes_total -= bytes;
   }
-  for (const Window& window : windows) {
-    if (!loaded) load(window, false, reads);
-    apply(window, pieces_of(window), solution);
+  // A window is written when its slot is wanted again: others are computed meanwhile.
+  const auto write_window = [&](std::size_t w) {
+    passes_->wait(slot_of(w));
+    write(windows[w], pieces_of(windows[w]), passes_->output(slot_of(w)));
+  };
+  const auto slots = static_cast<std::size_t>(passes_->slots());
+  passes_->start(solution);
+  for (std::size_t w = 0; w < windows.size(); ++w) {
+    if (w >= slots) write_window(w - slots);
+    if (!loaded) load(windows[w], slot_of(w), false, reads);
+    apply(windows[w], slot_of(w), pieces_of(windows[w]), solution);
   }
+  for (std::size_t w = windows.size() - std::min(slots, windows.size()); w < windows.size(); ++w)
+    write_window(w);
+  passes_->finish(solution);
   result_.reports.push_back(std::move(solution.report));
 }
 
