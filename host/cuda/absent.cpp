@@ -11,11 +11,21 @@ int cuda_device_count() noexcept { return 0; }
 
 namespace detail {
 
-std::unique_ptr<PlanBackend> make_cuda_plan(const PlanRequest&) {
-  throw Error(
-      Status::unsupported,
-      "device = cuda: this bragg was built without CUDA; build it where nvcc is found (BRAGG_CUDA=ON), or "
-      "take Device::cpu");
+namespace {
+
+[[noreturn]] void refuse() {
+  throw Error(Status::unsupported,
+              "device = cuda: this bragg was built without CUDA; build it where nvcc is found "
+              "(BRAGG_CUDA=ON), or take Device::cpu");
+}
+
+}  // namespace
+
+std::unique_ptr<PlanBackend> make_cuda_plan(const PlanRequest&) { refuse(); }
+
+std::unique_ptr<WindowPasses> make_cuda_passes(const Options&, const SlotShape&, std::int64_t,
+                                               std::span<const int>) {
+  refuse();
 }
 
 }  // namespace detail
