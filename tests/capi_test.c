@@ -159,7 +159,7 @@ static void structs_of_other_versions(void) {
   const float rows[2] = {1, 3};
   float out = 0;
   /* An older caller knows fewer fields: the rest keeps its default, whatever lies there. */
-  bragg_options old = {0, 77, 77, 77, -5, -1.0};
+  bragg_options old = {0, 77, 77, 77, -5, -1.0, 77, -9, 77, 77};
   old.struct_size = sizeof(size_t);
   EXPECT(bragg_aggregate("mean", rows, 2, 1, -1, BRAGG_F32, &out, NULL, NULL, &old) == BRAGG_OK && out == 2);
   /* A newer caller may have more fields, as long as it does not use them. */
@@ -212,6 +212,33 @@ static void no_tensors(void) {
   bragg_plan_destroy(plan);
 }
 
+static void devices(void) {
+  const int64_t size = 2;
+  const float rows[2][2] = {{1, 2}, {3, 4}};
+  const void* pointers[2] = {rows[0], rows[1]};
+  float out[2];
+  void* target = out;
+  bragg_plan* plan = NULL;
+  EXPECT(bragg_cuda_device_count() >= 0);
+  EXPECT(bragg_plan_create("mean", 2, &size, 1, BRAGG_F32, NULL, &plan) == BRAGG_OK);
+  EXPECT(bragg_plan_workspace_bytes(plan) == 0 && bragg_plan_workspace_bytes(NULL) == 0);
+  EXPECT(bragg_plan_enqueue(plan, pointers, &target, NULL, NULL, NULL, NULL) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(says("the plan is for the CPU"));
+  EXPECT(bragg_plan_wait(plan, NULL) == BRAGG_OK);
+  EXPECT(bragg_plan_enqueue(NULL, pointers, &target, NULL, NULL, NULL, NULL) == BRAGG_INVALID_ARGUMENT);
+  bragg_plan_destroy(plan);
+
+  bragg_options options = BRAGG_OPTIONS_INIT;
+  options.device = BRAGG_CUDA;
+  if (bragg_cuda_device_count() == 0) {
+    EXPECT(bragg_plan_create("mean", 2, &size, 1, BRAGG_F32, &options, &plan) == BRAGG_UNSUPPORTED);
+    EXPECT(plan == NULL && says("CUDA"));
+  }
+  options.device = 7;
+  EXPECT(bragg_plan_create("mean", 2, &size, 1, BRAGG_F32, &options, &plan) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(says("options.device = 7"));
+}
+
 int main(void) {
   EXPECT(strlen(bragg_version()) >= 5);
   one_shot();
@@ -223,6 +250,7 @@ int main(void) {
   structs_of_other_versions();
   plans_that_cannot_be();
   no_tensors();
+  devices();
   if (failures == 0) printf("the C interface: all as expected\n");
   return failures == 0 ? 0 : 1;
 }

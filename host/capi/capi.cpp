@@ -36,6 +36,7 @@ static_assert(same(Status::ok, BRAGG_OK) && same(Status::invalid_argument, BRAGG
 static_assert(same(bragg::DType::f32, BRAGG_F32) && same(bragg::DType::f16, BRAGG_F16) &&
               same(bragg::DType::bf16, BRAGG_BF16) && same(bragg::DType::f64, BRAGG_F64));
 static_assert(same(bragg::Scope::whole, BRAGG_WHOLE) && same(bragg::Scope::per_tensor, BRAGG_PER_TENSOR));
+static_assert(same(bragg::Device::cpu, BRAGG_CPU) && same(bragg::Device::cuda, BRAGG_CUDA));
 static_assert(same(bragg::OnFailure::keep, BRAGG_KEEP) && same(bragg::OnFailure::nan, BRAGG_NAN) &&
               same(bragg::OnFailure::zero, BRAGG_ZERO));
 
@@ -119,19 +120,59 @@ bragg::Options options_of(const bragg_options* options) {
   }
   made.threads = given.threads;
   made.max_weight_share = given.max_weight_share;
+  made.device = checked_enum(given.device, bragg::Device::cuda, "options.device");
+  made.cuda_device = given.cuda_device;
+  made.own_workspace = given.lent_workspace == 0;
   return made;
 }
 
-bragg_status run(bragg::Plan& plan, const bragg::Updates& updates, const bragg::Output& out,
-                 const bragg::RunArguments& arguments) {
-  plan.run(updates, out, arguments);
+bragg_status outcome(const bragg::Plan& plan) {
   if (plan.status() == Status::ok) return BRAGG_OK;
   return fail(plan.status(), bragg::detail::describe_failure(plan.status(), plan.reports()).c_str());
 }
 
+bragg_status run(bragg::Plan& plan, const bragg::Updates& updates, const bragg::Output& out,
+                 const bragg::RunArguments& arguments) {
+  if (updates.space() == bragg::MemorySpace::cuda) {
+    plan.run(updates, out, nullptr, arguments);
+    plan.status(nullptr);
+  } else {
+    plan.run(updates, out, arguments);
+  }
+  return outcome(plan);
+}
+
+/// The arguments of a run as the C interface has them.
+struct CallArguments {
+  bragg::Updates updates;
+  bragg::Output out;
+  bragg::RunArguments rest;
+};
+
 std::span<const double> weights_of(const double* weights, int n) {
   return weights == nullptr ? std::span<const double>{}
                             : std::span<const double>(weights, static_cast<std::size_t>(n));
+}
+
+CallArguments call_arguments(const bragg_plan* plan, const void* const* rows, void* const* out,
+                             const void* const* reference, const double* weights, bragg::MemorySpace space) {
+  need(plan, "plan");
+  const bragg::Shape& shape = plan->plan.shape();
+  const std::size_t tensors = shape.sizes.size();
+  if (tensors > 0) {
+    need(rows, "rows");
+    need(out, "out");
+  }
+  std::vector<std::vector<const void*>> pointers;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(shape.n); ++i) {
+    pointers.emplace_back(rows + i * tensors, rows + (i + 1) * tensors);
+  }
+  bragg::RunArguments rest;
+  if (reference != nullptr)
+    rest.reference = bragg::Row(std::vector<const void*>(reference, reference + tensors));
+  rest.weights = weights_of(weights, shape.n);
+  return {bragg::Updates::tensors(pointers, shape.sizes, shape.dtype, space),
+          bragg::Output(std::vector<void*>(out, out + tensors)), std::move(rest)};
 }
 
 const bragg::Report& report_of(const bragg_plan* plan, std::size_t index) {
@@ -170,24 +211,34 @@ void bragg_plan_destroy(bragg_plan* plan) { delete plan; }
 bragg_status bragg_plan_run(bragg_plan* plan, const void* const* rows, void* const* out,
                             const void* const* reference, const double* weights) {
   return guarded([&] {
-    need(plan, "plan");
-    const bragg::Shape& shape = plan->plan.shape();
-    const std::size_t tensors = shape.sizes.size();
-    if (tensors > 0) {
-      need(rows, "rows");
-      need(out, "out");
-    }
-    std::vector<std::vector<const void*>> pointers;
-    for (std::size_t i = 0; i < static_cast<std::size_t>(shape.n); ++i) {
-      pointers.emplace_back(rows + i * tensors, rows + (i + 1) * tensors);
-    }
-    bragg::RunArguments arguments;
-    if (reference != nullptr)
-      arguments.reference = bragg::Row(std::vector<const void*>(reference, reference + tensors));
-    arguments.weights = weights_of(weights, shape.n);
-    return run(plan->plan, bragg::Updates::tensors(pointers, shape.sizes, shape.dtype),
-               bragg::Output(std::vector<void*>(out, out + tensors)), arguments);
+    const CallArguments call = call_arguments(plan, rows, out, reference, weights, bragg::MemorySpace::host);
+    return run(plan->plan, call.updates, call.out, call.rest);
   });
+}
+
+int32_t bragg_cuda_device_count(void) { return bragg::cuda_device_count(); }
+
+bragg_status bragg_plan_enqueue(bragg_plan* plan, const void* const* rows, void* const* out,
+                                const void* const* reference, const double* weights, void* workspace,
+                                void* stream) {
+  return guarded([&] {
+    CallArguments call = call_arguments(plan, rows, out, reference, weights, bragg::MemorySpace::cuda);
+    call.rest.workspace = workspace;
+    plan->plan.run(call.updates, call.out, static_cast<bragg::Stream>(stream), call.rest);
+    return BRAGG_OK;
+  });
+}
+
+bragg_status bragg_plan_wait(bragg_plan* plan, void* stream) {
+  return guarded([&] {
+    need(plan, "plan");
+    plan->plan.status(static_cast<bragg::Stream>(stream));
+    return outcome(plan->plan);
+  });
+}
+
+size_t bragg_plan_workspace_bytes(const bragg_plan* plan) {
+  return plan == nullptr ? 0 : plan->plan.workspace_bytes();
 }
 
 bragg_status bragg_plan_status(const bragg_plan* plan) {
@@ -245,9 +296,11 @@ bragg_status bragg_aggregate(const char* pipeline, const void* data, int32_t n, 
   return guarded([&] {
     need(pipeline, "pipeline");
     const bragg::Pipeline parsed = bragg::parse(pipeline);
-    const auto updates =
-        bragg::Updates::matrix(data, n, d, checked_enum(dtype, bragg::DType::f64, "dtype"), row_stride);
-    bragg::Plan plan(parsed, bragg::Shape::of(updates), options_of(options));
+    const bragg::Options chosen = options_of(options);
+    const auto updates = bragg::Updates::matrix(
+        data, n, d, checked_enum(dtype, bragg::DType::f64, "dtype"), row_stride,
+        chosen.device == bragg::Device::cuda ? bragg::MemorySpace::cuda : bragg::MemorySpace::host);
+    bragg::Plan plan(parsed, bragg::Shape::of(updates), chosen);
     bragg::RunArguments arguments;
     if (reference != nullptr) arguments.reference = bragg::Row(reference);
     arguments.weights = weights_of(weights, n);

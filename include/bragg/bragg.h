@@ -41,6 +41,9 @@ typedef enum bragg_scope { BRAGG_WHOLE = 0, BRAGG_PER_TENSOR = 1 } bragg_scope;
 /** What the output holds after a run whose status is not BRAGG_OK. */
 typedef enum bragg_on_failure { BRAGG_KEEP = 0, BRAGG_NAN = 1, BRAGG_ZERO = 2 } bragg_on_failure;
 
+/** What computes, and so where rows, outputs and references live. */
+typedef enum bragg_device { BRAGG_CPU = 0, BRAGG_CUDA = 1 } bragg_device;
+
 /** Structs begin with their size, so that later versions can add fields. Start from BRAGG_OPTIONS_INIT. */
 typedef struct bragg_options {
   size_t struct_size;      /**< sizeof(bragg_options) */
@@ -49,9 +52,13 @@ typedef struct bragg_options {
   int32_t out_dtype;       /**< bragg_dtype: that of the updates, or f32 for 16-bit updates */
   int32_t threads;         /**< CPU threads; 0: automatic. The result does not depend on it */
   double max_weight_share; /**< cap on a client weight's share of the sum; 0: none, else at least 1/n */
+  int32_t device;          /**< bragg_device */
+  int32_t cuda_device;     /**< its index; -1: the one that is current when the plan is made */
+  int32_t lent_workspace;  /**< CUDA: not 0: the plan allocates no workspace, every run is lent one */
+  int32_t reserved;        /**< 0 */
 } bragg_options;
 #define BRAGG_OPTIONS_INIT \
-  { sizeof(bragg_options), BRAGG_WHOLE, BRAGG_KEEP, BRAGG_SAME_DTYPE, 0, 0.0 }
+  { sizeof(bragg_options), BRAGG_WHOLE, BRAGG_KEEP, BRAGG_SAME_DTYPE, 0, 0.0, BRAGG_CPU, -1, 0, 0 }
 
 /** What a run did. */
 typedef struct bragg_report {
@@ -113,7 +120,27 @@ BRAGG_API void bragg_plan_destroy(bragg_plan* plan);
 BRAGG_API bragg_status bragg_plan_run(bragg_plan* plan, const void* const* rows, void* const* out,
                                       const void* const* reference, const double* weights);
 
-/** Outcome of the last run; BRAGG_OK before the first. */
+/** CUDA devices that this build and this machine can use. */
+BRAGG_API int32_t bragg_cuda_device_count(void);
+
+/**
+ * For a plan with device = BRAGG_CUDA: enqueues the aggregation on `stream` (a cudaStream_t) and returns; all
+ * addresses are of the plan's device. `workspace`: bragg_plan_workspace_bytes of device memory at a multiple
+ * of 256, or null for the plan's own. Can be captured in a CUDA graph, unless the rule is mda or smea. Fails
+ * with BRAGG_INVALID_ARGUMENT, or with what CUDA reports: BRAGG_UNSUPPORTED, BRAGG_OUT_OF_MEMORY,
+ * BRAGG_INTERNAL.
+ */
+BRAGG_API bragg_status bragg_plan_enqueue(bragg_plan* plan, const void* const* rows, void* const* out,
+                                          const void* const* reference, const double* weights,
+                                          void* workspace, void* stream);
+
+/** Waits for `stream`; then as bragg_plan_run's result for the last run enqueued, with its reports. */
+BRAGG_API bragg_status bragg_plan_wait(bragg_plan* plan, void* stream);
+
+/** Device memory that a run of the plan needs; 0 on the CPU and for a null plan. */
+BRAGG_API size_t bragg_plan_workspace_bytes(const bragg_plan* plan);
+
+/** Outcome of the last run (CUDA: that was waited for); BRAGG_OK before the first. */
 BRAGG_API bragg_status bragg_plan_status(const bragg_plan* plan);
 
 /** Forgets the previous output and sets the bucketing round to 0. */
@@ -132,7 +159,8 @@ BRAGG_API bragg_status bragg_plan_row_report(const bragg_plan* plan, size_t inde
 /**
  * Aggregates an n × d row-major matrix into `out` (d elements) at once. Row i starts at element i *
  * row_stride; -1: d. `dtype`: a bragg_dtype. `reference` (d elements), `weights` (n) and `options` may be
- * null. Fails as plan_create and plan_run do.
+ * null. Fails as plan_create and plan_run do. With device = BRAGG_CUDA data, out and reference are in device
+ * memory, and the work is done on the legacy default stream.
  */
 BRAGG_API bragg_status bragg_aggregate(const char* pipeline, const void* data, int32_t n, int64_t d,
                                        int64_t row_stride, int32_t dtype, void* out, const void* reference,

@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Judges the device compiler's resource report: no spills, no stack frames, registers within budgets.
+
+usage: scripts/check_kernels.py BUILD_FOLDER [--table]
+
+Compiles the kernels of a CMake build once more (from the compiler cache, where there is one) and reads what
+ptxas says of each. kernels/budgets.txt has a line "PATTERN REGISTERS" for every kernel: the longest pattern
+found in the kernel's name counts, and a kernel that none matches has no budget, which is a failure too.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(sm_\w+)'")
+FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+USED = re.compile(r"Used (\d+) registers")
+
+
+def read_budgets(path):
+    budgets = {}
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        line = line.split("#")[0].strip()
+        if not line:
+            continue
+        match = re.fullmatch(r"(.+?)\s+(\d+)", line)
+        if not match:
+            sys.exit(f"{path}:{number}: expected PATTERN REGISTERS, found: {line}")
+        budgets[match[1]] = int(match[2])
+    return budgets
+
+
+def compile_commands(folder):
+    path = folder / "compile_commands.json"
+    if not path.is_file():
+        sys.exit(f"{path}: not found; configure with CMAKE_EXPORT_COMPILE_COMMANDS=ON")
+    commands = json.loads(path.read_text())
+    return [c for c in commands if c["file"].endswith(".cu") and "/kernels/" in c["file"]]
+
+
+def report(command):
+    arguments = shlex.split(command["command"])
+    if shutil.which("ccache"):
+        arguments.insert(0, "ccache")
+    done = subprocess.run(arguments, cwd=command["directory"], capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{command['file']}: the compiler failed\n{done.stderr}")
+    kernels, entry = [], None
+    for line in (done.stdout + done.stderr).splitlines():
+        if match := ENTRY.search(line):
+            entry = {"name": match[1], "arch": match[2], "file": command["file"]}
+        elif (match := FRAME.search(line)) and entry:
+            entry["stack"], entry["stores"], entry["loads"] = map(int, match.groups())
+        elif (match := USED.search(line)) and entry:
+            entry["registers"] = int(match[1])
+            kernels.append(entry)
+            entry = None
+    return kernels
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--table", action="store_true", help="print every kernel")
+    options = parser.parse_args()
+
+    budgets = read_budgets(ROOT / "kernels" / "budgets.txt")
+    commands = compile_commands(options.folder)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        kernels = [kernel for found in pool.map(report, commands) for kernel in found]
+    if not kernels:
+        sys.exit(f"{options.folder}: the compiler reported no kernel; is -Xptxas -v set?")
+    names = subprocess.run(["c++filt"], input="\n".join(k["name"] for k in kernels), capture_output=True, text=True,
+                           check=True).stdout.splitlines()
+
+    failures, matched = [], set()
+    for kernel, name in zip(kernels, names):
+        name = name.replace("bragg::detail::cuda::", "").replace("bragg::detail::", "").replace("bragg::", "")
+        name = name.split("(", 1)[0] if not name.startswith("(") else name
+        name = name.removeprefix("void ")
+        pattern = max((p for p in budgets if p in name), key=len, default=None)
+        where = f"{name} [{kernel['arch']}] of {pathlib.Path(kernel['file']).relative_to(ROOT)}"
+        if kernel["stores"] or kernel["loads"]:
+            failures.append(f"{where}: spills {kernel['stores']} bytes of stores, {kernel['loads']} of loads")
+        if kernel["stack"]:
+            failures.append(f"{where}: a stack frame of {kernel['stack']} bytes")
+        if pattern is None:
+            failures.append(f"{where}: no budget in kernels/budgets.txt; it uses {kernel['registers']} registers")
+        elif kernel["registers"] > budgets[pattern]:
+            failures.append(f"{where}: {kernel['registers']} registers, budget {budgets[pattern]} ({pattern})")
+        matched.add(pattern)
+        if options.table:
+            print(f"{kernel['registers']:4} {kernel['arch']}  {name}")
+    failures += [f"kernels/budgets.txt: {p}: no kernel is called so" for p in budgets if p not in matched]
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    print(f"{len(kernels)} kernels, {len(failures)} failures")
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,485 @@
+// SPDX-License-Identifier: Apache-2.0
+// Plans on a device: the CPU's results, state, parts, failures, aliasing, lent workspace, threads, files.
+#include <gtest/gtest.h>
+#include <bragg/bragg.hpp>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "tests/device/device_rows.hpp"
+#include "tests/support/files.hpp"
+#include "tests/support/fixture.hpp"
+
+namespace bragg::test {
+namespace {
+
+using detail::cuda::OwnStream;
+
+std::vector<float> random_matrix(std::mt19937_64& random, int n, std::int64_t d) {
+  std::normal_distribution<float> normal(0.5f, 1.0f);
+  std::vector<float> data(static_cast<std::size_t>(n) * static_cast<std::size_t>(d));
+  for (float& x : data) x = normal(random);
+  return data;
+}
+
+const char* const all_kinds[] = {"mean",
+                                 "median",
+                                 "trimmed_mean(f=2)",
+                                 "meamed(f=2)",
+                                 "phocas(f=2)",
+                                 "krum(f=2)",
+                                 "multi_krum(f=2)",
+                                 "geometric_median",
+                                 "centered_clipping(tau=3, iters=2, start=origin)",
+                                 "mda(f=2)",
+                                 "smea(f=2)",
+                                 "caf(f=2)",
+                                 "monna(f=2)",
+                                 "cge(f=2)",
+                                 "bulyan(f=2)",
+                                 "nnm(f=2) | trimmed_mean(f=2)",
+                                 "nnm(f=2) | krum(f=2)",
+                                 "bucketing(s=2, seed=4) | median",
+                                 "clip(c=20) | mean",
+                                 "arc(f=2) | geometric_median"};
+
+Options on_cuda(Options options = {}) {
+  options.device = Device::cuda;
+  return options;
+}
+
+Updates device_matrix(const DeviceArray<float>& data, int n, std::int64_t d) {
+  return Updates::matrix(data.data(), n, d, DType::f32, -1, MemorySpace::cuda);
+}
+
+template <class CallF>
+std::string message_of(CallF call, Status status = Status::invalid_argument) {
+  try {
+    call();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.status(), status) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "nothing was thrown";
+  return "";
+}
+
+/// Largest |a − b| relative to 1 + |b|.
+double difference(const std::vector<float>& a, const std::vector<float>& b) {
+  double worst = 0;
+  for (std::size_t j = 0; j < a.size(); ++j) {
+    const double off = std::fabs(double{a[j]} - b[j]) / (1 + std::fabs(double{b[j]}));
+    worst = off <= worst ? worst : off;  // NaN is worst
+  }
+  return worst;
+}
+
+bool is_order_statistic_or_one_row(const std::string& text) {
+  return text == "median" || text == "krum(f=2)";
+}
+
+TEST(DevicePlan, AgreesWithTheCpuAndIsTheSameBitsEachTime) {
+  std::mt19937_64 random = generator("device agrees");
+  const int n = 12;
+  for (const std::int64_t d : {std::int64_t{1}, std::int64_t{1000}, std::int64_t{5003}}) {
+    const std::vector<float> data = random_matrix(random, n, d);
+    const DeviceArray<float> device(data);
+    for (const char* text : all_kinds) {
+      std::vector<float> expected(static_cast<std::size_t>(d));
+      aggregate(parse(text), Updates::matrix(data.data(), n, d, DType::f32), Output(expected.data()));
+      const OwnStream stream;
+      Plan plan(parse(text), {.n = n, .sizes = {d}}, on_cuda());
+      std::vector<float> first;
+      for (int run = 0; run < 2; ++run) {
+        const DeviceArray<float> out(std::vector<float>(static_cast<std::size_t>(d), -7));
+        plan.run(device_matrix(device, n, d), Output(out.data()), stream.get());
+        EXPECT_EQ(plan.status(stream.get()), Status::ok);
+        const std::vector<float> got = out.values();
+        if (is_order_statistic_or_one_row(text)) {
+          EXPECT_EQ(got, expected) << text;
+        }
+        EXPECT_LT(difference(got, expected), 1e-5) << text << ", d = " << d;
+        if (run == 0) first = got;
+        const bool draws = std::string(text).find("bucketing") != std::string::npos;
+        if (draws) plan.reset();
+        EXPECT_EQ(got, first) << text;
+      }
+    }
+  }
+}
+
+TEST(DevicePlan, MayWriteOverOneOfItsInputsOrTheReference) {
+  std::mt19937_64 random = generator("device alias");
+  const int n = 11;
+  const std::int64_t d = 3011;
+  const std::vector<float> data = random_matrix(random, n, d);
+  const std::vector<float> base = random_matrix(random, 1, d);
+  for (const char* text : all_kinds) {
+    const OwnStream stream;
+    Plan plan(parse(text), {.n = n, .sizes = {d}}, on_cuda());
+    const auto run = [&](const DeviceArray<float>& rows, const DeviceArray<float>& reference, float* out) {
+      plan.reset();
+      plan.run(device_matrix(rows, n, d), Output(out), stream.get(), {.reference = Row(reference.data())});
+      ASSERT_EQ(plan.status(stream.get()), Status::ok);
+    };
+    const DeviceArray<float> rows(data), reference(base);
+    const DeviceArray<float> apart(std::vector<float>(static_cast<std::size_t>(d)));
+    run(rows, reference, apart.data());
+    const std::vector<float> expected = apart.values();
+    for (const int row : {0, 5, 10}) {
+      const DeviceArray<float> mine(data);
+      run(mine, reference, mine.data() + row * d);
+      const std::vector<float> all = mine.values();
+      EXPECT_TRUE(std::equal(expected.begin(), expected.end(), all.begin() + row * d))
+          << text << " into " << row;
+    }
+    const DeviceArray<float> over(base);
+    run(rows, over, over.data());
+    EXPECT_EQ(over.values(), expected) << text << " into the reference";
+  }
+}
+
+TEST(DevicePlan, KeepsPreviousOutputAndRoundAsTheCpuDoes) {
+  std::mt19937_64 random = generator("device state");
+  const int n = 9;
+  const std::int64_t d = 1500;
+  for (const char* text :
+       {"centered_clipping(tau=0.5, iters=2)", "bucketing(s=2, seed=11) | trimmed_mean(f=1)",
+        "bucketing(s=3, seed=5) | centered_clipping(tau=1)"}) {
+    for (const bool has_reference : {false, true}) {
+      const std::vector<float> base = random_matrix(random, 1, d);
+      const DeviceArray<float> device_base(base);
+      const OwnStream stream;
+      Plan host(parse(text), {.n = n, .sizes = {d}});
+      Plan device(parse(text), {.n = n, .sizes = {d}}, on_cuda());
+      for (int round = 0; round < 4; ++round) {
+        std::vector<float> data = random_matrix(random, n, d);
+        if (round == 2 && std::string(text).find("trimmed") == std::string::npos) {
+          // A failing run changes no state: here none fails, since clipping tolerates infinite rows.
+          data[3] = std::numeric_limits<float>::quiet_NaN();
+        }
+        const DeviceArray<float> rows(data);
+        std::vector<float> expected(static_cast<std::size_t>(d));
+        const DeviceArray<float> out(expected);
+        host.run(Updates::matrix(data.data(), n, d, DType::f32), Output(expected.data()),
+                 {.reference = has_reference ? Row(base.data()) : Row()});
+        device.run(device_matrix(rows, n, d), Output(out.data()), stream.get(),
+                   {.reference = has_reference ? Row(device_base.data()) : Row()});
+        ASSERT_EQ(device.status(stream.get()), host.status());
+        EXPECT_LT(difference(out.values(), expected), 1e-5) << text << ", round " << round;
+      }
+    }
+  }
+}
+
+TEST(DevicePlan, LeavesTheOutputAndTheStateAloneWhenARunFails) {
+  std::mt19937_64 random = generator("device failure");
+  const int n = 7;
+  const std::int64_t d = 700;
+  const std::vector<float> good = random_matrix(random, n, d);
+  std::vector<float> bad = good;
+  for (int i = 0; i < 4; ++i)
+    bad[static_cast<std::size_t>(i * d + 5)] = std::numeric_limits<float>::infinity();
+  const DeviceArray<float> good_rows(good), bad_rows(bad);
+  for (const OnFailure on_failure : {OnFailure::keep, OnFailure::nan, OnFailure::zero}) {
+    const OwnStream stream;
+    Plan plan(parse("bucketing(s=1, seed=3) | nnm(f=2) | trimmed_mean(f=2)"), {.n = n, .sizes = {d}},
+              on_cuda({.on_failure = on_failure}));
+    const DeviceArray<float> out(std::vector<float>(static_cast<std::size_t>(d), 42));
+    plan.run(device_matrix(bad_rows, n, d), Output(out.data()), stream.get());
+    EXPECT_EQ(plan.status(stream.get()), Status::too_many_nonfinite);
+    EXPECT_EQ(plan.report().rows[2].nonfinite, 1);
+    for (const float x : out.values()) {
+      if (on_failure == OnFailure::nan) {
+        ASSERT_TRUE(std::isnan(x));
+      } else {
+        ASSERT_EQ(x, on_failure == OnFailure::keep ? 42 : 0);
+      }
+    }
+    plan.run(device_matrix(good_rows, n, d), Output(out.data()), stream.get());
+    EXPECT_EQ(plan.status(stream.get()), Status::ok);
+    Plan fresh(parse("bucketing(s=1, seed=3) | nnm(f=2) | trimmed_mean(f=2)"), {.n = n, .sizes = {d}},
+               on_cuda());
+    const DeviceArray<float> expected(std::vector<float>(static_cast<std::size_t>(d)));
+    fresh.run(device_matrix(good_rows, n, d), Output(expected.data()), stream.get());
+    fresh.status(stream.get());
+    EXPECT_EQ(out.values(), expected.values()) << "the failed run drew a permutation";
+  }
+}
+
+TEST(DevicePlan, SolvesTensorsApartAndWritesNothingWhenOneFails) {
+  std::mt19937_64 random = generator("device parts");
+  const int n = 6;
+  const std::vector<std::int64_t> sizes{33, 0, 5, 2048, 1, 3000};
+  std::int64_t d = 0;
+  for (const std::int64_t size : sizes) d += size;
+  std::vector<float> data = random_matrix(random, n, d);
+  for (const char* text : {"median", "krum(f=1)", "nnm(f=1) | trimmed_mean(f=1)", "geometric_median",
+                           "mda(f=1)", "centered_clipping(tau=0.3)", "mean"}) {
+    for (const bool failing : {false, true}) {
+      std::vector<float> values = data;
+      const bool can_fail = std::string(text).find("f=1") != std::string::npos;
+      if (failing && !can_fail) continue;
+      for (int i = 0; i < 3 && failing; ++i) {
+        values[static_cast<std::size_t>(i * d + 40)] =
+            std::numeric_limits<float>::quiet_NaN();  // of the fourth
+      }
+      const DeviceArray<float> device(values);
+      const auto tensors_of = [&](const auto* base, int row) {
+        std::vector<const void*> tensors;
+        const auto* at = base + row * d;
+        for (const std::int64_t size : sizes) {
+          tensors.push_back(size > 0 ? at : nullptr);
+          at += size;
+        }
+        return tensors;
+      };
+      std::vector<std::vector<const void*>> host_rows, device_rows;
+      for (int i = 0; i < n; ++i) {
+        host_rows.push_back(tensors_of(values.data(), i));
+        device_rows.push_back(tensors_of(device.data(), i));
+      }
+      std::vector<float> expected(static_cast<std::size_t>(d), 9);
+      const DeviceArray<float> out(expected);
+      const auto targets_of = [&](float* base) {
+        std::vector<void*> targets;
+        for (const void* tensor : tensors_of(base, 0)) targets.push_back(const_cast<void*>(tensor));
+        return Output(targets);
+      };
+      const OwnStream stream;
+      Plan host(parse(text), {.n = n, .sizes = sizes}, {.scope = Scope::per_tensor});
+      Plan plan(parse(text), {.n = n, .sizes = sizes}, on_cuda({.scope = Scope::per_tensor}));
+      host.run(Updates::tensors(host_rows, sizes, DType::f32), targets_of(expected.data()));
+      plan.run(Updates::tensors(device_rows, sizes, DType::f32, MemorySpace::cuda), targets_of(out.data()),
+               stream.get());
+      EXPECT_EQ(plan.status(stream.get()), host.status()) << text;
+      EXPECT_LT(difference(out.values(), expected), 1e-5) << text;
+      ASSERT_EQ(plan.reports().size(), host.reports().size());
+      for (std::size_t part = 0; part < host.reports().size(); ++part) {
+        EXPECT_EQ(plan.reports()[part].status, host.reports()[part].status);
+        for (int i = 0; i < n; ++i) {
+          const RowReport& mine = plan.reports()[part].rows[static_cast<std::size_t>(i)];
+          const RowReport& theirs = host.reports()[part].rows[static_cast<std::size_t>(i)];
+          EXPECT_NEAR(mine.weight, theirs.weight, 1e-9) << text << ", part " << part << ", row " << i;
+          EXPECT_EQ(mine.nonfinite, theirs.nonfinite) << text << ", part " << part << ", row " << i;
+          EXPECT_EQ(mine.selected, theirs.selected) << text << ", part " << part << ", row " << i;
+        }
+      }
+    }
+  }
+}
+
+TEST(DevicePlan, TakesWeightsAsTheCpuDoes) {
+  std::mt19937_64 random = generator("device weights");
+  const int n = 9;
+  const std::int64_t d = 1300;
+  const std::vector<float> data = random_matrix(random, n, d);
+  const DeviceArray<float> device(data);
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const std::vector<std::vector<double>> cases = {{1, 2, 3, 4, 5, 6, 7, 8, 9},
+                                                  {1, 0, 1, 1, 0, 1, 1, 1, 1},
+                                                  {2, 2, 2, 2, 2, 2, 2, 2, 2},
+                                                  {1, -1, 3, 1, nan, 0, 0.5, 1e-300, 1e300}};
+  for (const char* text :
+       {"mean", "median", "median(even=upper)", "trimmed_mean(f=2)", "geometric_median",
+        "centered_clipping(tau=2)", "multi_krum(f=2)", "monna(f=2)", "cge(f=2)", "mda(f=2)",
+        "nnm(f=2) | median", "bucketing(s=2, seed=1) | trimmed_mean(f=1)", "clip(c=20) | median"}) {
+    for (const std::vector<double>& weights : cases) {
+      std::vector<float> expected(static_cast<std::size_t>(d));
+      const DeviceArray<float> out(expected);
+      const OwnStream stream;
+      Plan host(parse(text), {.n = n, .sizes = {d}});
+      Plan plan(parse(text), {.n = n, .sizes = {d}}, on_cuda());
+      host.run(Updates::matrix(data.data(), n, d, DType::f32), Output(expected.data()), {.weights = weights});
+      plan.run(device_matrix(device, n, d), Output(out.data()), stream.get(), {.weights = weights});
+      EXPECT_EQ(plan.status(stream.get()), host.status()) << text;
+      EXPECT_LT(difference(out.values(), expected), 1e-5) << text;
+      for (int i = 0; i < n; ++i) {
+        EXPECT_NEAR(plan.report().rows[static_cast<std::size_t>(i)].weight,
+                    host.report().rows[static_cast<std::size_t>(i)].weight, 1e-9)
+            << text;
+      }
+    }
+  }
+}
+
+TEST(DevicePlan, UsesALentWorkspaceAndOwnsNone) {
+  std::mt19937_64 random = generator("device workspace");
+  const int n = 8;
+  const std::int64_t d = 900;
+  const std::vector<float> data = random_matrix(random, n, d);
+  const DeviceArray<float> device(data);
+  const OwnStream stream;
+  Plan plan(parse("nnm(f=2) | trimmed_mean(f=2)"), {.n = n, .sizes = {d}}, on_cuda({.own_workspace = false}));
+  ASSERT_GT(plan.workspace_bytes(), 0u);
+  const DeviceArray<float> out(std::vector<float>(static_cast<std::size_t>(d)));
+  const Updates updates = device_matrix(device, n, d);
+  EXPECT_NE(message_of([&] { plan.run(updates, Output(out.data()), stream.get()); }).find("workspace"),
+            std::string::npos);
+  const detail::cuda::DeviceMemory workspace(plan.workspace_bytes());
+  plan.run(updates, Output(out.data()), stream.get(), {.workspace = workspace.data()});
+  EXPECT_EQ(plan.status(stream.get()), Status::ok);
+  std::vector<float> expected(static_cast<std::size_t>(d));
+  aggregate(plan.pipeline(), Updates::matrix(data.data(), n, d, DType::f32), Output(expected.data()));
+  EXPECT_LT(difference(out.values(), expected), 1e-5);
+}
+
+TEST(DevicePlan, SeveralRunInThreadsAtOnce) {
+  std::mt19937_64 random = generator("device threads");
+  const int n = 10;
+  const std::int64_t d = 2500;
+  const std::vector<float> data = random_matrix(random, n, d);
+  const DeviceArray<float> device(data);
+  const char* const texts[] = {"median", "nnm(f=2) | trimmed_mean(f=2)", "geometric_median", "krum(f=2)"};
+  std::vector<std::vector<float>> results(std::size(texts));
+  std::vector<std::thread> threads;
+  for (std::size_t k = 0; k < std::size(texts); ++k) {
+    threads.emplace_back([&, k] {
+      const OwnStream stream;
+      Plan plan(parse(texts[k]), {.n = n, .sizes = {d}}, on_cuda());
+      for (int run = 0; run < 3; ++run) {
+        const DeviceArray<float> out(std::vector<float>(static_cast<std::size_t>(d)));
+        plan.run(device_matrix(device, n, d), Output(out.data()), stream.get());
+        plan.status(stream.get());
+        results[k] = out.values();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (std::size_t k = 0; k < std::size(texts); ++k) {
+    std::vector<float> expected(static_cast<std::size_t>(d));
+    aggregate(parse(texts[k]), Updates::matrix(data.data(), n, d, DType::f32), Output(expected.data()));
+    EXPECT_LT(difference(results[k], expected), 1e-5) << texts[k];
+  }
+}
+
+TEST(DevicePlan, ServesManyRows) {
+  std::mt19937_64 random = generator("device many rows");
+  const std::int64_t d = 37;
+  for (const int n : {65, 129, 300}) {
+    const std::vector<float> data = random_matrix(random, n, d);
+    const DeviceArray<float> device(data);
+    const int f = n / 5;
+    const std::string tolerate = "(f=" + std::to_string(f) + ")";
+    for (const std::string& text :
+         {std::string("median"), "trimmed_mean" + tolerate, "meamed" + tolerate, "krum" + tolerate,
+          "nnm" + tolerate + " | trimmed_mean" + tolerate, "nnm" + tolerate + " | median",
+          "bulyan" + tolerate, std::string("geometric_median")}) {
+      std::vector<float> expected(static_cast<std::size_t>(d));
+      aggregate(parse(text), Updates::matrix(data.data(), n, d, DType::f32), Output(expected.data()));
+      const DeviceArray<float> out(std::vector<float>(static_cast<std::size_t>(d)));
+      const OwnStream stream;
+      Plan plan(parse(text), {.n = n, .sizes = {d}}, on_cuda());
+      plan.run(device_matrix(device, n, d), Output(out.data()), stream.get());
+      EXPECT_EQ(plan.status(stream.get()), Status::ok) << text;
+      EXPECT_LT(difference(out.values(), expected), 1e-5) << text << ", n = " << n;
+    }
+  }
+}
+
+TEST(DevicePlan, TakesRowsWithoutCoordinates) {
+  for (const char* text : all_kinds) {
+    for (const std::vector<std::int64_t>& sizes :
+         {std::vector<std::int64_t>{}, std::vector<std::int64_t>{0}, std::vector<std::int64_t>{0, 0}}) {
+      const OwnStream stream;
+      const std::vector<std::vector<const void*>> rows(12, std::vector<const void*>(sizes.size()));
+      Plan plan(parse(text), {.n = 12, .sizes = sizes}, on_cuda());
+      plan.run(Updates::tensors(rows, sizes, DType::f32, MemorySpace::cuda),
+               Output(std::vector<void*>(sizes.size())), stream.get());
+      EXPECT_EQ(plan.status(stream.get()), Status::ok) << text;
+    }
+  }
+}
+
+TEST(DevicePlan, SaysWhatIsWrong) {
+  const DeviceArray<float> device(std::vector<float>(64));
+  std::vector<float> host(64);
+  const OwnStream stream;
+  Plan on_host(Median{}, {.n = 4, .sizes = {8}});
+  Plan on_device(Median{}, {.n = 4, .sizes = {8}}, on_cuda());
+  const Updates there = device_matrix(device, 4, 8);
+  const Updates here = Updates::matrix(host.data(), 4, 8, DType::f32);
+  const auto says = [](const std::string& message, const char* what) {
+    EXPECT_NE(message.find(what), std::string::npos) << message;
+  };
+  says(message_of([&] { on_device.run(there, Output(device.data() + 32)); }), "stream");
+  says(message_of([&] { on_host.run(here, Output(host.data() + 32), stream.get()); }), "for the CPU");
+  says(message_of([&] { on_device.run(here, Output(device.data() + 32), stream.get()); }), "host memory");
+  says(message_of([&] { on_host.run(there, Output(host.data() + 32)); }), "CUDA device's memory");
+  says(message_of([&] { on_device.run(there, Output(device.data() + 3), stream.get()); }), "overlap");
+  says(message_of([&] { Plan(Median{}, {.n = 4, .sizes = {8}}, on_cuda({.cuda_device = 99})); }),
+       "cuda_device = 99");
+  EXPECT_EQ(on_host.workspace_bytes(), 0u);
+}
+
+TEST(DevicePlan, AggregatesUpdatesInDeviceMemoryInOneCall) {
+  std::mt19937_64 random = generator("device one call");
+  const std::vector<float> data = random_matrix(random, 5, 100);
+  const DeviceArray<float> device(data);
+  const DeviceArray<float> out(std::vector<float>(100));
+  std::vector<float> expected(100);
+  aggregate(Median{}, Updates::matrix(data.data(), 5, 100, DType::f32), Output(expected.data()));
+  const std::vector<Report> reports = aggregate(Median{}, device_matrix(device, 5, 100), Output(out.data()));
+  EXPECT_EQ(out.values(), expected);
+  EXPECT_EQ(reports.at(0).rows.size(), 5u);
+}
+
+/// Files through a device, in windows of any size: the bytes that one window gives.
+TEST(DeviceFiles, AreAggregatedInWindowsAsTheCpuDoes) {
+  std::mt19937_64 random = generator("device files");
+  const TemporaryFolder folder;
+  const int n = 7;
+  const std::vector<std::pair<std::string, std::int64_t>> tensors = {
+      {"a.weight", 40000}, {"b.bias", 7}, {"c.weight", 30011}, {"empty", 0}};
+  std::vector<std::filesystem::path> inputs;
+  for (int i = 0; i < n; ++i) {
+    std::vector<std::vector<float>> values;
+    std::vector<TensorToWrite> list;
+    for (const auto& [name, size] : tensors) values.push_back(random_matrix(random, 1, size));
+    if (i == 2) values[0][77] = std::numeric_limits<float>::quiet_NaN();
+    for (std::size_t t = 0; t < tensors.size(); ++t) {
+      list.push_back({tensors[t].first, "F32", {tensors[t].second}, values[t].data()});
+    }
+    inputs.push_back(folder.path() / ("worker" + std::to_string(i) + ".safetensors"));
+    write_safetensors(inputs.back(), list);
+  }
+  const auto read = [](const std::filesystem::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  for (const char* text : {"median", "mean", "krum(f=1)", "nnm(f=1) | trimmed_mean(f=1)", "bulyan(f=1)",
+                           "geometric_median", "clip(c=9) | mean"}) {
+    for (const Scope scope : {Scope::whole, Scope::per_tensor}) {
+      std::vector<std::string> bytes;
+      std::vector<Report> reports;
+      for (const std::uint64_t memory : {std::uint64_t{1} << 30, std::uint64_t{3} << 20}) {
+        FileOptions options;
+        options.options = on_cuda({.scope = scope});
+        options.memory = memory;
+        const auto output = folder.path() / "out.safetensors";
+        reports = aggregate_files(parse(text), inputs, output, options).reports;
+        bytes.push_back(read(output));
+      }
+      EXPECT_EQ(bytes[0], bytes[1]) << text << " depends on the windows";
+      const auto output = folder.path() / "expected.safetensors";
+      FileOptions on_cpu;
+      on_cpu.options.scope = scope;
+      const FileResult expected = aggregate_files(parse(text), inputs, output, on_cpu);
+      if (std::string(text) == "median" || std::string(text) == "krum(f=1)") {
+        EXPECT_EQ(bytes[0], read(output)) << text;
+      }
+      ASSERT_EQ(reports.size(), expected.reports.size());
+      for (std::size_t k = 0; k < reports.size(); ++k) {
+        for (std::size_t i = 0; i < reports[k].rows.size(); ++i) {
+          EXPECT_EQ(reports[k].rows[i].nonfinite, expected.reports[k].rows[i].nonfinite) << text;
+          EXPECT_NEAR(reports[k].rows[i].weight, expected.reports[k].rows[i].weight, 1e-9) << text;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bragg::test
