@@ -27,12 +27,13 @@ void cap_shares(std::vector<double>& weights, double share, const std::vector<st
                     "at least 1/{} = {}",
                     share, sorted.size(), sorted.size(), 1.0 / static_cast<double>(sorted.size())));
   }
-  double rest = 0;  // sum of those not capped
+  // In long double: what is left after subtracting the large would otherwise keep their rounding errors.
+  long double rest = 0;  // sum of those not capped
   for (const double weight : sorted) rest += weight;
-  double cap = share * rest;
+  long double cap = share * rest;
   for (std::size_t k = 0; k < sorted.size() && sorted[k] > cap; ++k) {
     rest -= sorted[k];
-    const double left = 1 - share * static_cast<double>(k + 1);
+    const long double left = 1 - static_cast<long double>(share) * static_cast<long double>(k + 1);
     // All capped: every weight is the same, and only the ratio to the smallest can set it.
     if (left <= 1e-12 || rest <= 0) {
       cap = sorted.back();
@@ -40,7 +41,7 @@ void cap_shares(std::vector<double>& weights, double share, const std::vector<st
     }
     cap = share * rest / left;
   }
-  for (double& weight : weights) weight = std::min(weight, cap);
+  for (double& weight : weights) weight = std::min(weight, static_cast<double>(cap));
 }
 
 }  // namespace
