@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// What kernels do to memory by name: atomics, asynchronous copies, shared variables.
+#include <cstring>
+
+#include "tests/simt/block.hpp"
+#include "tests/simt/memory.hpp"
+#include "tests/simt/shadow.hpp"
+
+namespace bragg::detail::simt {
+namespace {
+
+constexpr std::size_t max_static_shared = 48 * 1024;
+constexpr std::size_t max_shared = 227 * 1024;
+
+bool misaligned(const void* p, std::size_t alignment) {
+  return reinterpret_cast<std::uintptr_t>(p) % alignment != 0;
+}
+
+template <class T, class F>
+T atomic(T* p, F next, const Site& site) {
+  check_access(p, sizeof(T), sizeof(T), Access::atomic, site);
+  const T before = *p;
+  *p = next(before);
+  return before;
+}
+
+/// The copy's bytes arrive.
+void deliver(const AsyncCopy& copy) {
+  unsigned char bytes[16] = {};
+  std::memcpy(bytes, copy.from, static_cast<std::size_t>(copy.bytes));
+  std::memcpy(copy.to, bytes, sizeof(bytes));
+}
+
+void check_shared_total(const char* what, const Site& site) {
+  if (the_block.static_shared + the_block.launch.shared > max_shared) {
+    fail(std::string("static and dynamic shared memory are more than 227 KB with ") + what, site);
+  }
+}
+
+}  // namespace
+
+void check_access(const void* p, std::size_t bytes, std::size_t alignment, Access access, Site site) {
+  if (misaligned(p, alignment)) {
+    fail("the address of " + std::to_string(bytes) + " bytes is no multiple of " + std::to_string(alignment) +
+             " (" + describe_address(p) + ")",
+         site);
+  }
+  shadow::check(p, bytes, access, site);
+}
+
+int atomic_add(int* p, int v, Site site) {
+  return atomic(
+      p, [v](int x) { return static_cast<int>(static_cast<unsigned>(x) + static_cast<unsigned>(v)); }, site);
+}
+unsigned atomic_add(unsigned* p, unsigned v, Site site) {
+  return atomic(
+      p, [v](unsigned x) { return x + v; }, site);
+}
+unsigned long long atomic_add(unsigned long long* p, unsigned long long v, Site site) {
+  return atomic(
+      p, [v](unsigned long long x) { return x + v; }, site);
+}
+unsigned long long atomic_max(unsigned long long* p, unsigned long long v, Site site) {
+  return atomic(
+      p, [v](unsigned long long x) { return x < v ? v : x; }, site);
+}
+int atomic_min(int* p, int v, Site site) {
+  return atomic(
+      p, [v](int x) { return v < x ? v : x; }, site);
+}
+unsigned ticket(unsigned* counter, Site site) {
+  const unsigned drawn = atomic_add(counter, 1u, site);
+  shadow::draw_ticket(counter);
+  return drawn;
+}
+
+void copy_async16(void* shared, const void* global, int bytes, Site site) {
+  if (bytes < 0 || bytes > 16) fail("copy_async16 of " + std::to_string(bytes) + " bytes", site);
+  if (misaligned(shared, 16) || misaligned(global, 16)) {
+    fail("copy_async16: an address is no multiple of 16", site);
+  }
+  if (!shared_arena().contains(shared)) fail("copy_async16 to what is not shared memory", site);
+  if (bytes != 0 && !global_arena().contains(global)) {
+    fail("copy_async16 from what is not global memory", site);
+  }
+  shadow::check(shared, 16, Access::write, site);
+  if (bytes != 0) shadow::check(global, static_cast<std::size_t>(bytes), Access::read, site);
+  shadow::set_in_flight(shared, 16, true);
+  running->site = site;
+  const AsyncCopy copy{shared, global, bytes, running->open_group};
+  running->copies.push_back(copy);
+  if (the_block.schedule.copies == Copies::eager) {
+    deliver(copy);
+  } else {
+    fill_with_poison(shared, 16);  // undefined until it arrives
+  }
+}
+
+void copy_async_commit() { ++running->open_group; }
+
+void copy_async_wait_for(int left, Site site) {
+  Thread& me = *running;
+  for (; me.first_copy < me.copies.size(); ++me.first_copy) {
+    const AsyncCopy& copy = me.copies[me.first_copy];
+    if (copy.group + static_cast<unsigned>(left) >= me.open_group) break;
+    shadow::set_in_flight(copy.to, 16, false);
+    shadow::check(copy.to, 16, Access::write, site);
+    if (the_block.schedule.copies == Copies::lazy) deliver(copy);
+  }
+  if (me.first_copy == me.copies.size()) {
+    me.copies.clear();
+    me.first_copy = 0;
+  }
+}
+
+void* static_shared(StaticShared& variable, std::size_t bytes, const char* name, Site site) {
+  Block& b = the_block;
+  if (variable.block != b.serial) {
+    b.static_shared += (bytes + 15) / 16 * 16;
+    if (b.static_shared > max_static_shared) {
+      fail(std::string("static shared memory is more than 48 KB with ") + name, site);
+    }
+    check_shared_total(name, site);
+    variable = {b.serial, carve_shared(bytes, name)};
+  }
+  return variable.data;
+}
+
+void* dynamic_shared(unsigned offset, std::size_t bytes, std::size_t alignment, Site site) {
+  Block& b = the_block;
+  if (alignment > 16) fail("dynamic shared memory is aligned to 16 bytes only", site);
+  for (const Taken& t : b.taken) {
+    if (t.offset != offset) continue;
+    if (t.bytes != bytes) {
+      fail("takes " + std::to_string(bytes) + " bytes of shared memory where another take was of " +
+               std::to_string(t.bytes),
+           site);
+    }
+    return t.data;
+  }
+  if (offset + bytes > b.launch.shared) {
+    fail("takes shared memory to byte " + std::to_string(offset + bytes) + " of the launch's " +
+             std::to_string(b.launch.shared),
+         site);
+  }
+  check_shared_total("dynamic shared memory", site);
+  b.taken.push_back({offset, bytes, carve_shared(bytes, "dynamic memory")});
+  return b.taken.back().data;
+}
+
+}  // namespace bragg::detail::simt

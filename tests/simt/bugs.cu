@@ -1,0 +1,673 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/simt/bugs.hpp"
+
+#include <numeric>
+#include <vector>
+
+#include "host/cuda/runtime.hpp"
+#include "kernels/common/simt.cuh"
+
+namespace bragg::test {
+namespace {
+
+namespace simt = detail::simt;
+using detail::cuda::DeviceMemory;
+
+/// n floats 0, 1, 2, … on the device, and as many for results.
+struct Buffers {
+  explicit Buffers(int n) : input(bytes(n)), output(bytes(n)), host(static_cast<std::size_t>(n)) {
+    std::iota(host.begin(), host.end(), 0.0f);
+    detail::cuda::copy_to_device(input.data(), host.data(), bytes(n), nullptr);
+  }
+  static std::size_t bytes(int n) { return static_cast<std::size_t>(n) * sizeof(float); }
+
+  float* in() const { return static_cast<float*>(input.data()); }
+  float* out() const { return static_cast<float*>(output.data()); }
+  /// Whether output[i] is expected(i).
+  template <class F>
+  bool holds(F expected) {
+    detail::cuda::copy_to_host(host.data(), output.data(), host.size() * sizeof(float), nullptr);
+    for (int i = 0; i < static_cast<int>(host.size()); ++i) {
+      if (host[static_cast<std::size_t>(i)] != static_cast<float>(expected(i))) return false;
+    }
+    return true;
+  }
+
+  DeviceMemory input;
+  DeviceMemory output;
+  std::vector<float> host;
+};
+
+constexpr int n = 128;
+constexpr int max_warps = n / 32;
+
+template <class... ParametersT, class... ArgumentsT>
+void launch(void (*kernel)(ParametersT...), int blocks, std::size_t shared, ArgumentsT... arguments) {
+  simt::launch(kernel, blocks, 1, n, shared, nullptr, arguments...);
+}
+
+// Barriers of the block.
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+missing_barrier(const float* in, float* out) {
+  BRAGG_SHARED(float, tile, [n]);
+  const int t = simt::thread();
+  tile[t] = in[t];
+  if constexpr (!broken) simt::sync_threads();
+  out[t] = tile[n - 1 - t];
+}
+bool run_missing_barrier(bool broken) {
+  Buffers b(n);
+  launch(broken ? missing_barrier<true> : missing_barrier<false>, 1, 0, b.in(), b.out());
+  return b.holds([](int i) { return n - 1 - i; });
+}
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+write_after_read(const float* in, float* out) {
+  BRAGG_SHARED(float, tile, [n]);
+  const int t = simt::thread();
+  float sum = 0;
+  for (int round = 0; round < 4; ++round) {
+    tile[t] = in[t] + static_cast<float>(round);
+    simt::sync_threads();
+    // A meeting of the warp lets all threads read first, in most orders.
+    sum += simt::shuffle(tile[n - 1 - t], simt::lane());
+    if constexpr (!broken) simt::sync_threads();
+  }
+  out[t] = sum;
+}
+bool run_write_after_read(bool broken) {
+  Buffers b(n);
+  launch(broken ? write_after_read<true> : write_after_read<false>, 1, 0, b.in(), b.out());
+  return b.holds([](int i) { return 4 * (n - 1 - i) + 6; });
+}
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+divergent_barrier(float* out) {
+  const int t = simt::thread();
+  if (broken && t < 40) {
+    simt::sync_threads();
+  } else {
+    simt::sync_threads();
+  }
+  out[t] = 1;
+}
+bool run_divergent_barrier(bool broken) {
+  Buffers b(n);
+  launch(broken ? divergent_barrier<true> : divergent_barrier<false>, 1, 0, b.out());
+  return b.holds([](int) { return 1; });
+}
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+return_before_barrier(float* out) {
+  const int t = simt::thread();
+  out[t] = 1;
+  if (broken && t >= 100) return;
+  simt::sync_threads();
+}
+bool run_return_before_barrier(bool broken) {
+  Buffers b(n);
+  launch(broken ? return_before_barrier<true> : return_before_barrier<false>, 1, 0, b.out());
+  return b.holds([](int) { return 1; });
+}
+
+// Asynchronous copies.
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+missing_wait(const float* in, float* out) {
+  BRAGG_SHARED(float, tile, [4 * n]);
+  const int t = simt::thread();
+  simt::copy_async16(&tile[4 * t], &in[4 * t]);
+  simt::copy_async_commit();
+  if constexpr (!broken) simt::copy_async_wait<0>();
+  simt::sync_threads();
+  for (int i = 0; i < 4; ++i) out[4 * t + i] = tile[4 * t + i];
+  simt::copy_async_wait<0>();
+}
+bool run_missing_wait(bool broken) {
+  Buffers b(4 * n);
+  launch(broken ? missing_wait<true> : missing_wait<false>, 1, 0, b.in(), b.out());
+  return b.holds([](int i) { return i; });
+}
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+wait_without_barrier(const float* in, float* out) {
+  BRAGG_SHARED(float, tile, [4 * n]);
+  const int t = simt::thread();
+  simt::copy_async16(&tile[4 * t], &in[4 * t]);
+  simt::copy_async_commit();
+  simt::copy_async_wait<0>();
+  if constexpr (!broken) simt::sync_threads();
+  for (int i = 0; i < 4 * n; i += n) out[i + t] = tile[i + t];
+}
+bool run_wait_without_barrier(bool broken) {
+  Buffers b(4 * n);
+  launch(broken ? wait_without_barrier<true> : wait_without_barrier<false>, 1, 0, b.in(), b.out());
+  return b.holds([](int i) { return i; });
+}
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+early_overwrite(const float* in, float* out) {
+  BRAGG_SHARED(float, tile, [4 * n]);
+  const int t = simt::thread();
+  for (int round = 0; round < 3; ++round) {
+    simt::copy_async16(&tile[4 * t], &in[4 * n * round + 4 * t]);
+    simt::copy_async_commit();
+    simt::copy_async_wait<0>();
+    simt::sync_threads();
+    for (int i = 0; i < 4 * n; i += n) out[4 * n * round + i + t] = tile[i + t];
+    if constexpr (!broken) simt::sync_threads();
+  }
+}
+bool run_early_overwrite(bool broken) {
+  Buffers b(3 * 4 * n);
+  launch(broken ? early_overwrite<true> : early_overwrite<false>, 1, 0, b.in(), b.out());
+  return b.holds([](int i) { return i; });
+}
+
+/// The next copy is issued while this thread still reads the place it goes to.
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+copy_under_read(const float* in, float* out) {
+  BRAGG_SHARED(float, tile, [2][4 * n]);
+  const int t = simt::thread();
+  simt::copy_async16(&tile[0][4 * t], &in[4 * t]);
+  simt::copy_async_commit();
+  simt::copy_async_wait<0>();
+  simt::copy_async16(&tile[broken ? 0 : 1][4 * t], &in[4 * n + 4 * t]);
+  simt::copy_async_commit();
+  for (int i = 0; i < 4; ++i) out[4 * t + i] = tile[0][4 * t + i];
+  simt::copy_async_wait<0>();
+  for (int i = 0; i < 4; ++i) out[4 * n + 4 * t + i] = tile[broken ? 0 : 1][4 * t + i];
+}
+bool run_copy_under_read(bool broken) {
+  Buffers b(2 * 4 * n);
+  launch(broken ? copy_under_read<true> : copy_under_read<false>, 1, 0, b.in(), b.out());
+  return b.holds([](int i) { return i; });
+}
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+exit_under_copy(const float* in, float* out) {
+  BRAGG_SHARED(float, tile, [4 * n]);
+  const int t = simt::thread();
+  out[t] = 1;
+  simt::copy_async16(&tile[4 * t], &in[4 * t], 8);
+  simt::copy_async_commit();
+  if constexpr (!broken) simt::copy_async_wait<0>();
+}
+bool run_exit_under_copy(bool broken) {
+  Buffers b(4 * n);
+  launch(broken ? exit_under_copy<true> : exit_under_copy<false>, 1, 0, b.in(), b.out());
+  b.host.resize(n);
+  return b.holds([](int) { return 1; });
+}
+
+// Warps.
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+lock_step(const float* in, float* out) {
+  BRAGG_SHARED(float, tile, [n]);
+  const int t = simt::thread();
+  tile[t] = in[t];
+  if constexpr (!broken) simt::sync_warp();
+  out[t] = tile[t ^ 1];
+}
+bool run_lock_step(bool broken) {
+  Buffers b(n);
+  launch(broken ? lock_step<true> : lock_step<false>, 1, 0, b.in(), b.out());
+  return b.holds([](int i) { return i ^ 1; });
+}
+
+/// A shuffle makes lanes meet, but orders no memory.
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+shuffle_for_barrier(const float* in, float* out) {
+  BRAGG_SHARED(float, tile, [n]);
+  const int t = simt::thread();
+  tile[t] = in[t];
+  const float zero = simt::shuffle(0.0f, 0);
+  if constexpr (!broken) simt::sync_warp();
+  out[t] = tile[t ^ 1] + zero;
+}
+bool run_shuffle_for_barrier(bool broken) {
+  Buffers b(n);
+  launch(broken ? shuffle_for_barrier<true> : shuffle_for_barrier<false>, 1, 0, b.in(), b.out());
+  return b.holds([](int i) { return i ^ 1; });
+}
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+sync_of_another_warp(const float* in, float* out) {
+  BRAGG_SHARED(float, tile, [n]);
+  const int t = simt::thread();
+  tile[t] = in[t];
+  simt::sync_warp();
+  out[t] = tile[t ^ (broken ? 32 : 31)];
+}
+bool run_sync_of_another_warp(bool broken) {
+  Buffers b(n);
+  launch(broken ? sync_of_another_warp<true> : sync_of_another_warp<false>, 1, 0, b.in(), b.out());
+  return b.holds([broken](int i) { return i ^ (broken ? 32 : 31); });
+}
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+exited_lanes(float* out) {
+  const int t = simt::thread();
+  out[t] = 0;
+  if (simt::lane() >= 16) return;
+  out[t] = simt::shuffle_xor(static_cast<float>(simt::lane()), 1, broken ? ~0u : 0xFFFFu);
+}
+bool run_exited_lanes(bool broken) {
+  Buffers b(n);
+  launch(broken ? exited_lanes<true> : exited_lanes<false>, 1, 0, b.out());
+  return b.holds([](int i) { return i % 32 < 16 ? (i % 32) ^ 1 : 0; });
+}
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+shuffle_past_mask(float* out) {
+  const int t = simt::thread();
+  out[t] = 0;
+  if (simt::lane() < 16) {
+    out[t] = simt::shuffle_down(static_cast<float>(t), broken || simt::lane() < 15 ? 1 : 0, 0xFFFFu);
+  }
+}
+bool run_shuffle_past_mask(bool broken) {
+  Buffers b(n);
+  launch(broken ? shuffle_past_mask<true> : shuffle_past_mask<false>, 1, 0, b.out());
+  return b.holds([](int i) { return i % 32 < 15 ? i + 1 : i % 32 == 15 ? i : 0; });
+}
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+divergent_shuffle(float* out) {
+  const int t = simt::thread();
+  const auto value = static_cast<float>(simt::warp());
+  if (broken && simt::lane() % 2 == 0) {
+    out[t] = simt::shuffle(value, 0);
+  } else {
+    out[t] = simt::shuffle(value, 0);
+  }
+}
+bool run_divergent_shuffle(bool broken) {
+  Buffers b(n);
+  launch(broken ? divergent_shuffle<true> : divergent_shuffle<false>, 1, 0, b.out());
+  return b.holds([](int i) { return i / 32; });
+}
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+not_in_own_mask(float* out) {
+  out[simt::thread()] = simt::any(true, broken ? 1u : ~0u) ? 1.0f : 0.0f;
+}
+bool run_not_in_own_mask(bool broken) {
+  Buffers b(n);
+  launch(broken ? not_in_own_mask<true> : not_in_own_mask<false>, 1, 0, b.out());
+  return b.holds([](int) { return 1; });
+}
+
+BRAGG_KERNEL(n, 1) all_lanes(float* out) { out[simt::thread()] = simt::all(true) ? 1.0f : 0.0f; }
+bool run_absent_lanes(bool broken) {
+  Buffers b(n);
+  simt::launch(all_lanes, 1, 1, broken ? 40 : n, 0, nullptr, b.out());
+  return b.holds([](int) { return 1; });
+}
+
+/// Lanes of a warp know what the others read; those of other warps do not.
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+write_after_reads(float* out) {
+  BRAGG_SHARED(float, tile, [max_warps]);
+  const int t = simt::thread();
+  if (t < max_warps) tile[t] = 1;
+  simt::sync_threads();
+  const int place = broken ? 0 : simt::warp();
+  out[t] = tile[place];
+  simt::sync_warp();
+  if (t % (broken ? n : 32) == 7) tile[place] = 2;
+}
+bool run_write_after_reads(bool broken) {
+  Buffers b(n);
+  launch(broken ? write_after_reads<true> : write_after_reads<false>, 1, 0, b.out());
+  return b.holds([](int) { return 1; });
+}
+
+// Bounds, alignment, values nobody wrote.
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+write_past_global(float* out) {
+  const int t = simt::thread();
+  out[broken ? t + 1 : t] = 1;
+  if (broken && t == 0) out[0] = 1;
+}
+bool run_write_past_global(bool broken) {
+  Buffers b(n);
+  launch(broken ? write_past_global<true> : write_past_global<false>, 1, 0, b.out());
+  return b.holds([](int) { return 1; });
+}
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+read_past_global(const float* in, float* out) {
+  const int t = simt::thread();
+  const float next = in[broken || t < n - 1 ? t + 1 : t];
+  out[t] = next < 0 ? 1.0f : 0.0f;
+}
+bool run_read_past_global(bool broken) {
+  Buffers b(n);
+  launch(broken ? read_past_global<true> : read_past_global<false>, 1, 0, b.in(), b.out());
+  return b.holds([](int) { return 0; });
+}
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+write_past_shared(float* out) {
+  BRAGG_SHARED(float, tile, [n]);
+  const int t = simt::thread();
+  float* const p = tile;
+  p[broken ? t + 1 : t] = 1;
+  out[t] = 1;
+}
+bool run_write_past_shared(bool broken) {
+  Buffers b(n);
+  launch(broken ? write_past_shared<true> : write_past_shared<false>, 1, 0, b.out());
+  return b.holds([](int) { return 1; });
+}
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+write_past_dynamic(float* out) {
+  simt::DynamicShared shared;
+  auto* const first = shared.take<float>(n);
+  auto* const second = shared.take<float>(n);
+  const int t = simt::thread();
+  first[broken ? t + 1 : t] = 1;
+  second[t] = 2;
+  simt::sync_threads();
+  out[t] = second[t];
+}
+bool run_write_past_dynamic(bool broken) {
+  Buffers b(n);
+  launch(broken ? write_past_dynamic<true> : write_past_dynamic<false>, 1, 2 * simt::shared_bytes<float>(n),
+         b.out());
+  return b.holds([](int) { return 2; });
+}
+
+/// fminf swallows the NaN that uninitialised memory is filled with.
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+uninitialised_shared(const float* in, float* out) {
+  BRAGG_SHARED(float, tile, [n]);
+  const int t = simt::thread();
+  if (!broken || t != 77) tile[t] = 1e30f;
+  simt::sync_threads();
+  out[t] = fminf(tile[t], in[t]);
+}
+bool run_uninitialised_shared(bool broken) {
+  Buffers b(n);
+  launch(broken ? uninitialised_shared<true> : uninitialised_shared<false>, 1, 0, b.in(), b.out());
+  return b.holds([](int i) { return i; });
+}
+
+BRAGG_KERNEL(n, 1) least(const float* in, const float* more, float* out) {
+  const int t = simt::thread();
+  out[t] = fminf(in[t], more[t]);
+}
+bool run_uninitialised_global(bool broken) {
+  Buffers b(n);
+  const DeviceMemory more(Buffers::bytes(n));
+  detail::cuda::set_bytes(more.data(), 0x7E, Buffers::bytes(broken ? n - 1 : n), nullptr);
+  launch(least, 1, 0, b.in(), static_cast<const float*>(more.data()), b.out());
+  return b.holds([](int i) { return i; });
+}
+
+bool run_host_memory(bool broken) {
+  Buffers b(n);
+  const std::vector<float> on_host(n, 1e30f);
+  DeviceMemory on_device(Buffers::bytes(n));
+  detail::cuda::copy_to_device(on_device.data(), on_host.data(), Buffers::bytes(n), nullptr);
+  launch(least, 1, 0, b.in(), broken ? on_host.data() : static_cast<const float*>(on_device.data()), b.out());
+  return b.holds([](int i) { return i; });
+}
+
+bool run_released_memory(bool broken) {
+  Buffers b(n);
+  const std::vector<float> large(n, 1e30f);
+  DeviceMemory more(Buffers::bytes(n));
+  detail::cuda::copy_to_device(more.data(), large.data(), Buffers::bytes(n), nullptr);
+  const auto* const p = static_cast<const float*>(more.data());
+  if (broken) more = DeviceMemory();
+  const DeviceMemory released = std::move(more);
+  launch(least, 1, 0, b.in(), p, b.out());
+  return b.holds([](int i) { return i; });
+}
+
+BRAGG_KERNEL(n, 1) load_vector(const float* in, float* out) {
+  const int t = simt::thread();
+  out[t] = simt::float_of(simt::load16(in + 4 * t).x);
+}
+bool run_misaligned_vector(bool broken) {
+  Buffers b(4 * n + 4);
+  launch(load_vector, 1, 0, b.in() + (broken ? 1 : 4), b.out());
+  b.host.resize(n);
+  return b.holds([](int i) { return 4 * i + 4; });
+}
+
+BRAGG_KERNEL(n, 1) load_plain(const unsigned char* in, float* out) {
+  const int t = simt::thread();
+  out[t] = *reinterpret_cast<const float*>(in + 4 * t) < 1e30f ? 1.0f : 0.0f;
+}
+bool run_misaligned_scalar(bool broken) {
+  Buffers b(2 * n);
+  launch(load_plain, 1, 0, static_cast<const unsigned char*>(b.input.data()) + (broken ? 2 : 0), b.out());
+  b.host.resize(n);
+  return b.holds([](int) { return 1; });
+}
+
+BRAGG_KERNEL(n, 1) copy_vector(const float* in, float* out) {
+  BRAGG_SHARED(float, tile, [4 * n]);
+  const int t = simt::thread();
+  simt::copy_async16(&tile[4 * t], in + 4 * t);
+  simt::copy_async_commit();
+  simt::copy_async_wait<0>();
+  out[t] = tile[4 * t];
+}
+bool run_misaligned_copy(bool broken) {
+  Buffers b(4 * n + 4);
+  launch(copy_vector, 1, 0, b.in() + (broken ? 2 : 4), b.out());
+  b.host.resize(n);
+  return b.holds([](int i) { return 4 * i + 4; });
+}
+
+// Atomics, blocks.
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+plain_read_of_atomic(float* out) {
+  BRAGG_SHARED(unsigned, count, );
+  const int t = simt::thread();
+  if (t == 0) count = 0;
+  simt::sync_threads();
+  simt::atomic_add(&count, 1u);
+  if constexpr (!broken) simt::sync_threads();
+  out[t] = count > 0 ? 1.0f : 0.0f;
+}
+bool run_plain_read_of_atomic(bool broken) {
+  Buffers b(n);
+  launch(broken ? plain_read_of_atomic<true> : plain_read_of_atomic<false>, 1, 0, b.out());
+  return b.holds([](int) { return 1; });
+}
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+two_blocks_write(float* out) {
+  const int t = simt::thread();
+  out[broken ? t : simt::block() * n + t] = 1;
+}
+bool run_two_blocks_write(bool broken) {
+  Buffers b(2 * n);
+  launch(broken ? two_blocks_write<true> : two_blocks_write<false>, 2, 0, b.out());
+  b.host.resize(n);
+  return b.holds([](int) { return 1; });
+}
+
+enum class LastBlock { right, without_ticket, without_barrier };
+
+/// The last block to arrive sums what all have written.
+template <LastBlock how>
+BRAGG_KERNEL(n, 1)
+last_block(unsigned* counter, float* partial, float* out) {
+  BRAGG_SHARED(unsigned, drawn, );
+  const int t = simt::thread();
+  partial[simt::block() * n + t] = 1;
+  if constexpr (how != LastBlock::without_barrier) simt::sync_threads();
+  if (t == 0)
+    drawn = how == LastBlock::without_ticket ? simt::atomic_add(counter, 1u) : simt::ticket(counter);
+  simt::sync_threads();
+  if (drawn + 1 != static_cast<unsigned>(simt::blocks())) return;
+  float sum = 0;
+  for (int i = 0; i < simt::blocks(); ++i) sum += partial[i * n + (t + 1) % n];
+  out[t] = sum;
+}
+template <LastBlock how>
+bool run_last_block(bool broken) {
+  Buffers b(n);
+  const DeviceMemory counter(sizeof(unsigned));
+  const DeviceMemory partial(4 * Buffers::bytes(n));
+  detail::cuda::set_bytes(counter.data(), 0, sizeof(unsigned), nullptr);
+  launch(broken ? last_block<how> : last_block<LastBlock::right>, 4, 0,
+         static_cast<unsigned*>(counter.data()), static_cast<float*>(partial.data()), b.out());
+  return b.holds([](int) { return 4; });
+}
+
+// Launches.
+
+template <int bound>
+BRAGG_KERNEL(bound, 1)
+bounded(float* out) {
+  out[simt::thread()] = 1;
+}
+bool run_too_many_threads(bool broken) {
+  Buffers b(n);
+  launch(broken ? bounded<n - 1> : bounded<n>, 1, 0, b.out());
+  return b.holds([](int) { return 1; });
+}
+
+void no_kernel(float* out) { out[simt::thread()] = 1; }
+bool run_no_kernel(bool broken) {
+  Buffers b(n);
+  launch(broken ? no_kernel : bounded<n>, 1, 0, b.out());
+  return b.holds([](int) { return 1; });
+}
+
+template <int floats>
+BRAGG_KERNEL(n, 1)
+static_shared(float* out) {
+  BRAGG_SHARED(float, tile, [floats]);
+  tile[simt::thread()] = 1;
+  out[simt::thread()] = tile[simt::thread()];
+}
+bool run_too_much_static(bool broken) {
+  Buffers b(n);
+  launch(broken ? static_shared<12 * 1024 + 1> : static_shared<12 * 1024>, 1, 0, b.out());
+  return b.holds([](int) { return 1; });
+}
+bool run_too_much_dynamic(bool broken) {
+  Buffers b(n);
+  launch(bounded<n>, 1, 227 * 1024 + (broken ? 1 : 0), b.out());
+  return b.holds([](int) { return 1; });
+}
+bool run_too_much_together(bool broken) {
+  Buffers b(n);
+  launch(static_shared<n>, 1, 227 * 1024 - (broken ? n : 4 * n), b.out());
+  return b.holds([](int) { return 1; });
+}
+
+BRAGG_KERNEL(n, 1) takes(float* out) {
+  simt::DynamicShared shared;
+  shared.take<float>(3);
+  if (simt::thread() == 0) shared.take<float>(4)[0] = 1;
+  out[simt::thread()] = 1;
+}
+bool run_take_past_launch(bool broken) {
+  Buffers b(n);
+  launch(takes, 1, broken ? 31 : 32, b.out());
+  return b.holds([](int) { return 1; });
+}
+
+template <bool broken>
+BRAGG_KERNEL(n, 1)
+different_takes(float* out) {
+  simt::DynamicShared shared;
+  const int t = simt::thread();
+  out[t] = shared.take<float>(broken ? t + 1 : n) != nullptr ? 1.0f : 0.0f;
+}
+bool run_different_takes(bool broken) {
+  Buffers b(n);
+  launch(broken ? different_takes<true> : different_takes<false>, 1, simt::shared_bytes<float>(n), b.out());
+  return b.holds([](int) { return 1; });
+}
+
+constexpr Bug all_bugs[] = {
+    {"missing_barrier", run_missing_barrier, shadow, "of shared tile", any_order},
+    {"write_after_read", run_write_after_read, shadow, "race with thread", random | greedy},
+    {"divergent_barrier", run_divergent_barrier, every_build, "barrier is divergent"},
+    {"return_before_barrier", run_return_before_barrier, every_build, "28 threads exited"},
+    {"missing_wait", run_missing_wait, shadow, "asynchronous copy to it is under way", any_order},
+    {"wait_without_barrier", run_wait_without_barrier, shadow, "", any_order},
+    {"early_overwrite", run_early_overwrite, shadow, "race with thread", any_order},
+    {"copy_under_read", run_copy_under_read, shadow, "asynchronous copy to it is under way", any_order, true},
+    {"exit_under_copy", run_exit_under_copy, every_build, "exits with asynchronous copies under way"},
+    {"lock_step", run_lock_step, shadow, "", any_order},
+    {"shuffle_for_barrier", run_shuffle_for_barrier, shadow, "race with thread"},
+    {"sync_of_another_warp", run_sync_of_another_warp, shadow, "", random | greedy},
+    {"exited_lanes", run_exited_lanes, every_build, "exited"},
+    {"absent_lanes", run_absent_lanes, every_build, "exited or never were"},
+    {"write_after_reads", run_write_after_reads, shadow, "race with", random | greedy},
+    {"shuffle_past_mask", run_shuffle_past_mask, every_build, "shuffles from lane 16"},
+    {"divergent_shuffle", run_divergent_shuffle, every_build, "warp is divergent"},
+    {"not_in_own_mask", run_not_in_own_mask, every_build, "not in its own mask"},
+    {"write_past_global", run_write_past_global, shadow | red_zones | address_build,
+     "0 bytes behind the end of"},
+    {"read_past_global", run_read_past_global, shadow | address_build, "0 bytes behind the end of"},
+    {"write_past_shared", run_write_past_shared, shadow | red_zones | address_build,
+     "behind the end of shared tile"},
+    {"write_past_dynamic", run_write_past_dynamic, shadow | red_zones | address_build,
+     "behind the end of shared dynamic memory"},
+    {"uninitialised_shared", run_uninitialised_shared, shadow,
+     "uninitialised: reads byte 308 of shared tile"},
+    {"uninitialised_global", run_uninitialised_global, shadow, "uninitialised: reads byte 508 of"},
+    {"host_memory", run_host_memory, shadow, "not device memory: reads memory of the host"},
+    {"released_memory", run_released_memory, shadow | address_build, "out of bounds: reads"},
+    {"misaligned_vector", run_misaligned_vector, every_build, "no multiple of 16"},
+    {"misaligned_scalar", run_misaligned_scalar, shadow | undefined_build, "no multiple of 4"},
+    {"misaligned_copy", run_misaligned_copy, every_build, "no multiple of 16"},
+    {"plain_read_of_atomic", run_plain_read_of_atomic, shadow, "race with"},
+    {"two_blocks_write", run_two_blocks_write, shadow, "of another block"},
+    {"last_block_without_ticket", run_last_block<LastBlock::without_ticket>, shadow, "of another block"},
+    {"last_block_without_barrier", run_last_block<LastBlock::without_barrier>, shadow, "of another block"},
+    {"too_many_threads", run_too_many_threads, every_build, "the kernel's bound is 127"},
+    {"no_kernel", run_no_kernel, every_build, "no BRAGG_KERNEL"},
+    {"too_much_static", run_too_much_static, every_build, "more than 48 KB with tile"},
+    {"too_much_dynamic", run_too_much_dynamic, every_build, "more than 227 KB"},
+    {"too_much_together", run_too_much_together, every_build, "more than 227 KB"},
+    {"take_past_launch", run_take_past_launch, every_build, "to byte 32 of the launch's 31"},
+    {"different_takes", run_different_takes, every_build, "where another take was of"},
+};
+
+}  // namespace
+
+std::span<const Bug> bugs() { return all_bugs; }
+
+}  // namespace bragg::test

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/simt/examples.hpp"
+
+#include "host/cuda/runtime.hpp"
+
+namespace bragg::test {
+namespace {
+
+using detail::cuda::DeviceMemory;
+
+BRAGG_KERNEL(70, 1) places(int* out) {
+  const int block = simt::block_y() * simt::blocks() + simt::block();
+  const int i = block * simt::threads() + simt::thread();
+  out[i] = i * 10000 + simt::warp() * 100 + simt::lane();
+}
+
+BRAGG_KERNEL(64, 1) exchanges_of_warps(float* out) {
+  const int t = simt::thread();
+  const int lane = simt::lane();
+  const auto value = static_cast<float>(t);
+  const bool odd = lane % 2 != 0;
+  float* const mine = out + t * exchanges;
+  mine[0] = simt::shuffle(value, 7);
+  mine[1] = simt::shuffle_xor(value, 5);
+  mine[2] = simt::shuffle_down(value, 3);
+  // Two halves of a warp may meet at the same place apart from each other.
+  mine[3] = simt::shuffle(value, odd ? 31 : 2, odd ? 0xAAAAAAAAu : 0x55555555u);
+  mine[4] = static_cast<float>(simt::popcount(simt::ballot(odd)));
+  const unsigned part = lane < 8 ? 0xFFu : ~0xFFu;
+  simt::sync_warp(part);
+  mine[5] = static_cast<float>(simt::popcount(simt::ballot(true, part)));
+  const unsigned same = odd ? 0xAAAAAAAAu : 0x55555555u;
+  const bool any = simt::any(lane == 1, same);
+  const bool all = simt::all(lane != 0, same);
+  mine[6] = static_cast<float>((any ? 1 : 0) + (all ? 1 : 0) + (!any && !all ? 1 : 0));
+  const bool first = simt::sync_threads_or(t == 3);
+  const bool second = simt::sync_threads_or(false);
+  mine[7] = (t < 32 ? first : second) ? 1.0f : 0.0f;
+}
+
+BRAGG_KERNEL(32, 1) product(const double* a, const double* b, double* c) {
+  const int g = simt::lane() / 4;
+  const int t = simt::lane() % 4;
+  double a_part[8];
+  double b_part[4];
+  double c_part[4];
+  for (int i = 0; i < 4; ++i) {
+    for (int h = 0; h < 2; ++h) a_part[2 * i + h] = a[(g + 8 * h) * 16 + t + 4 * i];
+    b_part[i] = b[(t + 4 * i) * 8 + g];
+  }
+  for (int h = 0; h < 2; ++h) {
+    for (int i = 0; i < 2; ++i) c_part[2 * h + i] = c[(g + 8 * h) * 8 + 2 * t + i];
+  }
+  simt::mma_16x8x16(c_part, a_part, b_part);
+  for (int h = 0; h < 2; ++h) {
+    for (int i = 0; i < 2; ++i) c[(g + 8 * h) * 8 + 2 * t + i] = c_part[2 * h + i];
+  }
+}
+
+BRAGG_KERNEL(17, 1) parts(const unsigned char* in, unsigned char* out) {
+  BRAGG_SHARED(unsigned char, tile, [17 * 16]);
+  const int t = simt::thread();
+  simt::copy_async16(&tile[16 * t], in + 16 * t, t < 16 ? t : 16);
+  simt::copy_async_commit();
+  simt::copy_async_wait<0>();
+  simt::store16(out + 16 * t, simt::load16(&tile[16 * t]));
+}
+
+struct Counters {
+  int* signed_ones;               // added, smallest
+  unsigned* unsigned_ones;        // added, tickets
+  unsigned long long* long_ones;  // added, largest
+};
+BRAGG_KERNEL(1024, 1) count(BRAGG_GRID_CONSTANT Counters c) {
+  const int t = simt::thread();
+  const auto wide = static_cast<unsigned long long>(t);
+  simt::atomic_add(&c.signed_ones[0], 1);
+  simt::atomic_min(&c.signed_ones[1], -t);
+  simt::atomic_add(&c.unsigned_ones[0], 1u);
+  if (t < 2) simt::ticket(&c.unsigned_ones[1]);
+  simt::atomic_add(&c.long_ones[0], 1ull << 40);
+  simt::atomic_max(&c.long_ones[1], wide << 40);
+}
+
+BRAGG_KERNEL(1024, 1) note_order(int* next, int* out) {
+  out[simt::atomic_add(next, 1)] = simt::block() * simt::threads() + simt::thread();
+}
+
+template <class T>
+DeviceMemory on_device(const std::vector<T>& host) {
+  DeviceMemory memory(host.size() * sizeof(T));
+  detail::cuda::copy_to_device(memory.data(), host.data(), memory.bytes(), nullptr);
+  return memory;
+}
+template <class T>
+std::vector<T> to_host(const DeviceMemory& memory) {
+  std::vector<T> host(memory.bytes() / sizeof(T));
+  detail::cuda::copy_to_host(host.data(), memory.data(), memory.bytes(), nullptr);
+  return host;
+}
+template <class T>
+T* data(const DeviceMemory& memory) {
+  return static_cast<T*>(memory.data());
+}
+
+}  // namespace
+
+void show_places(int blocks_x, int blocks_y, int threads, int* out) {
+  simt::launch(places, blocks_x, blocks_y, threads, 0, nullptr, out);
+}
+
+void exchange_values(float* out) { simt::launch(exchanges_of_warps, 1, 1, 64, 0, nullptr, out); }
+
+std::vector<double> multiply(const std::vector<double>& a, const std::vector<double>& b,
+                             const std::vector<double>& c) {
+  const DeviceMemory on[3] = {on_device(a), on_device(b), on_device(c)};
+  simt::launch(product, 1, 1, 32, 0, nullptr, data<double>(on[0]), data<double>(on[1]), data<double>(on[2]));
+  return to_host<double>(on[2]);
+}
+
+void copy_parts(const void* in, void* out) {
+  simt::launch(parts, 1, 1, 17, 0, nullptr, static_cast<const unsigned char*>(in),
+               static_cast<unsigned char*>(out));
+}
+
+Counts count_with_atomics(int blocks, int threads) {
+  const DeviceMemory signed_ones = on_device<int>({0, 0});
+  const DeviceMemory unsigned_ones = on_device<unsigned>({0, 0});
+  const DeviceMemory long_ones = on_device<unsigned long long>({0, 0});
+  simt::launch(
+      count, blocks, 1, threads, 0, nullptr,
+      Counters{data<int>(signed_ones), data<unsigned>(unsigned_ones), data<unsigned long long>(long_ones)});
+  const auto a = to_host<int>(signed_ones);
+  const auto b = to_host<unsigned>(unsigned_ones);
+  const auto c = to_host<unsigned long long>(long_ones);
+  return {a[0], a[1], b[0], b[1], c[0], c[1]};
+}
+
+std::vector<int> order_of_threads(int blocks, int threads) {
+  const DeviceMemory next = on_device<int>({0});
+  const DeviceMemory out(sizeof(int) * static_cast<std::size_t>(blocks * threads));
+  simt::launch(note_order, blocks, 1, threads, 0, nullptr, data<int>(next), data<int>(out));
+  return to_host<int>(out);
+}
+
+}  // namespace bragg::test
+
+// Kernels are in this namespace.
+namespace bragg::detail::cuda {
+namespace {
+
+float least(float a, float b) { return fminf(a, b); }
+double least(double a, double b) { return fmin(a, b); }
+float most(float a, float b) { return fmaxf(a, b); }
+double most(double a, double b) { return fmax(a, b); }
+
+}  // namespace
+}  // namespace bragg::detail::cuda
+
+namespace bragg::test {
+
+float least_of(float a, float b) { return detail::cuda::least(a, b); }
+double least_of(double a, double b) { return detail::cuda::least(a, b); }
+float most_of(float a, float b) { return detail::cuda::most(a, b); }
+double most_of(double a, double b) { return detail::cuda::most(a, b); }
+
+}  // namespace bragg::test

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels that show what the executor computes.
+#pragma once
+
+#include <vector>
+
+#include "kernels/common/simt.cuh"
+
+namespace bragg::test {
+
+namespace simt = detail::simt;
+
+/// out[linear number of the thread] = that number · 10000 + warp · 100 + lane.
+void show_places(int blocks_x, int blocks_y, int threads, int* out);
+
+/// 64 threads; out[thread * exchanges + i].
+inline constexpr int exchanges = 8;
+void exchange_values(float* out);
+
+/// c + a·b by one warp: a 16 × 16, b 16 × 8, c 16 × 8, rows one after the other.
+std::vector<double> multiply(const std::vector<double>& a, const std::vector<double>& b,
+                             const std::vector<double>& c);
+
+/// 17 vectors of 16 bytes; of vector i only the first i bytes, the rest zeros.
+void copy_parts(const void* in, void* out);
+
+struct Counts {
+  int added;
+  int smallest;
+  unsigned added_unsigned;
+  unsigned tickets;
+  unsigned long long added_long;
+  unsigned long long largest;
+};
+Counts count_with_atomics(int blocks, int threads);
+
+/// The threads of the grid in the order in which they pass a point.
+std::vector<int> order_of_threads(int blocks, int threads);
+
+/// fmin, fmax and their like as kernels call them.
+float least_of(float a, float b);
+double least_of(double a, double b);
+float most_of(float a, float b);
+double most_of(double a, double b);
+
+}  // namespace bragg::test

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs kernels on the CPU: the same vocabulary as kernels/common/simt.cuh, for tests only. See README.md.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <source_location>
+#include <stdexcept>
+#include <tuple>
+#include <type_traits>
+
+#include "kernels/common/stream.hpp"
+
+// CUDA's vector types, as far as kernels name them.
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) double2 {
+  double x, y;
+};
+
+/// The bound is compiled in as bytes before the kernel's first instruction, where `launch` finds it: an
+/// attribute takes constants that depend on template parameters, and keeps the function's type.
+#define BRAGG_KERNEL(max_threads, min_blocks) \
+  __attribute__((noinline, patchable_function_entry((max_threads), (max_threads)))) void
+#define BRAGG_DEVICE inline
+#define BRAGG_GRID_CONSTANT const
+#define BRAGG_SHARED(type, name, dims)                          \
+  using name##_shared_type = type dims;                         \
+  static ::bragg::detail::simt::StaticShared name##_shared;     \
+  name##_shared_type& name = *static_cast<name##_shared_type*>( \
+      ::bragg::detail::simt::static_shared(name##_shared, sizeof(name##_shared_type), #name))
+#define BRAGG_UNROLL
+
+/// The executor's own accesses are not a kernel's: what a kernel does through them is checked by name.
+#define BRAGG_SIMT_UNCHECKED __attribute__((no_sanitize("thread")))
+
+namespace bragg::detail::simt {
+
+using Stream = cuda::Stream;
+using Site = std::source_location;
+
+/// In which order threads run between the points where they meet.
+enum class Order {
+  forward,  ///< lowest first
+  reverse,  ///< highest first
+  random,   ///< any
+  greedy,   ///< one warp as far as it can go, then the next; warps in random order
+};
+/// When the bytes of an asynchronous copy arrive: as late as allowed, or at once.
+enum class Copies { lazy, eager };
+
+struct Schedule {
+  Order order = Order::random;
+  Copies copies = Copies::lazy;
+  std::uint64_t seed = 1;
+};
+/// From BRAGG_SIMT_ORDER, BRAGG_SIMT_COPY and BRAGG_SIMT_SEED until a test sets another.
+Schedule schedule();
+void set_schedule(const Schedule& schedule);
+
+/// A kernel broke a rule. The message says which, where, and who.
+struct Failure : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// Whether this build sees every memory access of a kernel.
+#if defined(BRAGG_SIMT_HOOKS)
+inline constexpr bool hooks = true;
+#else
+inline constexpr bool hooks = false;
+#endif
+
+/// The thread that runs and its place in the grid.
+struct Coordinates {
+  int thread = 0;
+  int lane = 0;
+  int warp = 0;
+  int block = 0;
+  int block_y = 0;
+  int threads = 0;
+  int blocks = 0;
+};
+/// Null outside of kernels.
+extern constinit thread_local const Coordinates* self;
+
+BRAGG_SIMT_UNCHECKED inline int thread() { return self->thread; }
+BRAGG_SIMT_UNCHECKED inline int block() { return self->block; }
+BRAGG_SIMT_UNCHECKED inline int block_y() { return self->block_y; }
+BRAGG_SIMT_UNCHECKED inline int threads() { return self->threads; }
+BRAGG_SIMT_UNCHECKED inline int blocks() { return self->blocks; }
+BRAGG_SIMT_UNCHECKED inline int lane() { return self->lane; }
+BRAGG_SIMT_UNCHECKED inline int warp() { return self->warp; }
+
+// Meeting points.
+
+void sync_threads(Site site = Site::current());
+bool sync_threads_or(bool p, Site site = Site::current());
+void sync_warp(unsigned mask = ~0u, Site site = Site::current());
+
+/// What the last lane to arrive does for all: in[lane] and out[lane] of those in the mask.
+using Exchange = void (*)(unsigned mask, const void* const* in, void* const* out);
+void exchange(unsigned mask, const void* in, void* out, Exchange complete, Site site);
+/// `shuffle` of any type: lane k gets the bytes of lane sources[k].
+void shuffle_bytes(unsigned mask, int source, const void* in, void* out, std::size_t bytes, Site site);
+
+template <class T>
+BRAGG_SIMT_UNCHECKED T shuffle_from(unsigned mask, T v, int source, Site site) {
+  static_assert(std::is_arithmetic_v<T> && sizeof(T) >= 4, "what __shfl_sync takes");
+  T out;
+  shuffle_bytes(mask, source, &v, &out, sizeof(T), site);
+  return out;
+}
+template <class T>
+BRAGG_SIMT_UNCHECKED T shuffle(T v, int source, unsigned mask = ~0u, Site site = Site::current()) {
+  return shuffle_from(mask, v, source & 31, site);
+}
+template <class T>
+BRAGG_SIMT_UNCHECKED T shuffle_xor(T v, int lanes, unsigned mask = ~0u, Site site = Site::current()) {
+  return shuffle_from(mask, v, (self->lane ^ lanes) & 31, site);
+}
+template <class T>
+BRAGG_SIMT_UNCHECKED T shuffle_down(T v, int lanes, unsigned mask = ~0u, Site site = Site::current()) {
+  const int source = self->lane + lanes;
+  return shuffle_from(mask, v, source > 31 ? self->lane : source, site);
+}
+unsigned ballot(bool p, unsigned mask = ~0u, Site site = Site::current());
+inline bool any(bool p, unsigned mask = ~0u, Site site = Site::current()) {
+  return ballot(p, mask, site) != 0;
+}
+inline bool all(bool p, unsigned mask = ~0u, Site site = Site::current()) {
+  return ballot(p, mask, site) == mask;
+}
+inline int popcount(unsigned bits) { return __builtin_popcount(bits); }
+
+// Memory.
+
+enum class Access : std::uint8_t { read, write, atomic };
+/// The address is a multiple of `alignment`; in a build with hooks, also what the shadow has to say.
+void check_access(const void* p, std::size_t bytes, std::size_t alignment, Access access, Site site);
+
+int atomic_add(int* p, int v, Site site = Site::current());
+unsigned atomic_add(unsigned* p, unsigned v, Site site = Site::current());
+unsigned long long atomic_add(unsigned long long* p, unsigned long long v, Site site = Site::current());
+unsigned long long atomic_max(unsigned long long* p, unsigned long long v, Site site = Site::current());
+int atomic_min(int* p, int v, Site site = Site::current());
+unsigned ticket(unsigned* counter, Site site = Site::current());
+
+template <class T>
+BRAGG_SIMT_UNCHECKED T load_as(const void* p, Site site) {
+  check_access(p, sizeof(T), sizeof(T), Access::read, site);
+  T v;
+  std::memcpy(&v, p, sizeof(T));
+  return v;
+}
+template <class T>
+BRAGG_SIMT_UNCHECKED void store_as(void* p, T v, Site site) {
+  check_access(p, sizeof(T), sizeof(T), Access::write, site);
+  std::memcpy(p, &v, sizeof(T));
+}
+inline uint4 load16(const void* p, Site site = Site::current()) { return load_as<uint4>(p, site); }
+inline uint2 load8(const void* p, Site site = Site::current()) { return load_as<uint2>(p, site); }
+inline std::uint32_t load4(const void* p, Site site = Site::current()) {
+  return load_as<std::uint32_t>(p, site);
+}
+inline std::uint16_t load2(const void* p, Site site = Site::current()) {
+  return load_as<std::uint16_t>(p, site);
+}
+inline void store16(void* p, uint4 v, Site site = Site::current()) { store_as(p, v, site); }
+inline void store8(void* p, uint2 v, Site site = Site::current()) { store_as(p, v, site); }
+
+void copy_async16(void* shared, const void* global, int bytes = 16, Site site = Site::current());
+void copy_async_commit();
+void copy_async_wait_for(int left, Site site);
+template <int left>
+void copy_async_wait(Site site = Site::current()) {
+  static_assert(left >= 0);
+  copy_async_wait_for(left, site);
+}
+
+// Arithmetic.
+
+void mma_16x8x16(double (&c)[4], const double (&a)[8], const double (&b)[4], Site site = Site::current());
+
+template <class ToT, class FromT>
+BRAGG_SIMT_UNCHECKED ToT same_bits(FromT from) {
+  static_assert(sizeof(ToT) == sizeof(FromT));
+  ToT to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+inline std::uint32_t bits_of(float x) { return same_bits<std::uint32_t>(x); }
+inline float float_of(std::uint32_t bits) { return same_bits<float>(bits); }
+inline std::uint64_t bits_of(double x) { return same_bits<std::uint64_t>(x); }
+inline double double_of(std::uint64_t bits) { return same_bits<double>(bits); }
+inline double fma(double a, double b, double c) { return std::fma(a, b, c); }
+inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
+
+float f16_to_float(std::uint16_t bits);
+std::uint16_t double_to_f16(double x);
+std::uint16_t double_to_bf16(double x);
+std::uint32_t min_f16x2(std::uint32_t a, std::uint32_t b);
+std::uint32_t max_f16x2(std::uint32_t a, std::uint32_t b);
+std::uint32_t min_bf16x2(std::uint32_t a, std::uint32_t b);
+std::uint32_t max_bf16x2(std::uint32_t a, std::uint32_t b);
+
+// Shared memory.
+
+/// A BRAGG_SHARED: where it lies in the block that runs.
+struct StaticShared {
+  std::uint64_t block = 0;
+  void* data = nullptr;
+};
+void* static_shared(StaticShared& variable, std::size_t bytes, const char* name, Site site = Site::current());
+
+void* dynamic_shared(unsigned offset, std::size_t bytes, std::size_t alignment, Site site);
+template <class T>
+constexpr std::size_t shared_bytes(std::size_t count) {
+  return (count * sizeof(T) + 15) / 16 * 16;
+}
+struct DynamicShared {
+  unsigned offset = 0;
+  template <class T>
+  T* take(std::size_t count, Site site = Site::current()) {
+    void* const p = dynamic_shared(offset, count * sizeof(T), alignof(T), site);
+    offset += static_cast<unsigned>(shared_bytes<T>(count));
+    return static_cast<T*>(p);
+  }
+};
+
+// Launches.
+
+struct Launch {
+  const void* kernel = nullptr;
+  int blocks_x = 0;
+  int blocks_y = 0;
+  int threads = 0;
+  std::size_t shared = 0;
+  Stream stream = nullptr;
+};
+/// Runs every block, one after the other; body(call) in every thread. One launch at a time: others wait.
+/// @throws Failure
+void run(const Launch& launch, void (*body)(void*), void* call);
+/// @throws Failure where no launch of the kernel could have so many threads or so much shared memory.
+void check_launch(const void* kernel, int threads, std::size_t shared);
+
+/// Few, so that grid-stride loops go round.
+template <class... ParametersT>
+int resident_blocks(void (*kernel)(ParametersT...), int threads, std::size_t shared) {
+  check_launch(reinterpret_cast<const void*>(kernel), threads, shared);
+  return 3;
+}
+
+template <class... ParametersT, class... ArgumentsT>
+void launch(void (*kernel)(ParametersT...), int blocks_x, int blocks_y, int threads, std::size_t shared,
+            Stream stream, ArgumentsT&&... arguments) {
+  struct Call {
+    void (*kernel)(ParametersT...);
+    std::tuple<ParametersT...> parameters;
+  };
+  if (blocks_x <= 0 || blocks_y <= 0) return;
+  // Copied here: a kernel's parameters are values, and none of the host's memory is read later.
+  Call call{kernel, std::tuple<ParametersT...>(ParametersT(arguments)...)};
+  run(
+      {reinterpret_cast<const void*>(kernel), blocks_x, blocks_y, threads, shared, stream},
+      [](void* p) {
+        auto& c = *static_cast<Call*>(p);
+        std::apply(c.kernel, c.parameters);
+      },
+      &call);
+}
+
+}  // namespace bragg::detail::simt
+
+// What kernels call by these names is CUDA's: of a number and any NaN the number (the C library's makes a
+// signalling NaN of it), and -0 is less than +0.
+namespace bragg::detail::cuda {
+
+template <class T>
+BRAGG_SIMT_UNCHECKED T smaller_number(T a, T b) {
+  if (a != a) return b;
+  if (b != b) return a;
+  return a < b || (a == b && std::signbit(a)) ? a : b;
+}
+inline float fminf(float a, float b) { return smaller_number(a, b); }
+inline double fmin(double a, double b) { return smaller_number(a, b); }
+inline float fmaxf(float a, float b) { return -smaller_number(-a, -b); }
+inline double fmax(double a, double b) { return -smaller_number(-a, -b); }
+
+}  // namespace bragg::detail::cuda
