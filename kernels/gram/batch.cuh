@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernels of the Gram pass have in common: a batch of chunks, its rows, their statistics.
+#pragma once
+
+#include <cmath>
+
+#include "kernels/common/vectors.cuh"
+#include "kernels/gram/gram.hpp"
+
+namespace bragg::detail::cuda {
+
+/// Chunks [first, first + chunks), whose products go to `partial`: chunk after chunk, pair (i, j ≤ i) of rows
+/// that are not zeros at i(i+1)/2 + j.
+struct GramBatch {
+  GramArguments pass;
+  std::int64_t first = 0;
+  int chunks = 0;
+  int rows = 0;  ///< that are not zeros in every tensor; they keep their order
+};
+
+BRAGG_HD constexpr std::int64_t triangle(std::int64_t rows) { return rows * (rows + 1) / 2; }
+
+/// The row of the triangle that element `index` lies in.
+BRAGG_DEVICE std::int64_t triangle_row(std::int64_t index) {
+  auto row = static_cast<std::int64_t>((sqrt(8.0 * static_cast<double>(index) + 1) - 1) / 2);
+  while (triangle(row) > index) --row;
+  while (triangle(row + 1) <= index) ++row;
+  return row;
+}
+
+BRAGG_DEVICE int bytes_of(DType dtype) { return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2; }
+
+/// The row that is the batch's i-th. Only references can be zeros.
+BRAGG_DEVICE int row_of(const Rows& rows, int i) { return i >= rows.inputs && rows.zeros[0] ? i + 1 : i; }
+/// The inverse; −1 for a row of zeros.
+BRAGG_DEVICE int index_of(const Rows& rows, int row) {
+  if (row < rows.inputs) return row;
+  const int reference = row - rows.inputs;
+  if (rows.zeros[reference]) return -1;
+  return reference == 1 && rows.zeros[0] ? row - 1 : row;
+}
+
+BRAGG_DEVICE bool is_skipped(const GramArguments& pass, int tensor) {
+  const int* const skip = pass.parts.of(pass.skip, tensor);
+  return skip != nullptr && *skip != 0;
+}
+
+BRAGG_DEVICE double scale_of(const GramArguments& pass, int tensor) {
+  const double* const scale = pass.parts.of(pass.scale, tensor);
+  return scale != nullptr ? *scale : 1.0;
+}
+
+BRAGG_DEVICE Alignment alignment_of(const Rows& rows, int tensor) {
+  return static_cast<Alignment>(rows.alignment[tensor]);
+}
+
+/// Where the batch's row i begins in a piece; null: zeros, or no such row.
+BRAGG_DEVICE const unsigned char* row_data(const GramBatch& batch, const Piece& piece, int i) {
+  if (i >= batch.rows) return nullptr;
+  const Rows& rows = batch.pass.rows;
+  const int row = row_of(rows, i);
+  const auto* const data = static_cast<const unsigned char*>(
+      rows.data[static_cast<std::int64_t>(piece.tensor) * rows.count + row]);
+  return data == nullptr ? nullptr : data + piece.begin * bytes_of(rows.dtype_of(row));
+}
+
+// Statistics --------------------------------------------------------------------------------------
+
+constexpr std::uint64_t infinite_bits = 0x7FF0000000000000ull;
+
+/// Bits of |x|: they are ordered as the numbers, with infinity and then NaN above all that is finite.
+BRAGG_DEVICE std::uint64_t magnitude_bits(std::uint64_t bits) { return bits & 0x7FFFFFFFFFFFFFFFull; }
+
+BRAGG_DEVICE void raise(std::uint64_t& most, std::uint64_t x) {
+  if (x > most) most = x;
+}
+
+BRAGG_DEVICE std::uint64_t warp_max(std::uint64_t x) {
+  BRAGG_UNROLL
+  for (int lanes = 16; lanes > 0; lanes /= 2) raise(x, simt::shuffle_xor(x, lanes));
+  return x;
+}
+
+BRAGG_DEVICE void raise_max_abs(const GramArguments& pass, int tensor, int row, std::uint64_t most) {
+  unsigned long long* const max_abs = pass.parts.of(pass.max_abs, tensor);
+  if (max_abs != nullptr) simt::atomic_max(max_abs + row, static_cast<unsigned long long>(most));
+}
+
+BRAGG_DEVICE bool wants_statistics(const GramArguments& pass) {
+  return pass.nonfinite != nullptr || pass.max_abs != nullptr;
+}
+
+template <DType dtype>
+BRAGG_DEVICE void look_at(Bits<dtype> bits, int& nonfinite, std::uint64_t& most) {
+  if (!is_finite(value_of<dtype>(bits))) {
+    ++nonfinite;
+  } else if constexpr (dtype == DType::f64) {
+    raise(most, magnitude_bits(bits));
+  }
+}
+
+/// A warp adds the non-finite values among elements [begin, end) from p, and for f64 raises the largest |x|.
+/// With Alignment::vector p and `begin` elements are multiples of 16 bytes.
+template <DType dtype>
+BRAGG_DEVICE void scan_row(const GramArguments& pass, int tensor, int row, const unsigned char* p, int begin,
+                           int end, Alignment alignment) {
+  constexpr int run = vector_elements<dtype>;
+  constexpr int loads = 4;
+  int nonfinite = 0;
+  std::uint64_t most = 0;
+  int i = begin;
+  if (alignment == Alignment::vector) {
+    for (; i + loads * 32 * run <= end; i += loads * 32 * run) {
+      uint4 raw[loads];
+      BRAGG_UNROLL
+      for (int l = 0; l < loads; ++l) {
+        raw[l] = simt::load16(p + static_cast<std::int64_t>(i) * static_cast<int>(sizeof(Bits<dtype>)) +
+                              16 * (l * 32 + simt::lane()));
+      }
+      BRAGG_UNROLL
+      for (int l = 0; l < loads; ++l) {
+        BRAGG_UNROLL
+        for (int e = 0; e < run; ++e) look_at<dtype>(element_of<dtype>(raw[l], e), nonfinite, most);
+      }
+    }
+  }
+  for (i += simt::lane(); i < end; i += 32) {
+    look_at<dtype>(load_element<dtype>(p, i, alignment), nonfinite, most);
+  }
+  BRAGG_UNROLL
+  for (int lanes = 16; lanes > 0; lanes /= 2) nonfinite += simt::shuffle_xor(nonfinite, lanes);
+  if constexpr (dtype == DType::f64) most = warp_max(most);
+  if (simt::lane() != 0) return;
+  unsigned long long* const counts = pass.parts.of(pass.nonfinite, tensor);
+  if (counts != nullptr && nonfinite > 0) {
+    simt::atomic_add(counts + row, static_cast<unsigned long long>(nonfinite));
+  }
+  if constexpr (dtype == DType::f64) raise_max_abs(pass, tensor, row, most);
+}
+
+/// The same for a dtype known at run time.
+BRAGG_DEVICE void scan_row(const GramArguments& pass, int tensor, int row, const unsigned char* p, int begin,
+                           int end, Alignment alignment) {
+  switch (pass.rows.dtype_of(row)) {
+    case DType::f32:
+      return scan_row<DType::f32>(pass, tensor, row, p, begin, end, alignment);
+    case DType::f16:
+      return scan_row<DType::f16>(pass, tensor, row, p, begin, end, alignment);
+    case DType::bf16:
+      return scan_row<DType::bf16>(pass, tensor, row, p, begin, end, alignment);
+    case DType::f64:
+      return scan_row<DType::f64>(pass, tensor, row, p, begin, end, alignment);
+  }
+}
+
+/// A warp completes the statistics of a row of the chunk from what the products told: its square, which is
+/// finite for the narrow types unless a value is not, and for f64 the largest magnitude. Nothing is reread
+/// where all is finite.
+template <DType dtype>
+BRAGG_DEVICE void settle_row(const GramBatch& batch, const Piece& piece, int i, const unsigned char* p,
+                             double square, std::uint64_t most) {
+  const GramArguments& pass = batch.pass;
+  if (p == nullptr || !wants_statistics(pass)) return;
+  const int row = row_of(pass.rows, i);
+  if (dtype == DType::f64 ? most >= infinite_bits : !is_finite(square)) {
+    scan_row<dtype>(pass, piece.tensor, row, p, 0, piece.size, alignment_of(pass.rows, piece.tensor));
+  } else if (dtype == DType::f64 && simt::lane() == 0) {
+    raise_max_abs(pass, piece.tensor, row, most);
+  }
+}
+
+// Rows that cannot be read 16 bytes at a time ---------------------------------------------------------
+
+/// A warp copies elements [begin, begin + length) of `rows` rows to shared memory, zeros past `size` and for
+/// null rows. rows · length is a multiple of 128. To be followed by sync_warp.
+template <DType dtype, int length>
+BRAGG_DEVICE void stage_rows(Bits<dtype>* to, int pitch, const unsigned char* const* data, int rows,
+                             int begin, int size, Alignment alignment) {
+  constexpr int loads = 4;
+  for (int base = simt::lane(); base < rows * length; base += loads * 32) {
+    Bits<dtype> bits[loads];
+    BRAGG_UNROLL
+    for (int l = 0; l < loads; ++l) {
+      const int e = base + 32 * l;
+      const unsigned char* const p = data[e / length];
+      const int j = begin + e % length;
+      bits[l] = p != nullptr && j < size ? load_element<dtype>(p, j, alignment) : Bits<dtype>{0};
+    }
+    BRAGG_UNROLL
+    for (int l = 0; l < loads; ++l) {
+      const int e = base + 32 * l;
+      to[e / length * pitch + e % length] = bits[l];
+    }
+  }
+}
+
+}  // namespace bragg::detail::cuda

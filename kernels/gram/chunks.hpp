@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "kernels/gram/batch.cuh"
+
+namespace bragg::detail::cuda {
+
+/// Rows that registers hold the products of.
+inline constexpr int most_register_rows = 48;
+
+/// Products and statistics of a batch of up to most_register_rows rows, all of dtype.
+template <DType dtype>
+void gram_chunks(const GramBatch& batch, Stream stream);
+
+extern template void gram_chunks<DType::f32>(const GramBatch&, Stream);
+extern template void gram_chunks<DType::f16>(const GramBatch&, Stream);
+extern template void gram_chunks<DType::bf16>(const GramBatch&, Stream);
+extern template void gram_chunks<DType::f64>(const GramBatch&, Stream);
+
+}  // namespace bragg::detail::cuda

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products of a chunk for up to 8 rows: plain f64 multiply-adds.
+//
+// Order        a thread adds its own coordinates, lanes are added as a tree, warps in order: one order for
+//              all pairs, so equal rows have bit-equal products. What is not finite stays in its row's pairs.
+// Map          a block a chunk; a warp takes every fourth run of 32 × 16 bytes of each row, a lane 16 bytes.
+//              Tails and unaligned rows take the same places by way of shared memory: the same bits.
+// Bound        memory: every value is loaded and converted once; n(n+1)/2 multiply-adds a coordinate are at
+//              most 36 for 32 bytes.
+// Resources    128 threads; registers: the pairs' sums (72 at 8 rows), 16 bytes a row, values; 2 to 20 KB
+//              shared.
+// Measured     not yet run on hardware.
+#pragma once
+
+#include "kernels/gram/batch.cuh"
+
+namespace bragg::detail::cuda {
+
+inline constexpr int few_threads = 128;
+inline constexpr int few_warps = few_threads / 32;
+
+/// Adds `count` sums over the lanes of a warp, half as many after each exchange: a lane is left with sums
+/// [first, end) in v[0], v[1], … A sum's tree is the same whichever lane ends with it.
+template <int count, int lanes, int size>
+BRAGG_DEVICE int fold_lanes(double (&v)[size], int& first, int& end) {
+  if constexpr (lanes == 0) {
+    return count;
+  } else {
+    constexpr int half = (count + 1) / 2;
+    const bool upper = (simt::lane() & lanes) != 0;
+    BRAGG_UNROLL
+    for (int i = 0; i < half; ++i) {
+      const double high = i + half < count ? v[i + half] : 0.0;
+      const double other = simt::shuffle_xor(upper ? v[i] : high, lanes);
+      v[i] = (upper ? high : v[i]) + other;
+    }
+    if (upper) {
+      first += half;
+    } else if (first + half < end) {
+      end = first + half;
+    }
+    return fold_lanes<half, lanes / 2>(v, first, end);
+  }
+}
+
+/// `bound`: rows that there is room for.
+template <DType dtype, int bound>
+BRAGG_KERNEL(few_threads, bound > 6 ? 3 : 4)
+gram_few(BRAGG_GRID_CONSTANT GramBatch batch) {
+  constexpr int run = vector_elements<dtype>;
+  constexpr int step = 32 * run;
+  constexpr int pairs = static_cast<int>(triangle(bound));
+  constexpr bool wide = dtype == DType::f64;
+  BRAGG_SHARED(const unsigned char*, data, [bound]);
+  BRAGG_SHARED(uint4, staged, [few_warps][bound][32]);
+  BRAGG_SHARED(double, warp_sums, [few_warps][pairs]);
+  BRAGG_SHARED(std::uint64_t, warp_most, [few_warps][bound]);
+  const GramArguments& pass = batch.pass;
+  const Piece piece = locate(pass.chunks, pass.rows.sizes, batch.first + simt::block());
+  if (is_skipped(pass, piece.tensor)) return;
+  const Alignment alignment = alignment_of(pass.rows, piece.tensor);
+  const double scale = wide ? scale_of(pass, piece.tensor) : 1.0;
+  const int warp = simt::warp();
+  const int lane = simt::lane();
+  if (simt::thread() < bound) data[simt::thread()] = row_data(batch, piece, simt::thread());
+  simt::sync_threads();
+
+  double sums[pairs] = {};
+  std::uint64_t most[bound] = {};
+  const int whole = alignment == Alignment::vector ? piece.size / step : 0;
+  for (int s = warp; s * step < piece.size; s += few_warps) {
+    uint4 raw[bound];
+    if (s < whole) {
+      BRAGG_UNROLL
+      for (int r = 0; r < bound; ++r) {
+        raw[r] = data[r] != nullptr ? simt::load16(data[r] + (s * 32 + lane) * 16) : uint4{0, 0, 0, 0};
+      }
+    } else {
+      stage_rows<dtype, step>(reinterpret_cast<Bits<dtype>*>(&staged[warp][0][0]), step, data, bound,
+                              s * step, piece.size, alignment);
+      simt::sync_warp();
+      BRAGG_UNROLL
+      for (int r = 0; r < bound; ++r) raw[r] = staged[warp][r][lane];
+      simt::sync_warp();
+    }
+    BRAGG_UNROLL
+    for (int e = 0; e < run; ++e) {
+      double x[bound];
+      BRAGG_UNROLL
+      for (int r = 0; r < bound; ++r) {
+        x[r] = value_at<dtype>(raw[r], e);
+        if constexpr (wide) {
+          raise(most[r], magnitude_bits(element_of<dtype>(raw[r], e)));
+          x[r] *= scale;
+        }
+      }
+      BRAGG_UNROLL
+      for (int i = 0; i < bound; ++i) {
+        BRAGG_UNROLL
+        for (int j = 0; j <= i; ++j) {
+          sums[i * (i + 1) / 2 + j] = simt::fma(x[i], x[j], sums[i * (i + 1) / 2 + j]);
+        }
+      }
+    }
+  }
+
+  int first = 0;
+  int end = pairs;
+  const int left = fold_lanes<pairs, 16>(sums, first, end);
+  BRAGG_UNROLL
+  for (int i = 0; i < pairs; ++i) {
+    if (i < left && first + i < end) warp_sums[warp][first + i] = sums[i];
+  }
+  if constexpr (wide) {
+    BRAGG_UNROLL
+    for (int r = 0; r < bound; ++r) {
+      most[r] = warp_max(most[r]);
+      if (lane == 0) warp_most[warp][r] = most[r];
+    }
+  }
+  simt::sync_threads();
+  const auto total = [&](int pair) {
+    double sum = warp_sums[0][pair];
+    for (int w = 1; w < few_warps; ++w) sum += warp_sums[w][pair];
+    return sum;
+  };
+  const int kept = static_cast<int>(triangle(batch.rows));
+  if (simt::thread() < kept) {
+    pass.partial[simt::block() * static_cast<std::int64_t>(kept) + simt::thread()] = total(simt::thread());
+  }
+  for (int r = warp; r < batch.rows; r += few_warps) {
+    std::uint64_t row_most = 0;
+    for (int w = 0; wide && w < few_warps; ++w) raise(row_most, warp_most[w][r]);
+    settle_row<dtype>(batch, piece, r, data[r], total(r * (r + 1) / 2 + r), row_most);
+  }
+}
+
+}  // namespace bragg::detail::cuda

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products from the products of chunks: added in the order of the chunks, one after another, so the bits
+// depend on neither the batches nor the device, nor on windows whose borders are multiples of a chunk.
+//
+// Map          a block takes 32 pairs of a part at a time; its warps load 128 chunks at a time to shared
+//              memory, one ahead, and one warp adds them up.
+// Bound        for few rows the chain of additions, one a chunk; else memory.
+// Resources    256 threads, 80 registers at most; 32 KB shared.
+// Measured     not yet run on hardware.
+// Not done     one thread a pair: its loads would wait for memory once every few chunks (reckoned, not run).
+#pragma once
+
+#include "kernels/gram/batch.cuh"
+
+namespace bragg::detail::cuda {
+
+inline constexpr int sum_threads = 256;
+inline constexpr int sum_chunks = 128;
+
+BRAGG_KERNEL(sum_threads, 3)
+gram_sums(BRAGG_GRID_CONSTANT GramBatch batch) {
+  constexpr int warps = sum_threads / 32;
+  constexpr int loads = sum_chunks / warps;
+  BRAGG_SHARED(double, staged, [sum_chunks][32]);
+  const GramArguments& pass = batch.pass;
+  const int rows = pass.rows.count;
+  const std::int64_t groups = (triangle(rows) + 31) / 32;
+  const std::int64_t parts = pass.parts.per_tensor ? pass.rows.tensors : 1;
+  const std::int64_t stride = triangle(batch.rows);
+  const std::int64_t batch_end = batch.first + batch.chunks;
+  for (std::int64_t work = simt::block(); work < parts * groups; work += simt::blocks()) {
+    const auto part = static_cast<int>(work / groups);
+    if (is_skipped(pass, part)) continue;
+    const bool has_borders = pass.parts.per_tensor && pass.chunks.tensors > 1;
+    const std::int64_t part_begin = has_borders ? pass.chunks.first[part] : 0;
+    const std::int64_t part_end = has_borders ? pass.chunks.first[part + 1] : pass.chunks.pieces;
+    const std::int64_t begin = part_begin > batch.first ? part_begin : batch.first;
+    const std::int64_t end = part_end < batch_end ? part_end : batch_end;
+    if (batch.first > 0 && begin >= end) continue;  // the first batch also sees to parts without chunks
+
+    const std::int64_t pair = work % groups * 32 + simt::lane();
+    const bool inside = pair < triangle(rows);
+    const std::int64_t row = inside ? triangle_row(pair) : 0;
+    const std::int64_t column = inside ? pair - triangle(row) : 0;
+    const std::int64_t i = index_of(pass.rows, static_cast<int>(row));
+    const std::int64_t j = index_of(pass.rows, static_cast<int>(column));
+    const bool present = inside && i >= 0 && j >= 0;
+    const double* const source = pass.partial + (present ? triangle(i) + j : 0);
+    double* const products = pass.parts.of(pass.products, part);
+    double& product = products[row * rows + column];
+    double sum = simt::warp() == 0 && inside && (batch.first > 0 || pass.add) ? product : 0.0;
+
+    double ahead[loads];
+    const auto load = [&](std::int64_t at) {
+      BRAGG_UNROLL
+      for (int l = 0; l < loads; ++l) {
+        const std::int64_t chunk = at + warps * l + simt::warp();
+        ahead[l] = present && chunk < end ? source[(chunk - batch.first) * stride] : 0.0;
+      }
+    };
+    load(begin);
+    for (std::int64_t at = begin; at < end; at += sum_chunks) {
+      BRAGG_UNROLL
+      for (int l = 0; l < loads; ++l) staged[warps * l + simt::warp()][simt::lane()] = ahead[l];
+      simt::sync_threads();
+      load(at + sum_chunks);
+      if (simt::warp() == 0) {
+        const int count = end - at < sum_chunks ? static_cast<int>(end - at) : sum_chunks;
+        for (int k = 0; k < count; ++k) sum += staged[k][simt::lane()];
+      }
+      simt::sync_threads();
+    }
+    if (simt::warp() == 0 && inside) {
+      product = sum;
+      const bool is_last = part_end <= batch_end || part_begin == part_end;
+      if (is_last) products[column * rows + row] = sum;
+    }
+  }
+}
+
+}  // namespace bragg::detail::cuda

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products of a chunk for any number of rows of any mixture of dtypes: tensor cores, f64, 64 × 64 pairs a
+// block, rows staged through shared memory.
+//
+// Order        a product's coordinates are added as the tensor core adds them, first those of even fragments
+//              of 16, then those of odd ones: one order for all pairs, so equal rows have bit-equal products.
+// Map          block = chunk · tiles + tile: blocks that share a chunk run near each other, and its rows come
+//              from L2. Of 8 warps, warp w stages octet w of the 64 rows and of the 64 columns as f64,
+//              converted once, 32 coordinates at a time; warps 0 … 3 multiply the first 16 of them, warps 4 …
+//              7 the last 16. A quadrant of 32 × 32 pairs each; on the diagonal, where columns are the rows,
+//              five of the twenty 16 × 8 tiles that reach below it.
+//              Tails and unaligned rows are loaded by elements, a row's 32 coordinates to a warp.
+// Bound        FP64 tensor cores: 64 multiply-adds a value that is read.
+// Resources    256 threads; registers: sums 64, loads 32 (a stage ahead), fragments 40; 68 KB shared: two
+//              stages of 128 rows × 34 doubles (the two of padding keep lanes on different banks).
+// Measured     not yet run on hardware.
+// Not done     quadrants on the diagonal too: that above it would leave a quarter of the tensor cores idle.
+#pragma once
+
+#include "kernels/gram/batch.cuh"
+
+namespace bragg::detail::cuda {
+
+inline constexpr int tile_threads = 256;
+inline constexpr int tile_rows = 64;
+inline constexpr int tile_depth = 32;
+inline constexpr int tile_pitch = tile_depth + 2;
+inline constexpr int tile_side = tile_rows * tile_pitch;  ///< doubles
+inline constexpr std::size_t tile_shared = sizeof(double) * 2 * 2 * tile_side;
+
+/// Two coordinates: shared memory is read and written 16 bytes at a time.
+struct alignas(16) DoublePair {
+  double x, y;
+};
+
+/// What a lane has loaded of the next stage for one side: 16 bytes of one row at 16t + 64j, or one element of
+/// each of the warp's 8 rows.
+struct StageWords {
+  std::uint32_t word[16];
+};
+
+BRAGG_DEVICE void load_vectors(StageWords& loaded, const unsigned char* p, int bytes) {
+  BRAGG_UNROLL
+  for (int j = 0; j < 4; ++j) {
+    const uint4 v = p != nullptr && j < bytes / 2 ? simt::load16(p + 64 * j) : uint4{0, 0, 0, 0};
+    loaded.word[4 * j] = v.x;
+    loaded.word[4 * j + 1] = v.y;
+    loaded.word[4 * j + 2] = v.z;
+    loaded.word[4 * j + 3] = v.w;
+  }
+}
+
+template <DType dtype>
+BRAGG_DEVICE std::uint64_t store_vectors(const StageWords& loaded, double* row, double scale) {
+  constexpr int run = vector_elements<dtype>;
+  std::uint64_t most = 0;
+  BRAGG_UNROLL
+  for (int j = 0; j < 8 / run; ++j) {
+    const uint4 v{loaded.word[4 * j], loaded.word[4 * j + 1], loaded.word[4 * j + 2], loaded.word[4 * j + 3]};
+    BRAGG_UNROLL
+    for (int e = 0; e < run; e += 2) {
+      DoublePair pair{value_at<dtype>(v, e), value_at<dtype>(v, e + 1)};
+      if constexpr (dtype == DType::f64) {
+        raise(most, magnitude_bits(element_of<dtype>(v, e)));
+        raise(most, magnitude_bits(element_of<dtype>(v, e + 1)));
+        pair.x *= scale;
+        pair.y *= scale;
+      }
+      *reinterpret_cast<DoublePair*>(row + (simt::lane() % 4 + 4 * j) * run + e) = pair;
+    }
+  }
+  return most;
+}
+
+/// The largest magnitude of f64 values; 0 for others.
+BRAGG_DEVICE std::uint64_t store_vectors(const StageWords& loaded, double* row, DType dtype, double scale) {
+  switch (dtype) {
+    case DType::f32:
+      return store_vectors<DType::f32>(loaded, row, scale);
+    case DType::f16:
+      return store_vectors<DType::f16>(loaded, row, scale);
+    case DType::bf16:
+      return store_vectors<DType::bf16>(loaded, row, scale);
+    default:
+      return store_vectors<DType::f64>(loaded, row, scale);
+  }
+}
+
+BRAGG_DEVICE void load_elements(StageWords& loaded, const unsigned char* const* data, const DType* dtypes,
+                                int index, int size, Alignment alignment) {
+  BRAGG_UNROLL
+  for (int r = 0; r < 8; ++r) {
+    std::uint64_t bits = 0;
+    if (data[r] != nullptr && index < size) {
+      const int bytes = bytes_of(dtypes[r]);
+      bits = bytes == 8   ? load_element<DType::f64>(data[r], index, alignment)
+             : bytes == 4 ? load_element<DType::f32>(data[r], index, alignment)
+                          : load_element<DType::f16>(data[r], index, alignment);
+    }
+    loaded.word[2 * r] = static_cast<std::uint32_t>(bits);
+    loaded.word[2 * r + 1] = static_cast<std::uint32_t>(bits >> 32);
+  }
+}
+
+BRAGG_DEVICE void store_elements(const StageWords& loaded, double* rows, const DType* dtypes, double scale) {
+  BRAGG_UNROLL
+  for (int r = 0; r < 8; ++r) {
+    const std::uint32_t low = loaded.word[2 * r];
+    const auto half = static_cast<std::uint16_t>(low);
+    double x = 0;
+    switch (dtypes[r]) {
+      case DType::f32:
+        x = value_of<DType::f32>(low);
+        break;
+      case DType::f16:
+        x = value_of<DType::f16>(half);
+        break;
+      case DType::bf16:
+        x = value_of<DType::bf16>(half);
+        break;
+      case DType::f64:
+        x = simt::double_of(static_cast<std::uint64_t>(loaded.word[2 * r + 1]) << 32 | low) * scale;
+        break;
+    }
+    rows[r * tile_pitch + simt::lane()] = x;
+  }
+}
+
+/// Four neighbouring coordinates of a staged row, from the lane's place.
+BRAGG_DEVICE void load_four(const double* p, double& x0, double& x1, double& x2, double& x3) {
+  const DoublePair low = *reinterpret_cast<const DoublePair*>(p);
+  const DoublePair high = *reinterpret_cast<const DoublePair*>(p + 2);
+  x0 = low.x;
+  x1 = low.y;
+  x2 = high.x;
+  x3 = high.y;
+}
+
+/// Rows 16r … 16r + 15 as the first factor; `place` is the lane's in a row octet.
+BRAGG_DEVICE void load_rows(const double* side, int place, int r, double (&a)[8]) {
+  load_four(side + 16 * r * tile_pitch + place, a[0], a[2], a[4], a[6]);
+  load_four(side + (16 * r + 8) * tile_pitch + place, a[1], a[3], a[5], a[7]);
+}
+
+BRAGG_DEVICE void load_columns(const double* side, int place, int c, double (&b)[4]) {
+  load_four(side + 8 * c * tile_pitch + place, b[0], b[1], b[2], b[3]);
+}
+
+/// The 16 × 8 tile that is a warp's k-th: rows 16 · row, columns 8 · column.
+struct WarpTile {
+  int row;
+  int column;
+};
+BRAGG_DEVICE WarpTile warp_tile(bool diagonal, int quarter, int k) {
+  if (!diagonal) return {quarter / 2 * 2 + k / 4, quarter % 2 * 4 + k % 4};
+  const int place = 5 * quarter + k;
+  if (place < 8) return {3, place};
+  if (place < 14) return {2, place - 8};
+  if (place < 18) return {1, place - 14};
+  return {0, place - 18};
+}
+
+BRAGG_KERNEL(tile_threads, 1)
+gram_tiles(BRAGG_GRID_CONSTANT GramBatch batch) {
+  BRAGG_SHARED(const unsigned char*, data, [2][tile_rows]);
+  BRAGG_SHARED(DType, dtypes, [2][tile_rows]);
+  BRAGG_SHARED(double, squares, [tile_rows]);
+  BRAGG_SHARED(std::uint64_t, row_most, [tile_rows]);
+  simt::DynamicShared dynamic;
+  double* const staged = dynamic.take<double>(4 * tile_side);  // [stage % 2][side]
+  const GramArguments& pass = batch.pass;
+  const Rows& table = pass.rows;
+  const std::int64_t tiles = triangle((batch.rows + tile_rows - 1) / tile_rows);
+  const auto chunk = static_cast<int>(simt::block() / tiles);
+  const std::int64_t tile = simt::block() - chunk * tiles;
+  const auto tile_row = static_cast<int>(triangle_row(tile));
+  const auto tile_column = static_cast<int>(tile - triangle(tile_row));
+  const bool diagonal = tile_row == tile_column;
+  const Piece piece = locate(pass.chunks, table.sizes, batch.first + chunk);
+  if (is_skipped(pass, piece.tensor)) return;
+  const Alignment alignment = alignment_of(table, piece.tensor);
+  const double scale = scale_of(pass, piece.tensor);
+  const int warp = simt::warp();
+  const int lane = simt::lane();
+  if (simt::thread() < 2 * tile_rows) {
+    const int side = simt::thread() / tile_rows;
+    const int r = simt::thread() % tile_rows;
+    const int i = (side == 0 ? tile_row : tile_column) * tile_rows + r;
+    data[side][r] = row_data(batch, piece, i);
+    dtypes[side][r] = table.dtype_of(i < batch.rows ? row_of(table, i) : 0);
+  }
+  simt::sync_threads();
+
+  const int sides = diagonal ? 1 : 2;
+  const int own = 8 * warp + lane / 4;
+  const unsigned char* at[2];
+  int bytes[2];
+  BRAGG_UNROLL
+  for (int side = 0; side < 2; ++side) {
+    bytes[side] = bytes_of(dtypes[side][own]);
+    at[side] = data[side][own] != nullptr ? data[side][own] + 16 * (lane % 4) : nullptr;
+  }
+  const int whole = alignment == Alignment::vector ? piece.size / tile_depth : 0;
+  const int stages = (piece.size + tile_depth - 1) / tile_depth;
+  StageWords loaded[2];
+  std::uint64_t most = 0;  // of what is loaded by vectors
+  const auto load = [&](int stage) {
+    BRAGG_UNROLL
+    for (int side = 0; side < 2; ++side) {
+      if (side == sides) break;
+      if (stage < whole) {
+        const unsigned char* const p = at[side];
+        load_vectors(loaded[side],
+                     p != nullptr ? p + static_cast<std::int64_t>(stage) * tile_depth * bytes[side] : nullptr,
+                     bytes[side]);
+      } else {
+        load_elements(loaded[side], &data[side][8 * warp], &dtypes[side][8 * warp], stage * tile_depth + lane,
+                      piece.size, alignment);
+      }
+    }
+  };
+  const auto store = [&](int stage) {
+    BRAGG_UNROLL
+    for (int side = 0; side < 2; ++side) {
+      if (side == sides) break;
+      double* const to = staged + (stage % 2 * 2 + side) * tile_side;
+      if (stage < whole) {
+        const std::uint64_t seen =
+            store_vectors(loaded[side], to + own * tile_pitch, dtypes[side][own], scale);
+        if (side == 0) raise(most, seen);
+      } else {
+        store_elements(loaded[side], to + 8 * warp * tile_pitch, &dtypes[side][8 * warp], scale);
+      }
+    }
+  };
+
+  const int quarter = warp % 4;
+  const int place = lane / 4 * tile_pitch + 4 * (lane % 4) + 16 * (warp / 4);
+  double sums[8][4] = {};
+  const auto multiply = [&](int stage) {
+    const double* const rows = staged + stage % 2 * 2 * tile_side;
+    double a[2][8];
+    double b[4];
+    if (diagonal) {
+      int held = -1;
+      BRAGG_UNROLL
+      for (int k = 0; k < 5; ++k) {
+        const WarpTile at_tile = warp_tile(true, quarter, k);
+        if (at_tile.row != held) load_rows(rows, place, at_tile.row, a[0]);
+        held = at_tile.row;
+        load_columns(rows, place, at_tile.column, b);
+        simt::mma_16x8x16(sums[k], a[0], b);
+      }
+    } else {
+      load_rows(rows, place, quarter / 2 * 2, a[0]);
+      load_rows(rows, place, quarter / 2 * 2 + 1, a[1]);
+      BRAGG_UNROLL
+      for (int k = 0; k < 4; ++k) {
+        load_columns(rows + tile_side, place, quarter % 2 * 4 + k, b);
+        simt::mma_16x8x16(sums[k], a[0], b);
+        simt::mma_16x8x16(sums[4 + k], a[1], b);
+      }
+    }
+  };
+
+  load(0);
+  store(0);
+  simt::sync_threads();
+  for (int stage = 0; stage < stages; ++stage) {
+    if (stage + 1 < stages) load(stage + 1);
+    multiply(stage);
+    if (stage + 1 < stages) store(stage + 1);
+    simt::sync_threads();
+  }
+
+  // The sums of odd fragments are added to those of even ones.
+  double* const odd = staged + quarter * (8 * 4 * 32);
+  if (warp >= 4) {
+    BRAGG_UNROLL
+    for (int k = 0; k < 8; ++k) {
+      BRAGG_UNROLL
+      for (int i = 0; i < 4; ++i) odd[(4 * k + i) * 32 + lane] = sums[k][i];
+    }
+  }
+  simt::sync_threads();
+  if (warp < 4) {
+    double* const partial = pass.partial + chunk * triangle(batch.rows);
+    BRAGG_UNROLL
+    for (int k = 0; k < 8; ++k) {
+      if (diagonal && k >= 5) break;
+      const WarpTile at_tile = warp_tile(diagonal, quarter, k);
+      BRAGG_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const double sum = sums[k][i] + odd[(4 * k + i) * 32 + lane];
+        const int r = 16 * at_tile.row + lane / 4 + 8 * (i / 2);
+        const int row = tile_row * tile_rows + r;
+        const int column = tile_column * tile_rows + 8 * at_tile.column + 2 * (lane % 4) + i % 2;
+        if (row < batch.rows && column <= row) partial[triangle(row) + column] = sum;
+        if (row == column) squares[r] = sum;
+      }
+    }
+  }
+  if (!diagonal || !wants_statistics(pass)) return;
+
+  BRAGG_UNROLL
+  for (int lanes = 1; lanes < 4; lanes *= 2) raise(most, simt::shuffle_xor(most, lanes));
+  if (lane % 4 == 0) row_most[own] = most;
+  simt::sync_threads();
+  for (int r = warp; r < tile_rows; r += tile_threads / 32) {
+    if (data[0][r] == nullptr) continue;
+    const int row = row_of(table, tile_row * tile_rows + r);
+    const bool wide = dtypes[0][r] == DType::f64;
+    if (wide ? row_most[r] >= infinite_bits : !is_finite(squares[r])) {
+      scan_row(pass, piece.tensor, row, data[0][r], 0, piece.size, alignment);
+    } else if (wide) {
+      // What was loaded by elements has not been looked at yet.
+      if (lane == 0) raise_max_abs(pass, piece.tensor, row, row_most[r]);
+      scan_row<DType::f64>(pass, piece.tensor, row, data[0][r], whole * tile_depth, piece.size, alignment);
+    }
+  }
+}
+
+}  // namespace bragg::detail::cuda
