@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+// Median and trimmed mean of rows, per coordinate, by a comparator network in registers (RULES.md).
+//
+// Shapes: 1 to 128 points (f64: 64), padded to a bucket with infinities such that the wanted ranks fall on
+//   the network's outputs: for the median as many −inf as +inf (odd n: one +inf more), else +inf.
+// Order: NaN is made +inf by one minimum. Result bits are those of the CPU.
+// Threads: each takes `vectors` registers of a row, 16 (8, 4) bytes one after another where addresses allow
+//   it, else coordinates that lie a block apart; pieces of tile_length over a grid as large as the device
+//   holds.
+// Bound by memory to n ≈ 100: n·d elements are read once, d written; then by minima and maxima (n = 64: 614
+//   a coordinate for the median, 1042 for the sort; 16-bit types: two coordinates an operation).
+// Registers: `vectors` · bucket and about 40 (bounds below). Shared: 24 bytes a point, and a tile of
+//   `vectors` · 512 bytes a point (f64: 1024), through which elements at odd addresses go.
+// Not finite: a test of a few operations; only a warp that saw some counts them, row by row.
+// Deterministic: a coordinate is one thread's. Not yet run on hardware.
+#pragma once
+
+#include "kernels/select/means.cuh"
+#include "kernels/select/points.cuh"
+#include "kernels/select/registers.cuh"
+
+namespace bragg::detail::cuda {
+
+inline constexpr int direct_threads = 128;
+
+/// Registers of a row that a thread takes: what fits, at most 16 bytes.
+template <DType dtype, int kPoints>
+inline constexpr int direct_vectors = kPoints > 24                         ? 1
+                                      : kPoints > 8 || dtype == DType::f64 ? 2
+                                                                           : 4;
+
+/// Blocks a multiprocessor holds: 64 Ki registers among them.
+template <DType dtype, int kPoints>
+inline constexpr int direct_blocks = [] {
+  const int registers = direct_vectors<dtype, kPoints> * kPoints * (dtype == DType::f64 ? 2 : 1);
+  // f64 minima take more registers than their values; sorts of 96 pairs of f16 spill with 3.
+  const int most_of_three = dtype == DType::f64 || dtype == DType::f16 ? 64 : 96;
+  return registers <= 32 ? 5 : registers <= 48 ? 4 : registers <= most_of_three ? 3 : 2;
+}();
+
+/// Registers in the tile through which elements at odd addresses go.
+template <DType dtype, int kPoints>
+BRAGG_HD constexpr std::size_t direct_tile(int points) {
+  return static_cast<std::size_t>(points) * direct_vectors<dtype, kPoints> * direct_threads;
+}
+
+/// The registers of a thread: `vectors` of each point. Coordinate of register v, half h: see `coordinate`.
+template <DType dtype, int kPoints>
+struct Direct {
+  using R = Register<dtype>;
+  using Element = Bits<dtype>;
+  static constexpr int vectors = direct_vectors<dtype, kPoints>;
+  static constexpr int width = R::width;
+  static constexpr int results = vectors * width;        ///< coordinates of a thread
+  static constexpr int span = direct_threads * results;  ///< and of a block
+  static constexpr int words = results * static_cast<int>(sizeof(Element)) / 4;
+
+  typename R::Type v[vectors][kPoints];
+
+  /// Whose coordinate, from the block's first.
+  BRAGG_DEVICE static int coordinate(int vector, int half, bool consecutive) {
+    const int k = vector * width + half;
+    return consecutive ? simt::thread() * results + k : k * direct_threads + simt::thread();
+  }
+
+  BRAGG_DEVICE static bool is_point(int i, int points) { return i < least_points<kPoints> || i < points; }
+
+  BRAGG_DEVICE void load_consecutive(const PointTable<kPoints>& table, std::int64_t offset) {
+    each<kPoints>([&](auto i) {
+      std::uint32_t w[words];
+      load_words(table.data[i] + offset + simt::thread() * (4 * words), w);
+      each<vectors>([&](auto k) {
+        if constexpr (dtype == DType::f64) {
+          v[k][i] = R::of(static_cast<std::uint64_t>(w[2 * k + 1]) << 32 | w[2 * k]);
+        } else {
+          v[k][i] = R::of(w[k]);
+        }
+      });
+    });
+  }
+
+  /// Element by element, by way of the thread's own places in `tile`: plain loops, which take no registers.
+  /// What lies behind `left` reads 0.
+  BRAGG_DEVICE void load_elements(const PointTable<kPoints>& table, int points, std::int64_t offset, int left,
+                                  Alignment alignment, typename R::Type* tile) {
+    auto* const elements = reinterpret_cast<Element*>(tile);
+    const auto row = [&](int p) { return table.data[p] + offset; };
+    each<results>([&](auto k) {
+      const int c = coordinate(k / width, k % width, false);
+      read_rows<dtype>(0, points, c, c < left, alignment, row, [&](int p, Element bits) {
+        elements[place(p, k / width) * width + k % width] = bits;
+      });
+    });
+    each<kPoints>([&](auto i) {
+      each<vectors>([&](auto k) { v[k][i] = tile[place(is_point(i, points) ? i : 0, k)]; });
+    });
+  }
+  BRAGG_DEVICE static int place(int p, int vector) {
+    return (p * vectors + vector) * direct_threads + simt::thread();
+  }
+
+  /// Counts what is not finite, point by point.
+  BRAGG_DEVICE void count_nonfinite(PointTable<kPoints>& table, int points) const {
+    NonfiniteTest<dtype> test;
+    each<kPoints>([&](auto i) {
+      each<vectors>([&](auto k) { test.add(v[k][i]); });  // what pads is point 0 again
+    });
+    if (!simt::any(test.any())) return;
+    each<kPoints>([&](auto i) {
+      if (!is_point(i, points)) return;
+      int seen = 0;
+      each<vectors>([&](auto k) {
+        each<width>(
+            [&](auto half) { seen += simt::popcount(simt::ballot(!is_finite(R::value(v[k][i], half)))); });
+      });
+      if (seen != 0 && simt::lane() == 0) {
+        simt::atomic_add(&table.nonfinite[i], static_cast<unsigned>(seen));
+      }
+    });
+  }
+
+  /// NaN becomes +inf, registers behind the points what pads them: `below` of them −inf.
+  BRAGG_DEVICE void make_order(const PointTable<kPoints>& table, int points, bool some_infinite, int below) {
+    each<kPoints>([&](auto i) {
+      const auto pad = i < points + below ? negative_infinity() : R::infinity();
+      each<vectors>([&](auto k) {
+        const auto ordered = R::least(v[k][i], R::infinity());
+        v[k][i] = is_point(i, points) ? ordered : pad;
+      });
+    });
+    if (!some_infinite) return;
+    each<kPoints>([&](auto i) {
+      const bool infinite = table.infinite[i] != 0 && is_point(i, points);
+      each<vectors>([&](auto k) { v[k][i] = infinite ? R::infinity() : v[k][i]; });
+    });
+  }
+
+  BRAGG_DEVICE static typename R::Type negative_infinity() {
+    if constexpr (width == 2) {
+      return R::infinity() | 0x80008000u;
+    } else {
+      return -R::infinity();
+    }
+  }
+
+  BRAGG_DEVICE double median(int k, int half, int points, EvenMedian even) const {
+    const double low = static_cast<double>(R::value(v[k][kPoints / 2 - 1], half));
+    const double high = static_cast<double>(R::value(v[k][kPoints / 2], half));
+    if (points % 2 == 1 || even == EvenMedian::lower) return low;
+    return even == EvenMedian::upper ? high : midpoint(low, high);
+  }
+
+  BRAGG_DEVICE double trimmed_mean(int k, int half, int points, int f) const {
+    const int last = points - f;
+    typename R::Type lowest = v[k][0];
+    typename R::Type highest = v[k][0];
+    double sum = 0;
+    each<kPoints>([&](auto i) {
+      if (i == f) lowest = v[k][i];
+      if (i == last - 1) highest = v[k][i];
+      if (i >= f && i < last) sum += static_cast<double>(R::value(v[k][i], half));
+    });
+    const double low = static_cast<double>(R::value(lowest, half));
+    const double high = static_cast<double>(R::value(highest, half));
+    if constexpr (dtype == DType::f64) {
+      if (is_large<double>(low, high)) {
+        sum = 0;
+        each<kPoints>([&](auto i) {
+          if (i >= f && i < last) sum = simt::fma(v[k][i], shrink, sum);
+        });
+        return finish_shrunk_mean(sum, last - f, low, high);
+      }
+    }
+    return finish_mean(sum, last - f, low, high);
+  }
+
+  template <int kWords>
+  BRAGG_DEVICE static void load_words(const unsigned char* p, std::uint32_t (&w)[kWords]) {
+    if constexpr (kWords == 4) {
+      const uint4 q = simt::load16(p);
+      w[0] = q.x, w[1] = q.y, w[2] = q.z, w[3] = q.w;
+    } else if constexpr (kWords == 2) {
+      const uint2 q = simt::load8(p);
+      w[0] = q.x, w[1] = q.y;
+    } else {
+      w[0] = simt::load4(p);
+    }
+  }
+
+  template <int kWords>
+  BRAGG_DEVICE static void store_words(unsigned char* p, const std::uint32_t (&w)[kWords]) {
+    if constexpr (kWords >= 4) {
+      BRAGG_UNROLL
+      for (int k = 0; k < kWords; k += 4) {
+        simt::store16(p + 4 * k, uint4{w[k], w[k + 1], w[k + 2], w[k + 3]});
+      }
+    } else if constexpr (kWords == 2) {
+      simt::store8(p, uint2{w[0], w[1]});
+    } else {
+      *reinterpret_cast<std::uint32_t*>(p) = w[0];
+    }
+  }
+
+  /// `to`: the block's first coordinate.
+  template <DType out>
+  BRAGG_DEVICE static void store(unsigned char* to, const double (&x)[results], int left, bool consecutive,
+                                 Alignment alignment) {
+    constexpr int size = static_cast<int>(sizeof(Bits<out>));
+    if (consecutive) {
+      std::uint32_t w[results * size / 4];
+      each<results>([&](auto k) {
+        const Bits<out> bits = round_to<out>(x[k]);
+        if constexpr (size == 8) {
+          w[2 * k] = static_cast<std::uint32_t>(bits);
+          w[2 * k + 1] = static_cast<std::uint32_t>(bits >> 32);
+        } else if constexpr (size == 4) {
+          w[k] = bits;
+        } else if (k % 2 == 0) {
+          w[k / 2] = bits;
+        } else {
+          w[k / 2] |= static_cast<std::uint32_t>(bits) << 16;
+        }
+      });
+      store_words(to + simt::thread() * (results * size), w);
+      return;
+    }
+    each<results>([&](auto k) {
+      const int c = coordinate(k / width, k % width, false);
+      if (c < left) store_element<out>(to, c, round_to<out>(x[k]), alignment);
+    });
+  }
+
+  template <DType out>
+  BRAGG_DEVICE static void store_both(const SelectArguments& a, const Piece& piece, int done,
+                                      const double (&x)[results], bool consecutive, Alignment alignment) {
+    const std::int64_t offset = (piece.begin + done) * static_cast<std::int64_t>(sizeof(Bits<out>));
+    const int left = piece.size - done;
+    store<out>(static_cast<unsigned char*>(a.out.data[piece.tensor]) + offset, x, left, consecutive,
+               alignment);
+    if (a.out.copy != nullptr) {
+      store<out>(static_cast<unsigned char*>(a.out.copy[piece.tensor]) + offset, x, left, consecutive,
+                 Alignment::element);
+    }
+  }
+};
+
+/// `span` coordinates of a piece, from `done` on.
+template <DType dtype, int kPoints, bool kMedian>
+BRAGG_DEVICE void select_span(const SelectArguments& a, PointTable<kPoints>& table,
+                              typename Register<dtype>::Type* tile, bool some_infinite, const Piece& piece,
+                              int done) {
+  using Work = Direct<dtype, kPoints>;
+  const auto alignment = static_cast<Alignment>(a.rows.alignment[piece.tensor]);
+  const int left = piece.size - done;
+  const bool consecutive = alignment == Alignment::vector && left >= Work::span;
+  const std::int64_t offset = (piece.begin + done) * static_cast<std::int64_t>(sizeof(Bits<dtype>));
+  Work work;
+  if (consecutive) {
+    work.load_consecutive(table, offset);
+  } else {
+    work.load_elements(table, a.points, offset, left, alignment, tile);
+  }
+  if (a.nonfinite != nullptr) work.count_nonfinite(table, a.points);
+  work.make_order(table, a.points, some_infinite, kMedian ? (kPoints - a.points) / 2 : 0);
+  double x[Work::results];
+  each<Work::vectors>([&](auto k) {
+    if constexpr (kMedian) {
+      sort_registers<dtype, kPoints / 2 - 1, kPoints / 2>(work.v[k]);
+    } else {
+      sort_registers<dtype, 0, kPoints - 1>(work.v[k]);
+    }
+    each<Work::width>([&](auto half) {
+      x[k * Work::width + half] = kMedian ? work.median(k, half, a.points, a.rule.even)
+                                          : work.trimmed_mean(k, half, a.points, a.rule.f);
+    });
+  });
+  if constexpr (Work::width == 2) {
+    if (a.out.dtype == DType::f32) {
+      return Work::template store_both<DType::f32>(a, piece, done, x, consecutive, alignment);
+    }
+  }
+  Work::template store_both<dtype>(a, piece, done, x, consecutive, alignment);
+}
+
+template <DType dtype, int kPoints, bool kMedian>
+BRAGG_KERNEL(direct_threads, (direct_blocks<dtype, kPoints>))
+direct_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
+  BRAGG_SHARED(PointTable<kPoints>, tables, [1]);
+  PointTable<kPoints>& table = tables[0];
+  simt::DynamicShared shared;
+  auto* const tile = shared.take<typename Register<dtype>::Type>(direct_tile<dtype, kPoints>(a.points));
+  if (failed(a)) return;
+  table.clear_counts();
+  int tensor = -1;
+  bool some_infinite = false;
+  for (std::int64_t k = simt::block(); k < a.tiles.pieces; k += simt::blocks()) {
+    const Piece piece = locate(a.tiles, a.rows.sizes, k);
+    if (piece.tensor != tensor) {
+      simt::sync_threads();  // nobody reads the table any more
+      table.flush_counts(a, tensor);
+      tensor = piece.tensor;
+      some_infinite = table.gather(a, tensor);
+    }
+    for (int done = 0; done < piece.size; done += Direct<dtype, kPoints>::span) {
+      select_span<dtype, kPoints, kMedian>(a, table, tile, some_infinite, piece, done);
+    }
+  }
+  simt::sync_threads();
+  table.flush_counts(a, tensor);
+}
+
+/// Enqueues the kernel of the bucket that holds the points.
+template <DType dtype, bool kMedian, int kPoints = buckets[0]>
+void launch_direct(const SelectArguments& a, Stream stream) {
+  if (a.points > kPoints) {
+    if constexpr (kPoints < largest_bucket<dtype>) {
+      launch_direct<dtype, kMedian, bucket_after<kPoints>>(a, stream);
+    }
+    return;
+  }
+  const auto kernel = direct_kernel<dtype, kPoints, kMedian>;
+  const std::size_t shared =
+      simt::shared_bytes<typename Register<dtype>::Type>(direct_tile<dtype, kPoints>(a.points));
+  const std::int64_t resident = simt::resident_blocks(kernel, direct_threads, shared);
+  const int blocks = static_cast<int>(a.tiles.pieces < resident ? a.tiles.pieces : resident);
+  simt::launch(kernel, blocks, 1, direct_threads, shared, stream, a);
+}
+
+}  // namespace bragg::detail::cuda

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rules of mixed points, and closest_to_median and closest_to_trimmed_mean (MeaMed, Phocas, Bulyan's second
+// stage), per coordinate, by a comparator network in registers (RULES.md).
+//
+// Shapes: 1 to 128 points (f64: 64), any number of rows.
+// Order: as direct.cuh. Mixed values are sums of f64 products, fused, rounded once (mix.cuh).
+// Threads: a block takes 128 coordinates. Warps mix 16 points × 32 coordinates each (or every thread reads
+//   its coordinate of the points) into a tile in shared memory; then a thread sorts its coordinate in
+//   registers, puts back what the rule needs of it, and finishes with plain loops over the column.
+// Bytes and operations: rows are read once for every 16 points, from L1 or L2 but the first time; 2·points·
+//   rows f64 operations on tensor cores; 2·(comparators of the bucket) minima and maxima.
+// Registers: bucket and about 50; shared: 512 bytes a point (f64: 1024).
+// Deterministic: a coordinate is one thread's, a mixed value one warp's. Not yet run on hardware.
+#pragma once
+
+#include "kernels/select/means.cuh"
+#include "kernels/select/mix.cuh"
+#include "kernels/select/registers.cuh"
+
+namespace bragg::detail::cuda {
+
+inline constexpr int tile_threads = 128;
+
+/// Blocks a multiprocessor holds.
+template <DType value, int kPoints>
+inline constexpr int tile_blocks = kPoints <= (value == DType::f64 ? 32 : 96) ? 3 : 2;
+
+/// Values [p][thread] of the points at the block's coordinates, the `left`-th and on as if they were 0.
+template <DType dtype, class ValueT, int kPoints>
+BRAGG_DEVICE void read_points(const SelectArguments& a, PointTable<kPoints>& table, std::int64_t begin,
+                              int left, Alignment alignment, ValueT* tile) {
+  const auto row = [&](int p) { return table.data[p]; };
+  read_rows<dtype>(0, a.points, begin + simt::thread(), simt::thread() < left, alignment, row,
+                   [&](int p, Bits<dtype> bits) {
+                     const ValueT v = value_of<dtype>(bits);
+                     const unsigned lanes = simt::ballot(!is_finite(v));
+                     if (lanes != 0 && simt::lane() == 0) {
+                       simt::atomic_add(&table.nonfinite[p], static_cast<unsigned>(simt::popcount(lanes)));
+                     }
+                     tile[p * tile_threads + simt::thread()] =
+                         table.infinite[p] != 0 ? infinity_of<ValueT>() : nan_to_infinity(v);
+                   });
+}
+
+/// The same of mixed points.
+template <class ValueT>
+BRAGG_DEVICE void mix_tile(const SelectArguments& a, int tensor, std::int64_t begin, int left, ValueT* tile) {
+  constexpr int quarters = tile_threads / mix_columns;
+  const int groups = (a.points + mix_points - 1) / mix_points;
+  // Warps that run at a time share a quarter's rows.
+  for (int item = simt::warp(); item < groups * quarters; item += tile_threads / 32) {
+    const int column = item / groups * mix_columns;
+    const int first = item % groups * mix_points;
+    mix(a, tensor, first, begin + column, left - column, tile + first * tile_threads + column, tile_threads);
+  }
+}
+
+/// Sorts a thread's column in registers and puts back the ranks that the rule looks at.
+template <DType value, int kPoints>
+BRAGG_DEVICE void sort_column(Value<value>* column, int points, const SelectRule& rule) {
+  Value<value> v[kPoints];
+  each<kPoints>([&](auto i) {
+    v[i] = i < least_points<kPoints> || i < points ? column[i * tile_threads] : infinity_of<Value<value>>();
+  });
+  sort_registers<value, 0, kPoints - 1>(v);
+  const bool middle = rule.kind == SelectRule::Kind::median;
+  const int first = middle ? (points - 1) / 2 : 0;
+  const int last = middle ? points / 2 : points - 1;
+  each<kPoints>([&](auto i) {
+    if (i >= first && i <= last) column[i * tile_threads] = v[i];
+  });
+}
+
+template <DType value, int kPoints>
+BRAGG_KERNEL(tile_threads, (tile_blocks<value, kPoints>))
+tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
+  using ValueT = Value<value>;
+  BRAGG_SHARED(PointTable<kPoints>, tables, [1]);
+  PointTable<kPoints>& table = tables[0];
+  simt::DynamicShared shared;
+  ValueT* const tile = shared.take<ValueT>(static_cast<std::size_t>(a.points) * tile_threads);
+  if (failed(a)) return;
+  table.clear_counts();
+  int tensor = -1;
+  for (std::int64_t k = simt::block(); k < a.tiles.pieces; k += simt::blocks()) {
+    const Piece piece = locate(a.tiles, a.rows.sizes, k);
+    if (piece.tensor != tensor && a.mix == nullptr) {
+      simt::sync_threads();
+      table.flush_counts(a, tensor);
+      table.gather(a, piece.tensor);
+    }
+    tensor = piece.tensor;
+    const auto alignment = static_cast<Alignment>(a.rows.alignment[tensor]);
+    for (int done = 0; done < piece.size; done += tile_threads) {
+      const std::int64_t begin = piece.begin + done;
+      const int left = piece.size - done;
+      if (a.mix != nullptr) {
+        simt::sync_threads();  // the last columns are done with
+        mix_tile(a, tensor, begin, left, tile);
+        simt::sync_threads();
+      } else if constexpr (value == DType::f64) {
+        read_points<DType::f64>(a, table, begin, left, alignment, tile);
+      } else if (a.rows.dtype == DType::f32) {
+        read_points<DType::f32>(a, table, begin, left, alignment, tile);
+      } else if (a.rows.dtype == DType::f16) {
+        read_points<DType::f16>(a, table, begin, left, alignment, tile);
+      } else {
+        read_points<DType::bf16>(a, table, begin, left, alignment, tile);
+      }
+      ValueT* const column = tile + simt::thread();
+      sort_column<value, kPoints>(column, a.points, a.rule);
+      const double x = apply_rule(Column<ValueT>{column, tile_threads, a.points}, a.rule);
+      if (simt::thread() < left) store_result(a, tensor, begin + simt::thread(), x, alignment);
+    }
+  }
+  if (a.mix != nullptr) return;
+  simt::sync_threads();
+  table.flush_counts(a, tensor);
+}
+
+/// Enqueues the kernel of the bucket that holds the points.
+template <DType value, int kPoints = buckets[0]>
+void launch_tile(const SelectArguments& a, Stream stream) {
+  if (a.points > kPoints) {
+    if constexpr (kPoints < largest_bucket<value>) launch_tile<value, bucket_after<kPoints>>(a, stream);
+    return;
+  }
+  const auto kernel = tile_kernel<value, kPoints>;
+  const std::size_t shared =
+      simt::shared_bytes<Value<value>>(static_cast<std::size_t>(a.points) * tile_threads);
+  const std::int64_t resident = simt::resident_blocks(kernel, tile_threads, shared);
+  const int blocks = static_cast<int>(a.tiles.pieces < resident ? a.tiles.pieces : resident);
+  simt::launch(kernel, blocks, 1, tile_threads, shared, stream, a);
+}
+
+}  // namespace bragg::detail::cuda
