@@ -37,7 +37,5 @@ configure_file(cmake/bragg.pc.in bragg.pc @ONLY)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/bragg.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
 
 if(TARGET bragg_cli)
-  file(RELATIVE_PATH BRAGG_LIBRARY_FROM_COMMAND "/${CMAKE_INSTALL_BINDIR}" "/${CMAKE_INSTALL_LIBDIR}")
-  set_target_properties(bragg_cli PROPERTIES INSTALL_RPATH "$ORIGIN/${BRAGG_LIBRARY_FROM_COMMAND}")
   install(TARGETS bragg_cli)
 endif()

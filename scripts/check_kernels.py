@@ -5,8 +5,8 @@
 usage: scripts/check_kernels.py BUILD_FOLDER [--table]
 
 Compiles the kernels of a CMake build once more (from the compiler cache, where there is one) and reads what
-ptxas says of each. kernels/budgets.txt has a line "PATTERN REGISTERS" for every kernel: the longest pattern
-found in the kernel's name counts, and a kernel that none matches has no budget, which is a failure too.
+ptxas says of each. kernels/budgets.txt has lines "PATTERN REGISTERS": of the regular expressions found in a
+kernel's name the longest counts, and a kernel that none matches has no budget, which is a failure too.
 """
 
 import argparse
@@ -85,9 +85,8 @@ def main():
     failures, matched = [], set()
     for kernel, name in zip(kernels, names):
         name = name.replace("bragg::detail::cuda::", "").replace("bragg::detail::", "").replace("bragg::", "")
-        name = name.split("(", 1)[0] if not name.startswith("(") else name
-        name = name.removeprefix("void ")
-        pattern = max((p for p in budgets if p in name), key=len, default=None)
+        name = re.sub(r"\([^()]*\)$", "", name).removeprefix("void ")
+        pattern = max((p for p in budgets if re.search(p, name)), key=len, default=None)
         where = f"{name} [{kernel['arch']}] of {pathlib.Path(kernel['file']).relative_to(ROOT)}"
         if kernel["stores"] or kernel["loads"]:
             failures.append(f"{where}: spills {kernel['stores']} bytes of stores, {kernel['loads']} of loads")

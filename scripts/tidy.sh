@@ -6,10 +6,16 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# What a build without CUDA leaves out cannot be checked there.
 database=build/cpu
+without='host/cuda/(check|runtime)'
+if [[ -f build/cuda/compile_commands.json ]]; then
+  database=build/cuda
+  without=host/cuda/absent
+fi
 base=${1:-HEAD~1}
 
-sources() { git ls-files 'host/*.cpp' 'examples/*.cpp'; }
+sources() { git ls-files 'host/*.cpp' 'examples/*.cpp' | grep -vE "^$without"; }
 if [[ "$base" == "--all" ]] || ! git rev-parse --verify --quiet "$base^{commit}" >/dev/null; then
   files=$(sources)
 else

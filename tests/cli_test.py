@@ -212,7 +212,7 @@ class Aggregate(Case):
     def test_an_interrupted_run_leaves_nothing(self):
         inputs, _ = self.large_workers(6)
         before = sorted(os.listdir(self.folder))
-        command = [BRAGG, "aggregate", *inputs, "--rule", "krum(f=1)", "--memory", "1MiB", "-o", self.output]
+        command = [BRAGG, "aggregate", *inputs, "--rule", "krum(f=1)", "--device", "cpu", "--memory", "1MiB", "-o", self.output]
         for _ in range(10):
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             while process.poll() is None and sorted(os.listdir(self.folder)) == before:
@@ -229,7 +229,7 @@ class Aggregate(Case):
     @unittest.skipIf(os.environ.get("BRAGG_SANITIZE"), "sanitizers take memory of their own")
     def test_memory_is_bounded_on_files_many_times_larger(self):
         inputs, block = self.large_workers(12)
-        rule = ["--rule", "nnm(f=2) | trimmed_mean(f=2)", "--memory", "64MiB", "--quiet"]
+        rule = ["--rule", "nnm(f=2) | trimmed_mean(f=2)", "--device", "cpu", "--memory", "64MiB", "--quiet"]
         process = subprocess.Popen([BRAGG, "aggregate", *inputs, *rule, "-o", self.output])
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -288,6 +288,95 @@ class Report(Case):
         self.refused(inputs, "median", "--report", self.output, code=2, says="same file")
 
 
+def cuda_devices():
+    """The names of those that `bragg verify` finds."""
+    done = subprocess.run([BRAGG, "verify", "--quick", "--rule", "median(even=lower)"], capture_output=True, text=True, timeout=300)
+    return [line.split(",")[0] for line in done.stdout.splitlines() if line.startswith("cuda:")]
+
+
+class DeviceOption(Case):
+    def run_on(self, *options):
+        """(output, device in the report, what was printed)"""
+        path = self.path("r.json")
+        done = self.aggregate(self.workers(FIVE), "trimmed_mean(f=1)", "--report", path, *options)
+        with open(path) as file:
+            return read_safetensors(self.output)[0], json.load(file)["device"], done.stdout
+
+    def test_says_what_computed(self):
+        values, device, printed = self.run_on("--device", "cpu")
+        self.assertEqual((values["w"], device), ([3, 30], "cpu"))
+        self.assertIn(", on the CPU\n", printed)
+        for options in [[], ["--device", "auto"]]:
+            values, device, printed = self.run_on(*options)
+            self.assertEqual(values["w"], [3, 30])
+            self.assertEqual(device, "cuda" if cuda_devices() else "cpu")
+            self.assertIn(", on a CUDA device\n" if cuda_devices() else ", on the CPU\n", printed)
+
+    def test_cuda_where_there_is_none_is_refused(self):
+        if cuda_devices():
+            self.assertEqual(self.run_on("--device", "cuda")[1], "cuda")
+            return
+        self.refused(self.workers(FIVE), "median", "--device", "cuda", code=2, says="device = cuda")
+        self.assertIn("device = cuda", self.run_bragg("verify", "--device", "cuda", code=2).stderr)
+
+
+class Verify(Case):
+    def verify(self, *options, code=0):
+        path = self.path("verify.json")
+        done = self.run_bragg("verify", "--json", path, *options, code=code)
+        self.assertEqual([name for name in os.listdir(self.folder) if "tmp" in name], [])
+        with open(path) as file:
+            return json.load(file, parse_constant=self.fail), done.stdout
+
+    def test_quick_is_one_round_of_everything(self):
+        report, printed = self.verify("--quick", "--device", "cpu")
+        self.assertEqual((report["rounds"], report["breaches"], report["findings"]), (1, 0, []))
+        self.assertEqual(report["version"], self.run_bragg("version").stdout.split()[1])
+        self.assertEqual([backend["name"] for backend in report["backends"]], ["cpu"])
+        rules = [rule["name"] for rule in json.loads(self.run_bragg("rules", "--json").stdout)]
+        cells = [(cell["rule"], cell["dtype"]) for cell in report["results"]]
+        self.assertEqual(cells, [(rule, dtype) for rule in rules for dtype in ["f32", "f16", "bf16", "f64"]])
+        for cell in report["results"]:
+            self.assertGreater(cell["runs"], 0)
+            self.assertLessEqual(cell["judged"], cell["runs"])
+            self.assertLessEqual(cell["worst"], 1)
+            self.assertIn("\n%s " % cell["rule"], printed)
+        self.assertIn("seed %d: %d cases" % (report["seed"], report["cases"]), printed)
+        self.assertTrue(printed.endswith("all right\n"), printed)
+
+    def test_a_seed_repeats_and_a_fresh_one_differs(self):
+        some = ["--quick", "--device", "cpu", "--rule", "trimmed_mean"]
+        first, _ = self.verify(*some)
+        again, _ = self.verify(*some, "--seed", str(first["seed"]))
+        self.assertEqual(again["results"], first["results"])
+        alone, _ = self.verify("--quick", "--device", "cpu", "--rule", "nnm(f=F) | trimmed_mean(f=F)", "--seed", str(first["seed"]))
+        self.assertEqual(alone["cases"], 4)
+        self.assertNotEqual(self.verify(*some)[0]["seed"], first["seed"])
+
+    def test_rules_are_chosen(self):
+        report, printed = self.verify("--quick", "--device", "cpu", "--rule", "mda", "cge")
+        rules = {cell["rule"] for cell in report["results"]}
+        self.assertEqual(rules, {"mda", "cge", "nnm"})
+        self.assertNotIn("\nkrum ", printed)
+
+    def test_seconds_are_kept_to(self):
+        report, _ = self.verify("--seconds", "2", "--device", "cpu", "--rule", "median(even=lower)")
+        self.assertGreater(report["rounds"], 1)
+        self.assertLess(report["seconds"], 10)
+
+    def test_usage(self):
+        for options, says in [
+            (["--rule", "crum"], "'crum'"),
+            (["--device", "abacus"], "abacus"),
+            (["--seconds", "-1"], "seconds"),
+            (["--seconds", "5", "--quick"], "--quick"),
+            (["--seed", "one"], "seed"),
+        ]:
+            with self.subTest(options):
+                self.assertIn(says, self.run_bragg("verify", *options, code=2).stderr)
+        self.assertIn("--json", self.run_bragg("verify", "--json", self.path("nowhere", "v.json"), code=4).stderr)
+
+
 class Usage(Case):
     def test_a_pipeline_that_cannot_be_read_is_shown_with_a_caret(self):
         error = self.refused(self.workers(FIVE), "nnm(f=1) | crum(f=1)", code=2, says="did you mean krum?")
@@ -308,6 +397,7 @@ class Usage(Case):
         self.refused(inputs, "median", "--memory", "lots", code=2, says="--memory: 'lots'")
         self.refused(inputs, "median", "--memory", "-5MB", code=2, says="--memory")
         self.refused(inputs, "median", "--memory", "1", code=2, says="memory")
+        self.refused(inputs, "median", "--device", "abacus", code=2, says="abacus")
         self.refused(inputs, "median", "--scope", "galaxy", code=2, says="scope")
         self.refused(inputs, "median", "--weights", "1,x,3", code=2, says="item 2: 'x'")
         self.refused(inputs, "median", "--weights", "1,,3", code=2, says="item 2")
@@ -332,7 +422,10 @@ class Usage(Case):
     def test_help_teaches(self):
         self.assertIn("Exit codes", self.run_bragg("--help").stdout)
         text = self.run_bragg("aggregate", "--help").stdout
-        for words in ["nnm(f=2) | trimmed_mean(f=2)", "--base", "--memory", "Choosing f", "Exit codes"]:
+        for words in ["nnm(f=2) | trimmed_mean(f=2)", "--base", "--memory", "--device", "Choosing f", "Exit codes"]:
+            self.assertIn(words, text)
+        text = self.run_bragg("verify", "--help").stdout
+        for words in ["--device", "--seed", "--quick", "--json", "oracle", "Exit codes"]:
             self.assertIn(words, text)
 
     def test_rules_are_listed_and_explained(self):
@@ -423,15 +516,13 @@ class BadFiles(Case):
 
 
 class Terminal(Case):
-    def run_on_terminal(self, *options):
+    def aggregate_on_terminal(self, *options):
+        return self.run_on_terminal("aggregate", *self.workers(FIVE), "--rule", "median", "-o", self.output, *options)
+
+    def run_on_terminal(self, *arguments):
         """stderr of a run that has a terminal there."""
-        inputs = self.workers(FIVE)
         ours, theirs = pty.openpty()
-        process = subprocess.Popen(
-            [BRAGG, "aggregate", *inputs, "--rule", "median", "-o", self.output, *options],
-            stdout=subprocess.PIPE,
-            stderr=theirs,
-        )
+        process = subprocess.Popen([BRAGG, *arguments], stdout=subprocess.PIPE, stderr=theirs)
         os.close(theirs)
         seen = b""
         while select.select([ours], [], [], 60)[0]:
@@ -448,13 +539,16 @@ class Terminal(Case):
         return seen.decode()
 
     def test_shows_progress_and_clears_it(self):
-        seen = self.run_on_terminal()
-        self.assertIn("pass 1 of 1", seen)
-        self.assertIn("%", seen)
-        self.assertTrue(seen.endswith("\r\x1b[K"))
+        for seen, words in [
+            (self.aggregate_on_terminal(), "pass 1 of 1"),
+            (self.run_on_terminal("verify", "--quick", "--rule", "krum"), "round 1"),
+        ]:
+            self.assertIn(words, seen)
+            self.assertIn("%", seen)
+            self.assertTrue(seen.endswith("\r\x1b[K"))
 
     def test_shows_none_when_quiet(self):
-        self.assertEqual(self.run_on_terminal("--quiet"), "")
+        self.assertEqual(self.aggregate_on_terminal("--quiet"), "")
 
 
 if __name__ == "__main__":

@@ -99,8 +99,9 @@ def table_of_rules():
 
 
 def without_chance(text):
-    """Without what differs from run to run: times, rates, and the sign of a NaN."""
+    """Without what differs from run to run, or machine to machine: times, rates, the device, the sign of a NaN."""
     text = re.sub(r"\bin [\d.]+ (m?s|min)( \([\d.]+ [kMGT]?B/s\))?", "in TIME", text)
+    text = re.sub(r", on (the CPU|a CUDA device)$", ", on DEVICE", text, flags=re.MULTILINE)
     return re.sub(r"-nan\b", "nan", text)
 
 
@@ -143,7 +144,7 @@ class Docs(unittest.TestCase):
 class Snippets(Docs):
     def test_code_is_in_the_tree_word_for_word(self):
         patterns = {
-            "cpp": ["examples/*.cpp", "examples/*/*.cpp", "tests/*.cpp"],
+            "cpp": ["examples/*.cpp", "examples/*/*.cpp", "tests/*.cpp", "tests/device/*.cpp"],
             "cmake": ["examples/*/CMakeLists.txt"],
             "make": ["examples/*/Makefile"],
         }
@@ -218,7 +219,7 @@ class Snippets(Docs):
         splice("include/bragg/pipeline.hpp", (using, struct_block + "\n" + using), ("Cge, Bulyan>;", "Cge, Bulyan, NearestPair>;"))
         splice("host/pipeline/rules.cpp", ("\n  return table;\n", TABLE_LINE + "\n  return table;\n"))
         nnm = '#include "host/solve/nnm.hpp"\n'
-        splice("host/pipeline/engine.cpp", (nnm, '#include "host/solve/nearest_pair.hpp"\n' + nnm))
+        splice("host/solve/steps.hpp", (nnm, '#include "host/solve/nearest_pair.hpp"\n' + nnm))
         with open(self.path("host/solve/nearest_pair.hpp"), "w", encoding="utf-8") as file:
             file.write('#pragma once\n#include <bragg/pipeline.hpp>\n#include "host/solve/points.hpp"\n')
             file.write("namespace bragg::detail {\n%s}\n" % solver_block)
@@ -260,7 +261,8 @@ class References(Docs):
             self.assertTrue(os.access(os.path.join(SOURCE, script), os.X_OK), script)
 
     def test_options_exist(self):
-        known = set(re.findall(r"--[a-z-]+", bragg("--help") + bragg("aggregate", "--help") + bragg("rules", "--help")))
+        helps = bragg("--help") + "".join(bragg(command, "--help") for command in ("aggregate", "rules", "verify"))
+        known = set(re.findall(r"--[a-z-]+", helps))
         for page in pages():
             for span in re.findall(r"`([^`]*)`", prose(page)):
                 if span.startswith("--") or span.startswith("bragg "):
@@ -298,6 +300,13 @@ class Tables(Docs):
         (shown,) = [table for table in tables(read("docs/command.md")) if table[0] == ["field", "meaning"]]
         self.assertEqual([field.strip("`") for field, _ in shown[1:]], list(report["workers"][0]))
         for field in report:
+            self.assertIn("`%s`" % field, prose("docs/command.md"))
+
+    def test_the_verification_has_the_fields_described(self):
+        bragg("verify", "--quick", "--device", "cpu", "--rule", "median(even=lower)", "--json", "v.json", folder=self.folder)
+        with open(self.path("v.json")) as file:
+            report = json.load(file)
+        for field in [*report, *report["backends"][0], *report["results"][0]]:
             self.assertIn("`%s`" % field, prose("docs/command.md"))
 
     @unittest.skipIf(SANITIZE, "the same figures, but slowly")

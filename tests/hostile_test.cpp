@@ -271,6 +271,7 @@ TEST_P(Hostile, NoBadRowBreaksTheGuarantee) {
     for (const Attack& attack : attacks()) {
       for (int where = 0; where < 3; ++where) {
         for (int count = 1; count <= f; ++count) {
+          if (random() % test_share() != 0) continue;
           const int d = 1 + static_cast<int>(random() % 30);
           const std::set<std::size_t> bad_places = places(where, count, random);
           Rows honest = normal_rows(random, n - count, d, kind.mean, kind.deviation);
@@ -292,18 +293,19 @@ TEST_P(Hostile, NoBadRowBreaksTheGuarantee) {
                                     ", d = " + std::to_string(d);
           ASSERT_EQ(got.status, Status::ok) << place;
           ASSERT_EQ(check_bound(param.bound, got.out, honest, kind.dtype), "") << place;
-          std::string complaint;
           ++runs;
           // Beyond the range of f64 squares the library calls a row infinite that is finite to the oracle.
           const bool comparable = kind.mean != 1e-200 || std::string(attack.name) != "1e150";
-          judged += comparable && judge(pipeline, request, got, complaint);
-          ASSERT_EQ(complaint, "") << place;
+          if (!comparable) continue;
+          const Verdict verdict = judge(pipeline, request, expect(pipeline, request), got);
+          judged += verdict.judged;
+          ASSERT_EQ(verdict.complaint(), "") << place;
         }
       }
     }
   }
-  EXPECT_GE(judged * 4, runs) << judged << " of " << runs
-                              << " cases were clear enough to judge by the oracle";
+  EXPECT_TRUE(judged * 4 >= runs || runs < 20)
+      << judged << " of " << runs << " cases were clear enough to judge by the oracle";
 }
 
 INSTANTIATE_TEST_SUITE_P(Pipelines, Hostile, testing::ValuesIn(cases), [](const auto& test) {

@@ -39,4 +39,7 @@ static=$(pkg-config --cflags --static --libs bragg)
 "$work/static"
 
 echo "== the command"
-"$prefix/bin/bragg" rules > /dev/null
+mkdir "$work/alone"
+mv "$prefix/bin/bragg" "$work/alone"  # it has the library within
+"$work/alone/bragg" rules > /dev/null
+"$work/alone/bragg" verify --quick --device cpu --rule median > /dev/null

@@ -407,9 +407,9 @@ TEST_P(Weights, AgreeWithTheOracle) {
     if (repeat % 5 == 0) request.options.max_weight_share = 0.2;
     if (repeat % 6 == 0) request.rows[random() % 11][0] = std::numeric_limits<long double>::infinity();
     const Outcome got = run_library(pipeline, request);
-    std::string complaint;
-    judged += judge(pipeline, request, got, complaint);
-    ASSERT_EQ(complaint, "") << GetParam() << ", n = " << n << ", repeat " << repeat;
+    const Verdict verdict = judge(pipeline, request, expect(pipeline, request), got);
+    judged += verdict.judged;
+    ASSERT_EQ(verdict.complaint(), "") << GetParam() << ", n = " << n << ", repeat " << repeat;
   }
   EXPECT_GT(judged, 20);
 }

@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "host/cli/arguments.hpp"
+#include "host/cli/output.hpp"
 #include "host/cli/progress.hpp"
 #include "host/cli/report.hpp"
 #include "host/cli/text.hpp"
@@ -36,7 +37,7 @@ std::string counted(std::int64_t count, const char* noun) {
 }
 
 std::string summary(const AggregateCommand& command, const Pipeline& pipeline, const FileResult& result,
-                    double seconds) {
+                    Device device, double seconds) {
   std::string text =
       fmt::format("{}: {} from {}, {}", printable(command.output.string()), to_string(pipeline),
                   counted(static_cast<std::int64_t>(result.workers.size()), "worker"),
@@ -45,6 +46,7 @@ std::string summary(const AggregateCommand& command, const Pipeline& pipeline, c
   const auto bytes = static_cast<double>(result.bytes_read);
   text += fmt::format("\nread {} in {}", bytes_text(bytes), duration_text(seconds));
   if (seconds > 0) text += fmt::format(" ({}/s)", bytes_text(bytes / seconds));
+  text += device == Device::cuda ? ", on a CUDA device" : ", on the CPU";
   for (const Report& report : result.reports) {
     if (report.converged) continue;
     text +=
@@ -52,6 +54,11 @@ std::string summary(const AggregateCommand& command, const Pipeline& pipeline, c
     break;
   }
   return text + "\n";
+}
+
+Device device_for(const std::string& wanted) {
+  const bool cuda = wanted == "cuda" || (wanted == "auto" && cuda_device_count() > 0);
+  return cuda ? Device::cuda : Device::cpu;
 }
 
 }  // namespace
@@ -64,9 +71,10 @@ void run(const AggregateCommand& command) {
   options.options.scope = command.scope == "per-tensor" ? Scope::per_tensor : Scope::whole;
   options.options.max_weight_share = command.max_weight_share;
   options.options.threads = command.threads;
+  options.options.device = device_for(command.device);
   if (!command.weights.empty()) options.weights = parse_weights(command.weights);
   if (command.report) {
-    check_report_path(*command.report);
+    check_writable("--report", *command.report);
     if (same_place(*command.report, command.output)) {
       throw Error(Status::invalid_argument, "--report and --output are the same file");
     }
@@ -87,9 +95,10 @@ void run(const AggregateCommand& command) {
   }();
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
 
-  if (command.report) write_report(*command.report, pipeline, result, command.output);
+  const Device device = options.options.device;
+  if (command.report) write_report(*command.report, pipeline, result, command.output, device);
   if (!command.quiet) {
-    fmt::print("{}\n{}", worker_table(result), summary(command, pipeline, result, seconds.count()));
+    fmt::print("{}\n{}", worker_table(result), summary(command, pipeline, result, device, seconds.count()));
   }
 }
 

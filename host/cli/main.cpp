@@ -13,6 +13,7 @@
 #include "host/cli/aggregate.hpp"
 #include "host/cli/rules.hpp"
 #include "host/cli/text.hpp"
+#include "host/cli/verify.hpp"
 
 namespace {
 
@@ -26,6 +27,7 @@ constexpr const char* exit_codes = R"help(Exit codes:
   4  the system refused to open, read or write, or had no memory
   5  the data defeats the rule: too many rows that are not finite, a base that
      is not finite, a search that is too large
+  6  `bragg verify` found a result that is wrong
   130, 143  interrupted (SIGINT, SIGTERM)
 Nothing is written to the output unless the exit code is 0 (or 4, when only
 the report could not be written).)help";
@@ -36,6 +38,8 @@ Examples:
       one robust model out of the files in clients/, of which two may be bad
   bragg rules
       every rule, what it needs and what it promises
+  bragg verify
+      whether the library is right on this machine
 
 Run `bragg aggregate --help` for more.
 
@@ -67,6 +71,24 @@ Examples:
         --scope per-tensor --memory 4GiB -o new.safetensors
 
 )help";
+
+constexpr const char* verify_footer = R"help(
+Draws cases afresh: every rule and a spread of pipelines, in f32, f16, bf16 and
+f64, on rows of all lengths, layouts and alignments, with hostile rows and client
+weights among them. Each result is judged by an oracle written from the
+definitions, within bounds derived from the arithmetic; where rounding alone
+decides, any answer goes. A wrong result is shown with the command that repeats
+it. Half a minute by default.
+
+Examples:
+  The CPU and every CUDA device, for ten minutes:
+    bragg verify --seconds 600
+  One round of all that has nnm or krum in it, on the GPU, and JSON about it:
+    bragg verify --device cuda --quick --rule nnm krum --json report.json
+
+)help";
+
+constexpr int wrong_result = 6;
 
 int exit_code(Status status) {
   switch (status) {
@@ -117,10 +139,31 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
       ->capture_default_str();
   sub->add_option("--memory", command.memory, "bound on the memory taken, e.g. 512MiB")
       ->capture_default_str();
+  sub->add_option("--device", command.device,
+                  "what computes; auto: a CUDA device where there is one, else the CPU")
+      ->check(CLI::IsMember({"cpu", "cuda", "auto"}))
+      ->capture_default_str();
   sub->add_option("--threads", command.threads, "CPU threads; 0: automatic. The result does not depend on it")
       ->capture_default_str();
   sub->add_option("--report", command.report, "JSON file to write: who was kept, and why");
   sub->add_flag("-q,--quiet", command.quiet, "print nothing but errors");
+}
+
+void add_verify(CLI::App& app, bragg::cli::VerifyCommand& command) {
+  CLI::App* const sub =
+      app.add_subcommand("verify", "Check the library on this machine against its definitions");
+  sub->footer(std::string(verify_footer) + exit_codes);
+  sub->add_option("--device", command.device, "what is checked; all: the CPU and every CUDA device")
+      ->check(CLI::IsMember({"cpu", "cuda", "all"}))
+      ->capture_default_str();
+  sub->add_option("--seed", command.seed, "what the cases are drawn from; a fresh one each time");
+  sub->add_option("--rule", command.rules, "only pipelines with one of these rules, e.g. nnm krum");
+  CLI::Option* const seconds =
+      sub->add_option("--seconds", command.seconds, "how long; at least one round of cases is run")
+          ->check(CLI::Range(0.0, 1e7))
+          ->capture_default_str();
+  sub->add_flag("--quick", command.quick, "one round of cases")->excludes(seconds);
+  sub->add_option("--json", command.json, "JSON file to write: runs and worst errors, and what was wrong");
 }
 
 int run(int argc, char** argv) {
@@ -132,6 +175,8 @@ int run(int argc, char** argv) {
 
   bragg::cli::AggregateCommand aggregate;
   add_aggregate(app, aggregate);
+  bragg::cli::VerifyCommand verify;
+  add_verify(app, verify);
 
   std::string rule_name;
   bool json = false;
@@ -147,15 +192,21 @@ int run(int argc, char** argv) {
     return app.exit(request);  // --help, --version
   } catch (const CLI::ParseError& error) {
     print_error(error.what());
-    fmt::print(stderr, "Run `bragg {}--help`.\n", app.got_subcommand("aggregate") ? "aggregate " : "");
+    const char* const command = app.got_subcommand("aggregate") ? "aggregate "
+                                : app.got_subcommand("verify")  ? "verify "
+                                                                : "";
+    fmt::print(stderr, "Run `bragg {}--help`.\n", command);
     return exit_code(Status::invalid_argument);
   }
 
+  bool right = true;
   try {
     if (version->parsed()) {
       fmt::print("bragg {}\n", BRAGG_VERSION_STRING);
     } else if (rules->parsed()) {
       fmt::print("{}", json ? bragg::cli::rules_json(rule_name) : bragg::cli::rules_text(rule_name));
+    } else if (app.got_subcommand("verify")) {
+      right = bragg::cli::run(verify);
     } else {
       bragg::cli::run(aggregate);
     }
@@ -174,7 +225,7 @@ int run(int argc, char** argv) {
     print_error("cannot write to the standard output");
     return exit_code(Status::io_error);
   }
-  return 0;
+  return right ? 0 : wrong_result;
 }
 
 }  // namespace

@@ -17,30 +17,42 @@ ProgressBar::~ProgressBar() {
   if (shown_) std::fputs("\r\x1b[K", stderr);
 }
 
-void ProgressBar::show(const Progress& progress) {
-  using Seconds = std::chrono::duration<double>;
-  constexpr Seconds interval(0.1);
-  constexpr std::size_t width = 24;
-  if (!enabled_) return;
+bool ProgressBar::is_due() {
+  constexpr std::chrono::duration<double> interval(0.1);
   const Clock::time_point now = Clock::now();
-  if (shown_ && now - last_ < interval) return;
+  if (!enabled_ || (shown_ && now - last_ < interval)) return false;
   last_ = now;
   shown_ = true;
+  return true;
+}
 
+void ProgressBar::draw(double share, const std::string& text) {
+  constexpr std::size_t width = 24;
+  const auto filled = static_cast<std::size_t>(share * width);
+  fmt::print(stderr, "\r[{}{}] {:3.0f} %  {}\x1b[K", std::string(filled, '#'),
+             std::string(width - filled, '.'), 100 * share, text);
+  std::fflush(stderr);
+}
+
+void ProgressBar::show(const Progress& progress) {
+  if (!is_due()) return;
   const auto done = static_cast<double>(progress.bytes_done);
   const auto total = static_cast<double>(progress.bytes_total);
-  const double share = total > 0 ? std::min(done / total, 1.0) : 0;
-  const double seconds = Seconds(now - start_).count();
-  const auto filled = static_cast<std::size_t>(share * width);
-  std::string line = fmt::format("[{}{}] {:3.0f} %  pass {} of {}  {} of {}", std::string(filled, '#'),
-                                 std::string(width - filled, '.'), 100 * share, progress.pass,
-                                 progress.passes, bytes_text(done), bytes_text(total));
+  const double seconds = std::chrono::duration<double>(last_ - start_).count();
+  std::string text = fmt::format("pass {} of {}  {} of {}", progress.pass, progress.passes, bytes_text(done),
+                                 bytes_text(total));
   if (done > 0 && seconds > 0) {
-    line += fmt::format("  {}/s  {} left", bytes_text(done / seconds),
+    text += fmt::format("  {}/s  {} left", bytes_text(done / seconds),
                         duration_text(seconds * (total - done) / done));
   }
-  fmt::print(stderr, "\r{}\x1b[K", line);
-  std::fflush(stderr);
+  draw(total > 0 ? std::min(done / total, 1.0) : 0, text);
+}
+
+void ProgressBar::show(const verify::Stage& stage) {
+  if (!is_due()) return;
+  std::string text = fmt::format("round {}  {} cases", stage.rounds + 1, stage.cases);
+  if (stage.breaches > 0) text += fmt::format("  {} WRONG", stage.breaches);
+  draw(stage.share, text);
 }
 
 }  // namespace bragg::cli

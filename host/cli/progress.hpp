@@ -3,6 +3,9 @@
 
 #include <bragg/io.hpp>
 #include <chrono>
+#include <string>
+
+#include "host/verify/verify.hpp"
 
 namespace bragg::cli {
 
@@ -15,9 +18,14 @@ class ProgressBar {
   ProgressBar& operator=(const ProgressBar&) = delete;
 
   void show(const Progress& progress);
+  void show(const verify::Stage& stage);
 
  private:
   using Clock = std::chrono::steady_clock;
+
+  /// False where the line is off, or was drawn just now.
+  bool is_due();
+  void draw(double share, const std::string& text);
 
   bool enabled_;
   bool shown_ = false;

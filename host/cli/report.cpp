@@ -2,17 +2,14 @@
 #include "host/cli/report.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 #include <bragg/version.hpp>
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <system_error>
 
+#include "host/cli/output.hpp"
 #include "host/cli/text.hpp"
 
 namespace bragg::cli {
@@ -86,10 +83,6 @@ void add_outcome(Json& json, const FileResult& result, const Report& report) {
   json["workers"] = workers_json(result, report);
 }
 
-[[noreturn]] void fail(const fs::path& path, const std::string& why) {
-  throw Error(Status::io_error, fmt::format("--report: {}: {}", path.string(), why));
-}
-
 }  // namespace
 
 std::string worker_table(const FileResult& result) {
@@ -118,21 +111,14 @@ std::string worker_table(const FileResult& result) {
   return table;
 }
 
-void check_report_path(const fs::path& path) {
-  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
-  std::error_code ignored;
-  if (!fs::is_directory(folder, ignored)) fail(path, "its folder does not exist");
-  if (access(folder.c_str(), W_OK) != 0) fail(path, "its folder cannot be written to");
-  if (fs::is_directory(path, ignored)) fail(path, "is a folder");
-}
-
 void write_report(const fs::path& path, const Pipeline& pipeline, const FileResult& result,
-                  const fs::path& output) {
+                  const fs::path& output, Device device) {
   Json json;
   json["version"] = BRAGG_VERSION_STRING;
   json["pipeline"] = to_string(pipeline);
   json["n"] = result.workers.size();
   json["output"] = output.string();
+  json["device"] = device == Device::cuda ? "cuda" : "cpu";
   json["coordinates"] = result.coordinates;
   json["integers"] = result.integers;
   json["bytes_read"] = result.bytes_read;
@@ -150,19 +136,7 @@ void write_report(const fs::path& path, const Pipeline& pipeline, const FileResu
   }
   // NaN is written as null. File names need not be UTF-8.
   const std::string text = json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
-
-  fs::path temporary = path;
-  temporary += fmt::format(".{}.tmp", getpid());
-  std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
-  out << text;
-  out.close();
-  std::error_code code;
-  if (out) fs::rename(temporary, path, code);
-  if (!out || code) {
-    const std::string why = code ? code.message() : std::generic_category().message(errno);
-    fs::remove(temporary, code);
-    fail(path, why);
-  }
+  write_whole("--report", path, text);
 }
 
 }  // namespace bragg::cli

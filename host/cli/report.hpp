@@ -11,11 +11,8 @@ namespace bragg::cli {
 /// A line per worker: weight, kept, and score, clip factor, where there are any; non-finite values.
 std::string worker_table(const FileResult& result);
 
-/// Throws early what write_report would only find when the aggregation is done: a folder that is not there.
-void check_report_path(const std::filesystem::path& path);
-
 /// JSON; appears whole or not at all.
 void write_report(const std::filesystem::path& path, const Pipeline& pipeline, const FileResult& result,
-                  const std::filesystem::path& output);
+                  const std::filesystem::path& output, Device device);
 
 }  // namespace bragg::cli

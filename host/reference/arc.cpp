@@ -20,7 +20,9 @@ void apply(const Arc& rule, Stage& stage) {
   for (Point& point : stage.points) {
     const long double norm = distance(point, stage.origin);
     if (norm <= bound) continue;
-    Point clipped = blend(stage.origin, point, point.infinite ? 0 : bound / norm);
+    const long double factor = point.infinite ? 0 : bound / norm;
+    Point clipped = blend(stage.origin, point, factor);
+    count_difference(clipped, stage.origin, factor);
     clipped.weight = point.weight;
     clipped.label = point.label;
     point = clipped;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Centered clipping, Karimireddy et al. 2021: v ← v + (1/n) Σ (x_i − v)·min(1, τ/‖x_i − v‖).
-#include <numeric>
+#include <utility>
 
 #include "host/reference/rules.hpp"
 
@@ -24,7 +24,9 @@ Point apply(const CenteredClipping& rule, Stage& stage) {
       a.push_back(p / total * (length > rule.tau ? rule.tau / length : 1));
       a.front() -= a.back();
     }
-    v = combination(points, a);
+    Point next = combination(points, a);
+    count_difference(next, v, 1 - a.front());
+    v = std::move(next);
   }
   return v;
 }

@@ -11,6 +11,7 @@ void apply(const Clip& rule, Stage& stage) {
     const long double factor = point.infinite ? 0 : norm > rule.c ? rule.c / norm : 1;
     if (factor == 1) continue;
     Point clipped = blend(stage.origin, point, factor);
+    count_difference(clipped, stage.origin, factor);
     clipped.weight = point.weight;
     clipped.label = point.label;
     point = clipped;

@@ -75,6 +75,11 @@ Point combination(const std::vector<Point>& points, const Vector& a) {
 
 Point blend(const Point& a, const Point& b, long double t) { return combination({a, b}, {1 - t, t}); }
 
+void count_difference(Point& out, const Point& a, long double share) {
+  out.size += 2 * share * a.size;
+  for (std::size_t c = 0; c < out.value.size(); ++c) out.magnitude[c] += 2 * share * std::abs(a.value[c]);
+}
+
 Point mean_of(const Stage& stage, const std::vector<int>& chosen) {
   Vector a(stage.points.size(), 0);
   for (const bool alike : {false, true}) {

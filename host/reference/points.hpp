@@ -61,6 +61,8 @@ long double distance_terms(const Point& a, const Point& b);
 Point combination(const std::vector<Point>& points, const Vector& a);
 /// (1 − t)·a + t·b.
 Point blend(const Point& a, const Point& b, long double t);
+/// The coefficient of `a` in `out` is what `share` leaves of 1: both are terms of it, however small it is.
+void count_difference(Point& out, const Point& a, long double share);
 /// Mean, weighted where the stage is, of the finite ones among the chosen points; all alike when all weigh 0.
 Point mean_of(const Stage& stage, const std::vector<int>& chosen);
 /// The same of the k lowest-index finite points.

@@ -426,6 +426,31 @@ TEST(DevicePlan, AggregatesUpdatesInDeviceMemoryInOneCall) {
   EXPECT_EQ(reports.at(0).rows.size(), 5u);
 }
 
+// As in the README.
+bragg::Status aggregate_on_device(std::span<const void* const> workers, std::int64_t d, void* update,
+                                  bragg::Stream stream) {
+  bragg::Plan plan(bragg::parse("nnm(f=3) | trimmed_mean(f=3)"), {.n = 16, .sizes = {d}},
+                   {.device = bragg::Device::cuda});  // made once
+  plan.run(bragg::Updates::rows(workers, d, bragg::DType::f32, bragg::MemorySpace::cuda),
+           bragg::Output(update), stream);  // every round; returns at once
+  return plan.status(stream);               // waits; plan.report() says who looks bad
+}
+
+TEST(DevicePlan, IsUsedAsTheReadmeSays) {
+  std::mt19937_64 random = generator("device readme");
+  const std::vector<float> data = random_matrix(random, 16, 500);
+  const DeviceArray<float> device(data);
+  const DeviceArray<float> out(std::vector<float>(500));
+  std::vector<const void*> workers;
+  for (int i = 0; i < 16; ++i) workers.push_back(device.data() + 500 * i);
+  const OwnStream stream;
+  EXPECT_EQ(aggregate_on_device(workers, 500, out.data(), stream.get()), Status::ok);
+  std::vector<float> expected(500);
+  aggregate(parse("nnm(f=3) | trimmed_mean(f=3)"), Updates::matrix(data.data(), 16, 500, DType::f32),
+            Output(expected.data()));
+  EXPECT_LT(difference(out.values(), expected), 1e-5);
+}
+
 /// Files through a device, in windows of any size: the bytes that one window gives.
 TEST(DeviceFiles, AreAggregatedInWindowsAsTheCpuDoes) {
   std::mt19937_64 random = generator("device files");

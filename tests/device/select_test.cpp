@@ -676,20 +676,20 @@ TEST(SelectTest, AFailedRunKeepsOrFillsTheOutput) {
   }
 }
 
-// Distances beyond the largest f64 still have an order.
+// Distances beyond the largest f64 still have an order: below infinity's.
 TEST(SelectTest, DistancesMayOverflow) {
   for (const int n : {20, 80}) {
-    RowsShape shape;
-    shape.dtype = DType::f64;
-    shape.inputs = n;
-    shape.sizes = {40};
-    DeviceRows data(shape, [&](int row, std::int64_t) -> long double {
-      const int of_twenty = row % 20;
-      return of_twenty < 12 ? 1.7e308L : of_twenty < 16 ? -0.9e308L : -1.7e308L;
-    });
-    for (const Kind kind : {Kind::closest_to_median, Kind::closest_to_trimmed_mean}) {
-      const int f = kind == Kind::closest_to_median ? 0 : n / 2 - 1;
-      const SelectRule rule{kind, EvenMedian::midpoint, f, n * 3 / 4};
+    for (const bool infinite : {false, true}) {
+      RowsShape shape;
+      shape.dtype = DType::f64;
+      shape.inputs = n;
+      shape.sizes = {40};
+      DeviceRows data(shape, [&](int row, std::int64_t) -> long double {
+        if (row % 20 < 12) return -1.7e308L;
+        if (row % 20 < 16) return 1.7e308L;
+        return infinite ? -static_cast<long double>(infinity) : 0.9e308L;
+      });
+      const SelectRule rule{Kind::closest_to_median, EvenMedian::midpoint, 0, n * 3 / 4};
       ASSERT_NO_FATAL_FAILURE(expect_right(data, {.rule = rule, .points = n}));
     }
   }

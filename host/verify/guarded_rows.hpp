@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
-#include "tests/support/values.hpp"
+#include "host/verify/values.hpp"
 
-namespace bragg::test {
+namespace bragg::verify {
 
 enum class Layout { matrix, strided, rows, tensors };
 
@@ -45,13 +45,14 @@ class GuardedBuffer {
     }
     return true;
   }
+  /// What it holds before anything is written to it.
+  static constexpr unsigned char pattern = 0xA5;
   /// Guards included.
   std::span<unsigned char> whole() { return memory_; }
   std::vector<unsigned char> copy() const { return {data(), data() + bytes_}; }
 
  private:
   static constexpr std::size_t guard = 128;
-  static constexpr unsigned char pattern = 0xA5;
   std::size_t bytes_;
   std::size_t offset_;
   std::vector<unsigned char> memory_;
@@ -162,4 +163,4 @@ class GuardedRows {
   std::vector<std::vector<unsigned char>> copies_;
 };
 
-}  // namespace bragg::test
+}  // namespace bragg::verify

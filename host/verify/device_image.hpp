@@ -10,7 +10,7 @@
 
 #include "host/cuda/runtime.hpp"
 
-namespace bragg::test {
+namespace bragg::verify {
 
 class DeviceImage {
  public:
@@ -56,4 +56,4 @@ class DeviceImage {
   std::vector<Piece> pieces_;
 };
 
-}  // namespace bragg::test
+}  // namespace bragg::verify

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is verified: pipelines, and shapes and data to run them on, drawn from a seed.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "host/verify/run.hpp"
+
+namespace bragg::verify {
+
+/// Every rule and a spread of pipelines, as text in which F stands for f, and N1 for n − f − 1.
+std::span<const char* const> pipelines();
+
+/// The names of the rules in such a text.
+std::vector<std::string> rules_in(std::string_view pipeline);
+
+/// The pipeline for n and f, where it is legal.
+std::optional<Pipeline> legal_pipeline(const char* text, int n, int f);
+
+/// The oracle lists subsets.
+bool is_combinatorial(const Pipeline& pipeline);
+
+struct Case {
+  const char* text = nullptr;  ///< one of pipelines()
+  std::uint64_t seed = 0;
+  int f = 0;
+  Pipeline pipeline = {};
+  Request request = {};   ///< for the CPU
+  std::string data = {};  ///< in words
+};
+
+/// Decided by pipeline, dtype and seed alone. `work` bounds n²d, which is what the oracle takes time for.
+Case draw_case(const char* text, DType dtype, std::uint64_t seed, std::int64_t work);
+
+/// "nnm(f=2) | median, n = 11, d = 257, f16, tensors, two clusters, 2 rows of NaN, weights".
+std::string describe(const Case& drawn);
+
+}  // namespace bragg::verify

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/verify/judge.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace bragg::verify {
+
+namespace {
+
+using Vector = reference::Vector;
+
+bool is_finite_row(const Vector& row, bool f64) {
+  return std::all_of(row.begin(), row.end(),
+                     [&](long double x) { return std::isfinite(x) && (!f64 || std::fabs(x) <= 0x1p500L); });
+}
+
+/// The error of a squared distance from the float64 Gram matrix, D = G_ii + G_jj − 2 G_ij, relative to ‖x_i‖²
+/// + ‖x_j‖²: a few units of rounding, growing slowly with the block sums (64 units cover d ≤ 1e6);
+/// pre-aggregators add up to n such terms. The oracle's margin is in the same measure.
+long double gram_error(int n) { return 64 * 0x1p-53L * static_cast<long double>(n); }
+
+/// The same relative to the squared distances themselves, at worst over the pairs: what clipping factors and
+/// weights inherit, being functions of distances. The origin, or the reference, is a point too.
+long double coefficient_error(const reference::Input& input) {
+  Rows rows = input.rows;
+  rows.push_back(input.reference.empty() ? Vector(input.rows[0].size(), 0) : input.reference);
+  if (!input.previous.empty()) rows.push_back(input.previous);
+  std::vector<bool> finite;
+  for (const Vector& row : rows) finite.push_back(is_finite_row(row, input.f64));
+  long double worst = 0;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    for (std::size_t j = 0; j < i; ++j) {
+      if (!finite[i] || !finite[j]) continue;
+      long double distance = 0;
+      long double norms = 0;
+      for (std::size_t k = 0; k < rows[i].size(); ++k) {
+        distance += (rows[i][k] - rows[j][k]) * (rows[i][k] - rows[j][k]);
+        norms += rows[i][k] * rows[i][k] + rows[j][k] * rows[j][k];
+      }
+      if (distance > 0) worst = std::max(worst, norms / distance);
+    }
+  }
+  return gram_error(static_cast<int>(rows.size())) * worst;
+}
+
+Accuracy accuracy_of(const Pipeline& pipeline, const reference::Input& input) {
+  Accuracy accuracy;
+  accuracy.mixed = !pipeline.pre.empty();
+  accuracy.exact = !accuracy.mixed && (std::holds_alternative<Median>(pipeline.rule) ||
+                                       std::holds_alternative<Krum>(pipeline.rule));
+  const bool iterates = std::holds_alternative<CenteredClipping>(pipeline.rule) ||
+                        std::holds_alternative<GeometricMedian>(pipeline.rule) ||
+                        std::holds_alternative<Caf>(pipeline.rule);
+  if (!accuracy.mixed && !iterates) return accuracy;
+  // Clipping factors are square roots of Gram distances; they inherit half of their relative error.
+  const long double coefficients = coefficient_error(input);
+  accuracy.relative = coefficients;
+  // Weiszfeld stops 1e-10 typical distances from the minimiser by its own estimate. A row within the rounding
+  // error of a squared distance, (16·2⁻⁵²)^½ ‖x‖ = 6e-8 ‖x‖, counts as reached; sums over coordinates make it
+  // less, not more.
+  if (std::holds_alternative<GeometricMedian>(pipeline.rule)) accuracy.relative = 2e-7L + coefficients;
+  if (std::holds_alternative<Caf>(pipeline.rule)) accuracy.relative = 1e-8L + 1e3L * coefficients;
+  return accuracy;
+}
+
+reference::Input oracle_input(const Request& request) {
+  reference::Input input;
+  input.rows = as_stored(request.rows, request.dtype);
+  input.f64 = request.dtype == DType::f64;
+  if (!request.reference.empty()) input.reference = as_stored({request.reference}, request.dtype)[0];
+  input.weights = request.weights;
+  input.max_weight_share = request.options.max_weight_share;
+  return input;
+}
+
+Vector slice(const Vector& row, std::int64_t first, std::int64_t size) {
+  return {row.begin() + first, row.begin() + first + size};
+}
+
+/// The input's tensor of `size` coordinates from `first` on.
+reference::Input slice(const reference::Input& input, std::int64_t first, std::int64_t size) {
+  reference::Input part = input;
+  for (Vector& row : part.rows) row = slice(row, first, size);
+  if (!part.reference.empty()) part.reference = slice(part.reference, first, size);
+  return part;
+}
+
+/// What mixed points are rounded to before they are ordered.
+DType dtype_of_mixed(DType in) { return in == DType::f64 ? DType::f64 : DType::f32; }
+
+Expectation::Part expect_part(const Pipeline& pipeline, const Request& request, const reference::Input& input,
+                              std::int64_t first) {
+  Expectation::Part part{.first = first, .result = reference::aggregate(pipeline, input)};
+  if (part.result.status != Status::ok) return part;
+  // Mixed points are rounded to f32 (f64) before they are compared per coordinate: relatively most for
+  // denormals.
+  long double rounding = 0;
+  for (const long double size : part.result.magnitude) {
+    if (size > 0) rounding = std::max(rounding, 4 * spacing(dtype_of_mixed(request.dtype), size) / size);
+  }
+  const int n = static_cast<int>(input.rows.size());
+  const bool mixed = !pipeline.pre.empty();
+  part.clear = part.result.margin > gram_error(n) + (mixed ? rounding : 0);
+  if (part.clear) part.accuracy = accuracy_of(pipeline, input);
+  return part;
+}
+
+long double distance(const Vector& a, const Vector& b) {
+  long double squared = 0;
+  for (std::size_t j = 0; j < a.size(); ++j) squared += (a[j] - b[j]) * (a[j] - b[j]);
+  return std::sqrt(squared);
+}
+
+/// A geometric median run to convergence is right when it lies within the rounding of the output plus 1e-9
+/// typical distances of the oracle's; or, where the objective Σ p_i ‖x_i − v‖ is so flat that the place is
+/// hardly determined (two clusters of equal weight), when it is no worse than the oracle's by more than that
+/// rounding and 1e-13 of its size. The difference is added up row by row, so that huge rows swallow nothing.
+bool is_geometric_median(DType out, const reference::Result& expected, const Vector& got) {
+  std::vector<long double> distances;
+  long double rounding = 0;
+  for (std::size_t j = 0; j < got.size(); ++j) rounding += std::pow(spacing(out, expected.out[j]), 2);
+  rounding = std::sqrt(rounding);
+  long double excess = 0;
+  long double total = 0;
+  for (std::size_t i = 0; i < expected.points.size(); ++i) {
+    const Vector& x = expected.points[i];
+    const long double to_expected = distance(x, expected.out);
+    const long double to_got = distance(x, got);
+    long double product = 0;  // ‖x − got‖² − ‖x − expected‖²
+    for (std::size_t j = 0; j < got.size(); ++j) {
+      product += (expected.out[j] - got[j]) * ((x[j] - expected.out[j]) + (x[j] - got[j]));
+    }
+    distances.push_back(to_expected);
+    total += expected.point_weights[i];
+    if (to_expected + to_got > 0) excess += expected.point_weights[i] * (product / (to_expected + to_got));
+  }
+  const auto middle = distances.begin() + static_cast<std::ptrdiff_t>(distances.size() / 2);
+  std::nth_element(distances.begin(), middle, distances.end());
+  return distance(got, expected.out) <= 1e-9L * *middle + rounding ||
+         excess <= total * (1e-13L * *middle + rounding);
+}
+
+bool converges(const Pipeline& pipeline) {
+  const auto* const median = std::get_if<GeometricMedian>(&pipeline.rule);
+  return median != nullptr && median->max_iters >= GeometricMedian::plain_iters;
+}
+
+/// What is wrong with `got`, or null. Non-finite values must agree exactly. `share`: see Verdict::worst.
+const char* compare(long double got, long double expected, DType out, const Accuracy& accuracy,
+                    const Bound& bound, long double& share) {
+  share = 0;
+  if (std::isnan(expected) != std::isnan(got)) return "NaN";
+  if (std::isnan(expected)) return nullptr;
+  if (got == 0 && std::signbit(got)) return "negative zero";
+  if (got == round_to(out, expected)) return nullptr;
+  if (std::isinf(expected) || std::isinf(got)) return "infinity";
+  if (accuracy.exact) return "not bit-equal";
+  const long double off = std::fabs(got - expected);
+  if (bound.computing > 0) share = std::max((off - bound.rounding) / bound.computing, 0.0L);
+  return off <= bound.total() ? nullptr : "error";
+}
+
+void judge_part(const Pipeline& pipeline, const Request& request, const Expectation::Part& part,
+                const Outcome& got, Verdict& verdict) {
+  const DType out = out_dtype(request);
+  const reference::Result& expected = part.result;
+  const auto d = static_cast<std::int64_t>(expected.out.size());
+  if (converges(pipeline) && is_geometric_median(out, expected, slice(got.out, part.first, d))) return;
+  const int n = static_cast<int>(request.rows.size());
+  for (std::int64_t j = 0; j < d; ++j) {
+    const auto k = static_cast<std::size_t>(j);
+    const long double value = got.out[static_cast<std::size_t>(part.first) + k];
+    const Bound bound =
+        bound_of(request.dtype, out, part.accuracy, n, expected.out[k], expected.magnitude[k]);
+    long double share = 0;
+    const char* const wrong = compare(value, expected.out[k], out, part.accuracy, bound, share);
+    verdict.worst = std::max(verdict.worst, share);
+    if (wrong != nullptr && !verdict.breach) {
+      verdict.breach = {wrong, part.first + j, value, expected.out[k], bound.total()};
+    }
+  }
+}
+
+/// What a failed run left in the output, against what on_failure says.
+std::optional<Breach> judge_failure(OnFailure on_failure, const Outcome& got) {
+  const auto everywhere = [](const auto& values, auto holds) {
+    return std::all_of(values.begin(), values.end(), holds);
+  };
+  switch (on_failure) {
+    case OnFailure::keep:
+      if (everywhere(got.bytes, [](unsigned char byte) { return byte == GuardedBuffer::pattern; })) return {};
+      return Breach{.what = "the output was written to by a run that failed"};
+    case OnFailure::zero:
+      if (everywhere(got.bytes, [](unsigned char byte) { return byte == 0; })) return {};
+      return Breach{.what = "the output of a run that failed is not zero"};
+    default:
+      if (everywhere(got.out, [](long double x) { return std::isnan(x); })) return {};
+      return Breach{.what = "the output of a run that failed is not NaN"};
+  }
+}
+
+}  // namespace
+
+Bound bound_of(DType in, DType out, const Accuracy& accuracy, int n, long double expected,
+               long double magnitude) {
+  if (accuracy.exact) return {};
+  // A step of a float64 sum is off by half a unit of it, which below 2⁻¹⁰²² shrinks no further.
+  long double error = (n + 8) * std::max(0x1p-53L * magnitude, 0x1p-1075L);
+  if (accuracy.mixed) error += spacing(dtype_of_mixed(in), magnitude) / 2;
+  error += accuracy.relative * magnitude;
+  // Half a unit of the final rounding, and the unit may double just above |expected|.
+  return {error * 1.01L, 0.5001L * spacing(out, std::fabs(expected) + error)};
+}
+
+Expectation expect(const Pipeline& pipeline, const Request& request) {
+  const reference::Input input = oracle_input(request);
+  Expectation expected;
+  if (request.options.scope == Scope::whole) {
+    expected.parts.push_back(expect_part(pipeline, request, input, 0));
+  } else {
+    std::int64_t first = 0;
+    for (const std::int64_t size :
+         tensor_sizes(request.layout, static_cast<std::int64_t>(input.rows[0].size()))) {
+      expected.parts.push_back(expect_part(pipeline, request, slice(input, first, size), first));
+      first += size;
+    }
+  }
+  for (const Expectation::Part& part : expected.parts) {
+    if (expected.status == Status::ok) expected.status = part.result.status;
+  }
+  return expected;
+}
+
+std::string Verdict::complaint() const {
+  if (!breach) return "";
+  if (breach->coordinate < 0) return breach->what;
+  const long double off = std::fabs(breach->got - breach->expected);
+  std::string text = fmt::format("coordinate {}: {}: got {:.17g}, oracle {:.17g}", breach->coordinate,
+                                 breach->what, breach->got, breach->expected);
+  if (breach->bound > 0 && std::isfinite(off)) {
+    text += fmt::format(", off by {:.3g} × the bound", off / breach->bound);
+  }
+  return text;
+}
+
+Verdict judge(const Pipeline& pipeline, const Request& request, const Expectation& expected,
+              const Outcome& got) {
+  Verdict verdict;
+  verdict.judged = expected.status != Status::ok;
+  if (got.status != expected.status) {
+    verdict.judged = true;
+    verdict.breach = Breach{
+        .what = fmt::format("status {}, oracle {}", to_string(got.status), to_string(expected.status))};
+  } else if (got.status != Status::ok) {
+    verdict.breach = judge_failure(request.options.on_failure, got);
+  } else {
+    for (const Expectation::Part& part : expected.parts) {
+      if (!part.clear) continue;
+      verdict.judged = true;
+      judge_part(pipeline, request, part, got, verdict);
+    }
+  }
+  if (!got.trespass.empty() && !verdict.breach) verdict.breach = Breach{.what = got.trespass};
+  return verdict;
+}
+
+bool has_one_right_answer(const Pipeline& pipeline, const Request& request, const Expectation& expected) {
+  if (!pipeline.pre.empty() || expected.status != Status::ok) return false;
+  if (std::holds_alternative<Median>(pipeline.rule) && request.weights.empty()) return true;
+  const bool clear = std::all_of(expected.parts.begin(), expected.parts.end(),
+                                 [](const Expectation::Part& part) { return part.clear; });
+  return clear &&
+         (std::holds_alternative<Median>(pipeline.rule) || std::holds_alternative<Krum>(pipeline.rule));
+}
+
+}  // namespace bragg::verify

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// One aggregation by the library on guarded data, in host memory or on a device.
+#pragma once
+
+#include <bragg/plan.hpp>
+#include <string>
+#include <vector>
+
+#include "host/verify/guarded_rows.hpp"
+
+namespace bragg::verify {
+
+using Rows = std::vector<std::vector<long double>>;
+
+/// What is aggregated, and how it lies in memory.
+struct Request {
+  Rows rows = {};
+  DType dtype = DType::f32;
+  Layout layout = Layout::matrix;
+  std::size_t misalignment = 0;  ///< bytes
+  std::vector<long double> reference = {};
+  std::vector<double> weights = {};
+  Options options = {};  ///< options.device says where it runs
+};
+
+inline DType out_dtype(const Request& request) { return request.options.out_dtype.value_or(request.dtype); }
+
+/// Values as the dtype holds them.
+Rows as_stored(const Rows& rows, DType dtype);
+
+struct Outcome {
+  Status status;
+  std::vector<long double> out;
+  std::vector<Report> reports;
+  std::vector<unsigned char> bytes;  ///< of the output
+  std::string trespass;              ///< what was written to that should not be; else empty
+};
+
+/// @throws Error as Plan does.
+Outcome run(const Pipeline& pipeline, const Request& request);
+
+}  // namespace bragg::verify

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// Plans captured in CUDA graphs: a replay is a run, on whatever the buffers hold by then. On hardware only.
+#include <cuda_runtime_api.h>
+#include <gtest/gtest.h>
+#include <bragg/plan.hpp>
+
+#include "host/cuda/check.hpp"
+#include "tests/device/device_rows.hpp"
+#include "tests/support/fixture.hpp"
+
+namespace bragg::test {
+namespace {
+
+using detail::cuda::OwnStream;
+
+std::vector<float> random_matrix(std::mt19937_64& random, int n, std::int64_t d) {
+  std::normal_distribution<float> normal(0.5f, 1.0f);
+  std::vector<float> data(static_cast<std::size_t>(n) * static_cast<std::size_t>(d));
+  for (float& x : data) x = normal(random);
+  return data;
+}
+
+/// What `enqueue` puts on the stream, as a graph that can be launched any number of times.
+class Graph {
+ public:
+  template <class EnqueueF>
+  Graph(Stream stream, EnqueueF enqueue) {
+    cudaGraph_t graph = nullptr;
+    BRAGG_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    enqueue();
+    BRAGG_CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
+    BRAGG_CUDA_CHECK(cudaGraphInstantiate(&graph_, graph, 0));
+    BRAGG_CUDA_CHECK(cudaGraphDestroy(graph));
+  }
+  ~Graph() { cudaGraphExecDestroy(graph_); }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  void launch(Stream stream) const { BRAGG_CUDA_CHECK(cudaGraphLaunch(graph_, stream)); }
+
+ private:
+  cudaGraphExec_t graph_ = nullptr;
+};
+
+void fill(const DeviceArray<float>& device, const std::vector<float>& values, Stream stream) {
+  detail::cuda::copy_to_device(device.data(), values.data(), values.size() * sizeof(float), stream);
+  detail::cuda::synchronize(stream);
+}
+
+TEST(Graphs, ReplayARunOnNewData) {
+  std::mt19937_64 random = generator("graphs");
+  const int n = 16;
+  const std::int64_t d = 100003;
+  for (const char* text : {"median", "trimmed_mean(f=3)", "nnm(f=3) | trimmed_mean(f=3)", "geometric_median",
+                           "krum(f=3)", "bulyan(f=3)", "caf(f=3)", "mean", "bucketing(s=2, seed=7) | median",
+                           "centered_clipping(tau=3, iters=3)"}) {
+    const DeviceArray<float> rows(std::vector<float>(static_cast<std::size_t>(n * d)));
+    const DeviceArray<float> out(std::vector<float>(static_cast<std::size_t>(d)));
+    const OwnStream stream;
+    Options options;
+    options.device = Device::cuda;
+    Plan captured(parse(text), {.n = n, .sizes = {d}}, options);
+    Plan plain(parse(text), {.n = n, .sizes = {d}}, options);
+    const Updates updates = Updates::matrix(rows.data(), n, d, DType::f32, -1, MemorySpace::cuda);
+    const Graph graph(stream.get(), [&] { captured.run(updates, Output(out.data()), stream.get()); });
+    for (int replay = 0; replay < 3; ++replay) {
+      std::vector<float> data = random_matrix(random, n, d);
+      if (replay == 1) data[static_cast<std::size_t>(3 * d + 5)] = std::numeric_limits<float>::quiet_NaN();
+      if (replay == 1 && std::string(text) == "mean") continue;
+      fill(rows, data, stream.get());
+      graph.launch(stream.get());
+      ASSERT_EQ(captured.status(stream.get()), Status::ok) << text;
+      const std::vector<float> replayed = out.values();
+      plain.run(updates, Output(out.data()), stream.get());
+      ASSERT_EQ(plain.status(stream.get()), Status::ok) << text;
+      const std::vector<float> expected = out.values();
+      EXPECT_EQ(std::memcmp(replayed.data(), expected.data(), expected.size() * sizeof(float)), 0)
+          << text << ", replay " << replay;
+      EXPECT_EQ(captured.report().rows[3].nonfinite, replay == 1 ? 1 : 0) << text;
+    }
+  }
+}
+
+TEST(Graphs, RefuseRulesThatSearchOnTheHost) {
+  const DeviceArray<float> rows(std::vector<float>(64));
+  const DeviceArray<float> out(std::vector<float>(8));
+  for (const char* text : {"mda(f=1)", "smea(f=1)"}) {
+    const OwnStream stream;
+    Options options;
+    options.device = Device::cuda;
+    Plan plan(parse(text), {.n = 8, .sizes = {8}}, options);
+    const Updates updates = Updates::matrix(rows.data(), 8, 8, DType::f32, -1, MemorySpace::cuda);
+    Graph graph(stream.get(), [&] {
+      try {
+        plan.run(updates, Output(out.data()), stream.get());
+        ADD_FAILURE() << text << " was captured";
+      } catch (const Error& error) {
+        EXPECT_EQ(error.status(), Status::unsupported) << error.what();
+      }
+    });
+  }
+}
+
+TEST(Errors, BecomeTheLibrarys) {
+  try {
+    BRAGG_CUDA_CHECK(cudaSetDevice(12345));
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.status(), Status::unsupported);
+    const std::string message = error.what();
+    EXPECT_NE(message.find("cudaSetDevice(12345)"), std::string::npos) << message;
+    EXPECT_NE(message.find("graph_test.cpp:"), std::string::npos) << message;
+  }
+}
+
+}  // namespace
+}  // namespace bragg::test
