@@ -15,10 +15,14 @@ constexpr long double length_gap = 1e-12L;
 /// Rows whose τ is the largest but for this share are as far as the furthest, and leave with it: the weight
 /// of 1e-16 that rounding would leave one of two twins keeps it the furthest row all the same.
 constexpr long double twin_gap = 1e-12L;
+/// A weight that has shrunk below this is as good as none: what is left of it, down to nothing, is for
+/// rounding.
+constexpr long double faint = 1e-8L;
 
 /// The mean and the top eigenspace of the covariance of points weighted by c.
 struct Spread {
   Point mean;
+  long double total = 0;  ///< Σc
   long double eigenvalue = 0;
   long double terms = 0;        ///< size of the terms that it comes from
   std::vector<Vector> top;      ///< orthonormal basis of the top eigenspace
@@ -26,11 +30,10 @@ struct Spread {
 };
 
 Spread spread_of(Stage& stage, const Vector& c) {
-  long double total = 0;
-  for (const long double x : c) total += x;
   Spread out;
+  for (const long double x : c) out.total += x;
   Vector share = c;
-  for (long double& x : share) x /= total;
+  for (long double& x : share) x /= out.total;
   out.mean = combination(stage.points, share);
   std::vector<Vector>
       scaled;  // rows √(c_i/Σc)·(x_i − μ): their inner products have the covariance's eigenvalues
@@ -108,6 +111,7 @@ Point apply(const Caf& rule, Stage& stage) {
   const auto n = static_cast<long double>(stage.n());
   Vector c;
   for (const Point& point : stage.points) c.push_back(point.infinite ? 0 : 1);
+  std::vector<bool> faded(c.size(), false);
   const long double limit = n - 2 * rule.f + 1e-9L * n;
   long double sum;
   std::vector<Spread> seen;
@@ -121,6 +125,7 @@ Point apply(const Caf& rule, Stage& stage) {
     for (std::size_t i = 0; i < c.size(); ++i) {
       const long double left = 1 - tau[i] / largest;
       c[i] = left > twin_gap ? c[i] * left : 0;
+      faded[i] = faded[i] || (c[i] > 0 && c[i] < faint);
       sum += c[i];
     }
     stage.decided(0, std::abs(sum - limit), n);
@@ -132,7 +137,12 @@ Point apply(const Caf& rule, Stage& stage) {
     if (other != best)
       stage.decided(best->eigenvalue, other->eigenvalue, std::max(best->terms, other->terms));
   }
-  return best->mean;
+  Point out = best->mean;
+  for (std::size_t i = 0; i < c.size(); ++i) {
+    for (std::size_t k = 0; faded[i] && k < out.magnitude.size(); ++k)
+      out.magnitude[k] += faint / best->total * stage.points[i].magnitude[k];
+  }
+  return out;
 }
 
 }  // namespace bragg::reference

@@ -41,6 +41,18 @@ long double midpoint(long double a, long double b) {
   return a / 2 + b / 2;
 }
 
+/// Values that rounding, to f32 at the coarsest, could put among those from `low` to `high` count with their
+/// size.
+long double magnitude_of_rivals(const Column& column, long double low, long double high) {
+  constexpr long double reach = 1e-6L;
+  long double largest = 0;
+  for (const Entry& entry : column) {
+    const long double off = reach * entry.magnitude;
+    if (entry.value >= low - off && entry.value <= high + off) largest = std::max(largest, entry.magnitude);
+  }
+  return largest;
+}
+
 }  // namespace
 
 Summary mean_of(const Column& kept) {
@@ -72,13 +84,15 @@ Summary median_of(const Column& sorted, EvenMedian even) {
   }
   const Entry lower = entries[k];
   const Entry upper = splits_evenly() && k + 1 < entries.size() ? entries[k + 1] : lower;
-  if (even == EvenMedian::lower) return {lower.value, lower.magnitude};
-  if (even == EvenMedian::upper) return {upper.value, upper.magnitude};
-  return {midpoint(lower.value, upper.value), std::max(lower.magnitude, upper.magnitude)};
+  const long double magnitude = magnitude_of_rivals(entries, lower.value, upper.value);
+  if (even == EvenMedian::lower) return {lower.value, magnitude};
+  if (even == EvenMedian::upper) return {upper.value, magnitude};
+  return {midpoint(lower.value, upper.value), magnitude};
 }
 
 Summary trimmed_mean_of(const Column& sorted, int f) {
-  return mean_of(Column(sorted.begin() + f, sorted.end() - f));
+  const Column kept(sorted.begin() + f, sorted.end() - f);
+  return {mean_of(kept).value, magnitude_of_rivals(sorted, kept.front().value, kept.back().value)};
 }
 
 Summary mean_of_closest(Stage& stage, const Column& sorted, const Summary& centre, int keep) {
@@ -87,15 +101,21 @@ Summary mean_of_closest(Stage& stage, const Column& sorted, const Summary& centr
   const auto distance_of = [&](const Entry& entry) { return std::abs(entry.value - centre.value); };
   std::stable_sort(entries.begin(), entries.end(),
                    [&](const Entry& a, const Entry& b) { return distance_of(a) < distance_of(b); });
+  // A centre that is no double is rounded by a fast path, which then sees no tie.
+  const bool is_double = centre.value == static_cast<long double>(static_cast<double>(centre.value));
   const auto border = entries.begin() + keep;
   for (auto taken = entries.begin(); taken != border; ++taken) {
     for (auto left = border; left != entries.end(); ++left) {
       if (taken->value == left->value) continue;
+      if (!is_double && distance_of(*taken) == distance_of(*left)) stage.margin = 0;
       const long double terms = std::max({taken->magnitude, left->magnitude, centre.magnitude});
       stage.decided(distance_of(*taken), distance_of(*left), terms);
     }
   }
-  return mean_of(Column(entries.begin(), border));
+  Column kept(entries.begin(), border);
+  const auto by_value = [](const Entry& a, const Entry& b) { return a.value < b.value; };
+  const auto [low, high] = std::minmax_element(kept.begin(), kept.end(), by_value);
+  return {mean_of(kept).value, magnitude_of_rivals(sorted, low->value, high->value)};
 }
 
 }  // namespace bragg::reference

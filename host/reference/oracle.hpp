@@ -26,7 +26,8 @@ struct Result {
   Status status = Status::ok;
   Vector out;  ///< not rounded to any dtype; non-finite where the rule says so; empty when status is not ok
   /// Per coordinate, the scale of a fast path's rounding: Σ|a_i||x_i| over the rows (and references) that a
-  /// combination holds; of a coordinate-wise rule, the largest such sum among the values that it kept.
+  /// combination holds; of a coordinate-wise rule, the largest such sum among the values that it kept,
+  /// or that rounding could put in their place.
   Vector magnitude;
   /// Least gap of any discrete decision: first not taken minus last taken, over the size of the terms that
   /// either was computed from (‖x_i‖² + ‖x_j‖² for each squared distance in it); +inf when none was made.

@@ -273,7 +273,7 @@ std::set<int> draw_bad_rows(Random& random, Case& drawn, double honest_scale) {
   if (most == 0 || one_in(random, 2)) return {};
   const int count = 1 + below(random, static_cast<std::size_t>(most));
   const Attack& attack = attacks[random() % (too_many ? nonfinite_attacks : attacks.size())];
-  const std::set<int> places = draw_places(random, n, count);
+  std::set<int> places = draw_places(random, n, count);
   Scales scales = scales_of(request.dtype);
   // Beside f64 rows more than 2⁹⁴⁰ times larger, rows count as zero in distances: see docs/numerics.md.
   scales.huge = std::min(scales.huge, honest_scale * 0x1p900);
@@ -298,7 +298,7 @@ void draw_weights(Random& random, Case& drawn, const std::set<int>& bad) {
       drawn.data += " with a 0";
     }
   }
-  if (one_in(random, 4)) {
+  if (one_in(random, 4) && n >= 3) {
     request.weights[random() % n] = one_in(random, 2) ? -1.0 : std::nan("");
     drawn.data += " with a bad one";
   }

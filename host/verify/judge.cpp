@@ -47,7 +47,31 @@ long double coefficient_error(const reference::Input& input) {
   return gram_error(static_cast<int>(rows.size())) * worst;
 }
 
-Accuracy accuracy_of(const Pipeline& pipeline, const reference::Input& input) {
+long double distance(const Vector& a, const Vector& b) {
+  long double squared = 0;
+  for (std::size_t j = 0; j < a.size(); ++j) squared += (a[j] - b[j]) * (a[j] - b[j]);
+  return std::sqrt(squared);
+}
+
+bool converges(const GeometricMedian& rule) { return rule.max_iters >= GeometricMedian::plain_iters; }
+
+/// Where few of Weiszfeld's steps are taken, the iterates' distances are part of the result. Those to near
+/// points are differences of squares as large as the largest point.
+long double iterate_error(const GeometricMedian& rule, const reference::Result& result) {
+  if (converges(rule)) return 0;
+  const Vector origin(result.out.size(), 0);
+  long double longest = 0;
+  long double nearest = std::numeric_limits<long double>::infinity();
+  for (const Vector& point : result.points) {
+    longest = std::max(longest, distance(point, origin));
+    nearest = std::min(nearest, distance(point, result.out));
+  }
+  const long double ratio = longest / std::max(nearest, static_cast<long double>(rule.nu));
+  return gram_error(static_cast<int>(result.points.size())) * ratio * ratio;
+}
+
+Accuracy accuracy_of(const Pipeline& pipeline, const reference::Input& input,
+                     const reference::Result& result) {
   Accuracy accuracy;
   accuracy.mixed = !pipeline.pre.empty();
   accuracy.exact = !accuracy.mixed && (std::holds_alternative<Median>(pipeline.rule) ||
@@ -62,7 +86,10 @@ Accuracy accuracy_of(const Pipeline& pipeline, const reference::Input& input) {
   // Weiszfeld stops 1e-10 typical distances from the minimiser by its own estimate. A row within the rounding
   // error of a squared distance, (16·2⁻⁵²)^½ ‖x‖ = 6e-8 ‖x‖, counts as reached; sums over coordinates make it
   // less, not more.
-  if (std::holds_alternative<GeometricMedian>(pipeline.rule)) accuracy.relative = 2e-7L + coefficients;
+  if (std::holds_alternative<GeometricMedian>(pipeline.rule)) {
+    accuracy.relative =
+        2e-7L + coefficients + iterate_error(std::get<GeometricMedian>(pipeline.rule), result);
+  }
   if (std::holds_alternative<Caf>(pipeline.rule)) accuracy.relative = 1e-8L + 1e3L * coefficients;
   return accuracy;
 }
@@ -105,14 +132,8 @@ Expectation::Part expect_part(const Pipeline& pipeline, const Request& request, 
   const int n = static_cast<int>(input.rows.size());
   const bool mixed = !pipeline.pre.empty();
   part.clear = part.result.margin > gram_error(n) + (mixed ? rounding : 0);
-  if (part.clear) part.accuracy = accuracy_of(pipeline, input);
+  if (part.clear) part.accuracy = accuracy_of(pipeline, input, part.result);
   return part;
-}
-
-long double distance(const Vector& a, const Vector& b) {
-  long double squared = 0;
-  for (std::size_t j = 0; j < a.size(); ++j) squared += (a[j] - b[j]) * (a[j] - b[j]);
-  return std::sqrt(squared);
 }
 
 /// A geometric median run to convergence is right when it lies within the rounding of the output plus 1e-9
@@ -144,11 +165,6 @@ bool is_geometric_median(DType out, const reference::Result& expected, const Vec
          excess <= total * (1e-13L * *middle + rounding);
 }
 
-bool converges(const Pipeline& pipeline) {
-  const auto* const median = std::get_if<GeometricMedian>(&pipeline.rule);
-  return median != nullptr && median->max_iters >= GeometricMedian::plain_iters;
-}
-
 /// What is wrong with `got`, or null. Non-finite values must agree exactly. `share`: see Verdict::worst.
 const char* compare(long double got, long double expected, DType out, const Accuracy& accuracy,
                     const Bound& bound, long double& share) {
@@ -169,7 +185,10 @@ void judge_part(const Pipeline& pipeline, const Request& request, const Expectat
   const DType out = out_dtype(request);
   const reference::Result& expected = part.result;
   const auto d = static_cast<std::int64_t>(expected.out.size());
-  if (converges(pipeline) && is_geometric_median(out, expected, slice(got.out, part.first, d))) return;
+  const auto* const median = std::get_if<GeometricMedian>(&pipeline.rule);
+  if (median != nullptr && converges(*median) &&
+      is_geometric_median(out, expected, slice(got.out, part.first, d)))
+    return;
   const int n = static_cast<int>(request.rows.size());
   for (std::int64_t j = 0; j < d; ++j) {
     const auto k = static_cast<std::size_t>(j);

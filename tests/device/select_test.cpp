@@ -314,6 +314,8 @@ Seen seen_by_rule(const DeviceRows& data, const Request& request, std::size_t te
 }
 
 void expect_right(DeviceRows& data, const Request& request) {
+  static std::mt19937_64 chance = generator("share of select");
+  if (chance() % test_share() != 0) return;
   const DType out_dtype = request.out_dtype.value_or(data.shape.dtype);
   const bool weighted = !request.parts[0].weights.empty();
   const bool exact = !weighted && request.points <= most_in_registers(data.shape.dtype);
