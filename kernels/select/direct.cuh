@@ -10,7 +10,7 @@
 // Bound by memory to n ≈ 100: n·d elements are read once, d written; then by minima and maxima (n = 64: 614
 //   a coordinate for the median, 1042 for the sort; 16-bit types: two coordinates an operation).
 // Registers: `vectors` · bucket and about 40 (bounds below). Shared: 24 bytes a point, and a tile of
-//   `vectors` · 512 bytes a point (f64: 1024), through which go elements at odd addresses and sorted values.
+//   `vectors` · 512 bytes a point (f64: 1024), through which elements at odd addresses go.
 // Not finite: a test of a few operations; only a warp that saw some counts them, row by row.
 // Deterministic: a coordinate is one thread's. Not yet run on hardware.
 #pragma once
@@ -38,35 +38,11 @@ inline constexpr int direct_blocks = [] {
   return registers <= 32 ? 5 : registers <= 48 ? 4 : registers <= most_of_three ? 3 : 2;
 }();
 
-/// Registers in the tile.
+/// Registers in the tile through which elements at odd addresses go.
 template <DType dtype, int kPoints>
 BRAGG_HD constexpr std::size_t direct_tile(int points) {
   return static_cast<std::size_t>(points) * direct_vectors<dtype, kPoints> * direct_threads;
 }
-
-/// Between what a register's values are put: nothing for a point's, an infinity for a pad's. In shared
-/// memory: conditions in registers spill.
-template <DType dtype, int kPoints>
-struct Pads {
-  using R = Register<dtype>;
-  typename R::Type floor[kPoints];
-  typename R::Type ceiling[kPoints];
-
-  /// `below` pads are −inf, those behind them +inf.
-  BRAGG_DEVICE void fill(int points, int below) {
-    for (int i = simt::thread(); i < kPoints; i += simt::threads()) {
-      floor[i] = i < points + below ? negative_infinity() : R::infinity();
-      ceiling[i] = i < points || i >= points + below ? R::infinity() : negative_infinity();
-    }
-  }
-  BRAGG_DEVICE static typename R::Type negative_infinity() {
-    if constexpr (R::width == 2) {
-      return R::infinity() | 0x80008000u;
-    } else {
-      return -R::infinity();
-    }
-  }
-};
 
 /// The registers of a thread: `vectors` of each point. Coordinate of register v, half h: see `coordinate`.
 template <DType dtype, int kPoints>
@@ -143,15 +119,13 @@ struct Direct {
     });
   }
 
-  /// NaN becomes +inf, registers behind the points what pads them.
-  BRAGG_DEVICE void make_order(const PointTable<kPoints>& table, const Pads<dtype, kPoints>& pads, int points,
-                               bool some_infinite) {
+  /// NaN becomes +inf, registers behind the points what pads them: `below` of them −inf.
+  BRAGG_DEVICE void make_order(const PointTable<kPoints>& table, int points, bool some_infinite, int below) {
     each<kPoints>([&](auto i) {
+      const auto pad = i < points + below ? negative_infinity() : R::infinity();
       each<vectors>([&](auto k) {
-        v[k][i] = R::least(v[k][i], R::infinity());
-        if constexpr (i >= least_points<kPoints>) {
-          v[k][i] = R::least(R::greatest(v[k][i], pads.floor[i]), pads.ceiling[i]);
-        }
+        const auto ordered = R::least(v[k][i], R::infinity());
+        v[k][i] = is_point(i, points) ? ordered : pad;
       });
     });
     if (!some_infinite) return;
@@ -161,6 +135,14 @@ struct Direct {
     });
   }
 
+  BRAGG_DEVICE static typename R::Type negative_infinity() {
+    if constexpr (width == 2) {
+      return R::infinity() | 0x80008000u;
+    } else {
+      return -R::infinity();
+    }
+  }
+
   BRAGG_DEVICE double median(int k, int half, int points, EvenMedian even) const {
     const double low = static_cast<double>(R::value(v[k][kPoints / 2 - 1], half));
     const double high = static_cast<double>(R::value(v[k][kPoints / 2], half));
@@ -168,28 +150,28 @@ struct Direct {
     return even == EvenMedian::upper ? high : midpoint(low, high);
   }
 
-  /// One of a register's coordinates, sorted, in the thread's places of the tile.
-  struct Sorted {
-    using Value = cuda::Value<dtype>;
-    const typename R::Type* tile;
-    int vector;
-    int half;
-    int points;
-
-    BRAGG_DEVICE double operator[](int rank) const {
-      return static_cast<double>(R::value(tile[place(rank, vector)], half));
-    }
-  };
-
-  /// The mean is made by a plain loop over the tile: unrolled over registers, it has a condition a value, and
-  /// spills.
-  BRAGG_DEVICE double trimmed_mean(int k, int half, int points, int f, const typename R::Type* tile) const {
-    return trimmed_mean_of(Sorted{tile, k, half, points}, f);
-  }
-  BRAGG_DEVICE void put_back(int k, int points, typename R::Type* tile) const {
+  BRAGG_DEVICE double trimmed_mean(int k, int half, int points, int f) const {
+    const int last = points - f;
+    typename R::Type lowest = v[k][0];
+    typename R::Type highest = v[k][0];
+    double sum = 0;
     each<kPoints>([&](auto i) {
-      if (is_point(i, points)) tile[place(i, k)] = v[k][i];
+      if (i == f) lowest = v[k][i];
+      if (i == last - 1) highest = v[k][i];
+      if (i >= f && i < last) sum += static_cast<double>(R::value(v[k][i], half));
     });
+    const double low = static_cast<double>(R::value(lowest, half));
+    const double high = static_cast<double>(R::value(highest, half));
+    if constexpr (dtype == DType::f64) {
+      if (is_large<double>(low, high)) {
+        sum = 0;
+        each<kPoints>([&](auto i) {
+          if (i >= f && i < last) sum = simt::fma(v[k][i], shrink, sum);
+        });
+        return finish_shrunk_mean(sum, last - f, low, high);
+      }
+    }
+    return finish_mean(sum, last - f, low, high);
   }
 
   template <int kWords>
@@ -265,8 +247,8 @@ struct Direct {
 /// `span` coordinates of a piece, from `done` on.
 template <DType dtype, int kPoints, bool kMedian>
 BRAGG_DEVICE void select_span(const SelectArguments& a, PointTable<kPoints>& table,
-                              const Pads<dtype, kPoints>& pads, typename Register<dtype>::Type* tile,
-                              bool some_infinite, const Piece& piece, int done) {
+                              typename Register<dtype>::Type* tile, bool some_infinite, const Piece& piece,
+                              int done) {
   using Work = Direct<dtype, kPoints>;
   const auto alignment = static_cast<Alignment>(a.rows.alignment[piece.tensor]);
   const int left = piece.size - done;
@@ -279,18 +261,17 @@ BRAGG_DEVICE void select_span(const SelectArguments& a, PointTable<kPoints>& tab
     work.load_elements(table, a.points, offset, left, alignment, tile);
   }
   if (a.nonfinite != nullptr) work.count_nonfinite(table, a.points);
-  work.make_order(table, pads, a.points, some_infinite);
+  work.make_order(table, a.points, some_infinite, kMedian ? (kPoints - a.points) / 2 : 0);
   double x[Work::results];
   each<Work::vectors>([&](auto k) {
     if constexpr (kMedian) {
       sort_registers<dtype, kPoints / 2 - 1, kPoints / 2>(work.v[k]);
     } else {
       sort_registers<dtype, 0, kPoints - 1>(work.v[k]);
-      work.put_back(k, a.points, tile);
     }
     each<Work::width>([&](auto half) {
       x[k * Work::width + half] = kMedian ? work.median(k, half, a.points, a.rule.even)
-                                          : work.trimmed_mean(k, half, a.points, a.rule.f, tile);
+                                          : work.trimmed_mean(k, half, a.points, a.rule.f);
     });
   });
   if constexpr (Work::width == 2) {
@@ -304,15 +285,12 @@ BRAGG_DEVICE void select_span(const SelectArguments& a, PointTable<kPoints>& tab
 template <DType dtype, int kPoints, bool kMedian>
 BRAGG_KERNEL(direct_threads, (direct_blocks<dtype, kPoints>))
 direct_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
-  using SharedPads = Pads<dtype, kPoints>;  // without a comma, for the macro
   BRAGG_SHARED(PointTable<kPoints>, tables, [1]);
-  BRAGG_SHARED(SharedPads, pads, [1]);
   PointTable<kPoints>& table = tables[0];
   simt::DynamicShared shared;
   auto* const tile = shared.take<typename Register<dtype>::Type>(direct_tile<dtype, kPoints>(a.points));
   if (failed(a)) return;
   table.clear_counts();
-  pads[0].fill(a.points, kMedian ? (kPoints - a.points) / 2 : 0);
   int tensor = -1;
   bool some_infinite = false;
   for (std::int64_t k = simt::block(); k < a.tiles.pieces; k += simt::blocks()) {
@@ -324,7 +302,7 @@ direct_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
       some_infinite = table.gather(a, tensor);
     }
     for (int done = 0; done < piece.size; done += Direct<dtype, kPoints>::span) {
-      select_span<dtype, kPoints, kMedian>(a, table, pads[0], tile, some_infinite, piece, done);
+      select_span<dtype, kPoints, kMedian>(a, table, tile, some_infinite, piece, done);
     }
   }
   simt::sync_threads();

@@ -51,7 +51,6 @@ BRAGG_DEVICE bool is_closer(double right, double left, double centre) {
 /// A coordinate's points in shared or global memory, sorted as far as the rule needs.
 template <class ValueT>
 struct Column {
-  using Value = ValueT;
   const ValueT* values;
   int stride;
   int points;
@@ -65,14 +64,13 @@ BRAGG_DEVICE double median_of(const Column<ValueT>& y) {
   return midpoint(y[y.points / 2 - 1], y[y.points / 2]);
 }
 
-/// ColumnT: as Column.
-template <class ColumnT>
-BRAGG_DEVICE double trimmed_mean_of(const ColumnT& y, int f) {
+template <class ValueT>
+BRAGG_DEVICE double trimmed_mean_of(const Column<ValueT>& y, int f) {
   const int last = y.points - f;
   const double low = y[f];
   const double high = y[last - 1];
   double sum = 0;
-  if (!is_large<typename ColumnT::Value>(low, high)) {
+  if (!is_large<ValueT>(low, high)) {
     for (int i = f; i < last; ++i) sum += y[i];
     return finish_mean(sum, last - f, low, high);
   }
