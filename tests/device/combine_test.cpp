@@ -219,6 +219,7 @@ TEST(CombineTest, MatchesFusedSumsBitForBit) {
     for (const DType dtype : all_dtypes) {
       for (const DType out_dtype : all_dtypes) {
         for (const Alignment alignment : all_alignments) {
+          if (random() % test_share() != 0) continue;
           if (rows > 9 && out_dtype != dtype) continue;
           const RowsShape shape{.dtype = dtype, .inputs = rows, .sizes = odd_sizes, .alignment = alignment};
           const CombineRequest request{
@@ -241,6 +242,7 @@ TEST(CombineTest, HostileValuesFollowIeeeAndAreCounted) {
   for (const int rows : {1, 4, 11, 33}) {
     for (const DType dtype : all_dtypes) {
       for (const Alignment alignment : all_alignments) {
+        if (random() % test_share() != 0) continue;
         for (const std::uint64_t rate : {1, 5, 700}) {
           const RowsShape shape{.dtype = dtype,
                                 .inputs = rows,
@@ -266,6 +268,7 @@ TEST(CombineTest, RowsBeyondAGroupAreAddedInOrder) {
   std::mt19937_64 random = generator("combine: groups");
   for (const int rows : {255, 256, 257, 300, 700}) {
     for (const Alignment alignment : all_alignments) {
+      if (random() % test_share() != 0) continue;
       const RowsShape shape{.dtype = DType::bf16,
                             .inputs = rows,
                             .references = {DType::f32},
@@ -312,6 +315,7 @@ TEST(CombineTest, OutputMayLieOnARow) {
   std::mt19937_64 random = generator("combine: in place");
   for (const DType dtype : all_dtypes) {
     for (const Alignment alignment : all_alignments) {
+      if (random() % test_share() != 0) continue;
       for (const int row : {0, 3, 5}) {
         const RowsShape shape{
             .dtype = dtype, .inputs = 5, .references = {dtype}, .sizes = odd_sizes, .alignment = alignment};
@@ -354,6 +358,7 @@ TEST(CombineTest, PartsHaveCoefficientsOfTheirOwn) {
   std::mt19937_64 random = generator("combine: parts");
   for (const DType dtype : all_dtypes) {
     for (const Alignment alignment : all_alignments) {
+      if (random() % test_share() != 0) continue;
       const RowsShape shape{.dtype = dtype, .inputs = 6, .sizes = odd_sizes, .alignment = alignment};
       const CombineRequest request{.coefficients = draw_coefficients(random, 6 * odd_sizes.size()),
                                    .out_dtype = dtype,

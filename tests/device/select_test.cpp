@@ -161,8 +161,8 @@ Result run(DeviceRows& data, const Request& request) {
 // What is right ------------------------------------------------------------------------------------------
 
 struct Answer {
-  double value = 0;
-  double tolerance = 0;
+  long double value = 0;  // not rounded: between two denormals every digit decides
+  long double tolerance = 0;
 };
 
 bool is_wide(DType dtype) { return dtype == DType::f64; }
@@ -269,12 +269,12 @@ Answer weighted_answer_of(const SelectRule& rule, const std::vector<double>& val
   if (half) return {*half, 0};
   if (std::isinf(kept.front())) return {kept.front(), 0};
   if (std::isinf(kept.back())) return {kept.back(), 0};
-  return {static_cast<double>(sum), static_cast<double>(n + 4) * 0x1p-52 * largest_of(kept)};
+  return {sum, static_cast<long double>(n + 4) * 0x1p-52L * largest_of(kept)};
 }
 
 testing::AssertionResult matches(long double got, const Answer& want, DType dtype) {
-  const long double low = round_to(dtype, static_cast<long double>(want.value) - want.tolerance);
-  const long double high = round_to(dtype, static_cast<long double>(want.value) + want.tolerance);
+  const long double low = round_to(dtype, want.value - want.tolerance);
+  const long double high = round_to(dtype, want.value + want.tolerance);
   if (got >= low && got <= high && !(got == 0 && std::signbit(got))) return testing::AssertionSuccess();
   return testing::AssertionFailure() << "got " << got << ", want " << want.value << " ± " << want.tolerance;
 }
