@@ -432,6 +432,16 @@ TEST_P(CpuPassesTest, GramMatchesLongDouble) {
   }
 }
 
+TEST_P(CpuPassesTest, GramOfRowsOfTwoTypesMatches) {
+  for (int n = 2; n <= 21; ++n) {
+    for (const int references : {1, 2}) {
+      if (references >= n) continue;
+      const Problem problem(DType::bf16, n, {5, 0, 131, 1, 700}, Data::normal, 17, references, DType::f32);
+      expect_gram(problem, gram_of(problem.table, 1));
+    }
+  }
+}
+
 TEST_P(CpuPassesTest, GramOfHugeAndTinyRowsIsRight) {
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
     for (const Data data : {Data::huge, Data::tiny}) {

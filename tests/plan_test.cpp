@@ -5,6 +5,8 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <filesystem>
+#include <iterator>
 #include <new>
 
 #include "tests/support/fixture.hpp"
@@ -262,7 +264,7 @@ TEST(Plan, DoesNotAllocateOnceItHasRun) {
 #endif
   std::mt19937_64 random = generator("allocation");
   const int n = 12;
-  const std::int64_t d = 10000;
+  const std::int64_t d = 40000;  // enough for two threads
   const std::vector<float> data = random_matrix(random, n, d);
   std::vector<float> out(static_cast<std::size_t>(d));
   const Updates updates = Updates::matrix(data.data(), n, d, DType::f32);
@@ -276,6 +278,31 @@ TEST(Plan, DoesNotAllocateOnceItHasRun) {
     const std::int64_t before = allocations;
     for (int i = 0; i < 5; ++i) plan.run(updates, target);
     EXPECT_EQ(allocations - before, 0) << text;
+  }
+}
+
+TEST(Plan, WakesNoThreadsForALittleWork) {
+  const std::filesystem::path tasks = "/proc/self/task";
+  if (!std::filesystem::exists(tasks)) GTEST_SKIP() << "the system does not list threads";
+  const auto threads = [&] {
+    return std::distance(std::filesystem::directory_iterator(tasks), std::filesystem::directory_iterator());
+  };
+  std::mt19937_64 random = generator("little work");
+  const int n = 12;
+  const std::int64_t sizes[] = {100, 100, 100, 100};
+  const std::vector<float> data = random_matrix(random, n, 400);
+  std::vector<std::vector<const void*>> rows;
+  for (int i = 0; i < n; ++i) {
+    const float* const at = data.data() + i * 400;
+    rows.push_back({at, at + 100, at + 200, at + 300});
+  }
+  const Updates updates = Updates::tensors(rows, sizes, DType::f32);
+  std::vector<float> out(400);
+  const Output target({out.data(), out.data() + 100, out.data() + 200, out.data() + 300});
+  const auto before = threads();
+  for (const char* text : all_kinds) {
+    aggregate(parse(text), updates, target, {}, {.threads = 64});
+    EXPECT_EQ(threads(), before) << text;
   }
 }
 

@@ -36,31 +36,28 @@ const char* target_name() noexcept;
 
 // gram --------------------------------------------------------------------------------------------
 
-/// A panel holds `panel_rows` rows of up to `panel_depth` coordinates as f64, interleaved vector by vector.
-inline constexpr int panel_rows = 4;
-inline constexpr int panel_depth = 512;
-inline constexpr int panel_size = panel_rows * panel_depth;  ///< doubles
-inline constexpr int tile_size = panel_rows * panel_rows;    ///< pairs of a tile
-
 /// Adds the non-finite values of elements [begin, begin+count) to `nonfinite`, and for f64 raises `max_abs`
 /// to the largest finite |x|.
 void row_statistics(const RowSource& row, std::int64_t begin, int count, std::int64_t& nonfinite,
                     double& max_abs);
 
-/// Converts elements [begin, begin+count) of `rows` (at most panel_rows, none null) to `panel`; f64 rows are
-/// multiplied by `scale`. Missing rows and the last vector's missing coordinates are zeros.
-void gram_pack(const RowSource* rows, int row_count, std::int64_t begin, int count, double scale,
-               double* panel);
+/// Rows whose products are wanted, none null, and where what is found about rows[k] is noted: at index[k].
+struct GramRows {
+  const RowSource* rows = nullptr;
+  const int* index = nullptr;
+  int count = 0;
+  std::int64_t* nonfinite = nullptr;
+  double* max_abs = nullptr;
+};
 
-/// Doubles of a tile's running sums: a vector for each pair.
-std::size_t gram_tile_doubles();
+/// Doubles of aligned scratch that `gram_products` takes.
+std::size_t gram_scratch_doubles(int rows, int columns);
 
-/// Adds a_i·b_j over the panels' coordinates to the running sums; where a is b, pairs above the diagonal are
-/// left alone. Every pair is summed in the same order.
-void gram_tile(const double* a, const double* b, int count, double* sums);
-
-/// totals[4·i + j] = the running sum of pair (i, j).
-void gram_reduce(const double* sums, double* totals);
+/// totals = Σ over elements [begin, begin+count) of rows[i]·columns[j], f64 rows multiplied by `scale`: row
+/// by row, every column. `columns` null: of rows with each other, j ≤ i only, and with their statistics as by
+/// row_statistics. Every pair is summed in the same order.
+void gram_products(const GramRows& rows, const GramRows* columns, std::int64_t begin, int count, double scale,
+                   double* scratch, double* totals);
 
 // combine -----------------------------------------------------------------------------------------
 

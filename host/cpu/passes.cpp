@@ -29,8 +29,8 @@ constexpr int most_rows_per_thread = 256;
 /// Block sums that may wait for those before them: their memory, and how many at most.
 constexpr std::size_t ring_doubles = std::size_t{1} << 19;
 constexpr std::size_t most_slots = 1024;
-/// Panels of a square of pairs that one thread multiplies while they are in its L2.
-constexpr int square_panels = 16;
+/// Rows and columns of a square of pairs whose sums and stretches are in one thread's L2.
+constexpr int square_rows = 48;
 /// Coordinates that a thread takes at a time in combine and select.
 constexpr std::int64_t chunk_size = 16384;
 
@@ -124,22 +124,16 @@ struct Worker {
       index.push_back(r);
     }
   }
+
+  /// Of the gathered rows, `count` from `first`, or as many as there are.
+  cpu::GramRows gram_rows(int first = 0, int count = std::numeric_limits<int>::max()) {
+    return {.rows = rows.data() + first,
+            .index = index.data() + first,
+            .count = std::min(count, static_cast<int>(rows.size()) - first),
+            .nonfinite = nonfinite.data(),
+            .max_abs = max_abs.data()};
+  }
 };
-
-int panels_of(std::size_t rows) { return (static_cast<int>(rows) + cpu::panel_rows - 1) / cpu::panel_rows; }
-
-int rows_in_panel(std::size_t rows, int panel) {
-  return std::min(cpu::panel_rows, static_cast<int>(rows) - panel * cpu::panel_rows);
-}
-
-/// Index of the tile of panels i ≥ j.
-std::size_t tile_index(int i, int j) {
-  return static_cast<std::size_t>(i) * (static_cast<std::size_t>(i) + 1) / 2 + static_cast<std::size_t>(j);
-}
-
-double* panel_at(double* panels, int panel) {
-  return panels + static_cast<std::ptrdiff_t>(panel) * cpu::panel_size;
-}
 
 }  // namespace
 
@@ -176,8 +170,12 @@ struct CpuPasses::Impl {
     for (Worker& worker : workers) worker.prepare(max_rows);
   }
 
-  int threads_for(std::int64_t blocks) const {
-    return static_cast<int>(std::clamp<std::int64_t>(blocks, 1, threads));
+  /// As many as there is work for: waking another costs as much as reading `worthwhile` values.
+  int threads_for(const RowTable& table, std::int64_t blocks) const {
+    constexpr std::int64_t worthwhile = 1 << 16;
+    std::int64_t values = 0;
+    for (const std::int64_t elements : table.sizes) values += elements * table.rows;
+    return static_cast<int>(std::clamp<std::int64_t>(std::min(blocks, values / worthwhile), 1, threads));
   }
 
   /// body(worker, block) for every block, on as many threads as there is work for; blocks are taken in order.
@@ -186,7 +184,7 @@ struct CpuPasses::Impl {
     const std::int64_t count = Blocks(table.sizes, length).count();
     if (count == 0) return;
     std::atomic<std::int64_t> next{0};
-#pragma omp parallel num_threads(threads_for(count))
+#pragma omp parallel num_threads(threads_for(table, count))
     {
       Worker& worker = workers[static_cast<std::size_t>(omp_get_thread_num())];
       Blocks block(table.sizes, length);
@@ -219,68 +217,24 @@ void CpuPasses::Impl::gram_statistics(const RowTable& table) {
   });
 }
 
-namespace {
-
-/// Packs a panel and notes what the products cannot tell of f64 rows.
-void pack_panel(const std::vector<RowSource>& rows, const std::vector<int>& index, int panel,
-                std::int64_t begin, int count, double scale, double* to, std::int64_t* nonfinite,
-                double* max_abs) {
-  const std::size_t first = static_cast<std::size_t>(panel * cpu::panel_rows);
-  const int here = rows_in_panel(rows.size(), panel);
-  cpu::gram_pack(rows.data() + first, here, begin, count, scale, to);
-  for (std::size_t r = first; r < first + static_cast<std::size_t>(here); ++r) {
-    if (rows[r].dtype != DType::f64) continue;
-    const std::size_t row = static_cast<std::size_t>(index[r]);
-    cpu::row_statistics(rows[r], begin, count, nonfinite[row], max_abs[row]);
-  }
-}
-
-/// A row narrower than f64 has non-finite values exactly where its own product is not finite: squares cannot
-/// overflow.
-void count_by_products(const std::vector<RowSource>& rows, const std::vector<int>& index, int panel,
-                       std::int64_t begin, int count, const double* totals, std::int64_t* nonfinite) {
-  for (int r = 0; r < rows_in_panel(rows.size(), panel); ++r) {
-    const std::size_t k = static_cast<std::size_t>(panel * cpu::panel_rows + r);
-    if (rows[k].dtype == DType::f64 || std::isfinite(totals[r * cpu::panel_rows + r])) continue;
-    double unused = 0;
-    cpu::row_statistics(rows[k], begin, count, nonfinite[static_cast<std::size_t>(index[k])], unused);
-  }
-}
-
-/// Adds a tile's sums to the lower triangle, whose rows begin at row_at(row).
-template <class RowAtT>
-void add_tile(const std::vector<int>& index, int i, int j, const double* totals, const RowAtT& row_at) {
-  const int rows = rows_in_panel(index.size(), i);
-  const int columns = rows_in_panel(index.size(), j);
-  for (int r = 0; r < rows; ++r) {
-    double* row = row_at(static_cast<std::size_t>(index[static_cast<std::size_t>(i * cpu::panel_rows + r)]));
-    for (int c = 0; c < (i == j ? r + 1 : columns); ++c) {
-      row[index[static_cast<std::size_t>(j * cpu::panel_rows + c)]] += totals[r * cpu::panel_rows + c];
-    }
-  }
-}
-
-}  // namespace
-
 // Each thread takes whole blocks. Sums wait in a ring until those of all blocks before are in: they are added
 // in order, and a thread that the system holds up does not hold up the others.
 void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
   const std::size_t n = static_cast<std::size_t>(table.rows);
   const std::size_t pairs = n * (n + 1) / 2;
-  const std::size_t most_panels = static_cast<std::size_t>(panels_of(n));
-  const std::size_t tile_doubles = cpu::gram_tile_doubles();
-  const std::size_t wanted =
-      most_panels * cpu::panel_size + tile_index(static_cast<int>(most_panels), 0) * tile_doubles;
-  for (Worker& worker : workers) worker.memory.doubles(wanted);
+  const std::size_t scratch = cpu::gram_scratch_doubles(table.rows, 0);
+  for (Worker& worker : workers) worker.memory.doubles(scratch + pairs);
 
-  const std::size_t slots = std::clamp<std::size_t>(ring_doubles / std::max<std::size_t>(pairs, 1),
-                                                    static_cast<std::size_t>(threads), most_slots);
+  const std::int64_t blocks = Blocks(table.sizes, gram_block).count();
+  const std::size_t slots = std::min(std::clamp<std::size_t>(ring_doubles / std::max<std::size_t>(pairs, 1),
+                                                             static_cast<std::size_t>(threads), most_slots),
+                                     static_cast<std::size_t>(std::max<std::int64_t>(blocks, 1)));
   double* ring = shared.doubles(slots * pairs);
   if (ready_size < slots) {
     ready = std::make_unique<std::atomic<std::int64_t>[]>(slots);
     ready_size = slots;
   }
-  for (std::size_t slot = 0; slot < slots; ++slot) ready[slot] = -1;
+  for (std::size_t slot = 0; slot < slots; ++slot) ready[slot].store(-1, std::memory_order_relaxed);
   std::atomic<std::int64_t> merged{0};
   std::atomic<bool> merging{false};
   const auto slot_of = [&](std::int64_t k) { return static_cast<std::size_t>(k) % slots; };
@@ -300,35 +254,18 @@ void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
 
   for_blocks(table, gram_block, [&](Worker& worker, const Blocks& block, std::int64_t k, bool new_tensor) {
     if (new_tensor) worker.gather(table, block.tensor);
-    const int panels = panels_of(worker.rows.size());
-    double* packed = worker.memory.doubles(wanted);
-    double* tiles = packed + most_panels * cpu::panel_size;
-    std::fill_n(tiles, tile_index(panels, 0) * tile_doubles, 0.0);
-    for (std::int64_t done = 0; done < block.size; done += cpu::panel_depth) {
-      const int count = static_cast<int>(std::min<std::int64_t>(cpu::panel_depth, block.size - done));
-      for (int p = 0; p < panels; ++p) {
-        pack_panel(worker.rows, worker.index, p, block.begin + done, count, sums.scale, panel_at(packed, p),
-                   worker.nonfinite.data(), worker.max_abs.data());
-      }
-      for (int i = 0; i < panels; ++i) {
-        for (int j = 0; j <= i; ++j) {
-          cpu::gram_tile(panel_at(packed, i), panel_at(packed, j), count,
-                         tiles + tile_index(i, j) * tile_doubles);
-        }
-      }
-    }
+    double* const totals = worker.memory.doubles(scratch + pairs) + scratch;
+    cpu::gram_products(worker.gram_rows(), nullptr, block.begin, static_cast<int>(block.size), sums.scale,
+                       worker.memory.doubles(scratch), totals);
     while (k - merged >= static_cast<std::int64_t>(slots)) std::this_thread::yield();
-    double* sum = ring + slot_of(k) * pairs;
+    double* const sum = ring + slot_of(k) * pairs;
     std::fill_n(sum, pairs, 0.0);
-    for (int i = 0; i < panels; ++i) {
-      for (int j = 0; j <= i; ++j) {
-        double totals[cpu::tile_size];
-        cpu::gram_reduce(tiles + tile_index(i, j) * tile_doubles, totals);
-        add_tile(worker.index, i, j, totals, [&](std::size_t row) { return sum + row * (row + 1) / 2; });
-        if (i == j) {
-          count_by_products(worker.rows, worker.index, i, block.begin, static_cast<int>(block.size), totals,
-                            worker.nonfinite.data());
-        }
+    const double* total = totals;
+    for (const int i : worker.index) {
+      double* const row = sum + static_cast<std::size_t>(i) * (static_cast<std::size_t>(i) + 1) / 2;
+      for (const int j : worker.index) {
+        if (j > i) break;
+        row[j] = *total++;
       }
     }
     ready[slot_of(k)] = k;
@@ -336,48 +273,37 @@ void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
   });
 }
 
-// All threads share the pairs of one stretch of panel_depth coordinates after another.
+// All threads share the pairs of one block after another, a square of them at a time.
 void CpuPasses::Impl::gram_by_squares(const RowTable& table, GramSums& sums) {
-  const int most_panels = panels_of(static_cast<std::size_t>(table.rows));
-  const std::size_t tile_doubles = cpu::gram_tile_doubles();
-  double* packed = shared.doubles(static_cast<std::size_t>(most_panels) * cpu::panel_size);
-  for (Worker& worker : workers) worker.memory.doubles(tile_doubles);
-#pragma omp parallel num_threads(threads)
+  const std::size_t scratch = cpu::gram_scratch_doubles(square_rows, square_rows);
+  constexpr std::size_t pairs = std::size_t{square_rows} * square_rows;
+  for (Worker& worker : workers) worker.memory.doubles(scratch + pairs);
+  const int most_squares = (table.rows + square_rows - 1) / square_rows;
+#pragma omp parallel num_threads(threads_for(table, most_squares*(most_squares + 1) / 2))
   {
     Worker& worker = workers[static_cast<std::size_t>(omp_get_thread_num())];
-    double* tile = worker.memory.doubles(tile_doubles);
+    double* const memory = worker.memory.doubles(scratch + pairs);
     for (std::size_t tensor = 0; tensor < table.sizes.size(); ++tensor) {
       worker.gather(table, tensor);
-      const int panels = panels_of(worker.rows.size());
-      const int squares = (panels + square_panels - 1) / square_panels;
-      const int pairs = static_cast<int>(tile_index(squares, 0));
-      for (std::int64_t begin = 0; begin < table.sizes[tensor]; begin += cpu::panel_depth) {
-        const int count =
-            static_cast<int>(std::min<std::int64_t>(cpu::panel_depth, table.sizes[tensor] - begin));
-#pragma omp for schedule(static)
-        for (int p = 0; p < panels; ++p) {
-          pack_panel(worker.rows, worker.index, p, begin, count, sums.scale, panel_at(packed, p),
-                     worker.nonfinite.data(), worker.max_abs.data());
-        }
+      const int count = static_cast<int>(worker.rows.size());
+      const int squares = (count + square_rows - 1) / square_rows;
+      for (std::int64_t begin = 0; begin < table.sizes[tensor]; begin += gram_block) {
+        const int length = static_cast<int>(std::min(gram_block, table.sizes[tensor] - begin));
 #pragma omp for schedule(dynamic)
-        for (int pair = 0; pair < pairs; ++pair) {
+        for (int pair = 0; pair < squares * (squares + 1) / 2; ++pair) {
           int row = 0;
-          while (static_cast<int>(tile_index(row + 1, 0)) <= pair) ++row;
-          const int column = pair - static_cast<int>(tile_index(row, 0));
-          for (int i = row * square_panels; i < std::min((row + 1) * square_panels, panels); ++i) {
-            for (int j = column * square_panels; j <= std::min((column + 1) * square_panels - 1, i); ++j) {
-              double totals[cpu::tile_size];
-              std::fill_n(tile, tile_doubles, 0.0);
-              cpu::gram_tile(panel_at(packed, i), panel_at(packed, j), count, tile);
-              cpu::gram_reduce(tile, totals);
-              add_tile(worker.index, i, j, totals, [&](std::size_t r) {
-                return sums.products.data() + r * static_cast<std::size_t>(table.rows);
-              });
-              if (i == j) {
-                count_by_products(worker.rows, worker.index, i, begin, count, totals,
-                                  worker.nonfinite.data());
-              }
-            }
+          while ((row + 1) * (row + 2) / 2 <= pair) ++row;
+          const int column = pair - row * (row + 1) / 2;
+          const cpu::GramRows rows = worker.gram_rows(row * square_rows, square_rows);
+          const cpu::GramRows columns = worker.gram_rows(column * square_rows, square_rows);
+          const bool diagonal = row == column;
+          const double* total = memory + scratch;
+          cpu::gram_products(rows, diagonal ? nullptr : &columns, begin, length, sums.scale, memory,
+                             memory + scratch);
+          for (int i = 0; i < rows.count; ++i) {
+            double* const to = sums.products.data() +
+                               static_cast<std::size_t>(rows.index[i]) * static_cast<std::size_t>(table.rows);
+            for (int j = 0; j < (diagonal ? i + 1 : columns.count); ++j) to[columns.index[j]] += *total++;
           }
         }
       }
