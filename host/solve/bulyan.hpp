@@ -18,12 +18,10 @@ BRAGG_HD Status select_points(TeamT team, const Bulyan& rule, const Points& poin
       scratch.take_ints(static_cast<std::size_t>(m) * m);  // every row's neighbours, nearest first
   int* const left = scratch.take_ints(static_cast<std::size_t>(m));
   double* const scores = scratch.take_doubles(static_cast<std::size_t>(m));
+  double* const distances = scratch.take_doubles(static_cast<std::size_t>(m) * m);
   constexpr int won = -1;
-  team.parallel_for(m, [&](int i) {
-    left[i] = points.finite(i);
-    smallest(m, m, order + static_cast<std::size_t>(i) * m,
-             [&](int j) { return points.squared_distance(i, j); });
-  });
+  rank_neighbors(team, points, distances, order);
+  team.parallel_for(m, [&](int i) { left[i] = points.finite(i); });
   for (int round = 0; round < m - 2 * rule.f; ++round) {
     const int remaining = m - round;
     int neighbors = remaining - rule.f - 2;
@@ -34,7 +32,7 @@ BRAGG_HD Status select_points(TeamT team, const Bulyan& rule, const Points& poin
       double score = left[i] > 0 ? 0 : infinity;
       for (int k = 0, found = 0; k < m && found < neighbors && left[i] > 0; ++k) {
         if (mine[k] == i || left[mine[k]] <= 0) continue;
-        score += points.squared_distance(i, mine[k]);
+        score += distances[static_cast<std::size_t>(i) * m + mine[k]];
         ++found;
       }
       scores[i] = score;

@@ -9,19 +9,21 @@
 namespace bragg::detail {
 
 /// scores[i] = Σ of the `neighbors` least squared distances to the other points, added in ascending order.
+/// `distances`, `order`: m² each.
 template <class TeamT>
-BRAGG_HD void krum_scores(TeamT team, const Points& points, int neighbors, int* order, double* scores) {
+BRAGG_HD void krum_scores(TeamT team, const Points& points, int neighbors, double* distances, int* order,
+                          double* scores) {
   const int m = points.count;
+  rank_neighbors(team, points, distances, order);
   team.parallel_for(m, [&](int i) {
-    int* const mine = order + static_cast<std::size_t>(i) * m;
-    // Point i itself is pushed behind everything else.
-    const auto key = [&](int j) { return j == i ? infinity : points.squared_distance(i, j); };
-    double score = 0;
-    if (points.finite(i)) {
-      smallest(m, neighbors, mine, key);
-      for (int k = 0; k < neighbors; ++k) score += key(mine[k]);
+    const std::size_t row = static_cast<std::size_t>(i) * m;
+    double score = points.finite(i) ? 0 : infinity;
+    for (int k = 0, found = 0; points.finite(i) && found < neighbors; ++k) {
+      if (order[row + k] == i) continue;
+      score += distances[row + order[row + k]];
+      ++found;
     }
-    scores[i] = points.finite(i) ? score : infinity;
+    scores[i] = score;
   });
 }
 
@@ -34,7 +36,8 @@ BRAGG_HD Status solve(TeamT team, const MultiKrum& rule, const Points& points, S
   const int neighbors = rule.neighbors == automatic ? m - rule.f - 2 : rule.neighbors;
   const int kept = rule.m == automatic ? m - rule.f : rule.m;
   int* const order = scratch.take_ints(static_cast<std::size_t>(m) * m);
-  krum_scores(team, points, neighbors, order, out.scores);
+  double* const distances = scratch.take_doubles(static_cast<std::size_t>(m) * m);
+  krum_scores(team, points, neighbors, distances, order, out.scores);
   team.single([&] {
     smallest(m, kept, order, [&](int i) { return out.scores[i]; });
     mean_of(points, order, kept, out.coefficients);

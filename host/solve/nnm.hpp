@@ -15,11 +15,11 @@ BRAGG_HD Status transform(TeamT team, const Nnm& rule, const Points& points, Scr
   const int near = m - rule.f;
   if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;
   int* const chosen = scratch.take_ints(static_cast<std::size_t>(m) * m);
+  rank_neighbors(team, points, scratch.take_doubles(static_cast<std::size_t>(m) * m), chosen);
   team.parallel_for(m, [&](int i) {
     int* const mine = chosen + static_cast<std::size_t>(i) * m;
     double* const coefficients = out.coefficients + static_cast<std::size_t>(i) * points.size;
     if (points.finite(i)) {
-      smallest(m, near, mine, [&](int j) { return points.squared_distance(i, j); });
       mean_of(points, mine, near, coefficients);
     } else {
       mean_of_first_finite(points, near, mine, coefficients);
