@@ -19,6 +19,7 @@
 
 #include "host/cpu/network.hpp"
 #include "host/cpu/passes.hpp"
+#include "host/cpu/schedules.hpp"
 
 namespace bragg::detail {
 namespace {
@@ -295,32 +296,94 @@ class CpuPassesTest : public testing::TestWithParam<std::int64_t> {
 INSTANTIATE_TEST_SUITE_P(Targets, CpuPassesTest, testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
                          [](const auto& param) { return std::string(hwy::TargetName(param.param)); });
 
-const std::vector<int> counts{1, 2, 3, 5, 8, 16, 17, 33, 64, 65, 130};
+const std::vector<int> counts{1, 2, 3, 5, 8, 15, 16, 17, 21, 28, 33, 47, 56, 64, 65, 100, 128, 130};
 const std::vector<std::int64_t> odd_sizes{5, 0, 131, 1, 300};
 
 // Networks
 // ------------------------------------------------------------------------------------------------------
 
 // By the 0–1 principle. Each bit of a word is an input of its own.
+void compare(const cpu::Comparator& c, std::vector<std::uint64_t>& wires) {
+  ASSERT_LT(c.low, c.high);
+  const std::uint64_t x = wires[c.low];
+  const std::uint64_t y = wires[c.high];
+  wires[c.low] = c.need_low ? x & y : ~x;  // what is not computed must not be read
+  wires[c.high] = c.need_high ? x | y : ~y;
+}
+
+/// Of each bit of the words, what the wire of this rank holds when they are sorted.
+std::uint64_t sorted_bits(const std::vector<std::uint64_t>& inputs, int rank) {
+  std::uint64_t want = 0;
+  for (std::size_t bit = 0; bit < 64; ++bit) {
+    int ones = 0;
+    for (const std::uint64_t word : inputs) ones += static_cast<int>((word >> bit) & 1);
+    if (rank >= static_cast<int>(inputs.size()) - ones) want |= std::uint64_t{1} << bit;
+  }
+  return want;
+}
+
 void expect_selects(int points, int first, int last, const std::vector<std::uint64_t>& inputs) {
   std::vector<std::uint64_t> wires = inputs;
-  std::array<int, 64> ones{};
-  for (const std::uint64_t word : inputs) {
-    for (std::size_t bit = 0; bit < 64; ++bit) ones[bit] += static_cast<int>((word >> bit) & 1);
-  }
-  for (const cpu::Comparator& c : cpu::selection_network(points, first, last)) {
-    ASSERT_LT(c.low, c.high);
-    const std::uint64_t x = wires[c.low];
-    const std::uint64_t y = wires[c.high];
-    wires[c.low] = c.need_low ? x & y : ~std::uint64_t{0} ^ x;  // what is not computed must not be read
-    wires[c.high] = c.need_high ? x | y : ~y;
-  }
+  for (const cpu::Comparator& c : cpu::selection_network(points, first, last)) compare(c, wires);
   for (int rank = first; rank <= last; ++rank) {
-    std::uint64_t want = 0;
-    for (std::size_t bit = 0; bit < 64; ++bit) {
-      if (rank >= points - ones[bit]) want |= std::uint64_t{1} << bit;
+    ASSERT_EQ(wires[static_cast<std::size_t>(rank)], sorted_bits(inputs, rank))
+        << points << " points, rank " << rank;
+  }
+}
+
+/// 64 inputs of a network: all there are from the base-th on, or random ones of every number of ones.
+std::vector<std::uint64_t> zero_one_inputs(int points, std::uint64_t base, std::mt19937_64& random) {
+  std::vector<std::uint64_t> wires(static_cast<std::size_t>(points));
+  for (std::size_t bit = 0; bit < 64; ++bit) {
+    if (points <= 16) {
+      for (std::size_t w = 0; w < wires.size(); ++w) wires[w] |= ((base + bit) >> w & 1) << bit;
+      continue;
     }
-    ASSERT_EQ(wires[static_cast<std::size_t>(rank)], want) << points << " points, rank " << rank;
+    std::vector<std::size_t> order(wires.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::shuffle(order.begin(), order.end(), random);
+    order.resize(random() % (wires.size() + 1));
+    for (const std::size_t w : order) wires[w] |= std::uint64_t{1} << bit;
+  }
+  return wires;
+}
+
+/// Runs a schedule as the unrolled networks do: a wire is loaded where it says, and read where it is stored.
+template <class ScheduleT>
+void expect_schedule(std::size_t size, bool middle, const std::vector<std::uint64_t>& inputs) {
+  namespace schedules = cpu::schedules;
+  const int points = schedules::sizes[size];
+  const std::size_t list = 2 * size + (middle ? 0 : 1);
+  constexpr std::uint64_t garbage = 0x5A5A5A5A5A5A5A5A;
+  std::vector<std::uint64_t> wires(inputs.size(), garbage), stored(inputs.size(), garbage);
+  for (std::size_t k = ScheduleT::start[list]; k < ScheduleT::start[list + 1]; ++k) {
+    const std::uint8_t* const step = ScheduleT::steps + 3 * k;
+    const int flags = step[2];
+    if ((flags & schedules::load_low) != 0) wires[step[0]] = inputs[step[0]];
+    if ((flags & schedules::load_high) != 0) wires[step[1]] = inputs[step[1]];
+    ASSERT_NO_FATAL_FAILURE(compare(
+        {step[0], step[1], (flags & schedules::need_low) != 0, (flags & schedules::need_high) != 0}, wires));
+    if ((flags & schedules::store_low) != 0) stored[step[0]] = wires[step[0]];
+    if ((flags & schedules::store_high) != 0) stored[step[1]] = wires[step[1]];
+  }
+  for (int rank = middle ? (points - 1) / 2 : 0; rank <= (middle ? points / 2 : points - 1); ++rank) {
+    ASSERT_EQ(stored[static_cast<std::size_t>(rank)], sorted_bits(inputs, rank))
+        << points << " points, rank " << rank;
+  }
+}
+
+TEST(Network, SchedulesLoadCompareAndStoreInAnOrderThatSorts) {
+  std::mt19937_64 random(8);
+  for (std::size_t size = 0; size < cpu::schedules::size_count; ++size) {
+    const int points = cpu::schedules::sizes[size];
+    const std::uint64_t rounds = points <= 16 ? ((std::uint64_t{1} << points) + 63) / 64 : 40;
+    for (std::uint64_t round = 0; round < rounds; ++round) {
+      const std::vector<std::uint64_t> inputs = zero_one_inputs(points, 64 * round, random);
+      for (const bool middle : {true, false}) {
+        ASSERT_NO_FATAL_FAILURE(expect_schedule<cpu::schedules::sixteen>(size, middle, inputs));
+        ASSERT_NO_FATAL_FAILURE(expect_schedule<cpu::schedules::thirty_two>(size, middle, inputs));
+      }
+    }
   }
 }
 
@@ -376,6 +439,33 @@ TEST(Network, SelectsRandomAndStructuredZeroOneInputsOfMorePoints) {
           }
         }
         ASSERT_NO_FATAL_FAILURE(expect_selects(points, first, last, wires));
+      }
+    }
+  }
+}
+
+TEST(Network, MergesOfSortedChunksSelect) {
+  std::mt19937_64 random(9);
+  for (const int chunk : {16, 64}) {
+    for (const int points : {chunk + 1, 2 * chunk, 2 * chunk + 5, 3 * chunk, 4 * chunk - 1, 5 * chunk + 7}) {
+      for (const auto& [first, last] : kept_ranks(points)) {
+        const std::vector<cpu::Comparator> merges = cpu::merge_network(points, chunk, first, last);
+        for (int round = 0; round < 5; ++round) {
+          const std::vector<std::uint64_t> inputs = zero_one_inputs(points, 0, random);
+          std::vector<std::uint64_t> wires;
+          for (int begin = 0; begin < points; begin += chunk) {
+            const std::vector<std::uint64_t> part(inputs.begin() + begin,
+                                                  inputs.begin() + std::min(points, begin + chunk));
+            for (int rank = 0; rank < static_cast<int>(part.size()); ++rank) {
+              wires.push_back(sorted_bits(part, rank));
+            }
+          }
+          for (const cpu::Comparator& c : merges) ASSERT_NO_FATAL_FAILURE(compare(c, wires));
+          for (int rank = first; rank <= last; ++rank) {
+            ASSERT_EQ(wires[static_cast<std::size_t>(rank)], sorted_bits(inputs, rank))
+                << points << " points in chunks of " << chunk << ", rank " << rank;
+          }
+        }
       }
     }
   }
@@ -911,10 +1001,11 @@ TEST_P(CpuPassesTest, SelectMayWriteOverARowAndDoesNotDependOnThreads) {
   }
 }
 
-TEST_P(CpuPassesTest, MixedPointsMatchLongDouble) {
+/// `equal`: a point's coefficients are all the same, which are mixed by sums of subsets.
+void expect_mixed(bool equal) {
   std::mt19937_64 random(34);
   for (const DType dtype : all_dtypes) {
-    for (const int n : {1, 2, 5, 8, 17, 33, 70, 130}) {
+    for (const int n : {1, 2, 5, 8, 12, 17, 33, 70, 130}) {
       Problem problem(dtype, n + 1, odd_sizes, Data::normal, 35, 1,
                       dtype == DType::f64 ? DType::f64 : DType::f32);
       if (n > 4) problem.make_null(2, n);
@@ -926,14 +1017,16 @@ TEST_P(CpuPassesTest, MixedPointsMatchLongDouble) {
       std::vector<int> start{0}, entry_row;
       std::vector<double> coefficient;
       std::vector<std::uint8_t> infinite;
+      const auto draw_coefficient = [&] { return std::uniform_real_distribution(0.0, 1.0)(random); };
       for (int p = 0; p < n; ++p) {
         const bool is_infinite = n > 4 && p == 1;
         infinite.push_back(is_infinite);
+        const double same = draw_coefficient();
         for (int r = n; r >= 0 && !is_infinite; --r) {  // entries in no particular order
           if (r == bad || (r != p && random() % 3 == 0)) continue;
           if (r == p && p == bad) continue;
           entry_row.push_back(r);
-          coefficient.push_back(std::uniform_real_distribution(0.0, 1.0)(random));
+          coefficient.push_back(equal ? same : draw_coefficient());
         }
         start.push_back(static_cast<int>(entry_row.size()));
       }
@@ -973,6 +1066,9 @@ TEST_P(CpuPassesTest, MixedPointsMatchLongDouble) {
     }
   }
 }
+
+TEST_P(CpuPassesTest, MixedPointsMatchLongDouble) { expect_mixed(false); }
+TEST_P(CpuPassesTest, MixedPointsOfEqualCoefficientsMatchLongDouble) { expect_mixed(true); }
 
 TEST_P(CpuPassesTest, AFiniteCombinationNeverBecomesInfinite) {
   Problem problem(DType::f32, 2, {40}, Data::normal, 36);

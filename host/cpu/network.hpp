@@ -12,4 +12,7 @@ namespace bragg::detail::cpu {
 /// anything. The best known networks to 64 points, Batcher's odd-even merges of them above.
 std::vector<Comparator> selection_network(int points, int first, int last);
 
+/// The same, where wires [0, chunk), [chunk, 2·chunk), … are sorted already; chunk is a power of two.
+std::vector<Comparator> merge_network(int points, int chunk, int first, int last);
+
 }  // namespace bragg::detail::cpu

@@ -14,13 +14,11 @@
 #include <utility>
 
 #include "host/cpu/kernels.hpp"
-#include "host/cpu/network.hpp"
+#include "host/cpu/selection.hpp"
 
 namespace bragg::detail {
 namespace {
 
-using cpu::Comparator;
-using cpu::MixEntry;
 using cpu::RowSource;
 
 /// Above this many rows a block's sums do not fit a thread's cache: threads share a block's pairs instead of
@@ -156,13 +154,7 @@ struct CpuPasses::Impl {
   std::unique_ptr<std::atomic<std::int64_t>[]> ready;  // the block whose sums a slot of gram's ring holds
   std::size_t ready_size = 0;
 
-  // What select prepared last; the network is kept while the rule and the number of points are the same.
-  std::vector<Comparator> network;
-  int network_points = -1, network_first = 0, network_last = 0;
-  std::vector<MixEntry> mix_entries;
-  std::vector<std::size_t> mix_start;
-  std::vector<int> used_rows, used_index;
-  std::vector<double> mix_dense;
+  cpu::Selection selection;
 
   Impl(int max_rows, int threads_in)
       : threads(threads_in > 0 ? threads_in : std::max(1, omp_get_max_threads())) {
@@ -200,8 +192,6 @@ struct CpuPasses::Impl {
   void gram_statistics(const RowTable& table);
   void gram_by_blocks(const RowTable& table, GramSums& sums);
   void gram_by_squares(const RowTable& table, GramSums& sums);
-  void prepare_network(const SelectRule& rule, int points);
-  void prepare_mix(const RowTable& table, const PointTable& points);
 };
 
 // gram --------------------------------------------------------------------------------------------
@@ -370,83 +360,10 @@ void CpuPasses::combine(const RowTable& table, std::span<const double> coefficie
 
 // select ------------------------------------------------------------------------------------------
 
-void CpuPasses::Impl::prepare_network(const SelectRule& rule, int points) {
-  int first = 0;
-  int last = points - 1;
-  if (rule.kind == SelectRule::Kind::median) {
-    first = rule.even == EvenMedian::upper ? points / 2 : (points - 1) / 2;
-    last = rule.even == EvenMedian::lower ? (points - 1) / 2 : points / 2;
-  } else if (rule.kind == SelectRule::Kind::trimmed_mean) {
-    first = rule.f;
-    last = points - 1 - rule.f;
-  }
-  if (points == network_points && first == network_first && last == network_last) return;
-  network = cpu::selection_network(points, first, last);
-  network_points = points;
-  network_first = first;
-  network_last = last;
-}
-
-// From points' entries to rows' coefficients for four points at a time, rows ascending.
-void CpuPasses::Impl::prepare_mix(const RowTable& table, const PointTable& points) {
-  const std::size_t rows = static_cast<std::size_t>(table.rows);
-  used_index.assign(rows, -1);
-  for (const int row : points.entry_row) used_index[static_cast<std::size_t>(row)] = 0;
-  used_rows.clear();
-  for (std::size_t r = 0; r < rows; ++r) {
-    if (used_index[r] < 0) continue;
-    used_index[r] = static_cast<int>(used_rows.size());
-    used_rows.push_back(static_cast<int>(r));
-  }
-  mix_entries.clear();
-  mix_start.assign(1, 0);
-  mix_dense.assign(used_rows.size() * 4, 0.0);
-  for (int first = 0; first < points.count; first += 4) {
-    for (int p = 0; p < std::min(4, points.count - first); ++p) {
-      const std::size_t point = static_cast<std::size_t>(first + p);
-      for (int e = points.start[point]; e < points.start[point + 1]; ++e) {
-        const std::size_t entry = static_cast<std::size_t>(e);
-        const int used = used_index[static_cast<std::size_t>(points.entry_row[entry])];
-        mix_dense[static_cast<std::size_t>(4 * used + p)] += points.entry_coefficient[entry];
-      }
-    }
-    for (std::size_t u = 0; u < used_rows.size(); ++u) {
-      double* c = &mix_dense[4 * u];
-      if (c[0] == 0 && c[1] == 0 && c[2] == 0 && c[3] == 0) continue;
-      mix_entries.push_back({static_cast<int>(u), {c[0], c[1], c[2], c[3]}});
-      std::fill_n(c, 4, 0.0);
-    }
-    mix_start.push_back(mix_entries.size());
-  }
-}
-
 void CpuPasses::select(const RowTable& table, const SelectRule& rule, const PointTable& points,
                        const OutTable& out, std::span<std::int64_t> nonfinite) {
   Impl& impl = *impl_;
-  cpu::SelectJob job;
-  job.rule = rule;
-  job.points = points.count;
-  job.mixed = points.mixed;
-  job.wide = table.dtype == DType::f64;
-  job.count_nonfinite = !nonfinite.empty() && !points.mixed;
-  if (!points.infinite.empty()) job.infinite = points.infinite.data();
-  if (!points.weights.empty()) {
-    job.weights = points.weights.data();
-    for (const double weight : points.weights) job.total_weight += weight;
-  } else {
-    impl.prepare_network(rule, points.count);
-    job.network = impl.network.data();
-    job.comparators = impl.network.size();
-  }
-  if (points.mixed) {
-    impl.prepare_mix(table, points);
-    job.used_rows = impl.used_rows.data();
-    job.used_row_count = static_cast<int>(impl.used_rows.size());
-    job.entries = impl.mix_entries.data();
-    job.group_start = impl.mix_start.data();
-  } else {
-    job.rows = points.rows.data();
-  }
+  const cpu::SelectJob job = impl.selection.prepare(table, rule, points, !nonfinite.empty());
   const std::size_t scratch = cpu::select_scratch_bytes(job);
   for (Worker& worker : impl.workers) {
     worker.prepare(table.rows);

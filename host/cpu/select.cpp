@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Coordinate-wise rules: a tile of points × a few vectors is read (or mixed), sorted lane by lane by a
-// comparator network as far as the rule needs, and reduced in f64. A tile is read whole before any of it is
-// written, so the output may lie on a row.
+// Coordinate-wise rules. A strip of columns at a time: each vector of columns is sorted by a network as far
+// as the rule needs (columns.hpp: straight from the rows to 64 points; above, sorted chunks in a tile and
+// merges of them), and reduced in f64. Mixed points are made in a tile first. A strip is read whole before
+// any of it is written, so the output may lie on a row.
 #include "host/cpu/kernels.hpp"
 
 #undef HWY_TARGET_INCLUDE
@@ -12,18 +13,20 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
-#include <utility>
+#include <type_traits>
 
 #include "host/cpu/simd-inl.hpp"
-#include "kernels/select/networks.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace bragg::detail::cpu::HWY_NAMESPACE {
 namespace {
 
-// Vectors of a point that are mixed at a time, for four points: as many as the registers hold.
+constexpr int wide_lanes = static_cast<int>(hn::MaxLanes(Wide()));
+
+// Vectors of f64 that four points are mixed for at a time: as many as the registers hold.
 #undef BRAGG_MIX_FOUR
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3
 #define BRAGG_MIX_FOUR 0
@@ -32,112 +35,92 @@ constexpr int mix_vectors = 2;
 #define BRAGG_MIX_FOUR 1
 constexpr int mix_vectors = 4;
 #endif
+constexpr int product_columns = mix_vectors * wide_lanes;  // mixed at a time by products
+constexpr int subset_vectors = subset_columns / wide_lanes;
+constexpr int strip_columns = 256;  // of plain points
+constexpr int mixed_columns = 32;   // of mixed points
+constexpr int most_group_columns = product_columns > subset_columns ? product_columns : subset_columns;
+static_assert(mixed_columns % product_columns == 0 && mixed_columns % subset_columns == 0);
+static_assert(subset_columns % wide_lanes == 0);
+constexpr std::int64_t mix_ahead = 256;  // bytes from what is read of a row to what is asked of memory
 
-int wide_lanes() { return static_cast<int>(hn::Lanes(Wide())); }
+int strip_of(const SelectJob& job) { return job.mixed ? mixed_columns : strip_columns; }
 
-// Vectors of a wire in the tile: enough to hide the loop over comparators, few enough for L1.
-int tile_vectors(const SelectJob& job) {
-  const int vectors = job.points <= 64 ? 8 : job.points <= 128 ? 4 : job.points <= 256 ? 2 : 1;
-  return job.mixed ? std::max(vectors, mix_vectors) : vectors;
+/// Columns of a vector of keys.
+int key_lanes(KeyKind kind) {
+  switch (kind) {
+    case KeyKind::f32:
+      return static_cast<int>(hn::MaxLanes(hn::ScalableTag<std::int32_t>()));
+    case KeyKind::sixteen:
+      return static_cast<int>(hn::MaxLanes(hn::ScalableTag<std::int16_t>()));
+    case KeyKind::f64:
+      break;
+  }
+  return wide_lanes;
 }
 
-template <class ValueT>
+std::int64_t key_vector_bytes(KeyKind kind) { return std::int64_t{key_lanes(kind)} * key_bytes(kind); }
+
 int tile_width(const SelectJob& job) {
-  return tile_vectors(job) * static_cast<int>(hn::Lanes(hn::ScalableTag<ValueT>()));
+  return job.middle_only ? strip_of(job) : sorted_vectors * key_lanes(job.keys);
 }
 
 std::size_t padded(std::size_t bytes) { return (bytes + vector_bytes - 1) / vector_bytes * vector_bytes; }
 
-// A thread's scratch, cut from one aligned block.
+/// A thread's scratch, cut from one aligned block.
 template <class ValueT>
 struct Scratch {
-  ValueT* tile;         // [point][width]
-  double* results;      // [width]
-  unsigned char* tail;  // one row's last elements, width of them
-  double* mix_tile;     // [used row][mix_vectors·lanes]
-  int* order;           // weighted rules: [point]
+  ValueT* values;            // mixed or weighted: [point][strip]
+  double* results;           // [strip]
+  unsigned char* tail;       // plain: [point][a vector]; else one row's last elements
+  double* rows;              // mixed: [used row][columns of a group]
+  unsigned char* subsets;    // mixed by subsets: their sums
+  double* sums;              // mixed by subsets: [point][subset_columns]
+  int* order;                // weighted: [point]
+  unsigned char* keys;       // [rank or wire][tile_width]
+  ValueT* decoded;           // the same, as values
+  unsigned char* seen;       // a vector
+  unsigned char* zeros;      // a strip of the type's bits
+  unsigned char* positive;   // +inf
+  unsigned char* negative;   // −inf
+  const unsigned char** at;  // per wire
+  std::int64_t* real;        // per wire
   std::size_t bytes;
 
   Scratch(const SelectJob& job, unsigned char* memory) {
-    const std::size_t width = static_cast<std::size_t>(tile_width<ValueT>(job));
-    const std::size_t mix_width = static_cast<std::size_t>(mix_vectors * wide_lanes());
+    const auto points = static_cast<std::size_t>(job.points);
+    const auto strip = static_cast<std::size_t>(strip_of(job));
+    const auto wires = static_cast<std::size_t>(job.wires);
+    const auto vector = static_cast<std::size_t>(key_vector_bytes(job.keys));
+    const bool by_value = job.mixed || job.weights != nullptr;
     bytes = 0;
-    const auto take = [&](std::size_t size) {
-      unsigned char* place = memory == nullptr ? nullptr : memory + bytes;
-      bytes += padded(size);
-      return place;
+    const auto take = [&](auto& place, std::size_t count) {
+      using T = std::remove_reference_t<decltype(*place)>;
+      place = memory == nullptr ? nullptr : reinterpret_cast<T*>(memory + bytes);
+      bytes += padded(count * sizeof(T));
     };
-    tile = reinterpret_cast<ValueT*>(take(static_cast<std::size_t>(job.points) * width * sizeof(ValueT)));
-    results = reinterpret_cast<double*>(take(width * sizeof(double)));
-    tail = take(width * sizeof(double));
-    mix_tile = reinterpret_cast<double*>(
-        take(static_cast<std::size_t>(job.used_row_count) * mix_width * sizeof(double)));
-    order =
-        reinterpret_cast<int*>(take(job.weights == nullptr ? 0 : static_cast<std::size_t>(job.points) * 4));
+    take(values, by_value ? points * strip : 0);
+    take(results, strip);
+    take(tail, by_value ? strip * sizeof(double) : points * vector);
+    take(rows, static_cast<std::size_t>(job.used_row_count) * most_group_columns);
+    take(subsets, job.subsets != nullptr ? subset_table_bytes : 0);
+    take(sums, job.subsets != nullptr ? points * subset_columns : 0);
+    take(order, job.weights != nullptr ? points : 0);
+    const std::size_t ranks = job.middle_only ? 2 : wires;
+    take(keys, ranks * static_cast<std::size_t>(tile_width(job) * key_bytes(job.keys)));
+    take(decoded, job.keys == KeyKind::f64 ? 0 : ranks * static_cast<std::size_t>(tile_width(job)));
+    take(seen, vector);
+    take(zeros, strip * sizeof(double));
+    take(positive, strip * sizeof(double));
+    take(negative, strip * sizeof(double));
+    take(at, wires);
+    take(real, wires);
   }
 };
 
 // reading -----------------------------------------------------------------------------------------
 
-template <class DT>
-HWY_INLINE hn::Vec<DT> nan_to_infinity(DT d, hn::Vec<DT> v) {
-#if HWY_ARCH_X86
-  return hn::Min(v, hn::Inf(d));  // the second operand where one is NaN
-#else
-  return hn::IfThenElse(hn::IsNaN(v), hn::Inf(d), v);
-#endif
-}
-
-template <class ValueT, DType kTypeT>
-HWY_INLINE hn::Vec<hn::ScalableTag<ValueT>> load_value(const unsigned char* bytes) {
-  const hn::ScalableTag<ValueT> d;
-  if constexpr (std::is_same_v<ValueT, double>) {
-    return load_f64<kTypeT>(bytes);
-  } else if constexpr (kTypeT != DType::f64) {
-    return load_f32<kTypeT>(d, bytes);
-  } else {  // an f64 reference among narrower rows
-    HWY_ALIGN float narrow[vector_bytes / sizeof(float)];
-    for (std::size_t i = 0; i < hn::Lanes(d); i += hn::Lanes(Wide())) {
-      hn::Store(round_to_f32(load_f64<DType::f64>(bytes + i * sizeof(double))), Narrow(), narrow + i);
-    }
-    return hn::Load(d, narrow);
-  }
-}
-
-// Reads `width` elements and says whether one of them is not finite.
-template <class ValueT, DType kTypeT>
-bool read_values(const unsigned char* bytes, int width, ValueT* HWY_RESTRICT tile) {
-  const hn::ScalableTag<ValueT> d;
-  const hn::RebindToSigned<hn::ScalableTag<ValueT>> di;
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  constexpr std::int64_t size = static_cast<std::int64_t>(size_of(kTypeT));
-  auto largest = hn::Zero(di);
-  for (int i = 0; i < width; i += lanes) {
-    hwy::Prefetch(bytes + (2 * width + i) * size);  // many short streams: the hardware gives up on them
-    const auto v = load_value<ValueT, kTypeT>(bytes + i * size);
-    largest = hn::Max(largest, hn::BitCast(di, hn::Abs(v)));
-    hn::Store(nan_to_infinity(d, v), d, tile + i);
-  }
-  const auto finite = hn::BitCast(di, hn::Set(d, std::numeric_limits<ValueT>::max()));
-  return !hn::AllFalse(di, hn::Gt(largest, finite));
-}
-
-template <class ValueT>
-bool read_any(DType dtype, const unsigned char* bytes, int width, ValueT* tile) {
-  switch (dtype) {
-    case DType::f32:
-      return read_values<ValueT, DType::f32>(bytes, width, tile);
-    case DType::f16:
-      return read_values<ValueT, DType::f16>(bytes, width, tile);
-    case DType::bf16:
-      return read_values<ValueT, DType::bf16>(bytes, width, tile);
-    case DType::f64:
-      return read_values<ValueT, DType::f64>(bytes, width, tile);
-  }
-  return false;
-}
-
-// The bytes of `count` elements from `begin`, followed by zeros up to `width`.
+/// The bytes of `count` elements from `begin`, followed by zeros up to `width`.
 const unsigned char* whole(const RowSource& row, std::int64_t begin, int count, int width,
                            unsigned char* tail) {
   if (count == width) return row.at(begin);
@@ -147,55 +130,57 @@ const unsigned char* whole(const RowSource& row, std::int64_t begin, int count, 
   return tail;
 }
 
-template <class ValueT>
-bool read_points(const SelectJob& job, const RowSource* rows, std::int64_t begin, int count, int width,
-                 const Scratch<ValueT>& scratch) {
-  bool nonfinite = false;
-  for (int p = 0; p < job.points; ++p) {
-    ValueT* tile = scratch.tile + static_cast<std::size_t>(p) * static_cast<std::size_t>(width);
-    const RowSource& row = rows[job.rows[p]];
-    if (job.infinite != nullptr && job.infinite[p] != 0) {
-      std::fill_n(tile, width, std::numeric_limits<ValueT>::infinity());
-      nonfinite = true;  // its values are counted, though not read here
-    } else if (row.data == nullptr) {
-      std::fill_n(tile, width, ValueT{0});
-    } else {
-      nonfinite |= read_any(row.dtype, whole(row, begin, count, width, scratch.tail), width, tile);
-    }
-  }
-  return nonfinite;
-}
-
-// mixing ------------------------------------------------------------------------------------------
-
+/// `width` elements as f64; true: one of them is not finite.
 template <DType kTypeT>
-bool read_wide(const unsigned char* bytes, int width, double* HWY_RESTRICT tile) {
+bool read_wide(const unsigned char* bytes, int width, double* HWY_RESTRICT to) {
   const Wide d;
-  const int lanes = wide_lanes();
   constexpr std::int64_t size = static_cast<std::int64_t>(size_of(kTypeT));
   auto bad = hn::Zero(d);  // becomes NaN
-  for (int i = 0; i < width; i += lanes) {
-    hwy::Prefetch(bytes + (2 * width + i) * size);
+  for (int i = 0; i < width; i += wide_lanes) {
     const auto v = load_f64<kTypeT>(bytes + i * size);
     bad = hn::Add(bad, hn::Sub(v, v));
-    hn::Store(v, d, tile + i);
+    hn::Store(v, d, to + i);
   }
   return !hn::AllFalse(d, hn::IsNaN(bad));
 }
 
-bool read_wide_any(DType dtype, const unsigned char* bytes, int width, double* tile) {
+bool read_wide_any(DType dtype, const unsigned char* bytes, int width, double* to) {
   switch (dtype) {
     case DType::f32:
-      return read_wide<DType::f32>(bytes, width, tile);
+      return read_wide<DType::f32>(bytes, width, to);
     case DType::f16:
-      return read_wide<DType::f16>(bytes, width, tile);
+      return read_wide<DType::f16>(bytes, width, to);
     case DType::bf16:
-      return read_wide<DType::bf16>(bytes, width, tile);
+      return read_wide<DType::bf16>(bytes, width, to);
     case DType::f64:
-      return read_wide<DType::f64>(bytes, width, tile);
+      return read_wide<DType::f64>(bytes, width, to);
   }
   return false;
 }
+
+/// Plain points for the weighted rules, NaN as +inf.
+template <class ValueT>
+void read_values(const SelectJob& job, const RowSource* rows, std::int64_t begin, int count,
+                 const Scratch<ValueT>& scratch) {
+  for (int p = 0; p < job.points; ++p) {
+    ValueT* const to = scratch.values + static_cast<std::ptrdiff_t>(p) * strip_columns;
+    const RowSource& row = rows[job.rows[p]];
+    if (job.infinite != nullptr && job.infinite[p] != 0) {
+      std::fill_n(to, strip_columns, std::numeric_limits<ValueT>::infinity());
+    } else if (row.data == nullptr) {
+      std::fill_n(to, strip_columns, ValueT{0});
+    } else {
+      const int width = (count + wide_lanes - 1) / wide_lanes * wide_lanes;
+      read_wide_any(row.dtype, whole(row, begin, count, width, scratch.tail), width, scratch.results);
+      for (int i = 0; i < count; ++i) {
+        const double v = scratch.results[i];
+        to[i] = std::isnan(v) ? std::numeric_limits<ValueT>::infinity() : static_cast<ValueT>(v);
+      }
+    }
+  }
+}
+
+// mixing ------------------------------------------------------------------------------------------
 
 // A finite combination is never rounded to infinity; NaN reads +inf.
 HWY_INLINE void store_mixed(WideVector v, float* to) {
@@ -211,9 +196,9 @@ HWY_INLINE void store_mixed(WideVector v, double* to) { hn::Store(nan_to_infinit
 // leaves arrays of them in memory.
 template <class ValueT>
 void mix_group(const MixEntry* entries, std::size_t entry_count, const double* HWY_RESTRICT rows,
-               ValueT* HWY_RESTRICT to, std::size_t width, int points) {
+               ValueT* HWY_RESTRICT to, int points) {
   const Wide d;
-  const int lanes = wide_lanes();
+  const int lanes = wide_lanes;
   auto s00 = hn::Zero(d), s10 = s00, s20 = s00, s30 = s00;
   auto s01 = s00, s11 = s00, s21 = s00, s31 = s00;
 #if BRAGG_MIX_FOUR
@@ -221,7 +206,7 @@ void mix_group(const MixEntry* entries, std::size_t entry_count, const double* H
   auto s03 = s00, s13 = s00, s23 = s00, s33 = s00;
 #endif
   for (std::size_t e = 0; e < entry_count; ++e) {
-    const double* x = rows + static_cast<std::ptrdiff_t>(entries[e].row) * mix_vectors * lanes;
+    const double* x = rows + static_cast<std::ptrdiff_t>(entries[e].row) * product_columns;
     auto c0 = hn::Set(d, entries[e].coefficient[0]);
     auto c1 = hn::Set(d, entries[e].coefficient[1]);
     auto c2 = hn::Set(d, entries[e].coefficient[2]);
@@ -250,7 +235,7 @@ void mix_group(const MixEntry* entries, std::size_t entry_count, const double* H
 #endif
   }
   HWY_ALIGN double sums[4 * mix_vectors * vector_bytes / sizeof(double)];
-  const int row = mix_vectors * lanes;
+  constexpr int row = product_columns;
   hn::Store(s00, d, sums), hn::Store(s01, d, sums + lanes);
   hn::Store(s10, d, sums + row), hn::Store(s11, d, sums + row + lanes);
   hn::Store(s20, d, sums + 2 * row), hn::Store(s21, d, sums + 2 * row + lanes);
@@ -263,7 +248,7 @@ void mix_group(const MixEntry* entries, std::size_t entry_count, const double* H
 #endif
   for (int p = 0; p < points; ++p) {
     for (int i = 0; i < row; i += lanes) {
-      store_mixed(hn::Load(d, sums + p * row + i), to + static_cast<std::size_t>(p) * width + i);
+      store_mixed(hn::Load(d, sums + p * row + i), to + static_cast<std::ptrdiff_t>(p) * mixed_columns + i);
     }
   }
 }
@@ -274,185 +259,152 @@ template <class ValueT>
 void mix_point(const MixEntry* entries, std::size_t entry_count, int point, const double* HWY_RESTRICT rows,
                ValueT* HWY_RESTRICT to) {
   const Wide d;
-  const int lanes = wide_lanes();
-  for (int i = 0; i < mix_vectors * lanes; i += lanes) {
+  const int lanes = wide_lanes;
+  for (int i = 0; i < product_columns; i += lanes) {
     auto sum = hn::Zero(d);
     for (std::size_t e = 0; e < entry_count; ++e) {
       const double coefficient = entries[e].coefficient[point];
       if (coefficient == 0) continue;
-      const double* x = rows + static_cast<std::ptrdiff_t>(entries[e].row) * mix_vectors * lanes;
+      const double* x = rows + static_cast<std::ptrdiff_t>(entries[e].row) * product_columns;
       sum = hn::MulAdd(hn::Set(d, coefficient), hn::Load(d, x + i), sum);
     }
     store_mixed(sum, to + i);
   }
 }
 
+/// Of four rows, the sums of all sixteen subsets: entry k holds those whose bits are set in k. Entry 0 is
+/// zero already.
+void add_subsets(const double* const (&rows)[4], double* HWY_RESTRICT table) {
+  const Wide d;
+  for (int v = 0; v < subset_columns; v += wide_lanes) {
+    const auto a = hn::Load(d, rows[0] + v), b = hn::Load(d, rows[1] + v);
+    const auto x = hn::Load(d, rows[2] + v), y = hn::Load(d, rows[3] + v);
+    const auto put = [&](int entry, WideVector sum) {
+      hn::Store(sum, d, table + entry * subset_columns + v);
+    };
+    const auto ab = hn::Add(a, b), xy = hn::Add(x, y);
+    put(1, a), put(2, b), put(3, ab);
+    put(4, x), put(5, hn::Add(a, x)), put(6, hn::Add(b, x)), put(7, hn::Add(ab, x));
+    put(8, y), put(9, hn::Add(a, y)), put(10, hn::Add(b, y)), put(11, hn::Add(ab, y));
+    put(12, xy), put(13, hn::Add(a, xy)), put(14, hn::Add(b, xy)), put(15, hn::Add(ab, xy));
+  }
+}
+
+/// Four table entries, whose places are packed into 64 bits, added to a point's sum.
+HWY_INLINE void add_entries(std::uint64_t places, const unsigned char* HWY_RESTRICT table, WideVector* sum) {
+  const Wide d;
+  for (int k = 0; k < 4; ++k) {
+    const auto* const entry = lanes_at<double>(table + (places >> (16 * k) & 0xFFFF));
+    for (int v = 0; v < subset_vectors; ++v) sum[v] = hn::Add(sum[v], hn::Load(d, entry + v * wide_lanes));
+  }
+}
+
+/// Points whose coefficients are all the same: sums of subsets of four rows are made once and serve all
+/// points, a quarter of the additions. Nothing is subtracted, and a row that a point has no part in is not in
+/// its sum.
 template <class ValueT>
-void mix_points(const SelectJob& job, const RowSource* rows, std::int64_t begin, int count, int width,
-                const Scratch<ValueT>& scratch) {
-  const int mix_width = mix_vectors * wide_lanes();
-  const std::size_t stride = static_cast<std::size_t>(width);
-  for (int done = 0; done < count; done += mix_width) {
-    const int length = std::min(mix_width, count - done);
-    bool nonfinite = false;
-    for (int u = 0; u < job.used_row_count; ++u) {
-      const RowSource& row = rows[job.used_rows[u]];
-      double* x = scratch.mix_tile + static_cast<std::ptrdiff_t>(u) * mix_width;
-      if (row.data == nullptr) {
-        std::fill_n(x, mix_width, 0.0);
-      } else {
-        const unsigned char* bytes = whole(row, begin + done, length, mix_width, scratch.tail);
-        nonfinite |= read_wide_any(row.dtype, bytes, mix_width, x);
+void mix_by_subsets(const SelectJob& job, const Scratch<ValueT>& scratch, ValueT* HWY_RESTRICT to) {
+  const Wide d;
+  HWY_ALIGN static constexpr double zeros[subset_columns] = {};
+  const int groups = (job.used_row_count + 3) / 4;
+  for (int first = 0; first < groups; first += subset_groups) {
+    const int count = std::min(subset_groups, groups - first);
+    for (int g = 0; g < count; ++g) {
+      const double* rows[4];
+      for (int k = 0; k < 4; ++k) {
+        const int row = 4 * (first + g) + k;
+        rows[k] = row < job.used_row_count ? scratch.rows + static_cast<std::ptrdiff_t>(row) * subset_columns
+                                           : zeros;
       }
+      add_subsets(rows, lanes_at<double>(scratch.subsets + g * subset_group_bytes));
     }
-    for (int first = 0; first < job.points; first += 4) {
-      const int points = std::min(4, job.points - first);
-      const std::size_t group = static_cast<std::size_t>(first / 4);
-      const MixEntry* entries = job.entries + job.group_start[group];
-      const std::size_t entry_count = job.group_start[group + 1] - job.group_start[group];
-      ValueT* to = scratch.tile + static_cast<std::size_t>(first) * stride + done;
-      if (!nonfinite) {
-        mix_group(entries, entry_count, scratch.mix_tile, to, stride, points);
+    const int words = (count + 3) / 4;
+    const int words_of_point = (groups + 3) / 4;
+    for (int p = 0; p < job.points; ++p) {
+      const std::uint64_t* const places =
+          job.subsets + static_cast<std::ptrdiff_t>(p) * words_of_point + first / 4;
+      double* const sums = scratch.sums + static_cast<std::ptrdiff_t>(p) * subset_columns;
+      WideVector sum[subset_vectors];
+      for (int v = 0; v < subset_vectors; ++v) {
+        sum[v] = first == 0 ? hn::Zero(d) : hn::Load(d, sums + v * wide_lanes);
+      }
+      for (int w = 0; w < words; ++w) add_entries(places[w], scratch.subsets, sum);
+      if (first + subset_groups < groups) {
+        for (int v = 0; v < subset_vectors; ++v) hn::Store(sum[v], d, sums + v * wide_lanes);
       } else {
-        for (int p = 0; p < points; ++p) {
-          mix_point(entries, entry_count, p, scratch.mix_tile, to + static_cast<std::size_t>(p) * stride);
+        const auto share = hn::Set(d, job.subset_coefficients[p]);
+        for (int v = 0; v < subset_vectors; ++v) {
+          store_mixed(hn::Mul(sum[v], share),
+                      to + static_cast<std::ptrdiff_t>(p) * mixed_columns + v * wide_lanes);
         }
       }
     }
   }
-  if (job.infinite == nullptr) return;
-  for (int p = 0; p < job.points; ++p) {
+}
+
+/// All points, of whatever coefficients.
+template <class ValueT>
+void mix_by_products(const SelectJob& job, const Scratch<ValueT>& scratch, bool nonfinite,
+                     ValueT* HWY_RESTRICT to) {
+  for (int first = 0; first < job.points; first += 4) {
+    const int points = std::min(4, job.points - first);
+    const std::size_t group = static_cast<std::size_t>(first / 4);
+    const MixEntry* entries = job.entries + job.group_start[group];
+    const std::size_t entry_count = job.group_start[group + 1] - job.group_start[group];
+    ValueT* const point = to + static_cast<std::ptrdiff_t>(first) * mixed_columns;
+    if (!nonfinite) {
+      mix_group(entries, entry_count, scratch.rows, point, points);
+    } else {
+      for (int p = 0; p < points; ++p) {
+        mix_point(entries, entry_count, p, scratch.rows,
+                  point + static_cast<std::ptrdiff_t>(p) * mixed_columns);
+      }
+    }
+  }
+}
+
+template <class ValueT>
+void mix_points(const SelectJob& job, const RowSource* rows, std::int64_t begin, int count,
+                const Scratch<ValueT>& scratch) {
+  const int columns = job.subsets != nullptr ? subset_columns : product_columns;
+  for (int done = 0; done < count; done += columns) {
+    const int length = std::min(columns, count - done);
+    bool nonfinite = false;
+    for (int u = 0; u < job.used_row_count; ++u) {
+      const RowSource& row = rows[job.used_rows[u]];
+      double* const to = scratch.rows + static_cast<std::ptrdiff_t>(u) * columns;
+      if (row.data == nullptr) {
+        std::fill_n(to, columns, 0.0);
+      } else {
+        const unsigned char* const bytes = whole(row, begin + done, length, columns, scratch.tail);
+        hwy::Prefetch(bytes + mix_ahead);
+        nonfinite |= read_wide_any(row.dtype, bytes, columns, to);
+      }
+    }
+    if (job.subsets != nullptr) {
+      mix_by_subsets(job, scratch, scratch.values + done);
+    } else {
+      mix_by_products(job, scratch, nonfinite, scratch.values + done);
+    }
+  }
+  for (int p = 0; p < job.points && job.infinite != nullptr; ++p) {
     if (job.infinite[p] == 0) continue;
-    std::fill_n(scratch.tile + static_cast<std::size_t>(p) * stride, width,
+    std::fill_n(scratch.values + static_cast<std::ptrdiff_t>(p) * mixed_columns, mixed_columns,
                 std::numeric_limits<ValueT>::infinity());
-  }
-}
-
-// sorting -----------------------------------------------------------------------------------------
-
-template <class ValueT, int kVectorsT>
-void run_network(const Comparator* network, std::size_t comparators, ValueT* HWY_RESTRICT tile) {
-  const hn::ScalableTag<ValueT> d;
-  const std::size_t lanes = hn::Lanes(d);
-  const std::size_t width = kVectorsT * lanes;
-  for (std::size_t k = 0; k < comparators; ++k) {
-    ValueT* low = tile + network[k].low * width;
-    ValueT* high = tile + network[k].high * width;
-    if (network[k].need_low && network[k].need_high) {
-      for (std::size_t i = 0; i < kVectorsT; ++i) {
-        const auto x = hn::Load(d, low + i * lanes);
-        const auto y = hn::Load(d, high + i * lanes);
-        hn::Store(hn::Min(x, y), d, low + i * lanes);
-        hn::Store(hn::Max(x, y), d, high + i * lanes);
-      }
-    } else if (network[k].need_low) {
-      for (std::size_t i = 0; i < kVectorsT; ++i) {
-        hn::Store(hn::Min(hn::Load(d, low + i * lanes), hn::Load(d, high + i * lanes)), d, low + i * lanes);
-      }
-    } else {
-      for (std::size_t i = 0; i < kVectorsT; ++i) {
-        hn::Store(hn::Max(hn::Load(d, low + i * lanes), hn::Load(d, high + i * lanes)), d, high + i * lanes);
-      }
-    }
-  }
-}
-
-constexpr int register_points = 16;  // networks to this size are unrolled and stay in registers
-
-template <int kLowT, int kHighT, class VectorT>
-HWY_INLINE void exchange(VectorT* v) {
-  const auto low = hn::Min(v[kLowT], v[kHighT]);
-  v[kHighT] = hn::Max(v[kLowT], v[kHighT]);
-  v[kLowT] = low;
-}
-
-template <int kPointsT, class VectorT, std::size_t... kStepsT>
-HWY_INLINE void sort_all(VectorT* v, std::index_sequence<kStepsT...>) {
-  constexpr const std::uint8_t* wires = sort_wires + 2 * sort_start[kPointsT];
-  (exchange<wires[2 * kStepsT], wires[2 * kStepsT + 1]>(v), ...);
-}
-
-template <int kPointsT, class VectorT, std::size_t... kStepsT>
-HWY_INLINE void sort_middle(VectorT* v, std::index_sequence<kStepsT...>) {
-  constexpr const std::uint8_t* wires = median_wires + 2 * median_start[kPointsT];
-  (exchange<wires[2 * kStepsT], wires[2 * kStepsT + 1]>(v), ...);
-}
-
-template <class DT, class VectorT, std::size_t... kWiresT>
-HWY_INLINE void load_wires(DT d, const hn::TFromD<DT>* tile, std::size_t width, VectorT* v,
-                           std::index_sequence<kWiresT...>) {
-  ((v[kWiresT] = hn::Load(d, tile + kWiresT * width)), ...);
-}
-
-template <std::size_t kFirstT, class DT, class VectorT, std::size_t... kWiresT>
-HWY_INLINE void store_wires(DT d, hn::TFromD<DT>* tile, std::size_t width, const VectorT* v,
-                            std::index_sequence<kWiresT...>) {
-  (hn::Store(v[kFirstT + kWiresT], d, tile + (kFirstT + kWiresT) * width), ...);
-}
-
-// Where only the middle is stored, the compiler drops what it does not depend on.
-template <class ValueT, int kPointsT, bool kMiddleT>
-void sort_in_registers(ValueT* HWY_RESTRICT tile, std::size_t width) {
-  const hn::ScalableTag<ValueT> d;
-  for (std::size_t i = 0; i < width; i += hn::Lanes(d)) {
-    hn::Vec<decltype(d)> v[kPointsT];
-    load_wires(d, tile + i, width, v, std::make_index_sequence<kPointsT>());
-    if constexpr (kMiddleT && kPointsT >= 3) {
-      constexpr std::size_t steps = median_start[kPointsT + 1] - median_start[kPointsT];
-      constexpr int low = (kPointsT - 1) / 2;
-      constexpr int high = kPointsT / 2;
-      sort_middle<kPointsT>(v, std::make_index_sequence<steps>());
-      if constexpr (low != high) exchange<low, high>(v);  // the list leaves the two in any order
-      store_wires<low>(d, tile + i, width, v, std::make_index_sequence<high - low + 1>());
-    } else {
-      constexpr std::size_t steps = sort_start[kPointsT + 1] - sort_start[kPointsT];
-      sort_all<kPointsT>(v, std::make_index_sequence<steps>());
-      store_wires<0>(d, tile + i, width, v, std::make_index_sequence<kPointsT>());
-    }
-  }
-}
-
-template <class ValueT>
-using RegisterSort = void (*)(ValueT* HWY_RESTRICT, std::size_t);
-
-template <class ValueT, bool kMiddleT, std::size_t... kPointsT>
-RegisterSort<ValueT> register_sort(int points, std::index_sequence<kPointsT...>) {
-  constexpr RegisterSort<ValueT> sorts[] = {
-      &sort_in_registers<ValueT, static_cast<int>(kPointsT) + 2, kMiddleT>...};
-  return sorts[points - 2];
-}
-
-template <class ValueT>
-void sort_tile(const SelectJob& job, ValueT* tile) {
-  if (job.points >= 2 && job.points <= register_points) {
-    const std::size_t width = static_cast<std::size_t>(tile_width<ValueT>(job));
-    constexpr auto sizes = std::make_index_sequence<register_points - 1>();
-    const auto sort = job.rule.kind == SelectRule::Kind::median
-                          ? register_sort<ValueT, true>(job.points, sizes)
-                          : register_sort<ValueT, false>(job.points, sizes);
-    return sort(tile, width);
-  }
-  switch (tile_vectors(job)) {
-    case 8:
-      return run_network<ValueT, 8>(job.network, job.comparators, tile);
-    case 4:
-      return run_network<ValueT, 4>(job.network, job.comparators, tile);
-    case 2:
-      return run_network<ValueT, 2>(job.network, job.comparators, tile);
-    default:
-      return run_network<ValueT, 1>(job.network, job.comparators, tile);
   }
 }
 
 // rules, on the sorted values of Lanes(Wide) coordinates ------------------------------------------
 
+/// The sorted values of Lanes(Wide) columns.
 template <class ValueT>
 struct Sorted {
   const ValueT* values;
-  std::size_t stride;
+  std::ptrdiff_t stride;
+  int first_rank;  // of those that there are
 
   HWY_INLINE WideVector operator[](int rank) const {
-    const ValueT* at = values + static_cast<std::size_t>(rank) * stride;
+    const ValueT* const at = values + (rank - first_rank) * stride;
     if constexpr (std::is_same_v<ValueT, float>) {
       return hn::PromoteTo(Wide(), hn::Load(Narrow(), at));
     } else {
@@ -495,26 +447,52 @@ WideVector median_of(const Sorted<ValueT>& y, int points) {
   return hn::IfThenElse(hn::IsNaN(middle), low, middle);  // NaN: −inf and +inf
 }
 
+/// `sum` is that of the values kept.
 template <class ValueT>
-WideVector trimmed_mean_of(const Sorted<ValueT>& y, int points, int f) {
+WideVector trimmed_mean_of(const Sorted<ValueT>& y, int points, int f, WideVector sum) {
   const Wide d;
   const auto low = y[f];
   const auto high = y[points - 1 - f];
   const int count = points - 2 * f;
-  auto sum = hn::Zero(d);
-  for (int i = f; i < points - f; ++i) sum = hn::Add(sum, y[i]);
   const auto mean = finish_mean(sum, count, low, high);
   if constexpr (std::is_same_v<ValueT, double>) {
     const auto large = is_large(low, high);
     if (!hn::AllFalse(d, large)) {
       const auto scale = hn::Set(d, shrink);
-      sum = hn::Zero(d);
-      for (int i = f; i < points - f; ++i) sum = hn::MulAdd(y[i], scale, sum);
-      const auto scaled = finish_mean(sum, count, hn::Mul(low, scale), hn::Mul(high, scale));
+      auto scaled_sum = hn::Zero(d);
+      for (int i = f; i < points - f; ++i) scaled_sum = hn::MulAdd(y[i], scale, scaled_sum);
+      const auto scaled = finish_mean(scaled_sum, count, hn::Mul(low, scale), hn::Mul(high, scale));
       return hn::IfThenElse(large, hn::Max(hn::Min(hn::Div(scaled, scale), high), low), mean);
     }
   }
   return mean;
+}
+
+/// The next vector of columns.
+template <class ValueT>
+HWY_INLINE Sorted<ValueT> after(const Sorted<ValueT>& y, int vectors) {
+  return {y.values + vectors * wide_lanes, y.stride, y.first_rank};
+}
+
+/// Of kVectorsT vectors of columns at once: one chain of additions would wait for itself.
+template <int kVectorsT, class ValueT>
+HWY_INLINE void trimmed_means(const Sorted<ValueT>& y, int points, int f, double* results) {
+  const Wide d;
+  WideVector sums[kVectorsT];
+  for (int v = 0; v < kVectorsT; ++v) sums[v] = hn::Zero(d);
+  for (int i = f; i < points - f; ++i) {
+    for (int v = 0; v < kVectorsT; ++v) sums[v] = hn::Add(sums[v], after(y, v)[i]);
+  }
+  for (int v = 0; v < kVectorsT; ++v) {
+    hn::Store(trimmed_mean_of(after(y, v), points, f, sums[v]), d, results + v * wide_lanes);
+  }
+}
+
+template <class ValueT>
+WideVector trimmed_mean_of(const Sorted<ValueT>& y, int points, int f) {
+  auto sum = hn::Zero(Wide());
+  for (int i = f; i < points - f; ++i) sum = hn::Add(sum, y[i]);
+  return trimmed_mean_of(y, points, f, sum);
 }
 
 // The element of the closest `keep` whose rank is `first` modulo `keep`: the closest window contains one of
@@ -573,59 +551,317 @@ WideVector closest_mean_of(const Sorted<ValueT>& y, int points, int keep, WideVe
   return hn::IfThenElse(is_finite(d, centre), mean, centre);
 }
 
+/// The rule on `columns` sorted columns, a vector at a time.
 template <class ValueT>
-WideVector apply_rule(const SelectJob& job, const Sorted<ValueT>& y) {
+void apply_rule(const SelectJob& job, const Sorted<ValueT>& sorted, int columns, double* results) {
   const int points = job.points;
+  const auto each = [&](const auto& rule) HWY_ATTR {
+    for (int i = 0; i < columns; i += wide_lanes) {
+      hn::Store(rule(after(sorted, i / wide_lanes)), Wide(), results + i);
+    }
+  };
+  const auto at_rank = [&](int rank) { each([&](const auto& y) HWY_ATTR { return y[rank]; }); };
   switch (job.rule.kind) {
     case SelectRule::Kind::median:
-      switch (job.rule.even) {
-        case EvenMedian::midpoint:
-          return median_of(y, points);
-        case EvenMedian::lower:
-          return y[(points - 1) / 2];
-        case EvenMedian::upper:
-          return y[points / 2];
+      if (points % 2 == 1 || job.rule.even == EvenMedian::lower) return at_rank((points - 1) / 2);
+      if (job.rule.even == EvenMedian::upper) return at_rank(points / 2);
+      return each([&](const auto& y) HWY_ATTR { return median_of(y, points); });
+    case SelectRule::Kind::trimmed_mean: {
+      int i = 0;
+      for (; i + 4 * wide_lanes <= columns; i += 4 * wide_lanes) {
+        trimmed_means<4>(after(sorted, i / wide_lanes), points, job.rule.f, results + i);
       }
-      break;
-    case SelectRule::Kind::trimmed_mean:
-      return trimmed_mean_of(y, points, job.rule.f);
+      for (; i < columns; i += wide_lanes) {
+        trimmed_means<1>(after(sorted, i / wide_lanes), points, job.rule.f, results + i);
+      }
+      return;
+    }
     case SelectRule::Kind::closest_to_median:
-      return closest_mean_of(y, points, job.rule.keep, median_of(y, points));
+      return each([&](const auto& y)
+                      HWY_ATTR { return closest_mean_of(y, points, job.rule.keep, median_of(y, points)); });
     case SelectRule::Kind::closest_to_trimmed_mean:
-      return closest_mean_of(y, points, job.rule.keep, trimmed_mean_of(y, points, job.rule.f));
+      return each([&](const auto& y) HWY_ATTR {
+        return closest_mean_of(y, points, job.rule.keep, trimmed_mean_of(y, points, job.rule.f));
+      });
   }
-  return hn::Zero(Wide());
+}
+
+// sorting and reducing ----------------------------------------------------------------------------
+
+/// What merges sorted chunks in a tile of keys.
+template <class LaneT>
+void merge_chunks(const SelectJob& job, unsigned char* HWY_RESTRICT keys) {
+  const hn::ScalableTag<LaneT> d;
+  constexpr std::size_t lanes = hn::MaxLanes(d);
+  constexpr std::size_t width = sorted_vectors * lanes;
+  LaneT* HWY_RESTRICT const tile = lanes_at<LaneT>(keys);
+  for (std::size_t k = 0; k < job.merge_count; ++k) {
+    const Comparator c = job.merges[k];
+    LaneT* const low = tile + c.low * width;
+    LaneT* const high = tile + c.high * width;
+    for (std::size_t i = 0; i < width; i += lanes) {
+      const auto x = hn::Load(d, low + i);
+      const auto y = hn::Load(d, high + i);
+      if (c.need_low) hn::Store(hn::Min(x, y), d, low + i);
+      if (c.need_high) hn::Store(hn::Max(x, y), d, high + i);
+    }
+  }
+}
+
+void merge_any(const SelectJob& job, unsigned char* keys) {
+  switch (job.keys) {
+    case KeyKind::f32:
+      return merge_chunks<std::int32_t>(job, keys);
+    case KeyKind::sixteen:
+      return merge_chunks<std::int16_t>(job, keys);
+    case KeyKind::f64:
+      return merge_chunks<double>(job, keys);
+  }
+}
+
+/// Adds each point's non-finite values to its row's.
+void count_nonfinite(const SelectJob& job, const RowSource* rows, std::int64_t begin, int count,
+                     std::int64_t* nonfinite) {
+  for (int p = 0; p < job.points; ++p) {
+    const RowSource& row = rows[job.rows[p]];
+    double unused = 0;
+    if (row.data != nullptr) row_statistics(row, begin, count, nonfinite[job.rows[p]], unused);
+  }
+}
+
+/// Whether a vector that ColumnSorts left in `seen` tells of a value that is not finite.
+bool find_nonfinite(const SelectJob& job, const unsigned char* seen) {
+  switch (job.keys) {
+    case KeyKind::f32: {
+      const hn::ScalableTag<std::int32_t> d;
+      const auto finite = hn::Set(d, 0x7F7FFFFF);
+      return !hn::AllFalse(d, hn::Gt(hn::Load(d, lanes_at<std::int32_t>(seen)), finite));
+    }
+    case KeyKind::sixteen: {
+      const hn::ScalableTag<std::int16_t> d;
+      const auto finite = hn::Set(d, static_cast<std::int16_t>(job.infinity - 1));
+      return !hn::AllFalse(d, hn::Gt(hn::Load(d, lanes_at<std::int16_t>(seen)), finite));
+    }
+    case KeyKind::f64:
+      break;
+  }
+  const Wide d;
+  return !hn::AllFalse(d, hn::IsNaN(hn::Load(d, lanes_at<double>(seen))));
+}
+
+/// ±infinity, as bits of the type.
+void fill_infinity(DType dtype, double sign, unsigned char* to, std::size_t count) {
+  if (dtype == DType::f64) {
+    std::fill_n(lanes_at<double>(to), count, sign * std::numeric_limits<double>::infinity());
+  } else if (dtype == DType::f32) {
+    std::fill_n(lanes_at<float>(to), count,
+                static_cast<float>(sign) * std::numeric_limits<float>::infinity());
+  } else {
+    const std::uint16_t bits = (dtype == DType::f16 ? 0x7C00 : 0x7F80) | (sign < 0 ? 0x8000 : 0);
+    std::fill_n(lanes_at<std::uint16_t>(to), count, bits);
+  }
+}
+
+template <class ValueT>
+void prepare_constants(const SelectJob& job, const Scratch<ValueT>& scratch) {
+  const auto count = static_cast<std::size_t>(strip_of(job));
+  std::memset(scratch.seen, 0, static_cast<std::size_t>(key_vector_bytes(job.keys)));
+  std::fill_n(lanes_at<double>(scratch.zeros), count, 0.0);
+  fill_infinity(job.key_dtype, 1, scratch.positive, count);
+  fill_infinity(job.key_dtype, -1, scratch.negative, count);
+  for (int wire = 0; wire < job.wires; ++wire) {
+    scratch.real[wire] = wire < job.points ? -1 : 0;
+    // What sorts before and after all points, so that the middle stays in the middle.
+    if (wire >= job.points)
+      scratch.at[wire] = wire < job.points + job.low_wires ? scratch.negative : scratch.positive;
+  }
+}
+
+/// Keys of one rank back to the values they stand for.
+template <DType kTypeT, class ValueT>
+void decode(const unsigned char* HWY_RESTRICT keys, int columns, ValueT* HWY_RESTRICT values) {
+  if constexpr (kTypeT == DType::f32) {
+    const hn::ScalableTag<std::int32_t> di;
+    for (int i = 0; i < columns; i += static_cast<int>(hn::MaxLanes(di))) {
+      const auto bits = flip_magnitude(di, hn::Load(di, lanes_at<std::int32_t>(keys) + i));
+      hn::Store(hn::BitCast(hn::ScalableTag<float>(), bits), hn::ScalableTag<float>(), values + i);
+    }
+  } else {
+    const hn::ScalableTag<float> df;
+    const hn::Rebind<std::int16_t, decltype(df)> di;
+    const hn::Rebind<std::uint16_t, decltype(df)> du;
+    for (int i = 0; i < columns; i += static_cast<int>(hn::MaxLanes(df))) {
+      const auto bits = flip_magnitude(di, hn::Load(di, lanes_at<std::int16_t>(keys) + i));
+      hn::Store(f32_of_bits<kTypeT>(df, hn::BitCast(du, bits)), df, values + i);
+    }
+  }
+}
+
+/// The values of the keys of ranks [first, last]; of f64, the keys themselves.
+template <class ValueT>
+const ValueT* decode_ranks(const SelectJob& job, const unsigned char* keys, int width, int first, int last,
+                           int columns, ValueT* values) {
+  if constexpr (std::is_same_v<ValueT, double>) {
+    return lanes_at<double>(keys);
+  } else {
+    for (int rank = first; rank <= last; ++rank) {
+      const unsigned char* const from = keys + std::int64_t{rank} * width * key_bytes(job.keys);
+      ValueT* const to = values + std::int64_t{rank} * width;
+      switch (job.key_dtype) {
+        case DType::f16:
+          decode<DType::f16>(from, columns, to);
+          break;
+        case DType::bf16:
+          decode<DType::bf16>(from, columns, to);
+          break;
+        default:
+          decode<DType::f32>(from, columns, to);
+          break;
+      }
+    }
+    return values;
+  }
+}
+
+/// Notes in `seen` what the least and the largest keys of sorted columns tell, as the networks for the middle
+/// do.
+template <class LaneT>
+void note_extremes(const unsigned char* least, const unsigned char* largest, int columns,
+                   unsigned char* seen) {
+  const hn::ScalableTag<LaneT> d;
+  auto check = hn::Load(d, lanes_at<LaneT>(seen));
+  for (int i = 0; i < columns; i += static_cast<int>(hn::MaxLanes(d))) {
+    const auto low = hn::Load(d, lanes_at<LaneT>(least) + i);
+    const auto high = hn::Load(d, lanes_at<LaneT>(largest) + i);
+    if constexpr (std::is_same_v<LaneT, double>) {
+      check = hn::Add(check, hn::Add(hn::Sub(low, low), hn::Sub(high, high)));
+    } else {
+      check = hn::Max(check, hn::Max(hn::Not(low), high));  // −inf is the complement of +inf
+    }
+  }
+  hn::Store(check, d, lanes_at<LaneT>(seen));
+}
+
+void note_extremes_any(KeyKind kind, const unsigned char* least, const unsigned char* largest, int columns,
+                       unsigned char* seen) {
+  switch (kind) {
+    case KeyKind::f32:
+      return note_extremes<std::int32_t>(least, largest, columns, seen);
+    case KeyKind::sixteen:
+      return note_extremes<std::int16_t>(least, largest, columns, seen);
+    case KeyKind::f64:
+      return note_extremes<double>(least, largest, columns, seen);
+  }
+}
+
+/// The strip's columns [0, count), whole vectors of them; `at` and `real` are set.
+template <class ValueT>
+void sort_strip(const SelectJob& job, int count, const Scratch<ValueT>& scratch, double* results) {
+  const int width = tile_width(job);
+  const int first_rank = job.middle_only ? job.first_rank : 0;  // of those in the tile
+  Columns columns{.ahead = job.mixed ? 0 : job.ahead,
+                  .infinity = job.infinity,
+                  .stride = std::int64_t{width} * key_bytes(job.keys),
+                  .seen = scratch.seen};
+  for (int done = 0; done < count; done += width) {
+    const int length = std::min(width, count - done);
+    columns.offset = std::int64_t{done} * key_bytes(job.keys);
+    columns.vectors = length / key_lanes(job.keys);
+    for (int first = 0; first < job.points; first += job.chunk) {
+      columns.at = scratch.at + first;
+      columns.real = scratch.real + first;
+      columns.keys = scratch.keys + first * columns.stride;
+      const int points = std::min(job.chunk, job.points - first);
+      (points == job.chunk ? job.network : job.last_network).sort(columns);
+      if (job.count_nonfinite && !job.middle_only) {
+        note_extremes_any(job.keys, columns.keys, columns.keys + (points - 1) * columns.stride, length,
+                          scratch.seen);
+      }
+    }
+    if (job.merge_count > 0) merge_any(job, scratch.keys);
+    const ValueT* const values = decode_ranks(job, scratch.keys, width, job.first_rank - first_rank,
+                                              job.last_rank - first_rank, length, scratch.decoded);
+    apply_rule(job, Sorted<ValueT>{values, width, first_rank}, length, results + done);
+  }
 }
 
 // the pass ----------------------------------------------------------------------------------------
+
+/// Points `at` which the strip from `begin` on lies.
+template <class ValueT>
+void find_points(const SelectJob& job, const RowSource* rows, std::int64_t begin,
+                 const Scratch<ValueT>& scratch) {
+  for (int p = 0; p < job.points; ++p) {
+    const RowSource& row = rows[job.rows[p]];
+    if (job.infinite != nullptr && job.infinite[p] != 0) {
+      scratch.at[p] = scratch.positive;
+    } else {
+      scratch.at[p] = row.data == nullptr ? scratch.zeros : row.at(begin);
+    }
+  }
+}
+
+/// The columns after the last whole vector: a copy of them, followed by zeros.
+template <class ValueT>
+void copy_tails(const SelectJob& job, std::int64_t offset, std::size_t bytes,
+                const Scratch<ValueT>& scratch) {
+  const auto vector = static_cast<std::size_t>(key_vector_bytes(job.keys));
+  for (int p = 0; p < job.points; ++p) {
+    unsigned char* const to = scratch.tail + static_cast<std::size_t>(p) * vector;
+    std::memset(to, 0, vector);
+    std::memcpy(to, scratch.at[p] + offset, bytes);
+    scratch.at[p] = to;
+  }
+}
+
+template <class ValueT>
+void select_plain(const SelectJob& job, const RowSource* rows, std::int64_t begin, int count,
+                  std::int64_t* nonfinite, const Scratch<ValueT>& scratch) {
+  std::memset(scratch.seen, 0, static_cast<std::size_t>(key_vector_bytes(job.keys)));
+  find_points(job, rows, begin, scratch);
+  const int lanes = key_lanes(job.keys);
+  const int whole_columns = count / lanes * lanes;
+  sort_strip(job, whole_columns, scratch, scratch.results);
+  if (whole_columns < count) {
+    const int size = key_bytes(job.keys);
+    copy_tails(job, std::int64_t{whole_columns} * size,
+               static_cast<std::size_t>((count - whole_columns) * size), scratch);
+    sort_strip(job, lanes, scratch, scratch.results + whole_columns);
+  }
+  if (!job.count_nonfinite || !find_nonfinite(job, scratch.seen)) return;
+  count_nonfinite(job, rows, begin, count, nonfinite);
+}
 
 template <class ValueT>
 void select_as(const SelectJob& job, const RowSource* rows, std::int64_t begin, std::int64_t count,
                DType out_dtype, unsigned char* out, std::int64_t* nonfinite, unsigned char* memory) {
   const Scratch<ValueT> scratch(job, memory);
-  const int width = tile_width<ValueT>(job);
+  const int strip = strip_of(job);
   const std::int64_t out_size = static_cast<std::int64_t>(size_of(out_dtype));
-  for (std::int64_t done = 0; done < count; done += width) {
-    const int length = static_cast<int>(std::min<std::int64_t>(width, count - done));
-    if (job.mixed) {
-      mix_points(job, rows, begin + done, length, width, scratch);
-    } else if (read_points(job, rows, begin + done, length, width, scratch) && job.count_nonfinite) {
-      // Counting rereads the rows, so it comes before an output that may lie on one of them.
-      for (int p = 0; p < job.points; ++p) {
-        const RowSource& row = rows[job.rows[p]];
-        double unused = 0;
-        if (row.data != nullptr) row_statistics(row, begin + done, length, nonfinite[job.rows[p]], unused);
-      }
-    }
+  if (job.weights == nullptr) prepare_constants(job, scratch);
+  for (int g = 0; g < subset_groups && job.subsets != nullptr; ++g) {
+    std::fill_n(scratch.subsets + g * subset_group_bytes, subset_bytes, std::uint8_t{0});  // the empty subset
+  }
+  for (std::int64_t done = 0; done < count; done += strip) {
+    const int length = static_cast<int>(std::min<std::int64_t>(strip, count - done));
+    if (job.mixed) mix_points(job, rows, begin + done, length, scratch);
     if (job.weights != nullptr) {
-      select_weighted(job, scratch.tile, static_cast<std::size_t>(width), length, scratch.results,
-                      scratch.order);
-    } else {
-      sort_tile(job, scratch.tile);
-      for (int i = 0; i < length; i += wide_lanes()) {
-        const Sorted<ValueT> y{scratch.tile + i, static_cast<std::size_t>(width)};
-        hn::Store(apply_rule(job, y), Wide(), scratch.results + i);
+      if (!job.mixed) {
+        read_values(job, rows, begin + done, length, scratch);
+        // Counting rereads the rows, so it comes before an output that may lie on one of them.
+        if (job.count_nonfinite) count_nonfinite(job, rows, begin + done, length, nonfinite);
       }
+      select_weighted(job, scratch.values, static_cast<std::size_t>(strip), length, scratch.results,
+                      scratch.order);
+    } else if (job.mixed) {
+      for (int p = 0; p < job.points; ++p) {
+        scratch.at[p] =
+            reinterpret_cast<const unsigned char*>(scratch.values + static_cast<std::ptrdiff_t>(p) * strip);
+      }
+      const int lanes = key_lanes(job.keys);
+      sort_strip(job, (length + lanes - 1) / lanes * lanes, scratch, scratch.results);
+    } else {
+      select_plain(job, rows, begin + done, length, nonfinite, scratch);
     }
     write_tile(scratch.results, length, out_dtype, out + (begin + done) * out_size);
   }

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 #include "host/cpu/kernels.hpp"
@@ -71,6 +72,17 @@ HWY_INLINE hn::Vec<DF> widen_f16(DF df, hn::Vec<hn::Rebind<std::uint16_t, DF>> b
 #endif
 }
 
+/// 16-bit floats as f32.
+template <DType kTypeT, class DF>
+HWY_INLINE hn::Vec<DF> f32_of_bits(DF df, hn::Vec<hn::Rebind<std::uint16_t, DF>> bits) {
+  if constexpr (kTypeT == DType::f16) {
+    return widen_f16(df, bits);
+  } else {
+    const hn::Rebind<std::uint32_t, DF> du;
+    return hn::BitCast(df, hn::ShiftLeft<16>(hn::PromoteTo(du, bits)));
+  }
+}
+
 /// Lanes(df) elements as floats; not for f64.
 template <DType kTypeT, class DF>
 HWY_INLINE hn::Vec<DF> load_f32(DF df, const unsigned char* bytes) {
@@ -78,13 +90,7 @@ HWY_INLINE hn::Vec<DF> load_f32(DF df, const unsigned char* bytes) {
     return hn::LoadU(df, lanes_at<float>(bytes));
   } else {
     const hn::Rebind<std::uint16_t, DF> du16;
-    const auto bits = hn::LoadU(du16, lanes_at<std::uint16_t>(bytes));
-    if constexpr (kTypeT == DType::f16) {
-      return widen_f16(df, bits);
-    } else {
-      const hn::Rebind<std::uint32_t, DF> du;
-      return hn::BitCast(df, hn::ShiftLeft<16>(hn::PromoteTo(du, bits)));
-    }
+    return f32_of_bits<kTypeT>(df, hn::LoadU(du16, lanes_at<std::uint16_t>(bytes)));
   }
 }
 
@@ -163,6 +169,27 @@ HWY_INLINE void store_f64(WideVector v, unsigned char* bytes) {
 template <class DT>
 HWY_INLINE hn::Mask<DT> is_finite(DT d, hn::Vec<DT> v) {
   return hn::Lt(hn::Abs(v), hn::Inf(d));
+}
+
+template <class DT>
+HWY_INLINE hn::Vec<DT> nan_to_infinity(DT d, hn::Vec<DT> v) {
+#if HWY_ARCH_X86
+  return hn::Min(v, hn::Inf(d));  // the second operand where one is NaN
+#else
+  return hn::IfThenElse(hn::IsNaN(v), hn::Inf(d), v);
+#endif
+}
+
+/// Sign-and-magnitude bits to two's complement and back: integers in the order of the floats.
+template <class DI>
+HWY_INLINE hn::Vec<DI> flip_magnitude(DI di, hn::Vec<DI> bits) {
+  const auto magnitude = hn::Set(di, std::numeric_limits<hn::TFromD<DI>>::max());
+#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3
+  const auto sign = hn::VecFromMask(di, hn::Lt(bits, hn::Zero(di)));  // shifts are fewer than comparisons
+#else
+  const auto sign = hn::BroadcastSignBit(bits);
+#endif
+  return hn::Xor(bits, hn::And(sign, magnitude));
 }
 
 /// Rounds `count` values of an aligned tile to the type; the tile is whole vectors.

@@ -55,6 +55,15 @@ constexpr void append_sort(ListT& list, int base, int count, int points) {
   append_merge(list, base, 1, count, points);
 }
 
+/// What makes sorted chunks of `chunk` wires (a power of two) one sorted list of `count` from `base` on.
+template <class ListT>
+constexpr void append_merges(ListT& list, int base, int count, int chunk, int points) {
+  if (count <= chunk || base >= points) return;
+  append_merges(list, base, count / 2, chunk, points);
+  append_merges(list, base + count / 2, count / 2, chunk, points);
+  append_merge(list, base, 1, count, points);
+}
+
 /// Drops what wires first … last do not depend on. `needed`: a flag per point. Returns the number of minima
 /// and maxima that are left.
 template <class ListT, class FlagsT>

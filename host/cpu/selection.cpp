@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/cpu/selection.hpp"
+
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#include "host/cpu/network.hpp"
+
+namespace bragg::detail::cpu {
+namespace {
+
+/// Below this many points the table of subsets costs more than the products that it spares.
+constexpr int least_subset_points = 12;
+
+/// Bytes asked of memory ahead of what is sorted. 64 rows fill a third of L1 with it; at 256 and more they
+/// evict each other, and with none the memory idles while networks run (64 rows: half the bandwidth).
+constexpr std::int64_t bytes_ahead = 128;
+
+KeyKind kind_of(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return KeyKind::f32;
+    case DType::f16:
+    case DType::bf16:
+      return KeyKind::sixteen;
+    case DType::f64:
+      break;
+  }
+  return KeyKind::f64;
+}
+
+/// Ranks that the rule reads, the first and the last.
+std::pair<int, int> ranks_of(const SelectRule& rule, int points) {
+  switch (rule.kind) {
+    case SelectRule::Kind::median:
+      return {rule.even == EvenMedian::upper ? points / 2 : (points - 1) / 2,
+              rule.even == EvenMedian::lower ? (points - 1) / 2 : points / 2};
+    case SelectRule::Kind::trimmed_mean:
+      return {rule.f, points - 1 - rule.f};
+    case SelectRule::Kind::closest_to_median:
+    case SelectRule::Kind::closest_to_trimmed_mean:
+      break;
+  }
+  return {0, points - 1};
+}
+
+}  // namespace
+
+void Selection::prepare_network(SelectJob& job) {
+  job.keys = kind_of(job.key_dtype);
+  job.infinity = job.key_dtype == DType::f16 ? 0x7C00 : 0x7F80;
+  job.ahead = bytes_ahead;
+  std::tie(job.first_rank, job.last_rank) = ranks_of(job.rule, job.points);
+  const bool middle = job.rule.kind == SelectRule::Kind::median;
+  job.chunk = job.points;
+  job.network = column_network(job.keys, job.points, middle);
+  if (job.network.sort != nullptr) {
+    job.middle_only = middle;
+    job.wires = job.network.wires;
+    if (middle) {
+      job.low_wires = (job.wires - 1) / 2 - (job.points - 1) / 2;
+      job.first_rank = (job.points - 1) / 2;
+      job.last_rank = job.points / 2;
+    }
+    return;
+  }
+  job.chunk = most_column_points;
+  while (column_network(job.keys, job.chunk, false).sort == nullptr) job.chunk /= 2;
+  job.network = column_network(job.keys, job.chunk, false);
+  const int rest = job.points % job.chunk;
+  job.wires = job.points;
+  if (rest > 0) {
+    job.last_network = column_network(job.keys, rest, false);
+    job.wires += job.last_network.wires - rest;
+  }
+  const int first = job.first_rank;
+  const int last = job.last_rank;
+  if (merges_points_ != job.points || merges_chunk_ != job.chunk || merges_first_ != first ||
+      merges_last_ != last) {
+    merges_ = merge_network(job.points, job.chunk, first, last);
+    merges_points_ = job.points;
+    merges_chunk_ = job.chunk;
+    merges_first_ = first;
+    merges_last_ = last;
+  }
+  job.merges = merges_.data();
+  job.merge_count = merges_.size();
+}
+
+/// Where each point's coefficients are all the same: which of its groups' subsets it adds up.
+bool Selection::prepare_subsets(const PointTable& points, SelectJob& job) {
+  if (points.count < least_subset_points) return false;
+  const std::size_t groups = (used_rows_.size() + 3) / 4;
+  const std::size_t words = (groups + 3) / 4;
+  const auto count = static_cast<std::size_t>(points.count);
+  subset_coefficients_.assign(count, 0);
+  subsets_.assign(count * words, 0);
+  const auto place = [&](std::size_t group, unsigned subset) {
+    const std::size_t in_block = group % subset_groups;
+    return std::uint64_t{in_block * subset_group_bytes + subset * subset_bytes} << (16 * (group % 4));
+  };
+  for (std::size_t p = 0; p < count; ++p) {
+    std::vector<unsigned>& subset = subset_of_group_;
+    subset.assign(words * 4, 0);
+    for (int e = points.start[p]; e < points.start[p + 1]; ++e) {
+      const double coefficient = points.entry_coefficient[static_cast<std::size_t>(e)];
+      if (coefficient == 0) continue;
+      if (subset_coefficients_[p] == 0) subset_coefficients_[p] = coefficient;
+      const auto row = static_cast<std::size_t>(points.entry_row[static_cast<std::size_t>(e)]);
+      const auto used = static_cast<std::size_t>(used_index_[row]);
+      const unsigned bit = 1U << (used % 4);
+      if (coefficient != subset_coefficients_[p] || (subset[used / 4] & bit) != 0) return false;
+      subset[used / 4] |= bit;
+    }
+    for (std::size_t g = 0; g < words * 4; ++g) subsets_[p * words + g / 4] |= place(g, subset[g]);
+  }
+  job.subset_coefficients = subset_coefficients_.data();
+  job.subsets = subsets_.data();
+  return true;
+}
+
+/// From points' entries to rows' coefficients for four points at a time, rows ascending.
+void Selection::prepare_products(const PointTable& points, SelectJob& job) {
+  entries_.clear();
+  group_start_.assign(1, 0);
+  dense_.assign(used_rows_.size() * 4, 0.0);
+  for (int first = 0; first < points.count; first += 4) {
+    for (int p = 0; p < std::min(4, points.count - first); ++p) {
+      const auto point = static_cast<std::size_t>(first + p);
+      for (int e = points.start[point]; e < points.start[point + 1]; ++e) {
+        const auto entry = static_cast<std::size_t>(e);
+        const int used = used_index_[static_cast<std::size_t>(points.entry_row[entry])];
+        dense_[static_cast<std::size_t>(4 * used + p)] += points.entry_coefficient[entry];
+      }
+    }
+    for (std::size_t u = 0; u < used_rows_.size(); ++u) {
+      double* const c = &dense_[4 * u];
+      if (c[0] == 0 && c[1] == 0 && c[2] == 0 && c[3] == 0) continue;
+      entries_.push_back({static_cast<int>(u), {c[0], c[1], c[2], c[3]}});
+      std::fill_n(c, 4, 0.0);
+    }
+    group_start_.push_back(entries_.size());
+  }
+  job.entries = entries_.data();
+  job.group_start = group_start_.data();
+}
+
+void Selection::prepare_mix(const RowTable& table, const PointTable& points, SelectJob& job) {
+  used_index_.assign(static_cast<std::size_t>(table.rows), -1);
+  for (const int row : points.entry_row) used_index_[static_cast<std::size_t>(row)] = 0;
+  used_rows_.clear();
+  for (int r = 0; r < table.rows; ++r) {
+    int& index = used_index_[static_cast<std::size_t>(r)];
+    if (index < 0) continue;
+    index = static_cast<int>(used_rows_.size());
+    used_rows_.push_back(r);
+  }
+  job.used_rows = used_rows_.data();
+  job.used_row_count = static_cast<int>(used_rows_.size());
+  if (!prepare_subsets(points, job)) prepare_products(points, job);
+}
+
+SelectJob Selection::prepare(const RowTable& table, const SelectRule& rule, const PointTable& points,
+                             bool counted) {
+  SelectJob job;
+  job.rule = rule;
+  job.points = points.count;
+  job.wide = table.dtype == DType::f64;
+  job.mixed = points.mixed;
+  job.count_nonfinite = counted && !points.mixed;
+  job.key_dtype = points.mixed ? (job.wide ? DType::f64 : DType::f32) : table.dtype;
+  if (!points.infinite.empty()) job.infinite = points.infinite.data();
+  if (points.weights.empty()) {
+    prepare_network(job);
+  } else {
+    job.weights = points.weights.data();
+    for (const double weight : points.weights) job.total_weight += weight;
+  }
+  if (points.mixed) {
+    prepare_mix(table, points, job);
+  } else {
+    job.rows = points.rows.data();
+  }
+  return job;
+}
+
+ColumnNetwork column_network(KeyKind kind, int points, bool middle) {
+  switch (kind) {
+    case KeyKind::f32:
+      return column_network_f32(points, middle);
+    case KeyKind::sixteen:
+      return column_network_sixteen(points, middle);
+    case KeyKind::f64:
+      break;
+  }
+  return column_network_f64(points, middle);
+}
+
+}  // namespace bragg::detail::cpu
