@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# What is installed: headers, both libraries with their CMake packages and pkg-config file, the command.
+# What is installed: headers, both libraries with their CMake packages and pkg-config file, the command and its data.
 include(CheckLinkerFlag)
 include(CMakePackageConfigHelpers)
 
@@ -38,4 +38,12 @@ install(FILES "${CMAKE_CURRENT_BINARY_DIR}/bragg.pc" DESTINATION "${CMAKE_INSTAL
 
 if(TARGET bragg_cli)
   install(TARGETS bragg_cli)
+  # For `bragg bench --against`, which looks beside the command.
+  install(
+    DIRECTORY bench/peers
+    DESTINATION "${CMAKE_INSTALL_DATADIR}/bragg"
+    FILES_MATCHING
+    PATTERN "*.py"
+    PATTERN "requirements.txt"
+    PATTERN "__pycache__" EXCLUDE)
 endif()

@@ -2,6 +2,7 @@
 """The command, end to end: cli_test.py BRAGG. Needs nothing but Python."""
 
 import array
+import csv
 import json
 import math
 import os
@@ -12,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 BRAGG = ""
@@ -377,6 +379,157 @@ class Verify(Case):
         self.assertIn("--json", self.run_bragg("verify", "--json", self.path("nowhere", "v.json"), code=4).stderr)
 
 
+class Bench(Case):
+    TINY = ["--n", "5", "8", "--d", "1000", "lenet-5", "--seconds", "0.01", "--device", "cpu"]
+
+    def bench(self, *options):
+        """(JSON, rows of the CSV, what was printed)"""
+        files = self.path("bench.json"), self.path("bench.csv")
+        done = self.run_bragg("bench", *self.TINY, "--json", files[0], "--csv", files[1], *options)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["bench.csv", "bench.json"])
+        with open(files[0]) as file:
+            report = json.load(file, parse_constant=self.fail)
+        with open(files[1], newline="") as file:
+            return report, list(csv.DictReader(file)), done.stdout
+
+    def test_every_row_is_in_the_table_the_json_and_the_csv(self):
+        rules = ["median", "nnm(f=F) | trimmed_mean(f=F)"]
+        report, lines, printed = self.bench("--rule", *rules, "--dtype", "f32", "bf16", "--threads", "1")
+        rows = report["rows"]
+        self.assertEqual(len(rows), 2 * 2 * 2 * 2)
+        self.assertEqual({row["form"] for row in rows}, set(rules))
+        self.assertEqual({(row["n"], row["rule"]) for row in rows if "nnm" in row["rule"]},
+                         {(n, "nnm(f=1) | trimmed_mean(f=1)") for n in (5, 8)})
+        self.assertEqual({(row["d"], row["model"]) for row in rows}, {(1000, None), (61706, "lenet-5")})
+        self.assertEqual((report["schema"], report["threads"], report["device"]), (1, 1, "cpu"))
+        self.assertEqual(report["version"], self.run_bragg("version").stdout.split()[1])
+        self.assertTrue(report["command"].startswith("bragg bench --n 5 8 --d 1000 lenet-5"), report["command"])
+        self.assertIn('"nnm(f=F) | trimmed_mean(f=F)"', report["command"])
+        for value in (v for k, v in report["floors"].items() if k.endswith("per_s")):
+            self.assertGreater(value, 0)
+        self.assertEqual(len(lines), len(rows))
+        for row, line in zip(rows, lines):
+            size = 4 if row["dtype"] == "f32" else 2
+            passes = 1 if row["rule"] == "median" else 2
+            self.assertEqual(row["bytes"], size * row["d"] * (passes * row["n"] + 1))
+            self.assertLessEqual(row["ms"]["min"], row["ms"]["q1"])
+            self.assertLessEqual(row["ms"]["q1"], row["ms"]["median"])
+            self.assertGreaterEqual(row["timings"], 5)
+            self.assertEqual(row["solve_ms"] is None, passes == 1)
+            self.assertEqual((line["rule"], int(line["n"]), int(line["d"])), (row["rule"], row["n"], row["d"]))
+            self.assertAlmostEqual(float(line["ms_median"]), row["ms"]["median"])
+            self.assertEqual(line["peer"], "bragg")
+            self.assertNotIn(None, line)  # as many cells as columns
+            self.assertNotIn(None, line.values())
+        self.assertEqual(printed.count("\nnnm(f=1) | trimmed_mean(f=1)"), 8)
+
+    def test_a_preset_can_be_changed(self):
+        report, _, _ = self.bench("--preset", "tiny", "--dtype", "f32,f64")
+        self.assertEqual({row["n"] for row in report["rows"]}, {5, 8})
+        self.assertEqual({row["dtype"] for row in report["rows"]}, {"f32", "f64"})
+        self.assertIn("krum(f=F)", {row["form"] for row in report["rows"]})
+
+    def fake_peer(self, body):
+        text = """import array, json, os, struct, sys
+rule, source, target = sys.argv[3], sys.argv[5], sys.argv[7]
+with open(source, "rb") as file:
+    raw = file.read()
+start = 10 + raw[8] + 256 * raw[9]
+d = eval(raw[10:start])["shape"][1]
+rows = [array.array("f", raw[start + 4 * d * i : start + 4 * d * (i + 1)]) for i in range((len(raw) - start) // 4 // d)]
+mean = [sum(column) / len(rows) for column in zip(*rows)]
+header = "{'descr': '<f4', 'fortran_order': False, 'shape': (%d,), }" % d
+header += " " * (-(len(header) + 11) % 64) + "\\n"
+def save(values):
+    with open(target, "wb") as file:
+        file.write(b"\\x93NUMPY\\x01\\x00" + struct.pack("<H", len(header)) + header.encode() + array.array("f", values).tobytes())
+about = {"peer": sys.argv[1], "version": "1.0"}
+""" + body
+        self.write("peers/run.py", text)
+        return ["--against", "plain", "--peers", self.path("peers"), "--python", sys.executable]
+
+    def against(self, body, rule):
+        peer = self.fake_peer(body)
+        path = self.path("bench.json")
+        done = self.run_bragg("bench", "--rule", rule, "--n", "5", "--d", "1000", "--seconds", "0.01", "--device", "cpu",
+                              "--json", path, *peer)
+        with open(path) as file:
+            (row,) = json.load(file)["rows"]
+        return row["peers"][0], row, done.stdout
+
+    def test_a_peer_is_timed_on_the_same_data(self):
+        peer, row, printed = self.against('save(mean); print(json.dumps({**about, "ms": [3, 1, 2], "threads": 1}))', "mean")
+        self.assertEqual((peer["peer"], peer["version"], peer["failure"]), ("plain", "1.0", None))
+        self.assertTrue(peer["agrees"])
+        self.assertLess(peer["max_abs_difference"], 1e-5)
+        self.assertAlmostEqual(peer["ratio"], 2 / row["ms"]["median"])
+        self.assertIn("plain 1.0", printed)
+        self.assertIn("×", printed)
+
+    def test_a_peer_that_computes_something_else_has_no_ratio(self):
+        peer, _, printed = self.against('save(mean); print(json.dumps({**about, "ms": [3, 1, 2]}))', "median")
+        self.assertFalse(peer["agrees"])
+        self.assertIsNone(peer["ratio"])
+        self.assertIn("DIFFERS", printed)
+        peer, _, _ = self.against(
+            'save(mean); print(json.dumps({**about, "ms": [3, 1, 2], "equivalent_rule": "mean"}))', "median")
+        self.assertTrue(peer["agrees"])
+
+    def test_a_peer_that_fails_is_told_of(self):
+        peer, _, printed = self.against('sys.exit("no such package")', "median")
+        self.assertIn("no such package", peer["failure"])
+        self.assertIn("FAILED", printed)
+        peer, _, printed = self.against('print(json.dumps({**about, "unsupported": "has no median"}))', "median")
+        self.assertEqual(peer["unsupported"], "has no median")
+        self.assertIn("has no median", printed)
+
+    def refused_bench(self, *options, code=2, says):
+        before = sorted(os.listdir(self.folder))
+        done = self.run_bragg("bench", "--device", "cpu", "--seconds", "0.01", *options, code=code)
+        self.assertIn(says, done.stderr)
+        self.assertEqual(sorted(os.listdir(self.folder)), before)
+        return done.stderr
+
+    def test_usage(self):
+        for options, says in [
+            (["--preset", "huge"], "there are small, readme"),
+            (["--d", "resnet-51"], "resnet-51"),
+            (["--d", "0"], "--d: '0'"),
+            (["--n", "0"], "--n: 0"),
+            (["--n", "many"], "many"),
+            (["--dtype", "f8"], "--dtype: 'f8'"),
+            (["--rule", "krum(f=9)", "--n", "8"], "needs n ≥ 2f+3"),
+            (["--seconds", "0"], "seconds"),
+            (["--threads", "-1"], "threads"),
+            (["--device", "abacus"], "abacus"),
+            (["--json", self.path("a"), "--csv", self.path("a")], "the same file"),
+            (["--against", "plain", "--dtype", "f16"], "f32"),
+        ]:
+            with self.subTest(options):
+                self.refused_bench(*options, says=says)
+        error = self.refused_bench("--rule", "median", "nnm(f=F) | crum(f=F)", "--n", "16", says="did you mean krum?")
+        self.assertEqual(error.splitlines()[1:3], ["  nnm(f=3) | crum(f=3)", "  " + " " * 11 + "^"])
+        self.refused_bench("--json", self.path("nowhere", "b.json"), code=4, says="--json")
+        self.refused_bench("--against", "plain", "--peers", self.path("nowhere"), code=4, says="--peers")
+
+    def test_an_interrupted_run_leaves_nothing(self):
+        peer = self.fake_peer("import time; time.sleep(60)")
+        temporary = self.path("tmp")
+        os.mkdir(temporary)
+        command = [BRAGG, "bench", *self.TINY, "--rule", "median", "--json", self.path("b.json"), *peer]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   env={**os.environ, "TMPDIR": temporary}, start_new_session=True)
+        while process.poll() is None and not os.listdir(temporary):
+            time.sleep(0.01)
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        printed, errors = process.communicate(timeout=60)
+        self.assertEqual((process.returncode, printed), (130, ""), errors)
+        self.assertIn("interrupted", errors)
+        self.assertEqual(os.listdir(temporary), [])
+        self.assertFalse(os.path.exists(self.path("b.json")))
+
+
 class Usage(Case):
     def test_a_pipeline_that_cannot_be_read_is_shown_with_a_caret(self):
         error = self.refused(self.workers(FIVE), "nnm(f=1) | crum(f=1)", code=2, says="did you mean krum?")
@@ -426,6 +579,9 @@ class Usage(Case):
             self.assertIn(words, text)
         text = self.run_bragg("verify", "--help").stdout
         for words in ["--device", "--seed", "--quick", "--json", "oracle", "Exit codes"]:
+            self.assertIn(words, text)
+        text = self.run_bragg("bench", "--help").stdout
+        for words in ["--against", "--preset", "readme", "large-n", "F stands for", "floor", "Exit codes"]:
             self.assertIn(words, text)
 
     def test_rules_are_listed_and_explained(self):
@@ -542,6 +698,7 @@ class Terminal(Case):
         for seen, words in [
             (self.aggregate_on_terminal(), "pass 1 of 1"),
             (self.run_on_terminal("verify", "--quick", "--rule", "krum"), "round 1"),
+            (self.run_on_terminal("bench", *Bench.TINY, "--rule", "median"), "own speed"),
         ]:
             self.assertIn(words, seen)
             self.assertIn("%", seen)

@@ -261,7 +261,7 @@ class References(Docs):
             self.assertTrue(os.access(os.path.join(SOURCE, script), os.X_OK), script)
 
     def test_options_exist(self):
-        helps = bragg("--help") + "".join(bragg(command, "--help") for command in ("aggregate", "rules", "verify"))
+        helps = bragg("--help") + "".join(bragg(command, "--help") for command in ("aggregate", "rules", "verify", "bench"))
         known = set(re.findall(r"--[a-z-]+", helps))
         for page in pages():
             for span in re.findall(r"`([^`]*)`", prose(page)):
@@ -307,6 +307,15 @@ class Tables(Docs):
         with open(self.path("v.json")) as file:
             report = json.load(file)
         for field in [*report, *report["backends"][0], *report["results"][0]]:
+            self.assertIn("`%s`" % field, prose("docs/command.md"))
+
+    def test_the_measurements_have_the_fields_described(self):
+        options = ["--rule", "krum(f=F)", "--n", "8", "--d", "1000", "--seconds", "0.01", "--device", "cpu"]
+        bragg("bench", *options, "--json", "b.json", folder=self.folder)
+        with open(self.path("b.json")) as file:
+            report = json.load(file)
+        row = report["rows"][0]
+        for field in [*report, *report["floors"], *row, *row["ms"], *row["passes"][0]]:
             self.assertIn("`%s`" % field, prose("docs/command.md"))
 
     @unittest.skipIf(SANITIZE, "the same figures, but slowly")

@@ -10,7 +10,10 @@
 #include <new>
 #include <string>
 
+#include "host/bench/cases.hpp"
+#include "host/bench/threads.hpp"
 #include "host/cli/aggregate.hpp"
+#include "host/cli/bench.hpp"
 #include "host/cli/rules.hpp"
 #include "host/cli/text.hpp"
 #include "host/cli/verify.hpp"
@@ -40,6 +43,8 @@ Examples:
       every rule, what it needs and what it promises
   bragg verify
       whether the library is right on this machine
+  bragg bench
+      how fast it is here, and how fast it could be
 
 Run `bragg aggregate --help` for more.
 
@@ -88,6 +93,30 @@ Examples:
 
 )help";
 
+constexpr const char* bench_footer = R"help(
+Times pipelines on random updates in memory, beside the floor: the time that the
+machine's own speeds, measured in the same run with as many threads, allow for
+the bytes and operations that each pass cannot do without. Medians of at least
+ten runs, or five where one takes seconds; `spread` is the distance of the
+quartiles. Threads are bound to cores: where the environment does not say how
+(OMP_PROC_BIND), the program starts itself anew with it set.
+
+In rules, F stands for n/5, rounded down. What is given of --rule, --n, --d and
+--dtype takes the place of the preset's. A model's name is its number of
+parameters, and NAME/K is one of K shards of it.
+
+)help";
+
+constexpr const char* bench_examples = R"help(
+Examples:
+  Two rules at three sizes, and JSON for bench/plot.py and bench/compare.py:
+    bragg bench --rule median "nnm(f=F) | trimmed_mean(f=F)" --n 16 64 \
+        --d 1e6 resnet-50 llama-2-7b/256 --json new.json
+  What other libraries take for the same, on the same data:
+    bragg bench --rule "krum(f=F)" --n 16 --d 1e6 --against numpy-ops byzfl-torch
+
+)help";
+
 constexpr int wrong_result = 6;
 
 int exit_code(Status status) {
@@ -119,6 +148,18 @@ void print_error(const std::string& message) {
 /// The pipeline, and a caret below where it cannot be read. All before that place is ASCII.
 void print_caret(const std::string& pipeline, int column) {
   fmt::print(stderr, "  {}\n  {:>{}}\n", bragg::cli::printable(pipeline), '^', column);
+}
+
+/// As a shell would read it.
+std::string command_line(int argc, char** argv) {
+  std::string text = "bragg";
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    const bool plain =
+        argument.find_first_of(" \t\n|()*?$&;<>'\"\\") == std::string::npos && !argument.empty();
+    text += plain ? " " + argument : " \"" + argument + "\"";
+  }
+  return text;
 }
 
 void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
@@ -166,6 +207,35 @@ void add_verify(CLI::App& app, bragg::cli::VerifyCommand& command) {
   sub->add_option("--json", command.json, "JSON file to write: runs and worst errors, and what was wrong");
 }
 
+void add_bench(CLI::App& app, bragg::cli::BenchCommand& command) {
+  CLI::App* const sub = app.add_subcommand("bench", "Measure throughput, beside what the machine allows");
+  sub->footer(bench_footer + ("Presets:\n" + bragg::cli::preset_lines()) + bench_examples + exit_codes);
+  sub->add_option("-r,--rule", command.rules, "pipelines, e.g. median \"nnm(f=F) | trimmed_mean(f=F)\"");
+  sub->add_option("--n", command.n, "numbers of workers, e.g. 16 64")->delimiter(',');
+  sub->add_option("--d", command.sizes, "coordinates of an update: numbers or models, e.g. 1e6 resnet-50")
+      ->delimiter(',');
+  sub->add_option("--dtype", command.dtypes, "f32, f16, bf16, f64; several may be given")->delimiter(',');
+  sub->add_option("--preset", command.preset, "what is measured where nothing is given: see below; small");
+  sub->add_option("--device", command.device,
+                  "what computes; auto: a CUDA device where there is one, else the CPU")
+      ->check(CLI::IsMember({"cpu", "cuda", "auto"}))
+      ->capture_default_str();
+  sub->add_option("--threads", command.threads, "CPU threads; 0: automatic")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  sub->add_option("--seconds", command.seconds, "for each row, as far as it allows for its repetitions")
+      ->check(CLI::Range(0.001, 3600.0))
+      ->capture_default_str();
+  sub->add_option("--against", command.peers,
+                  "other libraries to time on the same data, e.g. torch; f32 only")
+      ->delimiter(',');
+  sub->add_option("--peers", command.peers_folder,
+                  "folder of their adapters; else BRAGG_PEERS, else bragg's");
+  sub->add_option("--python", command.python, "what runs the adapters")->capture_default_str();
+  sub->add_option("--json", command.json, "JSON file to write: everything, passes and floors too");
+  sub->add_option("--csv", command.csv, "CSV file to write: the rows");
+}
+
 int run(int argc, char** argv) {
   CLI::App app("bragg: robust aggregation of model updates. Up to f bad workers cannot poison the result.",
                "bragg");
@@ -177,6 +247,8 @@ int run(int argc, char** argv) {
   add_aggregate(app, aggregate);
   bragg::cli::VerifyCommand verify;
   add_verify(app, verify);
+  bragg::cli::BenchCommand bench;
+  add_bench(app, bench);
 
   std::string rule_name;
   bool json = false;
@@ -194,6 +266,7 @@ int run(int argc, char** argv) {
     print_error(error.what());
     const char* const command = app.got_subcommand("aggregate") ? "aggregate "
                                 : app.got_subcommand("verify")  ? "verify "
+                                : app.got_subcommand("bench")   ? "bench "
                                                                 : "";
     fmt::print(stderr, "Run `bragg {}--help`.\n", command);
     return exit_code(Status::invalid_argument);
@@ -207,9 +280,17 @@ int run(int argc, char** argv) {
       fmt::print("{}", json ? bragg::cli::rules_json(rule_name) : bragg::cli::rules_text(rule_name));
     } else if (app.got_subcommand("verify")) {
       right = bragg::cli::run(verify);
+    } else if (app.got_subcommand("bench")) {
+      bragg::bench::bind_threads(argv);
+      bench.command_line = command_line(argc, argv);
+      bragg::cli::run(bench);
     } else {
       bragg::cli::run(aggregate);
     }
+  } catch (const bragg::bench::UnreadableRule& error) {
+    print_error(error.what());
+    print_caret(error.rule, error.column());
+    return exit_code(error.status());
   } catch (const bragg::ParseError& error) {
     print_error(error.what());
     print_caret(aggregate.rule, error.column());

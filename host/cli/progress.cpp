@@ -55,4 +55,8 @@ void ProgressBar::show(const verify::Stage& stage) {
   draw(stage.share, text);
 }
 
+void ProgressBar::show(double share, const std::string& text) {
+  if (is_due()) draw(std::min(share, 1.0), text);
+}
+
 }  // namespace bragg::cli

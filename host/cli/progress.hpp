@@ -19,6 +19,8 @@ class ProgressBar {
 
   void show(const Progress& progress);
   void show(const verify::Stage& stage);
+  /// `share` of the work is done; `text` says what is being done.
+  void show(double share, const std::string& text);
 
  private:
   using Clock = std::chrono::steady_clock;

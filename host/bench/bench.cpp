@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/bench/bench.hpp"
+
+#include <fmt/format.h>
+#include <malloc.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <string_view>
+
+#include "host/bench/data.hpp"
+#include "host/bench/device.hpp"
+#include "host/bench/threads.hpp"
+#include "host/pipeline/engine.hpp"
+
+namespace bragg::bench {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double input_bytes_of(const Case& one) {
+  return static_cast<double>(one.n) * static_cast<double>(one.size.d) *
+         static_cast<double>(size_of(one.dtype));
+}
+
+double output_bytes_of(const Case& one) {
+  return static_cast<double>(one.size.d) * static_cast<double>(size_of(one.dtype));
+}
+
+bool same_shape(const Case& a, const Case& b) {
+  return a.n == b.n && a.size.d == b.size.d && a.dtype == b.dtype;
+}
+
+/// What all rules on a shape are measured with.
+struct Shaped {
+  Buffer data, out, previous;
+  double bandwidth = 0;
+  bool in_cache = false;
+
+  Updates updates(const Case& one) const {
+    return Updates::matrix(data.data(), one.n, one.size.d, one.dtype);
+  }
+};
+
+/// Times of the passes by themselves and of the solve, as a plan calls them.
+struct Phases {
+  std::vector<double> first, solve, second;
+  detail::Solution solution;
+};
+
+Phases time_phases(const Case& one, const Shaped& shaped, const Options& options, const Budget& budget,
+                   const std::function<void()>& poll) {
+  detail::Engine engine(one.pipeline, one.n, options);
+  detail::ActiveRows active;
+  detail::set_active_rows({}, one.n, 0, active);
+  const bool previous = is_stateful(one.pipeline);
+  std::vector<const void*> table;
+  for (int i = 0; i < one.n; ++i) table.push_back(shaped.updates(one).data(i, 0));
+  table.push_back(nullptr);  // the origin
+  if (previous) table.push_back(shaped.previous.data());
+  const std::int64_t sizes[] = {one.size.d};
+  const detail::RowTable window{.dtype = one.dtype,
+                                .reference_dtype = one.dtype,
+                                .inputs = one.n,
+                                .rows = static_cast<int>(table.size()),
+                                .sizes = sizes,
+                                .data = table.data()};
+  void* const target = shaped.out.data();
+  const detail::OutTable out{.dtype = one.dtype, .data = &target};
+  detail::GramSums sums;
+  Phases phases;
+  const auto once = [&](bool keep) {
+    engine.begin(active, false, previous, 1);
+    const Clock::time_point start = Clock::now();
+    if (engine.needs_statistics()) {
+      engine.reset(sums);
+      do {
+        engine.accumulate(window, sums);
+      } while (!engine.settled(sums));
+    }
+    const double first = seconds_since(start);
+    engine.solve(sums, phases.solution);
+    const double solved = seconds_since(start);
+    engine.apply(window, phases.solution, out);
+    const double all = seconds_since(start);
+    if (!keep) return all;
+    phases.first.push_back(1e3 * first);
+    phases.solve.push_back(1e3 * (solved - first));
+    phases.second.push_back(1e3 * (all - solved));
+    return all;
+  };
+  once(false);
+  double total = 0;
+  for (int k = 0; k < 3 || (total < budget.seconds / 2 && k < 1000); ++k) {
+    total += once(true);
+    if (poll) poll();
+  }
+  return phases;
+}
+
+class Bench {
+ public:
+  explicit Bench(const Settings& settings) : settings_(settings) {}
+  Findings run();
+
+ private:
+  void report(const std::string& text) const;
+  void update_floors();
+  void measure(const Case& one);
+  void shape_for(const Case& one);
+  Row on_cpu(const Case& one);
+  void ask_peers(const Case& one, Row& row);
+
+  const Settings& settings_;
+  Options options_;
+  Findings findings_;
+  Shaped shaped_;
+  const Case* shape_ = nullptr;  ///< that shaped_ is of
+  std::optional<PeerInput> input_;
+  double done_ = 0, total_ = 0;
+};
+
+void Bench::report(const std::string& text) const {
+  if (settings_.progress) settings_.progress({.share = total_ > 0 ? done_ / total_ : 0, .text = text});
+}
+
+/// Data of the shape. A plain matrix: what the bandwidth is of, too, where it may be in the cache.
+void Bench::shape_for(const Case& one) {
+  if (shape_ != nullptr && same_shape(*shape_, one)) return;
+  input_.reset();
+  shaped_ = {};
+  shape_ = nullptr;
+  shaped_.data = random_updates(one.n, one.size.d, one.dtype);
+  shaped_.out = Buffer(static_cast<std::size_t>(output_bytes_of(one)));
+  shaped_.previous = Buffer(static_cast<std::size_t>(output_bytes_of(one)));
+  const double bytes = input_bytes_of(one);
+  shaped_.in_cache = bytes + output_bytes_of(one) <= static_cast<double>(findings_.hardware.cache_bytes);
+  const double seconds = std::min(settings_.floor_seconds / 5, 0.3);
+  const std::size_t read = std::min(shaped_.data.bytes(), findings_.floors.memory_bytes);
+  if (settings_.device == Device::cpu) {
+    shaped_.bandwidth = read_bandwidth(shaped_.data.data(), read, findings_.threads,
+                                       static_cast<std::size_t>(findings_.hardware.cache_bytes), seconds)
+                            .bytes_per_second;
+  }
+  shape_ = &one;
+}
+
+Row Bench::on_cpu(const Case& one) {
+  Row row{.asked = one,
+          .input_bytes = input_bytes_of(one),
+          .in_cache = shaped_.in_cache,
+          .bandwidth = shaped_.bandwidth};
+  const Updates updates = shaped_.updates(one);
+  const Output out(shaped_.out.data());
+  malloc_trim(0);  // memory that an earlier plan has given back would hide what this one takes
+  const std::int64_t before = resident_bytes();
+  const bool measured = reset_peak();
+  {
+    Plan plan(one.pipeline, Shape::of(updates), options_);
+    row.timing = time_calls([&] { plan.run(updates, out); }, settings_.budget, settings_.poll);
+    if (plan.status() != Status::ok) row.note = fmt::format("ended with {}", to_string(plan.status()));
+    if (const auto peak = peak_bytes(); measured && peak) {
+      row.extra_memory = static_cast<double>(std::max<std::int64_t>(*peak - before, 0));
+    }
+  }
+  const Phases phases = time_phases(one, shaped_, options_, settings_.budget, settings_.poll);
+  const int rows = one.n + (is_stateful(one.pipeline) ? 1 : 0);
+  const std::vector<PassWork> passes = passes_of(one.pipeline, rows, one.size.d, one.dtype, phases.solution);
+  for (const PassWork& work : passes) {
+    const bool first = passes.size() > 1 && &work == &passes.front();
+    row.passes.push_back(
+        {.work = work, .floor = {}, .ms = spread_of(first ? phases.first : phases.second).median});
+    if (!work.note.empty()) row.note += (row.note.empty() ? "" : "; ") + work.note;
+  }
+  if (passes.size() > 1) row.solve_ms = spread_of(phases.solve).median;
+  return row;
+}
+
+void Bench::ask_peers(const Case& one, Row& row) {
+  if (!settings_.peers || one.dtype != DType::f32) return;
+  for (const std::string& name : settings_.peers->names) {
+    if (settings_.poll) settings_.poll();
+    report(fmt::format("{}  n = {}, d = {}  {}", to_string(one.pipeline), one.n, one.size.d, name));
+    if (!input_) input_.emplace(shaped_.data.data(), one.n, one.size.d);
+    row.peers.push_back(
+        ask_peer(*settings_.peers, name, one.pipeline, *input_, options_, row.timing.ms.median));
+    if (settings_.poll) settings_.poll();
+  }
+}
+
+void Bench::measure(const Case& one) {
+  report(fmt::format("{}  n = {}, d = {}, {}", to_string(one.pipeline), one.n, one.size.d,
+                     to_string(one.dtype)));
+  const double needed = input_bytes_of(one) + 2 * output_bytes_of(one);
+  const bool ready = shape_ != nullptr && same_shape(*shape_, one);
+  const double there = static_cast<double>(available_memory()) + static_cast<double>(shaped_.data.bytes());
+  if (!ready && needed > 0.9 * there) {
+    findings_.skipped.push_back(
+        {one, fmt::format("needs {:.1f} GB of memory, {:.1f} are free", 1e-9 * needed, 1e-9 * there)});
+    return;
+  }
+  shape_for(one);
+  if (settings_.device == Device::cuda) {
+    try {
+      findings_.rows.push_back(measure_on_device(one, shaped_.data.data(), settings_.budget, settings_.poll));
+    } catch (const Error& error) {
+      if (error.status() != Status::out_of_memory) throw;
+      findings_.skipped.push_back({one, error.what()});
+    }
+  } else {
+    Row row = on_cpu(one);
+    ask_peers(one, row);
+    findings_.rows.push_back(std::move(row));
+  }
+}
+
+/// Before the rows and after them, where the machine may have more, or less, to give.
+void Bench::update_floors() {
+  report("the machine's own speed");
+  if (settings_.poll) settings_.poll();
+  const Floors now =
+      settings_.device == Device::cuda
+          ? measure_device_floors(findings_.device_name, settings_.floor_seconds / 4)
+          : measure_floors(findings_.threads, static_cast<std::size_t>(findings_.hardware.cache_bytes),
+                           settings_.floor_seconds, settings_.poll);
+  findings_.floors = findings_.floors.memory_bytes == 0 ? now : best_of(findings_.floors, now);
+  done_ += settings_.floor_seconds;
+}
+
+Findings Bench::run() {
+  const Clock::time_point start = Clock::now();
+  options_.threads = settings_.threads;
+  options_.device = settings_.device;
+  findings_.hardware = this_hardware();
+  findings_.device = settings_.device;
+  findings_.threads = settings_.threads > 0 ? settings_.threads : omp_get_max_threads();
+  findings_.bound = threads_are_bound();
+  // A run takes about its time budget, or, of large shapes, some passes over the data.
+  const auto weight = [&](const Case& one) {
+    return settings_.budget.seconds + 1e-10 * one.n * input_bytes_of(one);
+  };
+  for (const Case& one : settings_.cases) total_ += weight(one);
+  total_ += 2 * settings_.floor_seconds;
+  update_floors();
+  for (const Case& one : settings_.cases) {
+    measure(one);
+    done_ += weight(one);
+  }
+  update_floors();
+  for (Row& row : findings_.rows) {
+    const Rates rates = findings_.floors.rates(row.bandwidth);
+    row.bandwidth = rates.read > 0 ? rates.read : rates.copy;
+    for (PassRow& pass : row.passes) pass.floor = floor_of(pass.work, rates);
+  }
+  findings_.seconds = seconds_since(start);
+  return std::move(findings_);
+}
+
+}  // namespace
+
+double Row::bytes() const {
+  double sum = 0;
+  for (const PassRow& pass : passes) sum += pass.work.bytes();
+  return sum;
+}
+
+double Row::floor_ms() const {
+  double sum = 0;
+  for (const PassRow& pass : passes) sum += 1e3 * pass.floor.seconds;
+  return sum;
+}
+
+const char* Row::bound() const {
+  const auto most = std::max_element(passes.begin(), passes.end(), [](const PassRow& a, const PassRow& b) {
+    return a.floor.seconds < b.floor.seconds;
+  });
+  return most == passes.end() ? "" : most->floor.bound;
+}
+
+Findings run(const Settings& settings) { return Bench(settings).run(); }
+
+}  // namespace bragg::bench

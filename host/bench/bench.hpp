@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Throughput of pipelines, beside the floors of the machine and what other libraries take.
+#pragma once
+
+#include <bragg/plan.hpp>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "host/bench/cases.hpp"
+#include "host/bench/floors.hpp"
+#include "host/bench/hardware.hpp"
+#include "host/bench/peers.hpp"
+#include "host/bench/timing.hpp"
+#include "host/bench/work.hpp"
+
+namespace bragg::bench {
+
+struct PassRow {
+  PassWork work;
+  Floor floor;
+  std::optional<double> ms;  ///< median, of the pass by itself; none on a CUDA device
+};
+
+struct Row {
+  Case asked;
+  Timing timing = {};
+  double input_bytes = 0;  ///< n·d elements
+  bool in_cache = false;   ///< inputs and output fit in the last-level cache
+  double bandwidth = 0;    ///< that the floor is of: bytes a second
+  std::vector<PassRow> passes = {};
+  std::optional<double> solve_ms = {};  ///< the n-sized mathematics between the passes, where there is some
+  std::optional<double> extra_memory = {};  ///< bytes beyond inputs and output
+  std::string note = {};
+  std::vector<PeerRow> peers = {};
+
+  double bytes() const;
+  double floor_ms() const;
+  /// The floor of what a run takes.
+  double share() const { return timing.ms.median > 0 ? floor_ms() / timing.ms.median : 0; }
+  /// Of the pass that the floor has most of.
+  const char* bound() const;
+};
+
+struct Skipped {
+  Case asked;
+  std::string why;
+};
+
+struct Stage {
+  double share = 0;  ///< of the work, 0 to 1
+  std::string text;
+};
+
+struct Settings {
+  std::vector<Case> cases;
+  Device device = Device::cpu;
+  int threads = 0;  ///< 0: as many as OpenMP would use
+  Budget budget = {};
+  double floor_seconds = 1;  ///< before the rows, and once more after them
+  std::optional<Peers> peers = {};
+  std::function<void(const Stage&)> progress = {};
+  /// Called between timings; may throw to end the run.
+  std::function<void()> poll = {};
+};
+
+struct Findings {
+  Hardware hardware;
+  Device device = Device::cpu;
+  std::string device_name;  ///< of a CUDA device
+  int threads = 1;
+  bool bound = false;  ///< threads are bound to cores
+  Floors floors;
+  double seconds = 0;
+  std::vector<Row> rows;
+  std::vector<Skipped> skipped;  ///< for want of memory
+};
+
+/// @throws Error out_of_memory, unsupported: no such device; what `poll` throws.
+Findings run(const Settings& settings);
+
+}  // namespace bragg::bench

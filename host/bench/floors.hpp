@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// The machine's speeds, measured with as many threads as the passes have. They are ceilings: of each the
+// fastest of several loops, and of those the fastest run.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "host/bench/peaks.hpp"
+#include "host/bench/work.hpp"
+
+namespace bragg::bench {
+
+struct Floors {
+  int threads = 1;
+  std::size_t memory_bytes = 0;  ///< that the bandwidths are of: more than the cache holds
+  double read = 0;               ///< bytes a second
+  double copy = 0;               ///< read and written
+  std::string read_how = {}, copy_how = {};
+  double fma_f32 = 0, fma_f64 = 0;  ///< multiply-adds a second
+  double min_max_16 = 0, min_max_32 = 0, min_max_64 = 0;
+  std::string min_max_32_how = {}, min_max_64_how = {};  ///< "integer" or "float"
+
+  /// With the bandwidth of data that may be in the cache; never less than that of memory.
+  Rates rates(double bandwidth) const;
+};
+
+/// Of two measurements the faster of each: a machine that others use, too, may be slow for a moment.
+Floors best_of(const Floors& a, const Floors& b);
+
+/// The bandwidth at which `threads` threads read the data again and again, the best of all ways. Data so much
+/// larger than the cache that nothing of it is left when it is read once more is timed in short pieces: one
+/// of them will not be disturbed. `seconds`: about how long this takes.
+struct Bandwidth {
+  double bytes_per_second = 0;
+  ReadVariant variant;
+};
+Bandwidth read_bandwidth(const unsigned char* data, std::size_t bytes, int threads, std::size_t cache_bytes,
+                         double seconds);
+
+/// `cache_bytes`: of the last level. `seconds`: about how long this takes. @throws Error out_of_memory.
+Floors measure_floors(int threads, std::size_t cache_bytes, double seconds,
+                      const std::function<void()>& poll = {});
+
+}  // namespace bragg::bench

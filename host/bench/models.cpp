@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/bench/models.hpp"
+
+#include <fmt/format.h>
+#include <bragg/error.hpp>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+
+namespace bragg::bench {
+
+namespace {
+
+constexpr std::array<Model, 11> table = {{{"lenet-5", 61'706},
+                                          {"resnet-20", 269'722},
+                                          {"resnet-56", 853'018},
+                                          {"mobilenet-v2", 3'504'872},
+                                          {"resnet-18", 11'689'512},
+                                          {"resnet-50", 25'557'032},
+                                          {"vit-b-16", 86'567'656},
+                                          {"bert-base", 109'482'240},
+                                          {"gpt-2", 124'439'808},
+                                          {"vit-l-16", 304'326'632},
+                                          {"llama-2-7b", 6'738'415'616}}};
+
+constexpr double largest = 1e13;
+
+[[noreturn]] void refuse(std::string_view text, const std::string& why) {
+  throw Error(Status::invalid_argument, fmt::format("--d: '{}' {}", text, why));
+}
+
+std::string names() {
+  std::string text;
+  for (const Model& model : table) text += fmt::format("{}{}", text.empty() ? "" : ", ", model.name);
+  return text;
+}
+
+}  // namespace
+
+std::span<const Model> models() noexcept { return table; }
+
+Size parse_size(std::string_view text) {
+  double value = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (code == std::errc{} && end == text.data() + text.size()) {
+    if (!(value >= 1 && value <= largest) || value != std::floor(value)) {
+      refuse(text, "is not a number of coordinates: needs a whole number from 1 on");
+    }
+    return {.model = "", .d = static_cast<std::int64_t>(value)};
+  }
+  const std::size_t slash = text.find('/');
+  const std::string_view name = text.substr(0, slash);
+  const auto model = std::find_if(table.begin(), table.end(), [&](const Model& m) { return m.name == name; });
+  if (model == table.end()) {
+    refuse(text, fmt::format("is neither a number nor a model; models: {}", names()));
+  }
+  std::int64_t shards = 1;
+  if (slash != std::string_view::npos) {
+    const std::string_view count = text.substr(slash + 1);
+    const auto [last, wrong] = std::from_chars(count.data(), count.data() + count.size(), shards);
+    if (wrong != std::errc{} || last != count.data() + count.size() || shards < 1 ||
+        shards > model->parameters) {
+      refuse(text, "has no number of shards after the slash; write e.g. llama-2-7b/256");
+    }
+  }
+  return {.model = std::string(text), .d = (model->parameters + shards - 1) / shards};
+}
+
+}  // namespace bragg::bench

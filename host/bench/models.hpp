@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sizes of models that people know, to say how many coordinates an update has.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace bragg::bench {
+
+struct Model {
+  std::string_view name;
+  std::int64_t parameters;
+};
+
+/// By size.
+std::span<const Model> models() noexcept;
+
+struct Size {
+  std::string model;  ///< as it was written; empty for a number
+  std::int64_t d = 0;
+};
+
+/// "1000000", "1e6", "2.5e7", a model's name, or a name and the number of equal shards that it is held in, of
+/// which one is meant: "llama-2-7b/256". @throws Error invalid_argument.
+Size parse_size(std::string_view text);
+
+}  // namespace bragg::bench

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/bench/peers.hpp"
+
+#include <fmt/format.h>
+#include <omp.h>
+#include <unistd.h>
+#include <bragg/error.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <system_error>
+
+#include "host/bench/process.hpp"
+
+namespace bragg::bench {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+using Json = nlohmann::json;
+
+/// Of the largest |x|: what single precision makes of a sum of n values, with some room.
+constexpr double relative_tolerance = 1e-4;
+
+void write_npy(const fs::path& path, const float* values, int n, std::int64_t d) {
+  std::string header = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", n, d);
+  constexpr std::size_t alignment = 64;
+  constexpr std::size_t before = 10;  // magic, version, length
+  header.append(alignment - (before + header.size() + 1) % alignment, ' ');
+  header += '\n';
+  std::string head("\x93NUMPY\x01\x00", 8);
+  head += static_cast<char>(header.size() & 0xFFU);
+  head += static_cast<char>(header.size() >> 8U);
+  head += header;
+  const std::uintmax_t bytes =
+      sizeof(float) * static_cast<std::uintmax_t>(n) * static_cast<std::uintmax_t>(d);
+  std::error_code code;
+  const fs::space_info room = fs::space(path.parent_path(), code);
+  if (!code && room.available < bytes + head.size()) {
+    throw Error(Status::io_error, fmt::format("{}: no room for the peers' input of {} bytes",
+                                              path.parent_path().string(), bytes));
+  }
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  out << head;
+  out.write(reinterpret_cast<const char*>(values), static_cast<std::streamsize>(bytes));
+  out.close();
+  if (!out) throw Error(Status::io_error, fmt::format("cannot write {}", path.string()));
+}
+
+/// The d values that follow the header; what a peer writes is read by NumPy's rules as far as they concern
+/// it.
+std::vector<float> read_npy(const fs::path& path, std::int64_t d) {
+  std::ifstream in(path, std::ios::binary);
+  char head[10] = {};
+  in.read(head, sizeof(head));
+  if (!in || std::memcmp(head, "\x93NUMPY\x01", 7) != 0) {
+    throw Error(Status::bad_file, "its output is not an npy file of version 1");
+  }
+  const std::size_t length = static_cast<unsigned char>(head[8]) + 256U * static_cast<unsigned char>(head[9]);
+  std::string header(length, ' ');
+  in.read(header.data(), static_cast<std::streamsize>(length));
+  if (header.find("<f4") == std::string::npos || header.find(fmt::format("({},)", d)) == std::string::npos) {
+    throw Error(Status::bad_file, fmt::format("its output is not {} values of float32", d));
+  }
+  std::vector<float> values(static_cast<std::size_t>(d));
+  in.read(reinterpret_cast<char*>(values.data()), static_cast<std::streamsize>(4 * d));
+  if (!in) throw Error(Status::bad_file, "its output is cut short");
+  return values;
+}
+
+/// The last line that says something.
+std::string last_line(const std::string& text) {
+  const std::size_t end = text.find_last_not_of(" \n\r\t");
+  if (end == std::string::npos) return "";
+  const std::size_t begin = text.find_last_of('\n', end);
+  return text.substr(begin == std::string::npos ? 0 : begin + 1,
+                     end - (begin == std::string::npos ? 0 : begin + 1) + 1);
+}
+
+/// NaN agrees with NaN, and infinity with itself.
+double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  double largest = 0;
+  for (std::size_t j = 0; j < a.size(); ++j) {
+    if (a[j] == b[j] || (std::isnan(a[j]) && std::isnan(b[j]))) continue;
+    const double apart = std::abs(static_cast<double>(a[j]) - static_cast<double>(b[j]));
+    largest = std::isnan(apart) ? HUGE_VAL : std::max(largest, apart);
+  }
+  return largest;
+}
+
+void read_result(const Json& json, const Pipeline& pipeline, const PeerInput& input, const Options& options,
+                 double bragg_ms, PeerRow& row) {
+  row.version = json.value("version", "");
+  row.path = json.value("path", "");
+  if (json.contains("unsupported")) {
+    row.unsupported = json.at("unsupported").get<std::string>();
+    return;
+  }
+  row.threads = json.value("threads", 0);
+  const auto ms = json.at("ms").get<std::vector<double>>();
+  if (ms.empty()) throw Error(Status::bad_file, "it gave no timings");
+  row.ms = spread_of(ms);
+  row.timings = static_cast<int>(ms.size());
+  if (json.contains("extra_memory_bytes") && json["extra_memory_bytes"].is_number()) {
+    row.extra_memory = json["extra_memory_bytes"].get<double>();
+  }
+  if (json.contains("equivalent_rule") && json["equivalent_rule"].is_string()) {
+    row.equivalent_rule = json["equivalent_rule"].get<std::string>();
+  }
+  const std::vector<float> theirs = read_npy(input.output(), input.d());
+  std::vector<float> ours(theirs.size());
+  aggregate(row.equivalent_rule.empty() ? pipeline : parse(row.equivalent_rule), input.updates(),
+            Output(ours.data()), {}, options);
+  row.difference = largest_difference(theirs, ours);
+  row.tolerance = relative_tolerance * input.largest();
+  if (row.agrees() && bragg_ms > 0) row.ratio = row.ms.median / bragg_ms;
+}
+
+}  // namespace
+
+fs::path peers_folder(const std::string& given) {
+  std::vector<fs::path> places;
+  const char* const environment = std::getenv("BRAGG_PEERS");
+  if (!given.empty()) {
+    places.emplace_back(given);
+  } else if (environment != nullptr && *environment != '\0') {
+    places.emplace_back(environment);
+  } else {
+    std::error_code ignored;
+    const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
+    places.push_back(program.parent_path().parent_path() / "share/bragg/peers");
+    places.emplace_back(BRAGG_PEERS_SOURCE);
+  }
+  std::error_code ignored;
+  for (const fs::path& place : places) {
+    if (fs::is_regular_file(place / "run.py", ignored)) return place;
+  }
+  throw Error(Status::io_error,
+              fmt::format("--against: no run.py in {}; name the folder of the peers' adapters with --peers",
+                          places.back().string()));
+}
+
+PeerInput::PeerInput(const unsigned char* updates, int n, std::int64_t d) : updates_(updates), n_(n), d_(d) {
+  std::error_code code;
+  std::string name = (fs::temp_directory_path(code) / "bragg-bench-XXXXXX").string();
+  if (code || mkdtemp(name.data()) == nullptr) {
+    throw Error(Status::io_error, fmt::format("{}: cannot make a temporary folder", name));
+  }
+  folder_ = name;
+  const auto* const values = reinterpret_cast<const float*>(updates);
+  try {
+    write_npy(input(), values, n, d);
+  } catch (...) {
+    fs::remove_all(folder_, code);
+    throw;
+  }
+  float largest = 0;
+  const std::int64_t count = n * d;
+#pragma omp parallel for reduction(max : largest) schedule(static)
+  for (std::int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(values[i]));
+  largest_ = largest;
+}
+
+PeerInput::~PeerInput() {
+  std::error_code ignored;
+  fs::remove_all(folder_, ignored);
+}
+
+PeerRow ask_peer(const Peers& peers, const std::string& name, const Pipeline& pipeline,
+                 const PeerInput& input, const Options& options, double bragg_ms) {
+  PeerRow row{.peer = name};
+  std::error_code ignored;
+  fs::remove(input.output(), ignored);
+  const int threads = options.threads > 0 ? options.threads : omp_get_max_threads();
+  try {
+    const Finished done =
+        run_program({peers.python, (peers.folder / "run.py").string(), name, "--rule", to_string(pipeline),
+                     "--input", input.input().string(), "--output", input.output().string(), "--threads",
+                     std::to_string(threads), "--seconds", fmt::format("{}", peers.seconds)});
+    if (done.signal != 0 || done.code != 0) {
+      const std::string said = last_line(done.err);
+      row.failure = done.signal != 0 ? fmt::format("ended by signal {}", done.signal)
+                                     : fmt::format("exit status {}", done.code);
+      if (!said.empty()) row.failure += ": " + said;
+      return row;
+    }
+    read_result(Json::parse(done.out), pipeline, input, options, bragg_ms, row);
+  } catch (const Json::exception& error) {
+    row.failure = fmt::format("what it printed is not the JSON asked for: {}", error.what());
+  } catch (const Error& error) {
+    row.failure = error.what();
+  }
+  return row;
+}
+
+}  // namespace bragg::bench

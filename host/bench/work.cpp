@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/bench/work.hpp"
+
+#include <algorithm>
+#include <functional>
+#include <set>
+
+#include "host/cpu/network.hpp"
+#include "host/solve/sequence.hpp"
+
+namespace bragg::bench {
+
+using detail::SelectRule;
+
+namespace {
+
+double bytes_of(double elements, DType dtype) { return elements * static_cast<double>(size_of(dtype)); }
+
+/// Minima and maxima per coordinate that the rule needs of so many points.
+double min_max_of(const SelectRule& rule, int points) {
+  int first = 0;
+  int last = points - 1;
+  if (rule.kind == SelectRule::Kind::median) {
+    first = rule.even == EvenMedian::upper ? points / 2 : (points - 1) / 2;
+    last = rule.even == EvenMedian::lower ? (points - 1) / 2 : points / 2;
+  } else if (rule.kind == SelectRule::Kind::trimmed_mean) {
+    first = rule.f;
+    last = points - 1 - rule.f;
+  }
+  double count = 0;
+  for (const detail::Comparator& c : detail::cpu::selection_network(points, first, last)) {
+    count += static_cast<double>(c.need_low) + static_cast<double>(c.need_high);
+  }
+  return count;
+}
+
+void add_selection(PassWork& work, const SelectRule& rule, int points, std::int64_t d) {
+  if (points <= most_network_points) {
+    work.min_max = min_max_of(rule, points) * static_cast<double>(d);
+  } else {
+    work.note =
+        "selection of more than 128 points, which takes about n·log²(n)/4 comparators, is not in the floor";
+  }
+}
+
+}  // namespace
+
+PassWork gram_work(int n, std::int64_t d, DType dtype) {
+  PassWork work = statistics_work(n, d, dtype);
+  work.name = "gram";
+  work.fma = 0.5 * n * (n + 1.0) * static_cast<double>(d);
+  return work;
+}
+
+PassWork statistics_work(int n, std::int64_t d, DType dtype) {
+  return {.name = "statistics", .bytes_read = bytes_of(n * static_cast<double>(d), dtype)};
+}
+
+PassWork combine_work(int k, std::int64_t d, DType dtype) {
+  const double elements = k * static_cast<double>(d);
+  return {.name = "combine",
+          .bytes_read = bytes_of(elements, dtype),
+          .bytes_written = bytes_of(static_cast<double>(d), dtype),
+          .fma = elements};
+}
+
+PassWork select_work(const SelectRule& rule, int points, std::int64_t d, DType dtype) {
+  PassWork work{.name = "select",
+                .bytes_read = bytes_of(points * static_cast<double>(d), dtype),
+                .bytes_written = bytes_of(static_cast<double>(d), dtype),
+                .lane_bits = static_cast<int>(8 * size_of(dtype))};
+  add_selection(work, rule, points, d);
+  return work;
+}
+
+PassWork mix_select_work(const SelectRule& rule, int points, int rows, double mixing, std::int64_t d,
+                         DType dtype) {
+  PassWork work{.name = "mix+select",
+                .bytes_read = bytes_of(rows * static_cast<double>(d), dtype),
+                .bytes_written = bytes_of(static_cast<double>(d), dtype),
+                .fma = mixing * static_cast<double>(d),
+                .lane_bits = dtype == DType::f64 ? 64 : 32};  // a mean of 16-bit values needs more bits
+  add_selection(work, rule, points, d);
+  return work;
+}
+
+double mixing_work(int points, int rows, double entries, bool equal) {
+  const double groups =
+      (rows + 3) / 4;  // of four rows: 11 sums of two or more of them, and one for each point
+  return equal ? std::min(entries, groups * (11 + points)) : entries;
+}
+
+namespace {
+
+/// Whether each point's coefficients are all the same.
+bool has_equal_shares(const detail::Solution& solution) {
+  for (std::size_t p = 0; p + 1 < solution.start.size(); ++p) {
+    const auto first = solution.entry_coefficient.begin() + solution.start[p];
+    const auto last = solution.entry_coefficient.begin() + solution.start[p + 1];
+    if (std::adjacent_find(first, last, std::not_equal_to<>()) != last) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+bool is_stateful(const Pipeline& pipeline) {
+  const auto* const clipping = std::get_if<CenteredClipping>(&pipeline.rule);
+  return clipping != nullptr && clipping->start == Start::previous;
+}
+
+std::vector<PassWork> passes_of(const Pipeline& pipeline, int rows, std::int64_t d, DType dtype,
+                                const detail::Solution& solution) {
+  std::vector<PassWork> passes;
+  const detail::PassNeeds needs = detail::needs_of(pipeline);
+  if (needs.products) {
+    passes.push_back(gram_work(rows, d, dtype));
+  } else if (needs.statistics) {
+    passes.push_back(statistics_work(rows, d, dtype));
+  }
+  if (!solution.coordinate_wise) {
+    // The table has a row more than there is data, the origin: nothing is read of it.
+    int used = 0;
+    for (const double c : solution.coefficients) used += c != 0 ? 1 : 0;
+    passes.push_back(combine_work(std::min(used, rows), d, dtype));
+    if (is_stateful(pipeline)) passes.back().bytes_written *= 2;  // the output is kept
+  } else if (solution.mixed) {
+    const std::set<int> used_rows(solution.entry_row.begin(), solution.entry_row.end());
+    const auto used = static_cast<int>(used_rows.size());
+    const auto points = static_cast<int>(solution.start.size()) - 1;
+    const double mixing =
+        mixing_work(points, used, static_cast<double>(solution.entry_row.size()), has_equal_shares(solution));
+    passes.push_back(mix_select_work(solution.rule, points, used, mixing, d, dtype));
+  } else {
+    passes.push_back(select_work(solution.rule, static_cast<int>(solution.rows.size()), d, dtype));
+  }
+  return passes;
+}
+
+Floor floor_of(const PassWork& work, const Rates& rates) {
+  const auto time_of = [](double amount, double rate) { return rate > 0 ? amount / rate : 0; };
+  const double copied = 2 * std::min(work.bytes_read, work.bytes_written);
+  const double memory = time_of(copied, std::max(rates.copy, rates.read)) +
+                        time_of(work.bytes() - copied, rates.read > 0 ? rates.read : rates.copy);
+  const double fma = time_of(work.fma, rates.fma_f64);
+  const double min_max = time_of(work.min_max, rates.min_max(work.lane_bits));
+  if (memory >= fma + min_max) return {memory, "memory"};
+  return {fma + min_max, fma == 0 ? "min/max" : min_max == 0 ? "fma" : "fma + min/max"};
+}
+
+}  // namespace bragg::bench

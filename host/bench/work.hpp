@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a pass has to do at the least: bytes to move, operations of one unit. What bounds it follows from
+// that.
+#pragma once
+
+#include <bragg/pipeline.hpp>
+#include <bragg/updates.hpp>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "host/pipeline/engine.hpp"
+
+namespace bragg::bench {
+
+struct PassWork {
+  std::string name;  ///< "gram", "statistics", "combine", "select" or "mix+select"
+  double bytes_read = 0;
+  double bytes_written = 0;
+  double fma = 0;      ///< multiply-adds in f64
+  double min_max = 0;  ///< minima and maxima
+  int lane_bits = 32;  ///< of the values that are compared
+  std::string note = {};
+
+  double bytes() const { return bytes_read + bytes_written; }
+};
+
+/// Above this many points the operations of a selection are not counted: a network is not the way.
+inline constexpr int most_network_points = 128;
+
+/// Inner products of all pairs of n rows, a row with itself among them: n(n+1)/2·d multiply-adds.
+PassWork gram_work(int n, std::int64_t d, DType dtype);
+/// Whether rows are finite, and no products.
+PassWork statistics_work(int n, std::int64_t d, DType dtype);
+/// Of k rows with a coefficient: k·d multiply-adds.
+PassWork combine_work(int k, std::int64_t d, DType dtype);
+/// Of as many rows: what is left of the selection network without the outputs that the rule has no use for.
+PassWork select_work(const detail::SelectRule& rule, int points, std::int64_t d, DType dtype);
+/// Of points that are combinations of `rows` rows, `mixing` multiply-adds or additions a coordinate.
+PassWork mix_select_work(const detail::SelectRule& rule, int points, int rows, double mixing, std::int64_t d,
+                         DType dtype);
+/// The fewer of: a multiply-add for each of `entries` coefficients; where each point's are all equal, sums of
+/// the subsets of four rows, made once, and of those that each point adds up.
+double mixing_work(int points, int rows, double entries, bool equal);
+
+/// What the passes of a run are, by what the solve has found. `solution` has table rows as Engine's.
+/// `rows`: those with data, the previous output among them where there is one.
+std::vector<PassWork> passes_of(const Pipeline& pipeline, int rows, std::int64_t d, DType dtype,
+                                const detail::Solution& solution);
+
+/// Whether the rule starts at the previous output, so that a run reads and keeps it.
+bool is_stateful(const Pipeline& pipeline);
+
+/// Speeds of a machine, per second.
+struct Rates {
+  double read = 0;  ///< bytes
+  double copy = 0;  ///< bytes, read and written
+  double fma_f64 = 0;
+  double min_max_16 = 0, min_max_32 = 0, min_max_64 = 0;
+
+  double min_max(int lane_bits) const {
+    return lane_bits == 16 ? min_max_16 : lane_bits == 32 ? min_max_32 : min_max_64;
+  }
+};
+
+struct Floor {
+  double seconds = 0;
+  const char* bound = "memory";  ///< or "fma", "min/max", "fma + min/max"
+};
+
+/// The larger of bytes / bandwidth and operations / peak. What is written goes along with as much that is
+/// read at the speed of a copy, where that is more than the speed of reading, which the rest has. Mixing and
+/// selecting share the core's vector units, so theirs are added. A rate of 0 is not known, and bounds
+/// nothing.
+Floor floor_of(const PassWork& work, const Rates& rates);
+
+}  // namespace bragg::bench
