@@ -199,8 +199,9 @@ BRAGG_HD double newton_step(TeamT team, const Weiszfeld& w, double* matrix, doub
     for (int j = 0; j < m; ++j) {
       const double product = points.finite(i) && points.finite(j) ? about_v(i, j) : 0;
       dot += pull(j) * product;
-      // ‖u_i‖ = 1 exactly, where the difference of large products would only nearly be.
-      const double overlap = i == j ? pull(i) : unit_scale(i) * unit_scale(j) * product;
+      // ‖u_i‖ = 1 exactly, where the difference of large products would only nearly be. In this order nothing
+      // underflows: at lengths of 1e140 the two scales alone would.
+      const double overlap = i == j ? pull(i) : unit_scale(i) * product * unit_scale(j);
       matrix[static_cast<std::size_t>(i) * m + j] = (i == j ? total : 0) - overlap;
     }
     right[i] = unit_scale(i) * dot;
@@ -223,7 +224,11 @@ BRAGG_HD bool newton(TeamT team, const Weiszfeld& w, double tol, double* matrix,
   const Points& points = *w.points;
   for (int k = 0; k < most_steps; ++k) {
     const double squared = newton_step(team, w, matrix, right, step);
-    if (squared < 0) return false;
+    // v and the minimiser lie among the rows: a step longer than across them is rounding (collinear rows).
+    const int farthest =
+        team.argmin(points.count, [&](int i) { return points.finite(i) ? -w.distance[i] : 0.0; });
+    const double across = 2 * w.distance[farthest];
+    if (!(squared >= 0 && squared <= across * across)) return false;
     const double along = team.sum(points.size, [&](int i) { return w.v[i] * w.image[i]; });
     double* const before = matrix;
     double* const inner = right;  // ⟨x_i − v, δ⟩
