@@ -1007,7 +1007,7 @@ void expect_mixed(bool equal) {
   for (const DType dtype : all_dtypes) {
     for (const int n : {1, 2, 5, 8, 12, 17, 33, 70, 130}) {
       Problem problem(dtype, n + 1, odd_sizes, Data::normal, 35, 1,
-                      dtype == DType::f64 ? DType::f64 : DType::f32);
+                      dtype == DType::f64 || equal ? dtype : DType::f32);
       if (n > 4) problem.make_null(2, n);
       const int bad = n > 4 ? n / 2 : -1;  // a row without a coefficient, which must not be seen
       if (bad >= 0) {

@@ -43,23 +43,25 @@ namespace bragg::detail::cpu::HWY_NAMESPACE {
 // are large (integers) or NaN (floats) then.
 
 struct KeysF32 {
-  using Lane = std::int32_t;
-  using D = hn::ScalableTag<Lane>;
-  hn::Vec<D> check;
+  using Lane = float;
+  using D = hn::ScalableTag<float>;
+  using DI = hn::ScalableTag<std::int32_t>;
+  hn::Vec<DI> check;
 
-  explicit KeysF32(const Columns& c) : check(hn::Load(D(), lanes_at<Lane>(c.seen))) {}
+  explicit KeysF32(const Columns& c) : check(hn::Load(DI(), lanes_at<std::int32_t>(c.seen))) {}
+  void store_check(const Columns& c) const { hn::Store(check, DI(), lanes_at<std::int32_t>(c.seen)); }
 
   template <bool kCheckT, bool kMaybeConstantT>
   HWY_INLINE hn::Vec<D> load(const Columns& c, int wire) {
-    const D di;
-    const hn::ScalableTag<float> df;
-    const auto raw = hn::LoadU(df, lanes_at<float>(c.at[wire] + c.offset));
+    const auto raw = hn::LoadU(D(), lanes_at<float>(c.at[wire] + c.offset));
     if constexpr (kCheckT) {
-      auto mask = hn::Set(di, std::numeric_limits<Lane>::max());
-      if constexpr (kMaybeConstantT) mask = hn::And(mask, hn::Set(di, static_cast<Lane>(c.real[wire])));
-      check = hn::Max(check, hn::And(hn::BitCast(di, raw), mask));
+      auto mask = hn::Set(DI(), std::numeric_limits<std::int32_t>::max());
+      if constexpr (kMaybeConstantT) {
+        mask = hn::And(mask, hn::Set(DI(), static_cast<std::int32_t>(c.real[wire])));
+      }
+      check = hn::Max(check, hn::And(hn::BitCast(DI(), raw), mask));
     }
-    return flip_magnitude(di, hn::BitCast(di, nan_to_infinity(df, raw)));
+    return nan_to_infinity(D(), raw);
   }
 };
 
@@ -71,6 +73,7 @@ struct KeysSixteen {
 
   explicit KeysSixteen(const Columns& c)
       : check(hn::Load(D(), lanes_at<Lane>(c.seen))), infinity(hn::Set(D(), static_cast<Lane>(c.infinity))) {}
+  void store_check(const Columns& c) const { hn::Store(check, D(), lanes_at<Lane>(c.seen)); }
 
   template <bool kCheckT, bool kMaybeConstantT>
   HWY_INLINE hn::Vec<D> load(const Columns& c, int wire) {
@@ -92,6 +95,7 @@ struct KeysF64 {
   WideVector check;
 
   explicit KeysF64(const Columns& c) : check(hn::Load(D(), lanes_at<Lane>(c.seen))) {}
+  void store_check(const Columns& c) const { hn::Store(check, D(), lanes_at<Lane>(c.seen)); }
 
   template <bool kCheckT, bool kMaybeConstantT>
   HWY_INLINE WideVector load(const Columns& c, int wire) {
@@ -176,7 +180,7 @@ struct UnrolledNetwork {
       c.offset += key_vector;
       c.keys += key_vector;
     }
-    hn::Store(keys.check, D(), lanes_at<typename KeysT::Lane>(c.seen));
+    keys.store_check(c);
   }
 };
 

@@ -8,8 +8,8 @@
 
 namespace bragg::detail::cpu {
 
-/// How values are held while they are sorted: what compares them fastest, and narrow values two to a lane.
-/// f32 and 16-bit types as integers of the same order (NaN as +inf), f64 as itself.
+/// How values are held while they are sorted: f32 and f64 as they are, NaN as +inf; 16-bit types as integers
+/// of the same order, as many to a vector as there are.
 enum class KeyKind : std::uint8_t { f32, sixteen, f64 };
 
 constexpr int key_bytes(KeyKind kind) { return kind == KeyKind::sixteen ? 2 : kind == KeyKind::f32 ? 4 : 8; }

@@ -127,6 +127,7 @@ struct SelectJob {
   /// block's table of subsets, 16 bits each: four groups to a word, words of a point together.
   const double* subset_coefficients = nullptr;
   const std::uint64_t* subsets = nullptr;
+  DType subset_dtype = DType::f32;  ///< of all used rows
 };
 
 /// The weighted rules, one coordinate after another: results[i] for `count` columns of `values` (point p of

@@ -50,7 +50,7 @@ int strip_of(const SelectJob& job) { return job.mixed ? mixed_columns : strip_co
 int key_lanes(KeyKind kind) {
   switch (kind) {
     case KeyKind::f32:
-      return static_cast<int>(hn::MaxLanes(hn::ScalableTag<std::int32_t>()));
+      return static_cast<int>(hn::MaxLanes(hn::ScalableTag<float>()));
     case KeyKind::sixteen:
       return static_cast<int>(hn::MaxLanes(hn::ScalableTag<std::int16_t>()));
     case KeyKind::f64:
@@ -70,21 +70,22 @@ std::size_t padded(std::size_t bytes) { return (bytes + vector_bytes - 1) / vect
 /// A thread's scratch, cut from one aligned block.
 template <class ValueT>
 struct Scratch {
-  ValueT* values;            // mixed or weighted: [point][strip]
-  double* results;           // [strip]
-  unsigned char* tail;       // plain: [point][a vector]; else one row's last elements
-  double* rows;              // mixed: [used row][columns of a group]
-  unsigned char* subsets;    // mixed by subsets: their sums
-  double* sums;              // mixed by subsets: [point][subset_columns]
-  int* order;                // weighted: [point]
-  unsigned char* keys;       // [rank or wire][tile_width]
-  ValueT* decoded;           // the same, as values
-  unsigned char* seen;       // a vector
-  unsigned char* zeros;      // a strip of the type's bits
-  unsigned char* positive;   // +inf
-  unsigned char* negative;   // −inf
-  const unsigned char** at;  // per wire
-  std::int64_t* real;        // per wire
+  ValueT* values;                // mixed or weighted: [point][strip]
+  double* results;               // [strip]
+  unsigned char* tail;           // plain: [point][a vector]; else one row's last elements
+  double* rows;                  // mixed: [used row][columns of a group]
+  unsigned char* subsets;        // mixed by subsets: their sums
+  double* sums;                  // mixed by subsets: [point][subset_columns]
+  const unsigned char** row_at;  // mixed by subsets: [used row], and zeros up to a whole group
+  int* order;                    // weighted: [point]
+  unsigned char* keys;           // [rank or wire][tile_width]
+  ValueT* decoded;               // 16-bit types: the same, as values
+  unsigned char* seen;           // a vector
+  unsigned char* zeros;          // a strip of the type's bits
+  unsigned char* positive;       // +inf
+  unsigned char* negative;       // −inf
+  const unsigned char** at;      // per wire
+  std::int64_t* real;            // per wire
   std::size_t bytes;
 
   Scratch(const SelectJob& job, unsigned char* memory) {
@@ -104,11 +105,12 @@ struct Scratch {
     take(tail, by_value ? strip * sizeof(double) : points * vector);
     take(rows, static_cast<std::size_t>(job.used_row_count) * most_group_columns);
     take(subsets, job.subsets != nullptr ? subset_table_bytes : 0);
+    take(row_at, job.subsets != nullptr ? static_cast<std::size_t>(job.used_row_count + 3) : 0);
     take(sums, job.subsets != nullptr ? points * subset_columns : 0);
     take(order, job.weights != nullptr ? points : 0);
     const std::size_t ranks = job.middle_only ? 2 : wires;
     take(keys, ranks * static_cast<std::size_t>(tile_width(job) * key_bytes(job.keys)));
-    take(decoded, job.keys == KeyKind::f64 ? 0 : ranks * static_cast<std::size_t>(tile_width(job)));
+    take(decoded, job.keys != KeyKind::sixteen ? 0 : ranks * static_cast<std::size_t>(tile_width(job)));
     take(seen, vector);
     take(zeros, strip * sizeof(double));
     take(positive, strip * sizeof(double));
@@ -272,21 +274,43 @@ void mix_point(const MixEntry* entries, std::size_t entry_count, int point, cons
   }
 }
 
-/// Of four rows, the sums of all sixteen subsets: entry k holds those whose bits are set in k. Entry 0 is
-/// zero already.
-void add_subsets(const double* const (&rows)[4], double* HWY_RESTRICT table) {
+/// Of four rows, from `offset` on, the sums of all sixteen subsets: entry k holds those whose bits are set in
+/// k. Entry 0 is zero already.
+template <DType kTypeT>
+void add_subsets(const unsigned char* const* rows, std::int64_t offset, double* HWY_RESTRICT table) {
   const Wide d;
+  constexpr std::int64_t size = static_cast<std::int64_t>(size_of(kTypeT));
+  for (int k = 0; k < 4; ++k) hwy::Prefetch(rows[k] + offset + mix_ahead);
   for (int v = 0; v < subset_columns; v += wide_lanes) {
-    const auto a = hn::Load(d, rows[0] + v), b = hn::Load(d, rows[1] + v);
-    const auto x = hn::Load(d, rows[2] + v), y = hn::Load(d, rows[3] + v);
-    const auto put = [&](int entry, WideVector sum) {
-      hn::Store(sum, d, table + entry * subset_columns + v);
-    };
+    const std::int64_t at = offset + v * size;
+    const auto a = load_f64<kTypeT>(rows[0] + at), b = load_f64<kTypeT>(rows[1] + at);
+    const auto x = load_f64<kTypeT>(rows[2] + at), y = load_f64<kTypeT>(rows[3] + at);
     const auto ab = hn::Add(a, b), xy = hn::Add(x, y);
-    put(1, a), put(2, b), put(3, ab);
-    put(4, x), put(5, hn::Add(a, x)), put(6, hn::Add(b, x)), put(7, hn::Add(ab, x));
-    put(8, y), put(9, hn::Add(a, y)), put(10, hn::Add(b, y)), put(11, hn::Add(ab, y));
-    put(12, xy), put(13, hn::Add(a, xy)), put(14, hn::Add(b, xy)), put(15, hn::Add(ab, xy));
+    double* const to = table + v;
+    hn::Store(a, d, to + 1 * subset_columns), hn::Store(b, d, to + 2 * subset_columns);
+    hn::Store(ab, d, to + 3 * subset_columns), hn::Store(x, d, to + 4 * subset_columns);
+    hn::Store(hn::Add(a, x), d, to + 5 * subset_columns),
+        hn::Store(hn::Add(b, x), d, to + 6 * subset_columns);
+    hn::Store(hn::Add(ab, x), d, to + 7 * subset_columns), hn::Store(y, d, to + 8 * subset_columns);
+    hn::Store(hn::Add(a, y), d, to + 9 * subset_columns),
+        hn::Store(hn::Add(b, y), d, to + 10 * subset_columns);
+    hn::Store(hn::Add(ab, y), d, to + 11 * subset_columns), hn::Store(xy, d, to + 12 * subset_columns);
+    hn::Store(hn::Add(a, xy), d, to + 13 * subset_columns);
+    hn::Store(hn::Add(b, xy), d, to + 14 * subset_columns);
+    hn::Store(hn::Add(ab, xy), d, to + 15 * subset_columns);
+  }
+}
+
+void add_subsets_any(DType dtype, const unsigned char* const* rows, std::int64_t offset, double* table) {
+  switch (dtype) {
+    case DType::f32:
+      return add_subsets<DType::f32>(rows, offset, table);
+    case DType::f16:
+      return add_subsets<DType::f16>(rows, offset, table);
+    case DType::bf16:
+      return add_subsets<DType::bf16>(rows, offset, table);
+    case DType::f64:
+      return add_subsets<DType::f64>(rows, offset, table);
   }
 }
 
@@ -299,45 +323,62 @@ HWY_INLINE void add_entries(std::uint64_t places, const unsigned char* HWY_RESTR
   }
 }
 
+/// A block of the table's groups, added to every point's sum; the last one: shared out and stored. False:
+/// something is not finite, or too large for f32, and has to be stored with care.
+template <bool kCarefulT, class ValueT>
+bool add_points(const SelectJob& job, int first, int groups, const Scratch<ValueT>& scratch,
+                ValueT* HWY_RESTRICT to) {
+  const Wide d;
+  const int words = (std::min(subset_groups, groups - first) + 3) / 4;
+  const int words_of_point = (groups + 3) / 4;
+  const bool last = first + subset_groups >= groups;
+  auto bad = hn::Zero(d);  // becomes NaN
+  for (int p = 0; p < job.points; ++p) {
+    const std::uint64_t* const places =
+        job.subsets + static_cast<std::ptrdiff_t>(p) * words_of_point + first / 4;
+    double* const sums = scratch.sums + static_cast<std::ptrdiff_t>(p) * subset_columns;
+    WideVector sum[subset_vectors];
+    for (int v = 0; v < subset_vectors; ++v) {
+      sum[v] = first == 0 ? hn::Zero(d) : hn::Load(d, sums + v * wide_lanes);
+    }
+    for (int w = 0; w < words; ++w) add_entries(places[w], scratch.subsets, sum);
+    if (!last) {
+      for (int v = 0; v < subset_vectors; ++v) hn::Store(sum[v], d, sums + v * wide_lanes);
+      continue;
+    }
+    const auto share = hn::Set(d, job.subset_coefficients[p]);
+    ValueT* const point = to + static_cast<std::ptrdiff_t>(p) * mixed_columns;
+    for (int v = 0; v < subset_vectors; ++v) {
+      const auto value = hn::Mul(sum[v], share);
+      if constexpr (kCarefulT) {
+        store_mixed(value, point + v * wide_lanes);
+      } else if constexpr (std::is_same_v<ValueT, float>) {
+        const auto narrow = round_to_f32(value);
+        hn::Store(narrow, Narrow(), point + v * wide_lanes);
+        bad = hn::Add(bad, hn::PromoteTo(d, hn::Sub(narrow, narrow)));
+      } else {
+        hn::Store(value, d, point + v * wide_lanes);
+        bad = hn::Add(bad, hn::Sub(value, value));
+      }
+    }
+  }
+  return hn::AllFalse(d, hn::IsNaN(bad));
+}
+
 /// Points whose coefficients are all the same: sums of subsets of four rows are made once and serve all
 /// points, a quarter of the additions. Nothing is subtracted, and a row that a point has no part in is not in
-/// its sum.
+/// its sum. `offset`: of the columns, in bytes.
 template <class ValueT>
-void mix_by_subsets(const SelectJob& job, const Scratch<ValueT>& scratch, ValueT* HWY_RESTRICT to) {
-  const Wide d;
-  HWY_ALIGN static constexpr double zeros[subset_columns] = {};
+void mix_by_subsets(const SelectJob& job, std::int64_t offset, const Scratch<ValueT>& scratch,
+                    ValueT* HWY_RESTRICT to) {
   const int groups = (job.used_row_count + 3) / 4;
   for (int first = 0; first < groups; first += subset_groups) {
-    const int count = std::min(subset_groups, groups - first);
-    for (int g = 0; g < count; ++g) {
-      const double* rows[4];
-      for (int k = 0; k < 4; ++k) {
-        const int row = 4 * (first + g) + k;
-        rows[k] = row < job.used_row_count ? scratch.rows + static_cast<std::ptrdiff_t>(row) * subset_columns
-                                           : zeros;
-      }
-      add_subsets(rows, lanes_at<double>(scratch.subsets + g * subset_group_bytes));
+    for (int g = first; g < std::min(groups, first + subset_groups); ++g) {
+      add_subsets_any(job.subset_dtype, scratch.row_at + 4 * g, offset,
+                      lanes_at<double>(scratch.subsets + (g - first) * subset_group_bytes));
     }
-    const int words = (count + 3) / 4;
-    const int words_of_point = (groups + 3) / 4;
-    for (int p = 0; p < job.points; ++p) {
-      const std::uint64_t* const places =
-          job.subsets + static_cast<std::ptrdiff_t>(p) * words_of_point + first / 4;
-      double* const sums = scratch.sums + static_cast<std::ptrdiff_t>(p) * subset_columns;
-      WideVector sum[subset_vectors];
-      for (int v = 0; v < subset_vectors; ++v) {
-        sum[v] = first == 0 ? hn::Zero(d) : hn::Load(d, sums + v * wide_lanes);
-      }
-      for (int w = 0; w < words; ++w) add_entries(places[w], scratch.subsets, sum);
-      if (first + subset_groups < groups) {
-        for (int v = 0; v < subset_vectors; ++v) hn::Store(sum[v], d, sums + v * wide_lanes);
-      } else {
-        const auto share = hn::Set(d, job.subset_coefficients[p]);
-        for (int v = 0; v < subset_vectors; ++v) {
-          store_mixed(hn::Mul(sum[v], share),
-                      to + static_cast<std::ptrdiff_t>(p) * mixed_columns + v * wide_lanes);
-        }
-      }
+    if (!add_points<false>(job, first, groups, scratch, to)) {
+      add_points<true>(job, first, groups, scratch, to);
     }
   }
 }
@@ -363,29 +404,62 @@ void mix_by_products(const SelectJob& job, const Scratch<ValueT>& scratch, bool 
   }
 }
 
+/// A strip of points whose coefficients are all the same.
 template <class ValueT>
-void mix_points(const SelectJob& job, const RowSource* rows, std::int64_t begin, int count,
-                const Scratch<ValueT>& scratch) {
-  const int columns = job.subsets != nullptr ? subset_columns : product_columns;
-  for (int done = 0; done < count; done += columns) {
-    const int length = std::min(columns, count - done);
+void mix_equal_points(const SelectJob& job, const RowSource* rows, std::int64_t begin, int count,
+                      const Scratch<ValueT>& scratch) {
+  const auto size = static_cast<std::int64_t>(size_of(job.subset_dtype));
+  const int whole_columns = count / subset_columns * subset_columns;
+  for (int u = 0; u < (job.used_row_count + 3) / 4 * 4; ++u) {
+    const unsigned char* const data = u < job.used_row_count && rows[job.used_rows[u]].data != nullptr
+                                          ? rows[job.used_rows[u]].at(begin)
+                                          : nullptr;
+    scratch.row_at[u] = data == nullptr ? scratch.zeros : data;
+  }
+  for (int done = 0; done < whole_columns; done += subset_columns) {
+    mix_by_subsets(job, done * size, scratch, scratch.values + done);
+  }
+  if (whole_columns == count) return;
+  // The columns after the last whole group: copies, followed by zeros.
+  for (int u = 0; u < job.used_row_count; ++u) {
+    auto* const copy = reinterpret_cast<unsigned char*>(scratch.rows + std::ptrdiff_t{u} * subset_columns);
+    std::memset(copy, 0, subset_bytes);
+    std::memcpy(copy, scratch.row_at[u] + whole_columns * size,
+                static_cast<std::size_t>((count - whole_columns) * size));
+    scratch.row_at[u] = copy;
+  }
+  mix_by_subsets(job, 0, scratch, scratch.values + whole_columns);
+}
+
+/// A strip of points of any coefficients.
+template <class ValueT>
+void mix_any_points(const SelectJob& job, const RowSource* rows, std::int64_t begin, int count,
+                    const Scratch<ValueT>& scratch) {
+  for (int done = 0; done < count; done += product_columns) {
+    const int length = std::min(product_columns, count - done);
     bool nonfinite = false;
     for (int u = 0; u < job.used_row_count; ++u) {
       const RowSource& row = rows[job.used_rows[u]];
-      double* const to = scratch.rows + static_cast<std::ptrdiff_t>(u) * columns;
+      double* const to = scratch.rows + std::ptrdiff_t{u} * product_columns;
       if (row.data == nullptr) {
-        std::fill_n(to, columns, 0.0);
+        std::fill_n(to, product_columns, 0.0);
       } else {
-        const unsigned char* const bytes = whole(row, begin + done, length, columns, scratch.tail);
+        const unsigned char* const bytes = whole(row, begin + done, length, product_columns, scratch.tail);
         hwy::Prefetch(bytes + mix_ahead);
-        nonfinite |= read_wide_any(row.dtype, bytes, columns, to);
+        nonfinite |= read_wide_any(row.dtype, bytes, product_columns, to);
       }
     }
-    if (job.subsets != nullptr) {
-      mix_by_subsets(job, scratch, scratch.values + done);
-    } else {
-      mix_by_products(job, scratch, nonfinite, scratch.values + done);
-    }
+    mix_by_products(job, scratch, nonfinite, scratch.values + done);
+  }
+}
+
+template <class ValueT>
+void mix_points(const SelectJob& job, const RowSource* rows, std::int64_t begin, int count,
+                const Scratch<ValueT>& scratch) {
+  if (job.subsets != nullptr) {
+    mix_equal_points(job, rows, begin, count, scratch);
+  } else {
+    mix_any_points(job, rows, begin, count, scratch);
   }
   for (int p = 0; p < job.points && job.infinite != nullptr; ++p) {
     if (job.infinite[p] == 0) continue;
@@ -611,7 +685,7 @@ void merge_chunks(const SelectJob& job, unsigned char* HWY_RESTRICT keys) {
 void merge_any(const SelectJob& job, unsigned char* keys) {
   switch (job.keys) {
     case KeyKind::f32:
-      return merge_chunks<std::int32_t>(job, keys);
+      return merge_chunks<float>(job, keys);
     case KeyKind::sixteen:
       return merge_chunks<std::int16_t>(job, keys);
     case KeyKind::f64:
@@ -666,7 +740,6 @@ template <class ValueT>
 void prepare_constants(const SelectJob& job, const Scratch<ValueT>& scratch) {
   const auto count = static_cast<std::size_t>(strip_of(job));
   std::memset(scratch.seen, 0, static_cast<std::size_t>(key_vector_bytes(job.keys)));
-  std::fill_n(lanes_at<double>(scratch.zeros), count, 0.0);
   fill_infinity(job.key_dtype, 1, scratch.positive, count);
   fill_infinity(job.key_dtype, -1, scratch.negative, count);
   for (int wire = 0; wire < job.wires; ++wire) {
@@ -677,50 +750,37 @@ void prepare_constants(const SelectJob& job, const Scratch<ValueT>& scratch) {
   }
 }
 
-/// Keys of one rank back to the values they stand for.
-template <DType kTypeT, class ValueT>
-void decode(const unsigned char* HWY_RESTRICT keys, int columns, ValueT* HWY_RESTRICT values) {
-  if constexpr (kTypeT == DType::f32) {
-    const hn::ScalableTag<std::int32_t> di;
-    for (int i = 0; i < columns; i += static_cast<int>(hn::MaxLanes(di))) {
-      const auto bits = flip_magnitude(di, hn::Load(di, lanes_at<std::int32_t>(keys) + i));
-      hn::Store(hn::BitCast(hn::ScalableTag<float>(), bits), hn::ScalableTag<float>(), values + i);
-    }
-  } else {
-    const hn::ScalableTag<float> df;
-    const hn::Rebind<std::int16_t, decltype(df)> di;
-    const hn::Rebind<std::uint16_t, decltype(df)> du;
-    for (int i = 0; i < columns; i += static_cast<int>(hn::MaxLanes(df))) {
-      const auto bits = flip_magnitude(di, hn::Load(di, lanes_at<std::int16_t>(keys) + i));
-      hn::Store(f32_of_bits<kTypeT>(df, hn::BitCast(du, bits)), df, values + i);
-    }
+/// 16-bit keys of one rank back to the values that they stand for.
+template <DType kTypeT>
+void decode(const unsigned char* HWY_RESTRICT keys, int columns, float* HWY_RESTRICT values) {
+  const hn::ScalableTag<float> df;
+  const hn::Rebind<std::int16_t, decltype(df)> di;
+  const hn::Rebind<std::uint16_t, decltype(df)> du;
+  for (int i = 0; i < columns; i += static_cast<int>(hn::MaxLanes(df))) {
+    const auto bits = flip_magnitude(di, hn::Load(di, lanes_at<std::int16_t>(keys) + i));
+    hn::Store(f32_of_bits<kTypeT>(df, hn::BitCast(du, bits)), df, values + i);
   }
 }
 
-/// The values of the keys of ranks [first, last]; of f64, the keys themselves.
+/// The values of the keys of ranks [first, last]: the keys themselves but for 16-bit types.
 template <class ValueT>
-const ValueT* decode_ranks(const SelectJob& job, const unsigned char* keys, int width, int first, int last,
-                           int columns, ValueT* values) {
-  if constexpr (std::is_same_v<ValueT, double>) {
-    return lanes_at<double>(keys);
-  } else {
-    for (int rank = first; rank <= last; ++rank) {
-      const unsigned char* const from = keys + std::int64_t{rank} * width * key_bytes(job.keys);
-      ValueT* const to = values + std::int64_t{rank} * width;
-      switch (job.key_dtype) {
-        case DType::f16:
+const ValueT* decode_ranks(const SelectJob& job, const Scratch<ValueT>& scratch, int width, int first,
+                           int last, int columns) {
+  if constexpr (std::is_same_v<ValueT, float>) {
+    if (job.keys == KeyKind::sixteen) {
+      for (int rank = first; rank <= last; ++rank) {
+        const unsigned char* const from = scratch.keys + std::int64_t{rank} * width * 2;
+        float* const to = scratch.decoded + std::int64_t{rank} * width;
+        if (job.key_dtype == DType::f16) {
           decode<DType::f16>(from, columns, to);
-          break;
-        case DType::bf16:
+        } else {
           decode<DType::bf16>(from, columns, to);
-          break;
-        default:
-          decode<DType::f32>(from, columns, to);
-          break;
+        }
       }
+      return scratch.decoded;
     }
-    return values;
   }
+  return lanes_at<ValueT>(scratch.keys);
 }
 
 /// Notes in `seen` what the least and the largest keys of sorted columns tell, as the networks for the middle
@@ -729,24 +789,31 @@ template <class LaneT>
 void note_extremes(const unsigned char* least, const unsigned char* largest, int columns,
                    unsigned char* seen) {
   const hn::ScalableTag<LaneT> d;
-  auto check = hn::Load(d, lanes_at<LaneT>(seen));
+  const hn::RebindToSigned<decltype(d)> di;
   for (int i = 0; i < columns; i += static_cast<int>(hn::MaxLanes(d))) {
     const auto low = hn::Load(d, lanes_at<LaneT>(least) + i);
     const auto high = hn::Load(d, lanes_at<LaneT>(largest) + i);
     if constexpr (std::is_same_v<LaneT, double>) {
-      check = hn::Add(check, hn::Add(hn::Sub(low, low), hn::Sub(high, high)));
+      auto* const check = lanes_at<double>(seen);
+      hn::Store(hn::Add(hn::Load(d, check), hn::Add(hn::Sub(low, low), hn::Sub(high, high))), d, check);
     } else {
-      check = hn::Max(check, hn::Max(hn::Not(low), high));  // −inf is the complement of +inf
+      auto* const check = lanes_at<hn::TFromD<decltype(di)>>(seen);
+      auto most = hn::BitCast(di, high);
+      if constexpr (std::is_same_v<LaneT, float>) {
+        most = hn::BitCast(di, hn::Max(hn::Abs(low), hn::Abs(high)));
+      } else {
+        most = hn::Max(hn::Not(low), high);  // -inf is the complement of +inf
+      }
+      hn::Store(hn::Max(hn::Load(di, check), most), di, check);
     }
   }
-  hn::Store(check, d, lanes_at<LaneT>(seen));
 }
 
 void note_extremes_any(KeyKind kind, const unsigned char* least, const unsigned char* largest, int columns,
                        unsigned char* seen) {
   switch (kind) {
     case KeyKind::f32:
-      return note_extremes<std::int32_t>(least, largest, columns, seen);
+      return note_extremes<float>(least, largest, columns, seen);
     case KeyKind::sixteen:
       return note_extremes<std::int16_t>(least, largest, columns, seen);
     case KeyKind::f64:
@@ -779,8 +846,8 @@ void sort_strip(const SelectJob& job, int count, const Scratch<ValueT>& scratch,
       }
     }
     if (job.merge_count > 0) merge_any(job, scratch.keys);
-    const ValueT* const values = decode_ranks(job, scratch.keys, width, job.first_rank - first_rank,
-                                              job.last_rank - first_rank, length, scratch.decoded);
+    const ValueT* const values =
+        decode_ranks(job, scratch, width, job.first_rank - first_rank, job.last_rank - first_rank, length);
     apply_rule(job, Sorted<ValueT>{values, width, first_rank}, length, results + done);
   }
 }
@@ -838,6 +905,7 @@ void select_as(const SelectJob& job, const RowSource* rows, std::int64_t begin, 
   const Scratch<ValueT> scratch(job, memory);
   const int strip = strip_of(job);
   const std::int64_t out_size = static_cast<std::int64_t>(size_of(out_dtype));
+  std::fill_n(lanes_at<double>(scratch.zeros), static_cast<std::size_t>(strip), 0.0);
   if (job.weights == nullptr) prepare_constants(job, scratch);
   for (int g = 0; g < subset_groups && job.subsets != nullptr; ++g) {
     std::fill_n(scratch.subsets + g * subset_group_bytes, subset_bytes, std::uint8_t{0});  // the empty subset

@@ -10,8 +10,8 @@
 namespace bragg::detail::cpu {
 namespace {
 
-/// Below this many points the table of subsets costs more than the products that it spares.
-constexpr int least_subset_points = 12;
+/// Below this many points there is less to share than the table of subsets costs.
+constexpr int least_subset_points = 4;
 
 /// Bytes asked of memory ahead of what is sorted. 64 rows fill a third of L1 with it; at 256 and more they
 /// evict each other, and with none the memory idles while networks run (64 rows: half the bandwidth).
@@ -89,8 +89,10 @@ void Selection::prepare_network(SelectJob& job) {
 }
 
 /// Where each point's coefficients are all the same: which of its groups' subsets it adds up.
-bool Selection::prepare_subsets(const PointTable& points, SelectJob& job) {
-  if (points.count < least_subset_points) return false;
+bool Selection::prepare_subsets(const RowTable& table, const PointTable& points, SelectJob& job) {
+  if (points.count < least_subset_points || used_rows_.empty()) return false;
+  job.subset_dtype = table.dtype_of(used_rows_.front());
+  if (table.dtype_of(used_rows_.back()) != job.subset_dtype) return false;  // inputs first, then references
   const std::size_t groups = (used_rows_.size() + 3) / 4;
   const std::size_t words = (groups + 3) / 4;
   const auto count = static_cast<std::size_t>(points.count);
@@ -158,7 +160,7 @@ void Selection::prepare_mix(const RowTable& table, const PointTable& points, Sel
   }
   job.used_rows = used_rows_.data();
   job.used_row_count = static_cast<int>(used_rows_.size());
-  if (!prepare_subsets(points, job)) prepare_products(points, job);
+  if (!prepare_subsets(table, points, job)) prepare_products(points, job);
 }
 
 SelectJob Selection::prepare(const RowTable& table, const SelectRule& rule, const PointTable& points,

@@ -19,7 +19,7 @@ class Selection {
  private:
   void prepare_network(SelectJob& job);
   void prepare_mix(const RowTable& table, const PointTable& points, SelectJob& job);
-  bool prepare_subsets(const PointTable& points, SelectJob& job);
+  bool prepare_subsets(const RowTable& table, const PointTable& points, SelectJob& job);
   void prepare_products(const PointTable& points, SelectJob& job);
 
   // Kept while the rule and the number of points are the same.
