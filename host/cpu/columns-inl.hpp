@@ -39,8 +39,13 @@
 HWY_BEFORE_NAMESPACE();
 namespace bragg::detail::cpu::HWY_NAMESPACE {
 
-// A KeysT loads keys, and remembers whether a real value was not finite: `check` is a vector of lanes that
-// are large (integers) or NaN (floats) then.
+// A KeysT loads keys, and where kCheckT remembers whether a real value was not finite: `check` is a vector of
+// lanes that are large (integers) or NaN (f64) then. Where everything is sorted the least and the largest
+// tell.
+//
+// f32 is compared as it is. As integers of the same order it can be compared faster (Zen 2: three minima a
+// cycle instead of two), but the way there and back costs five operations a value: a median of 8 took 47
+// cycles a vector instead of 37, one of 64 as many.
 
 struct KeysF32 {
   using Lane = float;
