@@ -4,6 +4,7 @@
 #include <bragg/plan.hpp>
 
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <iterator>
@@ -383,6 +384,62 @@ TEST(Plan, SettlesF64RowsOfEverySize) {
       },
       Status::too_many_nonfinite);
   EXPECT_NE(message.find("beyond the range"), std::string::npos) << message;
+}
+
+std::vector<double> geometric_median_of(const std::vector<double>& rows, int n, std::int64_t d,
+                                        const char* text, Report& report) {
+  std::vector<double> out(static_cast<std::size_t>(d));
+  const Updates updates = Updates::matrix(rows.data(), n, d, DType::f64);
+  Plan plan(parse(text), Shape::of(updates));
+  plan.run(updates, Output(out.data()));
+  report = plan.report();
+  return out;
+}
+
+// Five equal rows and six whose pull on them is a little too strong: the minimiser is beside the five, where
+// Weiszfeld's own steps hardly move, and products of Newton's scales leave the range of f64.
+TEST(Plan, TheGeometricMedianConvergesBesideARepeatedRowAtAnyLength) {
+  constexpr int n = 11, d = 4;
+  const double angle = std::acos(5.01 / 6);
+  for (const double length : {1e-140, 1e-30, 1.0, 1e30, 1e100, 1e140}) {
+    std::vector<double> rows(n * d, 0.0);
+    for (std::size_t i = 5; i < n; ++i) {
+      const double size = length * (0.5 + 0.1 * static_cast<double>(i / 2));
+      rows[i * d] = size * std::cos(angle);
+      rows[i * d + 1 + (i - 5) / 2] = size * std::sin(angle) * (i % 2 == 0 ? 1 : -1);
+    }
+    Report report;
+    const std::vector<double> out = geometric_median_of(rows, n, d, "geometric_median", report);
+    EXPECT_TRUE(report.converged) << length;
+    std::vector<double> pull(d, 0.0);
+    for (std::size_t i = 0; i < n; ++i) {
+      double squared = 0;
+      for (std::size_t j = 0; j < d; ++j) squared += std::pow((rows[i * d + j] - out[j]) / length, 2);
+      ASSERT_GT(squared, 0) << length;
+      for (std::size_t j = 0; j < d; ++j) {
+        pull[j] += (rows[i * d + j] - out[j]) / length / std::sqrt(squared);
+      }
+    }
+    for (const double p : pull) EXPECT_LT(std::abs(p), 1e-6) << length;
+  }
+}
+
+// Seen from a mean far away the honest rows are one point: all rows are on a line, on which there is no
+// Newton step.
+TEST(Plan, TheGeometricMedianComesBackFromAFarMean) {
+  std::mt19937_64 random = generator("far mean");
+  constexpr int n = 11, d = 9;
+  for (const double far : {1e38, 1e100, 1e145, 1e150}) {
+    for (int round = 0; round < 20; ++round) {
+      std::vector<double> rows(n * d, far);
+      for (std::size_t i = 0; i < (n - 2) * d; ++i) rows[i] = std::normal_distribution<double>()(random);
+      Report report;
+      for (const double x : geometric_median_of(rows, n, d, "geometric_median(start=mean)", report)) {
+        ASSERT_LT(std::abs(x), 10) << far;
+      }
+      EXPECT_TRUE(report.converged) << far;
+    }
+  }
 }
 
 TEST(Plan, ReportsWhoWasKeptAndWhy) {
