@@ -83,7 +83,8 @@ void statistics(const RowSource& row, std::int64_t begin, int count, std::int64_
 constexpr int panel_rows = 4;
 // Coordinates that are widened together: a panel of them lies in L1 while the others stream past from L2.
 constexpr int depth = 256;
-// Doubles from one widened row to the next: neighbours are read in the same cycle, from different banks.
+// Doubles from one widened row to the next: neighbours, read in the same cycle, begin in different banks of
+// L1. (On Zen 2 that made no difference.)
 constexpr int stride = depth + static_cast<int>(hn::MaxLanes(Wide()));
 constexpr int panels_together = 3;
 constexpr int columns_together = 12;

@@ -123,8 +123,8 @@ BRAGG_HD void smallest(int n, int k, int* heap, KeyF key) {
 
 /// order[i·m + k] = the k-th of all m points from point i, ascending by (distance, index); `distances`: m²,
 /// squared distances when done. Each pair counts what is nearer: m³ comparisons without a branch, which a
-/// team shares; on a host of Zen 2 they beat heaps by 3 at m = 16 and 64. Above `most_counted` they would
-/// not.
+/// team shares; on a host of Zen 2 they beat heaps by 3 at m = 16 and 64. Where heaps catch up, above
+/// `most_counted`, is estimated.
 template <class TeamT>
 BRAGG_HD void rank_neighbors(TeamT team, const Points& points, double* distances, int* order) {
   constexpr int most_counted = 256;
