@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Judges the device compiler's resource report: no spills, no stack frames, registers within budgets.
 
-usage: scripts/check_kernels.py BUILD_FOLDER [--table]
+usage: scripts/check_kernels.py BUILD_FOLDER [--log FILE] [--table]
 
-Compiles the kernels of a CMake build once more (from the compiler cache, where there is one) and reads what
-ptxas says of each. kernels/budgets.txt has lines "PATTERN REGISTERS": of the regular expressions found in a
+Reads what ptxas says of each kernel: in FILE, what a CMake build from nothing printed; else the kernels are
+compiled once more. kernels/budgets.txt has lines "PATTERN REGISTERS": of the regular expressions found in a
 kernel's name the longest counts, and a kernel that none matches has no budget, which is a failure too.
 """
 
@@ -47,17 +47,12 @@ def compile_commands(folder):
     return [c for c in commands if c["file"].endswith(".cu") and "/kernels/" in c["file"]]
 
 
-def report(command):
-    arguments = shlex.split(command["command"])
-    if shutil.which("ccache"):
-        arguments.insert(0, "ccache")
-    done = subprocess.run(arguments, cwd=command["directory"], capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{command['file']}: the compiler failed\n{done.stderr}")
+def kernels_in(text):
+    """What the compiler's output says of each kernel."""
     kernels, entry = [], None
-    for line in (done.stdout + done.stderr).splitlines():
+    for line in text.splitlines():
         if match := ENTRY.search(line):
-            entry = {"name": match[1], "arch": match[2], "file": command["file"]}
+            entry = {"name": match[1], "arch": match[2]}
         elif (match := FRAME.search(line)) and entry:
             entry["stack"], entry["stores"], entry["loads"] = map(int, match.groups())
         elif (match := USED.search(line)) and entry:
@@ -67,16 +62,30 @@ def report(command):
     return kernels
 
 
+def report(command):
+    arguments = shlex.split(command["command"])
+    if shutil.which("ccache"):
+        arguments.insert(0, "ccache")
+    done = subprocess.run(arguments, cwd=command["directory"], capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{command['file']}: the compiler failed\n{done.stderr}")
+    return kernels_in(done.stdout + done.stderr)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--log", type=pathlib.Path, help="what the build printed, to read instead of compiling again")
     parser.add_argument("--table", action="store_true", help="print every kernel")
     options = parser.parse_args()
 
     budgets = read_budgets(ROOT / "kernels" / "budgets.txt")
-    commands = compile_commands(options.folder)
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        kernels = [kernel for found in pool.map(report, commands) for kernel in found]
+    if options.log:
+        kernels = kernels_in(options.log.read_text())
+    else:
+        commands = compile_commands(options.folder)
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            kernels = [kernel for found in pool.map(report, commands) for kernel in found]
     if not kernels:
         sys.exit(f"{options.folder}: the compiler reported no kernel; is -Xptxas -v set?")
     names = subprocess.run(["c++filt"], input="\n".join(k["name"] for k in kernels), capture_output=True, text=True,
@@ -87,7 +96,7 @@ def main():
         name = name.replace("bragg::detail::cuda::", "").replace("bragg::detail::", "").replace("bragg::", "")
         name = re.sub(r"\([^()]*\)$", "", name).removeprefix("void ")
         pattern = max((p for p in budgets if re.search(p, name)), key=len, default=None)
-        where = f"{name} [{kernel['arch']}] of {pathlib.Path(kernel['file']).relative_to(ROOT)}"
+        where = f"{name} [{kernel['arch']}]"
         if kernel["stores"] or kernel["loads"]:
             failures.append(f"{where}: spills {kernel['stores']} bytes of stores, {kernel['loads']} of loads")
         if kernel["stack"]:

@@ -5,8 +5,8 @@
 #   scripts/gpu_check.sh --build    where nvcc is: builds what is to be run into build/gpu/run, with its libraries
 #   scripts/gpu_check.sh            where a GPU is: runs it; logs and JSON go to $OUT, or build/gpu/results
 #
-# The second call runs the tests of the device against the oracle, `bragg verify`, compute-sanitizer's four tools on
-# small shapes, and exits non-zero if any of them failed. It takes under ten minutes.
+# The second call runs the tests of the device against the oracle, `bragg verify`, `bragg bench`, and compute-sanitizer's
+# four tools on small shapes, and exits non-zero if any of them failed. It takes under ten minutes.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -55,6 +55,7 @@ echo "commit $(cat "$run/commit")"
 export BRAGG_TEST_SHARE=${BRAGG_TEST_SHARE:-4}
 for program in "${programs[@]}"; do step "$program" 150 "$run/$program" --gtest_brief=1; done
 step verify 120 "$run/bragg" verify --device all --seconds 60 --json "$out/verify.json"
+step bench 150 "$run/bragg" bench --preset readme --device cuda --seconds 0.1 --json "$out/bench.json"
 
 # One case in many: a sanitized kernel is a hundred times slower.
 sanitizer=$(command -v compute-sanitizer || true)
