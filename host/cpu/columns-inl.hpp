@@ -25,7 +25,8 @@
 
 #undef BRAGG_LARGEST_UNROLLED
 #undef BRAGG_SCHEDULE
-// The baseline is there to be right; larger networks would only cost code. With sanitizers, minutes to compile.
+// The baseline is there to be right; larger networks would only cost code. With sanitizers, minutes to
+// compile.
 #if defined(BRAGG_FEWER_NETWORKS) || (HWY_ARCH_X86 && HWY_TARGET > HWY_AVX2)
 #define BRAGG_LARGEST_UNROLLED 16
 #else
