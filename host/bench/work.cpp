@@ -85,9 +85,9 @@ PassWork mix_select_work(const SelectRule& rule, int points, int rows, double mi
 }
 
 double mixing_work(int points, int rows, double entries, bool equal) {
-  const double groups =
-      (rows + 3) / 4;  // of four rows: 11 sums of two or more of them, and one for each point
-  return equal ? std::min(entries, groups * (11 + points)) : entries;
+  // Of four rows: 11 sums of two or more of them, and one for each point.
+  const int groups = (rows + 3) / 4;
+  return equal ? std::min(entries, static_cast<double>(groups) * (11 + points)) : entries;
 }
 
 namespace {

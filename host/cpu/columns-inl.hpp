@@ -171,10 +171,20 @@ struct UnrolledNetwork {
     if constexpr ((flags & schedules::store_high) != 0) store<high>(c, v[high]);
   }
 
-  template <std::size_t... kStepsT>
-  static HWY_INLINE void all(const Columns& c, int first_wire, KeysT& keys, Vector* v,
-                             std::index_sequence<kStepsT...>) {
-    (step<kStepsT>(c, first_wire, keys, v), ...);
+  // Halved until a list is short enough for one expression.
+  template <std::size_t kFirstT, std::size_t... kStepsT>
+  static HWY_INLINE void some(const Columns& c, int first_wire, KeysT& keys, Vector* v,
+                              std::index_sequence<kStepsT...>) {
+    (step<kFirstT + kStepsT>(c, first_wire, keys, v), ...);
+  }
+  template <std::size_t kFirstT, std::size_t kCountT>
+  static HWY_INLINE void all(const Columns& c, int first_wire, KeysT& keys, Vector* v) {
+    if constexpr (kCountT > 64) {
+      all<kFirstT, kCountT / 2>(c, first_wire, keys, v);
+      all<kFirstT + kCountT / 2, kCountT - kCountT / 2>(c, first_wire, keys, v);
+    } else {
+      some<kFirstT>(c, first_wire, keys, v, std::make_index_sequence<kCountT>());
+    }
   }
 
   static void run(const Columns& columns) {
@@ -183,7 +193,7 @@ struct UnrolledNetwork {
     for (int k = 0; k < c.vectors; ++k) {
       const int first_wire = whole_lines || k % 2 == 0 ? 0 : wires - lines;
       Vector v[wires];
-      all(c, first_wire, keys, v, std::make_index_sequence<static_cast<std::size_t>(count)>());
+      all<0, static_cast<std::size_t>(count)>(c, first_wire, keys, v);
       c.offset += key_vector;
       c.keys += key_vector;
     }

@@ -319,7 +319,7 @@ int asked_by_panel(int rows, int columns) {
   int panels = 0;
   for (int first = 0; first < rows; first += panel_rows, ++panels)
     tiles += ((columns < 0 ? first : columns) + 2) / 3;
-  return std::clamp((rows - tiles + panels - 1) / panels, 0, panel_rows);
+  return panels == 0 ? 0 : std::clamp((rows - tiles + panels - 1) / panels, 0, panel_rows);
 }
 
 void products(const GramRows& rows, const GramRows* columns, std::int64_t begin, int count, double scale,

@@ -263,24 +263,32 @@ void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
   });
 }
 
+namespace {
+
+/// Squares of pairs that so many rows make.
+constexpr int squares_of(int rows) {
+  const int side = (rows + square_rows - 1) / square_rows;
+  return side * (side + 1) / 2;
+}
+
+}  // namespace
+
 // All threads share the pairs of one block after another, a square of them at a time.
 void CpuPasses::Impl::gram_by_squares(const RowTable& table, GramSums& sums) {
   const std::size_t scratch = cpu::gram_scratch_doubles(square_rows, square_rows);
   constexpr std::size_t pairs = std::size_t{square_rows} * square_rows;
   for (Worker& worker : workers) worker.memory.doubles(scratch + pairs);
-  const int most_squares = (table.rows + square_rows - 1) / square_rows;
-#pragma omp parallel num_threads(threads_for(table, most_squares*(most_squares + 1) / 2))
+#pragma omp parallel num_threads(threads_for(table, squares_of(table.rows)))
   {
     Worker& worker = workers[static_cast<std::size_t>(omp_get_thread_num())];
     double* const memory = worker.memory.doubles(scratch + pairs);
     for (std::size_t tensor = 0; tensor < table.sizes.size(); ++tensor) {
       worker.gather(table, tensor);
-      const int count = static_cast<int>(worker.rows.size());
-      const int squares = (count + square_rows - 1) / square_rows;
+      const int squares = squares_of(static_cast<int>(worker.rows.size()));
       for (std::int64_t begin = 0; begin < table.sizes[tensor]; begin += gram_block) {
         const int length = static_cast<int>(std::min(gram_block, table.sizes[tensor] - begin));
 #pragma omp for schedule(dynamic)
-        for (int pair = 0; pair < squares * (squares + 1) / 2; ++pair) {
+        for (int pair = 0; pair < squares; ++pair) {
           int row = 0;
           while ((row + 1) * (row + 2) / 2 <= pair) ++row;
           const int column = pair - row * (row + 1) / 2;
