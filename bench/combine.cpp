@@ -9,12 +9,7 @@ namespace {
 
 void combine(benchmark::State& state, int used, int n, std::int64_t d, DType dtype) {
   const Shaped& shape = shaped(n, d, dtype);
-  const detail::RowTable table{.dtype = dtype,
-                               .reference_dtype = dtype,
-                               .inputs = n,
-                               .rows = n,
-                               .sizes = {&shape.d, 1},
-                               .data = shape.rows.data()};
+  const detail::RowTable table = shape.table();
   detail::CpuPasses passes(n, 0);
   std::vector<double> coefficients(static_cast<std::size_t>(n), 0.0);
   for (int i = 0; i < used; ++i) coefficients[static_cast<std::size_t>(i)] = 1.0 / used;

@@ -9,12 +9,7 @@ namespace {
 
 void gram(benchmark::State& state, int n, std::int64_t d, DType dtype) {
   const Shaped& shape = shaped(n, d, dtype);
-  const detail::RowTable table{.dtype = dtype,
-                               .reference_dtype = dtype,
-                               .inputs = n,
-                               .rows = n,
-                               .sizes = {&shape.d, 1},
-                               .data = shape.rows.data()};
+  const detail::RowTable table = shape.table();
   detail::CpuPasses passes(n, 0);
   detail::GramSums sums;
   measure(state, shape, {gram_work(n, d, dtype)}, [&] {

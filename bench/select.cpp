@@ -39,12 +39,7 @@ struct Mixture {
 void select(benchmark::State& state, Rule kind, int n, std::int64_t d, DType dtype) {
   const Shaped& shape = shaped(n, d, dtype);
   const int f = n / 5;
-  const detail::RowTable table{.dtype = dtype,
-                               .reference_dtype = dtype,
-                               .inputs = n,
-                               .rows = n,
-                               .sizes = {&shape.d, 1},
-                               .data = shape.rows.data()};
+  const detail::RowTable table = shape.table();
   detail::CpuPasses passes(n, 0);
   const SelectRule rule{.kind = kind.kind, .f = f, .keep = n - f};
   std::vector<int> rows;

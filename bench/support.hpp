@@ -13,6 +13,7 @@
 #include "host/bench/data.hpp"
 #include "host/bench/floors.hpp"
 #include "host/bench/work.hpp"
+#include "host/cpu/passes.hpp"
 
 namespace bragg::bench {
 
@@ -24,6 +25,16 @@ struct Shaped {
   Buffer data, out;
   double bandwidth = 0;  ///< of reading this much data
   std::vector<const void*> rows;
+
+  /// The rows as a pass reads them; valid as long as this is.
+  detail::RowTable table() const {
+    return {.dtype = dtype,
+            .reference_dtype = dtype,
+            .inputs = n,
+            .rows = n,
+            .sizes = {&d, 1},
+            .data = rows.data()};
+  }
 };
 const Shaped& shaped(int n, std::int64_t d, DType dtype);
 

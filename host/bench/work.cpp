@@ -6,6 +6,7 @@
 #include <set>
 
 #include "host/cpu/network.hpp"
+#include "host/cpu/selection.hpp"
 #include "host/solve/sequence.hpp"
 
 namespace bragg::bench {
@@ -18,15 +19,7 @@ double bytes_of(double elements, DType dtype) { return elements * static_cast<do
 
 /// Minima and maxima per coordinate that the rule needs of so many points.
 double min_max_of(const SelectRule& rule, int points) {
-  int first = 0;
-  int last = points - 1;
-  if (rule.kind == SelectRule::Kind::median) {
-    first = rule.even == EvenMedian::upper ? points / 2 : (points - 1) / 2;
-    last = rule.even == EvenMedian::lower ? (points - 1) / 2 : points / 2;
-  } else if (rule.kind == SelectRule::Kind::trimmed_mean) {
-    first = rule.f;
-    last = points - 1 - rule.f;
-  }
+  const auto [first, last] = detail::cpu::ranks_of(rule, points);
   double count = 0;
   for (const detail::Comparator& c : detail::cpu::selection_network(points, first, last)) {
     count += static_cast<double>(c.need_low) + static_cast<double>(c.need_high);

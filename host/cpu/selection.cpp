@@ -30,7 +30,8 @@ KeyKind kind_of(DType dtype) {
   return KeyKind::f64;
 }
 
-/// Ranks that the rule reads, the first and the last.
+}  // namespace
+
 std::pair<int, int> ranks_of(const SelectRule& rule, int points) {
   switch (rule.kind) {
     case SelectRule::Kind::median:
@@ -44,8 +45,6 @@ std::pair<int, int> ranks_of(const SelectRule& rule, int points) {
   }
   return {0, points - 1};
 }
-
-}  // namespace
 
 void Selection::prepare_network(SelectJob& job) {
   job.keys = kind_of(job.key_dtype);

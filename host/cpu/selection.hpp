@@ -3,12 +3,16 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "host/cpu/kernels.hpp"
 #include "host/cpu/passes.hpp"
 
 namespace bragg::detail::cpu {
+
+/// Ranks that the rule reads, the first and the last.
+std::pair<int, int> ranks_of(const SelectRule& rule, int points);
 
 class Selection {
  public:
