@@ -10,25 +10,9 @@ files cannot be compared.
 """
 
 import argparse
-import json
 import sys
 
-SCHEMA = 1
-
-
-class Unusable(Exception):
-    """A file that is no result, or two that share no row."""
-
-
-def load(path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            result = json.load(file)
-    except (OSError, ValueError) as error:
-        raise Unusable("%s: %s" % (path, error)) from error
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA or "rows" not in result:
-        raise Unusable("%s: not a result of `bragg bench` of schema %d" % (path, SCHEMA))
-    return result
+from result_file import Unusable, load
 
 
 def key(row):

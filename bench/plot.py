@@ -10,27 +10,12 @@ n, times by dtype, and other libraries where the result has them. Plots need mat
 """
 
 import argparse
-import json
 import sys
 
-SCHEMA = 1
+from result_file import Unusable, load
+
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-
-
-class Unusable(Exception):
-    """A file that is no result, or has none of the rows asked for."""
-
-
-def load(path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            result = json.load(file)
-    except (OSError, ValueError) as error:
-        raise Unusable("%s: %s" % (path, error)) from error
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA or "rows" not in result:
-        raise Unusable("%s: not a result of `bragg bench` of schema %d" % (path, SCHEMA))
-    return result
 
 
 def machine(result):
