@@ -38,13 +38,18 @@ constexpr int mix_vectors = 4;
 constexpr int product_columns = mix_vectors * wide_lanes;  // mixed at a time by products
 constexpr int subset_vectors = subset_columns / wide_lanes;
 constexpr int strip_columns = 256;  // of plain points
-constexpr int mixed_columns = 32;   // of mixed points
+constexpr int mixed_step = 32;      // of mixed points: a multiple of this, as many as leave L1 room
+constexpr int mixed_bytes = 8192;   // for the table of subsets and the keys
 constexpr int most_group_columns = product_columns > subset_columns ? product_columns : subset_columns;
-static_assert(mixed_columns % product_columns == 0 && mixed_columns % subset_columns == 0);
+static_assert(mixed_step % product_columns == 0 && mixed_step % subset_columns == 0);
 static_assert(subset_columns % wide_lanes == 0);
 constexpr std::int64_t mix_ahead = 256;  // bytes from what is read of a row to what is asked of memory
 
-int strip_of(const SelectJob& job) { return job.mixed ? mixed_columns : strip_columns; }
+int strip_of(const SelectJob& job) {
+  if (!job.mixed) return strip_columns;
+  const int fitting = mixed_bytes / (job.points * (job.wide ? 8 : 4)) / mixed_step * mixed_step;
+  return std::clamp(fitting, mixed_step, strip_columns);
+}
 
 /// Columns of a vector of keys.
 int key_lanes(KeyKind kind) {
@@ -70,6 +75,7 @@ std::size_t padded(std::size_t bytes) { return (bytes + vector_bytes - 1) / vect
 /// A thread's scratch, cut from one aligned block.
 template <class ValueT>
 struct Scratch {
+  std::ptrdiff_t stride;         // columns of a strip
   ValueT* values;                // mixed or weighted: [point][strip]
   double* results;               // [strip]
   unsigned char* tail;           // plain: [point][a vector]; else one row's last elements
@@ -90,7 +96,8 @@ struct Scratch {
 
   Scratch(const SelectJob& job, unsigned char* memory) {
     const auto points = static_cast<std::size_t>(job.points);
-    const auto strip = static_cast<std::size_t>(strip_of(job));
+    stride = strip_of(job);
+    const auto strip = static_cast<std::size_t>(stride);
     const auto wires = static_cast<std::size_t>(job.wires);
     const auto vector = static_cast<std::size_t>(key_vector_bytes(job.keys));
     const bool by_value = job.mixed || job.weights != nullptr;
@@ -198,7 +205,7 @@ HWY_INLINE void store_mixed(WideVector v, double* to) { hn::Store(nan_to_infinit
 // leaves arrays of them in memory.
 template <class ValueT>
 void mix_group(const MixEntry* entries, std::size_t entry_count, const double* HWY_RESTRICT rows,
-               ValueT* HWY_RESTRICT to, int points) {
+               ValueT* HWY_RESTRICT to, std::ptrdiff_t stride, int points) {
   const Wide d;
   const int lanes = wide_lanes;
   auto s00 = hn::Zero(d), s10 = s00, s20 = s00, s30 = s00;
@@ -250,7 +257,7 @@ void mix_group(const MixEntry* entries, std::size_t entry_count, const double* H
 #endif
   for (int p = 0; p < points; ++p) {
     for (int i = 0; i < row; i += lanes) {
-      store_mixed(hn::Load(d, sums + p * row + i), to + static_cast<std::ptrdiff_t>(p) * mixed_columns + i);
+      store_mixed(hn::Load(d, sums + p * row + i), to + p * stride + i);
     }
   }
 }
@@ -314,13 +321,92 @@ void add_subsets_any(DType dtype, const unsigned char* const* rows, std::int64_t
   }
 }
 
-/// Four table entries, whose places are packed into 64 bits, added to a point's sum.
-HWY_INLINE void add_entries(std::uint64_t places, const unsigned char* HWY_RESTRICT table, WideVector* sum) {
-  const Wide d;
-  for (int k = 0; k < 4; ++k) {
-    const auto* const entry = lanes_at<double>(table + (places >> (16 * k) & 0xFFFF));
-    for (int v = 0; v < subset_vectors; ++v) sum[v] = hn::Add(sum[v], hn::Load(d, entry + v * wide_lanes));
+/// Stores values, and remembers whether all of them were finite as what is stored.
+template <class ValueT>
+struct FiniteTest;
+
+template <>
+struct FiniteTest<float> {
+  using Magnitudes = hn::RebindToSigned<Narrow>;
+  hn::Vec<Magnitudes> largest;
+
+  FiniteTest() : largest(hn::Zero(Magnitudes())) {}
+  HWY_INLINE void store(WideVector v, float* to) {
+    const auto narrow = round_to_f32(v);
+    hn::Store(narrow, Narrow(), to);
+    largest = hn::Max(largest, hn::BitCast(Magnitudes(), hn::Abs(narrow)));
   }
+  HWY_INLINE bool all() const {
+    return hn::AllFalse(Magnitudes(), hn::Gt(largest, hn::Set(Magnitudes(), 0x7F7FFFFF)));
+  }
+};
+
+template <>
+struct FiniteTest<double> {
+  WideVector bad;  // becomes NaN
+
+  FiniteTest() : bad(hn::Zero(Wide())) {}
+  HWY_INLINE void store(WideVector v, double* to) {
+    hn::Store(v, Wide(), to);
+    bad = hn::Add(bad, hn::Sub(v, v));
+  }
+  HWY_INLINE bool all() const { return hn::AllFalse(Wide(), hn::IsNaN(bad)); }
+};
+
+/// What a block of the table's groups is added to.
+template <class ValueT>
+struct SubsetSums {
+  const unsigned char* table;
+  const std::uint64_t* places;  // of the next point, from the block's first word on
+  std::ptrdiff_t words_of_point;
+  int words;  // of the block
+  bool first, last;
+  double* sums;               // of the next point, between blocks
+  const double* coefficient;  // likewise
+  ValueT* to;                 // likewise
+  std::ptrdiff_t stride;
+  FiniteTest<ValueT> finite;
+};
+
+/// kPointsT points at once, so that no chain of additions is waited for. Four table entries' places are in 64
+/// bits.
+template <int kPointsT, bool kCarefulT, class ValueT>
+HWY_INLINE void add_some_points(SubsetSums<ValueT>& s) {
+  const Wide d;
+  WideVector sum[kPointsT][subset_vectors];
+  for (int p = 0; p < kPointsT; ++p) {
+    for (int v = 0; v < subset_vectors; ++v) {
+      sum[p][v] = s.first ? hn::Zero(d) : hn::Load(d, s.sums + p * subset_columns + v * wide_lanes);
+    }
+  }
+  for (int w = 0; w < s.words; ++w) {
+    std::uint64_t places[kPointsT];
+    for (int p = 0; p < kPointsT; ++p) places[p] = s.places[p * s.words_of_point + w];
+    for (int k = 0; k < 4; ++k) {
+      for (int p = 0; p < kPointsT; ++p) {
+        const auto* const entry = lanes_at<double>(s.table + (places[p] >> (16 * k) & 0xFFFF));
+        for (int v = 0; v < subset_vectors; ++v) {
+          sum[p][v] = hn::Add(sum[p][v], hn::Load(d, entry + v * wide_lanes));
+        }
+      }
+    }
+  }
+  for (int p = 0; p < kPointsT; ++p) {
+    const auto share = hn::Set(d, s.coefficient[p]);
+    for (int v = 0; v < subset_vectors; ++v) {
+      if (!s.last) {
+        hn::Store(sum[p][v], d, s.sums + p * subset_columns + v * wide_lanes);
+      } else if constexpr (kCarefulT) {
+        store_mixed(hn::Mul(sum[p][v], share), s.to + p * s.stride + v * wide_lanes);
+      } else {
+        s.finite.store(hn::Mul(sum[p][v], share), s.to + p * s.stride + v * wide_lanes);
+      }
+    }
+  }
+  s.places += kPointsT * s.words_of_point;
+  s.sums += kPointsT * subset_columns;
+  s.coefficient += kPointsT;
+  s.to += kPointsT * s.stride;
 }
 
 /// A block of the table's groups, added to every point's sum; the last one: shared out and stored. False:
@@ -328,41 +414,21 @@ HWY_INLINE void add_entries(std::uint64_t places, const unsigned char* HWY_RESTR
 template <bool kCarefulT, class ValueT>
 bool add_points(const SelectJob& job, int first, int groups, const Scratch<ValueT>& scratch,
                 ValueT* HWY_RESTRICT to) {
-  const Wide d;
-  const int words = (std::min(subset_groups, groups - first) + 3) / 4;
-  const int words_of_point = (groups + 3) / 4;
-  const bool last = first + subset_groups >= groups;
-  auto bad = hn::Zero(d);  // becomes NaN
-  for (int p = 0; p < job.points; ++p) {
-    const std::uint64_t* const places =
-        job.subsets + static_cast<std::ptrdiff_t>(p) * words_of_point + first / 4;
-    double* const sums = scratch.sums + static_cast<std::ptrdiff_t>(p) * subset_columns;
-    WideVector sum[subset_vectors];
-    for (int v = 0; v < subset_vectors; ++v) {
-      sum[v] = first == 0 ? hn::Zero(d) : hn::Load(d, sums + v * wide_lanes);
-    }
-    for (int w = 0; w < words; ++w) add_entries(places[w], scratch.subsets, sum);
-    if (!last) {
-      for (int v = 0; v < subset_vectors; ++v) hn::Store(sum[v], d, sums + v * wide_lanes);
-      continue;
-    }
-    const auto share = hn::Set(d, job.subset_coefficients[p]);
-    ValueT* const point = to + static_cast<std::ptrdiff_t>(p) * mixed_columns;
-    for (int v = 0; v < subset_vectors; ++v) {
-      const auto value = hn::Mul(sum[v], share);
-      if constexpr (kCarefulT) {
-        store_mixed(value, point + v * wide_lanes);
-      } else if constexpr (std::is_same_v<ValueT, float>) {
-        const auto narrow = round_to_f32(value);
-        hn::Store(narrow, Narrow(), point + v * wide_lanes);
-        bad = hn::Add(bad, hn::PromoteTo(d, hn::Sub(narrow, narrow)));
-      } else {
-        hn::Store(value, d, point + v * wide_lanes);
-        bad = hn::Add(bad, hn::Sub(value, value));
-      }
-    }
-  }
-  return hn::AllFalse(d, hn::IsNaN(bad));
+  SubsetSums<ValueT> s{.table = scratch.subsets,
+                       .places = job.subsets + first / 4,
+                       .words_of_point = (groups + 3) / 4,
+                       .words = (std::min(subset_groups, groups - first) + 3) / 4,
+                       .first = first == 0,
+                       .last = first + subset_groups >= groups,
+                       .sums = scratch.sums,
+                       .coefficient = job.subset_coefficients,
+                       .to = to,
+                       .stride = scratch.stride,
+                       .finite = {}};
+  int p = 0;
+  for (; p + 2 <= job.points; p += 2) add_some_points<2, kCarefulT>(s);
+  if (p < job.points) add_some_points<1, kCarefulT>(s);
+  return s.finite.all();
 }
 
 /// Points whose coefficients are all the same: sums of subsets of four rows are made once and serve all
@@ -392,13 +458,12 @@ void mix_by_products(const SelectJob& job, const Scratch<ValueT>& scratch, bool 
     const std::size_t group = static_cast<std::size_t>(first / 4);
     const MixEntry* entries = job.entries + job.group_start[group];
     const std::size_t entry_count = job.group_start[group + 1] - job.group_start[group];
-    ValueT* const point = to + static_cast<std::ptrdiff_t>(first) * mixed_columns;
+    ValueT* const point = to + first * scratch.stride;
     if (!nonfinite) {
-      mix_group(entries, entry_count, scratch.rows, point, points);
+      mix_group(entries, entry_count, scratch.rows, point, scratch.stride, points);
     } else {
       for (int p = 0; p < points; ++p) {
-        mix_point(entries, entry_count, p, scratch.rows,
-                  point + static_cast<std::ptrdiff_t>(p) * mixed_columns);
+        mix_point(entries, entry_count, p, scratch.rows, point + p * scratch.stride);
       }
     }
   }
@@ -463,8 +528,7 @@ void mix_points(const SelectJob& job, const RowSource* rows, std::int64_t begin,
   }
   for (int p = 0; p < job.points && job.infinite != nullptr; ++p) {
     if (job.infinite[p] == 0) continue;
-    std::fill_n(scratch.values + static_cast<std::ptrdiff_t>(p) * mixed_columns, mixed_columns,
-                std::numeric_limits<ValueT>::infinity());
+    std::fill_n(scratch.values + p * scratch.stride, scratch.stride, std::numeric_limits<ValueT>::infinity());
   }
 }
 
@@ -907,6 +971,9 @@ void select_as(const SelectJob& job, const RowSource* rows, std::int64_t begin, 
   const std::int64_t out_size = static_cast<std::int64_t>(size_of(out_dtype));
   std::fill_n(lanes_at<double>(scratch.zeros), static_cast<std::size_t>(strip), 0.0);
   if (job.weights == nullptr) prepare_constants(job, scratch);
+  for (int p = 0; p < job.points && job.mixed && job.weights == nullptr; ++p) {
+    scratch.at[p] = reinterpret_cast<const unsigned char*>(scratch.values + p * scratch.stride);
+  }
   for (int g = 0; g < subset_groups && job.subsets != nullptr; ++g) {
     std::fill_n(scratch.subsets + g * subset_group_bytes, subset_bytes, std::uint8_t{0});  // the empty subset
   }
@@ -922,10 +989,6 @@ void select_as(const SelectJob& job, const RowSource* rows, std::int64_t begin, 
       select_weighted(job, scratch.values, static_cast<std::size_t>(strip), length, scratch.results,
                       scratch.order);
     } else if (job.mixed) {
-      for (int p = 0; p < job.points; ++p) {
-        scratch.at[p] =
-            reinterpret_cast<const unsigned char*>(scratch.values + static_cast<std::ptrdiff_t>(p) * strip);
-      }
       const int lanes = key_lanes(job.keys);
       sort_strip(job, (length + lanes - 1) / lanes * lanes, scratch, scratch.results);
     } else {
