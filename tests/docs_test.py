@@ -164,7 +164,7 @@ class Snippets(Docs):
         for page in pages():
             for match in BLOCK.finditer(read(page)):
                 with self.subTest(page):
-                    self.assertIn(match.group(2), {"cpp", "c", "cmake", "make", "console", "sh", "text"}, match.group(0))
+                    self.assertIn(match.group(2), {"cpp", "c", "cmake", "make", "console", "sh", "text", "python"}, match.group(0))
 
     def test_c_programs_give_the_text_below_them(self):
         compiler = os.environ.get("CC", "cc")

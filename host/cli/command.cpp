@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+// The command line. Exit codes are part of the interface: see `exit_codes`.
+#include "host/cli/command.hpp"
+
+#include <fmt/format.h>
+#include <bragg/error.hpp>
+#include <bragg/version.hpp>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+
+#include "host/bench/cases.hpp"
+#include "host/bench/threads.hpp"
+#include "host/cli/aggregate.hpp"
+#include "host/cli/bench.hpp"
+#include "host/cli/rules.hpp"
+#include "host/cli/text.hpp"
+#include "host/cli/verify.hpp"
+
+namespace {
+
+using bragg::Status;
+
+constexpr const char* exit_codes = R"help(Exit codes:
+  0  done
+  1  internal error
+  2  wrong usage: an option, the pipeline, or a bound that it breaks
+  3  bad file: malformed, or it disagrees with the others
+  4  the system refused to open, read or write, or had no memory
+  5  the data defeats the rule: too many rows that are not finite, a base that
+     is not finite, a search that is too large
+  6  `bragg verify` found a result that is wrong
+  130, 143  interrupted (SIGINT, SIGTERM)
+Nothing is written to the output unless the exit code is 0 (or 4, when only
+the report could not be written).)help";
+
+constexpr const char* main_footer = R"help(
+Examples:
+  bragg aggregate clients/ --rule "nnm(f=2) | trimmed_mean(f=2)" -o new.safetensors
+      one robust model out of the files in clients/, of which two may be bad
+  bragg rules
+      every rule, what it needs and what it promises
+  bragg verify
+      whether the library is right on this machine
+  bragg bench
+      how fast it is here, and how fast it could be
+
+Run `bragg aggregate --help` for more.
+
+)help";
+
+constexpr const char* aggregate_footer = R"help(
+INPUT is one checkpoint per worker: a safetensors file, the folder or
+*.index.json of a sharded model, or a 1-D npy. Or a single folder of worker
+files (taken by name, without the base), or a single 2-D npy, a row per worker.
+All must agree in names, shapes and dtypes.
+
+Choosing f: the number of workers that may send anything at all. More than f,
+and nothing is promised; a larger f than needed costs accuracy. Start with
+"nnm(f=F) | trimmed_mean(f=F)"; `bragg rules` shows the others.
+
+Examples:
+  Twelve workers, up to two of them bad:
+    bragg aggregate w*.safetensors --rule "nnm(f=2) | trimmed_mean(f=2)" \
+        -o new.safetensors
+  Updates clipped about the last global model, and a report for a program:
+    bragg aggregate clients/ --base global.safetensors \
+        --rule "clip(c=5) | geometric_median" --report report.json \
+        -o new.safetensors
+  By sample counts, none above a tenth of the sum:
+    bragg aggregate clients/ --rule "trimmed_mean(f=2)" --weights @samples.txt \
+        --max-weight-share 0.1 -o new.safetensors
+  Larger than memory, each tensor judged by itself:
+    bragg aggregate llm-1/ llm-2/ llm-3/ llm-4/ llm-5/ --rule "krum(f=1)" \
+        --scope per-tensor --memory 4GiB -o new.safetensors
+
+)help";
+
+constexpr const char* verify_footer = R"help(
+Draws cases afresh: every rule and a spread of pipelines, in f32, f16, bf16 and
+f64, on rows of all lengths, layouts and alignments, with hostile rows and client
+weights among them. Each result is judged by an oracle written from the
+definitions, within bounds derived from the arithmetic; where rounding alone
+decides, any answer goes. A wrong result is shown with the command that repeats
+it. Half a minute by default.
+
+Examples:
+  The CPU and every CUDA device, for ten minutes:
+    bragg verify --seconds 600
+  One round of all that has nnm or krum in it, on the GPU, and JSON about it:
+    bragg verify --device cuda --quick --rule nnm krum --json report.json
+
+)help";
+
+constexpr const char* bench_footer = R"help(
+Times pipelines on random updates in memory, beside the floor: the time that the
+machine's own speeds, measured in the same run with as many threads, allow for
+the bytes and operations that each pass cannot do without. Medians of at least
+ten runs, or five where one takes seconds; `spread` is the distance of the
+quartiles. Threads are bound to cores: where the environment does not say how
+(OMP_PROC_BIND), the program starts itself anew with it set.
+
+In rules, F stands for n/5, rounded down. What is given of --rule, --n, --d and
+--dtype takes the place of the preset's. A model's name is its number of
+parameters, and NAME/K is one of K shards of it.
+
+)help";
+
+constexpr const char* bench_examples = R"help(
+Examples:
+  Two rules at three sizes, and JSON for bench/plot.py and bench/compare.py:
+    bragg bench --rule median "nnm(f=F) | trimmed_mean(f=F)" --n 16 64 \
+        --d 1e6 resnet-50 llama-2-7b/256 --json new.json
+  What other libraries take for the same, on the same data:
+    bragg bench --rule "krum(f=F)" --n 16 --d 1e6 --against numpy-ops byzfl-torch
+
+)help";
+
+constexpr int wrong_result = 6;
+
+int exit_code(Status status) {
+  switch (status) {
+    case Status::ok:
+      return 0;
+    case Status::invalid_argument:
+    case Status::unsupported:
+      return 2;
+    case Status::bad_file:
+      return 3;
+    case Status::io_error:
+    case Status::out_of_memory:
+      return 4;
+    case Status::too_many_nonfinite:
+    case Status::nonfinite_reference:
+    case Status::too_large:
+      return 5;
+    case Status::internal:
+      return 1;
+  }
+  return 1;
+}
+
+void print_error(const std::string& message) {
+  fmt::print(stderr, "bragg: error: {}\n", bragg::cli::printable(message));
+}
+
+/// The pipeline, and a caret below where it cannot be read. All before that place is ASCII.
+void print_caret(const std::string& pipeline, int column) {
+  fmt::print(stderr, "  {}\n  {:>{}}\n", bragg::cli::printable(pipeline), '^', column);
+}
+
+/// As a shell would read it.
+std::string command_line(int argc, char** argv) {
+  std::string text = "bragg";
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    const bool plain =
+        argument.find_first_of(" \t\n|()*?$&;<>'\"\\") == std::string::npos && !argument.empty();
+    text += plain ? " " + argument : " \"" + argument + "\"";
+  }
+  return text;
+}
+
+void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
+  CLI::App* const sub = app.add_subcommand("aggregate", "Aggregate the workers' checkpoints into one file");
+  sub->footer(std::string(aggregate_footer) + exit_codes);
+  sub->add_option("INPUT", command.inputs, "the workers' checkpoints")->required();
+  sub->add_option("-r,--rule", command.rule, "the pipeline, e.g. \"nnm(f=2) | trimmed_mean(f=2)\"")
+      ->required();
+  sub->add_option("-o,--output", command.output, "file to write: safetensors (npy for npy inputs)")
+      ->required();
+  sub->add_option("--base", command.base, "the global model, which distances and clipping are about");
+  sub->add_option("--weights", command.weights,
+                  "client weights: 1,2,3 or @FILE, one per line; 0 leaves a worker out");
+  sub->add_option("--max-weight-share", command.max_weight_share,
+                  "cap on a weight's share of the sum of all; 0: none");
+  sub->add_option("--scope", command.scope, "judge workers by the whole model, or by each tensor apart")
+      ->check(CLI::IsMember({"whole", "per-tensor"}))
+      ->capture_default_str();
+  sub->add_option("--memory", command.memory, "bound on the memory taken, e.g. 512MiB")
+      ->capture_default_str();
+  sub->add_option("--device", command.device,
+                  "what computes; auto: a CUDA device where there is one, else the CPU")
+      ->check(CLI::IsMember({"cpu", "cuda", "auto"}))
+      ->capture_default_str();
+  sub->add_option("--threads", command.threads, "CPU threads; 0: automatic. The result does not depend on it")
+      ->capture_default_str();
+  sub->add_option("--report", command.report, "JSON file to write: who was kept, and why");
+  sub->add_flag("-q,--quiet", command.quiet, "print nothing but errors");
+}
+
+void add_verify(CLI::App& app, bragg::cli::VerifyCommand& command) {
+  CLI::App* const sub =
+      app.add_subcommand("verify", "Check the library on this machine against its definitions");
+  sub->footer(std::string(verify_footer) + exit_codes);
+  sub->add_option("--device", command.device, "what is checked; all: the CPU and every CUDA device")
+      ->check(CLI::IsMember({"cpu", "cuda", "all"}))
+      ->capture_default_str();
+  sub->add_option("--seed", command.seed, "what the cases are drawn from; a fresh one each time");
+  sub->add_option("--rule", command.rules, "only pipelines with one of these rules, e.g. nnm krum");
+  CLI::Option* const seconds =
+      sub->add_option("--seconds", command.seconds, "how long; at least one round of cases is run")
+          ->check(CLI::Range(0.0, 1e7))
+          ->capture_default_str();
+  sub->add_flag("--quick", command.quick, "one round of cases")->excludes(seconds);
+  sub->add_option("--json", command.json, "JSON file to write: runs and worst errors, and what was wrong");
+}
+
+void add_bench(CLI::App& app, bragg::cli::BenchCommand& command) {
+  CLI::App* const sub = app.add_subcommand("bench", "Measure throughput, beside what the machine allows");
+  sub->footer(bench_footer + ("Presets:\n" + bragg::cli::preset_lines()) + bench_examples + exit_codes);
+  sub->add_option("-r,--rule", command.rules, "pipelines, e.g. median \"nnm(f=F) | trimmed_mean(f=F)\"");
+  sub->add_option("--n", command.n, "numbers of workers, e.g. 16 64")->delimiter(',');
+  sub->add_option("--d", command.sizes, "coordinates of an update: numbers or models, e.g. 1e6 resnet-50")
+      ->delimiter(',');
+  sub->add_option("--dtype", command.dtypes, "f32, f16, bf16, f64; several may be given")->delimiter(',');
+  sub->add_option("--preset", command.preset, "what is measured where nothing is given: see below; small");
+  sub->add_option("--device", command.device,
+                  "what computes; auto: a CUDA device where there is one, else the CPU")
+      ->check(CLI::IsMember({"cpu", "cuda", "auto"}))
+      ->capture_default_str();
+  sub->add_option("--threads", command.threads, "CPU threads; 0: automatic")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  sub->add_option("--seconds", command.seconds, "for each row, as far as it allows for its repetitions")
+      ->check(CLI::Range(0.001, 3600.0))
+      ->capture_default_str();
+  sub->add_option("--against", command.peers,
+                  "other libraries to time on the same data, e.g. torch; f32 only")
+      ->delimiter(',');
+  sub->add_option("--peers", command.peers_folder,
+                  "folder of their adapters; else BRAGG_PEERS, else bragg's");
+  sub->add_option("--python", command.python, "what runs the adapters")->capture_default_str();
+  sub->add_option("--json", command.json, "JSON file to write: everything, passes and floors too");
+  sub->add_option("--csv", command.csv, "CSV file to write: the rows");
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("bragg: robust aggregation of model updates. Up to f bad workers cannot poison the result.",
+               "bragg");
+  app.footer(std::string(main_footer) + exit_codes);
+  app.set_version_flag("--version", "bragg " BRAGG_VERSION_STRING);
+  app.require_subcommand(1);
+
+  bragg::cli::AggregateCommand aggregate;
+  add_aggregate(app, aggregate);
+  bragg::cli::VerifyCommand verify;
+  add_verify(app, verify);
+  bragg::cli::BenchCommand bench;
+  add_bench(app, bench);
+
+  std::string rule_name;
+  bool json = false;
+  CLI::App* const rules = app.add_subcommand("rules", "List the rules, or explain one");
+  rules->add_option("NAME", rule_name, "a rule");
+  rules->add_flag("--json", json, "for programs");
+
+  CLI::App* const version = app.add_subcommand("version", "Print the version");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& request) {
+    return app.exit(request);  // --help, --version
+  } catch (const CLI::ParseError& error) {
+    print_error(error.what());
+    const char* const command = app.got_subcommand("aggregate") ? "aggregate "
+                                : app.got_subcommand("verify")  ? "verify "
+                                : app.got_subcommand("bench")   ? "bench "
+                                                                : "";
+    fmt::print(stderr, "Run `bragg {}--help`.\n", command);
+    return exit_code(Status::invalid_argument);
+  }
+
+  bool right = true;
+  try {
+    if (version->parsed()) {
+      fmt::print("bragg {}\n", BRAGG_VERSION_STRING);
+    } else if (rules->parsed()) {
+      fmt::print("{}", json ? bragg::cli::rules_json(rule_name) : bragg::cli::rules_text(rule_name));
+    } else if (app.got_subcommand("verify")) {
+      right = bragg::cli::run(verify);
+    } else if (app.got_subcommand("bench")) {
+      bragg::bench::bind_threads(argv);
+      bench.command_line = command_line(argc, argv);
+      bragg::cli::run(bench);
+    } else {
+      bragg::cli::run(aggregate);
+    }
+  } catch (const bragg::bench::UnreadableRule& error) {
+    print_error(error.what());
+    print_caret(error.rule, error.column());
+    return exit_code(error.status());
+  } catch (const bragg::ParseError& error) {
+    print_error(error.what());
+    print_caret(aggregate.rule, error.column());
+    return exit_code(error.status());
+  } catch (const bragg::Error& error) {
+    print_error(error.what());
+    return exit_code(error.status());
+  } catch (const bragg::cli::Interrupted& interrupted) {
+    print_error("interrupted; nothing was written");
+    return 128 + interrupted.signal;
+  }
+  if (std::fflush(stdout) != 0) {
+    print_error("cannot write to the standard output");
+    return exit_code(Status::io_error);
+  }
+  return right ? 0 : wrong_result;
+}
+
+}  // namespace
+
+int bragg::cli::command(int argc, char** argv) {
+  try {
+    return ::run(argc, argv);
+  } catch (const std::bad_alloc&) {
+    std::fputs("bragg: error: out of memory\n", stderr);
+    return exit_code(Status::out_of_memory);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "bragg: error: %s\n", error.what());
+    return exit_code(Status::internal);
+  }
+}

@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""aggregate and Plan: the extension's, for arrays of any library and for trees of them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, overload
+
+from . import _bragg, _trees
+from ._arrays import Library, library_of
+from ._report import Report
+from .rules import Pipeline, Rule
+
+_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "f64": "float64"}
+
+
+def _rule_text(rule: str | Rule | Pipeline) -> str:
+    if isinstance(rule, str):
+        return rule
+    if isinstance(rule, (Rule, Pipeline)):
+        return str(rule)
+    raise TypeError(f"rule: {type(rule).__name__}; needs a pipeline as text, or of bragg's classes")
+
+
+def _dtype_name(dtype: Any) -> str | None:
+    if dtype is None:
+        return None
+    # A name, a NumPy dtype, its type, or torch's, which has neither.
+    for attribute in ("name", "__name__"):
+        dtype = getattr(dtype, attribute, dtype)
+    name = str(dtype).removeprefix("torch.")
+    return _DTYPES.get(name, name)
+
+
+def _numbers(weights: Iterable[float] | None) -> list[float] | None:
+    if weights is None:
+        return None
+    try:
+        return [float(weight) for weight in weights]
+    except (TypeError, ValueError):
+        raise TypeError(f"weights: {weights!r}; needs n numbers") from None
+
+
+def _options(scope: str, out_dtype: Any, max_weight_share: float, threads: int) -> tuple[str, str | None, float, int]:
+    try:
+        return str(scope), _dtype_name(out_dtype), float(max_weight_share), operator.index(threads)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"max_weight_share = {max_weight_share!r}, threads = {threads!r}; needs a number and an integer"
+        ) from None
+
+
+def _check_writable(array: Any, place: str) -> None:
+    if not library_of(array, place).writable:
+        raise ValueError(f"{place} is read-only; pass an array that can be written to")
+
+
+class _Arrays:
+    """Updates that are one array of n rows, or n arrays."""
+
+    names = None
+
+    def __init__(self, updates: Any) -> None:
+        self.floats = updates
+        if isinstance(updates, (list, tuple)):
+            if not updates:
+                raise ValueError("updates: n = 0 rows; needs n ≥ 1")
+            self._first, place = updates[0], "updates[0]"
+        else:
+            self._first, place = updates, "updates"
+        self._library = library_of(self._first, place)
+        self.stream = self._library.stream(self._first)
+
+    def empty(self, dtype: str | None) -> Any:
+        shape = self._first.shape
+        return self._library.empty(self._first, shape[1:] if self._first is self.floats else shape, dtype)
+
+    def nothing(self) -> tuple[Library, Any]:
+        """An array of no elements where the updates are."""
+        return self._library, self._library.empty(self._first, (0,), None)
+
+    def row(self, array: Any, place: str) -> Any:
+        return array
+
+    def out(self, array: Any) -> Any:
+        _check_writable(array, "out")
+        return array
+
+    def floats_of(self, row: Any) -> Any:
+        return row
+
+    def finish(self, row: Any, fresh: bool, weights: Any) -> None:
+        if not fresh:
+            library_of(row, "out").written(row)
+
+    def result(self, row: Any) -> Any:
+        return row
+
+
+class _Trees:
+    """Updates that are n trees of arrays. A row is the list of a tree's leaves."""
+
+    def __init__(self, updates: Sequence[Any]) -> None:
+        self._like = updates[0]
+        first = self.row(self._like, "updates[0]")
+        if not first:
+            raise ValueError("updates[0]: holds no arrays")
+        self._names = list(_trees.names(self._like))
+        self._libraries = [library_of(leaf, f"updates[0]{name}") for name, leaf in zip(self._names, first)]
+        self._floats: list[int] = []
+        self._integers: list[int] = []
+        for at, (library, leaf) in enumerate(zip(self._libraries, first)):
+            (self._integers if library.is_integer(leaf) else self._floats).append(at)
+        self._rows = [self.row(tree, f"updates[{i}]") for i, tree in enumerate(updates)]
+        self.names = [self._names[at] for at in self._floats]
+        self.floats = [self.floats_of(row) for row in self._rows]
+        self.stream = self._libraries[self._floats[0]].stream(self.floats[0][0]) if self._floats else 0
+
+    def empty(self, dtype: str | None) -> list[Any]:
+        row = [None] * len(self._names)
+        for at in self._floats:
+            like = self._rows[0][at]
+            row[at] = self._libraries[at].empty(like, like.shape, dtype)
+        return row
+
+    def nothing(self) -> tuple[Library, Any]:
+        library = self._libraries[0]
+        return library, library.empty(self._rows[0][0], (0,), None)
+
+    def row(self, tree: Any, place: str) -> list[Any]:
+        return _trees.leaves(tree, self._like, place)
+
+    def out(self, tree: Any) -> list[Any]:
+        row = self.row(tree, "out")
+        for name, leaf in zip(self._names, row):
+            _check_writable(leaf, f"out{name}")
+        return row
+
+    def floats_of(self, row: Sequence[Any]) -> list[Any]:
+        return [row[at] for at in self._floats]
+
+    def finish(self, row: list[Any], fresh: bool, weights: Any) -> None:
+        for at in self._integers:
+            median = self._lower_median(at, weights)
+            if fresh:
+                row[at] = median
+            else:
+                self._libraries[at].assign(row[at], median)
+        if not fresh:
+            for at in self._floats:
+                library_of(row[at], "out").written(row[at])
+
+    def result(self, row: Sequence[Any]) -> Any:
+        return _trees.rebuild(self._like, iter(row))
+
+    def _lower_median(self, at: int, weights: Sequence[float] | None) -> Any:
+        first = self._rows[0][at]
+        for i, row in enumerate(self._rows):
+            if row[at].dtype != first.dtype or row[at].shape != first.shape:
+                raise ValueError(
+                    f"updates[{i}]{self._names[at]}: {row[at].dtype} of shape {tuple(row[at].shape)}; needs "
+                    f"{first.dtype} of shape {tuple(first.shape)}, as updates[0] has"
+                )
+        valid = [row[at] for i, row in enumerate(self._rows) if weights is None or 0 < weights[i] < float("inf")]
+        if not valid:
+            raise ValueError("weights: none is valid; integer tensors need at least 1")
+        return self._libraries[at].lower_median(valid)
+
+
+def _form(updates: Any) -> _Arrays | _Trees:
+    if isinstance(updates, (list, tuple)) and updates and isinstance(updates[0], _trees.TREE):
+        return _Trees(updates)
+    return _Arrays(updates)
+
+
+@overload
+def aggregate(
+    updates: Any,
+    rule: str | Rule | Pipeline,
+    *,
+    out: Any = None,
+    base: Any = None,
+    weights: Iterable[float] | None = None,
+    scope: Literal["whole", "per_tensor"] = "whole",
+    max_weight_share: float = 0,
+    out_dtype: Any = None,
+    threads: int = 0,
+    return_report: Literal[False] = False,
+) -> Any: ...
+@overload
+def aggregate(
+    updates: Any,
+    rule: str | Rule | Pipeline,
+    *,
+    out: Any = None,
+    base: Any = None,
+    weights: Iterable[float] | None = None,
+    scope: Literal["whole"] = "whole",
+    max_weight_share: float = 0,
+    out_dtype: Any = None,
+    threads: int = 0,
+    return_report: Literal[True],
+) -> tuple[Any, Report]: ...
+@overload
+def aggregate(
+    updates: Any,
+    rule: str | Rule | Pipeline,
+    *,
+    out: Any = None,
+    base: Any = None,
+    weights: Iterable[float] | None = None,
+    scope: Literal["per_tensor"],
+    max_weight_share: float = 0,
+    out_dtype: Any = None,
+    threads: int = 0,
+    return_report: Literal[True],
+) -> tuple[Any, tuple[Report, ...]]: ...
+def aggregate(
+    updates: Any,
+    rule: str | Rule | Pipeline,
+    *,
+    out: Any = None,
+    base: Any = None,
+    weights: Iterable[float] | None = None,
+    scope: str = "whole",
+    max_weight_share: float = 0,
+    out_dtype: Any = None,
+    threads: int = 0,
+    return_report: bool = False,
+) -> Any:
+    """The robust aggregate of n updates, of the kind, dtype and device of one.
+
+    Nothing is copied: the updates are read where they are, and never written to. On a GPU the work is done on the
+    library's current stream, and waited for.
+
+    Args:
+        updates: An array whose first axis counts the rows, or a list of n arrays, or of n trees of arrays: dicts (such
+            as state dicts), lists and tuples, within each other. Of NumPy, PyTorch, CuPy, JAX, or another library with
+            DLPack and the array API; float32, float16, bfloat16 or float64, all the same, on one device. Integer and
+            boolean arrays in trees take the lower median of each element.
+        rule: The pipeline: text, such as "nnm(f=2) | trimmed_mean(f=2)", or Nnm(f=2) | TrimmedMean(f=2).
+        out: Where the result goes; it is returned. It may be exactly one of the updates, or base, or else apart.
+        base: The reference that distances and clipping are about, such as the global model; as one row of updates.
+        weights: n client weights. 0 leaves a row out; a negative one, or one that is not finite, is taken for bad data.
+        scope: Whether rows are judged as a whole, or "per_tensor".
+        max_weight_share: A cap on a weight's share of the sum of all; 0 is none.
+        out_dtype: float32, for updates of 16 bits; else that of the updates.
+        threads: CPU threads; 0 is as many as OpenMP would use. The result does not depend on it.
+        return_report: Return (result, report) instead: a Report, or one for each tensor where scope is "per_tensor".
+
+    Raises:
+        AggregationError: The data defeats the rule, such as too many rows with NaN. `out` is not written to.
+        ValueError: An argument breaks a bound, or shapes, dtypes or devices differ. ParseError: so does the rule's text.
+        TypeError: What should be an array is none.
+    """
+    form = _form(updates)
+    text = _rule_text(rule)
+    options = _options(scope, out_dtype, max_weight_share, threads)
+    numbers = _numbers(weights)
+    fresh = out is None
+    row = form.empty(options[1]) if fresh else form.out(out)
+    reports = _bragg.aggregate(
+        text,
+        form.floats,
+        form.names,
+        form.floats_of(row),
+        fresh,
+        None if base is None else form.floats_of(form.row(base, "base")),
+        numbers,
+        *options,
+        form.stream,
+        return_report,
+    )
+    form.finish(row, fresh, numbers)
+    result = form.result(row) if fresh else out
+    if not return_report:
+        return result
+    return result, reports[0] if scope == "whole" else reports
+
+
+class Plan:
+    """A pipeline made ready for updates of one shape: for a loop that aggregates every round.
+
+    It allocates nothing after the first run, and keeps the state of centered_clipping (the last result) and bucketing
+    (the round). One plan serves one thread at a time, and on a GPU one stream at a time.
+    """
+
+    def __init__(
+        self,
+        rule: str | Rule | Pipeline,
+        like: Any,
+        *,
+        scope: Literal["whole", "per_tensor"] = "whole",
+        on_failure: Literal["keep", "nan", "zero"] = "keep",
+        out_dtype: Any = None,
+        max_weight_share: float = 0,
+        threads: int = 0,
+    ) -> None:
+        """A plan for updates that look like `like`, and are where it is. Only its shapes, dtype and device are read.
+
+        on_failure: What `out` holds when the data defeats the rule: what it held before, NaN, or zero. The other
+        arguments, and what is raised, are as in `aggregate`.
+        """
+        form = _form(like)
+        self._library, self._nothing = form.nothing()
+        self._plan = _bragg.Plan(
+            _rule_text(rule),
+            form.floats,
+            form.names,
+            str(on_failure),
+            *_options(scope, out_dtype, max_weight_share, threads),
+            form.stream,
+        )
+
+    def run(self, updates: Any, out: Any, *, base: Any = None, weights: Iterable[float] | None = None) -> Any:
+        """Aggregates into `out`, and returns it.
+
+        On the CPU it has waited. On a GPU the work is on the current stream, nothing has been waited for or allocated,
+        and the call can be captured in a CUDA graph (mda and smea excepted); updates, base and out must stay as they
+        are until the stream has done it. Bad data raises nothing: see `check`.
+
+        Raises:
+            ValueError, TypeError: As `aggregate`, or these are no updates that the plan is for.
+            RuntimeError: Another thread is using the plan.
+        """
+        form = _form(updates)
+        numbers = _numbers(weights)
+        row = form.out(out)
+        reference = None if base is None else form.floats_of(form.row(base, "base"))
+        self._plan.run(form.floats, form.names, form.floats_of(row), reference, numbers, form.stream)
+        form.finish(row, False, numbers)
+        return out
+
+    def check(self) -> None:
+        """Waits for the last run, and for the current stream. @raises AggregationError: the data defeated the rule."""
+        self._plan.check(self._stream())
+
+    def status(self) -> str:
+        """Waits for the last run: "ok", or as `Report.status`."""
+        return self._plan.status(self._stream())
+
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        """Of the last run, which is waited for: one, or one for each tensor where scope is "per_tensor"."""
+        return self._plan.reports(self._stream())
+
+    def reset(self) -> None:
+        """Forgets the last result, and sets the round of bucketing to 0."""
+        self._plan.reset()
+
+    def _stream(self) -> int:
+        return self._library.stream(self._nothing)
+
+    def __repr__(self) -> str:
+        return f"Plan({self._plan.rule!r}, n={self._plan.n})"

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the package needs of each array library beside the memory itself: room for results, and streams.
+
+No library is imported here that the caller has not imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+
+class Library(Protocol):
+    writable: bool
+    """Whether arrays can be written to once others may have seen them."""
+
+    def empty(self, like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
+        """An array beside `like`, of its dtype or the float dtype of that name."""
+
+    def stream(self, array: Any) -> int:
+        """The cudaStream_t that is current on the array's device; 0 on the CPU."""
+
+    def is_integer(self, array: Any) -> bool:
+        """Integers or booleans: they take the lower median."""
+
+    def lower_median(self, rows: Sequence[Any]) -> Any: ...
+
+    def assign(self, out: Any, value: Any) -> None:
+        """out[…] = value."""
+
+    def written(self, out: Any) -> None:
+        """The extension has written to the caller's array."""
+
+
+class ArrayApi:
+    """Any library that follows the array API standard."""
+
+    writable = True
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    def empty(self, like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
+        return self.module.empty(shape, dtype=getattr(self.module, dtype) if dtype else like.dtype, device=like.device)
+
+    def stream(self, array: Any) -> int:
+        return 0
+
+    def is_integer(self, array: Any) -> bool:
+        return bool(self.module.isdtype(array.dtype, ("integral", "bool")))
+
+    def lower_median(self, rows: Sequence[Any]) -> Any:
+        stacked = self.module.stack(list(rows))
+        if self.module.isdtype(stacked.dtype, "bool"):  # which the standard does not sort
+            stacked = self.module.astype(stacked, self.module.uint8)
+        middle = self.module.sort(stacked, axis=0)[(len(rows) - 1) // 2, ...]
+        return self.module.astype(middle, rows[0].dtype)
+
+    def assign(self, out: Any, value: Any) -> None:
+        out[...] = value
+
+    def written(self, out: Any) -> None:
+        pass
+
+
+class NumPy(ArrayApi):
+    def empty(self, like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
+        return self.module.empty(shape, dtype or like.dtype)
+
+    def is_integer(self, array: Any) -> bool:
+        return array.dtype.kind in "iub"
+
+    def lower_median(self, rows: Sequence[Any]) -> Any:
+        return self.module.sort(self.module.stack(rows), axis=0)[(len(rows) - 1) // 2, ...]
+
+
+class CuPy(NumPy):
+    def empty(self, like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
+        with like.device:
+            return super().empty(like, shape, dtype)
+
+    def stream(self, array: Any) -> int:
+        with array.device:
+            return int(self.module.cuda.get_current_stream().ptr)
+
+    def lower_median(self, rows: Sequence[Any]) -> Any:
+        with rows[0].device:
+            return super().lower_median(rows)
+
+
+class Jax(ArrayApi):
+    # A fresh array, which nothing has seen yet, is written to before it is handed out.
+    writable = False
+
+    def __init__(self, module: Any) -> None:
+        super().__init__(module.numpy)
+
+    def empty(self, like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
+        return super().empty(like, shape, dtype).block_until_ready()
+
+
+class Torch:
+    writable = True
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    def empty(self, like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
+        torch = self.module
+        return torch.empty(shape, dtype=getattr(torch, dtype) if dtype else like.dtype, device=like.device)
+
+    def stream(self, array: Any) -> int:
+        return self.module.cuda.current_stream(array.device).cuda_stream if array.is_cuda else 0
+
+    def is_integer(self, array: Any) -> bool:
+        return not (array.dtype.is_floating_point or array.dtype.is_complex)
+
+    def lower_median(self, rows: Sequence[Any]) -> Any:
+        torch = self.module
+        return torch.sort(torch.stack(list(rows)), dim=0).values[(len(rows) - 1) // 2]
+
+    def assign(self, out: Any, value: Any) -> None:
+        with self.module.no_grad():
+            out.copy_(value)
+
+    def written(self, out: Any) -> None:
+        # So that a backward pass which needs what was there before says so.
+        self.module.autograd.graph.increment_version(out)
+
+
+_LIBRARIES: dict[str, Callable[[Any], Library]] = {"numpy": NumPy, "torch": Torch, "cupy": CuPy, "jax": Jax}
+_known: dict[type, Library] = {}
+
+
+def library_of(array: Any, place: str) -> Library:
+    """The library that the array is of. @raises TypeError: it is none."""
+    known = _known.get(type(array))
+    if known is None:
+        known = _known[type(array)] = _find_library(array, place)
+    return known
+
+
+def _find_library(array: Any, place: str) -> Library:
+    if hasattr(array, "dtype") and hasattr(array, "shape"):
+        for base in type(array).__mro__:
+            name = base.__module__.partition(".")[0].replace("jaxlib", "jax")
+            if name in _LIBRARIES:
+                return _LIBRARIES[name](sys.modules[name])
+        if hasattr(array, "__array_namespace__") and hasattr(array, "__dlpack__"):
+            return ArrayApi(array.__array_namespace__())
+    raise TypeError(
+        f"{place}: {type(array).__name__} is no array; needs one of NumPy, PyTorch, CuPy, JAX, or another library with "
+        "DLPack and the array API"
+    )

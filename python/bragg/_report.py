@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did, and who looks bad and why. Every tuple has a value for each row, in the caller's order."""
+
+    status: str
+    """"ok", or why there is no result: "too_many_nonfinite", "nonfinite_reference" or "too_large"."""
+    iterations: int
+    """Of geometric_median, centered_clipping and caf; else 0."""
+    converged: bool
+    """False: geometric_median stopped at max_iters."""
+    weights: tuple[float, ...]
+    """The row's coefficient in the result; of a coordinate-wise rule, in the points which that rule sees."""
+    selected: tuple[bool, ...]
+    """Whether the weight is not 0."""
+    scores: tuple[float, ...]
+    """Of rules that score rows: krum, multi_krum, monna, cge, geometric_median, caf. Else NaN."""
+    nonfinite: tuple[int, ...]
+    """Coordinates that are NaN or infinite."""
+    clip_factors: tuple[float, ...]
+    """What clip, arc and centered_clipping scaled the row by: 1 is not at all; 0 is a row that is not finite."""
+
+
+class AggregationError(ValueError):
+    """The data defeats the rule: no result can be given.
+
+    `status` says why, as in `Report`; `code` is its number in bragg.h; `reports` are the run's, where there was one.
+    """
+
+    def __init__(self, message: str, status: str, code: int, reports: tuple[Report, ...] = ()) -> None:
+        super().__init__(message, status, code, reports)
+        self.status = status
+        self.code = code
+        self.reports = reports
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ParseError(ValueError):
+    """A mistake in the text of a pipeline, at `column` (from 1)."""
+
+    def __init__(self, message: str, column: int) -> None:
+        super().__init__(message, column)
+        self.column = column
+
+    def __str__(self) -> str:
+        return str(self.args[0])

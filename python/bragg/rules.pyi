@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+# Made by scripts/make_rule_stubs.py of the table of rules.
+from collections.abc import Sequence
+from typing import Literal
+
+class Rule:
+    """A rule with its parameters. As text, `str(rule)`, it is what the command and C++ read."""
+
+    def __eq__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+
+class PreAggregator(Rule):
+    """Turns rows into rows: `pre | rule` is a `Pipeline`."""
+
+    def __or__(self, other: Rule | Pipeline) -> Pipeline: ...
+
+class Pipeline:
+    """Pre-aggregators, applied from the left, and one rule. Made by `|`."""
+
+    stages: tuple[Rule, ...]
+    def __init__(self, *stages: Rule) -> None: ...
+    def __or__(self, other: Rule | Pipeline) -> Pipeline: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+
+class Mean(Rule):
+    """(1/n) Σ x_i.
+
+    Needs n ≥ 1.
+    Guarantee: none: one bad row moves it anywhere, one NaN is in the result.
+    Client weights: yes.
+    """
+
+    def __init__(self) -> None: ...
+
+class Median(Rule):
+    """the middle value of each coordinate; for even n what `even` says of the two middle ones.
+
+    Needs n ≥ 1.
+    Guarantee: inside the honest range of each coordinate; κ = 4(1+r)², r = f/(n−2f).
+    Client weights: yes.
+    Source: Yin et al. 2018.
+
+    Parameters:
+        even: the median of an even number of values (midpoint | lower | upper; default midpoint)
+    """
+
+    def __init__(self, *, even: Literal["midpoint", "lower", "upper"] = "midpoint") -> None: ...
+
+class TrimmedMean(Rule):
+    """mean of what is left of each coordinate without its f smallest and f largest values.
+
+    Needs n ≥ 2f+1.
+    Guarantee: inside the honest range of each coordinate; κ = 6r(1+r), r = f/(n−2f).
+    Client weights: yes.
+    Source: Yin et al. 2018.
+
+    Parameters:
+        f: number of bad rows to tolerate (0 ≤ f, 2f < n)
+    """
+
+    def __init__(self, *, f: int) -> None: ...
+
+class Meamed(Rule):
+    """mean of the n−f values of each coordinate that are closest to its median.
+
+    Needs n ≥ 2f+1.
+    Guarantee: at most one honest range beyond the honest values of each coordinate.
+    Client weights: no.
+    Source: Xie et al. 2018.
+
+    Parameters:
+        f: number of bad rows to tolerate (0 ≤ f, 2f < n)
+    """
+
+    def __init__(self, *, f: int) -> None: ...
+
+class Phocas(Rule):
+    """mean of the n−f values of each coordinate that are closest to its trimmed mean.
+
+    Needs n ≥ 2f+1.
+    Guarantee: at most one honest range beyond the honest values of each coordinate.
+    Client weights: no.
+    Source: Xie et al. 2018.
+
+    Parameters:
+        f: number of bad rows to tolerate (0 ≤ f, 2f < n)
+    """
+
+    def __init__(self, *, f: int) -> None: ...
+
+class Krum(Rule):
+    """the row whose `neighbors` nearest others have the least sum of squared distances to it.
+
+    Needs n ≥ 2f+3; n ≥ 2f+1 with other neighbors than n−f−2.
+    Guarantee: κ = 6(1+r), r = f/(n−2f).
+    Client weights: no.
+    Source: Blanchard et al. 2017.
+
+    Parameters:
+        f: number of bad rows to tolerate (0 ≤ f, 2f+3 ≤ n)
+        neighbors: other rows that make a score (1 ≤ neighbors ≤ n−f−1; default n−f−2)
+    """
+
+    def __init__(self, *, f: int, neighbors: int | None = None) -> None: ...
+
+class MultiKrum(Rule):
+    """mean of the m rows of least Krum score.
+
+    Needs n ≥ 2f+3; n ≥ 2f+1 with other neighbors than n−f−2.
+    Guarantee: (f, κ)-robust for m ≤ n−f.
+    Client weights: yes.
+    Source: Blanchard et al. 2017.
+
+    Parameters:
+        f: number of bad rows to tolerate (0 ≤ f, 2f+3 ≤ n)
+        m: rows to average (1 ≤ m ≤ n; default n−f)
+        neighbors: other rows that make a score (1 ≤ neighbors ≤ n−f−1; default n−f−2)
+    """
+
+    def __init__(self, *, f: int, m: int | None = None, neighbors: int | None = None) -> None: ...
+
+class GeometricMedian(Rule):
+    """argmin_v Σ‖v − x_i‖, by Weiszfeld's iteration with weights 1/max(nu, ‖x_i − v‖).
+
+    Needs n ≥ 1.
+    Guarantee: κ = 4(1+r)², r = f/(n−2f).
+    Client weights: yes.
+    Source: Vardi & Zhang 2000; RFA: Pillutla et al. 2019.
+
+    Parameters:
+        nu: floor on the distances that weights are made of (nu ≥ 0; default 0)
+        max_iters: iterations to stop after (max_iters ≥ 1; default 1000)
+        tol: step to stop at, relative to the median distance (tol ≥ 0; default 1e-10)
+        start: where the iteration starts (medoid | mean | origin; default medoid)
+    """
+
+    def __init__(self, *, nu: float = 0.0, max_iters: int = 1000, tol: float = 1e-10, start: Literal["medoid", "mean", "origin"] = "medoid") -> None: ...
+
+class CenteredClipping(Rule):
+    """iters times v ← v + (1/n) Σ (x_i − v)·min(1, tau/‖x_i − v‖).
+
+    Needs n ≥ 1.
+    Guarantee: bad rows move v by at most tau·f/n an iteration.
+    Client weights: yes.
+    Source: Karimireddy et al. 2021.
+
+    Parameters:
+        tau: radius that updates are clipped to (tau > 0)
+        iters: iterations (iters ≥ 1; default 1)
+        start: the first v; previous: the plan's last output (previous | reference | origin; default previous)
+    """
+
+    def __init__(self, *, tau: float, iters: int = 1, start: Literal["previous", "reference", "origin"] = "previous") -> None: ...
+
+class Mda(Rule):
+    """mean of the n−f rows whose largest distance from each other is least, exactly.
+
+    Needs n ≥ 2f+1.
+    Guarantee: (f, κ)-robust.
+    Client weights: yes.
+    Source: El Mhamdi et al. 2018; Farhadkhani et al. 2022.
+
+    Parameters:
+        f: number of bad rows to tolerate (0 ≤ f, 2f < n)
+    """
+
+    def __init__(self, *, f: int) -> None: ...
+
+class Smea(Rule):
+    """mean of the n−f rows whose covariance has the least top eigenvalue, exactly.
+
+    Needs n ≥ 2f+1, at most 2000000 subsets of n−f rows.
+    Guarantee: (f, κ)-robust.
+    Client weights: no.
+    Source: Allouah et al. 2023.
+
+    Parameters:
+        f: number of bad rows to tolerate (0 ≤ f, 2f < n)
+    """
+
+    def __init__(self, *, f: int) -> None: ...
+
+class Caf(Rule):
+    """rows that stick out along the top eigenvector of the covariance lose weight step by step; the mean of least top eigenvalue.
+
+    Needs n ≥ 2f+1.
+    Guarantee: (f, κ)-robust.
+    Client weights: no.
+    Source: Allouah et al. 2025.
+
+    Parameters:
+        f: number of bad rows to tolerate (0 ≤ f, 2f < n)
+    """
+
+    def __init__(self, *, f: int) -> None: ...
+
+class Monna(Rule):
+    """mean of the n−f rows nearest to row `pivot`, itself included.
+
+    Needs n ≥ 2f+1.
+    Guarantee: (f, κ)-robust for an honest pivot.
+    Client weights: yes.
+    Source: Farhadkhani et al. 2023.
+
+    Parameters:
+        f: number of bad rows to tolerate (0 ≤ f, 2f < n)
+        pivot: index of the trusted row (0 ≤ pivot < n; default 0)
+    """
+
+    def __init__(self, *, f: int, pivot: int = 0) -> None: ...
+
+class Cge(Rule):
+    """mean of the n−f rows of least norm about o, the origin or the reference.
+
+    Needs n ≥ 2f+1.
+    Guarantee: bad rows are no longer than the longest honest row; no bound on their direction.
+    Client weights: yes.
+    Source: Gupta et al. 2020.
+
+    Parameters:
+        f: number of bad rows to tolerate (0 ≤ f, 2f < n)
+    """
+
+    def __init__(self, *, f: int) -> None: ...
+
+class Bulyan(Rule):
+    """n−2f rows by repeated Krum, then of each coordinate the mean of the n−4f values closest to the median.
+
+    Needs n ≥ 4f+3.
+    Guarantee: at most one honest range beyond the honest values of each coordinate.
+    Client weights: no.
+    Source: El Mhamdi et al. 2018.
+
+    Parameters:
+        f: number of bad rows to tolerate (0 ≤ f, 4f+3 ≤ n)
+    """
+
+    def __init__(self, *, f: int) -> None: ...
+
+class Nnm(PreAggregator):
+    """each row becomes the mean of the n−f rows nearest to it, itself included.
+
+    Needs n ≥ 2f+1.
+    Guarantee: the κ of the rule after it becomes 8f/(n−f)·(κ+1).
+    Client weights: yes.
+    Source: Allouah et al. 2023.
+
+    Parameters:
+        f: number of bad rows to tolerate (0 ≤ f, 2f < n)
+    """
+
+    def __init__(self, *, f: int) -> None: ...
+
+class Bucketing(PreAggregator):
+    """the rows, permuted, become ⌈n/s⌉ means of s rows each.
+
+    Needs 1 ≤ s ≤ n; the next rule must stand ⌈n/s⌉ rows.
+    Guarantee: that of the rule after it for ⌈n/s⌉ rows, f of them bad.
+    Client weights: yes.
+    Source: Karimireddy et al. 2022.
+
+    Parameters:
+        s: rows in a bucket (1 ≤ s ≤ n)
+        seed: of the permutations, one drawn each run (0 ≤ seed < 2^64; default 0)
+        permutation: the permutation to use (each of 0 to n−1 once; default drawn)
+    """
+
+    def __init__(self, *, s: int, seed: int = 0, permutation: Sequence[int] | None = None) -> None: ...
+
+class Clip(PreAggregator):
+    """o + (x_i − o)·min(1, c/‖x_i − o‖), o the origin or the reference.
+
+    Needs n ≥ 1.
+    Guarantee: no row is farther than c from o.
+    Client weights: yes.
+
+    Parameters:
+        c: longest distance from o that is kept (c ≥ 0)
+    """
+
+    def __init__(self, *, c: float) -> None: ...
+
+class Arc(PreAggregator):
+    """the k = ⌊2f(n−f)/n⌋ rows of largest norm about o are scaled to the (k+1)-th largest.
+
+    Needs n ≥ 2f+1.
+    Guarantee: no row is longer than the longest honest row.
+    Client weights: yes.
+    Source: Allouah et al. 2024.
+
+    Parameters:
+        f: number of bad rows to tolerate (0 ≤ f, 2f < n)
+    """
+
+    def __init__(self, *, f: int) -> None: ...
+
+__all__: list[str] = [
+    "Pipeline",
+    "PreAggregator",
+    "Rule",
+    "Mean",
+    "Median",
+    "TrimmedMean",
+    "Meamed",
+    "Phocas",
+    "Krum",
+    "MultiKrum",
+    "GeometricMedian",
+    "CenteredClipping",
+    "Mda",
+    "Smea",
+    "Caf",
+    "Monna",
+    "Cge",
+    "Bulyan",
+    "Nnm",
+    "Bucketing",
+    "Clip",
+    "Arc",
+]

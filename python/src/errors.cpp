@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "python/src/errors.hpp"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+namespace bragg::python {
+
+namespace {
+
+template <class ValueF>
+nb::tuple each_row(const Report& report, ValueF value) {
+  nb::list values;
+  for (const RowReport& row : report.rows) values.append(value(row));
+  return nb::tuple(values);
+}
+
+nb::object report_to_python(const nb::object& type, const Report& report) {
+  return type(
+      nb::arg("status") = to_string(report.status), nb::arg("iterations") = report.iterations,
+      nb::arg("converged") = report.converged,
+      nb::arg("weights") = each_row(report, [](const RowReport& row) { return row.weight; }),
+      nb::arg("selected") = each_row(report, [](const RowReport& row) { return row.selected; }),
+      nb::arg("scores") = each_row(report, [](const RowReport& row) { return row.score; }),
+      nb::arg("nonfinite") = each_row(report, [](const RowReport& row) { return row.nonfinite; }),
+      nb::arg("clip_factors") = each_row(report, [](const RowReport& row) { return row.clip_factor; }));
+}
+
+nb::object reported(const char* name) { return nb::module_::import_("bragg._report").attr(name); }
+
+void raise(const nb::object& exception) {
+  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
+}
+
+void raise_failure(Status status, const char* message, std::span<const Report> reports) {
+  raise(reported("AggregationError")(message, to_string(status), static_cast<int>(status),
+                                     reports_to_python(reports)));
+}
+
+void raise_error(const Error& error) {
+  switch (error.status()) {
+    case Status::too_many_nonfinite:
+    case Status::nonfinite_reference:
+    case Status::too_large:
+      raise_failure(error.status(), error.what(), {});
+      return;
+    case Status::out_of_memory:
+      PyErr_SetString(PyExc_MemoryError, error.what());
+      return;
+    case Status::unsupported:
+    case Status::internal:
+      PyErr_SetString(PyExc_RuntimeError, error.what());
+      return;
+    default:
+      PyErr_SetString(PyExc_ValueError, error.what());
+  }
+}
+
+}  // namespace
+
+Reports reports_to_python(std::span<const Report> reports) {
+  if (reports.empty()) return Reports(nb::make_tuple());
+  const nb::object type = reported("Report");
+  nb::list made;
+  for (const Report& report : reports) made.append(report_to_python(type, report));
+  return Reports(nb::tuple(made));
+}
+
+void register_errors() {
+  nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const RunFailed& failed) {
+      raise_failure(failed.status, failed.message.c_str(), failed.reports);
+    } catch (const ParseError& error) {
+      raise(reported("ParseError")(error.what(), error.column()));
+    } catch (const Error& error) {
+      raise_error(error);
+    }
+  });
+}
+
+Pipeline parse_shown(std::string_view text) {
+  try {
+    return parse(text);
+  } catch (const ParseError& error) {
+    throw ParseError(fmt::format("{}\n  {}\n  {:>{}}", error.what(), text, '^', error.column()),
+                     error.column());
+  }
+}
+
+}  // namespace bragg::python

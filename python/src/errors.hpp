@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <bragg/plan.hpp>
+
+#include <span>
+#include <string>
+#include <vector>
+
+namespace bragg::python {
+
+namespace nb = nanobind;
+
+/// A run whose status is not ok: an AggregationError in Python, with the reports.
+struct RunFailed {
+  Status status;
+  std::string message;
+  std::vector<Report> reports;
+};
+
+/// A tuple of bragg.Report.
+using Reports = nb::typed<nb::tuple, nb::any, nb::ellipsis>;
+Reports reports_to_python(std::span<const Report> reports);
+
+/// Makes Python's exceptions of RunFailed, ParseError and Error.
+void register_errors();
+
+/// bragg::parse; the error shows the text and the place.
+Pipeline parse_shown(std::string_view text);
+
+}  // namespace bragg::python

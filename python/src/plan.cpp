@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "python/src/plan.hpp"
+
+#include <fmt/format.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+#include <bragg/plan.hpp>
+
+#include <atomic>
+#include <list>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+#include "host/pipeline/report.hpp"
+#include "python/src/arrays.hpp"
+#include "python/src/errors.hpp"
+
+namespace bragg::python {
+
+namespace {
+
+Scope scope_named(std::string_view name) {
+  if (name == "whole") return Scope::whole;
+  if (name == "per_tensor") return Scope::per_tensor;
+  throw nb::value_error(fmt::format("scope = '{}'; needs 'whole' or 'per_tensor'", name).c_str());
+}
+
+OnFailure on_failure_named(std::string_view name) {
+  if (name == "keep") return OnFailure::keep;
+  if (name == "nan") return OnFailure::nan;
+  if (name == "zero") return OnFailure::zero;
+  throw nb::value_error(fmt::format("on_failure = '{}'; needs 'keep', 'nan' or 'zero'", name).c_str());
+}
+
+Options make_options(std::string_view scope, const std::optional<std::string>& out_dtype,
+                     double max_weight_share, int threads, const Batch& batch) {
+  Options options{.scope = scope_named(scope),
+                  .max_weight_share = max_weight_share,
+                  .threads = threads,
+                  .device = batch.device(),
+                  .cuda_device = batch.cuda_device()};
+  if (out_dtype) options.out_dtype = dtype_named(*out_dtype, "out_dtype");
+  return options;
+}
+
+using Weights = std::optional<std::vector<double>>;
+
+/// What a run is given, with everything that it points to.
+struct Call {
+  Batch batch;
+  Updates updates;
+  Output out;
+  Weights weights;
+  RunArguments arguments;
+
+  Call(Batch batch_in, nb::handle out_in, bool fresh, DType out_dtype, nb::handle base, Weights weights_in,
+       std::uintptr_t stream)
+      : batch(std::move(batch_in)), updates(batch.view()), weights(std::move(weights_in)) {
+    out = Output(batch.read_row(out_in, "out", out_dtype, !fresh, stream));
+    if (!base.is_none()) {
+      const std::vector<void*> row = batch.read_row(base, "base", updates.dtype(), false, stream);
+      arguments.reference = Row({row.begin(), row.end()});
+    }
+    if (!weights) return;
+    if (weights->size() != static_cast<std::size_t>(updates.n())) {
+      throw nb::value_error(
+          fmt::format("weights: {} of them; needs n = {}, one for each row", weights->size(), updates.n())
+              .c_str());
+    }
+    arguments.weights = *weights;
+  }
+};
+
+void run(Plan& plan, const Call& call, Stream stream) {
+  if (call.batch.device() == Device::cuda) {
+    plan.run(call.updates, call.out, stream, call.arguments);
+  } else {
+    plan.run(call.updates, call.out, call.arguments);
+  }
+}
+
+Stream as_stream(std::uintptr_t stream) { return reinterpret_cast<Stream>(stream); }
+
+// Plan ------------------------------------------------------------------------------------------------------
+
+class PlanObject {
+ public:
+  PlanObject(std::string_view rule, nb::handle like, nb::handle names, std::string_view on_failure,
+             std::string_view scope, const std::optional<std::string>& out_dtype, double max_weight_share,
+             int threads, std::uintptr_t stream)
+      : PlanObject(parse_shown(rule), Batch(like, names, stream), on_failure, scope, out_dtype,
+                   max_weight_share, threads) {}
+
+  void run(nb::handle updates, nb::handle names, nb::handle out, nb::handle base, const Weights& weights,
+           std::uintptr_t stream) {
+    Batch batch(updates, names, stream);
+    if (batch.device() != device_ || batch.cuda_device() != cuda_device_) {
+      throw nb::value_error(fmt::format("updates are on {}; the plan is for {}: make one with updates there",
+                                        device_text(batch.device(), batch.cuda_device()),
+                                        device_text(device_, cuda_device_))
+                                .c_str());
+    }
+    const Call call(std::move(batch), out, false, out_dtype_, base, weights, stream);
+    const InUse in_use(*this);
+    const nb::gil_scoped_release released;
+    stream_ = as_stream(stream);
+    python::run(plan_, call, stream_);
+  }
+
+  // `stream`: the current one. A captured run is replayed there, and not where it was captured.
+  const char* status(std::uintptr_t stream) {
+    const InUse in_use(*this);
+    return to_string(wait(stream));
+  }
+
+  void check(std::uintptr_t stream) {
+    const InUse in_use(*this);
+    const Status status = wait(stream);
+    if (status == Status::ok) return;
+    throw RunFailed{status,
+                    detail::describe_failure(status, plan_.reports()),
+                    {plan_.reports().begin(), plan_.reports().end()}};
+  }
+
+  Reports reports(std::uintptr_t stream) {
+    const InUse in_use(*this);
+    wait(stream);
+    return reports_to_python(plan_.reports());
+  }
+
+  void reset() {
+    const InUse in_use(*this);
+    const nb::gil_scoped_release released;
+    plan_.reset();
+  }
+
+  std::string rule() const { return to_string(plan_.pipeline()); }
+  int n() const { return plan_.shape().n; }
+
+ private:
+  /// One call at a time: a plan has one state and one report.
+  class InUse {
+   public:
+    explicit InUse(PlanObject& plan) : plan_(plan) {
+      if (!plan_.in_use_.exchange(true)) return;
+      throw std::runtime_error("the plan is in use by another thread; give each thread a plan of its own");
+    }
+    ~InUse() { plan_.in_use_ = false; }
+    InUse(const InUse&) = delete;
+    InUse& operator=(const InUse&) = delete;
+
+   private:
+    PlanObject& plan_;
+  };
+
+  PlanObject(Pipeline pipeline, const Batch& batch, std::string_view on_failure, std::string_view scope,
+             const std::optional<std::string>& out_dtype, double max_weight_share, int threads)
+      : device_(batch.device()), cuda_device_(batch.cuda_device()), plan_([&] {
+          Options options = make_options(scope, out_dtype, max_weight_share, threads, batch);
+          options.on_failure = on_failure_named(on_failure);
+          out_dtype_ = options.out_dtype.value_or(batch.shape().dtype);
+          return Plan(std::move(pipeline), batch.shape(), options);
+        }()) {}
+
+  Status wait(std::uintptr_t stream) {
+    const nb::gil_scoped_release released;
+    if (device_ == Device::cpu) return plan_.status();
+    if (as_stream(stream) != stream_) plan_.status(stream_);
+    return plan_.status(as_stream(stream));
+  }
+
+  Device device_;
+  int cuda_device_;
+  DType out_dtype_ = DType::f32;
+  Plan plan_;
+  Stream stream_ = nullptr;  // of the last run
+  std::atomic<bool> in_use_ = false;
+};
+
+// aggregate -------------------------------------------------------------------------------------------------
+
+/// What a plan is made for.
+struct Key {
+  std::string rule;
+  int n;
+  std::vector<std::int64_t> sizes;
+  DType dtype;
+  Scope scope;
+  std::optional<DType> out_dtype;
+  double max_weight_share;
+  int threads;
+  Device device;
+  int cuda_device;
+
+  bool operator==(const Key&) const = default;
+};
+
+/// The plans of the last calls, for the next ones like them. Making one takes 2 to 4 µs for a small call, and
+/// on a device an allocation.
+class PlanCache {
+ public:
+  /// The plan for the key, out of the cache or made, with no state.
+  Plan take(const Key& key, const Options& options) {
+    {
+      const std::lock_guard lock(mutex_);
+      for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
+        if (entry->first != key) continue;
+        Plan plan = std::move(entry->second);
+        entries_.erase(entry);
+        return plan;
+      }
+    }
+    return {parse_shown(key.rule), {.n = key.n, .sizes = key.sizes, .dtype = key.dtype}, options};
+  }
+
+  void give_back(Key key, Plan plan) {
+    if (has_state(plan.pipeline()) || plan.workspace_bytes() > largest_workspace) return;
+    const std::lock_guard lock(mutex_);
+    entries_.emplace_front(std::move(key), std::move(plan));
+    if (entries_.size() > most) entries_.pop_back();
+  }
+
+ private:
+  static constexpr std::size_t most = 8;
+  static constexpr std::size_t largest_workspace = std::size_t{64} << 20;
+
+  static bool has_state(const Pipeline& pipeline) {
+    for (const PreAggregator& stage : pipeline.pre) {
+      if (std::holds_alternative<Bucketing>(stage)) return true;
+    }
+    const auto* const clipping = std::get_if<CenteredClipping>(&pipeline.rule);
+    return clipping != nullptr && clipping->start == Start::previous;
+  }
+
+  std::mutex mutex_;
+  std::list<std::pair<Key, Plan>> entries_;
+};
+
+PlanCache& plan_cache() {
+  // Never freed: at exit a device's driver may be gone before it.
+  static PlanCache& cache = *new PlanCache;
+  return cache;
+}
+
+/// @return the reports, if they are asked for.
+Reports aggregate_arrays(std::string rule, nb::handle updates, nb::handle names, nb::handle out, bool fresh,
+                         nb::handle base, const Weights& weights, std::string_view scope,
+                         const std::optional<std::string>& out_dtype, double max_weight_share, int threads,
+                         std::uintptr_t stream, bool return_reports) {
+  Batch batch(updates, names, stream);
+  const Options options = make_options(scope, out_dtype, max_weight_share, threads, batch);
+  Shape shape = batch.shape();
+  Key key{.rule = std::move(rule),
+          .n = shape.n,
+          .sizes = std::move(shape.sizes),
+          .dtype = shape.dtype,
+          .scope = options.scope,
+          .out_dtype = options.out_dtype,
+          .max_weight_share = max_weight_share,
+          .threads = threads,
+          .device = options.device,
+          .cuda_device = options.cuda_device};
+  const Call call(std::move(batch), out, fresh, options.out_dtype.value_or(shape.dtype), base, weights,
+                  stream);
+  std::vector<Report> reports;
+  {
+    const nb::gil_scoped_release released;
+    Plan plan = plan_cache().take(key, options);
+    run(plan, call, as_stream(stream));
+    const Status status = options.device == Device::cuda ? plan.status(as_stream(stream)) : plan.status();
+    if (return_reports || status != Status::ok) reports.assign(plan.reports().begin(), plan.reports().end());
+    plan_cache().give_back(std::move(key), std::move(plan));
+    if (status != Status::ok) {
+      throw RunFailed{status, detail::describe_failure(status, reports), std::move(reports)};
+    }
+  }
+  return reports_to_python(reports);
+}
+
+}  // namespace
+
+void add_plan(nb::module_& module) {
+  nb::class_<PlanObject>(module, "Plan")
+      .def(nb::init<std::string_view, nb::handle, nb::handle, std::string_view, std::string_view,
+                    const std::optional<std::string>&, double, int, std::uintptr_t>(),
+           nb::arg("rule"), nb::arg("like").none(), nb::arg("names").none(), nb::arg("on_failure"),
+           nb::arg("scope"), nb::arg("out_dtype").none(), nb::arg("max_weight_share"), nb::arg("threads"),
+           nb::arg("stream"))
+      .def("run", &PlanObject::run, nb::arg("updates").none(), nb::arg("names").none(), nb::arg("out").none(),
+           nb::arg("base").none(), nb::arg("weights").none(), nb::arg("stream"))
+      .def("status", &PlanObject::status, nb::arg("stream"))
+      .def("check", &PlanObject::check, nb::arg("stream"))
+      .def("reports", &PlanObject::reports, nb::arg("stream"))
+      .def("reset", &PlanObject::reset)
+      .def_prop_ro("rule", &PlanObject::rule)
+      .def_prop_ro("n", &PlanObject::n);
+  module.def("aggregate", &aggregate_arrays, nb::arg("rule"), nb::arg("updates").none(),
+             nb::arg("names").none(), nb::arg("out").none(), nb::arg("fresh"), nb::arg("base").none(),
+             nb::arg("weights").none(), nb::arg("scope"), nb::arg("out_dtype").none(),
+             nb::arg("max_weight_share"), nb::arg("threads"), nb::arg("stream"), nb::arg("return_reports"));
+}
+
+}  // namespace bragg::python

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace bragg::python {
+
+/// Adds `Plan` and `aggregate`.
+void add_plan(nanobind::module_& module);
+
+}  // namespace bragg::python

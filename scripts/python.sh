@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Builds the Python package's wheel, installs it where there is nothing else, and tests it there.
+#
+#   scripts/python.sh                 the wheel goes to build/python-wheel; for the CPU
+#   scripts/python.sh --cuda          with the CUDA backend, where nvcc is found
+#   scripts/python.sh --torch         with PyTorch in the tests: 5 GB from PyPI, the first time
+#   scripts/python.sh -- ARGS…        ARGS go to pytest, e.g. -k oracle
+#
+# PYTHON names the interpreter; it must be 3.10 or newer.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cuda=OFF
+requirements=(--requirement tests/python/requirements.txt)
+while (($# > 0)); do
+  case "$1" in
+    --cuda) cuda=ON ;;
+    --torch) requirements+=(torch) ;;
+    --)
+      shift
+      break
+      ;;
+    *)
+      echo "python.sh: unknown option $1; see the head of this file" >&2
+      exit 2
+      ;;
+  esac
+  shift
+done
+
+scripts/setup.sh
+venv=build/python-venv
+if [[ ! -x "$venv/bin/python" ]]; then
+  "${PYTHON:-python3}" -m venv "$venv"
+fi
+pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
+"${pip[@]}" install "${requirements[@]}"
+
+export CCACHE_BASEDIR=$PWD  # what is compiled in one build folder is not compiled again for another
+rm -rf build/python-wheel
+"${pip[@]}" wheel --no-deps --wheel-dir build/python-wheel -C cmake.define.BRAGG_CUDA="$cuda" .
+"${pip[@]}" install --force-reinstall --no-deps build/python-wheel/bragg-*.whl
+ls -sh build/python-wheel
+
+# What no test may find is the source: only the wheel's package is imported.
+"$venv/bin/python" -m pytest tests/python "$@"

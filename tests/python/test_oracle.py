@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results against the oracle of `bragg verify`, which shares no code with the library, and against ByzFL's."""
+
+import json
+
+import bragg
+import numpy as np
+import pytest
+from bragg import _bragg
+from conftest import DATA, dtype_named
+
+PIPELINES = [
+    "mean",
+    "median",
+    "median(even=lower)",
+    "trimmed_mean(f=2)",
+    "meamed(f=2)",
+    "phocas(f=2)",
+    "krum(f=2)",
+    "multi_krum(f=2, m=5)",
+    "geometric_median",
+    "centered_clipping(tau=3, iters=3)",
+    "mda(f=2)",
+    "smea(f=2)",
+    "caf(f=2)",
+    "monna(f=2, pivot=1)",
+    "cge(f=2)",
+    "bulyan(f=2)",
+    "nnm(f=2) | trimmed_mean(f=2)",
+    "bucketing(s=2, seed=5) | median",
+    "clip(c=4) | mean",
+    "arc(f=2) | trimmed_mean(f=2)",
+    "nnm(f=2) | clip(c=4) | krum(f=2)",
+]
+
+
+def draw(rng, n=11, d=67, bad=2):
+    rows = rng.standard_normal((n, d)) + rng.standard_normal(d)
+    if bad:
+        rows[rng.choice(n, bad, replace=False)] *= 100
+    return rows
+
+
+def test_every_rule_is_among_the_pipelines():
+    tried = {stage.split("(")[0].strip() for text in PIPELINES for stage in text.split("|")}
+    assert tried == {rule["name"] for rule in _bragg.rules()}
+
+
+@pytest.mark.parametrize("text", PIPELINES)
+def test_results_are_the_oracle_s(library, text, rng):
+    for name in library.dtypes():
+        rows = draw(rng).astype(dtype_named(name))
+        result = bragg.aggregate(library.array(rows), text)
+        assert library.is_one(result)
+        values = library.values(result)
+        assert values.dtype == rows.dtype
+        judged, complaint = _bragg.judge(text, rows, values)
+        assert not complaint, name
+        # Sixteen bits may leave a choice to rounding; 32 do not.
+        assert judged or name in ("float16", "bfloat16")
+
+
+def test_nan_rows_are_the_oracle_s(library, rng):
+    rows = draw(rng, bad=0).astype(np.float32)
+    rows[4] = np.nan
+    rows[7, 3] = -np.inf
+    for text in PIPELINES:
+        if text == "mean" or text.startswith("bucketing"):
+            continue
+        values = library.values(bragg.aggregate(library.array(rows), text))
+        judged, complaint = _bragg.judge(text, rows, values)
+        assert (judged, complaint) == (True, ""), text
+        assert np.isfinite(values).all(), text
+
+
+def test_base_and_weights_are_the_oracle_s(library, rng):
+    rows = draw(rng).astype(np.float32)
+    base = rng.standard_normal(67).astype(np.float32)
+    weights = rng.uniform(0.5, 2, 11)
+    weights[5] = 0
+    for text in ["clip(c=4) | trimmed_mean(f=2)", "cge(f=2)", "nnm(f=2) | median", "geometric_median", "mean"]:
+        result = bragg.aggregate(
+            library.array(rows), text, base=library.array(base), weights=weights, max_weight_share=0.2
+        )
+        judged, complaint = _bragg.judge(
+            text, rows, library.values(result), base=base, weights=list(weights), max_weight_share=0.2
+        )
+        assert (judged, complaint) == (True, ""), text
+
+
+def test_the_oracle_finds_what_is_wrong(rng):
+    rows = draw(rng).astype(np.float32)
+    for text in PIPELINES:
+        result = bragg.aggregate(rows, text)
+        result[13] += np.float32(0.1)
+        assert "coordinate 13" in _bragg.judge(text, rows, result)[1], text
+
+
+def test_results_are_byzfl_s():
+    """The vectors and the tolerance are those of tests/golden_test.cpp, which says why they are."""
+    cases = json.loads((DATA / "byzfl.json").read_text())["cases"]
+    assert len(cases) == 24
+    for case in cases:
+        rows = np.array(case["rows"])
+        tolerance = 50 * rows.size * 2.0**-53 * np.abs(rows).max(axis=0)
+        for text, expected in case["expect"].items():
+            assert (np.abs(bragg.aggregate(rows, text) - expected) <= tolerance).all(), text
