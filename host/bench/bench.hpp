@@ -22,7 +22,7 @@ namespace bragg::bench {
 struct PassRow {
   PassWork work;
   Floor floor;
-  std::optional<double> ms;  ///< median, of the pass by itself; none on a CUDA device
+  std::optional<double> ms;  ///< median, of the pass by itself; on a CUDA device only of a single one
 };
 
 struct Row {
@@ -32,6 +32,7 @@ struct Row {
   bool in_cache = false;   ///< inputs and output fit in the last-level cache
   double bandwidth = 0;    ///< that the floor is of: bytes a second
   std::vector<PassRow> passes = {};
+  std::optional<double> graph_ms = {};  ///< of a replay of a CUDA graph of the run
   std::optional<double> solve_ms = {};  ///< the n-sized mathematics between the passes, where there is some
   std::optional<double> extra_memory = {};  ///< bytes beyond inputs and output
   std::string note = {};

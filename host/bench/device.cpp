@@ -8,9 +8,10 @@
 
 #include <algorithm>
 
+#include "bench/gpu/ceilings.hpp"
 #include "host/cuda/check.hpp"
 #include "host/cuda/runtime.hpp"
-#include "host/solve/sequence.hpp"
+#include "host/pipeline/engine.hpp"
 
 namespace bragg::bench {
 
@@ -48,48 +49,173 @@ class Stopwatch {
   cudaEvent_t start_ = nullptr, stop_ = nullptr;
 };
 
-/// Rows with weight are read once more by the second pass.
-std::vector<PassWork> passes_on_device(const Case& one, const Report& report) {
-  std::vector<PassWork> passes;
-  const detail::PassNeeds needs = detail::needs_of(one.pipeline);
-  const int rows = one.n + (is_stateful(one.pipeline) ? 1 : 0);
-  if (needs.products) {
-    passes.push_back(gram_work(rows, one.size.d, one.dtype));
-  } else if (needs.statistics) {
-    passes.push_back(statistics_work(rows, one.size.d, one.dtype));
+/// What is enqueued by the call, as a graph that can be launched any number of times.
+class Graph {
+ public:
+  template <class EnqueueT>
+  Graph(Stream stream, const EnqueueT& enqueue) {
+    cudaGraph_t graph = nullptr;
+    BRAGG_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    enqueue();
+    BRAGG_CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
+    const cudaError_t error = cudaGraphInstantiate(&graph_, graph, 0);
+    cudaGraphDestroy(graph);
+    BRAGG_CUDA_CHECK(error);
   }
-  const auto used = std::count_if(report.rows.begin(), report.rows.end(),
-                                  [](const RowReport& row) { return row.weight != 0; });
-  passes.push_back(combine_work(static_cast<int>(used), one.size.d, one.dtype));
-  if (is_stateful(one.pipeline)) passes.back().bytes_written *= 2;  // the output is kept
-  const Aggregator& rule = one.pipeline.rule;
-  const bool combines = std::holds_alternative<Mean>(rule) ||
-                        (detail::is_geometric(rule) && !std::holds_alternative<Bulyan>(rule));
-  if (!combines) passes.back().name = one.pipeline.pre.empty() ? "select" : "mix+select";
-  return passes;
+  ~Graph() { cudaGraphExecDestroy(graph_); }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  void launch(Stream stream) const { BRAGG_CUDA_CHECK(cudaGraphLaunch(graph_, stream)); }
+
+ private:
+  cudaGraphExec_t graph_ = nullptr;
+};
+
+std::size_t cache_bytes() {
+  int bytes = 0;
+  BRAGG_CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, cuda::current_device()));
+  return static_cast<std::size_t>(bytes);
+}
+
+constexpr int load_variants[] = {2, 4, 8};
+
+/// The least milliseconds of `enqueue` in a number of batches.
+template <class EnqueueT>
+double least_ms(Stopwatch& watch, Stream stream, double seconds, const EnqueueT& enqueue) {
+  const auto batch = [&](int calls) {
+    return watch.time(stream, [&] {
+      for (int k = 0; k < calls; ++k) enqueue();
+    });
+  };
+  return time_batches(batch, {.seconds = seconds, .calls = 5, .few = 3}).ms.least;
+}
+
+/// Bytes a second at which `bytes` are read again and again.
+double read_rate(Stopwatch& watch, Stream stream, const void* data, std::size_t bytes, double seconds,
+                 int* best_loads = nullptr) {
+  const cuda::DeviceMemory sink(4);
+  double rate = 0;
+  for (const int loads : load_variants) {
+    const double ms = least_ms(watch, stream, seconds / 3, [&] {
+      enqueue_read(data, bytes, loads, static_cast<std::uint32_t*>(sink.data()), stream);
+    });
+    const double found = 1e3 * static_cast<double>(bytes) / ms;
+    if (found > rate && best_loads != nullptr) *best_loads = loads;
+    rate = std::max(rate, found);
+  }
+  return rate;
+}
+
+void measure_memory(Floors& floors, Stopwatch& watch, Stream stream, double seconds) {
+  const std::size_t bytes = floors.memory_bytes;
+  const cuda::DeviceMemory from(bytes), to(bytes);
+  cuda::set_bytes(from.data(), 1, bytes, stream);
+  int loads = 0;
+  floors.read = read_rate(watch, stream, from.data(), bytes, seconds / 2, &loads);
+  floors.read_how = fmt::format("{} loads of 16 bytes a thread", loads);
+  const auto take = [&](double ms, const std::string& how) {
+    const double rate = 2e3 * static_cast<double>(bytes) / ms;
+    if (rate <= floors.copy) return;
+    floors.copy = rate;
+    floors.copy_how = how;
+  };
+  take(least_ms(watch, stream, seconds / 8,
+                [&] {
+                  BRAGG_CUDA_CHECK(
+                      cudaMemcpyAsync(to.data(), from.data(), bytes, cudaMemcpyDeviceToDevice, stream));
+                }),
+       "cudaMemcpyAsync within the device");
+  for (const int count : load_variants) {
+    take(least_ms(watch, stream, seconds / 8,
+                  [&] { enqueue_copy(to.data(), from.data(), bytes, count, stream); }),
+         fmt::format("{} loads of 16 bytes a thread", count));
+  }
+}
+
+void measure_units(Floors& floors, Stopwatch& watch, Stream stream, double seconds) {
+  const cuda::DeviceMemory sink(4);
+  constexpr int units = 8;
+  const auto rate = [&](DeviceUnit unit) {
+    constexpr int steps = 2000;  // some hundred microseconds
+    double operations = 0;
+    const double ms = least_ms(watch, stream, seconds / units, [&] {
+      operations = enqueue_unit(unit, steps, static_cast<std::uint32_t*>(sink.data()), stream);
+    });
+    return 1e3 * operations / ms;
+  };
+  floors.fma_f32 = rate(DeviceUnit::fma_f32);
+  floors.fma_f64_single = rate(DeviceUnit::fma_f64);
+  floors.fma_f64 = std::max(floors.fma_f64_single, rate(DeviceUnit::fma_f64_mma));
+  floors.min_max_16 = std::max(rate(DeviceUnit::min_max_f16), rate(DeviceUnit::min_max_bf16));
+  floors.min_max_32 = rate(DeviceUnit::min_max_f32);
+  floors.min_max_64 = rate(DeviceUnit::min_max_f64);
+  floors.min_max_32_how = floors.min_max_64_how = "float";
+  floors.to_f64 = rate(DeviceUnit::to_f64);
+}
+
+void measure_launches(Floors& floors, Stopwatch& watch, Stream stream, double seconds) {
+  constexpr int kernels = 64;
+  const auto nothing = [&](int count) {
+    for (int k = 0; k < count; ++k) enqueue_nothing(stream);
+  };
+  floors.launch_us = 1e3 * least_ms(watch, stream, seconds / 3, [&] { nothing(kernels); }) / kernels;
+  const Graph one(stream, [&] { nothing(1); });
+  const Graph many(stream, [&] { nothing(1 + kernels); });
+  const double one_us = 1e3 * least_ms(watch, stream, seconds / 3, [&] { one.launch(stream); });
+  const double many_us = 1e3 * least_ms(watch, stream, seconds / 3, [&] { many.launch(stream); });
+  floors.graph_us = one_us;
+  floors.node_us = std::max(many_us - one_us, 0.0) / kernels;
+}
+
+/// What a run's passes are, as far as the first coordinates tell: how many rows have weight, how many points
+/// there are, and how they are mixed, hardly depends on which coordinates are seen.
+std::vector<PassWork> passes_on_device(const Case& one, const unsigned char* updates) {
+  constexpr std::int64_t seen = 4096;
+  const std::int64_t sizes[] = {std::min(one.size.d, seen)};
+  const bool previous = is_stateful(one.pipeline);
+  const std::size_t row_bytes = static_cast<std::size_t>(one.size.d) * size_of(one.dtype);
+  const std::vector<unsigned char> zeros(static_cast<std::size_t>(sizes[0]) * size_of(one.dtype));
+  std::vector<const void*> table;
+  for (int i = 0; i < one.n; ++i) table.push_back(updates + static_cast<std::size_t>(i) * row_bytes);
+  table.push_back(nullptr);  // the origin
+  if (previous) table.push_back(zeros.data());
+  detail::Engine engine(one.pipeline, one.n, {});
+  detail::ActiveRows active;
+  detail::set_active_rows({}, one.n, 0, active);
+  engine.begin(active, false, previous, 1);
+  detail::GramSums sums;
+  if (engine.needs_statistics()) {
+    engine.reset(sums);
+    do {
+      engine.accumulate({.dtype = one.dtype,
+                         .reference_dtype = one.dtype,
+                         .inputs = one.n,
+                         .rows = static_cast<int>(table.size()),
+                         .sizes = sizes,
+                         .data = table.data()},
+                        sums);
+    } while (!engine.settled(sums));
+  }
+  detail::Solution solution;
+  engine.solve(sums, solution);
+  return passes_of(one.pipeline, one.n + (previous ? 1 : 0), one.size.d, one.dtype, solution);
+}
+
+bool can_be_captured(const Pipeline& pipeline) {
+  return !std::holds_alternative<Mda>(pipeline.rule) && !std::holds_alternative<Smea>(pipeline.rule);
 }
 
 }  // namespace
 
 Floors measure_device_floors(std::string& name, double seconds) {
   name = cuda::device_name(cuda::current_device());
-  constexpr std::size_t bytes = std::size_t{1} << 30;
-  const cuda::DeviceMemory from(bytes), to(bytes);
   const cuda::OwnStream stream;
   Stopwatch watch;
-  const auto copy = [&](int calls) {
-    return watch.time(stream.get(), [&] {
-      for (int k = 0; k < calls; ++k) {
-        BRAGG_CUDA_CHECK(
-            cudaMemcpyAsync(to.data(), from.data(), bytes, cudaMemcpyDeviceToDevice, stream.get()));
-      }
-    });
-  };
-  cuda::set_bytes(from.data(), 1, bytes, stream.get());
-  const Timing timing = time_batches(copy, {.seconds = seconds});
-  return {.memory_bytes = bytes,
-          .copy = 2e3 * static_cast<double>(bytes) / timing.ms.least,
-          .copy_how = "cudaMemcpyAsync within the device"};
+  Floors floors{.memory_bytes = std::max(std::size_t{1} << 30, 16 * cache_bytes())};
+  measure_memory(floors, watch, stream.get(), seconds / 2);
+  measure_units(floors, watch, stream.get(), 3 * seconds / 8);
+  measure_launches(floors, watch, stream.get(), seconds / 8);
+  return floors;
 }
 
 Row measure_on_device(const Case& one, const unsigned char* updates, const Budget& budget,
@@ -102,19 +228,37 @@ Row measure_on_device(const Case& one, const unsigned char* updates, const Budge
   const Updates view = Updates::matrix(data.data(), one.n, one.size.d, one.dtype, -1, MemorySpace::cuda);
   Plan plan(one.pipeline, Shape::of(view), {.device = Device::cuda});
   Stopwatch watch;
-  Row row{.asked = one, .input_bytes = static_cast<double>(bytes)};
+  Row row{.asked = one,
+          .input_bytes = static_cast<double>(bytes),
+          .in_cache = bytes + row_bytes <= cache_bytes()};
+  if (row.in_cache) row.bandwidth = read_rate(watch, stream.get(), data.data(), bytes / 16 * 16, 0.02);
+  const auto enqueue = [&] { plan.run(view, Output(out.data()), stream.get()); };
   const auto run = [&](int calls) {
     return watch.time(stream.get(), [&] {
-      for (int k = 0; k < calls; ++k) plan.run(view, Output(out.data()), stream.get());
+      for (int k = 0; k < calls; ++k) enqueue();
     });
   };
   row.timing = time_batches(run, budget, poll);
+  if (can_be_captured(one.pipeline)) {
+    const Graph graph(stream.get(), enqueue);
+    const auto replay = [&](int calls) {
+      return watch.time(stream.get(), [&] {
+        for (int k = 0; k < calls; ++k) graph.launch(stream.get());
+      });
+    };
+    row.graph_ms =
+        time_batches(replay, {.seconds = budget.seconds / 4, .calls = 5, .few = 3}, poll).ms.median;
+  }
   if (const Status status = plan.status(stream.get()); status != Status::ok) {
     row.note = fmt::format("ended with {}", to_string(status));
   }
   row.extra_memory = static_cast<double>(plan.workspace_bytes());
-  for (const PassWork& work : passes_on_device(one, plan.report())) {
-    row.passes.push_back({.work = work, .floor = {}, .ms = {}});
+  const std::vector<PassWork> passes = passes_on_device(one, updates);
+  for (const PassWork& work : passes) {
+    // By itself only where there is nothing else.
+    const auto ms = passes.size() == 1 ? std::optional(row.timing.ms.median) : std::nullopt;
+    row.passes.push_back({.work = work, .floor = {}, .ms = ms});
+    if (!work.note.empty()) row.note += (row.note.empty() ? "" : "; ") + work.note;
   }
   return row;
 }

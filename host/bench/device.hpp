@@ -9,11 +9,14 @@
 
 namespace bragg::bench {
 
-/// Copy bandwidth, of bytes read and written, by copies within the device's memory; nothing else.
+/// Of all multiprocessors: bandwidths by loops with 2, 4 and 8 loads of a thread under way, and for copies
+/// the runtime's own; units by loops in registers; what launches and graphs cost. `seconds`: about how long
+/// this takes. @throws Error out_of_memory, unsupported.
 Floors measure_device_floors(std::string& name, double seconds);
 
-/// Times Plan::run(stream) by CUDA events on updates that are copied to the device before. The floor is that
-/// of the bytes alone; extra memory is the plan's workspace.
+/// Times Plan::run(stream) by CUDA events on updates that are copied to the device before; and, where the
+/// rule can be captured, replays of a graph of it. What the passes have to do is found by solving the first
+/// coordinates on the CPU. Extra memory is the plan's workspace.
 Row measure_on_device(const Case& one, const unsigned char* updates, const Budget& budget,
                       const std::function<void()>& poll);
 

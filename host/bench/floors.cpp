@@ -162,6 +162,11 @@ Floors best_of(const Floors& a, const Floors& b) {
   best.fma_f32 = std::max(a.fma_f32, b.fma_f32);
   best.fma_f64 = std::max(a.fma_f64, b.fma_f64);
   best.min_max_16 = std::max(a.min_max_16, b.min_max_16);
+  best.fma_f64_single = std::max(a.fma_f64_single, b.fma_f64_single);
+  best.to_f64 = std::max(a.to_f64, b.to_f64);
+  best.launch_us = std::min(a.launch_us, b.launch_us);
+  best.graph_us = std::min(a.graph_us, b.graph_us);
+  best.node_us = std::min(a.node_us, b.node_us);
   if (b.min_max_32 > a.min_max_32) {
     best.min_max_32 = b.min_max_32;
     best.min_max_32_how = b.min_max_32_how;

@@ -22,6 +22,11 @@ struct Floors {
   double fma_f32 = 0, fma_f64 = 0;  ///< multiply-adds a second
   double min_max_16 = 0, min_max_32 = 0, min_max_64 = 0;
   std::string min_max_32_how = {}, min_max_64_how = {};  ///< "integer" or "float"
+  /// Of a CUDA device only. fma_f64 is that of its tensor cores where they are faster than one by one.
+  double fma_f64_single = 0;  ///< multiply-adds a second, one by one
+  double to_f64 = 0;          ///< conversions from f32 a second
+  double launch_us = 0, graph_us = 0,
+         node_us = 0;  ///< of a kernel, a graph of one, and each kernel more in it
 
   /// With the bandwidth of data that may be in the cache; never less than that of memory.
   Rates rates(double bandwidth) const;

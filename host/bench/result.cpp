@@ -48,6 +48,16 @@ Json hardware_json(const Findings& findings) {
 /// Rates that were not measured, as those of a device's units, are null.
 Json rate(double per_second, double unit) { return per_second > 0 ? Json(per_second / unit) : Json(nullptr); }
 
+/// What only a CUDA device has.
+Json cuda_json(const Floors& floors) {
+  if (floors.launch_us <= 0) return nullptr;
+  return {{"fma_f64_single_gflop_per_s", rate(2 * floors.fma_f64_single, 1e9)},
+          {"to_f64_gop_per_s", rate(floors.to_f64, 1e9)},
+          {"launch_us", floors.launch_us},
+          {"graph_us", floors.graph_us},
+          {"graph_node_us", floors.node_us}};
+}
+
 Json floors_json(const Floors& floors) {
   return {{"memory_bytes", floors.memory_bytes},
           {"read_gb_per_s", rate(floors.read, 1e9)},
@@ -60,7 +70,8 @@ Json floors_json(const Floors& floors) {
           {"min_max_32_gop_per_s", rate(floors.min_max_32, 1e9)},
           {"min_max_32_how", text_or_null(floors.min_max_32_how)},
           {"min_max_64_gop_per_s", rate(floors.min_max_64, 1e9)},
-          {"min_max_64_how", text_or_null(floors.min_max_64_how)}};
+          {"min_max_64_how", text_or_null(floors.min_max_64_how)},
+          {"cuda", cuda_json(floors)}};
 }
 
 Json case_json(const Case& one) {
@@ -121,6 +132,7 @@ Json row_json(const Row& row, const Findings& findings) {
   json["floor_ms"] = row.floor_ms();
   json["floor_share"] = row.share();
   json["bound"] = row.bound();
+  json["graph_ms"] = optional_number(row.graph_ms);
   json["solve_ms"] = optional_number(row.solve_ms);
   json["extra_memory_bytes"] = optional_number(row.extra_memory);
   json["note"] = text_or_null(row.note);

@@ -99,8 +99,17 @@ std::string head(const Findings& findings) {
   const bench::Floors& floors = findings.floors;
   std::string text = fmt::format("bragg {} ({})\n", BRAGG_VERSION_STRING, bench::build_commit());
   if (findings.device == Device::cuda) {
-    return text + fmt::format("{}\ncopies within the device's memory: {:.0f} GB/s\n\n", findings.device_name,
-                              floors.copy / 1e9);
+    text += fmt::format("{}\nmemory: read {:.0f} GB/s, copy {:.0f} GB/s ({})\n", findings.device_name,
+                        floors.read / 1e9, floors.copy / 1e9, floors.copy_how);
+    text += fmt::format(
+        "multiply-add: f32 {:.1f}, f64 {:.1f}, one by one {:.1f} TFLOP/s; from f32 to f64 {:.0f} "
+        "Gop/s\n",
+        2e-12 * floors.fma_f32, 2e-12 * floors.fma_f64, 2e-12 * floors.fma_f64_single, floors.to_f64 / 1e9);
+    text += fmt::format("minima and maxima of 16, 32, 64 bits: {:.0f}, {:.0f}, {:.0f} Gop/s\n",
+                        floors.min_max_16 / 1e9, floors.min_max_32 / 1e9, floors.min_max_64 / 1e9);
+    return text +
+           fmt::format("a launch {:.2f} µs; a graph of one kernel {:.2f} µs, each one more {:.2f} µs\n\n",
+                       floors.launch_us, floors.graph_us, floors.node_us);
   }
   text += fmt::format("{}, {} cores, {}; {} thread{}{}\n", findings.hardware.cpu, findings.hardware.cores,
                       findings.hardware.instruction_set, findings.threads, findings.threads == 1 ? "" : "s",

@@ -15,11 +15,12 @@
 #include <bragg/error.hpp>
 
 #include "kernels/combine/combine.hpp"
+#include "kernels/common/tuning.hpp"
 #include "kernels/common/vectors.cuh"
 
 namespace bragg::detail::cuda {
 
-inline constexpr int combine_threads = 128;
+inline constexpr int combine_threads = CombineTuning::threads;
 inline constexpr int combine_own = static_cast<int>(tile_length) / combine_threads;  ///< coordinates a thread
 inline constexpr int combine_group = 256;  ///< rows whose terms shared memory holds at a time
 
@@ -87,7 +88,7 @@ BRAGG_DEVICE void add_vectors(const CombineTile<dtype, true>& tile, const Combin
                               int to, double (&sums)[combine_own]) {
   constexpr int run = vector_elements<dtype>;
   constexpr int loads = combine_own / run;
-  constexpr int rows = 8 / loads;
+  constexpr int rows = CombineTuning::loads / loads;
   const std::int64_t at = (tile.begin + tile.first()) * static_cast<std::int64_t>(sizeof(Bits<dtype>));
   for (int k = from; k < to; k += rows) {
     uint4 raw[rows][loads];
@@ -264,7 +265,7 @@ BRAGG_DEVICE void combine_tile(const CombineArguments& a, const CombineTile<dtyp
 }
 
 template <DType dtype>
-BRAGG_KERNEL(combine_threads, 4)
+BRAGG_KERNEL(combine_threads, CombineTuning::blocks)
 combine_tiles(BRAGG_GRID_CONSTANT CombineArguments a) {
   BRAGG_SHARED(const unsigned char*, data, [combine_group]);
   BRAGG_SHARED(double, coefficient, [combine_group]);

@@ -35,6 +35,14 @@ struct Rows {
   BRAGG_HD DType dtype_of(int row) const { return row < inputs ? dtype : reference_dtype[row - inputs]; }
 };
 
+/// Whether all rows that are not zeros in every tensor have one dtype.
+BRAGG_HD inline bool have_one_dtype(const Rows& rows) {
+  for (int r = rows.inputs; r < rows.count; ++r) {
+    if (!rows.zeros[r - rows.inputs] && rows.dtype_of(r) != rows.dtype) return false;
+  }
+  return true;
+}
+
 /// How all tensors' coordinates are numbered in pieces of `length`; the last piece of a tensor is shorter,
 /// and a piece never crosses into the next tensor. Empty tensors have no piece.
 struct Cut {

@@ -17,10 +17,13 @@
 /// A kernel for blocks of at most max_threads (one-dimensional), min_blocks of them resident at a time.
 #define BRAGG_KERNEL(max_threads, min_blocks) __global__ void __launch_bounds__(max_threads, min_blocks)
 #define BRAGG_DEVICE __device__ __forceinline__
+/// A function of its caller's registers alone, whose accesses need not be checked where the kernels' are.
+#define BRAGG_DEVICE_REGISTERS BRAGG_DEVICE
 #define BRAGG_GRID_CONSTANT const __grid_constant__
 /// BRAGG_SHARED(float, tile, [2][N]): static shared memory.
 #define BRAGG_SHARED(type, name, dims) __shared__ __align__(16) type name dims
 #define BRAGG_UNROLL _Pragma("unroll")
+#define BRAGG_ROLLED _Pragma("unroll 1")  // where copies would take registers from what matters
 
 namespace bragg::detail::simt {
 
@@ -95,6 +98,14 @@ BRAGG_DEVICE void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory");
 }
 
+/// Asks for `bytes` at p to be brought to L2, and goes on. Both are multiples of 16, all of it is valid
+/// memory. Before Hopper it does nothing.
+BRAGG_DEVICE void prefetch_l2([[maybe_unused]] const void* p, [[maybe_unused]] int bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
+#endif
+}
+
 /// c += a·b, float64. With g = lane/4 and t = lane%4: a (16 × 16): a[2i+h] = A[g+8h][t+4i]; b (16 × 8): b[i]
 /// = B[t+4i][g]; c (16 × 8): c[2h+i] = C[g+8h][2t+i].
 BRAGG_DEVICE void mma_16x8x16(double (&c)[4], const double (&a)[8], const double (&b)[4]) {
@@ -154,6 +165,18 @@ BRAGG_DEVICE std::uint32_t min_bf16x2(std::uint32_t a, std::uint32_t b) {
 BRAGG_DEVICE std::uint32_t max_bf16x2(std::uint32_t a, std::uint32_t b) {
   std::uint32_t m;
   asm("max.bf16x2 %0, %1, %2;" : "=r"(m) : "r"(a), "r"(b));
+  return m;
+}
+
+/// `seen` with NaN in each half where v is not finite: v · 0 + seen, on the pipe that minima do not take.
+BRAGG_DEVICE std::uint32_t mark_nonfinite_f16x2(std::uint32_t v, std::uint32_t seen) {
+  std::uint32_t m;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(m) : "r"(v), "r"(0u), "r"(seen));
+  return m;
+}
+BRAGG_DEVICE std::uint32_t mark_nonfinite_bf16x2(std::uint32_t v, std::uint32_t seen) {
+  std::uint32_t m;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(m) : "r"(v), "r"(0u), "r"(seen));
   return m;
 }
 

@@ -23,6 +23,8 @@ struct ElementBits<DType::f64> {
 template <DType dtype>
 using Bits = typename ElementBits<dtype>::Type;
 
+BRAGG_DEVICE int bytes_of(DType dtype) { return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2; }
+
 /// What elements are computed with before they become f64: float, and double for f64. Exact.
 template <DType dtype>
 struct ValueOf {

@@ -28,8 +28,6 @@ BRAGG_DEVICE std::int64_t triangle_row(std::int64_t index) {
   return row;
 }
 
-BRAGG_DEVICE int bytes_of(DType dtype) { return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2; }
-
 /// The row that is the batch's i-th. Only references can be zeros.
 BRAGG_DEVICE int row_of(const Rows& rows, int i) { return i >= rows.inputs && rows.zeros[0] ? i + 1 : i; }
 /// The inverse; −1 for a row of zeros.

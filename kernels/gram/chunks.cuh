@@ -2,6 +2,8 @@
 // Products of up to 48 rows of one dtype: which kernel makes them.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/gram/chunks.hpp"
 #include "kernels/gram/few.cuh"
 #include "kernels/gram/fragments.cuh"
@@ -11,18 +13,20 @@ namespace bragg::detail::cuda {
 template <DType dtype>
 void gram_chunks(const GramBatch& batch, Stream stream) {
   const auto few = [&](auto kernel) { simt::launch(kernel, batch.chunks, 1, few_threads, 0, stream, batch); };
-  const auto fragments = [&](auto kernel) {
-    simt::launch(kernel, batch.chunks, 1, fragment_threads, 0, stream, batch);
+  const auto fragments = [&](auto octets) {
+    constexpr int count = decltype(octets)::value;
+    simt::launch(gram_fragments<dtype, count>, batch.chunks, 1, 32 * FragmentTuning<dtype, count>::warps, 0,
+                 stream, batch);
   };
   if (batch.rows <= 2) return few(gram_few<dtype, 2>);
   if (batch.rows <= 4) return few(gram_few<dtype, 4>);
   if (batch.rows <= 6) return few(gram_few<dtype, 6>);
   if (batch.rows <= 8) return few(gram_few<dtype, 8>);
-  if (batch.rows <= 16) return fragments(gram_fragments<dtype, 2>);
-  if (batch.rows <= 24) return fragments(gram_fragments<dtype, 3>);
-  if (batch.rows <= 32) return fragments(gram_fragments<dtype, 4>);
-  if (batch.rows <= 40) return fragments(gram_fragments<dtype, 5>);
-  fragments(gram_fragments<dtype, 6>);
+  if (batch.rows <= 16) return fragments(std::integral_constant<int, 2>());
+  if (batch.rows <= 24) return fragments(std::integral_constant<int, 3>());
+  if (batch.rows <= 32) return fragments(std::integral_constant<int, 4>());
+  if (batch.rows <= 40) return fragments(std::integral_constant<int, 5>());
+  fragments(std::integral_constant<int, 6>());
 }
 
 }  // namespace bragg::detail::cuda

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "kernels/common/tuning.hpp"
 #include "kernels/gram/batch.cuh"
 
 namespace bragg::detail::cuda {
-
-/// Rows that registers hold the products of.
-inline constexpr int most_register_rows = 48;
 
 /// Products and statistics of a batch of up to most_register_rows rows, all of dtype.
 template <DType dtype>

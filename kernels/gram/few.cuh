@@ -12,6 +12,7 @@
 // Measured     not yet run on hardware.
 #pragma once
 
+#include "kernels/common/tuning.hpp"
 #include "kernels/gram/batch.cuh"
 
 namespace bragg::detail::cuda {
@@ -45,7 +46,7 @@ BRAGG_DEVICE int fold_lanes(double (&v)[size], int& first, int& end) {
 
 /// `bound`: rows that there is room for.
 template <DType dtype, int bound>
-BRAGG_KERNEL(few_threads, bound > 6 ? 3 : 4)
+BRAGG_KERNEL(few_threads, few_blocks<bound>)
 gram_few(BRAGG_GRID_CONSTANT GramBatch batch) {
   constexpr int run = vector_elements<dtype>;
   constexpr int step = 32 * run;

@@ -15,12 +15,10 @@
 // Measured     not yet run on hardware.
 #pragma once
 
+#include "kernels/common/tuning.hpp"
 #include "kernels/gram/batch.cuh"
 
 namespace bragg::detail::cuda {
-
-inline constexpr int fragment_threads = 128;
-inline constexpr int fragment_warps = fragment_threads / 32;
 
 /// 16 × 8 tiles of the lower triangle of `octets` octets of rows; row tile R has columns 0 … min(2R + 1,
 /// octets − 1), and its first tile is number R(R + 1).
@@ -46,29 +44,28 @@ BRAGG_DEVICE void multiply_octets(const double (&v)[octets][4], double (&sums)[f
   }
 }
 
-template <DType dtype, int octets>
+template <int warps, int octets>
 struct FragmentShared {
   static constexpr int pitch = 128 + 16;  // bytes; lanes of neighbouring rows fall on different banks
-  static constexpr int staged = fragment_warps * 8 * octets * pitch;
+  static constexpr int staged = warps * 8 * octets * pitch;
   static constexpr int sums = fragment_tiles(octets) * 128 * 8;
   static constexpr int bytes = staged > sums ? staged : sums;
 };
 
-template <DType dtype, int octets>
-BRAGG_KERNEL(fragment_threads, octets > 4   ? 2
-                               : octets > 2 ? 3
-                                            : 4)
+template <DType dtype, int octets, class TuningT = FragmentTuning<dtype, octets>>
+BRAGG_KERNEL(32 * TuningT::warps, TuningT::blocks)
 gram_fragments(BRAGG_GRID_CONSTANT GramBatch batch) {
   constexpr int run = vector_elements<dtype>;
   constexpr int group = 8 * run;  // coordinates
   constexpr int steps = run / 2;  // fragments of 16 coordinates
   constexpr int rows = 8 * octets;
   constexpr int tiles = fragment_tiles(octets);
+  constexpr int warps = TuningT::warps;
   constexpr bool wide = dtype == DType::f64;
-  using Shared = FragmentShared<dtype, octets>;
+  using Shared = FragmentShared<warps, octets>;
   BRAGG_SHARED(const unsigned char*, data, [rows]);
   BRAGG_SHARED(double, squares, [rows]);
-  BRAGG_SHARED(std::uint64_t, warp_most, [fragment_warps][rows]);
+  BRAGG_SHARED(std::uint64_t, warp_most, [warps][rows]);
   BRAGG_SHARED(uint4, scratch, [Shared::bytes / 16]);
   const GramArguments& pass = batch.pass;
   const Piece piece = locate(pass.chunks, pass.rows.sizes, batch.first + simt::block());
@@ -129,13 +126,13 @@ gram_fragments(BRAGG_GRID_CONSTANT GramBatch batch) {
     load_half(0, index);
     load_half(1, index);
   }
-  for (; index < whole; index += fragment_warps) {
-    const int next = index + fragment_warps;
+  for (; index < whole; index += warps) {
+    const int next = index + warps;
     multiply([&](int half) {
       if (next < whole) load_half(half, next);
     });
   }
-  for (; index * group < piece.size; index += fragment_warps) {
+  for (; index * group < piece.size; index += warps) {
     constexpr int pitch = Shared::pitch / 16;
     uint4* const own_scratch = scratch + warp * rows * pitch;
     stage_rows<dtype, group>(reinterpret_cast<Bits<dtype>*>(own_scratch),
@@ -153,7 +150,7 @@ gram_fragments(BRAGG_GRID_CONSTANT GramBatch batch) {
 
   // Sums of warps, in order: tile k, value i of a lane is slot 128k + 32i + lane.
   auto* const total = reinterpret_cast<double*>(scratch);
-  for (int w = 0; w < fragment_warps; ++w) {
+  for (int w = 0; w < warps; ++w) {
     simt::sync_threads();
     if (w != warp) continue;
     BRAGG_UNROLL
@@ -174,7 +171,7 @@ gram_fragments(BRAGG_GRID_CONSTANT GramBatch batch) {
   }
   simt::sync_threads();
   double* const partial = pass.partial + simt::block() * triangle(batch.rows);
-  for (int slot = simt::thread(); slot < 128 * tiles; slot += fragment_threads) {
+  for (int slot = simt::thread(); slot < 128 * tiles; slot += 32 * warps) {
     const int k = slot / 128;
     const int value = slot / 32 % 4;
     int r = 0;
@@ -186,9 +183,9 @@ gram_fragments(BRAGG_GRID_CONSTANT GramBatch batch) {
     if (row == column) squares[row] = total[slot];
   }
   simt::sync_threads();
-  for (int r = warp; r < batch.rows; r += fragment_warps) {
+  for (int r = warp; r < batch.rows; r += warps) {
     std::uint64_t row_most = 0;
-    for (int w = 0; wide && w < fragment_warps; ++w) raise(row_most, warp_most[w][r]);
+    for (int w = 0; wide && w < warps; ++w) raise(row_most, warp_most[w][r]);
     settle_row<dtype>(batch, piece, r, data[r], squares[r], row_most);
   }
 }

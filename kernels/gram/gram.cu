@@ -16,13 +16,6 @@ int rows_read(const Rows& rows) {
   return count;
 }
 
-bool have_one_dtype(const Rows& rows) {
-  for (int r = rows.inputs; r < rows.count; ++r) {
-    if (!rows.zeros[r - rows.inputs] && rows.dtype_of(r) != rows.dtype) return false;
-  }
-  return true;
-}
-
 void launch_chunks(const GramBatch& batch, Stream stream) {
   if (batch.rows > most_register_rows || !have_one_dtype(batch.pass.rows)) {
     const auto tiles = static_cast<int>(triangle((batch.rows + tile_rows - 1) / tile_rows));

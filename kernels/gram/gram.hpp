@@ -4,16 +4,14 @@
 
 #include "kernels/common/rows.hpp"
 #include "kernels/common/stream.hpp"
+#include "kernels/common/tuning.hpp"
 
 namespace bragg::detail::cuda {
 
-/// Coordinates of a chunk, whose products are summed by themselves before chunks are added in order: a
-/// function of the shape only, so the bits depend on neither the device nor the run. A power of two; the
-/// longest chunk is a multiple of every other.
-constexpr std::int64_t longest_gram_chunk = 65536;
+/// Coordinates of a chunk of a pass over so many: a power of two.
 constexpr std::int64_t gram_chunk_length(std::int64_t coordinates) {
-  std::int64_t length = 1024;
-  while (length < longest_gram_chunk && coordinates / length >= 2048) length *= 2;
+  std::int64_t length = least_gram_chunk;
+  while (length < longest_gram_chunk && coordinates / length >= 2 * wanted_gram_chunks) length *= 2;
   return length;
 }
 

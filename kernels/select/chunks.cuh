@@ -450,8 +450,13 @@ BRAGG_DEVICE void fill(const SelectArguments& a, int tensor, std::int64_t begin,
                        const Points<ValueT>& x) {
   if (a.mix != nullptr) {
     x.team.sync();
-    for (int first = mix_points * x.team.warp; first < a.points; first += mix_points * x.team.warps) {
-      mix(a, tensor, first, begin, left, tile + static_cast<std::int64_t>(first) * 32, 32);
+    MixTable mixing;  // without room in shared memory
+    mixing.steps = (a.rows.count + mix_rows - 1) / mix_rows;
+    const bool alike = have_one_dtype(a.rows);
+    for (int group = x.team.warp; mix_points * group < a.points; group += x.team.warps) {
+      mix<sizeof(ValueT) == 8 ? DType::f64 : DType::f32, false>(
+          a, tensor, mixing, alike, group, begin, left,
+          tile + static_cast<std::int64_t>(mix_points * group) * 32, 32);
     }
     x.team.sync();
     return;

@@ -3,56 +3,43 @@
 //
 // Shapes: 1 to 128 points (f64: 64), padded to a bucket with infinities such that the wanted ranks fall on
 //   the network's outputs: for the median as many −inf as +inf (odd n: one +inf more), else +inf.
-// Order: NaN is made +inf by one minimum. Result bits are those of the CPU.
+// Order: NaN is made +inf by one minimum, in warps that hold what is not finite. Result bits are the CPU's.
 // Threads: each takes `vectors` registers of a row, 16 (8, 4) bytes one after another where addresses allow
 //   it, else coordinates that lie a block apart; pieces of tile_length over a grid as large as the device
 //   holds.
 // Bound by memory to n ≈ 100: n·d elements are read once, d written; then by minima and maxima (n = 64: 614
 //   a coordinate for the median, 1042 for the sort; 16-bit types: two coordinates an operation).
-// Registers: `vectors` · bucket and about 40 (bounds below). Shared: 24 bytes a point, and a tile of
+// Registers: `vectors` · bucket and about 40 (bounds: common/tuning.hpp). Shared: 24 bytes a point, and a
+// tile of
 //   `vectors` · 512 bytes a point (f64: 1024), through which elements at odd addresses go.
-// Not finite: a test of a few operations; only a warp that saw some counts them, row by row.
+// Not finite: a multiply-add a register tells (its own pipe, not that of minima); only a warp that saw some
+//   counts them, row by row, and takes the minima that replace NaN.
 // Deterministic: a coordinate is one thread's. Not yet run on hardware.
 #pragma once
 
+#include "kernels/common/tuning.hpp"
 #include "kernels/select/means.cuh"
 #include "kernels/select/points.cuh"
 #include "kernels/select/registers.cuh"
 
 namespace bragg::detail::cuda {
 
-inline constexpr int direct_threads = 128;
-
-/// Registers of a row that a thread takes: what fits, at most 16 bytes.
-template <DType dtype, int kPoints>
-inline constexpr int direct_vectors = kPoints > 24                         ? 1
-                                      : kPoints > 8 || dtype == DType::f64 ? 2
-                                                                           : 4;
-
-/// Blocks a multiprocessor holds: 64 Ki registers among them.
-template <DType dtype, int kPoints>
-inline constexpr int direct_blocks = [] {
-  const int registers = direct_vectors<dtype, kPoints> * kPoints * (dtype == DType::f64 ? 2 : 1);
-  // f64 minima take more registers than their values; sorts of 96 pairs of f16 spill with 3.
-  const int most_of_three = dtype == DType::f64 || dtype == DType::f16 ? 64 : 96;
-  return registers <= 32 ? 5 : registers <= 48 ? 4 : registers <= most_of_three ? 3 : 2;
-}();
-
 /// Registers in the tile through which elements at odd addresses go.
-template <DType dtype, int kPoints>
+template <class TuningT>
 BRAGG_HD constexpr std::size_t direct_tile(int points) {
-  return static_cast<std::size_t>(points) * direct_vectors<dtype, kPoints> * direct_threads;
+  return static_cast<std::size_t>(points) * TuningT::vectors * TuningT::threads;
 }
 
 /// The registers of a thread: `vectors` of each point. Coordinate of register v, half h: see `coordinate`.
-template <DType dtype, int kPoints>
+template <DType dtype, int kPoints, class TuningT>
 struct Direct {
   using R = Register<dtype>;
   using Element = Bits<dtype>;
-  static constexpr int vectors = direct_vectors<dtype, kPoints>;
+  static constexpr int threads = TuningT::threads;
+  static constexpr int vectors = TuningT::vectors;
   static constexpr int width = R::width;
-  static constexpr int results = vectors * width;        ///< coordinates of a thread
-  static constexpr int span = direct_threads * results;  ///< and of a block
+  static constexpr int results = vectors * width;  ///< coordinates of a thread
+  static constexpr int span = threads * results;   ///< and of a block
   static constexpr int words = results * static_cast<int>(sizeof(Element)) / 4;
 
   typename R::Type v[vectors][kPoints];
@@ -60,7 +47,7 @@ struct Direct {
   /// Whose coordinate, from the block's first.
   BRAGG_DEVICE static int coordinate(int vector, int half, bool consecutive) {
     const int k = vector * width + half;
-    return consecutive ? simt::thread() * results + k : k * direct_threads + simt::thread();
+    return consecutive ? simt::thread() * results + k : k * threads + simt::thread();
   }
 
   BRAGG_DEVICE static bool is_point(int i, int points) { return i < least_points<kPoints> || i < points; }
@@ -96,16 +83,18 @@ struct Direct {
     });
   }
   BRAGG_DEVICE static int place(int p, int vector) {
-    return (p * vectors + vector) * direct_threads + simt::thread();
+    return (p * vectors + vector) * threads + simt::thread();
   }
 
-  /// Counts what is not finite, point by point.
-  BRAGG_DEVICE void count_nonfinite(PointTable<kPoints>& table, int points) const {
+  /// Whether a lane of the warp holds what is not finite. What pads is point 0 again.
+  BRAGG_DEVICE bool sees_nonfinite() const {
     NonfiniteTest<dtype> test;
-    each<kPoints>([&](auto i) {
-      each<vectors>([&](auto k) { test.add(v[k][i]); });  // what pads is point 0 again
-    });
-    if (!simt::any(test.any())) return;
+    each<kPoints>([&](auto i) { each<vectors>([&](auto k) { test.add(v[k][i]); }); });
+    return simt::any(test.any());
+  }
+
+  /// Point by point, in the block's table.
+  BRAGG_DEVICE void count_nonfinite(PointTable<kPoints>& table, int points) const {
     each<kPoints>([&](auto i) {
       if (!is_point(i, points)) return;
       int seen = 0;
@@ -119,15 +108,21 @@ struct Direct {
     });
   }
 
-  /// NaN becomes +inf, registers behind the points what pads them: `below` of them −inf.
-  BRAGG_DEVICE void make_order(const PointTable<kPoints>& table, int points, bool some_infinite, int below) {
-    each<kPoints>([&](auto i) {
-      const auto pad = i < points + below ? negative_infinity() : R::infinity();
-      each<vectors>([&](auto k) {
-        const auto ordered = R::least(v[k][i], R::infinity());
-        v[k][i] = is_point(i, points) ? ordered : pad;
+  BRAGG_DEVICE void make_nan_infinite() {
+    each<kPoints>(
+        [&](auto i) { each<vectors>([&](auto k) { v[k][i] = R::least(v[k][i], R::infinity()); }); });
+  }
+
+  /// Points that read +inf everywhere, and registers behind the points: `below` of them −inf, the others
+  /// +inf.
+  BRAGG_DEVICE void pad(const PointTable<kPoints>& table, int points, bool some_infinite, int below) {
+    if (points < kPoints) {
+      each<kPoints>([&](auto i) {
+        if (i < least_points<kPoints>) return;
+        const auto value = i < points + below ? negative_infinity() : R::infinity();
+        each<vectors>([&](auto k) { v[k][i] = is_point(i, points) ? v[k][i] : value; });
       });
-    });
+    }
     if (!some_infinite) return;
     each<kPoints>([&](auto i) {
       const bool infinite = table.infinite[i] != 0 && is_point(i, points);
@@ -150,15 +145,28 @@ struct Direct {
     return even == EvenMedian::upper ? high : midpoint(low, high);
   }
 
+  /// What is dropped at either end is known only at run time, but never more than a half: every other rank is
+  /// asked one question at most.
   BRAGG_DEVICE double trimmed_mean(int k, int half, int points, int f) const {
     const int last = points - f;
+    constexpr int always_above = (kPoints - 1) / 2;          // ≥ f
+    constexpr int always_below = least_points<kPoints> / 2;  // < last
+    const auto is_kept = [&](auto i) {
+      return (i >= always_above || i >= f) && (i <= always_below || i < last);
+    };
     typename R::Type lowest = v[k][0];
     typename R::Type highest = v[k][0];
     double sum = 0;
     each<kPoints>([&](auto i) {
-      if (i == f) lowest = v[k][i];
-      if (i == last - 1) highest = v[k][i];
-      if (i >= f && i < last) sum += static_cast<double>(R::value(v[k][i], half));
+      const bool kept = is_kept(i);
+      if (i <= always_above) lowest = i <= f ? v[k][i] : lowest;
+      if (i >= always_below) highest = kept ? v[k][i] : highest;
+      const auto x = R::value(v[k][i], half);
+      if constexpr (width == 2) {  // the other way these take more registers than there are
+        if (kept) sum += static_cast<double>(x);
+      } else {
+        sum += static_cast<double>(kept ? x : decltype(x){0});  // one selection; +0 changes no sum
+      }
     });
     const double low = static_cast<double>(R::value(lowest, half));
     const double high = static_cast<double>(R::value(highest, half));
@@ -166,7 +174,7 @@ struct Direct {
       if (is_large<double>(low, high)) {
         sum = 0;
         each<kPoints>([&](auto i) {
-          if (i >= f && i < last) sum = simt::fma(v[k][i], shrink, sum);
+          if (is_kept(i)) sum = simt::fma(v[k][i], shrink, sum);
         });
         return finish_shrunk_mean(sum, last - f, low, high);
       }
@@ -245,11 +253,11 @@ struct Direct {
 };
 
 /// `span` coordinates of a piece, from `done` on.
-template <DType dtype, int kPoints, bool kMedian>
+template <DType dtype, int kPoints, bool kMedian, class TuningT>
 BRAGG_DEVICE void select_span(const SelectArguments& a, PointTable<kPoints>& table,
                               typename Register<dtype>::Type* tile, bool some_infinite, const Piece& piece,
                               int done) {
-  using Work = Direct<dtype, kPoints>;
+  using Work = Direct<dtype, kPoints, TuningT>;
   const auto alignment = static_cast<Alignment>(a.rows.alignment[piece.tensor]);
   const int left = piece.size - done;
   const bool consecutive = alignment == Alignment::vector && left >= Work::span;
@@ -260,8 +268,11 @@ BRAGG_DEVICE void select_span(const SelectArguments& a, PointTable<kPoints>& tab
   } else {
     work.load_elements(table, a.points, offset, left, alignment, tile);
   }
-  if (a.nonfinite != nullptr) work.count_nonfinite(table, a.points);
-  work.make_order(table, a.points, some_infinite, kMedian ? (kPoints - a.points) / 2 : 0);
+  if (work.sees_nonfinite()) {
+    if (a.nonfinite != nullptr) work.count_nonfinite(table, a.points);
+    work.make_nan_infinite();
+  }
+  work.pad(table, a.points, some_infinite, kMedian ? (kPoints - a.points) / 2 : 0);
   double x[Work::results];
   each<Work::vectors>([&](auto k) {
     if constexpr (kMedian) {
@@ -282,13 +293,13 @@ BRAGG_DEVICE void select_span(const SelectArguments& a, PointTable<kPoints>& tab
   Work::template store_both<dtype>(a, piece, done, x, consecutive, alignment);
 }
 
-template <DType dtype, int kPoints, bool kMedian>
-BRAGG_KERNEL(direct_threads, (direct_blocks<dtype, kPoints>))
+template <DType dtype, int kPoints, bool kMedian, class TuningT = DirectTuning<dtype, kPoints>>
+BRAGG_KERNEL(TuningT::threads, TuningT::blocks)
 direct_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   BRAGG_SHARED(PointTable<kPoints>, tables, [1]);
   PointTable<kPoints>& table = tables[0];
   simt::DynamicShared shared;
-  auto* const tile = shared.take<typename Register<dtype>::Type>(direct_tile<dtype, kPoints>(a.points));
+  auto* const tile = shared.take<typename Register<dtype>::Type>(direct_tile<TuningT>(a.points));
   if (failed(a)) return;
   table.clear_counts();
   int tensor = -1;
@@ -301,29 +312,32 @@ direct_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
       tensor = piece.tensor;
       some_infinite = table.gather(a, tensor);
     }
-    for (int done = 0; done < piece.size; done += Direct<dtype, kPoints>::span) {
-      select_span<dtype, kPoints, kMedian>(a, table, tile, some_infinite, piece, done);
+    for (int done = 0; done < piece.size; done += Direct<dtype, kPoints, TuningT>::span) {
+      select_span<dtype, kPoints, kMedian, TuningT>(a, table, tile, some_infinite, piece, done);
     }
   }
   simt::sync_threads();
   table.flush_counts(a, tensor);
 }
 
+template <DType dtype, int kPoints, bool kMedian, class TuningT = DirectTuning<dtype, kPoints>>
+void launch_direct_bucket(const SelectArguments& a, Stream stream) {
+  const auto kernel = direct_kernel<dtype, kPoints, kMedian, TuningT>;
+  const std::size_t shared =
+      simt::shared_bytes<typename Register<dtype>::Type>(direct_tile<TuningT>(a.points));
+  const std::int64_t resident = simt::resident_blocks(kernel, TuningT::threads, shared);
+  const int blocks = static_cast<int>(a.tiles.pieces < resident ? a.tiles.pieces : resident);
+  simt::launch(kernel, blocks, 1, TuningT::threads, shared, stream, a);
+}
+
 /// Enqueues the kernel of the bucket that holds the points.
 template <DType dtype, bool kMedian, int kPoints = buckets[0]>
 void launch_direct(const SelectArguments& a, Stream stream) {
-  if (a.points > kPoints) {
-    if constexpr (kPoints < largest_bucket<dtype>) {
-      launch_direct<dtype, kMedian, bucket_after<kPoints>>(a, stream);
-    }
-    return;
+  if (a.points <= kPoints) {
+    launch_direct_bucket<dtype, kPoints, kMedian>(a, stream);
+  } else if constexpr (kPoints < largest_bucket<dtype>) {
+    launch_direct<dtype, kMedian, bucket_after<kPoints>>(a, stream);
   }
-  const auto kernel = direct_kernel<dtype, kPoints, kMedian>;
-  const std::size_t shared =
-      simt::shared_bytes<typename Register<dtype>::Type>(direct_tile<dtype, kPoints>(a.points));
-  const std::int64_t resident = simt::resident_blocks(kernel, direct_threads, shared);
-  const int blocks = static_cast<int>(a.tiles.pieces < resident ? a.tiles.pieces : resident);
-  simt::launch(kernel, blocks, 1, direct_threads, shared, stream, a);
 }
 
 }  // namespace bragg::detail::cuda

@@ -4,15 +4,242 @@
 // mma_16x8x16 with 16 points, 16 rows, 8 coordinates: the coordinate of column g of tile q is 4g + q, so that
 // a lane's four column tiles take 16 consecutive bytes of a row (f32), and its results of a point are four
 // consecutive coordinates. A row that none of the 16 points has a coefficient for is not read: it may hold
-// NaN.
+// NaN. All of a step's rows are under way before the first is converted; with kAhead the next step's, too,
+// before this one is multiplied.
+// Tried and lost (by its code, not run): a dtype at run time and a branch for each row, which made the loads
+// of a step wait for one another; coefficients from global memory at each step, 24 address operations of 8
+// loads.
 #pragma once
 
+#include "kernels/common/tuning.hpp"
 #include "kernels/select/points.cuh"
 
 namespace bragg::detail::cuda {
 
 inline constexpr int mix_points = 16;   ///< of a warp at a time
+inline constexpr int mix_rows = 16;     ///< of a step
 inline constexpr int mix_columns = 32;  ///< coordinates
+
+/// What a block keeps of the coefficients of a tensor, in the order in which lanes take them: step s of group
+/// g is number g · steps + s.
+struct MixTable {
+  struct alignas(16) Pair {
+    double low, high;
+  };
+  Pair* pairs = nullptr;                 ///< [number][4][lane]
+  unsigned* used = nullptr;              ///< [number] bit r: a point of the group has a coefficient of row r
+  const unsigned char** rows = nullptr;  ///< [16 · steps]; null where zeros are
+  int groups = 0;
+  int steps = 0;
+  bool is_held = false;  ///< else there is no room, and coefficients are read where they lie
+};
+
+/// Shared memory of a table; 0: there is no room.
+BRAGG_HD constexpr std::size_t mix_shared(int points, int rows) {
+  const auto groups = static_cast<std::size_t>((points + mix_points - 1) / mix_points);
+  const auto steps = static_cast<std::size_t>((rows + mix_rows - 1) / mix_rows);
+  const std::size_t bytes = groups * steps * (4 * 32 * sizeof(MixTable::Pair)) +
+                            (groups * steps * sizeof(unsigned) + 15) / 16 * 16 +
+                            steps * mix_rows * sizeof(void*);
+  return bytes <= most_mix_shared ? bytes : 0;
+}
+
+BRAGG_DEVICE MixTable take_mix_table(simt::DynamicShared& shared, int points, int rows) {
+  MixTable table;
+  table.groups = (points + mix_points - 1) / mix_points;
+  table.steps = (rows + mix_rows - 1) / mix_rows;
+  table.is_held = mix_shared(points, rows) != 0;
+  // Pointers are never null, so that the compiler knows what memory they are to.
+  const auto held = static_cast<std::size_t>(table.is_held ? table.groups * table.steps : 0);
+  table.pairs = shared.take<MixTable::Pair>(held * 4 * 32);
+  table.used = shared.take<unsigned>(held);
+  table.rows = shared.take<const unsigned char*>(held / static_cast<std::size_t>(table.groups) * mix_rows);
+  return table;
+}
+
+/// A lane's coefficients of a step, c[2i + h] of point g + 8h and row t + 4i, from global memory; returns the
+/// rows that some point of the group has a coefficient for. All lanes of a warp.
+BRAGG_DEVICE unsigned read_coefficients(const SelectArguments& a, int tensor, int group, int step,
+                                        double (&c)[8]) {
+  const double* const coefficients = a.parts.of(a.mix, tensor);
+  const int g = simt::lane() / 4;
+  const int t = simt::lane() % 4;
+  // What is outside is read at the last point or row, and dropped: no branch parts the loads.
+  const double* of_point[2];
+  bool has_point[2];
+  BRAGG_UNROLL
+  for (int h = 0; h < 2; ++h) {
+    const int point = mix_points * group + g + 8 * h;
+    has_point[h] = point < a.points;
+    const auto index = static_cast<std::int64_t>(index_of(a, tensor, has_point[h] ? point : a.points - 1));
+    of_point[h] = coefficients + index * a.rows.count;
+  }
+  unsigned used = 0;
+  BRAGG_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const int row = mix_rows * step + t + 4 * i;
+    const bool has_row = row < a.rows.count;
+    BRAGG_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      const double x = of_point[h][has_row ? row : a.rows.count - 1];
+      c[2 * i + h] = has_row && has_point[h] ? x : 0.0;
+    }
+    unsigned lanes = simt::ballot(c[2 * i] != 0 || c[2 * i + 1] != 0);
+    lanes |= lanes >> 16;
+    lanes |= lanes >> 8;
+    lanes |= lanes >> 4;
+    used |= (lanes & 15u) << (4 * i);
+  }
+  return used;
+}
+
+/// All threads; to be preceded and followed by a barrier.
+BRAGG_DEVICE void fill_mix_table(const SelectArguments& a, int tensor, const MixTable& table) {
+  if (!table.is_held) return;
+  for (int number = simt::warp(); number < table.groups * table.steps; number += simt::threads() / 32) {
+    double c[8];
+    const unsigned used = read_coefficients(a, tensor, number / table.steps, number % table.steps, c);
+    BRAGG_UNROLL
+    for (int i = 0; i < 4; ++i) table.pairs[(4 * number + i) * 32 + simt::lane()] = {c[2 * i], c[2 * i + 1]};
+    if (simt::lane() == 0) table.used[number] = used;
+  }
+  for (int row = simt::thread(); row < mix_rows * table.steps; row += simt::threads()) {
+    table.rows[row] = row < a.rows.count ? row_of(a, tensor, row) : nullptr;
+  }
+}
+
+/// Of the rows that a warp goes through for a group of points.
+struct MixStep {
+  int step;
+  unsigned used;
+};
+
+/// The first step from `step` on that some point of the group has a coefficient for.
+BRAGG_DEVICE MixStep find_step(const SelectArguments& a, int tensor, const MixTable& table, int group,
+                               int step) {
+  unsigned used = 0;
+  BRAGG_ROLLED
+  for (; step < table.steps; ++step) {
+    double c[8];
+    used =
+        table.is_held ? table.used[group * table.steps + step] : read_coefficients(a, tensor, group, step, c);
+    if (used != 0) break;
+  }
+  return {step, used};
+}
+
+BRAGG_DEVICE void take_coefficients(const SelectArguments& a, int tensor, const MixTable& table, int group,
+                                    int step, double (&c)[8]) {
+  if (!table.is_held) {
+    read_coefficients(a, tensor, group, step, c);
+    return;
+  }
+  BRAGG_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const MixTable::Pair pair = table.pairs[(4 * (group * table.steps + step) + i) * 32 + simt::lane()];
+    c[2 * i] = pair.low;
+    c[2 * i + 1] = pair.high;
+  }
+}
+
+/// Row i of a step's four that are a lane's; null: zeros, or not to be read.
+BRAGG_DEVICE const unsigned char* row_of_step(const SelectArguments& a, int tensor, const MixTable& table,
+                                              const MixStep& found, int i) {
+  const int r = simt::lane() % 4 + 4 * i;
+  if ((found.used >> r & 1) == 0) return nullptr;
+  const int row = mix_rows * found.step + r;
+  return table.is_held ? table.rows[row] : row_of(a, tensor, row);
+}
+
+/// Four coordinates of a row, as they lie in memory.
+template <DType dtype>
+struct FourValues {
+  static constexpr int words = static_cast<int>(sizeof(Bits<dtype>));
+  std::uint32_t word[words] = {};
+
+  /// Zeros of a null row. Other groups of points read the same: it may stay in the cache.
+  BRAGG_DEVICE void load(const unsigned char* row, std::int64_t index) {
+    const unsigned char* const p = row + index * static_cast<std::int64_t>(sizeof(Bits<dtype>));
+    if constexpr (words == 2) {
+      const uint2 w = row != nullptr ? *reinterpret_cast<const uint2*>(p) : uint2{0, 0};
+      word[0] = w.x, word[1] = w.y;
+    } else {
+      BRAGG_UNROLL
+      for (int k = 0; k < words; k += 4) {
+        const uint4 w = row != nullptr ? *reinterpret_cast<const uint4*>(p + 4 * k) : uint4{0, 0, 0, 0};
+        word[k] = w.x, word[k + 1] = w.y, word[k + 2] = w.z, word[k + 3] = w.w;
+      }
+    }
+  }
+  BRAGG_DEVICE double operator[](int q) const {
+    if constexpr (words == 8) {
+      return simt::double_of(static_cast<std::uint64_t>(word[2 * q + 1]) << 32 | word[2 * q]);
+    } else if constexpr (words == 4) {
+      return simt::float_of(word[q]);
+    } else {
+      return value_of<dtype>(static_cast<std::uint16_t>(word[q / 2] >> (16 * (q % 2))));
+    }
+  }
+};
+
+/// z[q] += the products of rows at coordinates begin + 4·(lane/4) + q, all of `dtype` and aligned to 16
+/// bytes.
+template <DType dtype, bool kAhead>
+BRAGG_DEVICE void mix_vectors(const SelectArguments& a, int tensor, const MixTable& table, int group,
+                              std::int64_t begin, double (&z)[4][4]) {
+  const std::int64_t index = begin + 4 * (simt::lane() / 4);
+  FourValues<dtype> x[4];
+  const auto load = [&](const MixStep& step) {
+    BRAGG_UNROLL
+    for (int i = 0; i < 4; ++i) x[i].load(row_of_step(a, tensor, table, step, i), index);
+  };
+  MixStep now = find_step(a, tensor, table, group, 0);
+  if (now.step < table.steps) load(now);
+  BRAGG_ROLLED
+  while (now.step < table.steps) {
+    const MixStep next = find_step(a, tensor, table, group, now.step + 1);
+    FourValues<dtype> current[4];
+    BRAGG_UNROLL
+    for (int i = 0; i < 4; ++i) current[i] = x[i];
+    if (kAhead && next.step < table.steps) load(next);
+    double c[8];
+    take_coefficients(a, tensor, table, group, now.step, c);
+    BRAGG_UNROLL
+    for (int q = 0; q < 4; ++q) {
+      const double column[4] = {current[0][q], current[1][q], current[2][q], current[3][q]};
+      simt::mma_16x8x16(z[q], c, column);
+    }
+    if (!kAhead && next.step < table.steps) load(next);
+    now = next;
+  }
+}
+
+/// The same at any alignment, and of rows of several dtypes: element by element, as if the rows were 0 from
+/// the `left`-th on.
+BRAGG_DEVICE void mix_elements(const SelectArguments& a, int tensor, const MixTable& table, int group,
+                               std::int64_t begin, int left, double (&z)[4][4]) {
+  const int own = 4 * (simt::lane() / 4);
+  const auto alignment = static_cast<Alignment>(a.rows.alignment[tensor]);
+  BRAGG_ROLLED
+  for (MixStep now = find_step(a, tensor, table, group, 0); now.step < table.steps;
+       now = find_step(a, tensor, table, group, now.step + 1)) {
+    double c[8];
+    take_coefficients(a, tensor, table, group, now.step, c);
+    BRAGG_UNROLL
+    for (int q = 0; q < 4; ++q) {
+      double column[4] = {};
+      BRAGG_ROLLED
+      for (int i = 0; i < 4; ++i) {
+        const unsigned char* const row = row_of_step(a, tensor, table, now, i);
+        if (row == nullptr || own + q >= left) continue;
+        const DType dtype = a.rows.dtype_of(mix_rows * now.step + simt::lane() % 4 + 4 * i);
+        const double x = load_f64(row, begin + own + q, dtype, alignment);
+        each<4>([&](auto k) { column[k] = k == i ? x : column[k]; });
+      }
+      simt::mma_16x8x16(z[q], c, column);
+    }
+  }
+}
 
 /// A mixed value as it is sorted: rounded to ValueT, a finite one never to infinity; NaN is +inf.
 template <class ValueT>
@@ -20,103 +247,60 @@ BRAGG_DEVICE ValueT mixed_value(double x) {
   if constexpr (sizeof(ValueT) == sizeof(double)) {
     return nan_to_infinity(x);
   } else {
-    if (!is_finite(x)) return nan_to_infinity(static_cast<float>(x));
-    return static_cast<float>(fmax(fmin(x, 0x1.fffffep127), -0x1.fffffep127));
+    const auto rounded = static_cast<float>(x);
+    if (fabsf(rounded) <= 0x1.fffffep127f) return rounded;
+    if (!is_finite(x)) return nan_to_infinity(rounded);
+    return x < 0 ? -0x1.fffffep127f : 0x1.fffffep127f;
   }
 }
 
-/// Elements index … index + 3 of a tensor, 0 from the `left`-th on; index is a multiple of 4.
-BRAGG_DEVICE void load_four(const unsigned char* tensor, std::int64_t index, int left, DType dtype,
-                            Alignment alignment, double (&x)[4]) {
-  if (alignment != Alignment::vector || left < 4) {
-    BRAGG_UNROLL
-    for (int q = 0; q < 4; ++q) x[q] = q < left ? load_f64(tensor, index + q, dtype, alignment) : 0.0;
-    return;
-  }
-  const unsigned char* const p = tensor + index * bytes_of(dtype);
-  if (dtype == DType::f32) {
-    const uint4 w = simt::load16(p);
-    x[0] = simt::float_of(w.x), x[1] = simt::float_of(w.y);
-    x[2] = simt::float_of(w.z), x[3] = simt::float_of(w.w);
-  } else if (dtype == DType::f64) {
-    BRAGG_UNROLL
-    for (int q = 0; q < 4; q += 2) {
-      const uint4 w = simt::load16(p + 8 * q);
-      x[q] = simt::double_of(static_cast<std::uint64_t>(w.y) << 32 | w.x);
-      x[q + 1] = simt::double_of(static_cast<std::uint64_t>(w.w) << 32 | w.z);
-    }
-  } else {
-    const uint2 w = simt::load8(p);
-    BRAGG_UNROLL
-    for (int q = 0; q < 4; ++q) {
-      const auto bits = static_cast<std::uint16_t>((q < 2 ? w.x : w.y) >> (16 * (q % 2)));
-      x[q] = dtype == DType::f16 ? value_of<DType::f16>(bits) : value_of<DType::bf16>(bits);
-    }
-  }
+BRAGG_DEVICE void store_four(float* to, const float (&x)[4]) {
+  *reinterpret_cast<uint4*>(to) =
+      uint4{simt::bits_of(x[0]), simt::bits_of(x[1]), simt::bits_of(x[2]), simt::bits_of(x[3])};
+}
+BRAGG_DEVICE void store_four(double* to, const double (&x)[4]) {
+  BRAGG_UNROLL
+  for (int q = 0; q < 4; ++q) to[q] = x[q];
 }
 
-/// Points first … first + 15 (those there are) at coordinates begin … begin + 31 of a tensor, the `left`-th
-/// and on as if the rows were 0 there: to[(p − first)·stride + coordinate − begin]. All lanes of a warp.
-template <class ValueT>
-BRAGG_DEVICE void mix(const SelectArguments& a, int tensor, int first, std::int64_t begin, int left,
-                      ValueT* to, int stride) {
+/// Points 16 · group … 16 · group + 15 (those there are) at coordinates begin … begin + 31 of a tensor, the
+/// `left`-th and on as if the rows were 0 there: to[(p − 16 · group)·stride + coordinate − begin]. `to` is
+/// aligned to 16 bytes, `stride` a multiple of that. All lanes of a warp.
+template <DType value, bool kAhead>
+BRAGG_DEVICE void mix(const SelectArguments& a, int tensor, const MixTable& table, bool alike, int group,
+                      std::int64_t begin, int left, Value<value>* to, int stride) {
+  using ValueT = Value<value>;
   const int g = simt::lane() / 4;
   const int t = simt::lane() % 4;
-  const auto alignment = static_cast<Alignment>(a.rows.alignment[tensor]);
-  const double* const coefficients = a.parts.of(a.mix, tensor);
-  const int rows = a.rows.count;
-  bool exists[2];
-  const double* of_point[2];
+  bool infinite[2];
   BRAGG_UNROLL
   for (int h = 0; h < 2; ++h) {
-    exists[h] = first + g + 8 * h < a.points;
-    const std::int64_t index = exists[h] ? index_of(a, tensor, first + g + 8 * h) : 0;
-    of_point[h] = coefficients + index * rows;
+    const int point = mix_points * group + g + 8 * h;
+    infinite[h] = point < a.points && is_infinite(a, tensor, index_of(a, tensor, point));
   }
   double z[4][4] = {};
-  for (int k = 0; k < rows; k += 16) {
-    double c[8];
-    unsigned used = 0;  // bit i: some point has a coefficient of row k + t + 4i
-    bool some = false;
-    BRAGG_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const int row = k + t + 4 * i;
-      BRAGG_UNROLL
-      for (int h = 0; h < 2; ++h) c[2 * i + h] = exists[h] && row < rows ? of_point[h][row] : 0.0;
-      const unsigned lanes = simt::ballot(c[2 * i] != 0 || c[2 * i + 1] != 0);
-      some = some || lanes != 0;
-      if ((lanes & (0x11111111u << t)) != 0) used |= 1u << i;
-    }
-    if (!some) continue;
-    double x[4][4];  // [i][q]
-    BRAGG_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const int row = k + t + 4 * i;
-      const unsigned char* const data = (used >> i & 1) != 0 ? row_of(a, tensor, row) : nullptr;
-      if (data != nullptr) {
-        load_four(data, begin + 4 * g, left - 4 * g, a.rows.dtype_of(row), alignment, x[i]);
-      } else {
-        BRAGG_UNROLL
-        for (int q = 0; q < 4; ++q) x[i][q] = 0;
-      }
-    }
-    BRAGG_UNROLL
-    for (int q = 0; q < 4; ++q) {
-      const double column[4] = {x[0][q], x[1][q], x[2][q], x[3][q]};
-      simt::mma_16x8x16(z[q], c, column);
-    }
+  if (!alike || left < mix_columns || static_cast<Alignment>(a.rows.alignment[tensor]) != Alignment::vector) {
+    mix_elements(a, tensor, table, group, begin, left, z);
+  } else if constexpr (value == DType::f64) {
+    mix_vectors<DType::f64, kAhead>(a, tensor, table, group, begin, z);
+  } else if (a.rows.dtype == DType::f32) {
+    mix_vectors<DType::f32, kAhead>(a, tensor, table, group, begin, z);
+  } else if (a.rows.dtype == DType::f16) {
+    mix_vectors<DType::f16, kAhead>(a, tensor, table, group, begin, z);
+  } else {
+    mix_vectors<DType::bf16, kAhead>(a, tensor, table, group, begin, z);
   }
   BRAGG_UNROLL
   for (int h = 0; h < 2; ++h) {
-    if (!exists[h]) continue;
-    const bool infinite = is_infinite(a, tensor, index_of(a, tensor, first + g + 8 * h));
+    if (mix_points * group + g + 8 * h >= a.points) continue;
     BRAGG_UNROLL
     for (int i = 0; i < 2; ++i) {
-      ValueT* const at = to + (g + 8 * h) * stride + 4 * (2 * t + i);
+      ValueT x[4];
       BRAGG_UNROLL
       for (int q = 0; q < 4; ++q) {
-        at[q] = infinite ? infinity_of<ValueT>() : mixed_value<ValueT>(z[q][2 * h + i]);
+        x[q] = infinite[h] ? infinity_of<ValueT>() : mixed_value<ValueT>(z[q][2 * h + i]);
       }
+      store_four(to + (g + 8 * h) * stride + 4 * (2 * t + i), x);
     }
   }
 }

@@ -8,8 +8,6 @@
 
 namespace bragg::detail::cuda {
 
-BRAGG_DEVICE int bytes_of(DType dtype) { return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2; }
-
 /// Which row, or mixed point, point p is.
 BRAGG_DEVICE int index_of(const SelectArguments& a, int tensor, int p) {
   return a.chosen == nullptr ? p : a.parts.of(a.chosen, tensor)[p];

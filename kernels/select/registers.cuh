@@ -37,8 +37,8 @@ struct Register<DType::f32> {
 
   BRAGG_DEVICE static float of(std::uint32_t bits) { return simt::float_of(bits); }
   BRAGG_DEVICE static std::uint32_t bits(float v) { return simt::bits_of(v); }
-  BRAGG_DEVICE static float least(float a, float b) { return fminf(a, b); }
-  BRAGG_DEVICE static float greatest(float a, float b) { return fmaxf(a, b); }
+  BRAGG_DEVICE_REGISTERS static float least(float a, float b) { return fminf(a, b); }
+  BRAGG_DEVICE_REGISTERS static float greatest(float a, float b) { return fmaxf(a, b); }
   BRAGG_DEVICE static float infinity() { return infinity_of<float>(); }
   BRAGG_DEVICE static float value(float v, int) { return v; }
 };
@@ -50,8 +50,8 @@ struct Register<DType::f64> {
 
   BRAGG_DEVICE static double of(std::uint64_t bits) { return simt::double_of(bits); }
   BRAGG_DEVICE static std::uint64_t bits(double v) { return simt::bits_of(v); }
-  BRAGG_DEVICE static double least(double a, double b) { return fmin(a, b); }
-  BRAGG_DEVICE static double greatest(double a, double b) { return fmax(a, b); }
+  BRAGG_DEVICE_REGISTERS static double least(double a, double b) { return fmin(a, b); }
+  BRAGG_DEVICE_REGISTERS static double greatest(double a, double b) { return fmax(a, b); }
   BRAGG_DEVICE static double infinity() { return infinity_of<double>(); }
   BRAGG_DEVICE static double value(double v, int) { return v; }
 };
@@ -63,8 +63,10 @@ struct Register<DType::f16> {
 
   BRAGG_DEVICE static std::uint32_t of(std::uint32_t bits) { return bits; }
   BRAGG_DEVICE static std::uint32_t bits(std::uint32_t v) { return v; }
-  BRAGG_DEVICE static std::uint32_t least(std::uint32_t a, std::uint32_t b) { return simt::min_f16x2(a, b); }
-  BRAGG_DEVICE static std::uint32_t greatest(std::uint32_t a, std::uint32_t b) {
+  BRAGG_DEVICE_REGISTERS static std::uint32_t least(std::uint32_t a, std::uint32_t b) {
+    return simt::min_f16x2(a, b);
+  }
+  BRAGG_DEVICE_REGISTERS static std::uint32_t greatest(std::uint32_t a, std::uint32_t b) {
     return simt::max_f16x2(a, b);
   }
   BRAGG_DEVICE static std::uint32_t infinity() { return 0x7C007C00u; }
@@ -80,8 +82,10 @@ struct Register<DType::bf16> {
 
   BRAGG_DEVICE static std::uint32_t of(std::uint32_t bits) { return bits; }
   BRAGG_DEVICE static std::uint32_t bits(std::uint32_t v) { return v; }
-  BRAGG_DEVICE static std::uint32_t least(std::uint32_t a, std::uint32_t b) { return simt::min_bf16x2(a, b); }
-  BRAGG_DEVICE static std::uint32_t greatest(std::uint32_t a, std::uint32_t b) {
+  BRAGG_DEVICE_REGISTERS static std::uint32_t least(std::uint32_t a, std::uint32_t b) {
+    return simt::min_bf16x2(a, b);
+  }
+  BRAGG_DEVICE_REGISTERS static std::uint32_t greatest(std::uint32_t a, std::uint32_t b) {
     return simt::max_bf16x2(a, b);
   }
   BRAGG_DEVICE static std::uint32_t infinity() { return 0x7F807F80u; }
@@ -90,23 +94,25 @@ struct Register<DType::bf16> {
   }
 };
 
-/// Whether some register was not finite, gathered at one to three operations each.
+/// Whether some register was not finite, gathered at a multiply-add each (f64: three integer operations):
+/// minima and maxima, which bound a selection, go by another pipe.
 template <DType dtype>
 struct NonfiniteTest {
   std::uint32_t seen = 0;
 
   BRAGG_DEVICE void add(typename Register<dtype>::Type v) {
-    // One more than the largest exponent carries into the sign's place.
     if constexpr (dtype == DType::f64) {
+      // One more than the largest exponent carries into the sign's place.
       const auto high = static_cast<std::uint32_t>(simt::bits_of(v) >> 32);
       seen |= (high & 0x7FF00000u) + 0x00100000u;
     } else if constexpr (dtype == DType::f16) {
-      seen |= (v & 0x7C007C00u) + 0x04000400u;
+      seen = simt::mark_nonfinite_f16x2(v, seen);
     } else {
-      seen |= (v & 0x7F807F80u) + 0x00800080u;
+      seen = simt::mark_nonfinite_bf16x2(v, seen);
     }
   }
-  BRAGG_DEVICE bool any() const { return (seen & 0x80008000u) != 0; }
+  /// Zeros may have either sign.
+  BRAGG_DEVICE bool any() const { return (seen & (dtype == DType::f64 ? 0x80000000u : 0x7FFF7FFFu)) != 0; }
 };
 template <>
 struct NonfiniteTest<DType::f32> {
@@ -123,7 +129,7 @@ struct Network {
 };
 
 template <DType dtype, class NetworkT, std::size_t kStep, int kPoints>
-BRAGG_DEVICE void exchange(typename Register<dtype>::Type (&v)[kPoints]) {
+BRAGG_DEVICE_REGISTERS void exchange(typename Register<dtype>::Type (&v)[kPoints]) {
   constexpr Comparator c = NetworkT::list.items[kStep];
   const auto a = v[c.low];
   const auto b = v[c.high];
@@ -132,22 +138,29 @@ BRAGG_DEVICE void exchange(typename Register<dtype>::Type (&v)[kPoints]) {
 }
 
 template <DType dtype, class NetworkT, int kPoints, std::size_t... kSteps>
-BRAGG_DEVICE void exchange_all(typename Register<dtype>::Type (&v)[kPoints], std::index_sequence<kSteps...>) {
+BRAGG_DEVICE_REGISTERS void exchange_all(typename Register<dtype>::Type (&v)[kPoints],
+                                         std::index_sequence<kSteps...>) {
   (exchange<dtype, NetworkT, kSteps>(v), ...);
 }
 
 /// Brings ranks kFirst … kLast to their places; no value is NaN.
 template <DType dtype, int kFirst, int kLast, int kPoints>
-BRAGG_DEVICE void sort_registers(typename Register<dtype>::Type (&v)[kPoints]) {
+BRAGG_DEVICE_REGISTERS void sort_registers(typename Register<dtype>::Type (&v)[kPoints]) {
   using NetworkT = Network<kPoints, kFirst, kLast>;
   exchange_all<dtype, NetworkT>(v, std::make_index_sequence<NetworkT::list.length>());
 }
 
 /// Networks exist for these numbers of points; fewer are padded with infinities.
 inline constexpr int buckets[] = {8, 16, 24, 32, 48, 64, 96, 128};
-/// The largest bucket of a dtype: what the registers hold.
+/// The largest bucket of a dtype: what the registers hold. With sanitizers larger ones take minutes to
+/// compile.
+#if defined(BRAGG_FEWER_NETWORKS)
+template <DType dtype>
+inline constexpr int largest_bucket = 32;
+#else
 template <DType dtype>
 inline constexpr int largest_bucket = dtype == DType::f64 ? 64 : 128;
+#endif
 
 /// Fewer points than this are padded to a smaller bucket than kPoints.
 template <int kPoints>

@@ -9,10 +9,12 @@
 //   registers, puts back what the rule needs of it, and finishes with plain loops over the column.
 // Bytes and operations: rows are read once for every 16 points, from L1 or L2 but the first time; 2·points·
 //   rows f64 operations on tensor cores; 2·(comparators of the bucket) minima and maxima.
-// Registers: bucket and about 50; shared: 512 bytes a point (f64: 1024).
+// Registers: by the blocks of common/tuning.hpp; shared: 512 bytes a point (f64: 1024), coefficients where
+//   there is room.
 // Deterministic: a coordinate is one thread's, a mixed value one warp's. Not yet run on hardware.
 #pragma once
 
+#include "kernels/common/tuning.hpp"
 #include "kernels/select/means.cuh"
 #include "kernels/select/mix.cuh"
 #include "kernels/select/registers.cuh"
@@ -20,10 +22,6 @@
 namespace bragg::detail::cuda {
 
 inline constexpr int tile_threads = 128;
-
-/// Blocks a multiprocessor holds.
-template <DType value, int kPoints>
-inline constexpr int tile_blocks = kPoints <= (value == DType::f64 ? 32 : 96) ? 3 : 2;
 
 /// Values [p][thread] of the points at the block's coordinates, the `left`-th and on as if they were 0.
 template <DType dtype, class ValueT, int kPoints>
@@ -43,15 +41,37 @@ BRAGG_DEVICE void read_points(const SelectArguments& a, PointTable<kPoints>& tab
 }
 
 /// The same of mixed points.
-template <class ValueT>
-BRAGG_DEVICE void mix_tile(const SelectArguments& a, int tensor, std::int64_t begin, int left, ValueT* tile) {
+template <DType value, bool kAhead>
+BRAGG_DEVICE void mix_tile(const SelectArguments& a, int tensor, const MixTable& table, bool alike,
+                           std::int64_t begin, int left, Value<value>* tile) {
   constexpr int quarters = tile_threads / mix_columns;
-  const int groups = (a.points + mix_points - 1) / mix_points;
   // Warps that run at a time share a quarter's rows.
-  for (int item = simt::warp(); item < groups * quarters; item += tile_threads / 32) {
-    const int column = item / groups * mix_columns;
-    const int first = item % groups * mix_points;
-    mix(a, tensor, first, begin + column, left - column, tile + first * tile_threads + column, tile_threads);
+  for (int item = simt::warp(); item < table.groups * quarters; item += tile_threads / 32) {
+    const int column = item / table.groups * mix_columns;
+    const int group = item % table.groups;
+    mix<value, kAhead>(a, tensor, table, alike, group, begin + column, left - column,
+                       tile + mix_points * group * tile_threads + column, tile_threads);
+  }
+}
+
+/// The coordinates that the block comes to after the tile at `begin` of piece k: in the same tensor, or −1.
+BRAGG_DEVICE std::int64_t next_tile(const SelectArguments& a, const Piece& piece, std::int64_t k,
+                                    std::int64_t begin) {
+  if (begin + tile_threads < piece.begin + piece.size) return begin + tile_threads;
+  if (k + simt::blocks() >= a.tiles.pieces) return -1;
+  const Piece next = locate(a.tiles, a.rows.sizes, k + simt::blocks());
+  return next.tensor == piece.tensor ? next.begin : -1;
+}
+
+/// Asks for a whole tile of all rows, which are aligned, before it is mixed: barriers part the blocks' work
+/// into phases, and memory must not idle while they sort.
+BRAGG_DEVICE void prefetch_tile(const SelectArguments& a, int tensor, const MixTable& table,
+                                std::int64_t begin) {
+  if (begin < 0 || begin + tile_threads > a.rows.sizes[tensor]) return;
+  const int size = bytes_of(a.rows.dtype);
+  for (int row = simt::thread(); row < a.rows.count; row += simt::threads()) {
+    const unsigned char* const data = table.is_held ? table.rows[row] : row_of(a, tensor, row);
+    if (data != nullptr) simt::prefetch_l2(data + begin * size, tile_threads * size);
   }
 }
 
@@ -63,40 +83,52 @@ BRAGG_DEVICE void sort_column(Value<value>* column, int points, const SelectRule
     v[i] = i < least_points<kPoints> || i < points ? column[i * tile_threads] : infinity_of<Value<value>>();
   });
   sort_registers<value, 0, kPoints - 1>(v);
-  const bool middle = rule.kind == SelectRule::Kind::median;
-  const int first = middle ? (points - 1) / 2 : 0;
-  const int last = middle ? points / 2 : points - 1;
-  each<kPoints>([&](auto i) {
-    if (i >= first && i <= last) column[i * tile_threads] = v[i];
-  });
+  if (rule.kind == SelectRule::Kind::median) {
+    each<kPoints>([&](auto i) {
+      if (i == (points - 1) / 2 || i == points / 2) column[i * tile_threads] = v[i];
+    });
+  } else {
+    each<kPoints>([&](auto i) {
+      if (i < least_points<kPoints> || i < points) column[i * tile_threads] = v[i];
+    });
+  }
 }
 
-template <DType value, int kPoints>
-BRAGG_KERNEL(tile_threads, (tile_blocks<value, kPoints>))
+template <DType value, int kPoints, class TuningT = TileTuning<value, kPoints>>
+BRAGG_KERNEL(tile_threads, TuningT::blocks)
 tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   using ValueT = Value<value>;
   BRAGG_SHARED(PointTable<kPoints>, tables, [1]);
   PointTable<kPoints>& table = tables[0];
   simt::DynamicShared shared;
   ValueT* const tile = shared.take<ValueT>(static_cast<std::size_t>(a.points) * tile_threads);
+  const bool mixes = a.mix != nullptr;
+  const MixTable mixing = take_mix_table(shared, a.points, mixes ? a.rows.count : 0);
+  const bool alike = have_one_dtype(a.rows);
   if (failed(a)) return;
   table.clear_counts();
   int tensor = -1;
   for (std::int64_t k = simt::block(); k < a.tiles.pieces; k += simt::blocks()) {
     const Piece piece = locate(a.tiles, a.rows.sizes, k);
-    if (piece.tensor != tensor && a.mix == nullptr) {
+    if (piece.tensor != tensor) {
       simt::sync_threads();
-      table.flush_counts(a, tensor);
-      table.gather(a, piece.tensor);
+      if (mixes) {
+        fill_mix_table(a, piece.tensor, mixing);
+      } else {
+        table.flush_counts(a, tensor);
+        table.gather(a, piece.tensor);
+      }
     }
     tensor = piece.tensor;
     const auto alignment = static_cast<Alignment>(a.rows.alignment[tensor]);
     for (int done = 0; done < piece.size; done += tile_threads) {
       const std::int64_t begin = piece.begin + done;
       const int left = piece.size - done;
-      if (a.mix != nullptr) {
-        simt::sync_threads();  // the last columns are done with
-        mix_tile(a, tensor, begin, left, tile);
+      if (mixes) {
+        simt::sync_threads();  // the last columns are done with; coefficients are there
+        if (alike && alignment == Alignment::vector)
+          prefetch_tile(a, tensor, mixing, next_tile(a, piece, k, begin));
+        mix_tile<value, TuningT::ahead>(a, tensor, mixing, alike, begin, left, tile);
         simt::sync_threads();
       } else if constexpr (value == DType::f64) {
         read_points<DType::f64>(a, table, begin, left, alignment, tile);
@@ -113,24 +145,30 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
       if (simt::thread() < left) store_result(a, tensor, begin + simt::thread(), x, alignment);
     }
   }
-  if (a.mix != nullptr) return;
+  if (mixes) return;
   simt::sync_threads();
   table.flush_counts(a, tensor);
+}
+
+template <DType value, int kPoints, class TuningT = TileTuning<value, kPoints>>
+void launch_tile_bucket(const SelectArguments& a, Stream stream) {
+  const auto kernel = tile_kernel<value, kPoints, TuningT>;
+  const std::size_t shared =
+      simt::shared_bytes<Value<value>>(static_cast<std::size_t>(a.points) * tile_threads) +
+      mix_shared(a.points, a.mix != nullptr ? a.rows.count : 0);
+  const std::int64_t resident = simt::resident_blocks(kernel, tile_threads, shared);
+  const int blocks = static_cast<int>(a.tiles.pieces < resident ? a.tiles.pieces : resident);
+  simt::launch(kernel, blocks, 1, tile_threads, shared, stream, a);
 }
 
 /// Enqueues the kernel of the bucket that holds the points.
 template <DType value, int kPoints = buckets[0]>
 void launch_tile(const SelectArguments& a, Stream stream) {
-  if (a.points > kPoints) {
-    if constexpr (kPoints < largest_bucket<value>) launch_tile<value, bucket_after<kPoints>>(a, stream);
-    return;
+  if (a.points <= kPoints) {
+    launch_tile_bucket<value, kPoints>(a, stream);
+  } else if constexpr (kPoints < largest_bucket<value>) {
+    launch_tile<value, bucket_after<kPoints>>(a, stream);
   }
-  const auto kernel = tile_kernel<value, kPoints>;
-  const std::size_t shared =
-      simt::shared_bytes<Value<value>>(static_cast<std::size_t>(a.points) * tile_threads);
-  const std::int64_t resident = simt::resident_blocks(kernel, tile_threads, shared);
-  const int blocks = static_cast<int>(a.tiles.pieces < resident ? a.tiles.pieces : resident);
-  simt::launch(kernel, blocks, 1, tile_threads, shared, stream, a);
 }
 
 }  // namespace bragg::detail::cuda

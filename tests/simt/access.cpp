@@ -96,6 +96,15 @@ void copy_async16(void* shared, const void* global, int bytes, Site site) {
   }
 }
 
+void prefetch_l2(const void* p, int bytes, Site site) {
+  if (bytes <= 0 || bytes % 16 != 0 || misaligned(p, 16)) {
+    fail("prefetch_l2 of " + std::to_string(bytes) + " bytes: address or size is no multiple of 16", site);
+  }
+  if (!global_arena().contains(p) || !global_arena().contains(static_cast<const char*>(p) + bytes - 1)) {
+    fail("prefetch_l2 of what is not global memory", site);
+  }
+}
+
 void copy_async_commit() { ++running->open_group; }
 
 void copy_async_wait_for(int left, Site site) {

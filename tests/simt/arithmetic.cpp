@@ -65,6 +65,14 @@ std::uint32_t larger_halves(std::uint32_t a, std::uint32_t b, Format f) {
   });
 }
 
+/// `seen`, all ones in each half whose bits of `exponent` are all set in v.
+std::uint32_t mark_nonfinite(std::uint32_t v, std::uint32_t seen, std::uint32_t exponent) {
+  for (std::uint32_t half = exponent; half != 0; half = half == exponent ? exponent << 16 : 0) {
+    if ((v & half) == half) seen |= half == exponent ? 0xFFFFu : 0xFFFF0000u;
+  }
+  return seen;
+}
+
 struct Fragments {
   double a[8];
   double b[4];
@@ -143,5 +151,12 @@ std::uint32_t min_f16x2(std::uint32_t a, std::uint32_t b) { return smaller_halve
 std::uint32_t max_f16x2(std::uint32_t a, std::uint32_t b) { return larger_halves(a, b, f16); }
 std::uint32_t min_bf16x2(std::uint32_t a, std::uint32_t b) { return smaller_halves(a, b, bf16); }
 std::uint32_t max_bf16x2(std::uint32_t a, std::uint32_t b) { return larger_halves(a, b, bf16); }
+
+std::uint32_t mark_nonfinite_f16x2(std::uint32_t v, std::uint32_t seen) {
+  return mark_nonfinite(v, seen, 0x7C00u);
+}
+std::uint32_t mark_nonfinite_bf16x2(std::uint32_t v, std::uint32_t seen) {
+  return mark_nonfinite(v, seen, 0x7F80u);
+}
 
 }  // namespace bragg::detail::simt

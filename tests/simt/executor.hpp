@@ -35,6 +35,7 @@ struct alignas(16) double2 {
 #define BRAGG_KERNEL(max_threads, min_blocks) \
   __attribute__((noinline, patchable_function_entry((max_threads), (max_threads)))) void
 #define BRAGG_DEVICE inline
+#define BRAGG_DEVICE_REGISTERS __attribute__((no_sanitize("address", "thread", "undefined"))) inline
 #define BRAGG_GRID_CONSTANT const
 #define BRAGG_SHARED(type, name, dims)                          \
   using name##_shared_type = type dims;                         \
@@ -42,6 +43,7 @@ struct alignas(16) double2 {
   name##_shared_type& name = *static_cast<name##_shared_type*>( \
       ::bragg::detail::simt::static_shared(name##_shared, sizeof(name##_shared_type), #name))
 #define BRAGG_UNROLL
+#define BRAGG_ROLLED
 
 /// The executor's own accesses are not a kernel's: what a kernel does through them is checked by name.
 #define BRAGG_SIMT_UNCHECKED __attribute__((no_sanitize("thread")))
@@ -180,6 +182,7 @@ inline std::uint16_t load2(const void* p, Site site = Site::current()) {
 inline void store16(void* p, uint4 v, Site site = Site::current()) { store_as(p, v, site); }
 inline void store8(void* p, uint2 v, Site site = Site::current()) { store_as(p, v, site); }
 
+void prefetch_l2(const void* p, int bytes, Site site = Site::current());
 void copy_async16(void* shared, const void* global, int bytes = 16, Site site = Site::current());
 void copy_async_commit();
 void copy_async_wait_for(int left, Site site);
@@ -214,6 +217,9 @@ std::uint32_t min_f16x2(std::uint32_t a, std::uint32_t b);
 std::uint32_t max_f16x2(std::uint32_t a, std::uint32_t b);
 std::uint32_t min_bf16x2(std::uint32_t a, std::uint32_t b);
 std::uint32_t max_bf16x2(std::uint32_t a, std::uint32_t b);
+/// `seen` with NaN in each half where v is not finite.
+std::uint32_t mark_nonfinite_f16x2(std::uint32_t v, std::uint32_t seen);
+std::uint32_t mark_nonfinite_bf16x2(std::uint32_t v, std::uint32_t seen);
 
 // Shared memory.
 

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// How each pass is launched, and where one kernel gives way to another: every choice that a measurement on
+// hardware may change, in one place. bench/gpu/variants.cu times alternatives beside what is chosen here;
+// kernels/budgets.txt holds the registers that follow, and docs/kernels.md the reckoning.
+#pragma once
+
+#include <bragg/updates.hpp>
+#include <cstddef>
+#include <cstdint>
+
+namespace bragg::detail::cuda {
+
+/// select of rows (direct.cuh). `vectors`: registers of a row that a thread takes, loads of 4 · vectors bytes
+/// (f64: 8 · vectors); 8 bytes and more where registers allow it. `blocks`: that a multiprocessor holds at
+/// least, from which follows what registers a thread may use; so many that 48 KB or more are under way.
+template <DType dtype, int kPoints>
+struct DirectTuning {
+  static constexpr int threads = 128;
+  static constexpr int vectors = kPoints > 24 ? 1 : kPoints > 8 || dtype == DType::f64 ? 2 : 4;
+  static constexpr int blocks = [] {
+    const int registers = vectors * kPoints * (dtype == DType::f64 ? 2 : 1);
+    const int most_of_three = dtype == DType::f32 ? 96 : 64;  // sorts of 96 pairs of 16 bits would spill
+    return registers <= 32 ? 5 : registers <= 48 ? 4 : registers <= most_of_three ? 3 : 2;
+  }();
+};
+
+/// select of mixed points, and of rows about a centre (tile.cuh). `value`: f32, or f64 of f64 rows. `ahead`:
+/// the next rows of a mix are loaded in registers that the sort has in any case; of few points there is one
+/// step. Four blocks of few points would need 12 registers more than 128.
+template <DType value, int kPoints>
+struct TileTuning {
+  static constexpr bool ahead = value == DType::f32 && kPoints > 32;
+  static constexpr int blocks = kPoints <= (value == DType::f64 ? 32 : 96) ? 3 : 2;
+};
+
+/// Coefficients that a block keeps in shared memory: of 64 points and as many rows and references, so that
+/// three blocks find room beside the values themselves. More are read from L1 and L2.
+inline constexpr std::size_t most_mix_shared = 40 * 1024;
+
+/// gram of 9 to 48 rows (fragments.cuh), of so many octets. Sums of a block's warps are added in order, so
+/// bits depend on how many there are.
+template <DType dtype, int octets>
+struct FragmentTuning {
+  static constexpr int warps = 4;
+  static constexpr int blocks = octets > 4 ? 2 : octets > 2 ? 3 : 4;
+};
+
+/// gram of up to 8 rows (few.cuh): blocks of 128 threads on a multiprocessor.
+template <int rows>
+inline constexpr int few_blocks = rows > 6 ? 3 : 4;
+
+/// Rows that registers hold the products of: what fragments.cuh is for. Above, tiles.cuh.
+inline constexpr int most_register_rows = 48;
+
+/// Coordinates of a chunk of the Gram pass, whose products are summed by themselves before chunks are added
+/// in order: a function of the shape only, so the bits depend on neither the device nor the run. A power of
+/// two; the longest chunk is a multiple of every other. Fewer chunks: shorter sums, one block after another
+/// in gram_sums; more: the last wave of blocks leaves less of the device idle.
+inline constexpr std::int64_t longest_gram_chunk = 65536;
+inline constexpr std::int64_t least_gram_chunk = 1024;
+inline constexpr std::int64_t wanted_gram_chunks = 1024;  ///< at least, and less than twice as many
+
+/// combine (combine.cuh). `loads`: of 16 bytes that a thread has under way.
+struct CombineTuning {
+  static constexpr int threads = 128;
+  static constexpr int loads = 8;
+  static constexpr int blocks = 4;
+};
+
+}  // namespace bragg::detail::cuda
