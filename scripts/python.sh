@@ -4,7 +4,7 @@
 #
 #   scripts/python.sh                 the wheel goes to build/python-wheel; for the CPU
 #   scripts/python.sh --cuda          with the CUDA backend, where nvcc is found
-#   scripts/python.sh --torch         with PyTorch in the tests: 5 GB from PyPI, the first time
+#   scripts/python.sh --peers         with PyTorch, ByzFL and Flower in the tests: 6 GB from PyPI, the first time
 #   scripts/python.sh -- ARGS…        ARGS go to pytest, e.g. -k oracle
 #
 # PYTHON names the interpreter; it must be 3.10 or newer.
@@ -16,7 +16,7 @@ requirements=(--requirement tests/python/requirements.txt)
 while (($# > 0)); do
   case "$1" in
     --cuda) cuda=ON ;;
-    --torch) requirements+=(torch) ;;
+    --peers) requirements+=(--requirement bench/peers/requirements.txt) ;;
     --)
       shift
       break
@@ -39,7 +39,8 @@ pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
 
 export CCACHE_BASEDIR=$PWD  # what is compiled in one build folder is not compiled again for another
 rm -rf build/python-wheel
-"${pip[@]}" wheel --no-deps --wheel-dir build/python-wheel -C cmake.define.BRAGG_CUDA="$cuda" .
+"${pip[@]}" wheel --no-deps --wheel-dir build/python-wheel -C cmake.define.BRAGG_CUDA="$cuda" \
+  -C cmake.define.BRAGG_WERROR=ON .
 "${pip[@]}" install --force-reinstall --no-deps build/python-wheel/bragg-*.whl
 ls -sh build/python-wheel
 
