@@ -16,7 +16,7 @@ requirements=(--requirement tests/python/requirements.txt)
 while (($# > 0)); do
   case "$1" in
     --cuda) cuda=ON ;;
-    --peers) requirements+=(--requirement bench/peers/requirements.txt) ;;
+    --peers) requirements+=(--requirement bench/peers/requirements.txt ray==2.55.1) ;;
     --)
       shift
       break
