@@ -490,6 +490,21 @@ bool run_misaligned_copy(bool broken) {
   return b.holds([](int i) { return 4 * i + 4; });
 }
 
+BRAGG_KERNEL(n, 1) prefetch(const float* in, int bytes, float* out) {
+  if (simt::thread() == 0) simt::prefetch_l2(in, bytes);
+  out[simt::thread()] = in[simt::thread()];
+}
+bool run_prefetch_past_global(bool broken) {
+  Buffers b(n);
+  launch(prefetch, 1, 0, b.in(), static_cast<int>(Buffers::bytes(n)) + (broken ? 1 << 20 : 0), b.out());
+  return b.holds([](int i) { return i; });
+}
+bool run_prefetch_of_odd_size(bool broken) {
+  Buffers b(n);
+  launch(prefetch, 1, 0, b.in(), broken ? 24 : 32, b.out());
+  return b.holds([](int i) { return i; });
+}
+
 // Atomics, blocks.
 
 template <bool broken>
@@ -653,6 +668,8 @@ constexpr Bug all_bugs[] = {
     {"misaligned_vector", run_misaligned_vector, every_build, "no multiple of 16"},
     {"misaligned_scalar", run_misaligned_scalar, shadow | undefined_build, "no multiple of 4"},
     {"misaligned_copy", run_misaligned_copy, every_build, "no multiple of 16"},
+    {"prefetch_past_global", run_prefetch_past_global, every_build, "not global memory"},
+    {"prefetch_of_odd_size", run_prefetch_of_odd_size, every_build, "no multiple of 16"},
     {"plain_read_of_atomic", run_plain_read_of_atomic, shadow, "race with"},
     {"two_blocks_write", run_two_blocks_write, shadow, "of another block"},
     {"last_block_without_ticket", run_last_block<LastBlock::without_ticket>, shadow, "of another block"},

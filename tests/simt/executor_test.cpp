@@ -299,6 +299,24 @@ TEST(Arithmetic, TakesTheSmallerAndTheLargerHalf) {
   }
 }
 
+TEST(Arithmetic, MarksHalvesThatAreNotFinite) {
+  for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
+    for (const bool f16 : {false, true}) {
+      const float x = f16 ? simt::f16_to_float(static_cast<std::uint16_t>(bits)) : simt::float_of(bits << 16);
+      const auto mark = [&](std::uint32_t v) {
+        return f16 ? simt::mark_nonfinite_f16x2(v, 0) : simt::mark_nonfinite_bf16x2(v, 0);
+      };
+      const std::uint32_t low = mark(bits);
+      const std::uint32_t high = mark(bits << 16);
+      const std::uint32_t nan = f16 ? 0x7C00 : 0x7F80;
+      ASSERT_EQ((low & 0x7FFF) > nan, !std::isfinite(x)) << bits;
+      ASSERT_EQ((high >> 16 & 0x7FFF) > nan, !std::isfinite(x)) << bits;
+      ASSERT_EQ(low >> 16, 0);
+      ASSERT_EQ(high & 0xFFFF, 0);
+    }
+  }
+}
+
 template <class T>
 void check_least_and_most() {
   constexpr T inf = std::numeric_limits<T>::infinity();
