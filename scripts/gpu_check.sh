@@ -7,10 +7,10 @@
 #   scripts/gpu_check.sh [STEP…]     where a GPU is: runs all steps, or those named; logs and JSON go to $OUT, or
 #                                    build/gpu/results
 #
-# Steps, in this order: the tests of the device against the oracle (their names, or "tests"), verify, the benchmarks readme,
-# variants, peers, tiny, rules, large-n, huge, and compute-sanitizer's memcheck, racecheck, initcheck and synccheck on small
-# shapes. Each has a limit of its own, and none goes on after $LIMIT seconds (570): what there was no time for is named. Exits
-# non-zero if any step failed.
+# Steps, in this order: the tests of the device against the oracle (their names, or "tests"), verify, the benchmarks readme and
+# variants, python (the package's tests), the benchmarks peers, tiny, rules, large-n and huge, and compute-sanitizer's memcheck,
+# racecheck, initcheck and synccheck on small shapes. Each has a limit of its own, and none goes on after $LIMIT seconds (570):
+# what there was no time for is named. Exits non-zero if any step failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -36,6 +36,15 @@ if [[ "${1:-}" == "--build" ]]; then
     cp -r "$package/aggregators" "$package/utils" build/gpu/run/python/byzfl/
     find build/gpu/run/python -name __pycache__ -prune -exec rm -r {} +
   done
+  # The package for that machine's Python, which may be any from 3.12 on, and what tests it.
+  if command -v python3.12 > /dev/null; then
+    CCACHE_BASEDIR=$PWD python3.12 -m pip install -q --disable-pip-version-check --target build/gpu/run/python \
+      -C cmake.define.BRAGG_CUDA=ON . pytest
+    mkdir build/gpu/run/python/lib
+    cp -L build/gpu/run/lib{hwy,gomp}.so.1 build/gpu/run/python/lib/
+  else
+    echo "gpu_check: no python3.12 here: the Python package will not be tested"
+  fi
   git describe --always --dirty --abbrev=40 > build/gpu/run/commit
   # Every program has the kernels once more: with a window that is longer than a program, only the first counts.
   tar -C build/gpu -c run | xz --lzma2=preset=3,dict=192MiB > build/gpu/run.tar.xz
@@ -97,6 +106,12 @@ step variants 60 bash -c "$run/variants 0.05 > $out/variants.json"
 times=()
 [[ -f "$out/readme.json" ]] && times=(--times "$out/readme.json")
 # Python has libraries of its own.
+python=(env "LD_LIBRARY_PATH=$PWD/$run/python/lib" "PYTHONPATH=$PWD/$run/python" python3)
+if "${python[@]}" -c 'import bragg, pytest' 2> /dev/null; then
+  step python 60 "${python[@]}" -m pytest -q -p no:cacheprovider tests/python/test_gpu.py
+else
+  left_out+=("python (no package for this Python)")
+fi
 step peers 100 env -u LD_LIBRARY_PATH python3 bench/gpu/peers.py --bragg "$run/bragg" "${times[@]}" --json "$out/peers.json"
 bench tiny 20 --preset tiny --seconds 0.05
 bench rules 60 --rule "${rules[@]}" --n 16 --d 1e6 1e7 1e8 --seconds 0.1
