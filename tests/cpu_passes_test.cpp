@@ -1005,7 +1005,7 @@ TEST_P(CpuPassesTest, SelectMayWriteOverARowAndDoesNotDependOnThreads) {
 void expect_mixed(bool equal) {
   std::mt19937_64 random(34);
   for (const DType dtype : all_dtypes) {
-    for (const int n : {1, 2, 5, 8, 12, 17, 33, 70, 130}) {
+    for (const int n : {1, 2, 5, 8, 12, 17, 33, 70, 130, 300}) {
       Problem problem(dtype, n + 1, odd_sizes, Data::normal, 35, 1,
                       dtype == DType::f64 || equal ? dtype : DType::f32);
       if (n > 4) problem.make_null(2, n);
@@ -1184,6 +1184,164 @@ TEST_P(CpuPassesTest, ThousandsOfPointsAreSorted) {
       std::vector<Real> values;
       for (int r = 0; r < 1500; ++r) values.push_back(problem.value(0, r, i));
       ASSERT_TRUE(matches(out.value(0, i), answer_of(rule, in_order(values)), DType::f32)) << i;
+    }
+  }
+}
+
+/// Rules that read one or two ranks, first and last ones too.
+std::vector<SelectRule> rank_rules_for(int n) {
+  std::vector<SelectRule> rules;
+  for (const EvenMedian even : {EvenMedian::midpoint, EvenMedian::lower, EvenMedian::upper}) {
+    rules.push_back({Kind::median, even, 0, 0});
+  }
+  for (const int f : {0, 1, n / 5, (n - 1) / 2})
+    rules.push_back({Kind::trimmed_mean, EvenMedian::midpoint, f, 0});
+  return rules;
+}
+
+/// Columns that are hard for a search by digits, one kind after another.
+void make_hard(Problem& problem, std::mt19937_64& random) {
+  const Format format = format_of(problem.dtype);
+  const Real largest =
+      (2 - std::ldexp(Real{1}, -format.fraction_bits)) * std::ldexp(Real{1}, format.max_exponent);
+  const Real smallest = std::ldexp(Real{1}, format.min_exponent - format.fraction_bits);
+  const int n = problem.n;
+  for (std::int64_t i = 0; i < problem.sizes[0]; ++i) {
+    const Real base =
+        rounded(static_cast<Real>(std::uniform_real_distribution(-2.0, 2.0)(random)), problem.dtype);
+    const Real step = std::ldexp(Real{1}, std::ilogb(base) - format.fraction_bits);
+    for (int r = 0; r < n; ++r) {
+      const auto below = [&](int bound) { return static_cast<int>(random() % static_cast<unsigned>(bound)); };
+      Real v = base;  // kind 0: all equal
+      switch (i % 12) {
+        case 1:  // two values, neighbours
+          v += step * below(2);
+          break;
+        case 2:  // last digits that carry into those before
+          v = std::ldexp(Real{1}, below(3) - 1) +
+              (below(3) - 1) * std::ldexp(Real{1}, -format.fraction_bits - 1);
+          break;
+        case 3:  // within a few digits of each other
+          v += step * below(600);
+          break;
+        case 4:  // denormals on both sides of zero
+          v = smallest * (below(600) - 300);
+          break;
+        case 5:
+          v = below(2) == 0 ? 0.0L : -0.0L;
+          break;
+        case 6:  // zeros among denormals
+          v = below(3) == 0 ? smallest * (below(3) - 1) : below(2) == 0 ? 0.0L : -0.0L;
+          break;
+        case 7:  // as large as can be, so that sums of f64 overflow
+          v = largest * (below(5) == 0 ? 0.5L : 1) * (below(3) == 0 ? -1 : 1);
+          break;
+        case 8:  // a minority that is not finite
+          v = below(5) == 0 ? infinity : below(5) == 0 ? -infinity : v + step * below(9);
+          break;
+        case 9:  // a majority that is not
+          v = below(3) == 0 ? std::numeric_limits<Real>::quiet_NaN() : below(2) == 0 ? infinity : v;
+          break;
+        case 10:
+          v = below(2) == 0 ? -infinity : infinity;
+          break;
+        case 11:  // any size
+          v = std::ldexp(base, below(format.max_exponent - format.min_exponent) + format.min_exponent);
+          break;
+        default:
+          break;
+      }
+      problem.set(0, r, i, rounded(v, problem.dtype));
+      if (v == 0 && std::signbit(v)) {
+        unsigned char* const bytes = problem.buffers[problem.slot(0, r)].data;
+        const auto size = static_cast<std::int64_t>(size_of(problem.dtype));
+        bytes[(i + 1) * size - 1] = 0x80;  // −0
+      }
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, RanksOfManyPointsMatchSorting) {
+  const auto seed = std::random_device()();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937_64 random(seed);
+  for (const DType dtype : all_dtypes) {
+    for (const int n : {129, 200, 256, 500, 1024, 4096}) {
+      Problem problem(dtype, n, {n > 1000 ? 77 : 331, 3}, Data::hostile, random());
+      make_hard(problem, random);
+      if (n > 200) problem.make_null(1, n / 3);
+      const std::vector<int> rows = all_rows(n);
+      std::vector<std::vector<std::vector<Real>>> sorted(2);
+      for (std::size_t t = 0; t < 2; ++t) {
+        for (std::int64_t i = 0; i < problem.sizes[t]; ++i) {
+          std::vector<Real> values;
+          for (int r = 0; r < n; ++r) values.push_back(problem.value(t, r, i));
+          sorted[t].push_back(in_order(values));
+        }
+      }
+      std::vector<std::int64_t> expected_nonfinite;
+      for (int r = 0; r < n; ++r) expected_nonfinite.push_back(problem.nonfinite(r));
+      CpuPasses passes(n, 2);
+      for (const SelectRule& rule : rank_rules_for(n)) {
+        SCOPED_TRACE(testing::Message()
+                     << to_string(dtype) << " n " << n << " kind " << static_cast<int>(rule.kind) << " even "
+                     << static_cast<int>(rule.even) << " f " << rule.f);
+        Out out(dtype, problem.sizes);
+        std::vector<std::int64_t> nonfinite(static_cast<std::size_t>(n), 0);
+        passes.select(problem.table, rule, plain_points(rows), out.table, nonfinite);
+        EXPECT_EQ(nonfinite, expected_nonfinite);
+        for (std::size_t t = 0; t < 2; ++t) {
+          EXPECT_TRUE(out.buffers[t].guarded());
+          for (std::int64_t i = 0; i < problem.sizes[t]; ++i) {
+            const Answer answer = answer_of(rule, sorted[t][static_cast<std::size_t>(i)]);
+            ASSERT_TRUE(matches(out.value(t, i), answer, dtype)) << "tensor " << t << " at " << i;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, ManyPointsGiveTheSameBitsForAnyThreadsAndWindowsAndOverARow) {
+  constexpr int n = 150;
+  constexpr std::int64_t length = 17001;  // more than threads take at a time
+  constexpr std::int64_t border = 401;    // windows whose blocks of columns lie elsewhere
+  const std::vector<std::int64_t> sizes{length};
+  const std::vector<int> rows = all_rows(n);
+  const auto points = plain_points(rows);
+  for (const DType dtype : {DType::f32, DType::f16, DType::f64}) {
+    const auto size = static_cast<std::int64_t>(size_of(dtype));
+    Problem problem(dtype, n, sizes, Data::hostile, 42);
+    std::vector<std::int64_t> expected;
+    for (int r = 0; r < n; ++r) expected.push_back(problem.nonfinite(r));
+    const std::vector<unsigned char> row = problem.buffers[7].bytes;
+    for (const SelectRule& rule :
+         {SelectRule{}, SelectRule{Kind::trimmed_mean, EvenMedian::midpoint, 40, 0}}) {
+      Out first(dtype, sizes);
+      CpuPasses(n, 1).select(problem.table, rule, points, first.table, {});
+      Out threaded(dtype, sizes);
+      CpuPasses(n, 2).select(problem.table, rule, points, threaded.table, {});
+      EXPECT_TRUE(first.same_bytes(threaded));
+      for (const std::int64_t begin : {std::int64_t{0}, border}) {
+        const std::vector<std::int64_t> window{begin == 0 ? border : length - border};
+        std::vector<const void*> data;
+        for (const void* at : problem.pointers) {
+          data.push_back(static_cast<const unsigned char*>(at) + begin * size);
+        }
+        RowTable table = problem.table;
+        table.sizes = window;
+        table.data = data.data();
+        Out part(dtype, window);
+        CpuPasses(n, 1).select(table, rule, points, part.table, {});
+        EXPECT_EQ(std::memcmp(part.at(0, 0), first.at(0, begin), static_cast<std::size_t>(window[0] * size)),
+                  0);
+      }
+      std::vector<std::int64_t> nonfinite(n, 0);
+      void* target = problem.buffers[7].data;
+      CpuPasses(n, 2).select(problem.table, rule, points, {dtype, &target}, nonfinite);
+      EXPECT_EQ(nonfinite, expected);
+      EXPECT_EQ(std::memcmp(target, first.at(0, 0), static_cast<std::size_t>(length * size)), 0);
+      std::copy(row.begin(), row.end(), problem.buffers[7].bytes.begin());
     }
   }
 }

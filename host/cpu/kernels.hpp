@@ -108,6 +108,7 @@ struct SelectJob {
   int first_rank = 0;            ///< of the ranks that the rule reads
   int last_rank = 0;
   bool middle_only = false;    ///< the network finds those ranks, the middle one or two, alone
+  bool bisected = false;       ///< by bisection; else by the networks below
   ColumnNetwork network;       ///< of a chunk of points
   int wires = 0;               ///< points, and constants that fill the networks up
   int low_wires = 0;           ///< of the constants, those that sort before all points
@@ -135,6 +136,14 @@ struct SelectJob {
 template <class ValueT>
 void select_weighted(const SelectJob& job, const ValueT* values, std::size_t stride, int count,
                      double* results, int* order);
+
+/// Median or trimmed mean of up to most_bisected_points points, bisected: results[i] for `count` columns, a
+/// multiple of bisection_columns(). Of `columns`: at, infinity, seen. `memory`: aligned,
+/// bisection_bytes(job).
+void bisect(const SelectJob& job, const Columns& columns, int count, unsigned char* memory, double* results);
+int bisection_columns();  ///< 0: not on this instruction set
+std::size_t bisection_bytes(const SelectJob& job);
+inline constexpr int most_bisected_points = 32767;
 
 /// Bytes of scratch that a thread needs for the job.
 std::size_t select_scratch_bytes(const SelectJob& job);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Coordinate-wise rules. A strip of columns at a time: each vector of columns is sorted by a network as far
 // as the rule needs (columns.hpp: straight from the rows to 64 points; above, sorted chunks in a tile and
-// merges of them), and reduced in f64. Mixed points are made in a tile first. A strip is read whole before
-// any of it is written, so the output may lie on a row.
+// merges of them), and reduced in f64. Medians and trimmed means of many points are bisected (bisection.cpp).
+// Mixed points are made in a tile first. A strip is read whole before any of it is written, so the output may
+// lie on a row.
 #include "host/cpu/kernels.hpp"
 
 #undef HWY_TARGET_INCLUDE
@@ -18,6 +19,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "host/cpu/means-inl.hpp"
 #include "host/cpu/simd-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -45,12 +47,6 @@ static_assert(mixed_step % product_columns == 0 && mixed_step % subset_columns =
 static_assert(subset_columns % wide_lanes == 0);
 constexpr std::int64_t mix_ahead = 256;  // bytes from what is read of a row to what is asked of memory
 
-int strip_of(const SelectJob& job) {
-  if (!job.mixed) return strip_columns;
-  const int fitting = mixed_bytes / (job.points * (job.wide ? 8 : 4)) / mixed_step * mixed_step;
-  return std::clamp(fitting, mixed_step, strip_columns);
-}
-
 /// Columns of a vector of keys.
 int key_lanes(KeyKind kind) {
   switch (kind) {
@@ -66,6 +62,15 @@ int key_lanes(KeyKind kind) {
 
 std::int64_t key_vector_bytes(KeyKind kind) { return std::int64_t{key_lanes(kind)} * key_bytes(kind); }
 
+/// Columns that are sorted or bisected at a time, of which a strip is a multiple.
+int step_columns(const SelectJob& job) { return job.bisected ? bisection_columns() : key_lanes(job.keys); }
+
+int strip_of(const SelectJob& job) {
+  if (!job.mixed) return strip_columns;
+  const int fitting = mixed_bytes / (job.points * (job.wide ? 8 : 4)) / mixed_step * mixed_step;
+  return std::clamp(fitting, std::max(mixed_step, step_columns(job)), strip_columns);
+}
+
 int tile_width(const SelectJob& job) {
   return job.middle_only ? strip_of(job) : sorted_vectors * key_lanes(job.keys);
 }
@@ -78,13 +83,13 @@ struct Scratch {
   std::ptrdiff_t stride;         // columns of a strip
   ValueT* values;                // mixed or weighted: [point][strip]
   double* results;               // [strip]
-  unsigned char* tail;           // plain: [point][a vector]; else one row's last elements
+  unsigned char* tail;           // plain: [point][step_columns]; else one row's last elements
   double* rows;                  // mixed: [used row][columns of a group]
   unsigned char* subsets;        // mixed by subsets: their sums
   double* sums;                  // mixed by subsets: [point][subset_columns]
   const unsigned char** row_at;  // mixed by subsets: [used row], and zeros up to a whole group
   int* order;                    // weighted: [point]
-  unsigned char* keys;           // [rank or wire][tile_width]
+  unsigned char* keys;           // [rank or wire][tile_width]; bisected: what bisection takes
   ValueT* decoded;               // 16-bit types: the same, as values
   unsigned char* seen;           // a vector
   unsigned char* zeros;          // a strip of the type's bits
@@ -100,6 +105,7 @@ struct Scratch {
     const auto strip = static_cast<std::size_t>(stride);
     const auto wires = static_cast<std::size_t>(job.wires);
     const auto vector = static_cast<std::size_t>(key_vector_bytes(job.keys));
+    const auto size = static_cast<std::size_t>(key_bytes(job.keys));
     const bool by_value = job.mixed || job.weights != nullptr;
     bytes = 0;
     const auto take = [&](auto& place, std::size_t count) {
@@ -109,15 +115,17 @@ struct Scratch {
     };
     take(values, by_value ? points * strip : 0);
     take(results, strip);
-    take(tail, by_value ? strip * sizeof(double) : points * vector);
+    take(tail,
+         by_value ? strip * sizeof(double) : points * static_cast<std::size_t>(step_columns(job)) * size);
     take(rows, static_cast<std::size_t>(job.used_row_count) * most_group_columns);
     take(subsets, job.subsets != nullptr ? subset_table_bytes : 0);
     take(row_at, job.subsets != nullptr ? static_cast<std::size_t>(job.used_row_count + 3) : 0);
     take(sums, job.subsets != nullptr ? points * subset_columns : 0);
     take(order, job.weights != nullptr ? points : 0);
     const std::size_t ranks = job.middle_only ? 2 : wires;
-    take(keys, ranks * static_cast<std::size_t>(tile_width(job) * key_bytes(job.keys)));
-    take(decoded, job.keys != KeyKind::sixteen ? 0 : ranks * static_cast<std::size_t>(tile_width(job)));
+    const auto width = static_cast<std::size_t>(tile_width(job));
+    take(keys, job.bisected ? bisection_bytes(job) : ranks * width * size);
+    take(decoded, job.bisected || job.keys != KeyKind::sixteen ? 0 : ranks * width);
     take(seen, vector);
     take(zeros, strip * sizeof(double));
     take(positive, strip * sizeof(double));
@@ -551,38 +559,10 @@ struct Sorted {
   }
 };
 
-constexpr double large_value = 0x1p1000;
-constexpr double shrink = 0x1p-64;  // sums of up to 2^64 values of any size stay finite
-
-// Lanes where a plain f64 sum of values between low and high might overflow.
-HWY_INLINE hn::Mask<Wide> is_large(WideVector low, WideVector high) {
-  const Wide d;
-  const auto most = hn::Max(hn::Abs(low), hn::Abs(high));
-  return hn::Ge(most, hn::Set(d, large_value));
-}
-
-// sum/count, inside [low, high]; −inf where the least value is −inf.
-HWY_INLINE WideVector finish_mean(WideVector sum, int count, WideVector low, WideVector high) {
-  const Wide d;
-  const auto mean = hn::Div(sum, hn::Set(d, static_cast<double>(count)));
-  const auto clamped = hn::Max(hn::Min(mean, high), low);
-  return hn::IfThenElse(hn::Eq(low, hn::Neg(hn::Inf(d))), low, clamped);
-}
-
 template <class ValueT>
 WideVector median_of(const Sorted<ValueT>& y, int points) {
-  const Wide d;
   if (points % 2 == 1) return y[points / 2];
-  const auto low = y[points / 2 - 1];
-  const auto high = y[points / 2];
-  const auto half = hn::Set(d, 0.5);
-  const auto sum = hn::Add(low, high);
-  auto middle = hn::Mul(sum, half);
-  if constexpr (std::is_same_v<ValueT, double>) {
-    const auto of_halves = hn::Add(hn::Mul(low, half), hn::Mul(high, half));
-    middle = hn::IfThenElse(is_finite(d, sum), middle, of_halves);
-  }
-  return hn::IfThenElse(hn::IsNaN(middle), low, middle);  // NaN: −inf and +inf
+  return midpoint<ValueT>(y[points / 2 - 1], y[points / 2]);
 }
 
 /// `sum` is that of the values kept.
@@ -599,8 +579,7 @@ WideVector trimmed_mean_of(const Sorted<ValueT>& y, int points, int f, WideVecto
       const auto scale = hn::Set(d, shrink);
       auto scaled_sum = hn::Zero(d);
       for (int i = f; i < points - f; ++i) scaled_sum = hn::MulAdd(y[i], scale, scaled_sum);
-      const auto scaled = finish_mean(scaled_sum, count, hn::Mul(low, scale), hn::Mul(high, scale));
-      return hn::IfThenElse(large, hn::Max(hn::Min(hn::Div(scaled, scale), high), low), mean);
+      return hn::IfThenElse(large, finish_large_mean(scaled_sum, count, low, high), mean);
     }
   }
   return mean;
@@ -682,8 +661,7 @@ WideVector closest_mean_of(const Sorted<ValueT>& y, int points, int keep, WideVe
       for (int j = 0; j < keep; ++j) {
         sum = hn::MulAdd(closest_pick(y, points, keep, j, centre), scale, sum);
       }
-      const auto scaled = finish_mean(sum, keep, hn::Mul(low, scale), hn::Mul(high, scale));
-      mean = hn::IfThenElse(large, hn::Max(hn::Min(hn::Div(scaled, scale), high), low), mean);
+      mean = hn::IfThenElse(large, finish_large_mean(sum, keep, low, high), mean);
     }
   }
   return hn::IfThenElse(is_finite(d, centre), mean, centre);
@@ -885,9 +863,13 @@ void note_extremes_any(KeyKind kind, const unsigned char* least, const unsigned 
   }
 }
 
-/// The strip's columns [0, count), whole vectors of them; `at` and `real` are set.
+/// The strip's columns [0, count), whole steps of them; `at` and `real` are set.
 template <class ValueT>
 void sort_strip(const SelectJob& job, int count, const Scratch<ValueT>& scratch, double* results) {
+  if (job.bisected) {
+    const Columns points{.at = scratch.at, .infinity = job.infinity, .seen = scratch.seen};
+    return bisect(job, points, count, scratch.keys, results);
+  }
   const int width = tile_width(job);
   const int first_rank = job.middle_only ? job.first_rank : 0;  // of those in the tile
   Columns columns{.ahead = job.mixed ? 0 : job.ahead,
@@ -932,14 +914,14 @@ void find_points(const SelectJob& job, const RowSource* rows, std::int64_t begin
   }
 }
 
-/// The columns after the last whole vector: a copy of them, followed by zeros.
+/// The columns after the last whole step: a copy of them, followed by zeros.
 template <class ValueT>
 void copy_tails(const SelectJob& job, std::int64_t offset, std::size_t bytes,
                 const Scratch<ValueT>& scratch) {
-  const auto vector = static_cast<std::size_t>(key_vector_bytes(job.keys));
+  const auto step = static_cast<std::size_t>(step_columns(job) * key_bytes(job.keys));
   for (int p = 0; p < job.points; ++p) {
-    unsigned char* const to = scratch.tail + static_cast<std::size_t>(p) * vector;
-    std::memset(to, 0, vector);
+    unsigned char* const to = scratch.tail + static_cast<std::size_t>(p) * step;
+    std::memset(to, 0, step);
     std::memcpy(to, scratch.at[p] + offset, bytes);
     scratch.at[p] = to;
   }
@@ -950,14 +932,14 @@ void select_plain(const SelectJob& job, const RowSource* rows, std::int64_t begi
                   std::int64_t* nonfinite, const Scratch<ValueT>& scratch) {
   std::memset(scratch.seen, 0, static_cast<std::size_t>(key_vector_bytes(job.keys)));
   find_points(job, rows, begin, scratch);
-  const int lanes = key_lanes(job.keys);
-  const int whole_columns = count / lanes * lanes;
+  const int step = step_columns(job);
+  const int whole_columns = count / step * step;
   sort_strip(job, whole_columns, scratch, scratch.results);
   if (whole_columns < count) {
     const int size = key_bytes(job.keys);
     copy_tails(job, std::int64_t{whole_columns} * size,
                static_cast<std::size_t>((count - whole_columns) * size), scratch);
-    sort_strip(job, lanes, scratch, scratch.results + whole_columns);
+    sort_strip(job, step, scratch, scratch.results + whole_columns);
   }
   if (!job.count_nonfinite || !find_nonfinite(job, scratch.seen)) return;
   count_nonfinite(job, rows, begin, count, nonfinite);
@@ -989,8 +971,8 @@ void select_as(const SelectJob& job, const RowSource* rows, std::int64_t begin, 
       select_weighted(job, scratch.values, static_cast<std::size_t>(strip), length, scratch.results,
                       scratch.order);
     } else if (job.mixed) {
-      const int lanes = key_lanes(job.keys);
-      sort_strip(job, (length + lanes - 1) / lanes * lanes, scratch, scratch.results);
+      const int step = step_columns(job);
+      sort_strip(job, (length + step - 1) / step * step, scratch, scratch.results);
     } else {
       select_plain(job, rows, begin + done, length, nonfinite, scratch);
     }

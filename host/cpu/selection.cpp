@@ -17,6 +17,10 @@ constexpr int least_subset_points = 4;
 /// evict each other, and with none the memory idles while networks run (64 rows: half the bandwidth).
 constexpr std::int64_t bytes_ahead = 128;
 
+/// Medians and trimmed means of more points are bisected. For every kind of key merging two sorted chunks
+/// costs less than bisection, and merging three costs more.
+constexpr int most_sorted_points = 2 * most_column_points;
+
 KeyKind kind_of(DType dtype) {
   switch (dtype) {
     case DType::f32:
@@ -28,6 +32,13 @@ KeyKind kind_of(DType dtype) {
       break;
   }
   return KeyKind::f64;
+}
+
+/// Whether bisection is what costs least.
+bool bisects(const SelectJob& job) {
+  const bool trimmed = job.rule.kind == SelectRule::Kind::trimmed_mean;
+  if (!trimmed && job.rule.kind != SelectRule::Kind::median) return false;
+  return job.points > most_sorted_points && job.points <= most_bisected_points && bisection_columns() > 0;
 }
 
 }  // namespace
@@ -52,6 +63,11 @@ void Selection::prepare_network(SelectJob& job) {
   job.ahead = bytes_ahead;
   std::tie(job.first_rank, job.last_rank) = ranks_of(job.rule, job.points);
   const bool middle = job.rule.kind == SelectRule::Kind::median;
+  if (bisects(job)) {
+    job.bisected = true;
+    job.wires = job.points;
+    return;
+  }
   job.chunk = job.points;
   job.network = column_network(job.keys, job.points, middle);
   if (job.network.sort != nullptr) {
