@@ -314,7 +314,8 @@ void order_counts(const std::int16_t* counts, double* ordered) {
   constexpr int digits = digits_of<kTypeT>;
   constexpr int lanes = block_columns / digits;
   for (int i = 0; i < block_columns; ++i) {
-    ordered[i % digits * lanes + i / digits] = counts[i % 2 * count_lanes + i / 2];
+    const int half = i / 2;  // of the even or the odd bytes
+    ordered[i % digits * lanes + i / digits] = counts[i % 2 * count_lanes + half];
   }
 }
 
