@@ -39,8 +39,7 @@ pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
 
 export CCACHE_BASEDIR=$PWD  # what is compiled in one build folder is not compiled again for another
 rm -rf build/python-wheel
-"${pip[@]}" wheel --no-deps --wheel-dir build/python-wheel -C cmake.define.BRAGG_CUDA="$cuda" \
-  -C cmake.define.BRAGG_WERROR=ON .
+"${pip[@]}" wheel --no-deps --wheel-dir build/python-wheel -C cmake.define.BRAGG_CUDA="$cuda" .
 "${pip[@]}" install --force-reinstall --no-deps build/python-wheel/bragg-*.whl
 ls -sh build/python-wheel
 
