@@ -321,17 +321,6 @@ void order_counts(const std::int16_t* counts, double* ordered) {
 
 // rules -------------------------------------------------------------------------------------------
 
-template <class ValueT>
-HWY_INLINE WideVector load_wide(const ValueT* values) {
-  if constexpr (std::is_same_v<ValueT, float>) {
-    return hn::PromoteTo(Wide(), hn::Load(Narrow(), values));
-  } else {
-    return hn::Load(Wide(), values);
-  }
-}
-
-constexpr int wide_lanes = static_cast<int>(hn::MaxLanes(Wide()));
-
 /// body(values, points) for all points of a block, some of them at a time.
 template <DType kTypeT, class BodyT>
 HWY_INLINE void each_points(const std::int8_t* planes, int points, const BodyT& body) {

@@ -17,6 +17,18 @@
 HWY_BEFORE_NAMESPACE();
 namespace bragg::detail::cpu::HWY_NAMESPACE {
 
+constexpr int wide_lanes = static_cast<int>(hn::MaxLanes(Wide()));
+
+/// Aligned values, as f64.
+template <class ValueT>
+HWY_INLINE WideVector load_wide(const ValueT* values) {
+  if constexpr (std::is_same_v<ValueT, float>) {
+    return hn::PromoteTo(Wide(), hn::Load(Narrow(), values));
+  } else {
+    return hn::Load(Wide(), values);
+  }
+}
+
 constexpr double large_value = 0x1p1000;
 constexpr double shrink = 0x1p-64;  // sums of up to 2^64 values of any size stay finite
 

@@ -26,8 +26,6 @@ HWY_BEFORE_NAMESPACE();
 namespace bragg::detail::cpu::HWY_NAMESPACE {
 namespace {
 
-constexpr int wide_lanes = static_cast<int>(hn::MaxLanes(Wide()));
-
 // Vectors of f64 that four points are mixed for at a time: as many as the registers hold.
 #undef BRAGG_MIX_FOUR
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3
@@ -550,12 +548,7 @@ struct Sorted {
   int first_rank;  // of those that there are
 
   HWY_INLINE WideVector operator[](int rank) const {
-    const ValueT* const at = values + (rank - first_rank) * stride;
-    if constexpr (std::is_same_v<ValueT, float>) {
-      return hn::PromoteTo(Wide(), hn::Load(Narrow(), at));
-    } else {
-      return hn::Load(Wide(), at);
-    }
+    return load_wide(values + (rank - first_rank) * stride);
   }
 };
 
