@@ -100,8 +100,9 @@ void prefetch_l2(const void* p, int bytes, Site site) {
   if (bytes <= 0 || bytes % 16 != 0 || misaligned(p, 16)) {
     fail("prefetch_l2 of " + std::to_string(bytes) + " bytes: address or size is no multiple of 16", site);
   }
-  if (!global_arena().contains(p) || !global_arena().contains(static_cast<const char*>(p) + bytes - 1)) {
-    fail("prefetch_l2 of what is not global memory", site);
+  if (!global_arena().contains(p)) fail("prefetch_l2 of what is not global memory", site);
+  if (allocation_of(p, static_cast<std::size_t>(bytes)).base == nullptr) {
+    fail("prefetch_l2 past the end of an allocation of global memory", site);
   }
 }
 
