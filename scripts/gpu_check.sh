@@ -8,14 +8,14 @@
 #                                    build/gpu/results
 #
 # Steps, in this order: the tests of the device against the oracle (their names, or "tests"), verify, the benchmarks readme and
-# variants, python (the package's tests), the benchmarks peers, tiny, rules, large-n and huge, and compute-sanitizer's memcheck,
-# racecheck, initcheck and synccheck on small shapes. Each has a limit of its own, and none goes on after $LIMIT seconds (570):
-# what there was no time for is named. Exits non-zero if any step failed.
+# variants, python (the package's tests), the benchmarks peers, tiny, rules (held against variants by pass-sums), large-n and
+# huge, and compute-sanitizer's memcheck, racecheck, initcheck and synccheck on small shapes. Each has a limit of its own, and
+# none goes on after $LIMIT seconds (570): what there was no time for is named. Exits non-zero if any step failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-programs=(device_select_test device_gram_test device_combine_test device_plan_test device_graph_test conformance_cuda_test
-  hostile_cuda_test)
+programs=(device_select_test device_gram_test device_combine_test device_plan_test device_graph_test pre_aggregate_cuda_test
+  conformance_cuda_test hostile_cuda_test)
 
 if [[ "${1:-}" == "--build" ]]; then
   set -e
@@ -115,6 +115,8 @@ fi
 step peers 100 env -u LD_LIBRARY_PATH python3 bench/gpu/peers.py --bragg "$run/bragg" "${times[@]}" --json "$out/peers.json"
 bench tiny 20 --preset tiny --seconds 0.05
 bench rules 60 --rule "${rules[@]}" --n 16 --d 1e6 1e7 1e8 --seconds 0.1
+[[ -f "$out/rules.json" && -f "$out/variants.json" ]] &&
+  step pass-sums 5 python3 bench/gpu/pass_sums.py "$out/variants.json" "$out/rules.json"
 bench large-n 60 --preset large-n --seconds 0.05
 bench huge 100 --rule median "$nnm" --n 16 --d 1e9 --seconds 0.1
 

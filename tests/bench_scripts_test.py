@@ -157,6 +157,19 @@ class Plot(Case):
         self.run_script("plot.py", few, code=2)
 
 
+class PassSums(Case):
+    def test_pipelines_are_held_against_their_passes(self):
+        variants = [{"pass": name, "n": 16, "d": 1000, "dtype": "f32", "variant": "as chosen", "chosen": chosen, "ms": ms}
+                    for name, chosen, ms in (("gram", True, 1.0), ("gram", False, 9.0), ("mix+select trimmed_mean", True, 3.0))]
+        whole = row("nnm(f=3) | trimmed_mean(f=3)", 16, 1000, 5, form="nnm(f=F) | trimmed_mean(f=F)")
+        files = self.write("v.json", {"variants": variants}), self.write("r.json", result([whole, row("median", 16, 1000, 1)]))
+        out = self.run_script("gpu/pass_sums.py", *files).stdout
+        self.assertEqual(out.count("\n"), 1)
+        self.assertIn("passes 1.0000 + 3.0000 ms: 1.25", out)
+        files = files[0], self.write("r.json", result([row("median", 16, 1000, 1)]))
+        self.assertIn("no pipeline", self.run_script("gpu/pass_sums.py", *files, code=1).stderr)
+
+
 if __name__ == "__main__":
     FOLDER = os.path.abspath(sys.argv.pop(1))
     unittest.main()

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "host/cuda/runtime.hpp"
-#include "kernels/combine/combine.hpp"
+#include "kernels/combine/combine.cuh"
 #include "kernels/gram/chunks.cuh"
 #include "kernels/gram/gram.hpp"
 #include "kernels/select/direct.cuh"
@@ -257,6 +257,41 @@ void time_fragments(std::int64_t d, Watch& watch) {
   (shape(VariantsT(), false), ...);
 }
 
+template <int kThreads, int kLoads, int kBlocks>
+struct Combine3 {
+  static constexpr int threads = kThreads;
+  static constexpr int loads = kLoads;
+  static constexpr int blocks = kBlocks;
+};
+
+/// The mean of n rows: as chosen, and with other tunings.
+template <DType dtype, class... VariantsT>
+void time_combine(int n, std::int64_t d, Watch& watch) {
+  const Matrix m(n, d, dtype, watch.stream());
+  const DeviceMemory coefficients =
+      to_device(std::vector<double>(static_cast<std::size_t>(n), 1.0 / n), watch.stream());
+  const CombineArguments arguments{.rows = m.rows(),
+                                   .tiles = m.cut(tile_length),
+                                   .parts = {},
+                                   .out = m.to(),
+                                   .gate = {},
+                                   .coefficients = static_cast<const double*>(coefficients.data())};
+  const auto words = static_cast<std::size_t>(m.row_bytes / 4);
+  std::vector<std::uint32_t> expected;
+  const auto time = [&]<class TuningT>(TuningT, bool chosen) {
+    set_bytes(m.out.data(), 0xFF, m.row_bytes, watch.stream());
+    const double ms = watch.ms([&] { launch_combine<dtype, TuningT>(arguments, watch.stream()); });
+    const auto found = to_host<std::uint32_t>(m.out, words, watch.stream());
+    if (chosen) expected = found;
+    char name[80];
+    std::snprintf(name, sizeof(name), "threads %d, loads %d, blocks %d", TuningT::threads, TuningT::loads,
+                  TuningT::blocks);
+    print("combine", m, name, chosen, ms, m.bytes() * (n + 1) / n, found == expected ? 0 : INFINITY);
+  };
+  time(CombineTuning(), true);
+  (time(VariantsT(), false), ...);
+}
+
 /// Passes as they are, at more shapes.
 void time_passes(int n, std::int64_t d, DType dtype, Watch& watch) {
   const Matrix m(n, d, dtype, watch.stream());
@@ -274,20 +309,7 @@ void time_passes(int n, std::int64_t d, DType dtype, Watch& watch) {
   }),
         m.bytes(), 0);
 
-  const DeviceMemory coefficients =
-      to_device(std::vector<double>(static_cast<std::size_t>(n), 1.0 / n), watch.stream());
   const double bytes = m.bytes() + static_cast<double>(m.row_bytes);
-  print("combine", m, "as chosen", true, watch.ms([&] {
-    combine({.rows = m.rows(),
-             .tiles = m.cut(tile_length),
-             .parts = {},
-             .out = m.to(),
-             .gate = {},
-             .coefficients = static_cast<const double*>(coefficients.data())},
-            watch.stream());
-  }),
-        bytes, 0);
-
   // As nnm(f = n/5) mixes: each point the mean of n − f rows.
   const int f = n / 5;
   std::vector<double> mix(static_cast<std::size_t>(n) * static_cast<std::size_t>(n));
@@ -328,6 +350,11 @@ void run(double seconds) {
   time_fragments<2>(10 * d, watch);
   time_fragments<4, Fragment2<8, 2>, Fragment2<8, 1>>(d, watch);
   time_fragments<6, Fragment2<4, 1>, Fragment2<2, 4>>(d, watch);
+  for (const int n : {8, 16, 32, 64}) {
+    time_combine<DType::f32, Combine3<128, 4, 6>, Combine3<128, 16, 3>, Combine3<256, 8, 2>,
+                 Combine3<256, 4, 3>>(n, d, watch);
+  }
+  time_combine<DType::bf16, Combine3<128, 4, 4>, Combine3<64, 8, 8>>(16, d, watch);
   for (const int n : {8, 16, 24, 32, 48, 64, 96, 128}) time_passes(n, d, DType::f32, watch);
   for (const int n : {16, 32, 64}) time_passes(n, d, DType::bf16, watch);
   for (const int n : {256, 512, 1024}) time_passes(n, 1'000'000, DType::f32, watch);

@@ -2,17 +2,6 @@
 #include "kernels/combine/combine.cuh"
 
 namespace bragg::detail::cuda {
-namespace {
-
-template <DType dtype>
-void launch_combine(const CombineArguments& arguments, Stream stream) {
-  const int resident = simt::resident_blocks(combine_tiles<dtype>, combine_threads, 0);
-  const std::int64_t pieces = arguments.tiles.pieces;
-  const int blocks = pieces < resident ? static_cast<int>(pieces) : resident;
-  simt::launch(combine_tiles<dtype>, blocks, 1, combine_threads, 0, stream, arguments);
-}
-
-}  // namespace
 
 void combine(const CombineArguments& arguments, Stream stream) {
   switch (arguments.rows.dtype) {

@@ -20,8 +20,6 @@
 
 namespace bragg::detail::cuda {
 
-inline constexpr int combine_threads = CombineTuning::threads;
-inline constexpr int combine_own = static_cast<int>(tile_length) / combine_threads;  ///< coordinates a thread
 inline constexpr int combine_group = 256;  ///< rows whose terms shared memory holds at a time
 
 /// Rows with a coefficient, in row order, in shared memory.
@@ -64,11 +62,18 @@ BRAGG_DEVICE void collect_terms(const CombineArguments& a, int tensor, int first
   }
 }
 
-/// A thread's coordinates of a tile: runs of 16 bytes (`vector`: a whole tile of aligned addresses), or every
-/// 128th.
-template <DType dtype, bool vector>
+/// A thread's coordinates of a tile: runs of 16 bytes (`vector`: a whole tile of aligned addresses), or one
+/// in `threads`.
+template <DType kDType, bool kVector, class TuningT>
 struct CombineTile {
+  static constexpr DType dtype = kDType;
+  static constexpr bool vector = kVector;
+  static constexpr int threads = TuningT::threads;
+  static constexpr int own = static_cast<int>(tile_length) / threads;  ///< coordinates
   static constexpr int run = vector_elements<dtype>;
+  static constexpr int rows = TuningT::loads * run / own;  ///< under way together
+  static_assert(own % run == 0 && rows > 0);
+
   int tensor = 0;
   int size = 0;
   std::int64_t begin = 0;
@@ -76,36 +81,34 @@ struct CombineTile {
 
   /// The thread's coordinate i, from `begin`, is first() + step(i).
   BRAGG_DEVICE int first() const { return vector ? simt::thread() * run : simt::thread(); }
-  static BRAGG_DEVICE int step(int i) {
-    return vector ? i / run * (combine_threads * run) + i % run : i * combine_threads;
-  }
+  static BRAGG_DEVICE int step(int i) { return vector ? i / run * (threads * run) + i % run : i * threads; }
   BRAGG_DEVICE bool has(int i) const { return vector || first() + step(i) < size; }
 };
 
 /// Adds terms [from, to), which are of the tile's dtype.
-template <DType dtype>
-BRAGG_DEVICE void add_vectors(const CombineTile<dtype, true>& tile, const CombineTerms& terms, int from,
-                              int to, double (&sums)[combine_own]) {
-  constexpr int run = vector_elements<dtype>;
-  constexpr int loads = combine_own / run;
-  constexpr int rows = CombineTuning::loads / loads;
-  const std::int64_t at = (tile.begin + tile.first()) * static_cast<std::int64_t>(sizeof(Bits<dtype>));
+template <class TileT>
+BRAGG_DEVICE void add_vectors(const TileT& tile, const CombineTerms& terms, int from, int to,
+                              double (&sums)[TileT::own]) {
+  constexpr int run = TileT::run;
+  constexpr int loads = TileT::own / run;
+  constexpr int rows = TileT::rows;
+  const std::int64_t at = (tile.begin + tile.first()) * static_cast<std::int64_t>(sizeof(Bits<TileT::dtype>));
   for (int k = from; k < to; k += rows) {
     uint4 raw[rows][loads];
     BRAGG_UNROLL
     for (int u = 0; u < rows; ++u) {
       BRAGG_UNROLL
       for (int l = 0; l < loads; ++l) {
-        raw[u][l] = k + u < to ? simt::load16(terms.data[k + u] + at + l * (combine_threads * 16))
-                               : uint4{0, 0, 0, 0};
+        raw[u][l] =
+            k + u < to ? simt::load16(terms.data[k + u] + at + l * (TileT::threads * 16)) : uint4{0, 0, 0, 0};
       }
     }
     BRAGG_UNROLL
     for (int u = 0; u < rows; ++u) {
       const double c = k + u < to ? terms.coefficient[k + u] : 0;
       BRAGG_UNROLL
-      for (int i = 0; i < combine_own; ++i) {
-        const double x = value_at<dtype>(raw[u][i / run], i % run);
+      for (int i = 0; i < TileT::own; ++i) {
+        const double x = value_at<TileT::dtype>(raw[u][i / run], i % run);
         sums[i] = simt::fma(c, x, sums[i]);
       }
     }
@@ -113,18 +116,17 @@ BRAGG_DEVICE void add_vectors(const CombineTile<dtype, true>& tile, const Combin
 }
 
 /// Adds terms [from, to), which are of dtype `term`.
-template <DType term, DType dtype, bool vector>
-BRAGG_DEVICE void add_elements(const CombineTile<dtype, vector>& tile, const CombineTerms& terms, int from,
-                               int to, double (&sums)[combine_own]) {
+template <DType term, class TileT>
+BRAGG_DEVICE void add_elements(const TileT& tile, const CombineTerms& terms, int from, int to,
+                               double (&sums)[TileT::own]) {
   // Bytes of more elements than these do not fit in registers.
-  constexpr int together = 32 / static_cast<int>(sizeof(Bits<term>)) < combine_own
-                               ? 32 / static_cast<int>(sizeof(Bits<term>))
-                               : combine_own;
+  constexpr int fitting = 32 / static_cast<int>(sizeof(Bits<term>));
+  constexpr int together = fitting < TileT::own ? fitting : TileT::own;
   for (int k = from; k < to; ++k) {
     const unsigned char* const p = terms.data[k];
     const double c = terms.coefficient[k];
     BRAGG_UNROLL
-    for (int first = 0; first < combine_own; first += together) {
+    for (int first = 0; first < TileT::own; first += together) {
       Bits<term> bits[together];
       BRAGG_UNROLL
       for (int i = 0; i < together; ++i) {
@@ -140,14 +142,14 @@ BRAGG_DEVICE void add_elements(const CombineTile<dtype, vector>& tile, const Com
 }
 
 /// Adds the terms that shared memory holds.
-template <DType dtype, bool vector>
-BRAGG_DEVICE void add_terms(const Rows& rows, const CombineTile<dtype, vector>& tile,
-                            const CombineTerms& terms, double (&sums)[combine_own]) {
+template <class TileT>
+BRAGG_DEVICE void add_terms(const Rows& rows, const TileT& tile, const CombineTerms& terms,
+                            double (&sums)[TileT::own]) {
   const int alike = terms.count[1];
-  if constexpr (vector) {
-    add_vectors<dtype>(tile, terms, 0, alike, sums);
+  if constexpr (TileT::vector) {
+    add_vectors(tile, terms, 0, alike, sums);
   } else {
-    add_elements<dtype>(tile, terms, 0, alike, sums);
+    add_elements<TileT::dtype>(tile, terms, 0, alike, sums);
   }
   for (int k = alike; k < terms.count[0]; ++k) {
     switch (rows.dtype_of(terms.row[k])) {
@@ -169,10 +171,10 @@ BRAGG_DEVICE void add_terms(const Rows& rows, const CombineTile<dtype, vector>& 
 
 /// Adds the terms' non-finite values of the tile to `nonfinite`. A thread looks at its own coordinates only:
 /// others may have written theirs.
-template <DType dtype, bool vector>
-BRAGG_DEVICE void count_nonfinite(const Rows& rows, const CombineTile<dtype, vector>& tile,
-                                  const CombineTerms& terms, unsigned long long* nonfinite) {
-  const int own = (tile.size + combine_threads - 1) / combine_threads;
+template <class TileT>
+BRAGG_DEVICE void count_nonfinite(const Rows& rows, const TileT& tile, const CombineTerms& terms,
+                                  unsigned long long* nonfinite) {
+  const int own = (tile.size + TileT::threads - 1) / TileT::threads;
   for (int k = 0; k < terms.count[0]; ++k) {
     const int row = terms.row[k];
     int found = 0;
@@ -188,20 +190,19 @@ BRAGG_DEVICE void count_nonfinite(const Rows& rows, const CombineTile<dtype, vec
   }
 }
 
-template <DType type, DType dtype, bool vector>
-BRAGG_DEVICE void write_as(const CombineTile<dtype, vector>& tile, void* to, Alignment alignment,
-                           const double (&values)[combine_own]) {
-  constexpr int run = vector_elements<dtype>;
-  if constexpr (vector) {
+template <DType type, class TileT>
+BRAGG_DEVICE void write_as(const TileT& tile, void* to, Alignment alignment,
+                           const double (&values)[TileT::own]) {
+  if constexpr (TileT::vector) {
     auto* const at = static_cast<unsigned char*>(to) +
                      (tile.begin + tile.first()) * static_cast<std::int64_t>(sizeof(Bits<type>));
     BRAGG_UNROLL
-    for (int i = 0; i < combine_own; i += run) {
-      store_run<type, run>(at + tile.step(i) * static_cast<int>(sizeof(Bits<type>)), values + i);
+    for (int i = 0; i < TileT::own; i += TileT::run) {
+      store_run<type, TileT::run>(at + tile.step(i) * static_cast<int>(sizeof(Bits<type>)), values + i);
     }
   } else {
     BRAGG_UNROLL
-    for (int i = 0; i < combine_own; ++i) {
+    for (int i = 0; i < TileT::own; ++i) {
       if (tile.has(i)) {
         store_element<type>(to, tile.begin + tile.first() + tile.step(i), round_to<type>(values[i]),
                             alignment);
@@ -210,9 +211,9 @@ BRAGG_DEVICE void write_as(const CombineTile<dtype, vector>& tile, void* to, Ali
   }
 }
 
-template <DType dtype, bool vector>
-BRAGG_DEVICE void write_tile(const CombineTile<dtype, vector>& tile, DType type, void* to,
-                             Alignment alignment, const double (&values)[combine_own]) {
+template <class TileT>
+BRAGG_DEVICE void write_tile(const TileT& tile, DType type, void* to, Alignment alignment,
+                             const double (&values)[TileT::own]) {
   switch (type) {
     case DType::f32:
       return write_as<DType::f32>(tile, to, alignment, values);
@@ -226,28 +227,28 @@ BRAGG_DEVICE void write_tile(const CombineTile<dtype, vector>& tile, DType type,
 }
 
 /// `hold(tensor, first)` brings the terms of a group of rows to shared memory.
-template <DType dtype, bool vector, class HoldT>
-BRAGG_DEVICE void combine_tile(const CombineArguments& a, const CombineTile<dtype, vector>& tile, bool failed,
+template <class TileT, class HoldT>
+BRAGG_DEVICE void combine_tile(const CombineArguments& a, const TileT& tile, bool failed,
                                const CombineTerms& terms, const HoldT& hold) {
   const int* const infinite = a.parts.of(a.infinite, tile.tensor);
-  double sums[combine_own] = {};
+  double sums[TileT::own] = {};
   if (failed || (infinite != nullptr && *infinite != 0)) {
     const double value = !failed                                ? infinity_of<double>()
                          : a.gate.on_failure == OnFailure::zero ? 0.0
                                                                 : simt::double_of(0x7FF8000000000000ull);
     BRAGG_UNROLL
-    for (int i = 0; i < combine_own; ++i) sums[i] = value;
+    for (int i = 0; i < TileT::own; ++i) sums[i] = value;
   } else {
     for (int first = 0; first < a.rows.count; first += combine_group) {
       hold(tile.tensor, first);
-      add_terms<dtype>(a.rows, tile, terms, sums);
+      add_terms(a.rows, tile, terms, sums);
     }
     if (a.nonfinite != nullptr) {
       // Whatever is not finite leaves a sum that is not; a finite sum may overflow too, and is looked at in
       // vain. Counting rereads the rows, so it comes before an output that may lie on one of them.
       bool suspect = false;
       BRAGG_UNROLL
-      for (int i = 0; i < combine_own; ++i) suspect = suspect || !is_finite(sums[i]);
+      for (int i = 0; i < TileT::own; ++i) suspect = suspect || !is_finite(sums[i]);
       if (simt::sync_threads_or(suspect)) {
         for (int first = 0; first < a.rows.count; first += combine_group) {
           hold(tile.tensor, first);
@@ -264,8 +265,8 @@ BRAGG_DEVICE void combine_tile(const CombineArguments& a, const CombineTile<dtyp
   }
 }
 
-template <DType dtype>
-BRAGG_KERNEL(combine_threads, CombineTuning::blocks)
+template <DType dtype, class TuningT>
+BRAGG_KERNEL(TuningT::threads, TuningT::blocks)
 combine_tiles(BRAGG_GRID_CONSTANT CombineArguments a) {
   BRAGG_SHARED(const unsigned char*, data, [combine_group]);
   BRAGG_SHARED(double, coefficient, [combine_group]);
@@ -290,13 +291,22 @@ combine_tiles(BRAGG_GRID_CONSTANT CombineArguments a) {
     const Piece piece = locate(a.tiles, a.rows.sizes, index);
     const auto alignment = static_cast<Alignment>(a.rows.alignment[piece.tensor]);
     if (alignment == Alignment::vector && piece.size == tile_length) {
-      const CombineTile<dtype, true> tile{piece.tensor, piece.size, piece.begin, alignment};
+      const CombineTile<dtype, true, TuningT> tile{piece.tensor, piece.size, piece.begin, alignment};
       combine_tile(a, tile, failed, terms, hold);
     } else {
-      const CombineTile<dtype, false> tile{piece.tensor, piece.size, piece.begin, alignment};
+      const CombineTile<dtype, false, TuningT> tile{piece.tensor, piece.size, piece.begin, alignment};
       combine_tile(a, tile, failed, terms, hold);
     }
   }
+}
+
+template <DType dtype, class TuningT = CombineTuning>
+void launch_combine(const CombineArguments& arguments, Stream stream) {
+  const auto kernel = combine_tiles<dtype, TuningT>;
+  const std::int64_t resident = simt::resident_blocks(kernel, TuningT::threads, 0);
+  const std::int64_t pieces = arguments.tiles.pieces;
+  const int blocks = static_cast<int>(pieces < resident ? pieces : resident);
+  simt::launch(kernel, blocks, 1, TuningT::threads, 0, stream, arguments);
 }
 
 }  // namespace bragg::detail::cuda
