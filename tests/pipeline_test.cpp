@@ -144,6 +144,31 @@ TEST(Text, MeansWhatTheStructsMean) {
             Pipeline(CenteredClipping{.tau = 100, .start = Start::reference}));
 }
 
+TEST(Text, MayBeOfPreAggregatorsAlone) {
+  EXPECT_EQ(parse_pre_aggregators(" nnm(f=3) "), PreSequence(Nnm{.f = 3}));
+  EXPECT_EQ(parse_pre_aggregators("bucketing(s=2)|clip(c=.5) | arc(f=1)"),
+            (Bucketing{.s = 2} | Clip{.c = 0.5} | Arc{.f = 1}));
+  const auto refused = [](std::string_view text, int column) {
+    try {
+      parse_pre_aggregators(text);
+    } catch (const ParseError& error) {
+      EXPECT_EQ(error.column(), column) << error.what();
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_NE(refused("", 1).find("there is no pre-aggregator"), std::string::npos);
+  EXPECT_NE(refused("nnm(f=1) | median", 12).find("median is a rule"), std::string::npos);
+  EXPECT_NE(refused("nnm(f=1) nnm(f=1)", 10).find("'|'"), std::string::npos);
+  EXPECT_NE(refused("nnm(f=1) |", 11).find("expected the name"), std::string::npos);
+}
+
+TEST(Pipelines, KnowHowManyPointsReachARule) {
+  EXPECT_EQ(points_after(Bucketing{.s = 3} | Nnm{.f = 1}, 10), 4);
+  EXPECT_EQ(points_after(PreSequence(), 10), 10);
+  EXPECT_EQ(points_at_rule(Bucketing{.s = 3} | Bucketing{.s = 2} | Median{}, 10), 2);
+}
+
 TEST(Text, LeavesDefaultsOutAndKeepsRequiredParameters) {
   EXPECT_EQ(to_string(GeometricMedian{}), "geometric_median");
   EXPECT_EQ(to_string(TrimmedMean{}), "trimmed_mean(f=0)");

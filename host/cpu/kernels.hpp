@@ -148,8 +148,10 @@ inline constexpr int most_bisected_points = 32767;
 /// Bytes of scratch that a thread needs for the job.
 std::size_t select_scratch_bytes(const SelectJob& job);
 
-/// out[begin, begin+count) = rule(points). `rows`: every table row. `nonfinite`: per table row, added to.
+/// out[0][begin, begin+count) = rule(points); of Kind::none out[p] = point p. `rows`: every table row.
+/// `nonfinite`: per table row, added to.
 void select_chunk(const SelectJob& job, const RowSource* rows, std::int64_t begin, std::int64_t count,
-                  DType out_dtype, unsigned char* out, std::int64_t* nonfinite, unsigned char* scratch);
+                  DType out_dtype, unsigned char* const* out, std::int64_t* nonfinite,
+                  unsigned char* scratch);
 
 }  // namespace bragg::detail::cpu

@@ -99,6 +99,7 @@ struct Worker {
   std::vector<RowSource> rows;
   std::vector<int> index;  // table row of each of `rows`
   std::vector<double> coefficients;
+  std::vector<unsigned char*> outputs;
   std::vector<std::int64_t> nonfinite;
   std::vector<double> max_abs;
 
@@ -107,6 +108,7 @@ struct Worker {
     rows.reserve(static_cast<std::size_t>(count));
     index.reserve(static_cast<std::size_t>(count));
     coefficients.reserve(static_cast<std::size_t>(count));
+    outputs.reserve(static_cast<std::size_t>(count));
     nonfinite.assign(static_cast<std::size_t>(count), 0);
     max_abs.assign(static_cast<std::size_t>(count), 0);
   }
@@ -377,14 +379,18 @@ void CpuPasses::select(const RowTable& table, const SelectRule& rule, const Poin
     worker.prepare(table.rows);
     worker.memory.bytes(scratch);
   }
+  const int outputs = rule.kind == SelectRule::Kind::none ? points.count : 1;
   impl.for_blocks(table, chunk_size, [&](Worker& worker, const Blocks& block, std::int64_t, bool new_tensor) {
     if (new_tensor) {
       worker.rows.clear();
       for (int r = 0; r < table.rows; ++r) worker.rows.push_back(source(table, block.tensor, r));
+      worker.outputs.clear();
+      for (std::size_t p = 0; p < static_cast<std::size_t>(outputs); ++p) {
+        worker.outputs.push_back(static_cast<unsigned char*>(out.data[p * out.stride + block.tensor]));
+      }
     }
-    cpu::select_chunk(job, worker.rows.data(), block.begin, block.size, out.dtype,
-                      static_cast<unsigned char*>(out.data[block.tensor]), worker.nonfinite.data(),
-                      worker.memory.bytes(scratch));
+    cpu::select_chunk(job, worker.rows.data(), block.begin, block.size, out.dtype, worker.outputs.data(),
+                      worker.nonfinite.data(), worker.memory.bytes(scratch));
   });
   for (std::size_t r = 0; r < nonfinite.size(); ++r) {
     for (const Worker& worker : impl.workers) nonfinite[r] += worker.nonfinite[r];

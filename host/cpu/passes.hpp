@@ -4,6 +4,7 @@
 
 #include <bragg/pipeline.hpp>
 #include <bragg/updates.hpp>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -27,10 +28,12 @@ struct RowTable {
   DType dtype_of(int row) const noexcept { return row < inputs ? dtype : reference_dtype; }
 };
 
-/// Where a pass writes one row: data[tensor]. May be exactly the memory of one of the rows it reads.
+/// Where a pass writes one row: data[tensor]. May be exactly the memory of one of the rows it reads. Where it
+/// writes one for each point (SelectRule::Kind::none): data[point * stride + tensor], apart from all rows.
 struct OutTable {
   DType dtype = DType::f32;
   void* const* data = nullptr;
+  std::size_t stride = 0;
 };
 
 /// Running sums of the gram pass over any number of windows.

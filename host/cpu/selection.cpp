@@ -52,6 +52,7 @@ std::pair<int, int> ranks_of(const SelectRule& rule, int points) {
       return {rule.f, points - 1 - rule.f};
     case SelectRule::Kind::closest_to_median:
     case SelectRule::Kind::closest_to_trimmed_mean:
+    case SelectRule::Kind::none:
       break;
   }
   return {0, points - 1};
@@ -188,7 +189,9 @@ SelectJob Selection::prepare(const RowTable& table, const SelectRule& rule, cons
   job.count_nonfinite = counted && !points.mixed;
   job.key_dtype = points.mixed ? (job.wide ? DType::f64 : DType::f32) : table.dtype;
   if (!points.infinite.empty()) job.infinite = points.infinite.data();
-  if (points.weights.empty()) {
+  if (rule.kind == SelectRule::Kind::none) {
+    // There is nothing to sort.
+  } else if (points.weights.empty()) {
     prepare_network(job);
   } else {
     job.weights = points.weights.data();

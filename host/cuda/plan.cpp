@@ -182,7 +182,8 @@ Stage CudaPlan::first_stage() const {
 void CudaPlan::plan_workspace() {
   const auto padded = [](std::size_t bytes) { return (bytes + 255) / 256 * 256; };
   const int rows = request_.shape.n + references();
-  table_ = RunTable(request_.shape.sizes.size(), rows);
+  const int outputs = std::max(request_.point_outputs, 1);
+  table_ = RunTable(request_.shape.sizes.size(), rows, 0, static_cast<std::size_t>(outputs));
   blocks_at_ = padded(table_.bytes());
   partial_at_ = blocks_at_ + solve_block_bytes(layout(request_.shape.n)) * request_.parts;
   batch_ = gram_batch(rows, chunks_.pieces);
@@ -225,7 +226,9 @@ void CudaPlan::fill_table(const Updates& updates, const Output& out, const RunAr
       table_.set_row(t, i, updates.data(active_.rows[static_cast<std::size_t>(i)], t), request_.shape.dtype);
     }
     if (has_reference) table_.set_row(t, inputs, arguments.reference.tensors[t], request_.shape.dtype);
-    table_.set_target(t, out.tensors[t], request_.out_dtype);
+    for (std::size_t k = 0; k * sizes.size() < out.tensors.size(); ++k) {
+      table_.set_target(t, out.tensors[k * sizes.size() + t], request_.out_dtype, k);
+    }
     if (request_.stateful) {
       void* const previous = at<void>(previous_.data(), previous_at_[t]);
       table_.set_row(t, inputs + 1, previous, request_.out_dtype);
@@ -329,7 +332,7 @@ SelectArguments CudaPlan::select_arguments() const {
           .parts = parts(),
           .out = target_,
           .gate = gate(),
-          .rule = finish_.rule,
+          .rule = request_.point_outputs > 0 ? SelectRule{.kind = SelectRule::Kind::none} : finish_.rule,
           .points = finish_.points,
           .chosen = finish_.chosen ? b.chosen : nullptr,
           .mix = stage.mixed ? b.mix[stage.mix] : nullptr,

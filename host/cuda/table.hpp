@@ -11,12 +11,13 @@
 
 namespace bragg::detail::cuda {
 
-/// [rows' addresses | the output's | its copy's | weights | coefficients | numbers | alignment | invalid]
+/// [rows' addresses | the outputs' | the copy's | weights | coefficients | numbers | alignment | invalid]
 class RunTable {
  public:
   RunTable() = default;
   /// `numbers`: room for as many int64 of the user's choice.
-  RunTable(std::size_t tensors, int most_rows, std::size_t numbers = 0) : tensors_(tensors) {
+  RunTable(std::size_t tensors, int most_rows, std::size_t numbers = 0, std::size_t outputs = 1)
+      : tensors_(tensors) {
     const auto rows = static_cast<std::size_t>(most_rows);
     std::size_t used = 0;
     const auto take = [&](std::size_t bytes) {
@@ -25,7 +26,7 @@ class RunTable {
       return at;
     };
     rows_at_ = take(sizeof(void*) * tensors * rows);
-    target_at_ = take(sizeof(void*) * tensors);
+    target_at_ = take(sizeof(void*) * tensors * outputs);
     copy_at_ = take(sizeof(void*) * tensors);
     weights_at_ = take(sizeof(double) * rows);
     coefficients_at_ = take(sizeof(double) * rows);
@@ -65,8 +66,8 @@ class RunTable {
     at<const void*>(rows_at_)[tensor * rows_ + static_cast<std::size_t>(row)] = data;
     lower_alignment(tensor, data, dtype);
   }
-  void set_target(std::size_t tensor, void* data, DType dtype) {
-    at<void*>(target_at_)[tensor] = data;
+  void set_target(std::size_t tensor, void* data, DType dtype, std::size_t output = 0) {
+    at<void*>(target_at_)[output * tensors_ + tensor] = data;
     lower_alignment(tensor, data, dtype);
   }
   void set_copy(std::size_t tensor, void* data) { at<void*>(copy_at_)[tensor] = data; }

@@ -13,7 +13,8 @@ namespace {
 class CpuPlan final : public PlanBackend {
  public:
   explicit CpuPlan(const PlanRequest& request)
-      : request_(request), engine_(request.pipeline, request.shape.n, request.options) {
+      : request_(request),
+        engine_(request.pipeline, request.shape.n, request.options, request.point_outputs > 0) {
     solutions_.resize(request.parts);
     reports_.resize(request.parts);
   }
@@ -118,7 +119,8 @@ void CpuPlan::run(const Updates& updates, const Output& out, Stream, const RunAr
   };
   const auto target = [&](std::size_t part) {
     return OutTable{.dtype = request_.out_dtype,
-                    .data = out.tensors.data() + (request_.options.scope == Scope::whole ? 0 : part)};
+                    .data = out.tensors.data() + (request_.options.scope == Scope::whole ? 0 : part),
+                    .stride = shape.sizes.size()};
   };
 
   status_ = Status::ok;
@@ -140,8 +142,10 @@ void CpuPlan::run(const Updates& updates, const Output& out, Stream, const RunAr
     if (request_.stateful) keep_output(out);
   } else if (request_.options.on_failure != OnFailure::keep) {
     const bool zero = request_.options.on_failure == OnFailure::zero;
-    CpuPasses::fill(shape.sizes, {.dtype = request_.out_dtype, .data = out.tensors.data()},
-                    zero ? 0 : std::numeric_limits<double>::quiet_NaN());
+    for (std::size_t first = 0; first < out.tensors.size(); first += shape.sizes.size()) {
+      CpuPasses::fill(shape.sizes, {.dtype = request_.out_dtype, .data = out.tensors.data() + first},
+                      zero ? 0 : std::numeric_limits<double>::quiet_NaN());
+    }
   }
   for (std::size_t part = 0; part < parts; ++part) reports_[part] = solutions_[part].report;
 }

@@ -44,6 +44,7 @@ struct Engine::Impl {
   CpuPasses passes;
   HostTeam team;
   PassNeeds needs;
+  bool points_alone;
 
   // Of the run.
   ActiveRows active;
@@ -56,11 +57,12 @@ struct Engine::Impl {
   std::vector<std::int64_t> counts;
   std::vector<int> order;
 
-  Impl(Pipeline pipeline_in, int n_in, const Options& options)
+  Impl(Pipeline pipeline_in, int n_in, const Options& options, bool points_alone_in)
       : pipeline(std::move(pipeline_in)),
         n(n_in),
         passes(n_in + 2, options.threads),
-        needs(needs_of(pipeline)) {
+        needs(needs_of(pipeline)),
+        points_alone(points_alone_in) {
     team.threads = options.threads > 0 ? options.threads : omp_get_max_threads();
   }
 
@@ -94,9 +96,9 @@ void check_request(const Pipeline& pipeline, int n, const Options& options) {
   }
   validate(pipeline, n);
 }
-Engine::Engine(Pipeline pipeline, int n, const Options& options) {
+Engine::Engine(Pipeline pipeline, int n, const Options& options, bool points_alone) {
   check_request(pipeline, n, options);
-  impl_ = std::make_unique<Impl>(std::move(pipeline), n, options);
+  impl_ = std::make_unique<Impl>(std::move(pipeline), n, options, points_alone);
 }
 Engine::~Engine() = default;
 Engine::Engine(Engine&&) noexcept = default;
@@ -152,7 +154,7 @@ void Engine::Impl::describe_points(const SolveBlock& b, const Finish& finish, So
   const int origin = stage.inputs;
   const std::uint8_t* const infinite = stage.mixed ? b.infinite[stage.marks] : b.invalid;
   const double* const weights = b.weights[stage.marks];
-  solution.rule = finish.rule;
+  solution.rule = points_alone ? SelectRule{.kind = SelectRule::Kind::none} : finish.rule;
   solution.mixed = stage.mixed;
   solution.rows.clear();
   solution.start.assign(1, 0);

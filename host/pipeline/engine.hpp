@@ -52,8 +52,9 @@ struct Solution {
 
 class Engine {
  public:
+  /// `points_alone`: pass 2 writes the points instead of what the rule makes of them, each to an output.
   /// @throws Error invalid_argument, too_large: as Plan, of pipeline, n and options.
-  Engine(Pipeline pipeline, int n, const Options& options);
+  Engine(Pipeline pipeline, int n, const Options& options, bool points_alone = false);
   ~Engine();
   Engine(Engine&&) noexcept;
   Engine& operator=(Engine&&) noexcept;

@@ -115,6 +115,25 @@ class Parser {
     }
   }
 
+  PreSequence parse_pre_aggregators() {
+    skip_blanks();
+    if (at_end()) fail("there is no pre-aggregator; write one, e.g. nnm(f=2)");
+    PreSequence sequence;
+    for (;;) {
+      const RuleEntry& entry = read_rule_name();
+      AnyRule stage = read_parameters(entry);
+      auto* const pre = std::get_if<PreAggregator>(&stage);
+      if (pre == nullptr) {
+        fail_at(stage_begin_, fmt::format("{} is a rule; needs pre-aggregators ({}) alone", entry.info.name,
+                                          names_of(true)));
+      }
+      sequence.pre.push_back(std::move(*pre));
+      skip_blanks();
+      if (at_end()) return sequence;
+      expect('|', "between pre-aggregators");
+    }
+  }
+
  private:
   bool at_end() const { return at_ >= text_.size(); }
   char peek() const { return text_[at_]; }
@@ -332,6 +351,10 @@ std::string print_stage(AnyRule rule) {
 }  // namespace detail
 
 Pipeline parse(std::string_view text) { return detail::Parser(text).parse(); }
+
+PreSequence parse_pre_aggregators(std::string_view text) {
+  return detail::Parser(text).parse_pre_aggregators();
+}
 
 std::string to_string(const Pipeline& pipeline) {
   std::string text;

@@ -31,7 +31,7 @@ void Plan::run(const Updates& updates, const Output& out, const RunArguments& ar
         "run: the plan is for a CUDA device, whose work goes to a stream; pass one (null is the legacy "
         "default stream)");
   }
-  impl_->request.check(updates, out, arguments.reference);
+  impl_->request.check(updates, {&out, 1}, arguments.reference);
   impl_->backend->run(updates, out, nullptr, arguments);
 }
 
@@ -41,7 +41,7 @@ void Plan::run(const Updates& updates, const Output& out, Stream stream, const R
                 "run: the plan is for the CPU and knows no stream; leave it out, or make the plan with "
                 "Options::device = Device::cuda");
   }
-  impl_->request.check(updates, out, arguments.reference);
+  impl_->request.check(updates, {&out, 1}, arguments.reference);
   impl_->backend->run(updates, out, stream, arguments);
 }
 

@@ -40,18 +40,17 @@ PlanRequest::PlanRequest(Pipeline pipeline_in, Shape shape_in, const Options& op
   if (options.scope == Scope::per_tensor) parts = shape.sizes.size();
 }
 
-void PlanRequest::check(const Updates& updates, const Output& out, const Row& reference) {
+void PlanRequest::check(const Updates& updates, std::span<const Output> out, const Row& reference) {
   check_shape(updates, out, reference);
   check_overlap(updates, out, reference);
 }
 
-PlanRequest::Extent PlanRequest::extent(const void* data, std::int64_t elements, DType dtype,
-                                        std::size_t tensor) {
-  const auto* bytes = static_cast<const std::byte*>(data);
-  return {bytes, bytes + static_cast<std::size_t>(elements) * size_of(dtype), tensor};
+std::string PlanRequest::name_of(std::size_t output) const {
+  return point_outputs == 0 ? "out" : fmt::format("out[{}]", output);
 }
 
-void PlanRequest::check_shape(const Updates& updates, const Output& out, const Row& reference) const {
+void PlanRequest::check_shape(const Updates& updates, std::span<const Output> out,
+                              const Row& reference) const {
   if (updates.n() != shape.n)
     refuse(fmt::format("updates: n = {}; the plan is for n = {}", updates.n(), shape.n));
   if (updates.dtype() != shape.dtype) {
@@ -75,7 +74,7 @@ void PlanRequest::check_shape(const Updates& updates, const Output& out, const R
                          shape.sizes[t]));
     }
   }
-  const auto check_row = [&](const char* name, std::size_t count, auto data) {
+  const auto check_row = [&](const std::string& name, std::size_t count, auto data) {
     if (count != tensors) refuse(fmt::format("{}: {} tensors; the plan is for {}", name, count, tensors));
     for (std::size_t t = 0; t < tensors; ++t) {
       if (data(t) == nullptr && shape.sizes[t] > 0) {
@@ -83,37 +82,54 @@ void PlanRequest::check_shape(const Updates& updates, const Output& out, const R
       }
     }
   };
-  check_row("out", out.tensors.size(), [&](std::size_t t) { return out.tensors[t]; });
+  for (std::size_t k = 0; k < out.size(); ++k) {
+    check_row(name_of(k), out[k].tensors.size(), [&](std::size_t t) { return out[k].tensors[t]; });
+  }
   if (!reference.empty()) {
     check_row("reference", reference.tensors.size(), [&](std::size_t t) { return reference.tensors[t]; });
   }
 }
 
-/// `out` may be exactly a row that is read (then each tile is read before it is written), and overlap nothing
-/// else.
-void PlanRequest::check_overlap(const Updates& updates, const Output& out, const Row& reference) {
+/// The rule's output may be exactly a row that is read (then each tile is read before it is written), and
+/// overlap nothing else.
+void PlanRequest::check_overlap(const Updates& updates, std::span<const Output> out, const Row& reference) {
   outputs_.clear();
-  for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
-    if (shape.sizes[t] > 0) outputs_.push_back(extent(out.tensors[t], shape.sizes[t], out_dtype, t));
+  const auto end_of = [&](const void* data, std::size_t t, DType dtype) {
+    return static_cast<const std::byte*>(data) + static_cast<std::size_t>(shape.sizes[t]) * size_of(dtype);
+  };
+  for (std::size_t k = 0; k < out.size(); ++k) {
+    for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
+      const void* const data = out[k].tensors[t];
+      if (shape.sizes[t] == 0) continue;
+      outputs_.push_back({static_cast<const std::byte*>(data), end_of(data, t, out_dtype), k, t});
+    }
   }
   std::sort(outputs_.begin(), outputs_.end(),
             [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
   for (std::size_t k = 1; k < outputs_.size(); ++k) {
-    if (outputs_[k].begin < outputs_[k - 1].end) {
-      refuse(fmt::format("out: tensors {} and {} overlap", outputs_[k - 1].tensor, outputs_[k].tensor));
+    const Extent& first = outputs_[k - 1];
+    const Extent& second = outputs_[k];
+    if (second.begin >= first.end) continue;
+    if (first.output == second.output) {
+      refuse(
+          fmt::format("{}: tensors {} and {} overlap", name_of(first.output), first.tensor, second.tensor));
     }
+    refuse(fmt::format("{}: tensor {} overlaps tensor {} of {}", name_of(first.output), first.tensor,
+                       second.tensor, name_of(second.output)));
   }
   const auto check = [&](const void* data, std::size_t t, auto name) {
     if (shape.sizes[t] == 0) return;
-    const Extent in = extent(data, shape.sizes[t], shape.dtype, t);
-    // Outputs are disjoint and sorted: the first that ends behind `in` begins is the only candidate to look
-    // from.
-    auto hit = std::upper_bound(outputs_.begin(), outputs_.end(), in.begin,
+    const auto* const begin = static_cast<const std::byte*>(data);
+    // Outputs are disjoint and sorted: the first that ends behind the input's begin is the only candidate to
+    // look from.
+    auto hit = std::upper_bound(outputs_.begin(), outputs_.end(), begin,
                                 [](const std::byte* at, const Extent& e) { return at < e.end; });
-    if (hit == outputs_.end() || hit->begin >= in.end) return;
-    if (hit->tensor == t && hit->begin == in.begin && out_dtype == shape.dtype) return;
-    refuse(fmt::format("out: tensor {} overlaps tensor {} of {}; it may be exactly one of them or apart",
-                       hit->tensor, t, name()));
+    if (hit == outputs_.end() || hit->begin >= end_of(data, t, shape.dtype)) return;
+    const bool may_be_one = point_outputs == 0;
+    if (may_be_one && hit->tensor == t && hit->begin == begin && out_dtype == shape.dtype) return;
+    refuse(fmt::format("{}: tensor {} overlaps tensor {} of {}; {}", name_of(hit->output), hit->tensor, t,
+                       name(),
+                       may_be_one ? "it may be exactly one of them or apart" : "it has to lie apart"));
   };
   for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
     for (int i = 0; i < shape.n; ++i) check(updates.data(i, t), t, [&] { return fmt::format("row {}", i); });

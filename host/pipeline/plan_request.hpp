@@ -4,6 +4,8 @@
 
 #include <bragg/plan.hpp>
 #include <cstddef>
+#include <span>
+#include <string>
 #include <vector>
 
 namespace bragg::detail {
@@ -19,21 +21,25 @@ class PlanRequest {
   DType out_dtype;
   bool stateful = false;  ///< the rule starts at the previous output
   std::size_t parts = 1;  ///< that are solved apart
+  /// The outputs are the points before the rule, so many of them; 0: it is the rule's one. The backends are
+  /// given the tensors of all, one output after another.
+  int point_outputs = 0;
 
   /// @throws Error invalid_argument: as Plan::run, of shapes, dtypes, memory and overlaps.
-  void check(const Updates& updates, const Output& out, const Row& reference);
+  void check(const Updates& updates, std::span<const Output> out, const Row& reference);
 
  private:
   /// Bytes [begin, end) of one tensor.
   struct Extent {
     const std::byte* begin;
     const std::byte* end;
+    std::size_t output;
     std::size_t tensor;
   };
 
-  static Extent extent(const void* data, std::int64_t elements, DType dtype, std::size_t tensor);
-  void check_shape(const Updates& updates, const Output& out, const Row& reference) const;
-  void check_overlap(const Updates& updates, const Output& out, const Row& reference);
+  std::string name_of(std::size_t output) const;
+  void check_shape(const Updates& updates, std::span<const Output> out, const Row& reference) const;
+  void check_overlap(const Updates& updates, std::span<const Output> out, const Row& reference);
 
   std::vector<Extent> outputs_;
 };

@@ -606,10 +606,12 @@ void validate(const Pipeline& pipeline, int n) {
   detail::check_stage(pipeline.rule, points);
 }
 
-int points_at_rule(const Pipeline& pipeline, int n) {
-  for (const PreAggregator& stage : pipeline.pre) n = detail::points_after(stage, n);
+int points_after(const PreSequence& sequence, int n) {
+  for (const PreAggregator& stage : sequence.pre) n = detail::points_after(stage, n);
   return n;
 }
+
+int points_at_rule(const Pipeline& pipeline, int n) { return points_after(pipeline.pre, n); }
 
 const char* to_string(RuleKind kind) noexcept {
   switch (kind) {

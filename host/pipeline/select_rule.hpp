@@ -6,8 +6,8 @@
 
 namespace bragg::detail {
 
-/// What `select` computes per coordinate from the sorted values y_1 ≤ … ≤ y_m of the points (NaN read as
-/// +inf).
+/// What `select` computes per coordinate from the values of the points (NaN read as +inf), y_1 ≤ … ≤ y_m in
+/// order.
 struct SelectRule {
   enum class Kind : std::uint8_t {
     median,             ///< `even`
@@ -15,6 +15,7 @@ struct SelectRule {
     closest_to_median,  ///< mean of the `keep` values closest to the median (midpoint); ties to the smaller
                         ///< value
     closest_to_trimmed_mean,  ///< mean of the `keep` values closest to the trimmed mean (f)
+    none,  ///< the values themselves, each point to an output of its own; of mixed points only
   };
   Kind kind = Kind::median;
   EvenMedian even = EvenMedian::midpoint;

@@ -193,14 +193,21 @@ struct BRAGG_API Pipeline {
   bool operator==(const Pipeline&) const = default;
 };
 
-/// A sequence of pre-aggregators that has no rule yet: what `Nnm{.f = 1} | Clip{.c = 2}` is.
+/// Pre-aggregators, applied left to right, that have no rule yet: what `Nnm{.f = 1} | Clip{.c = 2}` is.
 struct PreSequence {
   std::vector<PreAggregator> pre;
+
+  PreSequence() = default;
+  PreSequence(std::vector<PreAggregator> pre_in) : pre(std::move(pre_in)) {}  // NOLINT: it is no more
+  template <PreAggregatorRule RuleT>
+  PreSequence(RuleT stage) : pre{std::move(stage)} {}  // NOLINT: a pre-aggregator is a sequence
+
+  bool operator==(const PreSequence&) const = default;
 };
 
 template <PreAggregatorRule A, PreAggregatorRule B>
 PreSequence operator|(A a, B b) {
-  return {{std::move(a), std::move(b)}};
+  return std::vector<PreAggregator>{std::move(a), std::move(b)};
 }
 template <PreAggregatorRule B>
 PreSequence operator|(PreSequence a, B b) {
@@ -221,6 +228,10 @@ Pipeline operator|(PreSequence a, B b) {
 /// @throws ParseError with the 1-based column of the mistake.
 BRAGG_API Pipeline parse(std::string_view text);
 
+/// The same of pre-aggregators alone, e.g. "bucketing(s=2) | nnm(f=3)".
+/// @throws ParseError with the 1-based column of the mistake.
+BRAGG_API PreSequence parse_pre_aggregators(std::string_view text);
+
 /// The text form that `parse` reads back to an equal pipeline. Parameters at their default are left out.
 BRAGG_API std::string to_string(const Pipeline& pipeline);
 
@@ -230,6 +241,8 @@ BRAGG_API void validate(const Pipeline& pipeline, int n);
 
 /// The points that reach the last rule: n, or fewer after bucketing.
 BRAGG_API int points_at_rule(const Pipeline& pipeline, int n);
+/// The points that the pre-aggregators make of n rows.
+BRAGG_API int points_after(const PreSequence& sequence, int n);
 
 // The table of rules ---------------------------------------------------------------------------------------
 

@@ -137,4 +137,15 @@ class BRAGG_API Plan {
 BRAGG_API std::vector<Report> aggregate(const Pipeline& pipeline, const Updates& updates, const Output& out,
                                         const RunArguments& arguments = {}, const Options& options = {});
 
+/// The points that pre-aggregators make of the updates, for a rule of the caller's own: out[p] takes point p
+/// of points_after(sequence, n). (A pipeline with a rule of bragg's never makes them, and is faster by far.)
+/// Points are sums in f64, rounded once to f32 (f64 updates: f64), then to out_dtype; a bucket of bad rows
+/// alone is +inf throughout. Bucketing is in its round 0. The outputs lie apart from the updates, from the
+/// reference and from each other. Plans, runs and waits as `aggregate`.
+/// @throws Error as `aggregate`; invalid_argument: the sequence is empty, `out` is of another length,
+///   arguments.weights are given (points have weights too, which have no place in `out`).
+BRAGG_API std::vector<Report> pre_aggregate(const PreSequence& sequence, const Updates& updates,
+                                            std::span<const Output> out, const RunArguments& arguments = {},
+                                            const Options& options = {});
+
 }  // namespace bragg

@@ -33,6 +33,14 @@ struct TileTuning {
   static constexpr int blocks = kPoints <= (value == DType::f64 ? 32 : 96) ? 3 : 2;
 };
 
+/// select of nothing: mixed points as they are (mixed.cuh).
+/// f64 would spill with 128 registers.
+template <DType value>
+struct MixedTuning {
+  static constexpr int threads = 128;
+  static constexpr int blocks = value == DType::f64 ? 3 : 4;
+};
+
 /// Coefficients that a block keeps in shared memory: of 64 points and as many rows and references, so that
 /// three blocks find room beside the values themselves. More are read from L1 and L2.
 inline constexpr std::size_t most_mix_shared = 40 * 1024;

@@ -19,7 +19,11 @@ void direct_trimmed_mean_f64(const SelectArguments& arguments, Stream stream);
 void tile_f32(const SelectArguments& arguments, Stream stream);
 void tile_f64(const SelectArguments& arguments, Stream stream);
 
-/// Anything.
+/// Kind::none.
+void mixed_f32(const SelectArguments& arguments, Stream stream);
+void mixed_f64(const SelectArguments& arguments, Stream stream);
+
+/// Any rule, and any number of points.
 void chunks_f32(const SelectArguments& arguments, Stream stream);
 void chunks_f64(const SelectArguments& arguments, Stream stream);
 std::size_t chunks_f32_workspace(const SelectArguments& arguments);

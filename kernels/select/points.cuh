@@ -92,8 +92,12 @@ BRAGG_DEVICE bool failed(const SelectArguments& a) {
   for (std::int64_t k = simt::block(); k < a.tiles.pieces; k += simt::blocks()) {
     const Piece piece = locate(a.tiles, a.rows.sizes, k);
     const auto alignment = static_cast<Alignment>(a.rows.alignment[piece.tensor]);
-    for (int i = simt::thread(); i < piece.size; i += simt::threads()) {
-      store_rounded(a.out.data[piece.tensor], piece.begin + i, value, a.out.dtype, alignment);
+    const int outputs = a.rule.kind == SelectRule::Kind::none ? a.points : 1;
+    for (int output = 0; output < outputs; ++output) {
+      void* const to = a.out.data[static_cast<std::int64_t>(output) * a.rows.tensors + piece.tensor];
+      for (int i = simt::thread(); i < piece.size; i += simt::threads()) {
+        store_rounded(to, piece.begin + i, value, a.out.dtype, alignment);
+      }
     }
   }
   return true;

@@ -38,12 +38,15 @@ void select_direct(const SelectArguments& a, Stream stream) {
 }  // namespace
 
 std::size_t select_workspace_bytes(const SelectArguments& arguments) {
-  if (is_in_registers(arguments)) return 0;
+  if (arguments.rule.kind == SelectRule::Kind::none || is_in_registers(arguments)) return 0;
   return is_wide(arguments) ? chunks_f64_workspace(arguments) : chunks_f32_workspace(arguments);
 }
 
 void select(const SelectArguments& arguments, Stream stream) {
   if (arguments.tiles.pieces == 0) return;
+  if (arguments.rule.kind == SelectRule::Kind::none) {
+    return is_wide(arguments) ? mixed_f64(arguments, stream) : mixed_f32(arguments, stream);
+  }
   if (is_direct(arguments)) return select_direct(arguments, stream);
   if (is_in_registers(arguments)) {
     return is_wide(arguments) ? tile_f64(arguments, stream) : tile_f32(arguments, stream);

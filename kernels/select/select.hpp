@@ -12,7 +12,7 @@ struct SelectArguments {
   Rows rows;
   Cut tiles;    ///< of tile_length
   Parts parts;  ///< of chosen, mix, infinite, weights, nonfinite
-  Target out;
+  Target out;   ///< Kind::none: data[point * rows.tensors + tensor], apart from all rows; no copy
   Gate gate;
   SelectRule rule;
   int points = 0;  ///< that the rule sees

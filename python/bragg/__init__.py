@@ -10,7 +10,7 @@ array([1., 1., 1., 1.], dtype=float32)
 """
 
 from . import rules
-from ._aggregate import Plan, aggregate
+from ._aggregate import Plan, aggregate, pre_aggregate
 from ._bragg import cuda_device_count
 from ._bragg import version as __version__
 from ._report import AggregationError, ParseError, Report
@@ -24,5 +24,6 @@ __all__ = [
     "__version__",
     "aggregate",
     "cuda_device_count",
+    "pre_aggregate",
 ]
 __all__ += rules.__all__

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from . import _bragg
 from ._aggregate import aggregate
 from ._arrays import library_of
 
@@ -278,7 +279,12 @@ class _PreAggregator:
 
     def _points(self, rows: Any) -> Any:
         """The vectors that it makes of `rows`."""
-        raise NotImplementedError
+        n = len(rows)
+        text = self._text(n, rows)  # which checks, before there is anything to return
+        points = _empty(rows, self._points_of(n))
+        stream = library_of(rows[0], "vectors").stream(rows[0])
+        _bragg.pre_aggregate(text, rows, None, points, None, "whole", None, 0, stream)
+        return points
 
     def _text(self, n: int, rows: Any) -> str:
         """What bragg calls it, for n vectors of the kind of `rows`."""
@@ -301,14 +307,6 @@ class NNM(_PreAggregator):
         _check_majority(self.f, n)
         return f"nnm(f={self.f:d})"
 
-    def _points(self, rows: Any) -> Any:
-        n = len(rows)
-        self._text(n, rows)  # the checks
-        points = _empty(rows, n)
-        for i in range(n):
-            aggregate(rows, f"monna(f={self.f:d}, pivot={i})", out=points[i])
-        return points
-
 
 class Bucketing(_PreAggregator):
     """Replaces s vectors at a time by their mean, in an order that NumPy's or PyTorch's global generator draws."""
@@ -324,34 +322,13 @@ class Bucketing(_PreAggregator):
     def _points_of(self, n: int) -> int:
         return -(-n // self.s)
 
-    def _points(self, rows: Any) -> Any:
-        n = len(rows)
-        order = self._order(n, rows)
-        points = _empty(rows, self._points_of(n))
-        for i, point in enumerate(points):
-            bucket = [rows[at] for at in order[i * self.s : (i + 1) * self.s]]
-            aggregate(bucket, f"bucketing(s={len(bucket)}) | mean", out=point)  # the mean of the finite ones
-        return points
-
     def _order(self, n: int, rows: Any) -> list[int]:
         """As ByzFL draws it, so that what is seeded there is seeded here."""
         draw = sys.modules["torch"].randperm if _is_tensor(rows[0]) else np.random.permutation
         return list(draw(n).tolist())
 
 
-class _Clip(_PreAggregator):
-    def _points(self, rows: Any) -> Any:
-        n = len(rows)
-        _, report = aggregate(rows, f"{self._text(n, rows)} | mean", return_report=True)
-        points = _empty(rows, n)
-        origin = _zeros(rows)
-        for row, factor, point in zip(rows, report.clip_factors, points):
-            # Scaled in float64, and 0 where the row is not finite: a row of weight 0 is left out.
-            aggregate([row, origin], "mean", weights=[factor, 1 - factor], out=point)
-        return points
-
-
-class Clipping(_Clip):
+class Clipping(_PreAggregator):
     """Scales vectors whose norm is above c to it."""
 
     def __init__(self, c: float = 2.0) -> None:
@@ -363,7 +340,7 @@ class Clipping(_Clip):
         return f"clip(c={_number(self.c)})"
 
 
-class ARC(_Clip):
+class ARC(_PreAggregator):
     """Scales the ⌊2f(n−f)/n⌋ vectors of largest norm to the next largest."""
 
     def __init__(self, f: int = 0) -> None:

@@ -81,13 +81,21 @@ void register_errors() {
   });
 }
 
-Pipeline parse_shown(std::string_view text) {
+namespace {
+
+template <class ReadT>
+auto shown(std::string_view text, const ReadT& read) {
   try {
-    return parse(text);
+    return read(text);
   } catch (const ParseError& error) {
     throw ParseError(fmt::format("{}\n  {}\n  {:>{}}", error.what(), text, '^', error.column()),
                      error.column());
   }
 }
+
+}  // namespace
+
+Pipeline parse_shown(std::string_view text) { return shown(text, parse); }
+PreSequence parse_pre_aggregators_shown(std::string_view text) { return shown(text, parse_pre_aggregators); }
 
 }  // namespace bragg::python

@@ -26,7 +26,8 @@ Reports reports_to_python(std::span<const Report> reports);
 /// Makes Python's exceptions of RunFailed, ParseError and Error.
 void register_errors();
 
-/// bragg::parse; the error shows the text and the place.
+/// bragg::parse and parse_pre_aggregators; the error shows the text and the place.
 Pipeline parse_shown(std::string_view text);
+PreSequence parse_pre_aggregators_shown(std::string_view text);
 
 }  // namespace bragg::python

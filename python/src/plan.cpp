@@ -14,6 +14,7 @@
 #include <optional>
 #include <utility>
 
+#include "host/pipeline/pre_aggregate.hpp"
 #include "host/pipeline/report.hpp"
 #include "python/src/arrays.hpp"
 #include "python/src/errors.hpp"
@@ -280,6 +281,48 @@ Reports aggregate_arrays(std::string rule, nb::handle updates, nb::handle names,
   return reports_to_python(reports);
 }
 
+// pre_aggregate ---------------------------------------------------------------------------------------------
+
+/// `points`: one output each, fresh arrays of the extension's caller.
+std::vector<Output> outputs_of(const Batch& points) {
+  const Updates view = points.view();
+  std::vector<Output> outputs(static_cast<std::size_t>(view.n()));
+  for (int p = 0; p < view.n(); ++p) {
+    for (std::size_t t = 0; t < view.sizes().size(); ++t) {
+      outputs[static_cast<std::size_t>(p)].tensors.push_back(const_cast<void*>(view.data(p, t)));
+    }
+  }
+  return outputs;
+}
+
+/// `out`: fresh arrays in the form of `updates`, a row for each point.
+Reports pre_aggregate_arrays(std::string_view sequence, nb::handle updates, nb::handle names, nb::handle out,
+                             nb::handle base, std::string_view scope,
+                             const std::optional<std::string>& out_dtype, int threads,
+                             std::uintptr_t stream) {
+  const PreSequence stages = parse_pre_aggregators_shown(sequence);
+  Batch batch(updates, names, stream);
+  const Options options = make_options(scope, out_dtype, 0, threads, batch);
+  const Batch points(out, names, stream);
+  const std::vector<Output> outputs = outputs_of(points);
+  const Updates view = batch.view();
+  RunArguments arguments;
+  if (!base.is_none()) {
+    const std::vector<void*> row = batch.read_row(base, "base", view.dtype(), false, stream);
+    arguments.reference = Row({row.begin(), row.end()});
+  }
+  detail::PreAggregated done;
+  {
+    const nb::gil_scoped_release released;
+    done = detail::run_pre_aggregators(stages, view, outputs, arguments, options, as_stream(stream));
+  }
+  if (done.status != Status::ok) {
+    std::string message = detail::describe_failure(done.status, done.reports);
+    throw RunFailed{done.status, std::move(message), std::move(done.reports)};
+  }
+  return reports_to_python(done.reports);
+}
+
 }  // namespace
 
 void add_plan(nb::module_& module) {
@@ -301,6 +344,13 @@ void add_plan(nb::module_& module) {
              nb::arg("names").none(), nb::arg("out").none(), nb::arg("fresh"), nb::arg("base").none(),
              nb::arg("weights").none(), nb::arg("scope"), nb::arg("out_dtype").none(),
              nb::arg("max_weight_share"), nb::arg("threads"), nb::arg("stream"), nb::arg("return_reports"));
+  module.def("pre_aggregate", &pre_aggregate_arrays, nb::arg("sequence"), nb::arg("updates").none(),
+             nb::arg("names").none(), nb::arg("out"), nb::arg("base").none(), nb::arg("scope"),
+             nb::arg("out_dtype").none(), nb::arg("threads"), nb::arg("stream"));
+  module.def(
+      "points_after",
+      [](std::string_view sequence, int n) { return points_after(parse_pre_aggregators_shown(sequence), n); },
+      nb::arg("sequence"), nb::arg("n"));
 }
 
 }  // namespace bragg::python

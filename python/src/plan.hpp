@@ -5,7 +5,7 @@
 
 namespace bragg::python {
 
-/// Adds `Plan` and `aggregate`.
+/// Adds `Plan`, `aggregate`, `pre_aggregate` and `points_after`.
 void add_plan(nanobind::module_& module);
 
 }  // namespace bragg::python

@@ -41,6 +41,15 @@ def test_forms_agree(rng):
     assert (int(result["n"]), result["n"].device) == (4, rows.device)
 
 
+@pytest.mark.parametrize("text", ["nnm(f=2)", "clip(c=1)", "bucketing(s=2, permutation=[8,7,6,5,4,3,2,1,0])"])
+def test_points_are_those_of_the_cpu(text, rng):
+    rows = on_gpu(rng.standard_normal((9, 3000)))
+    rows[3] = torch.nan
+    points = bragg.pre_aggregate(rows, text)
+    assert points.device == rows.device
+    torch.testing.assert_close(points.cpu(), bragg.pre_aggregate(rows.cpu(), text), rtol=1e-6, atol=1e-6)
+
+
 def test_bad_data_is_found(rng):
     rows = on_gpu(rng.standard_normal((9, 40)))
     rows[[1, 2, 3]] = torch.nan

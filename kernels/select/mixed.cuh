@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Mixed points themselves, each written to an output of its own: what a rule of the caller's own goes on
+// with.
+//
+// Shapes: any number of points and rows.
+// Values: as tile.cuh sorts them: sums of f64 products, fused, rounded once to f32 (f64 rows: f64), a finite
+//   one never to infinity; then to the output's type.
+// Threads: a block takes pieces of 1024 coordinates, a warp 16 points × 32 coordinates of one at a time, by
+// way
+//   of a tile of its own in shared memory, from which it writes a row of 32 coordinates at a time.
+// Bytes and operations: rows once for every 16 points, from L1 or L2 but the first time; points once out;
+//   2·points·rows f64 operations on tensor cores. Memory bounds it to some 32 rows and points.
+// Deterministic: a value is one warp's. Not yet run on hardware.
+#pragma once
+
+#include "kernels/common/tuning.hpp"
+#include "kernels/select/mix.cuh"
+#include "kernels/select/points.cuh"
+
+namespace bragg::detail::cuda {
+
+template <DType value>
+BRAGG_KERNEL(MixedTuning<value>::threads, MixedTuning<value>::blocks)
+mixed_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
+  using ValueT = Value<value>;
+  constexpr int warps = MixedTuning<value>::threads / 32;
+  simt::DynamicShared shared;
+  ValueT* const tiles = shared.take<ValueT>(warps * mix_points * mix_columns);
+  ValueT* const tile = tiles + simt::warp() * (mix_points * mix_columns);
+  const MixTable mixing = take_mix_table(shared, a.points, a.rows.count);
+  const bool alike = have_one_dtype(a.rows);
+  if (failed(a)) return;
+  int tensor = -1;
+  for (std::int64_t k = simt::block(); k < a.tiles.pieces; k += simt::blocks()) {
+    const Piece piece = locate(a.tiles, a.rows.sizes, k);
+    if (piece.tensor != tensor) {
+      simt::sync_threads();
+      fill_mix_table(a, piece.tensor, mixing);
+      simt::sync_threads();
+    }
+    tensor = piece.tensor;
+    const auto alignment = static_cast<Alignment>(a.rows.alignment[tensor]);
+    const int columns = (piece.size + mix_columns - 1) / mix_columns;
+    // Warps that run at a time share a few columns' rows.
+    for (int item = simt::warp(); item < columns * mixing.groups; item += warps) {
+      const int column = item / mixing.groups * mix_columns;
+      const int group = item % mixing.groups;
+      const int left = piece.size - column;
+      mix<value, false>(a, tensor, mixing, alike, group, piece.begin + column, left, tile, mix_columns);
+      simt::sync_warp();
+      for (int p = 0; p < mix_points && mix_points * group + p < a.points; ++p) {
+        if (simt::lane() >= left) continue;
+        void* const to =
+            a.out.data[static_cast<std::int64_t>(mix_points * group + p) * a.rows.tensors + tensor];
+        store_rounded(to, piece.begin + column + simt::lane(), tile[p * mix_columns + simt::lane()],
+                      a.out.dtype, alignment);
+      }
+      simt::sync_warp();
+    }
+  }
+}
+
+template <DType value>
+void launch_mixed(const SelectArguments& a, Stream stream) {
+  constexpr int threads = MixedTuning<value>::threads;
+  const std::size_t shared = simt::shared_bytes<Value<value>>(threads / 32 * mix_points * mix_columns) +
+                             mix_shared(a.points, a.rows.count);
+  const std::int64_t resident = simt::resident_blocks(mixed_kernel<value>, threads, shared);
+  const int blocks = static_cast<int>(a.tiles.pieces < resident ? a.tiles.pieces : resident);
+  simt::launch(mixed_kernel<value>, blocks, 1, threads, shared, stream, a);
+}
+
+}  // namespace bragg::detail::cuda
