@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Plans: state, scope, aliasing, threads, failures, arguments, weights, empty and tiny shapes, no allocation.
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <bragg/plan.hpp>
 
 #include <atomic>
@@ -11,6 +12,7 @@
 #include <new>
 
 #include "tests/support/fixture.hpp"
+#include "tests/support/long_rows.hpp"
 
 namespace {
 std::atomic<std::int64_t> allocations{0};
@@ -470,6 +472,51 @@ TEST(Plan, ReportsWhoWasKeptAndWhy) {
   EXPECT_NEAR(out[0], 0.5, 1e-7);
   EXPECT_NEAR(geometric.rows[0].score, std::sqrt(0.5), 1e-9);
 }
+
+// Sanitizers would watch over each of the bytes.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+/// Elements of f16 that are 0, of which what nobody writes to takes no memory.
+class SparseArray {
+ public:
+  explicit SparseArray(std::int64_t elements) : bytes_(2 * static_cast<std::size_t>(elements)) {
+    constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    memory_ = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, flags, -1, 0);
+  }
+  ~SparseArray() { ::munmap(memory_, bytes_); }
+  SparseArray(const SparseArray&) = delete;
+  SparseArray& operator=(const SparseArray&) = delete;
+  bool is_there() const { return memory_ != MAP_FAILED; }
+  std::uint16_t* data() const { return static_cast<std::uint16_t*>(memory_); }
+
+ private:
+  std::size_t bytes_;
+  void* memory_;
+};
+
+TEST(Plan, CountsCoordinatesInSixtyFourBits) {
+  std::mt19937_64 random = generator("long rows");
+  const LongRows rows(random);
+  const SparseArray data(LongRows::elements), out(LongRows::d);
+  if (!data.is_there() || !out.is_there()) GTEST_SKIP() << "no address space";
+  for (const LongRows::Window& window : rows.windows()) {
+    std::copy(window.bits.begin(), window.bits.end(), data.data() + window.begin);
+  }
+  std::vector<const void*> addresses;
+  for (int i = 0; i < LongRows::n; ++i) addresses.push_back(data.data() + 8 * i);
+  const Updates updates = Updates::rows(addresses, LongRows::d, DType::f16);
+  const Output output(out.data());
+  const std::vector<std::int64_t> coordinates = rows.interesting(random);
+  const auto got = [&](std::int64_t j) { return load(DType::f16, out.data() + j, 0); };
+  aggregate(Median{}, updates, output);
+  for (const std::int64_t j : coordinates) ASSERT_EQ(got(j), rows.median(j)) << j;
+  const Report report = aggregate(Krum{.f = 1}, updates, output)[0];
+  const auto chosen =
+      std::find_if(report.rows.begin(), report.rows.end(), [](const RowReport& row) { return row.selected; });
+  ASSERT_NE(chosen, report.rows.end());
+  const auto row = static_cast<int>(chosen - report.rows.begin());
+  for (const std::int64_t j : coordinates) ASSERT_EQ(got(j), rows.value(row, j)) << j;
+}
+#endif
 
 class Weights : public testing::TestWithParam<const char*> {};
 

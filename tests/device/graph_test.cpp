@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Plans captured in CUDA graphs: a replay is a run, on whatever the buffers hold by then. On hardware only.
+// What only hardware can show: plans captured in CUDA graphs, where a replay is a run on whatever the buffers
+// hold by then; rows of more than 2^31 coordinates; CUDA's own errors.
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 #include <bragg/plan.hpp>
@@ -7,6 +8,7 @@
 #include "host/cuda/check.hpp"
 #include "tests/device/device_rows.hpp"
 #include "tests/support/fixture.hpp"
+#include "tests/support/long_rows.hpp"
 
 namespace bragg::test {
 namespace {
@@ -97,6 +99,52 @@ TEST(Graphs, RefuseRulesThatSearchOnTheHost) {
         EXPECT_EQ(error.status(), Status::unsupported) << error.what();
       }
     });
+  }
+}
+
+TEST(Plans, CountCoordinatesInSixtyFourBits) {
+  std::size_t free_bytes = 0;
+  std::size_t total_bytes = 0;
+  BRAGG_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
+  if (free_bytes < 10 * (std::size_t{1} << 30)) GTEST_SKIP() << "needs 10 GiB of device memory";
+  std::mt19937_64 random = generator("long rows");
+  const LongRows rows(random);
+  const OwnStream stream;
+  const detail::cuda::DeviceMemory data(2 * LongRows::elements), out(2 * LongRows::d);
+  detail::cuda::set_bytes(data.data(), 0, data.bytes(), stream.get());
+  auto* const elements = static_cast<std::uint16_t*>(data.data());
+  for (const LongRows::Window& window : rows.windows()) {
+    detail::cuda::copy_to_device(elements + window.begin, window.bits.data(), 2 * window.bits.size(),
+                                 stream.get());
+  }
+  std::vector<const void*> addresses;
+  for (int i = 0; i < LongRows::n; ++i) addresses.push_back(elements + 8 * i);
+  const Updates updates = Updates::rows(addresses, LongRows::d, DType::f16, MemorySpace::cuda);
+  const std::vector<std::int64_t> coordinates = rows.interesting(random);
+  const auto got = [&](std::int64_t j) {
+    std::uint16_t bits = 0;
+    detail::cuda::copy_to_host(&bits, static_cast<const std::uint16_t*>(out.data()) + j, 2, stream.get());
+    detail::cuda::synchronize(stream.get());
+    return load(DType::f16, &bits, 0);
+  };
+  for (const char* const text : {"median", "krum(f=1)", "nnm(f=1) | median"}) {
+    Plan plan(parse(text), Shape::of(updates), {.device = Device::cuda});
+    detail::cuda::set_bytes(out.data(), 0xFF, out.bytes(), stream.get());
+    plan.run(updates, Output(out.data()), stream.get());
+    ASSERT_EQ(plan.status(stream.get()), Status::ok) << text;
+    int row = 0;
+    while (std::string_view(text) == "krum(f=1)" &&
+           !plan.report().rows[static_cast<std::size_t>(row)].selected)
+      ++row;
+    for (const std::int64_t j : coordinates) {
+      if (std::string_view(text) == "median") {
+        ASSERT_EQ(got(j), rows.median(j)) << j;
+      } else if (std::string_view(text) == "krum(f=1)") {
+        ASSERT_EQ(got(j), rows.value(row, j)) << j;
+      } else {
+        ASSERT_LE(std::fabs(got(j)), 1) << j;  // that it was written at all
+      }
+    }
   }
 }
 
