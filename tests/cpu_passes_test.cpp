@@ -614,6 +614,44 @@ TEST_P(CpuPassesTest, GramOfManyRowsMatches) {
   expect_gram(problem, gram_of(problem.table, 2));
 }
 
+TEST_P(CpuPassesTest, GramOfReferencesAloneHasTheBitsOfTheWhole) {
+  for (const DType dtype : all_dtypes) {
+    for (const int n : {1, 2, 4, 5, 9, 33, 130}) {
+      for (const int references : {0, 1, 2}) {
+        if (references >= n) continue;
+        const DType reference_dtype = dtype == DType::f64 ? DType::f64 : DType::f32;
+        Problem problem(dtype, n, {2 * gram_block + 77, 0, 13}, Data::normal, 18, references,
+                        reference_dtype);
+        if (n > 4) {
+          problem.set(0, 1, gram_block + 3, infinity);
+          problem.make_null(0, 3);
+        }
+        if (references == 2) problem.make_null(2, n - 1);
+        const GramSums whole = gram_of(problem.table, 1);
+        for (const int threads : {1, 3}) {
+          GramSums sums;
+          sums.reset(n, true, 1, false);
+          CpuPasses(n, threads).gram(problem.table, sums);
+          EXPECT_EQ(sums.nonfinite, whole.nonfinite);
+          EXPECT_EQ(sums.max_abs, whole.max_abs);
+          for (int i = 0; i < n; ++i) {
+            for (int j = 0; j < n; ++j) {
+              const bool is_wanted = i == j || std::max(i, j) >= n - references;
+              if (whole.nonfinite[static_cast<std::size_t>(i)] +
+                      whole.nonfinite[static_cast<std::size_t>(j)] >
+                  0) {
+                continue;
+              }
+              const auto at = static_cast<std::size_t>(i * n + j);
+              ASSERT_EQ(sums.products[at], is_wanted ? whole.products[at] : 0) << n << ": " << i << ", " << j;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 // Combine
 // -------------------------------------------------------------------------------------------------------
 
@@ -1001,9 +1039,15 @@ TEST_P(CpuPassesTest, SelectMayWriteOverARowAndDoesNotDependOnThreads) {
   }
 }
 
-/// `equal`: a point's coefficients are all the same, which are mixed by sums of subsets.
-void expect_mixed(bool equal) {
+enum class Mixing {
+  any,
+  equal,  ///< a point's coefficients are all the same, which are mixed by sums of subsets
+  few,    ///< a point is made of its own row, and now and then of the reference
+};
+
+void expect_mixed(Mixing mixing) {
   std::mt19937_64 random(34);
+  const bool equal = mixing == Mixing::equal;
   for (const DType dtype : all_dtypes) {
     for (const int n : {1, 2, 5, 8, 12, 17, 33, 70, 130, 300}) {
       Problem problem(dtype, n + 1, odd_sizes, Data::normal, 35, 1,
@@ -1025,6 +1069,7 @@ void expect_mixed(bool equal) {
         for (int r = n; r >= 0 && !is_infinite; --r) {  // entries in no particular order
           if (r == bad || (r != p && random() % 3 == 0)) continue;
           if (r == p && p == bad) continue;
+          if (mixing == Mixing::few && r != p && (r != n || p % 2 == 0)) continue;
           entry_row.push_back(r);
           coefficient.push_back(equal ? same : draw_coefficient());
         }
@@ -1067,8 +1112,9 @@ void expect_mixed(bool equal) {
   }
 }
 
-TEST_P(CpuPassesTest, MixedPointsMatchLongDouble) { expect_mixed(false); }
-TEST_P(CpuPassesTest, MixedPointsOfEqualCoefficientsMatchLongDouble) { expect_mixed(true); }
+TEST_P(CpuPassesTest, MixedPointsMatchLongDouble) { expect_mixed(Mixing::any); }
+TEST_P(CpuPassesTest, MixedPointsOfEqualCoefficientsMatchLongDouble) { expect_mixed(Mixing::equal); }
+TEST_P(CpuPassesTest, MixedPointsOfFewRowsMatchLongDouble) { expect_mixed(Mixing::few); }
 
 TEST_P(CpuPassesTest, AFiniteCombinationNeverBecomesInfinite) {
   Problem problem(DType::f32, 2, {40}, Data::normal, 36);

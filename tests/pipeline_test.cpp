@@ -7,6 +7,7 @@
 #include <set>
 
 #include "host/pipeline/rules.hpp"
+#include "host/solve/sequence.hpp"
 
 namespace bragg {
 namespace {
@@ -167,6 +168,20 @@ TEST(Pipelines, KnowHowManyPointsReachARule) {
   EXPECT_EQ(points_after(Bucketing{.s = 3} | Nnm{.f = 1}, 10), 4);
   EXPECT_EQ(points_after(PreSequence(), 10), 10);
   EXPECT_EQ(points_at_rule(Bucketing{.s = 3} | Bucketing{.s = 2} | Median{}, 10), 2);
+}
+
+TEST(Pipelines, TakePairsOnlyWhereDistancesBetweenRowsCount) {
+  const auto takes = [](std::string_view text) { return detail::takes_pairs(parse(text)); };
+  for (const char* text :
+       {"mean", "median", "bucketing(s=2) | median", "clip(c=1) | mean", "cge(f=1)",
+        "arc(f=1) | clip(c=1) | median", "arc(f=1) | cge(f=1)", "clip(c=1) | bucketing(s=2) | mean"}) {
+    EXPECT_FALSE(takes(text)) << text;
+  }
+  // Of a mean of rows, a length is made of all their products.
+  for (const char* text : {"krum(f=1)", "geometric_median", "clip(c=1) | krum(f=1)", "nnm(f=1) | median",
+                           "bulyan(f=0)", "bucketing(s=2) | clip(c=1) | mean", "bucketing(s=2) | cge(f=1)"}) {
+    EXPECT_TRUE(takes(text)) << text;
+  }
 }
 
 TEST(Text, LeavesDefaultsOutAndKeepsRequiredParameters) {

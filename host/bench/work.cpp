@@ -108,6 +108,8 @@ std::vector<PassWork> passes_of(const Pipeline& pipeline, int rows, std::int64_t
   const detail::PassNeeds needs = detail::needs_of(pipeline);
   if (needs.products) {
     passes.push_back(gram_work(rows, d, dtype));
+    if (!needs.pairs)
+      passes.back().fma = static_cast<double>(rows) * static_cast<double>(d);  // lengths alone
   } else if (needs.statistics) {
     passes.push_back(statistics_work(rows, d, dtype));
   }

@@ -120,6 +120,11 @@ struct SelectJob {
 
   // Mixed: each point is a combination of rows.
   bool mixed = false;
+  /// Null, or where points have few entries: those of point p are [few_start[p], few_start[p+1]). Else by
+  /// what follows.
+  const int* few_start = nullptr;
+  const int* few_rows = nullptr;  ///< table row of each
+  const double* few_coefficients = nullptr;
   const int* used_rows = nullptr;  ///< table rows that have an entry
   int used_row_count = 0;
   const MixEntry* entries = nullptr;  ///< entries of points 4g … 4g+3 are [group_start[g], group_start[g+1])

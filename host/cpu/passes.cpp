@@ -109,8 +109,9 @@ struct Worker {
     index.reserve(static_cast<std::size_t>(count));
     coefficients.reserve(static_cast<std::size_t>(count));
     outputs.reserve(static_cast<std::size_t>(count));
-    nonfinite.assign(static_cast<std::size_t>(count), 0);
-    max_abs.assign(static_cast<std::size_t>(count), 0);
+    // One more, for what nobody wants to know.
+    nonfinite.assign(static_cast<std::size_t>(count) + 1, 0);
+    max_abs.assign(static_cast<std::size_t>(count) + 1, 0);
   }
 
   /// The tensor's rows that are not null.
@@ -137,9 +138,10 @@ struct Worker {
 
 }  // namespace
 
-void GramSums::reset(int rows_in, bool wanted_in, double scale_in) {
+void GramSums::reset(int rows_in, bool wanted_in, double scale_in, bool pairs_in) {
   rows = rows_in;
   wanted = wanted_in;
+  pairs = pairs_in;
   scale = scale_in;
   limit = 0x1p500;
   settled = false;
@@ -191,8 +193,12 @@ struct CpuPasses::Impl {
     }
   }
 
+  template <class ComputeT, class AddT>
+  void sum_blocks(const RowTable& table, std::size_t doubles, const ComputeT& compute, const AddT& add);
+
   void gram_statistics(const RowTable& table);
   void gram_by_blocks(const RowTable& table, GramSums& sums);
+  void gram_of_references(const RowTable& table, GramSums& sums);
   void gram_by_squares(const RowTable& table, GramSums& sums);
 };
 
@@ -209,19 +215,17 @@ void CpuPasses::Impl::gram_statistics(const RowTable& table) {
   });
 }
 
-// Each thread takes whole blocks. Sums wait in a ring until those of all blocks before are in: they are added
-// in order, and a thread that the system holds up does not hold up the others.
-void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
-  const std::size_t n = static_cast<std::size_t>(table.rows);
-  const std::size_t pairs = n * (n + 1) / 2;
-  const std::size_t scratch = cpu::gram_scratch_doubles(table.rows, 0);
-  for (Worker& worker : workers) worker.memory.doubles(scratch + pairs);
-
+/// compute(worker, block, sum) for each block, on any thread; add(sum) of all `doubles` in the blocks' order.
+/// Sums wait in a ring until those of all blocks before are in, so a thread that the system holds up does not
+/// hold up the others.
+template <class ComputeT, class AddT>
+void CpuPasses::Impl::sum_blocks(const RowTable& table, std::size_t doubles, const ComputeT& compute,
+                                 const AddT& add) {
   const std::int64_t blocks = Blocks(table.sizes, gram_block).count();
-  const std::size_t slots = std::min(std::clamp<std::size_t>(ring_doubles / std::max<std::size_t>(pairs, 1),
+  const std::size_t slots = std::min(std::clamp<std::size_t>(ring_doubles / std::max<std::size_t>(doubles, 1),
                                                              static_cast<std::size_t>(threads), most_slots),
                                      static_cast<std::size_t>(std::max<std::int64_t>(blocks, 1)));
-  double* ring = shared.doubles(slots * pairs);
+  double* ring = shared.doubles(slots * doubles);
   if (ready_size < slots) {
     ready = std::make_unique<std::atomic<std::int64_t>[]>(slots);
     ready_size = slots;
@@ -234,25 +238,33 @@ void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
   const auto merge = [&] {
     do {
       if (merging.exchange(true)) return;  // whoever merges now looks again afterwards
-      for (std::int64_t k = merged; is_ready(k); merged = ++k) {
-        const double* sum = ring + slot_of(k) * pairs;
-        for (std::size_t r = 0; r < n; ++r) {
-          for (std::size_t c = 0; c <= r; ++c) sums.products[r * n + c] += *sum++;
-        }
-      }
+      for (std::int64_t k = merged; is_ready(k); merged = ++k) add(ring + slot_of(k) * doubles);
       merging = false;
     } while (is_ready(merged));
   };
 
   for_blocks(table, gram_block, [&](Worker& worker, const Blocks& block, std::int64_t k, bool new_tensor) {
     if (new_tensor) worker.gather(table, block.tensor);
-    double* const totals = worker.memory.doubles(scratch + pairs) + scratch;
-    cpu::gram_products(worker.gram_rows(), nullptr, block.begin, static_cast<int>(block.size), sums.scale,
-                       worker.memory.doubles(scratch), totals);
     while (k - merged >= static_cast<std::int64_t>(slots)) std::this_thread::yield();
-    double* const sum = ring + slot_of(k) * pairs;
-    std::fill_n(sum, pairs, 0.0);
-    const double* total = totals;
+    double* const sum = ring + slot_of(k) * doubles;
+    std::fill_n(sum, doubles, 0.0);
+    compute(worker, block, sum);
+    ready[slot_of(k)] = k;
+    merge();
+  });
+}
+
+// Each thread takes whole blocks.
+void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
+  const std::size_t n = static_cast<std::size_t>(table.rows);
+  const std::size_t pairs = n * (n + 1) / 2;
+  const std::size_t scratch = cpu::gram_scratch_doubles(table.rows, 0);
+  for (Worker& worker : workers) worker.memory.doubles(scratch + pairs);
+  const auto compute = [&](Worker& worker, const Blocks& block, double* sum) {
+    double* const memory = worker.memory.doubles(scratch + pairs);
+    const double* total = memory + scratch;
+    cpu::gram_products(worker.gram_rows(), nullptr, block.begin, static_cast<int>(block.size), sums.scale,
+                       memory, memory + scratch);
     for (const int i : worker.index) {
       double* const row = sum + static_cast<std::size_t>(i) * (static_cast<std::size_t>(i) + 1) / 2;
       for (const int j : worker.index) {
@@ -260,8 +272,72 @@ void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
         row[j] = *total++;
       }
     }
-    ready[slot_of(k)] = k;
-    merge();
+  };
+  sum_blocks(table, pairs, compute, [&](const double* sum) {
+    for (std::size_t r = 0; r < n; ++r) {
+      for (std::size_t c = 0; c <= r; ++c) sums.products[r * n + c] += *sum++;
+    }
+  });
+}
+
+// Products with references alone: a few rows and the references at a time.
+void CpuPasses::Impl::gram_of_references(const RowTable& table, GramSums& sums) {
+  constexpr int together = 4;
+  constexpr int most_references = 2;
+  constexpr int most = together + most_references;
+  constexpr std::size_t triangle = most * (most + 1) / 2;
+  const std::size_t n = static_cast<std::size_t>(table.rows);
+  const std::size_t first = static_cast<std::size_t>(table.inputs);  // reference
+  const std::size_t width = 1 + (n - first);                         // a row's square, and by each reference
+  const std::size_t scratch = cpu::gram_scratch_doubles(most, 0);
+  for (Worker& worker : workers) worker.memory.doubles(scratch + triangle);
+
+  const auto compute = [&](Worker& worker, const Blocks& block, double* sum) {
+    double* const memory = worker.memory.doubles(scratch + triangle);
+    const auto rows = static_cast<int>(worker.rows.size());
+    const auto inputs = static_cast<int>(
+        std::lower_bound(worker.index.begin(), worker.index.end(), table.inputs) - worker.index.begin());
+    // `here` rows from `begin`, and all references. What is noted of those counts once, where they are alone.
+    const auto take_panel = [&](int begin, int here) {
+      RowSource sources[most];
+      int index[most];
+      int noted[most];
+      int count = 0;
+      const auto take = [&](int at, bool is_noted) {
+        sources[count] = worker.rows[static_cast<std::size_t>(at)];
+        index[count] = worker.index[static_cast<std::size_t>(at)];
+        noted[count] = is_noted ? index[count] : table.rows;
+        ++count;
+      };
+      for (int k = 0; k < here; ++k) take(begin + k, true);
+      for (int k = inputs; k < rows; ++k) take(k, here == 0);
+      const cpu::GramRows panel{.rows = sources,
+                                .index = noted,
+                                .count = count,
+                                .nonfinite = worker.nonfinite.data(),
+                                .max_abs = worker.max_abs.data()};
+      double* const totals = memory + scratch;
+      cpu::gram_products(panel, nullptr, block.begin, static_cast<int>(block.size), sums.scale, memory,
+                         totals);
+      const auto total = [&](int r, int c) { return totals[r * (r + 1) / 2 + c]; };
+      for (int r = 0; r < (here > 0 ? here : count); ++r) {
+        double* const to = sum + static_cast<std::size_t>(index[r]) * width;
+        to[0] = total(r, r);
+        for (int c = std::max(here, r + 1); c < count; ++c) {
+          to[1 + static_cast<std::size_t>(index[c]) - first] = total(c, r);
+        }
+      }
+    };
+    for (int begin = 0; begin < inputs; begin += together) {
+      take_panel(begin, std::min(together, inputs - begin));
+    }
+    if (inputs < rows) take_panel(inputs, 0);
+  };
+  sum_blocks(table, static_cast<std::size_t>(table.rows) * width, compute, [&](const double* sum) {
+    for (std::size_t r = 0; r < n; ++r, sum += width) {
+      sums.products[r * n + r] += sum[0];
+      for (std::size_t c = std::max(first, r + 1); c < n; ++c) sums.products[c * n + r] += sum[1 + c - first];
+    }
   });
 }
 
@@ -316,6 +392,8 @@ void CpuPasses::gram(const RowTable& table, GramSums& sums) {
   for (Worker& worker : impl.workers) worker.prepare(table.rows);
   if (!sums.wanted) {
     impl.gram_statistics(table);
+  } else if (!sums.pairs) {
+    impl.gram_of_references(table, sums);
   } else if (table.rows <= most_rows_per_thread) {
     impl.gram_by_blocks(table, sums);
   } else {

@@ -44,6 +44,7 @@ struct OutTable {
 struct GramSums {
   int rows = 0;
   bool wanted = true;      ///< false: only `nonfinite` and `max_abs` are computed
+  bool pairs = true;       ///< false: only products of each row with itself and with references; others are 0
   bool settled = false;    ///< scale and limit are final
   double limit = 0x1p500;  ///< f64 rows that hold a larger |x| count as infinite
   double scale = 1;        ///< power of two that f64 rows are multiplied by (others: 1)
@@ -52,7 +53,7 @@ struct GramSums {
   std::vector<std::int64_t> nonfinite;  ///< per row
   std::vector<double> max_abs;          ///< per row, largest finite |x|, unscaled; f64 rows only, others 0
 
-  void reset(int rows_in, bool wanted_in, double scale_in);
+  void reset(int rows_in, bool wanted_in, double scale_in, bool pairs_in = true);
 };
 inline constexpr std::int64_t gram_block = 8192;
 

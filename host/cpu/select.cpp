@@ -40,10 +40,10 @@ constexpr int subset_vectors = subset_columns / wide_lanes;
 constexpr int strip_columns = 256;  // of plain points
 constexpr int mixed_step = 32;      // of mixed points: a multiple of this, as many as leave L1 room
 constexpr int mixed_bytes = 8192;   // for the table of subsets and the keys
-// Of points that are written: in L2, for long runs of each cost fewer misses of the TLB (64 points: 29 %
-// off).
+// Where points are written, or each is made of few rows: in L2, for long runs of a row cost fewer misses of
+// the TLB (64 points written: 29 % off).
 constexpr int written_columns = 512;
-constexpr int written_bytes = 1 << 17;
+constexpr int long_bytes = 1 << 17;
 constexpr int most_group_columns = product_columns > subset_columns ? product_columns : subset_columns;
 static_assert(mixed_step % product_columns == 0 && mixed_step % subset_columns == 0);
 static_assert(subset_columns % wide_lanes == 0);
@@ -70,7 +70,7 @@ int step_columns(const SelectJob& job) { return job.bisected ? bisection_columns
 int strip_of(const SelectJob& job) {
   if (!job.mixed) return strip_columns;
   const bool are_written = job.rule.kind == SelectRule::Kind::none;
-  const int bytes = are_written ? written_bytes : mixed_bytes;
+  const int bytes = are_written || job.few_start != nullptr ? long_bytes : mixed_bytes;
   const int fitting = bytes / (job.points * (job.wide ? 8 : 4)) / mixed_step * mixed_step;
   const int most = are_written ? written_columns : strip_columns;
   return std::clamp(fitting, std::max(mixed_step, step_columns(job)), most);
@@ -531,10 +531,61 @@ void mix_any_points(const SelectJob& job, const RowSource* rows, std::int64_t be
   }
 }
 
+/// to[i] += coefficient · element i, of `width` elements; `is_first`: to[i] = …
+template <DType kTypeT>
+void add_scaled(const unsigned char* bytes, int width, double coefficient, bool is_first,
+                double* HWY_RESTRICT to) {
+  const Wide d;
+  constexpr std::int64_t size = static_cast<std::int64_t>(size_of(kTypeT));
+  const auto c = hn::Set(d, coefficient);
+  for (int i = 0; i < width; i += wide_lanes) {
+    const unsigned char* const at = bytes + i * size;
+    hwy::Prefetch(at + mix_ahead);
+    const auto sum = is_first ? hn::Zero(d) : hn::Load(d, to + i);
+    hn::Store(hn::MulAdd(c, load_f64<kTypeT>(at), sum), d, to + i);
+  }
+}
+
+void add_scaled_any(DType dtype, const unsigned char* bytes, int width, double coefficient, bool is_first,
+                    double* to) {
+  switch (dtype) {
+    case DType::f32:
+      return add_scaled<DType::f32>(bytes, width, coefficient, is_first, to);
+    case DType::f16:
+      return add_scaled<DType::f16>(bytes, width, coefficient, is_first, to);
+    case DType::bf16:
+      return add_scaled<DType::bf16>(bytes, width, coefficient, is_first, to);
+    case DType::f64:
+      return add_scaled<DType::f64>(bytes, width, coefficient, is_first, to);
+  }
+}
+
+/// A strip of points of few rows each: a point after another.
+template <class ValueT>
+void mix_few_rows(const SelectJob& job, const RowSource* rows, std::int64_t begin, int count,
+                  const Scratch<ValueT>& scratch) {
+  const int width = (count + mixed_step - 1) / mixed_step * mixed_step;
+  for (int p = 0; p < job.points; ++p) {
+    ValueT* const to = scratch.values + p * scratch.stride;
+    bool is_first = true;
+    for (int e = job.few_start[p]; e < job.few_start[p + 1]; ++e) {
+      const RowSource& row = rows[job.few_rows[e]];
+      if (row.data == nullptr) continue;
+      add_scaled_any(row.dtype, whole(row, begin, count, width, scratch.tail), width, job.few_coefficients[e],
+                     is_first, scratch.results);
+      is_first = false;
+    }
+    if (is_first) std::fill_n(scratch.results, width, 0.0);
+    for (int i = 0; i < width; i += wide_lanes) store_mixed(hn::Load(Wide(), scratch.results + i), to + i);
+  }
+}
+
 template <class ValueT>
 void mix_points(const SelectJob& job, const RowSource* rows, std::int64_t begin, int count,
                 const Scratch<ValueT>& scratch) {
-  if (job.subsets != nullptr) {
+  if (job.few_start != nullptr) {
+    mix_few_rows(job, rows, begin, count, scratch);
+  } else if (job.subsets != nullptr) {
     mix_equal_points(job, rows, begin, count, scratch);
   } else {
     mix_any_points(job, rows, begin, count, scratch);

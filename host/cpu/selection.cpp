@@ -10,6 +10,10 @@
 namespace bragg::detail::cpu {
 namespace {
 
+/// Entries a point, on average, up to which each point reads its own rows: clipped rows have one, or two with
+/// a reference.
+constexpr std::size_t most_few_entries = 2;
+
 /// Below this many points there is less to share than the table of subsets costs.
 constexpr int least_subset_points = 4;
 
@@ -165,6 +169,12 @@ void Selection::prepare_products(const PointTable& points, SelectJob& job) {
 }
 
 void Selection::prepare_mix(const RowTable& table, const PointTable& points, SelectJob& job) {
+  if (points.entry_row.size() <= most_few_entries * static_cast<std::size_t>(points.count)) {
+    job.few_start = points.start.data();
+    job.few_rows = points.entry_row.data();
+    job.few_coefficients = points.entry_coefficient.data();
+    return;
+  }
   used_index_.assign(static_cast<std::size_t>(table.rows), -1);
   for (const int row : points.entry_row) used_index_[static_cast<std::size_t>(row)] = 0;
   used_rows_.clear();

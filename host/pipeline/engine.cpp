@@ -117,7 +117,9 @@ int Engine::table_rows() const noexcept { return impl_->table_rows(); }
 bool Engine::needs_statistics() const noexcept { return impl_->needs.statistics; }
 const Pipeline& Engine::pipeline() const noexcept { return impl_->pipeline; }
 
-void Engine::reset(GramSums& sums) const { sums.reset(table_rows(), impl_->needs.products, 1); }
+void Engine::reset(GramSums& sums) const {
+  sums.reset(table_rows(), impl_->needs.products, 1, impl_->needs.pairs);
+}
 
 void Engine::accumulate(const RowTable& window, GramSums& sums) { impl_->passes.gram(window, sums); }
 
@@ -126,7 +128,7 @@ bool Engine::settled(GramSums& sums) const {
   impl_->order.resize(static_cast<std::size_t>(sums.rows));
   const GramScale found = settle(sums.rows, sums.nonfinite.data(), sums.max_abs.data(), impl_->order.data());
   if (found.fits) return true;
-  sums.reset(sums.rows, sums.wanted, found.scale);
+  sums.reset(sums.rows, sums.wanted, found.scale, sums.pairs);
   sums.limit = found.limit;
   sums.settled = true;
   return false;

@@ -24,13 +24,29 @@ inline bool is_geometric(const Aggregator& rule) {
 struct PassNeeds {
   bool statistics = false;  ///< which rows are finite
   bool products = false;
+  bool pairs = false;  ///< products of all rows; else only of each with itself and with the references
 };
+
+/// Whether distances between rows are wanted, and not only those to the references. Clipping leaves a point
+/// on the line from its row to a reference; of a mean of rows, all their products are part.
+inline bool takes_pairs(const Pipeline& pipeline) {
+  bool merged = false;
+  for (const PreAggregator& stage : pipeline.pre) {
+    const bool merges = std::holds_alternative<Bucketing>(stage);
+    if (std::holds_alternative<Nnm>(stage) || (merged && !merges)) return true;
+    merged = merged || merges;
+  }
+  return is_geometric(pipeline.rule) && (merged || !std::holds_alternative<Cge>(pipeline.rule));
+}
+
 inline PassNeeds needs_of(const Pipeline& pipeline) {
   const bool geometric = is_geometric(pipeline.rule);
   const bool measures = std::any_of(pipeline.pre.begin(), pipeline.pre.end(), [](const PreAggregator& stage) {
     return !std::holds_alternative<Bucketing>(stage);
   });
-  return {.statistics = geometric || !pipeline.pre.empty(), .products = geometric || measures};
+  return {.statistics = geometric || !pipeline.pre.empty(),
+          .products = geometric || measures,
+          .pairs = takes_pairs(pipeline)};
 }
 
 /// What pass 2 does with the block that the steps leave behind.

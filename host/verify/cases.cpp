@@ -62,6 +62,8 @@ constexpr std::array texts = {
     "arc(f=F) | nnm(f=F) | trimmed_mean(f=F)",
     "nnm(f=F) | clip(c=1) | smea(f=F)",
     "clip(c=3) | bucketing(s=2, seed=1) | nnm(f=1) | median",
+    "bucketing(s=2, seed=5) | clip(c=1) | mean",
+    "arc(f=F) | clip(c=2) | cge(f=F)",
 };
 
 int below(Random& random, std::size_t count) { return static_cast<int>(random() % count); }
