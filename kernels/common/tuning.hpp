@@ -33,12 +33,12 @@ struct TileTuning {
   static constexpr int blocks = kPoints <= (value == DType::f64 ? 32 : 96) ? 3 : 2;
 };
 
-/// select of nothing: mixed points as they are (mixed.cuh).
-/// f64 would spill with 128 registers.
+/// select of nothing: mixed points as they are (mixed.cuh). Of three dtypes, f32 would spill with 128
+/// registers.
 template <DType value>
 struct MixedTuning {
   static constexpr int threads = 128;
-  static constexpr int blocks = value == DType::f64 ? 3 : 4;
+  static constexpr int blocks = value == DType::f64 ? 4 : 3;
 };
 
 /// Coefficients that a block keeps in shared memory: of 64 points and as many rows and references, so that
