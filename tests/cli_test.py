@@ -358,7 +358,7 @@ class Verify(Case):
     def test_rules_are_chosen(self):
         report, printed = self.verify("--quick", "--device", "cpu", "--rule", "mda", "cge")
         rules = {cell["rule"] for cell in report["results"]}
-        self.assertEqual(rules, {"mda", "cge", "nnm"})
+        self.assertEqual(rules, {"mda", "cge", "nnm", "arc", "clip"})
         self.assertNotIn("\nkrum ", printed)
 
     def test_seconds_are_kept_to(self):
