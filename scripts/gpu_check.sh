@@ -37,7 +37,7 @@ if [[ "${1:-}" == "--build" ]]; then
     find build/gpu/run/python -name __pycache__ -prune -exec rm -r {} +
   done
   # The package for that machine's Python, which may be any from 3.12 on, and what tests it.
-  if command -v python3.12 > /dev/null; then
+  if python3.12 -c "" 2> /dev/null; then
     CCACHE_BASEDIR=$PWD python3.12 -m pip install -q --disable-pip-version-check --target build/gpu/run/python \
       -C cmake.define.BRAGG_CUDA=ON . pytest
     mkdir build/gpu/run/python/lib
