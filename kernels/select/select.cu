@@ -3,6 +3,7 @@
 #include "kernels/select/select.hpp"
 
 #include "kernels/select/launch.hpp"
+#include "kernels/select/registers.cuh"
 
 namespace bragg::detail::cuda {
 namespace {
@@ -10,7 +11,8 @@ namespace {
 bool is_wide(const SelectArguments& a) { return a.rows.dtype == DType::f64; }
 
 bool is_in_registers(const SelectArguments& a) {
-  return a.weights == nullptr && a.points <= (is_wide(a) ? 64 : 128);
+  const int most = is_wide(a) ? largest_bucket<DType::f64> : largest_bucket<DType::f32>;
+  return a.weights == nullptr && a.points <= most;
 }
 
 /// Rows themselves, the median or trimmed mean of them, written in their own type or f32.

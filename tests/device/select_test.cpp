@@ -166,7 +166,13 @@ struct Answer {
 };
 
 bool is_wide(DType dtype) { return dtype == DType::f64; }
-int most_in_registers(DType dtype) { return is_wide(dtype) ? 64 : 128; }
+int most_in_registers(DType dtype) {
+#if defined(BRAGG_FEWER_NETWORKS)
+  return 32;
+#else
+  return is_wide(dtype) ? 64 : 128;
+#endif
+}
 
 double clamped_mean(const std::vector<double>& summed, double low, double high) {
   if (low == -infinity) return low;
