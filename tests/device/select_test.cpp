@@ -168,10 +168,11 @@ struct Answer {
 bool is_wide(DType dtype) { return dtype == DType::f64; }
 int most_in_registers(DType dtype) {
 #if defined(BRAGG_FEWER_NETWORKS)
-  return 32;
+  constexpr int most = 32;
 #else
-  return is_wide(dtype) ? 64 : 128;
+  constexpr int most = 128;
 #endif
+  return is_wide(dtype) ? std::min(most, 64) : most;
 }
 
 double clamped_mean(const std::vector<double>& summed, double low, double high) {
