@@ -199,13 +199,27 @@ struct Fragment2 {
   static constexpr int blocks = kBlocks;
 };
 
-/// Sums of the chunks' products: pair (i, j ≤ i) at i(i+1)/2 + j.
-std::vector<double> sums_of(const DeviceMemory& partial, std::int64_t chunks, int rows, Stream stream) {
-  const auto pairs = static_cast<std::size_t>(triangle(rows));
-  const auto values = to_host<double>(partial, static_cast<std::size_t>(chunks) * pairs, stream);
-  std::vector<double> sums(pairs);
-  for (std::size_t k = 0; k < values.size(); ++k) sums[k % pairs] += values[k];
+/// Sums of the chunks' first `count` products of `stride`.
+std::vector<double> sums_of(const DeviceMemory& partial, std::int64_t chunks, std::int64_t stride,
+                            std::int64_t count, Stream stream) {
+  const auto values = to_host<double>(partial, static_cast<std::size_t>(chunks * stride), stream);
+  std::vector<double> sums(static_cast<std::size_t>(count));
+  for (std::size_t k = 0; k < values.size(); ++k) {
+    const std::size_t product = k % static_cast<std::size_t>(stride);
+    if (product < sums.size()) sums[product] += values[k];
+  }
   return sums;
+}
+
+/// The largest difference, relative to the largest that is expected; NaN counts.
+double difference_of(const std::vector<double>& found, const std::vector<double>& expected) {
+  double largest = 0;
+  double difference = 0;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    largest = std::max(largest, std::abs(expected[i]));
+    if (!(std::abs(found[i] - expected[i]) <= difference)) difference = std::abs(found[i] - expected[i]);
+  }
+  return difference / largest;
 }
 
 /// Products of 8 · octets rows: other lengths of a chunk, and other shapes of a block.
@@ -226,15 +240,9 @@ void time_fragments(std::int64_t d, Watch& watch) {
                                   .batch = gram_batch(m.n, cut.pieces),
                                   .products = static_cast<double*>(products.data())};
     const double ms = watch.ms([&] { enqueue(arguments); });
-    const auto found = sums_of(partial, cut.pieces, m.n, watch.stream());
+    const auto found = sums_of(partial, cut.pieces, triangle(m.n), triangle(m.n), watch.stream());
     if (expected.empty()) expected = found;
-    double largest = 0;
-    double difference = 0;
-    for (std::size_t i = 0; i < found.size(); ++i) {
-      largest = std::max(largest, std::abs(expected[i]));
-      if (!(std::abs(found[i] - expected[i]) <= difference)) difference = std::abs(found[i] - expected[i]);
-    }
-    print(what, m, name, chosen, ms, m.bytes(), difference / largest);
+    print(what, m, name, chosen, ms, m.bytes(), difference_of(found, expected));
   };
   const std::int64_t chosen = gram_chunk_length(d);
   for (const std::int64_t length : {chosen, chosen / 8, chosen / 4, chosen / 2, 2 * chosen}) {
@@ -255,6 +263,40 @@ void time_fragments(std::int64_t d, Watch& watch) {
   };
   shape(FragmentTuning<DType::f32, octets>(), true);
   (shape(VariantsT(), false), ...);
+}
+
+template <int kWarps, int kRows, int kBlocks>
+struct Lengths3 {
+  static constexpr int warps = kWarps;
+  static constexpr int rows = kRows;
+  static constexpr int blocks = kBlocks;
+};
+
+/// Squares of n rows before chunks are summed: as chosen, and with other tunings.
+template <DType dtype, class... VariantsT>
+void time_lengths(int n, std::int64_t d, Watch& watch) {
+  const Matrix m(n, d, dtype, watch.stream());
+  const Cut chunks = m.cut(gram_chunk_length(d));
+  const DeviceMemory partial(gram_partial_doubles(n, chunks.pieces, false) * sizeof(double));
+  const GramArguments arguments{.rows = m.rows(),
+                                .chunks = chunks,
+                                .parts = {},
+                                .partial = static_cast<double*>(partial.data()),
+                                .pairs = false};
+  const GramBatch batch{arguments, 0, static_cast<int>(chunks.pieces), n};
+  std::vector<double> expected;
+  const auto time = [&]<class TuningT>(TuningT, bool chosen) {
+    set_bytes(partial.data(), 0xFF, partial.bytes(), watch.stream());
+    const double ms = watch.ms([&] { launch_lengths<dtype, TuningT>(batch, watch.stream()); });
+    const auto found = sums_of(partial, chunks.pieces, products_of_chunk(n, false), n, watch.stream());
+    if (chosen) expected = found;
+    char name[80];
+    std::snprintf(name, sizeof(name), "warps %d, rows %d, blocks %d", TuningT::warps, TuningT::rows,
+                  TuningT::blocks);
+    print("gram lengths, before sums", m, name, chosen, ms, m.bytes(), difference_of(found, expected));
+  };
+  time(LengthTuning(), true);
+  (time(VariantsT(), false), ...);
 }
 
 template <int kThreads, int kLoads, int kBlocks>
@@ -350,6 +392,12 @@ void run(double seconds) {
   time_fragments<2>(10 * d, watch);
   time_fragments<4, Fragment2<8, 2>, Fragment2<8, 1>>(d, watch);
   time_fragments<6, Fragment2<4, 1>, Fragment2<2, 4>>(d, watch);
+  for (const int n : {16, 64}) {
+    time_lengths<DType::f32, Lengths3<4, 2, 12>, Lengths3<4, 8, 5>, Lengths3<8, 4, 4>, Lengths3<2, 4, 16>>(
+        n, d, watch);
+  }
+  time_lengths<DType::f32, Lengths3<2, 4, 16>, Lengths3<4, 8, 5>>(256, 1'000'000, watch);
+  time_lengths<DType::bf16, Lengths3<4, 2, 12>, Lengths3<4, 8, 5>>(64, d, watch);
   for (const int n : {8, 16, 32, 64}) {
     time_combine<DType::f32, Combine3<128, 4, 6>, Combine3<128, 16, 3>, Combine3<256, 8, 2>,
                  Combine3<256, 4, 3>>(n, d, watch);

@@ -186,9 +186,11 @@ void CudaPlan::plan_workspace() {
   table_ = RunTable(request_.shape.sizes.size(), rows, 0, static_cast<std::size_t>(outputs));
   blocks_at_ = padded(table_.bytes());
   partial_at_ = blocks_at_ + solve_block_bytes(layout(request_.shape.n)) * request_.parts;
-  batch_ = gram_batch(rows, chunks_.pieces);
-  select_at_ = partial_at_ +
-               (needs_.products ? padded(gram_partial_doubles(rows, chunks_.pieces) * sizeof(double)) : 0);
+  batch_ = gram_batch(rows, chunks_.pieces, needs_.pairs);
+  select_at_ =
+      partial_at_ + (needs_.products
+                         ? padded(gram_partial_doubles(rows, chunks_.pieces, needs_.pairs) * sizeof(double))
+                         : 0);
 
   // As a run with all rows would do it.
   set_active_rows({}, request_.shape.n, 0, active_);
@@ -271,6 +273,7 @@ void CudaPlan::enqueue_gram(Stream stream) {
                           .partial = at<double>(workspace_, partial_at_),
                           .batch = batch_,
                           .products = needs_.products ? b.gram[0] : nullptr,
+                          .pairs = needs_.pairs,
                           .nonfinite = reinterpret_cast<unsigned long long*>(b.nonfinite),
                           .max_abs = wide ? reinterpret_cast<unsigned long long*>(b.max_abs) : nullptr};
   gram(arguments, stream);

@@ -203,16 +203,18 @@ void CudaWindowPasses::accumulate(int slot, const RowTable& window, GramSums& su
   const Stream stream = s.stream.get();
   if (!summing_) begin_sums(sums, window.rows);
   const Window w = describe(slot, window, chunk_, nullptr);
+  const bool pairs = sums.pairs || !have_one_dtype(w.rows);
   const std::size_t partial =
-      sums.wanted ? gram_partial_doubles(w.rows.count, w.cut.pieces) * sizeof(double) : 0;
+      sums.wanted ? gram_partial_doubles(w.rows.count, w.cut.pieces, pairs) * sizeof(double) : 0;
   const bool wide = window.dtype == DType::f64;
   last_.wait(stream);
   gram({.rows = w.rows,
         .chunks = w.cut,
         .parts = {},
         .partial = static_cast<double*>(s.partial.at_least(partial, stream)),
-        .batch = gram_batch(w.rows.count, w.cut.pieces),
+        .batch = gram_batch(w.rows.count, w.cut.pieces, pairs),
         .products = sums.wanted ? products_ : nullptr,
+        .pairs = pairs,
         .add = true,
         .nonfinite = nonfinite_,
         .max_abs = wide ? max_abs_ : nullptr,

@@ -57,6 +57,14 @@ struct FragmentTuning {
 template <int rows>
 inline constexpr int few_blocks = rows > 6 ? 3 : 4;
 
+/// gram of rows and the reference alone (lengths.cuh). `rows`: that a block takes, an even number, each with
+/// a load under way. Bits depend on `warps`.
+struct LengthTuning {
+  static constexpr int warps = 4;
+  static constexpr int rows = 4;
+  static constexpr int blocks = 8;
+};
+
 /// Rows that registers hold the products of: what fragments.cuh is for. Above, tiles.cuh.
 inline constexpr int most_register_rows = 48;
 

@@ -9,8 +9,9 @@
 
 namespace bragg::detail::cuda {
 
-/// Chunks [first, first + chunks), whose products go to `partial`: chunk after chunk, pair (i, j ≤ i) of rows
-/// that are not zeros at i(i+1)/2 + j.
+/// Chunks [first, first + chunks), whose products go to `partial`, chunk after chunk, those of rows that are
+/// not zeros: pair (i, j ≤ i) at i(i+1)/2 + j, or without pairs (i, i) at i and that of the reference, the
+/// last row, with j at rows + j.
 struct GramBatch {
   GramArguments pass;
   std::int64_t first = 0;
@@ -20,12 +21,24 @@ struct GramBatch {
 
 BRAGG_HD constexpr std::int64_t triangle(std::int64_t rows) { return rows * (rows + 1) / 2; }
 
+/// Products of a chunk of so many rows, references among them.
+BRAGG_HD constexpr std::int64_t products_of_chunk(std::int64_t rows, bool pairs) {
+  return pairs ? triangle(rows) : 2 * rows;
+}
+
 /// The row of the triangle that element `index` lies in.
 BRAGG_DEVICE std::int64_t triangle_row(std::int64_t index) {
   auto row = static_cast<std::int64_t>((sqrt(8.0 * static_cast<double>(index) + 1) - 1) / 2);
   while (triangle(row) > index) --row;
   while (triangle(row + 1) <= index) ++row;
   return row;
+}
+
+/// Where among a chunk's that of rows i and j ≤ i is; −1: it is not wanted.
+BRAGG_DEVICE std::int64_t product_index(const GramBatch& batch, std::int64_t i, std::int64_t j) {
+  if (batch.pass.pairs) return triangle(i) + j;
+  if (i == j) return i;
+  return i >= batch.pass.rows.inputs ? batch.rows + j : -1;
 }
 
 /// The row that is the batch's i-th. Only references can be zeros.
@@ -60,6 +73,30 @@ BRAGG_DEVICE const unsigned char* row_data(const GramBatch& batch, const Piece& 
   const auto* const data = static_cast<const unsigned char*>(
       rows.data[static_cast<std::int64_t>(piece.tensor) * rows.count + row]);
   return data == nullptr ? nullptr : data + piece.begin * bytes_of(rows.dtype_of(row));
+}
+
+/// Adds `count` sums over the lanes of a warp, half as many after each exchange: a lane is left with sums
+/// [first, end) in v[0], v[1], … A sum's tree is the same whichever lane ends with it.
+template <int count, int lanes, int size>
+BRAGG_DEVICE int fold_lanes(double (&v)[size], int& first, int& end) {
+  if constexpr (lanes == 0) {
+    return count;
+  } else {
+    constexpr int half = (count + 1) / 2;
+    const bool upper = (simt::lane() & lanes) != 0;
+    BRAGG_UNROLL
+    for (int i = 0; i < half; ++i) {
+      const double high = i + half < count ? v[i + half] : 0.0;
+      const double other = simt::shuffle_xor(upper ? v[i] : high, lanes);
+      v[i] = (upper ? high : v[i]) + other;
+    }
+    if (upper) {
+      first += half;
+    } else if (first + half < end) {
+      end = first + half;
+    }
+    return fold_lanes<half, lanes / 2>(v, first, end);
+  }
 }
 
 // Statistics --------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of up to 48 rows of one dtype: which kernel makes them.
+// Products of rows of one dtype, of pairs up to 48 rows: which kernel makes them.
 #pragma once
 
 #include <type_traits>
@@ -7,6 +7,7 @@
 #include "kernels/gram/chunks.hpp"
 #include "kernels/gram/few.cuh"
 #include "kernels/gram/fragments.cuh"
+#include "kernels/gram/lengths.cuh"
 
 namespace bragg::detail::cuda {
 
@@ -18,6 +19,7 @@ void gram_chunks(const GramBatch& batch, Stream stream) {
     simt::launch(gram_fragments<dtype, count>, batch.chunks, 1, 32 * FragmentTuning<dtype, count>::warps, 0,
                  stream, batch);
   };
+  if (!batch.pass.pairs) return launch_lengths<dtype>(batch, stream);
   if (batch.rows <= 2) return few(gram_few<dtype, 2>);
   if (batch.rows <= 4) return few(gram_few<dtype, 4>);
   if (batch.rows <= 6) return few(gram_few<dtype, 6>);

@@ -6,7 +6,7 @@
 
 namespace bragg::detail::cuda {
 
-/// Products and statistics of a batch of up to most_register_rows rows, all of dtype.
+/// Products and statistics of a batch of rows, all of dtype; of pairs, up to most_register_rows rows.
 template <DType dtype>
 void gram_chunks(const GramBatch& batch, Stream stream);
 

@@ -20,30 +20,6 @@ namespace bragg::detail::cuda {
 inline constexpr int few_threads = 128;
 inline constexpr int few_warps = few_threads / 32;
 
-/// Adds `count` sums over the lanes of a warp, half as many after each exchange: a lane is left with sums
-/// [first, end) in v[0], v[1], … A sum's tree is the same whichever lane ends with it.
-template <int count, int lanes, int size>
-BRAGG_DEVICE int fold_lanes(double (&v)[size], int& first, int& end) {
-  if constexpr (lanes == 0) {
-    return count;
-  } else {
-    constexpr int half = (count + 1) / 2;
-    const bool upper = (simt::lane() & lanes) != 0;
-    BRAGG_UNROLL
-    for (int i = 0; i < half; ++i) {
-      const double high = i + half < count ? v[i + half] : 0.0;
-      const double other = simt::shuffle_xor(upper ? v[i] : high, lanes);
-      v[i] = (upper ? high : v[i]) + other;
-    }
-    if (upper) {
-      first += half;
-    } else if (first + half < end) {
-      end = first + half;
-    }
-    return fold_lanes<half, lanes / 2>(v, first, end);
-  }
-}
-
 /// `bound`: rows that there is room for.
 template <DType dtype, int bound>
 BRAGG_KERNEL(few_threads, few_blocks<bound>)

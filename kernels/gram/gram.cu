@@ -17,7 +17,7 @@ int rows_read(const Rows& rows) {
 }
 
 void launch_chunks(const GramBatch& batch, Stream stream) {
-  if (batch.rows > most_register_rows || !have_one_dtype(batch.pass.rows)) {
+  if (batch.pass.pairs && (batch.rows > most_register_rows || !have_one_dtype(batch.pass.rows))) {
     const auto tiles = static_cast<int>(triangle((batch.rows + tile_rows - 1) / tile_rows));
     return simt::launch(gram_tiles, batch.chunks * tiles, 1, tile_threads, tile_shared, stream, batch);
   }
@@ -39,14 +39,14 @@ int as_many_as_fit(std::int64_t blocks, int resident) {
 
 }  // namespace
 
-std::int64_t gram_batch(int rows, std::int64_t chunks) {
-  const std::int64_t fit = batch_doubles / triangle(rows);
+std::int64_t gram_batch(int rows, std::int64_t chunks, bool pairs) {
+  const std::int64_t fit = batch_doubles / products_of_chunk(rows, pairs);
   const std::int64_t most = fit > 1 ? fit : 1;
   return chunks < 1 ? 1 : chunks < most ? chunks : most;
 }
 
-std::size_t gram_partial_doubles(int rows, std::int64_t chunks) {
-  return static_cast<std::size_t>(gram_batch(rows, chunks) * triangle(rows));
+std::size_t gram_partial_doubles(int rows, std::int64_t chunks, bool pairs) {
+  return static_cast<std::size_t>(gram_batch(rows, chunks, pairs) * products_of_chunk(rows, pairs));
 }
 
 void gram(const GramArguments& arguments, Stream stream) {

@@ -19,13 +19,16 @@ struct GramArguments {
   Rows rows;
   Cut chunks;
   Parts parts;  ///< of products, nonfinite, max_abs, scale, skip
-  /// Products of a batch of chunks: gram_partial_doubles(rows, chunks).
+  /// Products of a batch of chunks: gram_partial_doubles(rows, chunks, pairs).
   double* partial = nullptr;
-  std::int64_t batch = 0;  ///< chunks of a batch: gram_batch(rows, chunks)
+  std::int64_t batch = 0;  ///< chunks of a batch: gram_batch(rows, chunks, pairs)
 
   /// [rows.count²] symmetric; rows and columns of zeros included. What a row with a non-finite value touches
   /// is unspecified. Null: only statistics are wanted.
   double* products = nullptr;
+  /// false: only products of each row with itself and with the reference; others are 0. At most one
+  /// reference then, of the rows' dtype.
+  bool pairs = true;
   bool add = false;  ///< to `products`, which hold sums of earlier windows of the same shape
   /// [rows.count] non-finite values are added to it; null: not counted.
   unsigned long long* nonfinite = nullptr;
@@ -36,8 +39,8 @@ struct GramArguments {
 };
 
 /// Chunks whose products are kept at a time, and the memory that takes. Bounded; functions of the shape only.
-std::int64_t gram_batch(int rows, std::int64_t chunks);
-std::size_t gram_partial_doubles(int rows, std::int64_t chunks);
+std::int64_t gram_batch(int rows, std::int64_t chunks, bool pairs = true);
+std::size_t gram_partial_doubles(int rows, std::int64_t chunks, bool pairs = true);
 
 /// Enqueues the pass. @throws Error as simt::launch.
 void gram(const GramArguments& arguments, Stream stream);

@@ -26,7 +26,7 @@ gram_sums(BRAGG_GRID_CONSTANT GramBatch batch) {
   const int rows = pass.rows.count;
   const std::int64_t groups = (triangle(rows) + 31) / 32;
   const std::int64_t parts = pass.parts.per_tensor ? pass.rows.tensors : 1;
-  const std::int64_t stride = triangle(batch.rows);
+  const std::int64_t stride = products_of_chunk(batch.rows, pass.pairs);
   const std::int64_t batch_end = batch.first + batch.chunks;
   for (std::int64_t work = simt::block(); work < parts * groups; work += simt::blocks()) {
     const auto part = static_cast<int>(work / groups);
@@ -44,8 +44,9 @@ gram_sums(BRAGG_GRID_CONSTANT GramBatch batch) {
     const std::int64_t column = inside ? pair - triangle(row) : 0;
     const std::int64_t i = index_of(pass.rows, static_cast<int>(row));
     const std::int64_t j = index_of(pass.rows, static_cast<int>(column));
-    const bool present = inside && i >= 0 && j >= 0;
-    const double* const source = pass.partial + (present ? triangle(i) + j : 0);
+    const std::int64_t index = inside && i >= 0 && j >= 0 ? product_index(batch, i, j) : -1;
+    const bool present = index >= 0;
+    const double* const source = pass.partial + (present ? index : 0);
     double* const products = pass.parts.of(pass.products, part);
     double& product = products[row * rows + column];
     double sum = simt::warp() == 0 && inside && (batch.first > 0 || pass.add) ? product : 0.0;
@@ -58,8 +59,9 @@ gram_sums(BRAGG_GRID_CONSTANT GramBatch batch) {
         ahead[l] = present && chunk < end ? source[(chunk - batch.first) * stride] : 0.0;
       }
     };
-    load(begin);
-    for (std::int64_t at = begin; at < end; at += sum_chunks) {
+    const bool some = simt::any(present);  // alike in all warps
+    if (some) load(begin);
+    for (std::int64_t at = begin; some && at < end; at += sum_chunks) {
       BRAGG_UNROLL
       for (int l = 0; l < loads; ++l) staged[warps * l + simt::warp()][simt::lane()] = ahead[l];
       simt::sync_threads();

@@ -32,6 +32,7 @@ struct GramRequest {
   std::int64_t batch = 0;  ///< 0: gram_batch
   bool per_tensor = false;
   bool products = true;
+  bool pairs = true;
   bool add = false;
   std::vector<double> before = {};  ///< products before the pass; empty: NaN
   bool nonfinite = true;
@@ -85,11 +86,13 @@ GramResult run(DeviceRows& data, const GramRequest& request = {}) {
   arguments.chunks = data.cut(request.chunk);
   arguments.parts = {request.per_tensor, stride * 8};
   arguments.batch = request.batch > 0 ? request.batch
-                                      : detail::cuda::gram_batch(data.shape.count(), arguments.chunks.pieces);
-  const detail::cuda::DeviceMemory partial(static_cast<std::size_t>(arguments.batch) * rows * (rows + 1) / 2 *
-                                           8);
+                                      : detail::cuda::gram_batch(data.shape.count(), arguments.chunks.pieces,
+                                                                 request.pairs);
+  const std::size_t per_chunk = request.pairs ? rows * (rows + 1) / 2 : 2 * rows;
+  const detail::cuda::DeviceMemory partial(static_cast<std::size_t>(arguments.batch) * per_chunk * 8);
   arguments.partial = static_cast<double*>(partial.data());
   if (request.products) arguments.products = reinterpret_cast<double*>(memory.data());
+  arguments.pairs = request.pairs;
   arguments.add = request.add;
   if (request.nonfinite) {
     arguments.nonfinite = reinterpret_cast<unsigned long long*>(memory.data() + counts_at);
@@ -160,6 +163,10 @@ void expect_right(const DeviceRows& data, const GramRequest& request, const Gram
         ASSERT_EQ(std::bit_cast<std::uint64_t>(got.at(i, j, p)),
                   std::bit_cast<std::uint64_t>(got.at(j, i, p)))
             << i << ", " << j;
+        if (!request.pairs && i != j && i < data.shape.inputs) {
+          ASSERT_EQ(got.at(i, j, p), request.add ? before : 0) << "pair " << i << ", " << j << ", not wanted";
+          continue;
+        }
         if (nonfinite[static_cast<std::size_t>(i)] + nonfinite[static_cast<std::size_t>(j)] > 0) continue;
         const std::vector<double>& a = x[static_cast<std::size_t>(i)];
         const std::vector<double>& b = x[static_cast<std::size_t>(j)];
@@ -360,6 +367,12 @@ TEST(GramTest, CountsHostileValuesAndKeepsThemToTheirPairs) {
         const GramResult got = run(data, request);
         // Denormal f64 products fall below what doubles hold.
         if (dtype != DType::f64) expect_right(data, request, got);
+        GramRequest lengths = request;
+        lengths.pairs = false;
+        const GramResult of_lengths = run(data, lengths);
+        if (dtype != DType::f64) expect_right(data, lengths, of_lengths);
+        ASSERT_EQ(of_lengths.nonfinite, got.nonfinite);
+        ASSERT_EQ(of_lengths.max_abs, got.max_abs);
         GramRequest statistics = request;
         statistics.products = false;
         const GramResult seen = run(data, statistics);
@@ -459,17 +472,100 @@ TEST(GramTest, StatisticsAreOptional) {
   }
 }
 
+/// No reference; one that is zeros; one.
+std::vector<RowsShape> with_each_reference(const RowsShape& shape) {
+  std::vector<RowsShape> shapes(3, shape);
+  shapes[1].references = shapes[2].references = {shape.dtype};
+  shapes[1].zeros = {true};
+  return shapes;
+}
+
+TEST(GramTest, LengthsAreThoseOfTheWholeAndOtherProductsAreZero) {
+  std::mt19937_64 random = generator("gram: lengths");
+  for (const int rows : row_counts) {
+    for (const DType dtype : all_dtypes) {
+      for (const Alignment alignment : all_alignments) {
+        if (random() % test_share() != 0) continue;
+        const RowsShape plain{
+            .dtype = dtype, .inputs = rows, .sizes = sizes_for(rows), .alignment = alignment};
+        for (const RowsShape& shape : with_each_reference(plain)) {
+          SCOPED_TRACE(describe(shape));
+          DeviceRows data(shape, normal_values(random));
+          const GramRequest request{.chunk = rows % 2 == 0 ? 256 : 1024, .pairs = false};
+          expect_right(data, request, run(data, request));
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+TEST(GramTest, BitsOfLengthsDependOnValuesAlone) {
+  std::mt19937_64 random = generator("gram: bits of lengths");
+  for (const int rows : {1, 4, 6, 17, 70}) {
+    for (const DType dtype : all_dtypes) {
+      // Rows 0 and the last are equal, and so is the reference.
+      RowsShape shape{.dtype = dtype, .inputs = rows, .references = {dtype}, .sizes = {1100, 0, 129}};
+      std::vector<long double> x(static_cast<std::size_t>(rows) * 1229);
+      for (long double& v : x) v = std::normal_distribution<double>(0, 1)(random);
+      const auto value = [&](int row, std::int64_t j) {
+        return x[static_cast<std::size_t>(row >= rows - 1 ? j : row * 1229 + j)];
+      };
+      std::optional<GramResult> first;
+      for (const Alignment alignment : all_alignments) {
+        shape.alignment = alignment;
+        SCOPED_TRACE(describe(shape));
+        DeviceRows data(shape, value);
+        for (const std::int64_t batch : {0, 1, 2}) {
+          const GramResult got = run(data, {.chunk = 256, .batch = batch, .pairs = false});
+          if (!first) first = got;
+          ASSERT_TRUE(got == *first) << "batch " << batch;
+        }
+      }
+      ASSERT_EQ(first->at(0, 0), first->at(rows - 1, rows - 1));
+      ASSERT_EQ(first->at(0, 0), first->at(rows, rows));
+      ASSERT_EQ(first->at(0, 0), first->at(rows, 0));
+      ASSERT_EQ(first->at(0, 0), first->at(rows, rows - 1));
+    }
+  }
+}
+
+TEST(GramTest, LengthsOfPartsScaledSkippedAndAdded) {
+  std::mt19937_64 random = generator("gram: lengths of parts");
+  for (const int rows : {3, 8, 21}) {
+    const RowsShape plain{.dtype = DType::f64, .inputs = rows, .sizes = {0, 300, 5, 0, 700, 128, 0}};
+    for (const RowsShape& shape : with_each_reference(plain)) {
+      for (const std::int64_t batch : {0, 1, 5}) {
+        SCOPED_TRACE(describe(shape) + ", batch " + std::to_string(batch));
+        DeviceRows data(shape, normal_values(random));
+        GramRequest request{.chunk = 128, .batch = batch, .per_tensor = true, .pairs = false};
+        request.scale = {1, 0.5, 2, 1, 0x1p-60, 0x1p100, 1};
+        expect_right(data, request, run(data, request));
+        request.before.assign(7 * static_cast<std::size_t>(shape.count() * shape.count()), 42.0);
+        request.skip = {0, 1, 0, 1, 0, 1, 0};
+        request.add = true;
+        expect_right(data, request, run(data, request));
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
 TEST(GramTest, BatchesAreBounded) {
   constexpr std::size_t most = std::size_t{1} << 23;
   for (const int rows : {1, 2, 48, 300, 4095, 4096, 65535}) {
     for (const std::int64_t chunks :
          {std::int64_t{0}, std::int64_t{1}, std::int64_t{100}, std::int64_t{1} << 40}) {
-      const std::int64_t batch = detail::cuda::gram_batch(rows, chunks);
-      const std::size_t pairs = static_cast<std::size_t>(rows) * (static_cast<std::size_t>(rows) + 1) / 2;
-      EXPECT_GE(batch, 1);
-      EXPECT_LE(batch, std::max<std::int64_t>(chunks, 1));
-      EXPECT_EQ(detail::cuda::gram_partial_doubles(rows, chunks), static_cast<std::size_t>(batch) * pairs);
-      EXPECT_LE(detail::cuda::gram_partial_doubles(rows, chunks), std::max(most, pairs));
+      for (const bool wants_pairs : {true, false}) {
+        const std::int64_t batch = detail::cuda::gram_batch(rows, chunks, wants_pairs);
+        const auto n = static_cast<std::size_t>(rows);
+        const std::size_t products = wants_pairs ? n * (n + 1) / 2 : 2 * n;
+        const std::size_t doubles = detail::cuda::gram_partial_doubles(rows, chunks, wants_pairs);
+        EXPECT_GE(batch, 1);
+        EXPECT_LE(batch, std::max<std::int64_t>(chunks, 1));
+        EXPECT_EQ(doubles, static_cast<std::size_t>(batch) * products);
+        EXPECT_LE(doubles, std::max(most, products));
+      }
     }
   }
 }

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// Squares of a chunk's rows, and their products with the reference: all that is asked where no distance
+// between rows is wanted.
+//
+// Order        a thread adds its own coordinates, lanes are added as a tree, warps in order: one order for
+//              all products, so equal rows have bit-equal ones.
+// Map          a block a chunk and a few rows; a warp takes every fourth run of 32 × 16 bytes of each, a lane
+//              16 bytes. The reference is read once for those rows, from L2 but for the first. Tails and
+//              unaligned rows take the same places by way of shared memory: the same bits.
+// Bound        memory: every value is loaded and converted once, and multiplied once or twice.
+// Resources    128 threads; registers: 16 bytes and two sums a row; 10 to 12 KB shared.
+// Measured     not yet run on hardware.
+// Not done     a warp a row and no sums over warps: less is under way of few rows (reckoned, not run).
+#pragma once
+
+#include "kernels/common/tuning.hpp"
+#include "kernels/gram/batch.cuh"
+
+namespace bragg::detail::cuda {
+
+template <DType dtype, int references, class TuningT = LengthTuning>
+BRAGG_KERNEL(32 * TuningT::warps, TuningT::blocks)
+gram_lengths(BRAGG_GRID_CONSTANT GramBatch batch) {
+  constexpr int run = vector_elements<dtype>;
+  constexpr int step = 32 * run;
+  constexpr int warps = TuningT::warps;
+  constexpr int rows = TuningT::rows;
+  constexpr int read = rows + 2 * references;  // even, for stage_rows
+  constexpr int products = rows * (1 + references);
+  constexpr bool wide = dtype == DType::f64;
+  BRAGG_SHARED(const unsigned char*, data, [read]);
+  BRAGG_SHARED(uint4, staged, [warps][read][32]);
+  BRAGG_SHARED(double, warp_sums, [warps][products]);
+  BRAGG_SHARED(std::uint64_t, warp_most, [warps][rows]);
+  const GramArguments& pass = batch.pass;
+  const int groups = (batch.rows + rows - 1) / rows;
+  const int chunk = simt::block() / groups;
+  const int first_row = simt::block() % groups * rows;
+  const Piece piece = locate(pass.chunks, pass.rows.sizes, batch.first + chunk);
+  if (is_skipped(pass, piece.tensor)) return;
+  const Alignment alignment = alignment_of(pass.rows, piece.tensor);
+  const double scale = wide ? scale_of(pass, piece.tensor) : 1.0;
+  const int warp = simt::warp();
+  const int lane = simt::lane();
+  if (simt::thread() < read) {
+    const int k = simt::thread();
+    data[k] = k < rows    ? row_data(batch, piece, first_row + k)
+              : k == rows ? row_data(batch, piece, pass.rows.inputs)
+                          : nullptr;
+  }
+  simt::sync_threads();
+
+  double sums[products] = {};
+  std::uint64_t most[rows] = {};
+  const int whole = alignment == Alignment::vector ? piece.size / step : 0;
+  for (int s = warp; s * step < piece.size; s += warps) {
+    uint4 raw[rows + references];
+    if (s < whole) {
+      BRAGG_UNROLL
+      for (int r = 0; r < rows + references; ++r) {
+        raw[r] = data[r] != nullptr ? simt::load16(data[r] + (s * 32 + lane) * 16) : uint4{0, 0, 0, 0};
+      }
+    } else {
+      stage_rows<dtype, step>(reinterpret_cast<Bits<dtype>*>(&staged[warp][0][0]), step, data, read, s * step,
+                              piece.size, alignment);
+      simt::sync_warp();
+      BRAGG_UNROLL
+      for (int r = 0; r < rows + references; ++r) raw[r] = staged[warp][r][lane];
+      simt::sync_warp();
+    }
+    BRAGG_UNROLL
+    for (int e = 0; e < run; ++e) {
+      double reference = 0;
+      if constexpr (references > 0) reference = scale * value_at<dtype>(raw[rows], e);
+      BRAGG_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        double x = value_at<dtype>(raw[r], e);
+        if constexpr (wide) {
+          raise(most[r], magnitude_bits(element_of<dtype>(raw[r], e)));
+          x *= scale;
+        }
+        sums[r] = simt::fma(x, x, sums[r]);
+        if constexpr (references > 0) sums[rows + r] = simt::fma(x, reference, sums[rows + r]);
+      }
+    }
+  }
+
+  int first = 0;
+  int end = products;
+  const int left = fold_lanes<products, 16>(sums, first, end);
+  BRAGG_UNROLL
+  for (int i = 0; i < products; ++i) {
+    if (i < left && first + i < end) warp_sums[warp][first + i] = sums[i];
+  }
+  if constexpr (wide) {
+    BRAGG_UNROLL
+    for (int r = 0; r < rows; ++r) {
+      most[r] = warp_max(most[r]);
+      if (lane == 0) warp_most[warp][r] = most[r];
+    }
+  }
+  simt::sync_threads();
+  const auto total = [&](int product) {
+    double sum = warp_sums[0][product];
+    for (int w = 1; w < warps; ++w) sum += warp_sums[w][product];
+    return sum;
+  };
+  if (simt::thread() < products) {
+    const int row = first_row + simt::thread() % rows;
+    const bool is_square = simt::thread() < rows;
+    if (row < (is_square ? batch.rows : pass.rows.inputs)) {
+      pass.partial[chunk * products_of_chunk(batch.rows, false) + (is_square ? row : batch.rows + row)] =
+          total(simt::thread());
+    }
+  }
+  for (int r = warp; r < rows && first_row + r < batch.rows; r += warps) {
+    std::uint64_t row_most = 0;
+    for (int w = 0; wide && w < warps; ++w) raise(row_most, warp_most[w][r]);
+    settle_row<dtype>(batch, piece, first_row + r, data[r], total(r), row_most);
+  }
+}
+
+template <DType dtype, class TuningT = LengthTuning>
+void launch_lengths(const GramBatch& batch, Stream stream) {
+  const int groups = (batch.rows + TuningT::rows - 1) / TuningT::rows;
+  const bool has_reference = batch.rows > batch.pass.rows.inputs;
+  const auto kernel = has_reference ? gram_lengths<dtype, 1, TuningT> : gram_lengths<dtype, 0, TuningT>;
+  simt::launch(kernel, batch.chunks * groups, 1, 32 * TuningT::warps, 0, stream, batch);
+}
+
+}  // namespace bragg::detail::cuda
