@@ -8,7 +8,8 @@
 //   it, else coordinates that lie a block apart; pieces of tile_length over a grid as large as the device
 //   holds.
 // Bound by memory to n ≈ 100: n·d elements are read once, d written; then by minima and maxima (n = 64: 614
-//   a coordinate for the median, 1042 for the sort; 16-bit types: two coordinates an operation).
+//   a coordinate for the median, 1042 for the sort; 16-bit types: two coordinates an operation). What a
+//   trimmed mean drops costs nothing (trim.cuh).
 // Registers: `vectors` · bucket and about 40 (bounds: common/tuning.hpp). Shared: 24 bytes a point, and a
 // tile of
 //   `vectors` · 512 bytes a point (f64: 1024), through which elements at odd addresses go.
@@ -21,6 +22,7 @@
 #include "kernels/select/means.cuh"
 #include "kernels/select/points.cuh"
 #include "kernels/select/registers.cuh"
+#include "kernels/select/trim.cuh"
 
 namespace bragg::detail::cuda {
 
@@ -145,43 +147,6 @@ struct Direct {
     return even == EvenMedian::upper ? high : midpoint(low, high);
   }
 
-  /// What is dropped at either end is known only at run time, but never more than a half: every other rank is
-  /// asked one question at most.
-  BRAGG_DEVICE double trimmed_mean(int k, int half, int points, int f) const {
-    const int last = points - f;
-    constexpr int always_above = (kPoints - 1) / 2;          // ≥ f
-    constexpr int always_below = least_points<kPoints> / 2;  // < last
-    const auto is_kept = [&](auto i) {
-      return (i >= always_above || i >= f) && (i <= always_below || i < last);
-    };
-    typename R::Type lowest = v[k][0];
-    typename R::Type highest = v[k][0];
-    double sum = 0;
-    each<kPoints>([&](auto i) {
-      const bool kept = is_kept(i);
-      if (i <= always_above) lowest = i <= f ? v[k][i] : lowest;
-      if (i >= always_below) highest = kept ? v[k][i] : highest;
-      const auto x = R::value(v[k][i], half);
-      if constexpr (width == 2) {  // the other way these take more registers than there are
-        if (kept) sum += static_cast<double>(x);
-      } else {
-        sum += static_cast<double>(kept ? x : decltype(x){0});  // one selection; +0 changes no sum
-      }
-    });
-    const double low = static_cast<double>(R::value(lowest, half));
-    const double high = static_cast<double>(R::value(highest, half));
-    if constexpr (dtype == DType::f64) {
-      if (is_large<double>(low, high)) {
-        sum = 0;
-        each<kPoints>([&](auto i) {
-          if (is_kept(i)) sum = simt::fma(v[k][i], shrink, sum);
-        });
-        return finish_shrunk_mean(sum, last - f, low, high);
-      }
-    }
-    return finish_mean(sum, last - f, low, high);
-  }
-
   template <int kWords>
   BRAGG_DEVICE static void load_words(const unsigned char* p, std::uint32_t (&w)[kWords]) {
     if constexpr (kWords == 4) {
@@ -280,11 +245,12 @@ BRAGG_DEVICE void select_span(const SelectArguments& a, PointTable<kPoints>& tab
     } else {
       sort_registers<dtype, 0, kPoints - 1>(work.v[k]);
     }
-    each<Work::width>([&](auto half) {
-      x[k * Work::width + half] = kMedian ? work.median(k, half, a.points, a.rule.even)
-                                          : work.trimmed_mean(k, half, a.points, a.rule.f);
-    });
+    if constexpr (kMedian) {
+      each<Work::width>(
+          [&](auto half) { x[k * Work::width + half] = work.median(k, half, a.points, a.rule.even); });
+    }
   });
+  if constexpr (!kMedian) trimmed_means<dtype>(work.v, a.points, a.rule.f, x);
   if constexpr (Work::width == 2) {
     if (a.out.dtype == DType::f32) {
       return Work::template store_both<DType::f32>(a, piece, done, x, consecutive, alignment);

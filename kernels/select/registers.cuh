@@ -25,7 +25,6 @@ template <int kCount, class F>
 BRAGG_DEVICE void each(F f) {
   each_of(std::make_integer_sequence<int, kCount>(), f);
 }
-
 /// A register of values to be sorted: one, or two of 16 bits.
 template <DType dtype>
 struct Register;

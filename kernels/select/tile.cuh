@@ -18,6 +18,7 @@
 #include "kernels/select/means.cuh"
 #include "kernels/select/mix.cuh"
 #include "kernels/select/registers.cuh"
+#include "kernels/select/trim.cuh"
 
 namespace bragg::detail::cuda {
 
@@ -75,14 +76,23 @@ BRAGG_DEVICE void prefetch_tile(const SelectArguments& a, int tensor, const MixT
   }
 }
 
-/// Sorts a thread's column in registers and puts back the ranks that the rule looks at.
+/// Sorts a thread's column in registers; puts back the ranks that the rule looks at, if it does not end
+/// there.
 template <DType value, int kPoints>
-BRAGG_DEVICE void sort_column(Value<value>* column, int points, const SelectRule& rule) {
-  Value<value> v[kPoints];
+BRAGG_DEVICE double rule_of_column(Value<value>* column, int points, const SelectRule& rule) {
+  Value<value> registers[1][kPoints];
+  auto& v = registers[0];
   each<kPoints>([&](auto i) {
     v[i] = i < least_points<kPoints> || i < points ? column[i * tile_threads] : infinity_of<Value<value>>();
   });
   sort_registers<value, 0, kPoints - 1>(v);
+  if constexpr (value != DType::f64) {
+    if (rule.kind == SelectRule::Kind::trimmed_mean) {
+      double x[1];
+      trimmed_means<value>(registers, points, rule.f, x);
+      return x[0];
+    }
+  }
   if (rule.kind == SelectRule::Kind::median) {
     each<kPoints>([&](auto i) {
       if (i == (points - 1) / 2 || i == points / 2) column[i * tile_threads] = v[i];
@@ -92,6 +102,7 @@ BRAGG_DEVICE void sort_column(Value<value>* column, int points, const SelectRule
       if (i < least_points<kPoints> || i < points) column[i * tile_threads] = v[i];
     });
   }
+  return apply_rule(Column<Value<value>>{column, tile_threads, points}, rule);
 }
 
 template <DType value, int kPoints, class TuningT = TileTuning<value, kPoints>>
@@ -140,8 +151,7 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
         read_points<DType::bf16>(a, table, begin, left, alignment, tile);
       }
       ValueT* const column = tile + simt::thread();
-      sort_column<value, kPoints>(column, a.points, a.rule);
-      const double x = apply_rule(Column<ValueT>{column, tile_threads, a.points}, a.rule);
+      const double x = rule_of_column<value, kPoints>(column, a.points, a.rule);
       if (simt::thread() < left) store_result(a, tensor, begin + simt::thread(), x, alignment);
     }
   }

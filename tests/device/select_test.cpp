@@ -437,6 +437,33 @@ class SelectTest : public testing::TestWithParam<DType> {};
 INSTANTIATE_TEST_SUITE_P(DTypes, SelectTest, testing::ValuesIn(all_dtypes),
                          [](const auto& chosen) { return std::string(to_string(chosen.param)); });
 
+/// Sorted, added up from the smallest that is kept in double precision, divided, rounded: the bits.
+TEST_P(SelectTest, TrimmedMeansWhateverIsDropped) {
+  std::mt19937_64 random = generator("select dropped");
+  const DType dtype = GetParam();
+  int fewer = 0;
+  for (const int bucket : {8, 16, 24, 32, 48, 64, 96, 128}) {
+    if (bucket > most_in_registers(dtype)) break;  // sums of more points go by chunks
+    const int between = fewer + 1 + static_cast<int>(random() % static_cast<std::uint64_t>(bucket - fewer));
+    for (const int n : {bucket, between, fewer + 1}) {
+      DeviceRows data = make_rows(dtype, n, {5}, Alignment::element, Data::normal, random);
+      for (int f = 0; 2 * f < n; ++f) {
+        if (f > 8 && random() % test_share() != 0) continue;
+        const Request request{.rule = {Kind::trimmed_mean, EvenMedian::midpoint, f, 0}, .points = n};
+        SCOPED_TRACE(name_of(request.rule) + " n " + std::to_string(n));
+        const Result result = run(data, request);
+        for (std::size_t i = 0; i < 5; ++i) {
+          std::vector<double> values = seen_by_rule(data, request, 0, i).values;
+          std::sort(values.begin(), values.end());
+          const double sum = std::accumulate(values.begin() + f, values.end() - f, 0.0);
+          ASSERT_EQ(result.out[0][i], round_to(dtype, sum / (n - 2 * f)));
+        }
+      }
+    }
+    fewer = bucket;
+  }
+}
+
 TEST_P(SelectTest, EveryRuleAtEveryBordersOfTheBuckets) {
   std::mt19937_64 random = generator("select buckets");
   std::size_t turn = 0;
