@@ -8,8 +8,8 @@
 #                                    build/gpu/results
 #
 # Steps, in this order: the tests of the device against the oracle (their names, or "tests"), verify, the benchmarks readme and
-# variants, python (the package's tests), the benchmarks peers, tiny, rules (held against variants by pass-sums), large-n and
-# huge, and compute-sanitizer's memcheck, racecheck, initcheck and synccheck on small shapes. Each has a limit of its own, and
+# variants, python (the package's tests), the benchmarks peers, tiny, rules (held against variants by pass-sums) and large-n, what
+# dependent launches change (dependent-…: tests and rules), huge, and compute-sanitizer's memcheck, racecheck, initcheck and synccheck on small shapes. Each has a limit of its own, and
 # none goes on after $LIMIT seconds (570): what there was no time for is named. Exits non-zero if any step failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -118,6 +118,12 @@ bench rules 60 --rule "${rules[@]}" --n 16 --d 1e6 1e7 1e8 --seconds 0.1
 [[ -f "$out/rules.json" && -f "$out/variants.json" ]] &&
   step pass-sums 5 python3 bench/gpu/pass_sums.py "$out/variants.json" "$out/rules.json"
 bench large-n 60 --preset large-n --seconds 0.05
+# The same with kernels that are set up while the one before still runs: results and times.
+for program in device_plan_test device_graph_test pre_aggregate_cuda_test conformance_cuda_test; do
+  step "dependent-$program" 40 env BRAGG_DEPENDENT_LAUNCHES=1 "$run/$program" --gtest_brief=1
+done
+step dependent-rules 40 env BRAGG_DEPENDENT_LAUNCHES=1 "$run/bragg" bench --device cuda --json "$out/dependent-rules.json" \
+  --rule "${rules[@]}" --n 16 --d 1e6 1e7 --seconds 0.1
 bench huge 100 --rule median "$nnm" --n 16 --d 1e9 --seconds 0.1
 
 # One case in many: a sanitized kernel is a hundred times slower.

@@ -268,6 +268,7 @@ BRAGG_DEVICE void combine_tile(const CombineArguments& a, const TileT& tile, boo
 template <DType dtype, class TuningT>
 BRAGG_KERNEL(TuningT::threads, TuningT::blocks)
 combine_tiles(BRAGG_GRID_CONSTANT CombineArguments a) {
+  simt::grid_dependency_sync();
   BRAGG_SHARED(const unsigned char*, data, [combine_group]);
   BRAGG_SHARED(double, coefficient, [combine_group]);
   BRAGG_SHARED(int, row, [combine_group]);
@@ -306,7 +307,7 @@ void launch_combine(const CombineArguments& arguments, Stream stream) {
   const std::int64_t resident = simt::resident_blocks(kernel, TuningT::threads, 0);
   const std::int64_t pieces = arguments.tiles.pieces;
   const int blocks = static_cast<int>(pieces < resident ? pieces : resident);
-  simt::launch(kernel, blocks, 1, TuningT::threads, 0, stream, arguments);
+  simt::launch_dependent(kernel, blocks, 1, TuningT::threads, 0, stream, arguments);
 }
 
 }  // namespace bragg::detail::cuda

@@ -13,6 +13,7 @@
 #include <cuda_runtime.h>
 
 #include "host/cuda/check.hpp"
+#include "host/cuda/launch.hpp"
 
 /// A kernel for blocks of at most max_threads (one-dimensional), min_blocks of them resident at a time.
 #define BRAGG_KERNEL(max_threads, min_blocks) __global__ void __launch_bounds__(max_threads, min_blocks)
@@ -215,20 +216,53 @@ int resident_blocks(void (*kernel)(ParametersT...), int threads, std::size_t sha
   return processors * (per_processor > 0 ? per_processor : 1);
 }
 
-/// Launches on `stream`, a grid of blocks_x × blocks_y. Nothing waits.
-/// @throws Error unsupported, out_of_memory, internal: what CUDA says, and where.
+/// Until now what the stream had before may still be running (`launch_dependent`): everything that it writes
+/// is there from here on, and what comes after may be set up. The first statement of a kernel: before it no
+/// global memory is touched, and no thread leaves without it.
+BRAGG_DEVICE void grid_dependency_sync() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 template <class... ParametersT, class... ArgumentsT>
-void launch(void (*kernel)(ParametersT...), int blocks_x, int blocks_y, int threads, std::size_t shared,
-            Stream stream, ArgumentsT&&... arguments) {
+void launch_as(bool dependent, void (*kernel)(ParametersT...), int blocks_x, int blocks_y, int threads,
+               std::size_t shared, Stream stream, ArgumentsT&&... arguments) {
   if (blocks_x <= 0 || blocks_y <= 0) return;
   if (shared > 48 * 1024) {
     BRAGG_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                           cudaFuncAttributeMaxDynamicSharedMemorySize,
                                           static_cast<int>(shared)));
   }
-  kernel<<<dim3(static_cast<unsigned>(blocks_x), static_cast<unsigned>(blocks_y)),
-           static_cast<unsigned>(threads), shared, stream>>>(ParametersT(arguments)...);
-  BRAGG_CUDA_CHECK(cudaGetLastError());
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks_x), static_cast<unsigned>(blocks_y));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = dependent ? 1 : 0;
+  BRAGG_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, ParametersT(arguments)...));
+}
+
+/// Launches on `stream`, a grid of blocks_x × blocks_y. Nothing waits.
+/// @throws Error unsupported, out_of_memory, internal: what CUDA says, and where.
+template <class... ParametersT, class... ArgumentsT>
+void launch(void (*kernel)(ParametersT...), int blocks_x, int blocks_y, int threads, std::size_t shared,
+            Stream stream, ArgumentsT&&... arguments) {
+  launch_as(false, kernel, blocks_x, blocks_y, threads, shared, stream, arguments...);
+}
+
+/// The same of a kernel that begins with grid_dependency_sync: where makes_dependent_launches(), its blocks
+/// are set up as soon as all blocks of the kernel before it run, if that one has that statement too.
+template <class... ParametersT, class... ArgumentsT>
+void launch_dependent(void (*kernel)(ParametersT...), int blocks_x, int blocks_y, int threads,
+                      std::size_t shared, Stream stream, ArgumentsT&&... arguments) {
+  launch_as(cuda::makes_dependent_launches(), kernel, blocks_x, blocks_y, threads, shared, stream,
+            arguments...);
 }
 
 }  // namespace bragg::detail::simt

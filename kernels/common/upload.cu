@@ -21,6 +21,7 @@ struct Parcel {
 template <int size>
 BRAGG_KERNEL(size, 1)
 upload_kernel(BRAGG_GRID_CONSTANT Parcel<size> parcel, uint4* to, int count) {
+  simt::grid_dependency_sync();
   if (simt::thread() < count) to[simt::thread()] = parcel.words[simt::thread()];
 }
 
@@ -29,7 +30,8 @@ static void send(unsigned char* to, const unsigned char* from, std::size_t bytes
   Parcel<size> parcel;
   std::memcpy(parcel.words, from, bytes);
   const int count = static_cast<int>(bytes / sizeof(uint4));
-  simt::launch(upload_kernel<size>, 1, 1, size, 0, stream, parcel, reinterpret_cast<uint4*>(to), count);
+  simt::launch_dependent(upload_kernel<size>, 1, 1, size, 0, stream, parcel, reinterpret_cast<uint4*>(to),
+                         count);
 }
 
 void upload(void* device, const void* host, std::size_t bytes, Stream stream) {

@@ -13,11 +13,13 @@ namespace bragg::detail::cuda {
 
 template <DType dtype>
 void gram_chunks(const GramBatch& batch, Stream stream) {
-  const auto few = [&](auto kernel) { simt::launch(kernel, batch.chunks, 1, few_threads, 0, stream, batch); };
+  const auto few = [&](auto kernel) {
+    simt::launch_dependent(kernel, batch.chunks, 1, few_threads, 0, stream, batch);
+  };
   const auto fragments = [&](auto octets) {
     constexpr int count = decltype(octets)::value;
-    simt::launch(gram_fragments<dtype, count>, batch.chunks, 1, 32 * FragmentTuning<dtype, count>::warps, 0,
-                 stream, batch);
+    simt::launch_dependent(gram_fragments<dtype, count>, batch.chunks, 1,
+                           32 * FragmentTuning<dtype, count>::warps, 0, stream, batch);
   };
   if (!batch.pass.pairs) return launch_lengths<dtype>(batch, stream);
   if (batch.rows <= 2) return few(gram_few<dtype, 2>);

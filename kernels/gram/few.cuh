@@ -24,6 +24,7 @@ inline constexpr int few_warps = few_threads / 32;
 template <DType dtype, int bound>
 BRAGG_KERNEL(few_threads, few_blocks<bound>)
 gram_few(BRAGG_GRID_CONSTANT GramBatch batch) {
+  simt::grid_dependency_sync();
   constexpr int run = vector_elements<dtype>;
   constexpr int step = 32 * run;
   constexpr int pairs = static_cast<int>(triangle(bound));

@@ -55,6 +55,7 @@ struct FragmentShared {
 template <DType dtype, int octets, class TuningT = FragmentTuning<dtype, octets>>
 BRAGG_KERNEL(32 * TuningT::warps, TuningT::blocks)
 gram_fragments(BRAGG_GRID_CONSTANT GramBatch batch) {
+  simt::grid_dependency_sync();
   constexpr int run = vector_elements<dtype>;
   constexpr int group = 8 * run;  // coordinates
   constexpr int steps = run / 2;  // fragments of 16 coordinates

@@ -19,7 +19,8 @@ int rows_read(const Rows& rows) {
 void launch_chunks(const GramBatch& batch, Stream stream) {
   if (batch.pass.pairs && (batch.rows > most_register_rows || !have_one_dtype(batch.pass.rows))) {
     const auto tiles = static_cast<int>(triangle((batch.rows + tile_rows - 1) / tile_rows));
-    return simt::launch(gram_tiles, batch.chunks * tiles, 1, tile_threads, tile_shared, stream, batch);
+    return simt::launch_dependent(gram_tiles, batch.chunks * tiles, 1, tile_threads, tile_shared, stream,
+                                  batch);
   }
   switch (batch.pass.rows.dtype) {
     case DType::f32:
@@ -54,8 +55,8 @@ void gram(const GramArguments& arguments, Stream stream) {
   const std::int64_t pieces = arguments.chunks.pieces;
   if (arguments.products == nullptr) {
     const int resident = simt::resident_blocks(gram_statistics, statistics_threads, 0);
-    return simt::launch(gram_statistics, as_many_as_fit(pieces, resident), 1, statistics_threads, 0, stream,
-                        batch);
+    return simt::launch_dependent(gram_statistics, as_many_as_fit(pieces, resident), 1, statistics_threads, 0,
+                                  stream, batch);
   }
   const int resident = simt::resident_blocks(gram_sums, sum_threads, 0);
   const std::int64_t parts = arguments.parts.per_tensor ? arguments.rows.tensors : 1;
@@ -64,7 +65,7 @@ void gram(const GramArguments& arguments, Stream stream) {
     const std::int64_t left = pieces - batch.first;
     batch.chunks = static_cast<int>(left < arguments.batch ? left : arguments.batch);
     if (batch.chunks > 0) launch_chunks(batch, stream);
-    simt::launch(gram_sums, as_many_as_fit(groups, resident), 1, sum_threads, 0, stream, batch);
+    simt::launch_dependent(gram_sums, as_many_as_fit(groups, resident), 1, sum_threads, 0, stream, batch);
     batch.first += batch.chunks;
   } while (batch.first < pieces);
 }

@@ -21,6 +21,7 @@ namespace bragg::detail::cuda {
 template <DType dtype, int references, class TuningT = LengthTuning>
 BRAGG_KERNEL(32 * TuningT::warps, TuningT::blocks)
 gram_lengths(BRAGG_GRID_CONSTANT GramBatch batch) {
+  simt::grid_dependency_sync();
   constexpr int run = vector_elements<dtype>;
   constexpr int step = 32 * run;
   constexpr int warps = TuningT::warps;
@@ -125,7 +126,7 @@ void launch_lengths(const GramBatch& batch, Stream stream) {
   const int groups = (batch.rows + TuningT::rows - 1) / TuningT::rows;
   const bool has_reference = batch.rows > batch.pass.rows.inputs;
   const auto kernel = has_reference ? gram_lengths<dtype, 1, TuningT> : gram_lengths<dtype, 0, TuningT>;
-  simt::launch(kernel, batch.chunks * groups, 1, 32 * TuningT::warps, 0, stream, batch);
+  simt::launch_dependent(kernel, batch.chunks * groups, 1, 32 * TuningT::warps, 0, stream, batch);
 }
 
 }  // namespace bragg::detail::cuda

@@ -16,6 +16,7 @@ inline constexpr int statistics_threads = 256;
 
 BRAGG_KERNEL(statistics_threads, 4)
 gram_statistics(BRAGG_GRID_CONSTANT GramBatch batch) {
+  simt::grid_dependency_sync();
   const GramArguments& pass = batch.pass;
   for (std::int64_t index = simt::block(); index < pass.chunks.pieces; index += simt::blocks()) {
     const Piece piece = locate(pass.chunks, pass.rows.sizes, index);

@@ -19,6 +19,7 @@ inline constexpr int sum_chunks = 128;
 
 BRAGG_KERNEL(sum_threads, 3)
 gram_sums(BRAGG_GRID_CONSTANT GramBatch batch) {
+  simt::grid_dependency_sync();
   constexpr int warps = sum_threads / 32;
   constexpr int loads = sum_chunks / warps;
   BRAGG_SHARED(double, staged, [sum_chunks][32]);

@@ -162,6 +162,7 @@ BRAGG_DEVICE WarpTile warp_tile(bool diagonal, int quarter, int k) {
 
 BRAGG_KERNEL(tile_threads, 1)
 gram_tiles(BRAGG_GRID_CONSTANT GramBatch batch) {
+  simt::grid_dependency_sync();
   BRAGG_SHARED(const unsigned char*, data, [2][tile_rows]);
   BRAGG_SHARED(DType, dtypes, [2][tile_rows]);
   BRAGG_SHARED(double, squares, [tile_rows]);

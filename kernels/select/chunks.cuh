@@ -490,6 +490,7 @@ BRAGG_DEVICE double apply(const SelectArguments& a, int tensor, Points<ValueT>& 
 template <class ValueT>
 BRAGG_KERNEL(chunk_threads, 1)
 chunk_kernel(BRAGG_GRID_CONSTANT SelectArguments a, ChunkLayout layout) {
+  simt::grid_dependency_sync();
   BRAGG_SHARED(double, scratch, [2 * chunk_threads]);
   if (failed(a)) return;
   const int teams = chunk_warps / layout.team_warps;
@@ -585,7 +586,8 @@ void launch_chunks(const SelectArguments& a, Stream stream) {
   const std::size_t shared = layout.workspace == nullptr
                                  ? simt::shared_bytes<ValueT>(static_cast<std::size_t>(a.points) * 32 * teams)
                                  : 0;
-  simt::launch(chunk_kernel<ValueT>, chunk_blocks<ValueT>(a), 1, chunk_threads, shared, stream, a, layout);
+  simt::launch_dependent(chunk_kernel<ValueT>, chunk_blocks<ValueT>(a), 1, chunk_threads, shared, stream, a,
+                         layout);
 }
 
 }  // namespace bragg::detail::cuda

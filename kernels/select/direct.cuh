@@ -262,6 +262,7 @@ BRAGG_DEVICE void select_span(const SelectArguments& a, PointTable<kPoints>& tab
 template <DType dtype, int kPoints, bool kMedian, class TuningT = DirectTuning<dtype, kPoints>>
 BRAGG_KERNEL(TuningT::threads, TuningT::blocks)
 direct_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
+  simt::grid_dependency_sync();
   BRAGG_SHARED(PointTable<kPoints>, tables, [1]);
   PointTable<kPoints>& table = tables[0];
   simt::DynamicShared shared;
@@ -293,7 +294,7 @@ void launch_direct_bucket(const SelectArguments& a, Stream stream) {
       simt::shared_bytes<typename Register<dtype>::Type>(direct_tile<TuningT>(a.points));
   const std::int64_t resident = simt::resident_blocks(kernel, TuningT::threads, shared);
   const int blocks = static_cast<int>(a.tiles.pieces < resident ? a.tiles.pieces : resident);
-  simt::launch(kernel, blocks, 1, TuningT::threads, shared, stream, a);
+  simt::launch_dependent(kernel, blocks, 1, TuningT::threads, shared, stream, a);
 }
 
 /// Enqueues the kernel of the bucket that holds the points.

@@ -22,6 +22,7 @@ namespace bragg::detail::cuda {
 template <DType value>
 BRAGG_KERNEL(MixedTuning<value>::threads, MixedTuning<value>::blocks)
 mixed_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
+  simt::grid_dependency_sync();
   using ValueT = Value<value>;
   constexpr int warps = MixedTuning<value>::threads / 32;
   simt::DynamicShared shared;
@@ -67,7 +68,7 @@ void launch_mixed(const SelectArguments& a, Stream stream) {
                              mix_shared(a.points, a.rows.count);
   const std::int64_t resident = simt::resident_blocks(mixed_kernel<value>, threads, shared);
   const int blocks = static_cast<int>(a.tiles.pieces < resident ? a.tiles.pieces : resident);
-  simt::launch(mixed_kernel<value>, blocks, 1, threads, shared, stream, a);
+  simt::launch_dependent(mixed_kernel<value>, blocks, 1, threads, shared, stream, a);
 }
 
 }  // namespace bragg::detail::cuda

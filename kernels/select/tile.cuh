@@ -108,6 +108,7 @@ BRAGG_DEVICE double rule_of_column(Value<value>* column, int points, const Selec
 template <DType value, int kPoints, class TuningT = TileTuning<value, kPoints>>
 BRAGG_KERNEL(tile_threads, TuningT::blocks)
 tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
+  simt::grid_dependency_sync();
   using ValueT = Value<value>;
   BRAGG_SHARED(PointTable<kPoints>, tables, [1]);
   PointTable<kPoints>& table = tables[0];
@@ -168,7 +169,7 @@ void launch_tile_bucket(const SelectArguments& a, Stream stream) {
       mix_shared(a.points, a.mix != nullptr ? a.rows.count : 0);
   const std::int64_t resident = simt::resident_blocks(kernel, tile_threads, shared);
   const int blocks = static_cast<int>(a.tiles.pieces < resident ? a.tiles.pieces : resident);
-  simt::launch(kernel, blocks, 1, tile_threads, shared, stream, a);
+  simt::launch_dependent(kernel, blocks, 1, tile_threads, shared, stream, a);
 }
 
 /// Enqueues the kernel of the bucket that holds the points.

@@ -7,6 +7,7 @@ namespace bragg::detail::cuda {
 /// One thread: parts are few, and what it decides is one word.
 BRAGG_KERNEL(32, 1)
 finish_state_kernel(BRAGG_GRID_CONSTANT SolveBlocks blocks, PlanState* state) {
+  simt::grid_dependency_sync();
   if (simt::thread() != 0) return;
   int status = 0;
   for (int part = 0; part < blocks.parts && status == 0; ++part) {
@@ -20,7 +21,7 @@ finish_state_kernel(BRAGG_GRID_CONSTANT SolveBlocks blocks, PlanState* state) {
 }
 
 void finish_state(const SolveBlocks& blocks, PlanState* state, Stream stream) {
-  simt::launch(finish_state_kernel, 1, 1, 32, 0, stream, blocks, state);
+  simt::launch_dependent(finish_state_kernel, 1, 1, 32, 0, stream, blocks, state);
 }
 
 }  // namespace bragg::detail::cuda

@@ -19,6 +19,7 @@ constexpr bool is_independent = requires {
 template <class StepT>
 BRAGG_KERNEL(256, 1)
 step_kernel(BRAGG_GRID_CONSTANT StepT step, BRAGG_GRID_CONSTANT SolveBlocks blocks) {
+  simt::grid_dependency_sync();
   const SolveBlock block =
       solve_block(blocks.first + static_cast<std::size_t>(simt::block_y()) * blocks.stride, blocks.layout);
   if constexpr (is_independent<StepT>) {
@@ -44,7 +45,7 @@ void run_step(const StepT& step, const SolveBlocks& blocks, Stream stream) {
     SolveBlocks some = blocks;
     some.first += static_cast<std::size_t>(part) * blocks.stride;
     some.parts = std::min(most_parts, blocks.parts - part);
-    simt::launch(step_kernel<StepT>, grid, some.parts, threads, 0, stream, step, some);
+    simt::launch_dependent(step_kernel<StepT>, grid, some.parts, threads, 0, stream, step, some);
   }
 }
 

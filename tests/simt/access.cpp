@@ -45,6 +45,7 @@ void check_access(const void* p, std::size_t bytes, std::size_t alignment, Acces
              " (" + describe_address(p) + ")",
          site);
   }
+  if (is_too_early_for(p)) fail("touches global memory before grid_dependency_sync", site);
   shadow::check(p, bytes, access, site);
 }
 

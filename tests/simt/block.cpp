@@ -107,6 +107,7 @@ void run_thread() {
   try {
     b.body(b.call);
     if (me.first_copy != me.copies.size()) fail("exits with asynchronous copies under way", me.site);
+    if (b.launch.dependent && !me.has_synced) fail("exits without grid_dependency_sync", Site());
   } catch (const std::exception& e) {
     if (b.error.empty()) b.error = e.what();
   }
@@ -143,6 +144,7 @@ void prepare(Thread& t, int i, int block_x, int block_y) {
   t.copies.clear();
   t.first_copy = 0;
   t.open_group = 0;
+  t.has_synced = false;
   t.fiber.start(&run_thread);
 }
 
@@ -180,6 +182,12 @@ void Block::wait() {
 void Block::make_ready(int thread) {
   threads[static_cast<std::size_t>(thread)]->state = State::ready;
   ready.add(thread);
+}
+
+void grid_dependency_sync() { running->has_synced = true; }
+
+bool is_too_early_for(const void* p) {
+  return the_block.launch.dependent && !running->has_synced && global_arena().contains(p);
 }
 
 std::string to_string(const Site& site) {

@@ -73,6 +73,7 @@ struct Thread {
   std::vector<AsyncCopy> copies;  // oldest first, done up to first_copy
   std::size_t first_copy = 0;
   unsigned open_group = 0;  // what the next copy belongs to
+  bool has_synced = false;  // with the kernels before
 };
 
 /// Lanes of a warp on their way to a meeting point.
@@ -130,6 +131,9 @@ extern Block the_block;
 
 /// The thread that runs; null outside of kernels.
 extern constinit thread_local Thread* running;
+
+/// Whether the thread that runs may not touch p yet, since kernels before may be running.
+bool is_too_early_for(const void* p);
 
 /// "sketch.cuh:73".
 std::string to_string(const Site& site);

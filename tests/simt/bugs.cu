@@ -634,6 +634,28 @@ bool run_different_takes(bool broken) {
   return b.holds([](int) { return 1; });
 }
 
+// Kernels that are set up while the one before still runs.
+
+enum class Synced { first, late, never };
+
+template <Synced when>
+BRAGG_KERNEL(n, 1)
+dependent(const float* in, float* out) {
+  if constexpr (when == Synced::first) simt::grid_dependency_sync();
+  const int t = simt::thread();
+  if (when == Synced::never && t == 0) return;
+  if constexpr (when == Synced::never) simt::grid_dependency_sync();
+  if (t % 4 == 0) simt::store16(out + t, simt::load16(in + t));
+  if constexpr (when == Synced::late) simt::grid_dependency_sync();
+}
+template <Synced when>
+bool run_dependent(bool broken) {
+  Buffers b(n);
+  simt::launch_dependent(broken ? dependent<when> : dependent<Synced::first>, 1, 1, n, 0, nullptr, b.in(),
+                         b.out());
+  return b.holds([](int i) { return i; });
+}
+
 constexpr Bug all_bugs[] = {
     {"missing_barrier", run_missing_barrier, shadow, "of shared tile", any_order},
     {"write_after_read", run_write_after_read, shadow, "race with thread", random | greedy},
@@ -681,6 +703,8 @@ constexpr Bug all_bugs[] = {
     {"too_much_together", run_too_much_together, every_build, "more than 227 KB"},
     {"take_past_launch", run_take_past_launch, every_build, "to byte 32 of the launch's 31"},
     {"different_takes", run_different_takes, every_build, "where another take was of"},
+    {"late_dependency_sync", run_dependent<Synced::late>, every_build, "before grid_dependency_sync"},
+    {"no_dependency_sync", run_dependent<Synced::never>, every_build, "exits without grid_dependency_sync"},
 };
 
 }  // namespace

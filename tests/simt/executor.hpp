@@ -108,6 +108,8 @@ BRAGG_SIMT_UNCHECKED inline int warp() { return self->warp; }
 // Meeting points.
 
 void sync_threads(Site site = Site::current());
+/// Launches wait for each other here, but a kernel that `launch_dependent` started is held to it.
+void grid_dependency_sync();
 bool sync_threads_or(bool p, Site site = Site::current());
 void sync_warp(unsigned mask = ~0u, Site site = Site::current());
 
@@ -254,6 +256,7 @@ struct Launch {
   int threads = 0;
   std::size_t shared = 0;
   Stream stream = nullptr;
+  bool dependent = false;  ///< no thread touches global memory, or exits, before grid_dependency_sync
 };
 /// Runs every block, one after the other; body(call) in every thread. One launch at a time: others wait.
 /// @throws Failure
@@ -269,8 +272,8 @@ int resident_blocks(void (*kernel)(ParametersT...), int threads, std::size_t sha
 }
 
 template <class... ParametersT, class... ArgumentsT>
-void launch(void (*kernel)(ParametersT...), int blocks_x, int blocks_y, int threads, std::size_t shared,
-            Stream stream, ArgumentsT&&... arguments) {
+void launch_as(bool dependent, void (*kernel)(ParametersT...), int blocks_x, int blocks_y, int threads,
+               std::size_t shared, Stream stream, ArgumentsT&&... arguments) {
   struct Call {
     void (*kernel)(ParametersT...);
     std::tuple<ParametersT...> parameters;
@@ -279,12 +282,22 @@ void launch(void (*kernel)(ParametersT...), int blocks_x, int blocks_y, int thre
   // Copied here: a kernel's parameters are values, and none of the host's memory is read later.
   Call call{kernel, std::tuple<ParametersT...>(ParametersT(arguments)...)};
   run(
-      {reinterpret_cast<const void*>(kernel), blocks_x, blocks_y, threads, shared, stream},
+      {reinterpret_cast<const void*>(kernel), blocks_x, blocks_y, threads, shared, stream, dependent},
       [](void* p) {
         auto& c = *static_cast<Call*>(p);
         std::apply(c.kernel, c.parameters);
       },
       &call);
+}
+template <class... ParametersT, class... ArgumentsT>
+void launch(void (*kernel)(ParametersT...), int blocks_x, int blocks_y, int threads, std::size_t shared,
+            Stream stream, ArgumentsT&&... arguments) {
+  launch_as(false, kernel, blocks_x, blocks_y, threads, shared, stream, arguments...);
+}
+template <class... ParametersT, class... ArgumentsT>
+void launch_dependent(void (*kernel)(ParametersT...), int blocks_x, int blocks_y, int threads,
+                      std::size_t shared, Stream stream, ArgumentsT&&... arguments) {
+  launch_as(true, kernel, blocks_x, blocks_y, threads, shared, stream, arguments...);
 }
 
 }  // namespace bragg::detail::simt

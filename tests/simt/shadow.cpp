@@ -254,6 +254,7 @@ void check_host_memory(const void* p, Access access, Place place) {
 void check_at(const void* p, std::size_t bytes, Access access, Place place) {
   Cell* const first = cell_of(p);
   if (first == nullptr) return check_host_memory(p, access, place);
+  if (is_too_early_for(p)) report("before grid_dependency_sync", p, access, place);
   const Coordinates& me = running->place;
   const std::uint32_t launch_epoch = the_clock.launch_epoch;
   for (std::size_t i = 0; i < bytes; ++i) {
