@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 # What a build without CUDA leaves out cannot be checked there, nor what only the test of the installed tree compiles.
 database=build/cpu
-without='host/cuda/(check|runtime)|examples/consumer/'
+without='host/cuda/(check|launch|runtime)|examples/consumer/'
 if [[ -f build/cuda/compile_commands.json ]]; then
   database=build/cuda
   without='host/cuda/absent|examples/consumer/'
