@@ -144,13 +144,13 @@ class _Trees:
         return [self.floats_of(self.empty(dtype)) for _ in range(count)]
 
     def points(self, rows: list[list[Any]]) -> list[Any]:
-        integers = {at: self._lower_median(at, None) for at in self._integers}
+        medians = {at: self._lower_median(at, None) for at in self._integers}
         trees = []
         for row in rows:
-            leaves = iter(row)
-            trees.append(
-                self.result([integers[at] if at in integers else next(leaves) for at in range(len(self._names))])
-            )
+            # Every tree has leaves of its own: the lower median of one array is a copy of it.
+            leaves = {at: self._libraries[at].lower_median([median]) for at, median in medians.items()}
+            leaves.update(zip(self._floats, row))
+            trees.append(self.result([leaves[at] for at in range(len(self._names))]))
         return trees
 
     def nothing(self) -> tuple[Library, Any]:

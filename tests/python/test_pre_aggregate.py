@@ -40,6 +40,8 @@ def test_trees_come_back_as_they_were(rng):
         mean = (rows[5 - 2 * k] + rows[4 - 2 * k]) / 2
         np.testing.assert_allclose(np.concatenate([point["a"], point["b"][0].ravel()]), mean, rtol=1e-15)
         assert point["n"] == 2  # the lower median
+    points[0]["n"][...] = 7
+    assert points[1]["n"] == 2  # each has leaves of its own
 
 
 def test_a_rule_of_the_points_is_the_pipeline(rng):
