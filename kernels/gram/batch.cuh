@@ -75,30 +75,6 @@ BRAGG_DEVICE const unsigned char* row_data(const GramBatch& batch, const Piece& 
   return data == nullptr ? nullptr : data + piece.begin * bytes_of(rows.dtype_of(row));
 }
 
-/// Adds `count` sums over the lanes of a warp, half as many after each exchange: a lane is left with sums
-/// [first, end) in v[0], v[1], … A sum's tree is the same whichever lane ends with it.
-template <int count, int lanes, int size>
-BRAGG_DEVICE int fold_lanes(double (&v)[size], int& first, int& end) {
-  if constexpr (lanes == 0) {
-    return count;
-  } else {
-    constexpr int half = (count + 1) / 2;
-    const bool upper = (simt::lane() & lanes) != 0;
-    BRAGG_UNROLL
-    for (int i = 0; i < half; ++i) {
-      const double high = i + half < count ? v[i + half] : 0.0;
-      const double other = simt::shuffle_xor(upper ? v[i] : high, lanes);
-      v[i] = (upper ? high : v[i]) + other;
-    }
-    if (upper) {
-      first += half;
-    } else if (first + half < end) {
-      end = first + half;
-    }
-    return fold_lanes<half, lanes / 2>(v, first, end);
-  }
-}
-
 // Statistics --------------------------------------------------------------------------------------
 
 constexpr std::uint64_t infinite_bits = 0x7FF0000000000000ull;
@@ -203,6 +179,69 @@ BRAGG_DEVICE void settle_row(const GramBatch& batch, const Piece& piece, int i, 
     raise_max_abs(pass, piece.tensor, row, most);
   }
 }
+
+// Totals of a block -------------------------------------------------------------------------------
+
+/// Adds `count` sums over the lanes of a warp, half as many after each exchange: a lane is left with sums
+/// [first, end) in v[0], v[1], … A sum's tree is the same whichever lane ends with it.
+template <int count, int lanes, int size>
+BRAGG_DEVICE int fold_lanes(double (&v)[size], int& first, int& end) {
+  if constexpr (lanes == 0) {
+    return count;
+  } else {
+    constexpr int half = (count + 1) / 2;
+    const bool upper = (simt::lane() & lanes) != 0;
+    BRAGG_UNROLL
+    for (int i = 0; i < half; ++i) {
+      const double high = i + half < count ? v[i + half] : 0.0;
+      const double other = simt::shuffle_xor(upper ? v[i] : high, lanes);
+      v[i] = (upper ? high : v[i]) + other;
+    }
+    if (upper) {
+      first += half;
+    } else if (first + half < end) {
+      end = first + half;
+    }
+    return fold_lanes<half, lanes / 2>(v, first, end);
+  }
+}
+
+/// What a block's threads have of a chunk, added up: lanes as a tree, warps in order. In shared memory.
+template <int warps, int products, int rows>
+struct ChunkTotals {
+  double sums[warps][products];
+  std::uint64_t most[warps][rows];
+
+  /// To be followed by sync_threads. `wide`: the rows are f64, whose magnitudes count.
+  template <bool wide>
+  BRAGG_DEVICE void gather(double (&own_sums)[products], std::uint64_t (&own_most)[rows]) {
+    int first = 0;
+    int end = products;
+    const int left = fold_lanes<products, 16>(own_sums, first, end);
+    BRAGG_UNROLL
+    for (int i = 0; i < products; ++i) {
+      if (i < left && first + i < end) sums[simt::warp()][first + i] = own_sums[i];
+    }
+    if constexpr (wide) {
+      BRAGG_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        own_most[r] = warp_max(own_most[r]);
+        if (simt::lane() == 0) most[simt::warp()][r] = own_most[r];
+      }
+    }
+  }
+  BRAGG_DEVICE double sum(int product) const {
+    double sum = sums[0][product];
+    for (int w = 1; w < warps; ++w) sum += sums[w][product];
+    return sum;
+  }
+  template <bool wide>
+  BRAGG_DEVICE std::uint64_t most_of(int row) const {
+    std::uint64_t largest = 0;
+    for (int w = 0; wide && w < warps; ++w) raise(largest, most[w][row]);
+    return largest;
+  }
+};
 
 // Rows that cannot be read 16 bytes at a time ---------------------------------------------------------
 

@@ -31,8 +31,8 @@ gram_few(BRAGG_GRID_CONSTANT GramBatch batch) {
   constexpr bool wide = dtype == DType::f64;
   BRAGG_SHARED(const unsigned char*, data, [bound]);
   BRAGG_SHARED(uint4, staged, [few_warps][bound][32]);
-  BRAGG_SHARED(double, warp_sums, [few_warps][pairs]);
-  BRAGG_SHARED(std::uint64_t, warp_most, [few_warps][bound]);
+  using Totals = ChunkTotals<few_warps, pairs, bound>;
+  BRAGG_SHARED(Totals, totals, [1]);
   const GramArguments& pass = batch.pass;
   const Piece piece = locate(pass.chunks, pass.rows.sizes, batch.first + simt::block());
   if (is_skipped(pass, piece.tensor)) return;
@@ -82,34 +82,16 @@ gram_few(BRAGG_GRID_CONSTANT GramBatch batch) {
     }
   }
 
-  int first = 0;
-  int end = pairs;
-  const int left = fold_lanes<pairs, 16>(sums, first, end);
-  BRAGG_UNROLL
-  for (int i = 0; i < pairs; ++i) {
-    if (i < left && first + i < end) warp_sums[warp][first + i] = sums[i];
-  }
-  if constexpr (wide) {
-    BRAGG_UNROLL
-    for (int r = 0; r < bound; ++r) {
-      most[r] = warp_max(most[r]);
-      if (lane == 0) warp_most[warp][r] = most[r];
-    }
-  }
+  totals[0].template gather<wide>(sums, most);
   simt::sync_threads();
-  const auto total = [&](int pair) {
-    double sum = warp_sums[0][pair];
-    for (int w = 1; w < few_warps; ++w) sum += warp_sums[w][pair];
-    return sum;
-  };
   const int kept = static_cast<int>(triangle(batch.rows));
   if (simt::thread() < kept) {
-    pass.partial[simt::block() * static_cast<std::int64_t>(kept) + simt::thread()] = total(simt::thread());
+    pass.partial[simt::block() * static_cast<std::int64_t>(kept) + simt::thread()] =
+        totals[0].sum(simt::thread());
   }
   for (int r = warp; r < batch.rows; r += few_warps) {
-    std::uint64_t row_most = 0;
-    for (int w = 0; wide && w < few_warps; ++w) raise(row_most, warp_most[w][r]);
-    settle_row<dtype>(batch, piece, r, data[r], total(r * (r + 1) / 2 + r), row_most);
+    settle_row<dtype>(batch, piece, r, data[r], totals[0].sum(r * (r + 1) / 2 + r),
+                      totals[0].template most_of<wide>(r));
   }
 }
 

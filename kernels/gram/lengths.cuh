@@ -31,8 +31,8 @@ gram_lengths(BRAGG_GRID_CONSTANT GramBatch batch) {
   constexpr bool wide = dtype == DType::f64;
   BRAGG_SHARED(const unsigned char*, data, [read]);
   BRAGG_SHARED(uint4, staged, [warps][read][32]);
-  BRAGG_SHARED(double, warp_sums, [warps][products]);
-  BRAGG_SHARED(std::uint64_t, warp_most, [warps][rows]);
+  using Totals = ChunkTotals<warps, products, rows>;
+  BRAGG_SHARED(Totals, totals, [1]);
   const GramArguments& pass = batch.pass;
   const int groups = (batch.rows + rows - 1) / rows;
   const int chunk = simt::block() / groups;
@@ -86,38 +86,19 @@ gram_lengths(BRAGG_GRID_CONSTANT GramBatch batch) {
     }
   }
 
-  int first = 0;
-  int end = products;
-  const int left = fold_lanes<products, 16>(sums, first, end);
-  BRAGG_UNROLL
-  for (int i = 0; i < products; ++i) {
-    if (i < left && first + i < end) warp_sums[warp][first + i] = sums[i];
-  }
-  if constexpr (wide) {
-    BRAGG_UNROLL
-    for (int r = 0; r < rows; ++r) {
-      most[r] = warp_max(most[r]);
-      if (lane == 0) warp_most[warp][r] = most[r];
-    }
-  }
+  totals[0].template gather<wide>(sums, most);
   simt::sync_threads();
-  const auto total = [&](int product) {
-    double sum = warp_sums[0][product];
-    for (int w = 1; w < warps; ++w) sum += warp_sums[w][product];
-    return sum;
-  };
   if (simt::thread() < products) {
     const int row = first_row + simt::thread() % rows;
     const bool is_square = simt::thread() < rows;
     if (row < (is_square ? batch.rows : pass.rows.inputs)) {
       pass.partial[chunk * products_of_chunk(batch.rows, false) + (is_square ? row : batch.rows + row)] =
-          total(simt::thread());
+          totals[0].sum(simt::thread());
     }
   }
   for (int r = warp; r < rows && first_row + r < batch.rows; r += warps) {
-    std::uint64_t row_most = 0;
-    for (int w = 0; wide && w < warps; ++w) raise(row_most, warp_most[w][r]);
-    settle_row<dtype>(batch, piece, first_row + r, data[r], total(r), row_most);
+    settle_row<dtype>(batch, piece, first_row + r, data[r], totals[0].sum(r),
+                      totals[0].template most_of<wide>(r));
   }
 }
 
