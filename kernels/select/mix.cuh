@@ -6,13 +6,15 @@
 // consecutive coordinates. A row that none of the 16 points has a coefficient for is not read: it may hold
 // NaN. All of a step's rows are under way before the first is converted; with kAhead the next step's, too,
 // before this one is multiplied.
-// Tried and lost (by its code, not run): a dtype at run time and a branch for each row, which made the loads
-// of a step wait for one another; coefficients from global memory at each step, 24 address operations of 8
-// loads.
+// Tried and lost (by its code, not run): a question to each rounded value, six instructions and a wait for
+// its conversion where one and a multiply-add do; a dtype at run time and a branch for each row, which made
+// the loads of a step wait for one another; coefficients from global memory at each step, 24 address
+// operations of 8 loads.
 #pragma once
 
 #include "kernels/common/tuning.hpp"
 #include "kernels/select/points.cuh"
+#include "kernels/select/registers.cuh"
 
 namespace bragg::detail::cuda {
 
@@ -279,29 +281,52 @@ BRAGG_DEVICE void mix(const SelectArguments& a, int tensor, const MixTable& tabl
     infinite[h] = point < a.points && is_infinite(a, tensor, index_of(a, tensor, point));
   }
   double z[4][4] = {};
+  const auto mix_aligned = [&](const MixTable& known) {
+    if constexpr (value == DType::f64) {
+      mix_vectors<DType::f64, kAhead>(a, tensor, known, group, begin, z);
+    } else if (a.rows.dtype == DType::f32) {
+      mix_vectors<DType::f32, kAhead>(a, tensor, known, group, begin, z);
+    } else if (a.rows.dtype == DType::f16) {
+      mix_vectors<DType::f16, kAhead>(a, tensor, known, group, begin, z);
+    } else {
+      mix_vectors<DType::bf16, kAhead>(a, tensor, known, group, begin, z);
+    }
+  };
   if (!alike || left < mix_columns || static_cast<Alignment>(a.rows.alignment[tensor]) != Alignment::vector) {
     mix_elements(a, tensor, table, group, begin, left, z);
-  } else if constexpr (value == DType::f64) {
-    mix_vectors<DType::f64, kAhead>(a, tensor, table, group, begin, z);
-  } else if (a.rows.dtype == DType::f32) {
-    mix_vectors<DType::f32, kAhead>(a, tensor, table, group, begin, z);
-  } else if (a.rows.dtype == DType::f16) {
-    mix_vectors<DType::f16, kAhead>(a, tensor, table, group, begin, z);
   } else {
-    mix_vectors<DType::bf16, kAhead>(a, tensor, table, group, begin, z);
+    // Where coefficients lie is asked once, not at each step.
+    MixTable known = table;
+    if (table.is_held) {
+      known.is_held = true;
+      mix_aligned(known);
+    } else {
+      known.is_held = false;
+      mix_aligned(known);
+    }
+  }
+  ValueT x[4][4];  // [2h + i][q]
+  bool plain = value == DType::f32 && !infinite[0] && !infinite[1];
+  if constexpr (value == DType::f32) {
+    // Rounded one after another, and looked at once.
+    NonfiniteTest<DType::f32> nonfinite;
+    BRAGG_UNROLL
+    for (int k = 0; k < 16; ++k) {
+      x[k / 4][k % 4] = static_cast<float>(z[k % 4][k / 4]);
+      nonfinite.add(x[k / 4][k % 4]);
+    }
+    plain = plain && !nonfinite.any();
+  }
+  if (!plain) {
+    BRAGG_UNROLL
+    for (int k = 0; k < 16; ++k) {
+      x[k / 4][k % 4] = infinite[k / 8] ? infinity_of<ValueT>() : mixed_value<ValueT>(z[k % 4][k / 4]);
+    }
   }
   BRAGG_UNROLL
-  for (int h = 0; h < 2; ++h) {
-    if (mix_points * group + g + 8 * h >= a.points) continue;
-    BRAGG_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      ValueT x[4];
-      BRAGG_UNROLL
-      for (int q = 0; q < 4; ++q) {
-        x[q] = infinite[h] ? infinity_of<ValueT>() : mixed_value<ValueT>(z[q][2 * h + i]);
-      }
-      store_four(to + (g + 8 * h) * stride + 4 * (2 * t + i), x);
-    }
+  for (int k = 0; k < 4; ++k) {
+    const int point = g + 8 * (k / 2);
+    if (mix_points * group + point < a.points) store_four(to + point * stride + 4 * (2 * t + k % 2), x[k]);
   }
 }
 
