@@ -41,8 +41,8 @@ struct MixedTuning {
   static constexpr int blocks = value == DType::f64 ? 4 : 3;
 };
 
-/// Coefficients that a block keeps in shared memory: of 64 points and as many rows and references, so that
-/// three blocks find room beside the values themselves. More are read from L1 and L2.
+/// Coefficients that a block keeps in shared memory: of 64 points and as many rows, so that three blocks find
+/// room beside the values themselves. More are read from L1 and L2.
 inline constexpr std::size_t most_mix_shared = 40 * 1024;
 
 /// gram of 9 to 48 rows (fragments.cuh), of so many octets. Sums of a block's warps are added in order, so

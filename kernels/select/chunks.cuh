@@ -451,11 +451,12 @@ BRAGG_DEVICE void fill(const SelectArguments& a, int tensor, std::int64_t begin,
   if (a.mix != nullptr) {
     x.team.sync();
     MixTable mixing;  // without room in shared memory
-    mixing.steps = (a.rows.count + mix_rows - 1) / mix_rows;
-    const bool alike = have_one_dtype(a.rows);
+    mixing.steps = (mixed_rows(a.rows) + mix_rows - 1) / mix_rows;
+    const bool even =
+        have_one_dtype(a.rows) && static_cast<Alignment>(a.rows.alignment[tensor]) == Alignment::vector;
     for (int group = x.team.warp; mix_points * group < a.points; group += x.team.warps) {
       mix<sizeof(ValueT) == 8 ? DType::f64 : DType::f32, false>(
-          a, tensor, mixing, alike, group, begin, left,
+          a, tensor, mixing, even, group, begin, left,
           tile + static_cast<std::int64_t>(mix_points * group) * 32, 32);
     }
     x.team.sync();

@@ -30,19 +30,29 @@ struct MixTable {
   };
   Pair* pairs = nullptr;                 ///< [number][4][lane]
   unsigned* used = nullptr;              ///< [number] bit r: a point of the group has a coefficient of row r
-  const unsigned char** rows = nullptr;  ///< [16 · steps]; null where zeros are
+  unsigned* infinite = nullptr;          ///< [group] bit p: point p of the group reads +inf everywhere
+  const unsigned char** rows = nullptr;  ///< [number][16]; of rows that are not used, some row that is
   int groups = 0;
   int steps = 0;
+  int per_group = 0;     ///< 2¹⁶/groups, rounded up: what divides by groups
   bool is_held = false;  ///< else there is no room, and coefficients are read where they lie
 };
 
-/// Shared memory of a table; 0: there is no room.
+/// Rows to go through: references of zeros behind the others are left out.
+BRAGG_HD inline int mixed_rows(const Rows& rows) {
+  int count = rows.count;
+  while (count > rows.inputs && rows.zeros[count - 1 - rows.inputs]) --count;
+  return count;
+}
+
+/// Shared memory of a table; 0: nothing is mixed, or there is no room.
 BRAGG_HD constexpr std::size_t mix_shared(int points, int rows) {
+  if (rows == 0) return 0;
   const auto groups = static_cast<std::size_t>((points + mix_points - 1) / mix_points);
   const auto steps = static_cast<std::size_t>((rows + mix_rows - 1) / mix_rows);
-  const std::size_t bytes = groups * steps * (4 * 32 * sizeof(MixTable::Pair)) +
-                            (groups * steps * sizeof(unsigned) + 15) / 16 * 16 +
-                            steps * mix_rows * sizeof(void*);
+  const std::size_t bytes =
+      groups * steps * (4 * 32 * sizeof(MixTable::Pair) + mix_rows * sizeof(const unsigned char*)) +
+      (groups * steps * sizeof(unsigned) + 15) / 16 * 16 + (groups * sizeof(unsigned) + 15) / 16 * 16;
   return bytes <= most_mix_shared ? bytes : 0;
 }
 
@@ -50,17 +60,19 @@ BRAGG_DEVICE MixTable take_mix_table(simt::DynamicShared& shared, int points, in
   MixTable table;
   table.groups = (points + mix_points - 1) / mix_points;
   table.steps = (rows + mix_rows - 1) / mix_rows;
+  table.per_group = 65536 / table.groups + 1;
   table.is_held = mix_shared(points, rows) != 0;
   // Pointers are never null, so that the compiler knows what memory they are to.
   const auto held = static_cast<std::size_t>(table.is_held ? table.groups * table.steps : 0);
   table.pairs = shared.take<MixTable::Pair>(held * 4 * 32);
   table.used = shared.take<unsigned>(held);
-  table.rows = shared.take<const unsigned char*>(held / static_cast<std::size_t>(table.groups) * mix_rows);
+  table.infinite = shared.take<unsigned>(static_cast<std::size_t>(table.is_held ? table.groups : 0));
+  table.rows = shared.take<const unsigned char*>(held * mix_rows);
   return table;
 }
 
-/// A lane's coefficients of a step, c[2i + h] of point g + 8h and row t + 4i, from global memory; returns the
-/// rows that some point of the group has a coefficient for. All lanes of a warp.
+/// A lane's coefficients of a step, c[2i + h] of point g + 8h and row t + 4i, from global memory; 0 of zeros.
+/// Returns the rows that some point of the group has a coefficient for. All lanes of a warp.
 BRAGG_DEVICE unsigned read_coefficients(const SelectArguments& a, int tensor, int group, int step,
                                         double (&c)[8]) {
   const double* const coefficients = a.parts.of(a.mix, tensor);
@@ -80,7 +92,7 @@ BRAGG_DEVICE unsigned read_coefficients(const SelectArguments& a, int tensor, in
   BRAGG_UNROLL
   for (int i = 0; i < 4; ++i) {
     const int row = mix_rows * step + t + 4 * i;
-    const bool has_row = row < a.rows.count;
+    const bool has_row = row < a.rows.inputs || (row < a.rows.count && row_of(a, tensor, row) != nullptr);
     BRAGG_UNROLL
     for (int h = 0; h < 2; ++h) {
       const double x = of_point[h][has_row ? row : a.rows.count - 1];
@@ -95,6 +107,13 @@ BRAGG_DEVICE unsigned read_coefficients(const SelectArguments& a, int tensor, in
   return used;
 }
 
+/// Which points of a group read +inf everywhere, a bit each. All lanes of a warp.
+BRAGG_DEVICE unsigned infinite_points(const SelectArguments& a, int tensor, int group) {
+  const int point = mix_points * group + simt::lane();
+  return simt::ballot(simt::lane() < mix_points && point < a.points &&
+                      is_infinite(a, tensor, index_of(a, tensor, point)));
+}
+
 /// All threads; to be preceded and followed by a barrier.
 BRAGG_DEVICE void fill_mix_table(const SelectArguments& a, int tensor, const MixTable& table) {
   if (!table.is_held) return;
@@ -104,9 +123,19 @@ BRAGG_DEVICE void fill_mix_table(const SelectArguments& a, int tensor, const Mix
     BRAGG_UNROLL
     for (int i = 0; i < 4; ++i) table.pairs[(4 * number + i) * 32 + simt::lane()] = {c[2 * i], c[2 * i + 1]};
     if (simt::lane() == 0) table.used[number] = used;
+    if (used == 0) continue;
+    // What is not used may hold NaN: with a coefficient of 0 a row that is used, and so finite, takes its
+    // place.
+    int some = 0;
+    while ((used >> some & 1) == 0) ++some;
+    if (simt::lane() < mix_rows) {
+      const int row = (used >> simt::lane() & 1) != 0 ? simt::lane() : some;
+      table.rows[number * mix_rows + simt::lane()] = row_of(a, tensor, number % table.steps * mix_rows + row);
+    }
   }
-  for (int row = simt::thread(); row < mix_rows * table.steps; row += simt::threads()) {
-    table.rows[row] = row < a.rows.count ? row_of(a, tensor, row) : nullptr;
+  for (int group = simt::warp(); group < table.groups; group += simt::threads() / 32) {
+    const unsigned infinite = infinite_points(a, tensor, group);
+    if (simt::lane() == 0) table.infinite[group] = infinite;
   }
 }
 
@@ -144,13 +173,11 @@ BRAGG_DEVICE void take_coefficients(const SelectArguments& a, int tensor, const 
   }
 }
 
-/// Row i of a step's four that are a lane's; null: zeros, or not to be read.
-BRAGG_DEVICE const unsigned char* row_of_step(const SelectArguments& a, int tensor, const MixTable& table,
-                                              const MixStep& found, int i) {
+/// Row i of a step's four that are a lane's; null: not to be read.
+BRAGG_DEVICE const unsigned char* row_of_step(const SelectArguments& a, int tensor, const MixStep& found,
+                                              int i) {
   const int r = simt::lane() % 4 + 4 * i;
-  if ((found.used >> r & 1) == 0) return nullptr;
-  const int row = mix_rows * found.step + r;
-  return table.is_held ? table.rows[row] : row_of(a, tensor, row);
+  return (found.used >> r & 1) != 0 ? row_of(a, tensor, mix_rows * found.step + r) : nullptr;
 }
 
 /// Four coordinates of a row, as they lie in memory.
@@ -159,16 +186,16 @@ struct FourValues {
   static constexpr int words = static_cast<int>(sizeof(Bits<dtype>));
   std::uint32_t word[words] = {};
 
-  /// Zeros of a null row. Other groups of points read the same: it may stay in the cache.
+  /// Other groups of points read the same: it may stay in the cache.
   BRAGG_DEVICE void load(const unsigned char* row, std::int64_t index) {
     const unsigned char* const p = row + index * static_cast<std::int64_t>(sizeof(Bits<dtype>));
     if constexpr (words == 2) {
-      const uint2 w = row != nullptr ? *reinterpret_cast<const uint2*>(p) : uint2{0, 0};
+      const uint2 w = *reinterpret_cast<const uint2*>(p);
       word[0] = w.x, word[1] = w.y;
     } else {
       BRAGG_UNROLL
       for (int k = 0; k < words; k += 4) {
-        const uint4 w = row != nullptr ? *reinterpret_cast<const uint4*>(p + 4 * k) : uint4{0, 0, 0, 0};
+        const uint4 w = *reinterpret_cast<const uint4*>(p + 4 * k);
         word[k] = w.x, word[k + 1] = w.y, word[k + 2] = w.z, word[k + 3] = w.w;
       }
     }
@@ -193,7 +220,16 @@ BRAGG_DEVICE void mix_vectors(const SelectArguments& a, int tensor, const MixTab
   FourValues<dtype> x[4];
   const auto load = [&](const MixStep& step) {
     BRAGG_UNROLL
-    for (int i = 0; i < 4; ++i) x[i].load(row_of_step(a, tensor, table, step, i), index);
+    for (int i = 0; i < 4; ++i) {
+      if (table.is_held) {
+        const int number = group * table.steps + step.step;
+        x[i].load(table.rows[number * mix_rows + simt::lane() % 4 + 4 * i], index);
+      } else if (const unsigned char* const row = row_of_step(a, tensor, step, i); row != nullptr) {
+        x[i].load(row, index);
+      } else {
+        x[i] = {};
+      }
+    }
   };
   MixStep now = find_step(a, tensor, table, group, 0);
   if (now.step < table.steps) load(now);
@@ -232,7 +268,7 @@ BRAGG_DEVICE void mix_elements(const SelectArguments& a, int tensor, const MixTa
       double column[4] = {};
       BRAGG_ROLLED
       for (int i = 0; i < 4; ++i) {
-        const unsigned char* const row = row_of_step(a, tensor, table, now, i);
+        const unsigned char* const row = row_of_step(a, tensor, now, i);
         if (row == nullptr || own + q >= left) continue;
         const DType dtype = a.rows.dtype_of(mix_rows * now.step + simt::lane() % 4 + 4 * i);
         const double x = load_f64(row, begin + own + q, dtype, alignment);
@@ -267,19 +303,15 @@ BRAGG_DEVICE void store_four(double* to, const double (&x)[4]) {
 
 /// Points 16 · group … 16 · group + 15 (those there are) at coordinates begin … begin + 31 of a tensor, the
 /// `left`-th and on as if the rows were 0 there: to[(p − 16 · group)·stride + coordinate − begin]. `to` is
-/// aligned to 16 bytes, `stride` a multiple of that. All lanes of a warp.
+/// aligned to 16 bytes, `stride` a multiple of that. `even`: all rows have one dtype and are aligned to 16
+/// bytes. All lanes of a warp.
 template <DType value, bool kAhead>
-BRAGG_DEVICE void mix(const SelectArguments& a, int tensor, const MixTable& table, bool alike, int group,
+BRAGG_DEVICE void mix(const SelectArguments& a, int tensor, const MixTable& table, bool even, int group,
                       std::int64_t begin, int left, Value<value>* to, int stride) {
   using ValueT = Value<value>;
   const int g = simt::lane() / 4;
   const int t = simt::lane() % 4;
-  bool infinite[2];
-  BRAGG_UNROLL
-  for (int h = 0; h < 2; ++h) {
-    const int point = mix_points * group + g + 8 * h;
-    infinite[h] = point < a.points && is_infinite(a, tensor, index_of(a, tensor, point));
-  }
+  const unsigned infinite = table.is_held ? table.infinite[group] : infinite_points(a, tensor, group);
   double z[4][4] = {};
   const auto mix_aligned = [&](const MixTable& known) {
     if constexpr (value == DType::f64) {
@@ -292,7 +324,7 @@ BRAGG_DEVICE void mix(const SelectArguments& a, int tensor, const MixTable& tabl
       mix_vectors<DType::bf16, kAhead>(a, tensor, known, group, begin, z);
     }
   };
-  if (!alike || left < mix_columns || static_cast<Alignment>(a.rows.alignment[tensor]) != Alignment::vector) {
+  if (!even || left < mix_columns) {
     mix_elements(a, tensor, table, group, begin, left, z);
   } else {
     // Where coefficients lie is asked once, not at each step.
@@ -306,7 +338,7 @@ BRAGG_DEVICE void mix(const SelectArguments& a, int tensor, const MixTable& tabl
     }
   }
   ValueT x[4][4];  // [2h + i][q]
-  bool plain = value == DType::f32 && !infinite[0] && !infinite[1];
+  bool plain = value == DType::f32 && infinite == 0;
   if constexpr (value == DType::f32) {
     // Rounded one after another, and looked at once.
     NonfiniteTest<DType::f32> nonfinite;
@@ -320,7 +352,8 @@ BRAGG_DEVICE void mix(const SelectArguments& a, int tensor, const MixTable& tabl
   if (!plain) {
     BRAGG_UNROLL
     for (int k = 0; k < 16; ++k) {
-      x[k / 4][k % 4] = infinite[k / 8] ? infinity_of<ValueT>() : mixed_value<ValueT>(z[k % 4][k / 4]);
+      const bool is_infinite = (infinite >> (g + 8 * (k / 8)) & 1) != 0;
+      x[k / 4][k % 4] = is_infinite ? infinity_of<ValueT>() : mixed_value<ValueT>(z[k % 4][k / 4]);
     }
   }
   BRAGG_UNROLL

@@ -28,7 +28,7 @@ mixed_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   simt::DynamicShared shared;
   ValueT* const tiles = shared.take<ValueT>(warps * mix_points * mix_columns);
   ValueT* const tile = tiles + simt::warp() * (mix_points * mix_columns);
-  const MixTable mixing = take_mix_table(shared, a.points, a.rows.count);
+  const MixTable mixing = take_mix_table(shared, a.points, mixed_rows(a.rows));
   const bool alike = have_one_dtype(a.rows);
   if (failed(a)) return;
   int tensor = -1;
@@ -41,13 +41,14 @@ mixed_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
     }
     tensor = piece.tensor;
     const auto alignment = static_cast<Alignment>(a.rows.alignment[tensor]);
+    const bool even = alike && alignment == Alignment::vector;
     const int columns = (piece.size + mix_columns - 1) / mix_columns;
     // Warps that run at a time share a few columns' rows.
     for (int item = simt::warp(); item < columns * mixing.groups; item += warps) {
       const int column = item / mixing.groups * mix_columns;
       const int group = item % mixing.groups;
       const int left = piece.size - column;
-      mix<value, false>(a, tensor, mixing, alike, group, piece.begin + column, left, tile, mix_columns);
+      mix<value, false>(a, tensor, mixing, even, group, piece.begin + column, left, tile, mix_columns);
       simt::sync_warp();
       for (int p = 0; p < mix_points && mix_points * group + p < a.points; ++p) {
         if (simt::lane() >= left) continue;
@@ -65,7 +66,7 @@ template <DType value>
 void launch_mixed(const SelectArguments& a, Stream stream) {
   constexpr int threads = MixedTuning<value>::threads;
   const std::size_t shared = simt::shared_bytes<Value<value>>(threads / 32 * mix_points * mix_columns) +
-                             mix_shared(a.points, a.rows.count);
+                             mix_shared(a.points, mixed_rows(a.rows));
   const std::int64_t resident = simt::resident_blocks(mixed_kernel<value>, threads, shared);
   const int blocks = static_cast<int>(a.tiles.pieces < resident ? a.tiles.pieces : resident);
   simt::launch_dependent(mixed_kernel<value>, blocks, 1, threads, shared, stream, a);

@@ -43,14 +43,15 @@ BRAGG_DEVICE void read_points(const SelectArguments& a, PointTable<kPoints>& tab
 
 /// The same of mixed points.
 template <DType value, bool kAhead>
-BRAGG_DEVICE void mix_tile(const SelectArguments& a, int tensor, const MixTable& table, bool alike,
+BRAGG_DEVICE void mix_tile(const SelectArguments& a, int tensor, const MixTable& table, bool even,
                            std::int64_t begin, int left, Value<value>* tile) {
   constexpr int quarters = tile_threads / mix_columns;
-  // Warps that run at a time share a quarter's rows.
+  // Warps that run at a time share a quarter's rows. There are 8 groups at most, so `quarter` is exact.
   for (int item = simt::warp(); item < table.groups * quarters; item += tile_threads / 32) {
-    const int column = item / table.groups * mix_columns;
-    const int group = item % table.groups;
-    mix<value, kAhead>(a, tensor, table, alike, group, begin + column, left - column,
+    const int quarter = item * table.per_group >> 16;
+    const int group = item - quarter * table.groups;
+    const int column = quarter * mix_columns;
+    mix<value, kAhead>(a, tensor, table, even, group, begin + column, left - column,
                        tile + mix_points * group * tile_threads + column, tile_threads);
   }
 }
@@ -66,12 +67,11 @@ BRAGG_DEVICE std::int64_t next_tile(const SelectArguments& a, const Piece& piece
 
 /// Asks for a whole tile of all rows, which are aligned, before it is mixed: barriers part the blocks' work
 /// into phases, and memory must not idle while they sort.
-BRAGG_DEVICE void prefetch_tile(const SelectArguments& a, int tensor, const MixTable& table,
-                                std::int64_t begin) {
+BRAGG_DEVICE void prefetch_tile(const SelectArguments& a, int tensor, std::int64_t begin) {
   if (begin < 0 || begin + tile_threads > a.rows.sizes[tensor]) return;
   const int size = bytes_of(a.rows.dtype);
   for (int row = simt::thread(); row < a.rows.count; row += simt::threads()) {
-    const unsigned char* const data = table.is_held ? table.rows[row] : row_of(a, tensor, row);
+    const unsigned char* const data = row_of(a, tensor, row);
     if (data != nullptr) simt::prefetch_l2(data + begin * size, tile_threads * size);
   }
 }
@@ -115,7 +115,7 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   simt::DynamicShared shared;
   ValueT* const tile = shared.take<ValueT>(static_cast<std::size_t>(a.points) * tile_threads);
   const bool mixes = a.mix != nullptr;
-  const MixTable mixing = take_mix_table(shared, a.points, mixes ? a.rows.count : 0);
+  const MixTable mixing = take_mix_table(shared, a.points, mixes ? mixed_rows(a.rows) : 0);
   const bool alike = have_one_dtype(a.rows);
   if (failed(a)) return;
   table.clear_counts();
@@ -133,14 +133,16 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
     }
     tensor = piece.tensor;
     const auto alignment = static_cast<Alignment>(a.rows.alignment[tensor]);
+    const bool even = alike && alignment == Alignment::vector;
     for (int done = 0; done < piece.size; done += tile_threads) {
       const std::int64_t begin = piece.begin + done;
       const int left = piece.size - done;
       if (mixes) {
         simt::sync_threads();  // the last columns are done with; coefficients are there
-        if (alike && alignment == Alignment::vector)
-          prefetch_tile(a, tensor, mixing, next_tile(a, piece, k, begin));
-        mix_tile<value, TuningT::ahead>(a, tensor, mixing, alike, begin, left, tile);
+        if (even && simt::thread() < a.rows.count) {
+          prefetch_tile(a, tensor, next_tile(a, piece, k, begin));
+        }
+        mix_tile<value, TuningT::ahead>(a, tensor, mixing, even, begin, left, tile);
         simt::sync_threads();
       } else if constexpr (value == DType::f64) {
         read_points<DType::f64>(a, table, begin, left, alignment, tile);
@@ -166,7 +168,7 @@ void launch_tile_bucket(const SelectArguments& a, Stream stream) {
   const auto kernel = tile_kernel<value, kPoints, TuningT>;
   const std::size_t shared =
       simt::shared_bytes<Value<value>>(static_cast<std::size_t>(a.points) * tile_threads) +
-      mix_shared(a.points, a.mix != nullptr ? a.rows.count : 0);
+      mix_shared(a.points, a.mix != nullptr ? mixed_rows(a.rows) : 0);
   const std::int64_t resident = simt::resident_blocks(kernel, tile_threads, shared);
   const int blocks = static_cast<int>(a.tiles.pieces < resident ? a.tiles.pieces : resident);
   simt::launch_dependent(kernel, blocks, 1, tile_threads, shared, stream, a);
