@@ -79,7 +79,8 @@ BRAGG_DEVICE void prefetch_tile(const SelectArguments& a, int tensor, std::int64
 /// Sorts a thread's column in registers; puts back the ranks that the rule looks at, if it does not end
 /// there.
 template <DType value, int kPoints>
-BRAGG_DEVICE double rule_of_column(Value<value>* column, int points, const SelectRule& rule) {
+BRAGG_DEVICE double rule_of_column(Value<value>* column, int points, const SelectRule& rule,
+                                   [[maybe_unused]] double reciprocal) {
   Value<value> registers[1][kPoints];
   auto& v = registers[0];
   each<kPoints>([&](auto i) {
@@ -89,7 +90,7 @@ BRAGG_DEVICE double rule_of_column(Value<value>* column, int points, const Selec
   if constexpr (value != DType::f64) {
     if (rule.kind == SelectRule::Kind::trimmed_mean) {
       double x[1];
-      trimmed_means<value>(registers, points, rule.f, x);
+      trimmed_means<value>(registers, points, rule.f, reciprocal, x);
       return x[0];
     }
   }
@@ -118,6 +119,7 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   const MixTable mixing = take_mix_table(shared, a.points, mixes ? mixed_rows(a.rows) : 0);
   const bool alike = have_one_dtype(a.rows);
   if (failed(a)) return;
+  const double reciprocal = reciprocal_of_kept(a.points, a.rule);
   table.clear_counts();
   int tensor = -1;
   for (std::int64_t k = simt::block(); k < a.tiles.pieces; k += simt::blocks()) {
@@ -154,7 +156,7 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
         read_points<DType::bf16>(a, table, begin, left, alignment, tile);
       }
       ValueT* const column = tile + simt::thread();
-      const double x = rule_of_column<value, kPoints>(column, a.points, a.rule);
+      const double x = rule_of_column<value, kPoints>(column, a.points, a.rule, reciprocal);
       if (simt::thread() < left) store_result(a, tensor, begin + simt::thread(), x, alignment);
     }
   }

@@ -62,11 +62,18 @@ BRAGG_DEVICE double narrow_mean(double sum, double count, double reciprocal) {
   return sum > 0 ? infinity_of<double>() : -infinity_of<double>();
 }
 
+/// 1/how many a trimmed mean keeps.
+BRAGG_DEVICE double reciprocal_of_kept(int points, const SelectRule& rule) {
+  return rule.kind == SelectRule::Kind::trimmed_mean ? 1.0 / static_cast<double>(points - 2 * rule.f) : 0.0;
+}
+
 /// x[k]: the mean of ranks [f, points − f) of coordinate k, of registers that are sorted: `points` values,
 /// then what pads them. What is dropped is known only at run time, but never more than a half at either end.
+/// `reciprocal`: of how many are kept; f64 divides.
 template <DType dtype, int kVectors, int kPoints>
 BRAGG_DEVICE void trimmed_means(const typename Register<dtype>::Type (&v)[kVectors][kPoints], int points,
-                                int f, double (&x)[kVectors * Register<dtype>::width]) {
+                                int f, [[maybe_unused]] double reciprocal,
+                                double (&x)[kVectors * Register<dtype>::width]) {
   using R = Register<dtype>;
   constexpr int results = kVectors * R::width;
   constexpr int most_dropped = (kPoints - 1) / 2;
@@ -80,9 +87,7 @@ BRAGG_DEVICE void trimmed_means(const typename Register<dtype>::Type (&v)[kVecto
   each<results>([&](auto k) { x[k] = 0; });
   if constexpr (dtype != DType::f64) {
     each_kept([&](auto, auto k, float value) { x[k] += static_cast<double>(value); });
-    const double divisor = count;
-    const double reciprocal = 1.0 / divisor;
-    each<results>([&](auto k) { x[k] = narrow_mean(x[k], divisor, reciprocal); });
+    each<results>([&](auto k) { x[k] = narrow_mean(x[k], static_cast<double>(count), reciprocal); });
   } else {
     double low[results] = {};
     double high[results] = {};
