@@ -62,7 +62,7 @@ inline constexpr int few_blocks = rows > 6 ? 3 : 4;
 struct LengthTuning {
   static constexpr int warps = 4;
   static constexpr int rows = 4;
-  static constexpr int blocks = 8;
+  static constexpr int blocks = 6;
 };
 
 /// Rows that registers hold the products of: what fragments.cuh is for. Above, tiles.cuh.
