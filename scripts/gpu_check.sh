@@ -7,10 +7,11 @@
 #   scripts/gpu_check.sh [STEP…]     where a GPU is: runs all steps, or those named; logs and JSON go to $OUT, or
 #                                    build/gpu/results
 #
-# Steps, in this order: the tests of the device against the oracle (their names, or "tests"), verify, the benchmarks readme and
-# variants, python (the package's tests), the benchmarks peers, tiny, rules (held against variants by pass-sums) and large-n, what
-# dependent launches change (dependent-…: tests and rules), huge, and compute-sanitizer's memcheck, racecheck, initcheck and synccheck on small shapes. Each has a limit of its own, and
-# none goes on after $LIMIT seconds (570): what there was no time for is named. Exits non-zero if any step failed.
+# Steps, in this order: the tests of the device against the oracle (their names, or "tests"), verify, the benchmarks readme
+# and variants, python (the package's tests), the benchmarks peers, tiny, rules (held against variants by pass-sums) and
+# large-n, what dependent launches change (dependent-…: tests and rules), huge, and compute-sanitizer's memcheck, racecheck,
+# initcheck and synccheck on small shapes. Each has a limit of its own, and none goes on after $LIMIT seconds (570): what
+# there was no time for is named. Exits non-zero if any step failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
