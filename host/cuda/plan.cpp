@@ -14,7 +14,6 @@
 #include "host/pipeline/report.hpp"
 #include "host/solve/search.hpp"
 #include "kernels/combine/combine.hpp"
-#include "kernels/common/upload.hpp"
 #include "kernels/gram/gram.hpp"
 #include "kernels/select/select.hpp"
 #include "kernels/solve/step.hpp"
@@ -279,7 +278,9 @@ void CudaPlan::enqueue_gram(Stream stream) {
   gram(arguments, stream);
   if (!wide || !needs_.products) return;
   // Once more where squares left the range of f64; the launches are made in any case, and find nothing to do.
-  run_step(SettleStep{.rows = rows_.count}, blocks_, stream);
+  StepQueue steps(blocks_, stream);
+  steps.add(SettleStep{.rows = rows_.count});
+  steps.flush();
   arguments.nonfinite = arguments.max_abs = nullptr;
   arguments.scale = &b.words->scale;
   arguments.skip = &b.words->settled;
@@ -316,13 +317,18 @@ void CudaPlan::share_on_host() {
 void CudaPlan::enqueue_steps(Stream stream) {
   const SequenceInputs inputs{
       .stage = first_stage(), .pivot = pivot_, .rounds = &state()->round, .permutations = permutations_};
+  StepQueue steps(blocks_, stream);
   finish_ = run_sequence(request_.pipeline, inputs, [&](const auto& step) {
     if constexpr (requires { step(SerialTeam{}, device_block()); }) {
-      run_step(step, blocks_, stream);
+      steps.add(step);
     } else {
+      steps.flush();
       search_on_host(step, stream);
     }
   });
+  if (blocks_.parts == 1) steps.add(EndStep{state()});
+  steps.flush();
+  if (blocks_.parts != 1) end_run(blocks_, state(), stream);
 }
 
 SelectArguments CudaPlan::select_arguments() const {
@@ -385,7 +391,6 @@ void CudaPlan::run(const Updates& updates, const Output& out, Stream stream, con
   }
 
   fill_table(updates, out, arguments);
-  upload(workspace_, table_.data(), table_.bytes(), stream);
   rows_.data = at<const void*>(workspace_, table_.rows_at());
   rows_.alignment = at<std::uint8_t>(workspace_, table_.alignment_at());
   target_ = {.data = at<void*>(workspace_, table_.target_at()),
@@ -397,19 +402,18 @@ void CudaPlan::run(const Updates& updates, const Output& out, Stream stream, con
              .layout = layout(rows_.inputs)};
   has_run_ = true;
 
+  const PrepareStep prepare{
+      .inputs = rows_.inputs,
+      .rows = rows_.count,
+      .invalid = table_.has_invalid() ? at<std::uint8_t>(workspace_, table_.invalid_at()) : nullptr,
+      .weights = active_.weighted ? at<double>(workspace_, table_.weights_at()) : nullptr};
+  upload_and_prepare(workspace_, table_.data(), table_.bytes(), prepare, blocks_, stream);
   if (request_.stateful) prepare_previous(stream);
-  run_step(PrepareStep{.inputs = rows_.inputs,
-                       .rows = rows_.count,
-                       .invalid =
-                           table_.has_invalid() ? at<std::uint8_t>(workspace_, table_.invalid_at()) : nullptr,
-                       .weights = active_.weighted ? at<double>(workspace_, table_.weights_at()) : nullptr},
-           blocks_, stream);
   if (needs_no_steps()) {
     share_on_host();
   } else {
     if (needs_.statistics) enqueue_gram(stream);
     enqueue_steps(stream);
-    finish_state(blocks_, state(), stream);
   }
   enqueue_pass_2(stream);
 }

@@ -8,8 +8,10 @@
 
 #if defined(__CUDACC__)
 #define BRAGG_HD __host__ __device__
+#define BRAGG_HD_INLINE __host__ __device__ __forceinline__
 #else
 #define BRAGG_HD
+#define BRAGG_HD_INLINE inline
 #endif
 
 namespace bragg::detail {

@@ -76,6 +76,11 @@ inline constexpr std::int64_t longest_gram_chunk = 65536;
 inline constexpr std::int64_t least_gram_chunk = 1024;
 inline constexpr std::int64_t wanted_gram_chunks = 1024;  ///< at least, and less than twice as many
 
+/// Rows, references among them, whose mixing matrices the thread block makes that runs the steps (step.cu):
+/// at 34 that is a microsecond or two of its 128 threads, less than a launch costs. More are a launch of
+/// their own.
+inline constexpr int most_rows_of_a_list = 40;
+
 /// combine (combine.cuh). `loads`: of 16 bytes that a thread has under way.
 struct CombineTuning {
   static constexpr int threads = 128;

@@ -5,6 +5,8 @@
 #include "host/solve/settle.hpp"
 #include "host/solve/steps.hpp"
 #include "kernels/common/stream.hpp"
+#include "kernels/common/tuning.hpp"
+#include "kernels/solve/one_of.hpp"
 
 namespace bragg::detail::cuda {
 
@@ -40,14 +42,85 @@ struct PlanState {
   std::uint64_t round = 0;
   int has_previous = 0;
   int status = 0;  ///< Status of the last run: that of the first part that failed
+
+  /// The run ends so; where that is ok, the state goes one round on.
+  BRAGG_HD void end_run(int how) {
+    status = how;
+    if (how != static_cast<int>(Status::ok)) return;
+    ++round;
+    has_previous = 1;
+  }
 };
 
-/// Enqueues step(team, block) for every part's block: one thread block each, or a grid where the step's
-/// members are independent. @throws Error as simt::launch.
-template <class StepT>
-void run_step(const StepT& step, const SolveBlocks& blocks, Stream stream);
+/// The last step, where there is one part.
+struct EndStep {
+  PlanState* state = nullptr;
 
-/// Enqueues state.status = the parts' status; where that is ok the state goes one round on.
-void finish_state(const SolveBlocks& blocks, PlanState* state, Stream stream);
+  template <class TeamT>
+  BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
+    team.single([&] { state->end_run(b.words->status); });
+  }
+};
+
+using AnyStep =
+    OneOf<PrepareStep, SettleStep, StartStep, TransformStep<Nnm>, TransformStep<BucketingDraw>,
+          TransformStep<Clip>, TransformStep<Arc>, MixStep, GramStep, SolveStep<MultiKrum>, SolveStep<Monna>,
+          SolveStep<Cge>, SolveStep<GeometricMedian>, SolveStep<CenteredClipping>, SolveStep<Caf>, ChooseStep,
+          MeanStep, CombinationStep, ShareStep, EndStep>;
+
+/// Steps that one launch runs, one after another.
+struct StepList {
+  static constexpr int most = 8;  ///< a pre-aggregator, a rule, and what is before and after them
+  int count = 0;
+  AnyStep steps[most];
+};
+
+template <class StepT>
+constexpr bool is_independent = requires {
+  StepT::independent;
+};
+
+/// Enqueues `upload` (common/upload.hpp), and the step for every part's block. @throws Error as simt::launch.
+void upload_and_prepare(void* device, const void* host, std::size_t bytes, const PrepareStep& step,
+                        const SolveBlocks& blocks, Stream stream);
+
+/// Enqueues list's steps for every part's block, a thread block each. @throws Error as simt::launch.
+void run_steps(const StepList& list, const SolveBlocks& blocks, Stream stream);
+
+/// Enqueues an independent step for every part's block, over a grid. @throws Error as simt::launch.
+template <class StepT>
+void run_over_grid(const StepT& step, const SolveBlocks& blocks, Stream stream);
+
+/// Enqueues state.end_run(the parts' status): the last step, where there are several. @throws Error as
+/// simt::launch.
+void end_run(const SolveBlocks& blocks, PlanState* state, Stream stream);
+
+/// Steps on their way to a stream: as few launches as may be.
+class StepQueue {
+ public:
+  StepQueue(const SolveBlocks& blocks, Stream stream) : blocks_(blocks), stream_(stream) {}
+
+  template <class StepT>
+  void add(const StepT& step) {
+    if constexpr (is_independent<StepT>) {
+      if (blocks_.layout.rows > most_rows_of_a_list) {
+        flush();
+        return run_over_grid(step, blocks_, stream_);
+      }
+    }
+    if (list_.count == StepList::most) flush();
+    list_.steps[list_.count++] = step;
+  }
+  /// What was added is enqueued.
+  void flush() {
+    if (list_.count > 0) run_steps(list_, blocks_, stream_);
+    list_.count = 0;
+  }
+
+ private:
+  const SolveBlocks& blocks_;
+  Stream stream_;
+  StepList list_;
+};
 
 }  // namespace bragg::detail::cuda

@@ -261,6 +261,8 @@ struct Launch {
 /// Runs every block, one after the other; body(call) in every thread. One launch at a time: others wait.
 /// @throws Failure
 void run(const Launch& launch, void (*body)(void*), void* call);
+/// That were made so far.
+std::uint64_t launches();
 /// @throws Failure where no launch of the kernel could have so many threads or so much shared memory.
 void check_launch(const void* kernel, int threads, std::size_t shared);
 

@@ -30,6 +30,7 @@ constexpr std::ptrdiff_t nop_bytes = 1;
 #endif
 
 std::mutex launch_mutex;
+std::uint64_t made = 0;
 
 bool are_nops(const char* begin, const char* end) {
 #if defined(__aarch64__)
@@ -155,6 +156,7 @@ void run(const Launch& launch, void (*body)(void*), void* call) {
   check_launch(launch.kernel, launch.threads, launch.shared);
   if (launch.blocks_y > max_blocks_y) throw Failure("launch of more than 65535 rows of blocks");
   const std::lock_guard lock(launch_mutex);
+  ++made;
   const GlobalAccess access;
   Block& b = the_block;
   b.launch = launch;
@@ -165,6 +167,11 @@ void run(const Launch& launch, void (*body)(void*), void* call) {
   b.error.clear();
   run_grid(b);
   if (!b.error.empty()) throw Failure(b.error + " [" + describe(b.schedule) + "]");
+}
+
+std::uint64_t launches() {
+  const std::lock_guard lock(launch_mutex);
+  return made;
 }
 
 }  // namespace bragg::detail::simt

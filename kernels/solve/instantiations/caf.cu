@@ -1,8 +1,0 @@
-// SPDX-License-Identifier: Apache-2.0
-#include "kernels/solve/step.cuh"
-
-namespace bragg::detail::cuda {
-
-template void run_step(const SolveStep<Caf>&, const SolveBlocks&, Stream);
-
-}  // namespace bragg::detail::cuda

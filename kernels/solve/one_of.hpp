@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// A value of one of several types, as a kernel's parameter can hold it. (std::visit is no device function.)
+#pragma once
+
+#include <algorithm>
+#include <new>
+#include <type_traits>
+
+#include "host/solve/team.hpp"
+
+namespace bragg::detail::cuda {
+
+template <class... T>
+class OneOf {
+  static_assert((std::is_trivially_copyable_v<T> && ...) && ((alignof(T) <= 8) && ...));
+
+ public:
+  OneOf() = default;  ///< Of no type: a visit does nothing.
+  template <class U>
+  requires(std::is_same_v<U, T> || ...) OneOf(const U& value)
+      : kind_(kind_of<U>()) {  // NOLINT(google-explicit-constructor): as std::variant
+    ::new (bytes_) U(value);
+  }
+
+  /// f(value). `f` is compiled for each of the types, in line: a call would take a kernel's pointers to
+  /// memory.
+  template <class F>
+  BRAGG_HD_INLINE void visit(F f) const {
+    int kind = 0;
+    ((kind_ == kind++ ? f(*reinterpret_cast<const T*>(bytes_)) : void()), ...);
+  }
+
+ private:
+  template <class U>
+  static constexpr int kind_of() {
+    int kind = 0;
+    (void)((std::is_same_v<U, T> || (++kind, false)) || ...);
+    return kind;
+  }
+
+  int kind_ = -1;
+  alignas(8) unsigned char bytes_[std::max({sizeof(T)...})];
+};
+
+}  // namespace bragg::detail::cuda

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// The steps of host/solve/steps.hpp as kernels. All data is n-sized and lies in one block of global memory a
+// part, which stays in the L1 and L2 caches.
+//
+// Map          a thread block for each part (grid.y) walks a list of steps: 32 threads to 16 rows, 128 to 64,
+// 256
+//              above. Of more than most_rows_of_a_list rows, products of matrices are launches over a grid.
+// Bound        latency, and launches: nnm | trimmed_mean was ten of them when each step was one, and is five.
+// Resources    255 registers at most, no spills; 3 KB shared, for sums.
+// Determinism  sums in a fixed order; no atomics.
+// Measured     not yet run on hardware.
+// Lost         a step that is not compiled in line: SolveBlock's pointers went to local memory, 176 bytes a
+// thread
+//              (by the compiler's report, not run).
+#include "kernels/solve/step.hpp"
+
+#include "kernels/common/upload.cuh"
+#include "kernels/solve/team.cuh"
+
+namespace bragg::detail::cuda {
+
+namespace {
+
+BRAGG_DEVICE SolveBlock block_of_part(const SolveBlocks& blocks) {
+  return solve_block(blocks.first + static_cast<std::size_t>(simt::block_y()) * blocks.stride, blocks.layout);
+}
+
+struct RunStep {
+  const SolveBlock& block;
+  template <class StepT>
+  BRAGG_DEVICE void operator()(const StepT& step) const {
+    step(BlockTeam{}, block);
+  }
+};
+
+struct ThenPrepare {
+  PrepareStep step;
+  SolveBlocks blocks;
+  BRAGG_DEVICE void operator()() const { step(BlockTeam{}, block_of_part(blocks)); }
+};
+
+/// launch(some) for as many parts at a time as a grid's y can be.
+template <class LaunchF>
+void for_parts(const SolveBlocks& blocks, LaunchF launch) {
+  constexpr int most_parts = 65535;
+  for (int part = 0; part < blocks.parts; part += most_parts) {
+    SolveBlocks some = blocks;
+    some.first += static_cast<std::size_t>(part) * blocks.stride;
+    some.parts = std::min(most_parts, blocks.parts - part);
+    launch(some);
+  }
+}
+
+}  // namespace
+
+BRAGG_KERNEL(256, 1)
+step_list_kernel(BRAGG_GRID_CONSTANT StepList list, BRAGG_GRID_CONSTANT SolveBlocks blocks) {
+  simt::grid_dependency_sync();
+  const SolveBlock block = block_of_part(blocks);
+  BRAGG_ROLLED
+  for (int k = 0; k < list.count; ++k) {
+    list.steps[k].visit(RunStep{block});
+  }
+}
+
+void run_steps(const StepList& list, const SolveBlocks& blocks, Stream stream) {
+  const int rows = blocks.layout.rows;
+  const int threads = rows <= 16 ? 32 : rows <= 64 ? 128 : 256;
+  for_parts(blocks, [&](const SolveBlocks& some) {
+    simt::launch_dependent(step_list_kernel, 1, some.parts, threads, 0, stream, list, some);
+  });
+}
+
+void upload_and_prepare(void* device, const void* host, std::size_t bytes, const PrepareStep& step,
+                        const SolveBlocks& blocks, Stream stream) {
+  if (blocks.parts == 1) return upload_then(device, host, bytes, ThenPrepare{step, blocks}, stream);
+  upload(device, host, bytes, stream);
+  StepQueue steps(blocks, stream);
+  steps.add(step);
+  steps.flush();
+}
+
+template <class StepT>
+BRAGG_KERNEL(128, 1)
+grid_step_kernel(BRAGG_GRID_CONSTANT StepT step, BRAGG_GRID_CONSTANT SolveBlocks blocks) {
+  simt::grid_dependency_sync();
+  step(GridTeam{}, block_of_part(blocks));
+}
+
+template <class StepT>
+void run_over_grid(const StepT& step, const SolveBlocks& blocks, Stream stream) {
+  constexpr int threads = 128;
+  constexpr int most_blocks = 1024;
+  const std::int64_t items = static_cast<std::int64_t>(blocks.layout.rows) * blocks.layout.rows;
+  const auto grid = static_cast<int>(std::min<std::int64_t>((items + threads - 1) / threads, most_blocks));
+  for_parts(blocks, [&](const SolveBlocks& some) {
+    simt::launch_dependent(grid_step_kernel<StepT>, grid, some.parts, threads, 0, stream, step, some);
+  });
+}
+
+template void run_over_grid(const MixStep&, const SolveBlocks&, Stream);
+template void run_over_grid(const GramStep&, const SolveBlocks&, Stream);
+
+/// One thread: parts are few, and what it decides is one word.
+BRAGG_KERNEL(32, 1)
+end_run_kernel(BRAGG_GRID_CONSTANT SolveBlocks blocks, PlanState* state) {
+  simt::grid_dependency_sync();
+  if (simt::thread() != 0) return;
+  int status = 0;
+  for (int part = 0; part < blocks.parts && status == 0; ++part) {
+    const std::byte* const block = blocks.first + static_cast<std::size_t>(part) * blocks.stride;
+    status = reinterpret_cast<const SolveWords*>(block)->status;
+  }
+  state->end_run(status);
+}
+
+void end_run(const SolveBlocks& blocks, PlanState* state, Stream stream) {
+  simt::launch_dependent(end_run_kernel, 1, 1, 32, 0, stream, blocks, state);
+}
+
+}  // namespace bragg::detail::cuda

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// How many launches a run is: for a small model they are most of its time.
+#include <gtest/gtest.h>
+#include <bragg/bragg.hpp>
+
+#include "tests/device/device_rows.hpp"
+#include "tests/simt/executor.hpp"
+
+namespace bragg::test {
+namespace {
+
+std::uint64_t launches_of(const char* text, int n, DType dtype, std::vector<std::int64_t> sizes) {
+  std::size_t d = 0;
+  for (const std::int64_t size : sizes) d += static_cast<std::size_t>(size);
+  const DeviceArray<std::uint8_t> rows(
+      std::vector<std::uint8_t>(static_cast<std::size_t>(n) * d * size_of(dtype)));
+  const DeviceArray<std::uint8_t> out(std::vector<std::uint8_t>(d * size_of(dtype)));
+  std::vector<std::vector<const void*>> tensors(static_cast<std::size_t>(n));
+  std::vector<void*> outputs;
+  std::size_t at = 0;
+  std::size_t out_at = 0;
+  for (const std::int64_t size : sizes) {
+    for (auto& row : tensors) {
+      row.push_back(rows.data() + at);
+      at += static_cast<std::size_t>(size) * size_of(dtype);
+    }
+    outputs.push_back(out.data() + out_at);
+    out_at += static_cast<std::size_t>(size) * size_of(dtype);
+  }
+  Options options;
+  options.device = Device::cuda;
+  if (sizes.size() > 1) options.scope = Scope::per_tensor;
+  const detail::cuda::OwnStream stream;
+  Plan plan(parse(text), {.n = n, .sizes = sizes, .dtype = dtype}, options);
+  const std::uint64_t before = detail::simt::launches();
+  plan.run(Updates::tensors(tensors, sizes, dtype, MemorySpace::cuda), Output(outputs), stream.get());
+  const std::uint64_t made = detail::simt::launches() - before;
+  EXPECT_EQ(plan.status(stream.get()), Status::ok) << text;
+  return made;
+}
+
+TEST(Launches, AreAsFewAsTheDocumentationSays) {
+  const auto of = [](const char* text) { return launches_of(text, 16, DType::f32, {100}); };
+  EXPECT_EQ(of("median"), 2);  // upload, select
+  EXPECT_EQ(of("trimmed_mean(f=3)"), 2);
+  EXPECT_EQ(of("mean"), 3);       // upload, steps, combine
+  EXPECT_EQ(of("krum(f=3)"), 5);  // upload, gram, its sums, steps, combine
+  EXPECT_EQ(of("geometric_median"), 5);
+  EXPECT_EQ(of("bulyan(f=3)"), 5);
+  EXPECT_EQ(of("centered_clipping(tau=2)"), 6);  // and the first previous output
+  EXPECT_EQ(of("nnm(f=3) | trimmed_mean(f=3)"), 5);
+  EXPECT_EQ(of("nnm(f=3) | krum(f=3)"), 5);
+  EXPECT_EQ(of("clip(c=1) | bucketing(s=2) | nnm(f=1) | krum(f=1)"), 6);  // two lists of steps
+}
+
+TEST(Launches, OfManyRowsOrPartsOrFloat64) {
+  const auto of = [](int n, DType dtype, std::vector<std::int64_t> sizes) {
+    return launches_of("nnm(f=3) | krum(f=3)", n, dtype, std::move(sizes));
+  };
+  EXPECT_EQ(of(39, DType::f32, {100}), 5);
+  EXPECT_EQ(of(40, DType::f32, {100}), 8);      // matrices over grids: steps, mix, gram, steps
+  EXPECT_EQ(of(16, DType::f32, {100, 30}), 7);  // preparing and ending are launches of their own
+  EXPECT_EQ(of(16, DType::f64, {100}), 8);      // settle, gram, its sums
+}
+
+}  // namespace
+}  // namespace bragg::test
