@@ -212,6 +212,39 @@ static void no_tensors(void) {
   bragg_plan_destroy(plan);
 }
 
+static void points(void) {
+  const float rows[4][2] = {{0, 8}, {2, 8}, {4, 0}, {NAN, 0}};
+  float made[4][2] = {{7, 7}, {7, 7}, {7, 7}, {7, 7}};
+  int32_t count = 0;
+  EXPECT(bragg_points_after("bucketing(s=2, permutation=[0,1,2,3])", 4, &count) == BRAGG_OK && count == 2);
+  EXPECT(bragg_points_after("bucketing(s=2) | nnm(f=1)", 5, &count) == BRAGG_OK && count == 3);
+  EXPECT(bragg_points_after("median", 4, &count) == BRAGG_INVALID_ARGUMENT && says("column 1"));
+  EXPECT(bragg_points_after("nnm(f=1)", 4, NULL) == BRAGG_INVALID_ARGUMENT && says("points is null"));
+
+  EXPECT(bragg_pre_aggregate("nnm(f=1)", rows, 3, 2, -1, BRAGG_F32, made, NULL, NULL) == BRAGG_OK);
+  EXPECT(made[0][0] == 1 && made[0][1] == 8 && made[1][0] == 1 && made[1][1] == 8);
+  EXPECT(made[2][0] == 3 && made[2][1] == 4 && made[3][0] == 7);
+
+  double wide[2][2] = {{7, 7}, {7, 7}};
+  const double doubles[4][2] = {{0, 8}, {2, 8}, {4, 0}, {6, 2}};
+  EXPECT(bragg_pre_aggregate("bucketing(s=2, permutation=[0,1,2,3])", doubles, 4, 2, -1, BRAGG_F64, wide,
+                             NULL, NULL) == BRAGG_OK);
+  EXPECT(wide[0][0] == 1 && wide[0][1] == 8 && wide[1][0] == 5 && wide[1][1] == 1);
+
+  const float reference[2] = {1, 8};
+  EXPECT(bragg_pre_aggregate("clip(c=0)", rows, 2, 2, -1, BRAGG_F32, made, reference, NULL) == BRAGG_OK);
+  EXPECT(made[0][0] == 1 && made[0][1] == 8 && made[1][0] == 1 && made[1][1] == 8);
+
+  EXPECT(bragg_pre_aggregate("nnm(f=1)", rows, 3, 2, -1, BRAGG_F32, NULL, NULL, NULL) ==
+         BRAGG_INVALID_ARGUMENT);
+  EXPECT(says("out is null"));
+  EXPECT(bragg_pre_aggregate("nnm(f=3)", rows, 3, 2, -1, BRAGG_F32, made, NULL, NULL) ==
+         BRAGG_INVALID_ARGUMENT);
+  EXPECT(says("f = 3"));
+  EXPECT(bragg_pre_aggregate("nnm(f=1)", rows, 3, 2, -1, BRAGG_F32, (void*)rows, NULL, NULL) ==
+         BRAGG_INVALID_ARGUMENT);
+}
+
 static void devices(void) {
   const int64_t size = 2;
   const float rows[2][2] = {{1, 2}, {3, 4}};
@@ -250,6 +283,7 @@ int main(void) {
   structs_of_other_versions();
   plans_that_cannot_be();
   no_tensors();
+  points();
   devices();
   if (failures == 0) printf("the C interface: all as expected\n");
   return failures == 0 ? 0 : 1;

@@ -154,6 +154,14 @@ std::span<const double> weights_of(const double* weights, int n) {
                             : std::span<const double>(weights, static_cast<std::size_t>(n));
 }
 
+/// A matrix in the memory of the device that is chosen.
+bragg::Updates matrix_of(const void* data, int n, std::int64_t d, std::int64_t row_stride, int dtype,
+                         const bragg::Options& options) {
+  return bragg::Updates::matrix(
+      data, n, d, checked_enum(dtype, bragg::DType::f64, "dtype"), row_stride,
+      options.device == bragg::Device::cuda ? bragg::MemorySpace::cuda : bragg::MemorySpace::host);
+}
+
 CallArguments call_arguments(const bragg_plan* plan, const void* const* rows, void* const* out,
                              const void* const* reference, const double* weights, bragg::MemorySpace space) {
   need(plan, "plan");
@@ -297,14 +305,43 @@ bragg_status bragg_aggregate(const char* pipeline, const void* data, int32_t n, 
     need(pipeline, "pipeline");
     const bragg::Pipeline parsed = bragg::parse(pipeline);
     const bragg::Options chosen = options_of(options);
-    const auto updates = bragg::Updates::matrix(
-        data, n, d, checked_enum(dtype, bragg::DType::f64, "dtype"), row_stride,
-        chosen.device == bragg::Device::cuda ? bragg::MemorySpace::cuda : bragg::MemorySpace::host);
+    const bragg::Updates updates = matrix_of(data, n, d, row_stride, dtype, chosen);
     bragg::Plan plan(parsed, bragg::Shape::of(updates), chosen);
     bragg::RunArguments arguments;
     if (reference != nullptr) arguments.reference = bragg::Row(reference);
     arguments.weights = weights_of(weights, n);
     return run(plan, updates, bragg::Output(out), arguments);
+  });
+}
+
+bragg_status bragg_points_after(const char* sequence, int32_t n, int32_t* points) {
+  return guarded([&] {
+    need(sequence, "sequence");
+    need(points, "points");
+    *points = bragg::points_after(bragg::parse_pre_aggregators(sequence), n);
+    return BRAGG_OK;
+  });
+}
+
+bragg_status bragg_pre_aggregate(const char* sequence, const void* data, int32_t n, int64_t d,
+                                 int64_t row_stride, int32_t dtype, void* out, const void* reference,
+                                 const bragg_options* options) {
+  return guarded([&] {
+    need(sequence, "sequence");
+    if (d > 0) need(out, "out");
+    const bragg::PreSequence parsed = bragg::parse_pre_aggregators(sequence);
+    const bragg::Options chosen = options_of(options);
+    const bragg::Updates updates = matrix_of(data, n, d, row_stride, dtype, chosen);
+    const std::size_t bytes =
+        static_cast<std::size_t>(d) * bragg::size_of(chosen.out_dtype.value_or(updates.dtype()));
+    std::vector<bragg::Output> points;
+    for (std::size_t p = 0; p < static_cast<std::size_t>(bragg::points_after(parsed, n)); ++p) {
+      points.emplace_back(static_cast<std::byte*>(out) + p * bytes);
+    }
+    bragg::RunArguments arguments;
+    if (reference != nullptr) arguments.reference = bragg::Row(reference);
+    bragg::pre_aggregate(parsed, updates, points, arguments, chosen);
+    return BRAGG_OK;
   });
 }
 

@@ -166,6 +166,20 @@ BRAGG_API bragg_status bragg_aggregate(const char* pipeline, const void* data, i
                                        int64_t row_stride, int32_t dtype, void* out, const void* reference,
                                        const double* weights, const bragg_options* options);
 
+/** `*points` is how many points pre-aggregators make of n rows: n, or fewer after bucketing. */
+BRAGG_API bragg_status bragg_points_after(const char* sequence, int32_t n, int32_t* points);
+
+/**
+ * The points that pre-aggregators, e.g. "clip(c=10) | nnm(f=2)", make of an n × d row-major matrix, for a
+ * rule of the caller's own: `out` takes bragg_points_after × d of them, row-major, in out_dtype. (A pipeline
+ * with a rule of bragg's never makes them, and is faster by far.) A bucket of bad rows alone is +inf
+ * throughout; bucketing is in its round 0. `out` lies apart from data and reference. Fails and waits as
+ * bragg_aggregate.
+ */
+BRAGG_API bragg_status bragg_pre_aggregate(const char* sequence, const void* data, int32_t n, int64_t d,
+                                           int64_t row_stride, int32_t dtype, void* out,
+                                           const void* reference, const bragg_options* options);
+
 #ifdef __cplusplus
 }
 #endif
