@@ -25,4 +25,5 @@ else
   files=$(sources | grep -E "^($(echo "$layers" | paste -sd'|'))/" || true)
 fi
 [[ -z "$files" ]] && { echo "no source to check"; exit 0; }
-echo "$files" | xargs -P "$(nproc)" -n 4 clang-tidy -p "$database" --quiet --warnings-as-errors='*'
+# shellcheck disable=SC2086
+scripts/run_tidy.py "$database" $files

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs clang-tidy on sources of a compilation database, as many at a time as there are cores.
+
+  scripts/run_tidy.py DATABASE FILE...    DATABASE: the folder of a compile_commands.json
+
+The analyzer takes each source by itself. The other checks go through every header that is included, which is
+most of their time: for them sources of one folder are compiled as one. Where that finds something, they are
+checked one by one.
+"""
+import concurrent.futures
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+MOST_TOGETHER = 8
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "build" / "tidy"
+# What has a name at file scope that another source of its folder has too.
+APART = ("examples/quickstart.cpp", "host/cli/bench.cpp", "host/cuda/window_passes.cpp",
+         "host/solve/vertex_cover.cpp")
+# misc-unused-* look at no other file than the one that is compiled.
+PATHS = "-bugprone-*,-modernize-*,-performance-*,-readability-*,-misc-redundant-expression"
+MATCHES = "-clang-analyzer-*,-bugprone-suspicious-include"
+
+
+def groups(database, files):
+    """Sources that can be checked together; entries of the database for them."""
+    commands = {}
+    for entry in json.loads((database / "compile_commands.json").read_text()):
+        commands.setdefault(pathlib.Path(entry["file"]).resolve(), entry)
+    alike = {}
+    for file in files:
+        path = ROOT / file
+        if path not in commands:
+            sys.exit(f"run_tidy.py: {file} is not compiled in {database}")
+        entry = commands[path]
+        options = [a for a in entry["command"].split() if not a.endswith(".o") and a != str(path)]
+        # A source that Highway includes once per target cannot be included in another.
+        alone = file if file in APART or "HWY_TARGET_INCLUDE" in path.read_text() else ""
+        alike.setdefault((path.parent, alone, *options), []).append(file)
+    for together in alike.values():
+        for first in range(0, len(together), MOST_TOGETHER):
+            group = together[first:first + MOST_TOGETHER]
+            yield group, commands[ROOT / group[0]]
+
+
+def clang_tidy(database, file, checks):
+    command = ["clang-tidy", "-p", database, "--quiet", "--warnings-as-errors=*", f"--checks={checks}", file]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    return run.stdout + run.stderr if run.returncode else ""
+
+
+def main():
+    database = pathlib.Path(sys.argv[1]).resolve()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    single = []  # (file, checks), in the project's database
+    joined = {}  # file of the group: its sources
+    entries = []
+    for number, (group, entry) in enumerate(groups(database, sys.argv[2:])):
+        if len(group) == 1:
+            single.append((group[0], ""))
+            continue
+        source = FOLDER / f"group_{number}.cpp"
+        source.write_text("".join(f'#include "{ROOT / file}"\n' for file in group))
+        command = entry["command"].replace(entry["file"], str(source))
+        entries.append({"directory": entry["directory"], "command": command, "file": str(source)})
+        joined[source] = group
+        single += [(file, PATHS) for file in group]
+    (FOLDER / "compile_commands.json").write_text(json.dumps(entries))
+
+    def check_group(source):
+        if not clang_tidy(FOLDER, source, MATCHES):
+            return ""
+        return "".join(clang_tidy(database, ROOT / file, MATCHES) for file in joined[source])
+
+    single.sort(key=lambda job: -(ROOT / job[0]).stat().st_size)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [pool.submit(check_group, source) for source in joined]
+        jobs += [pool.submit(clang_tidy, database, ROOT / file, checks) for file, checks in single]
+        found = [job.result() for job in jobs]
+    print("".join(found), end="")
+    return 1 if any(found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
