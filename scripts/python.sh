@@ -37,9 +37,11 @@ fi
 pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
 "${pip[@]}" install "${requirements[@]}"
 
-export CCACHE_BASEDIR=$PWD  # what is compiled in one build folder is not compiled again for another
+# What is compiled in one build folder is not compiled again for another, if it is with the same options.
+export CCACHE_BASEDIR=$PWD
 rm -rf build/python-wheel
-"${pip[@]}" wheel --no-deps --wheel-dir build/python-wheel -C cmake.define.BRAGG_CUDA="$cuda" .
+"${pip[@]}" wheel --no-deps --wheel-dir build/python-wheel -C cmake.define.BRAGG_CUDA="$cuda" \
+  -C cmake.define.BRAGG_WERROR=ON .
 "${pip[@]}" install --force-reinstall --no-deps build/python-wheel/bragg-*.whl
 ls -sh build/python-wheel
 
