@@ -39,6 +39,8 @@ pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
 
 # What is compiled in one build folder is not compiled again for another, if it is with the same options.
 export CCACHE_BASEDIR=$PWD
+# CMake's own choice for scripts/test.sh; Python may name the same compiler otherwise, and ccache goes by names.
+export CC=${CC:-cc} CXX=${CXX:-c++}
 rm -rf build/python-wheel
 "${pip[@]}" wheel --no-deps --wheel-dir build/python-wheel -C cmake.define.BRAGG_CUDA="$cuda" \
   -C cmake.define.BRAGG_WERROR=ON .
