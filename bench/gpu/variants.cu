@@ -18,6 +18,7 @@
 #include "kernels/gram/chunks.cuh"
 #include "kernels/gram/gram.hpp"
 #include "kernels/select/direct.cuh"
+#include "kernels/select/tile.cuh"
 
 namespace bragg::detail::cuda {
 namespace {
@@ -193,6 +194,56 @@ void time_direct(std::int64_t d, Watch& watch) {
   (time(VariantsT(), false), ...);
 }
 
+/// As nnm(f = n/5) mixes: each point the mean of n − f rows.
+DeviceMemory neighbor_means(int n, const Watch& watch) {
+  const int kept = n - n / 5;
+  std::vector<double> mix(static_cast<std::size_t>(n) * static_cast<std::size_t>(n));
+  for (int p = 0; p < n; ++p) {
+    for (int k = 0; k < kept; ++k) {
+      mix[static_cast<std::size_t>(p) * static_cast<std::size_t>(n) + static_cast<std::size_t>((p + k) % n)] =
+          1.0 / kept;
+    }
+  }
+  return to_device(mix, watch.stream());
+}
+
+template <bool kAhead, int kBlocks>
+struct Tile2 {
+  static constexpr bool ahead = kAhead;
+  static constexpr int blocks = kBlocks;
+};
+
+/// A trimmed mean of exactly kPoints means of as many rows: as chosen, and with other tunings.
+template <int kPoints, class... VariantsT>
+void time_mixes(std::int64_t d, Watch& watch) {
+  const Matrix m(kPoints, d, DType::f32, watch.stream());
+  const DeviceMemory mix = neighbor_means(kPoints, watch);
+  const SelectArguments arguments{.rows = m.rows(),
+                                  .tiles = m.cut(tile_length),
+                                  .parts = {},
+                                  .out = m.to(),
+                                  .gate = {},
+                                  .rule = {.kind = SelectRule::Kind::trimmed_mean, .f = kPoints / 5},
+                                  .points = kPoints,
+                                  .mix = static_cast<const double*>(mix.data())};
+  const auto words = static_cast<std::size_t>(m.row_bytes / 4);
+  std::vector<std::uint32_t> expected;
+  const auto time = [&]<class TuningT>(TuningT, bool chosen) {
+    set_bytes(m.out.data(), 0xFF, m.row_bytes, watch.stream());
+    const double ms =
+        watch.ms([&] { launch_tile_bucket<DType::f32, kPoints, TuningT>(arguments, watch.stream()); });
+    const auto found = to_host<std::uint32_t>(m.out, words, watch.stream());
+    if (chosen) expected = found;
+    char name[80];
+    std::snprintf(name, sizeof(name), "%s, blocks %d", TuningT::ahead ? "ahead" : "not ahead",
+                  TuningT::blocks);
+    print("mix+select trimmed_mean", m, name, chosen, ms, m.bytes() * (kPoints + 1) / kPoints,
+          found == expected ? 0 : INFINITY);
+  };
+  time(TileTuning<DType::f32, kPoints>(), true);
+  (time(VariantsT(), false), ...);
+}
+
 template <int kWarps, int kBlocks>
 struct Fragment2 {
   static constexpr int warps = kWarps;
@@ -352,16 +403,8 @@ void time_passes(int n, std::int64_t d, DType dtype, Watch& watch) {
         m.bytes(), 0);
 
   const double bytes = m.bytes() + static_cast<double>(m.row_bytes);
-  // As nnm(f = n/5) mixes: each point the mean of n − f rows.
   const int f = n / 5;
-  std::vector<double> mix(static_cast<std::size_t>(n) * static_cast<std::size_t>(n));
-  for (int p = 0; p < n; ++p) {
-    for (int k = 0; k < n - f; ++k) {
-      mix[static_cast<std::size_t>(p) * static_cast<std::size_t>(n) + static_cast<std::size_t>((p + k) % n)] =
-          1.0 / (n - f);
-    }
-  }
-  const DeviceMemory mixed = to_device(mix, watch.stream());
+  const DeviceMemory mixed = neighbor_means(n, watch);
   for (const bool is_mixed : {false, true}) {
     SelectArguments arguments{.rows = m.rows(),
                               .tiles = m.cut(tile_length),
@@ -403,6 +446,9 @@ void run(double seconds) {
                  Combine3<256, 4, 3>>(n, d, watch);
   }
   time_combine<DType::bf16, Combine3<128, 4, 4>, Combine3<64, 8, 8>>(16, d, watch);
+  time_mixes<16, Tile2<false, 3>>(d, watch);
+  time_mixes<32, Tile2<true, 3>, Tile2<false, 2>>(d, watch);
+  time_mixes<64, Tile2<false, 3>, Tile2<true, 2>>(d, watch);
   for (const int n : {8, 16, 24, 32, 48, 64, 96, 128}) time_passes(n, d, DType::f32, watch);
   for (const int n : {16, 32, 64}) time_passes(n, d, DType::bf16, watch);
   for (const int n : {256, 512, 1024}) time_passes(n, 1'000'000, DType::f32, watch);

@@ -81,6 +81,15 @@ BRAGG_DEVICE uint4 load16(const void* p) { return __ldcs(static_cast<const uint4
 BRAGG_DEVICE uint2 load8(const void* p) { return __ldcs(static_cast<const uint2*>(p)); }
 BRAGG_DEVICE std::uint32_t load4(const void* p) { return __ldcs(static_cast<const unsigned*>(p)); }
 BRAGG_DEVICE std::uint16_t load2(const void* p) { return __ldcs(static_cast<const unsigned short*>(p)); }
+/// The same of global memory that others want too: it stays in the caches.
+BRAGG_DEVICE uint4 load16_kept(const void* p) {
+  __builtin_assume(__isGlobal(p));
+  return *static_cast<const uint4*>(p);
+}
+BRAGG_DEVICE uint2 load8_kept(const void* p) {
+  __builtin_assume(__isGlobal(p));
+  return *static_cast<const uint2*>(p);
+}
 BRAGG_DEVICE void store16(void* p, uint4 v) { __stcs(static_cast<uint4*>(p), v); }
 BRAGG_DEVICE void store8(void* p, uint2 v) { __stcs(static_cast<uint2*>(p), v); }
 
@@ -111,20 +120,19 @@ BRAGG_DEVICE void prefetch_l2([[maybe_unused]] const void* p, [[maybe_unused]] i
 /// = B[t+4i][g]; c (16 × 8): c[2h+i] = C[g+8h][2t+i].
 BRAGG_DEVICE void mma_16x8x16(double (&c)[4], const double (&a)[8], const double (&b)[4]) {
 #if __CUDA_ARCH__ >= 900
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f64.f64.f64.f64 {%0,%1,%2,%3}, {%4,%5,%6,%7,%8,%9,%10,%11}, "
-      "{%12,%13,%14,%15}, {%0,%1,%2,%3};"
-      : "+d"(c[0]), "+d"(c[1]), "+d"(c[2]), "+d"(c[3])
+  asm("mma.sync.aligned.m16n8k16.row.col.f64.f64.f64.f64 {%0,%1,%2,%3}, {%4,%5,%6,%7,%8,%9,%10,%11}, "
+      "{%12,%13,%14,%15}, {%16,%17,%18,%19};"
+      : "=d"(c[0]), "=d"(c[1]), "=d"(c[2]), "=d"(c[3])
       : "d"(a[0]), "d"(a[1]), "d"(a[2]), "d"(a[3]), "d"(a[4]), "d"(a[5]), "d"(a[6]), "d"(a[7]), "d"(b[0]),
-        "d"(b[1]), "d"(b[2]), "d"(b[3]));
+        "d"(b[1]), "d"(b[2]), "d"(b[3]), "d"(c[0]), "d"(c[1]), "d"(c[2]), "d"(c[3]));
 #else
   BRAGG_UNROLL
   for (int i = 0; i < 4; ++i) {
     BRAGG_UNROLL
     for (int h = 0; h < 2; ++h) {
-      asm volatile("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1}, {%2}, {%3}, {%0,%1};"
-                   : "+d"(c[2 * h]), "+d"(c[2 * h + 1])
-                   : "d"(a[2 * i + h]), "d"(b[i]));
+      asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1}, {%2}, {%3}, {%4,%5};"
+          : "=d"(c[2 * h]), "=d"(c[2 * h + 1])
+          : "d"(a[2 * i + h]), "d"(b[i]), "d"(c[2 * h]), "d"(c[2 * h + 1]));
     }
   }
 #endif

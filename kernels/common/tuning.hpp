@@ -26,19 +26,20 @@ struct DirectTuning {
 
 /// select of mixed points, and of rows about a centre (tile.cuh). `value`: f32, or f64 of f64 rows. `ahead`:
 /// the next rows of a mix are loaded in registers that the sort has in any case; of few points there is one
-/// step. Four blocks of few points would need 12 registers more than 128.
+/// step. Four blocks hide the waits between its phases; of 24 points, and of f64, they would spill.
 template <DType value, int kPoints>
 struct TileTuning {
   static constexpr bool ahead = value == DType::f32 && kPoints > 32;
-  static constexpr int blocks = kPoints <= (value == DType::f64 ? 32 : 96) ? 3 : 2;
+  static constexpr int blocks = [] {
+    if (value == DType::f64) return kPoints <= 32 ? 3 : 2;
+    return kPoints <= 16 ? 4 : kPoints <= 96 ? 3 : 2;
+  }();
 };
 
-/// select of nothing: mixed points as they are (mixed.cuh). Of three dtypes, f32 would spill with 128
-/// registers.
-template <DType value>
+/// select of nothing: mixed points as they are (mixed.cuh). Four blocks, 128 registers a thread, would spill.
 struct MixedTuning {
   static constexpr int threads = 128;
-  static constexpr int blocks = value == DType::f64 ? 4 : 3;
+  static constexpr int blocks = 3;
 };
 
 /// Coefficients that a block keeps in shared memory: of 64 points and as many rows, so that three blocks find

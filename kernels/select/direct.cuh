@@ -221,7 +221,7 @@ struct Direct {
 template <DType dtype, int kPoints, bool kMedian, class TuningT>
 BRAGG_DEVICE void select_span(const SelectArguments& a, PointTable<kPoints>& table,
                               typename Register<dtype>::Type* tile, bool some_infinite,
-                              [[maybe_unused]] double reciprocal, const Piece& piece, int done) {
+                              [[maybe_unused]] const Kept& kept, const Piece& piece, int done) {
   using Work = Direct<dtype, kPoints, TuningT>;
   const auto alignment = static_cast<Alignment>(a.rows.alignment[piece.tensor]);
   const int left = piece.size - done;
@@ -250,7 +250,7 @@ BRAGG_DEVICE void select_span(const SelectArguments& a, PointTable<kPoints>& tab
           [&](auto half) { x[k * Work::width + half] = work.median(k, half, a.points, a.rule.even); });
     }
   });
-  if constexpr (!kMedian) trimmed_means<dtype>(work.v, a.points, a.rule.f, reciprocal, x);
+  if constexpr (!kMedian) trimmed_means<dtype>(work.v, a.points, a.rule.f, kept, x);
   if constexpr (Work::width == 2) {
     if (a.out.dtype == DType::f32) {
       return Work::template store_both<DType::f32>(a, piece, done, x, consecutive, alignment);
@@ -268,7 +268,7 @@ direct_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   simt::DynamicShared shared;
   auto* const tile = shared.take<typename Register<dtype>::Type>(direct_tile<TuningT>(a.points));
   if (failed(a)) return;
-  const double reciprocal = reciprocal_of_kept(a.points, a.rule);
+  const Kept kept = kept_by(a.rule, a.points);
   table.clear_counts();
   int tensor = -1;
   bool some_infinite = false;
@@ -281,7 +281,7 @@ direct_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
       some_infinite = table.gather(a, tensor);
     }
     for (int done = 0; done < piece.size; done += Direct<dtype, kPoints, TuningT>::span) {
-      select_span<dtype, kPoints, kMedian, TuningT>(a, table, tile, some_infinite, reciprocal, piece, done);
+      select_span<dtype, kPoints, kMedian, TuningT>(a, table, tile, some_infinite, kept, piece, done);
     }
   }
   simt::sync_threads();

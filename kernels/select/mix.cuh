@@ -4,11 +4,13 @@
 // mma_16x8x16 with 16 points, 16 rows, 8 coordinates: the coordinate of column g of tile q is 4g + q, so that
 // a lane's four column tiles take 16 consecutive bytes of a row (f32), and its results of a point are four
 // consecutive coordinates. A row that none of the 16 points has a coefficient for is not read: it may hold
-// NaN. All of a step's rows are under way before the first is converted; with kAhead the next step's, too,
-// before this one is multiplied.
+// NaN; a step without such rows is not in the table. All of a step's rows are under way before the first is
+// converted; with kAhead the next step's, too, before this one is multiplied.
 // Tried and lost (by its code, not run): a question to each rounded value, six instructions and a wait for
-// its conversion where one and a multiply-add do; a dtype at run time and a branch for each row, which made
-// the loads of a step wait for one another; coefficients from global memory at each step, 24 address
+// its conversion where one and a multiply-add do; zeros to add the first step to, and null pointers looked
+// for, which with the search for the next step made 60 instructions of a tile 120; for 8 points only half of
+// what a lane mixes rounded and stored, which spilled; a dtype at run time and a branch for each row, which
+// made the loads of a step wait for one another; coefficients from global memory at each step, 24 address
 // operations of 8 loads.
 #pragma once
 
@@ -22,18 +24,23 @@ inline constexpr int mix_points = 16;   ///< of a warp at a time
 inline constexpr int mix_rows = 16;     ///< of a step
 inline constexpr int mix_columns = 32;  ///< coordinates
 
-/// What a block keeps of the coefficients of a tensor, in the order in which lanes take them: step s of group
-/// g is number g · steps + s.
+/// What a block keeps of the coefficients of a tensor: the steps that each group of points goes through,
+/// those of group g at g · steps and on, in the order in which lanes take their coefficients.
 struct MixTable {
   struct alignas(16) Pair {
     double low, high;
   };
-  Pair* pairs = nullptr;                 ///< [number][4][lane]
-  unsigned* used = nullptr;              ///< [number] bit r: a point of the group has a coefficient of row r
+  struct Step {
+    std::uint16_t used;   ///< bit r: a point of the group has a coefficient of row r
+    std::uint16_t index;  ///< rows 16 · index and on
+  };
+  Pair* pairs = nullptr;                 ///< [step][4][lane]
+  const unsigned char** rows = nullptr;  ///< [step][16]; of rows that are not used, some row that is
+  Step* step = nullptr;                  ///< [step]
+  int* count = nullptr;                  ///< [group] steps that it goes through
   unsigned* infinite = nullptr;          ///< [group] bit p: point p of the group reads +inf everywhere
-  const unsigned char** rows = nullptr;  ///< [number][16]; of rows that are not used, some row that is
   int groups = 0;
-  int steps = 0;
+  int steps = 0;         ///< of all rows
   int per_group = 0;     ///< 2¹⁶/groups, rounded up: what divides by groups
   bool is_held = false;  ///< else there is no room, and coefficients are read where they lie
 };
@@ -45,29 +52,38 @@ BRAGG_HD inline int mixed_rows(const Rows& rows) {
   return count;
 }
 
+BRAGG_HD constexpr std::size_t mix_groups(int points) {
+  return static_cast<std::size_t>((points + mix_points - 1) / mix_points);
+}
+BRAGG_HD constexpr std::size_t mix_steps(int rows) {
+  return static_cast<std::size_t>((rows + mix_rows - 1) / mix_rows);
+}
+
 /// Shared memory of a table; 0: nothing is mixed, or there is no room.
 BRAGG_HD constexpr std::size_t mix_shared(int points, int rows) {
-  if (rows == 0) return 0;
-  const auto groups = static_cast<std::size_t>((points + mix_points - 1) / mix_points);
-  const auto steps = static_cast<std::size_t>((rows + mix_rows - 1) / mix_rows);
+  const std::size_t groups = mix_groups(points);
+  const std::size_t steps = groups * mix_steps(rows);
   const std::size_t bytes =
-      groups * steps * (4 * 32 * sizeof(MixTable::Pair) + mix_rows * sizeof(const unsigned char*)) +
-      (groups * steps * sizeof(unsigned) + 15) / 16 * 16 + (groups * sizeof(unsigned) + 15) / 16 * 16;
-  return bytes <= most_mix_shared ? bytes : 0;
+      steps * (4 * 32 * sizeof(MixTable::Pair) + mix_rows * sizeof(const unsigned char*)) +
+      (steps * sizeof(MixTable::Step) + 15) / 16 * 16 + (groups * sizeof(int) + 15) / 16 * 16 +
+      (groups * sizeof(unsigned) + 15) / 16 * 16;
+  return rows > 0 && bytes <= most_mix_shared ? bytes : 0;
 }
 
 BRAGG_DEVICE MixTable take_mix_table(simt::DynamicShared& shared, int points, int rows) {
   MixTable table;
-  table.groups = (points + mix_points - 1) / mix_points;
-  table.steps = (rows + mix_rows - 1) / mix_rows;
+  table.groups = static_cast<int>(mix_groups(points));
+  table.steps = static_cast<int>(mix_steps(rows));
   table.per_group = 65536 / table.groups + 1;
   table.is_held = mix_shared(points, rows) != 0;
   // Pointers are never null, so that the compiler knows what memory they are to.
-  const auto held = static_cast<std::size_t>(table.is_held ? table.groups * table.steps : 0);
-  table.pairs = shared.take<MixTable::Pair>(held * 4 * 32);
-  table.used = shared.take<unsigned>(held);
-  table.infinite = shared.take<unsigned>(static_cast<std::size_t>(table.is_held ? table.groups : 0));
-  table.rows = shared.take<const unsigned char*>(held * mix_rows);
+  const auto groups = static_cast<std::size_t>(table.is_held ? table.groups : 0);
+  const std::size_t steps = groups * static_cast<std::size_t>(table.steps);
+  table.pairs = shared.take<MixTable::Pair>(steps * 4 * 32);
+  table.rows = shared.take<const unsigned char*>(steps * mix_rows);
+  table.step = shared.take<MixTable::Step>(steps);
+  table.count = shared.take<int>(groups);
+  table.infinite = shared.take<unsigned>(groups);
   return table;
 }
 
@@ -117,68 +133,108 @@ BRAGG_DEVICE unsigned infinite_points(const SelectArguments& a, int tensor, int 
 /// All threads; to be preceded and followed by a barrier.
 BRAGG_DEVICE void fill_mix_table(const SelectArguments& a, int tensor, const MixTable& table) {
   if (!table.is_held) return;
-  for (int number = simt::warp(); number < table.groups * table.steps; number += simt::threads() / 32) {
-    double c[8];
-    const unsigned used = read_coefficients(a, tensor, number / table.steps, number % table.steps, c);
-    BRAGG_UNROLL
-    for (int i = 0; i < 4; ++i) table.pairs[(4 * number + i) * 32 + simt::lane()] = {c[2 * i], c[2 * i + 1]};
-    if (simt::lane() == 0) table.used[number] = used;
-    if (used == 0) continue;
-    // What is not used may hold NaN: with a coefficient of 0 a row that is used, and so finite, takes its
-    // place.
-    int some = 0;
-    while ((used >> some & 1) == 0) ++some;
-    if (simt::lane() < mix_rows) {
-      const int row = (used >> simt::lane() & 1) != 0 ? simt::lane() : some;
-      table.rows[number * mix_rows + simt::lane()] = row_of(a, tensor, number % table.steps * mix_rows + row);
+  for (int group = simt::warp(); group < table.groups; group += simt::threads() / 32) {
+    int count = 0;
+    BRAGG_ROLLED
+    for (int index = 0; index < table.steps; ++index) {
+      double c[8];
+      const unsigned used = read_coefficients(a, tensor, group, index, c);
+      if (used == 0) continue;
+      const int number = group * table.steps + count++;
+      BRAGG_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        table.pairs[(4 * number + i) * 32 + simt::lane()] = {c[2 * i], c[2 * i + 1]};
+      }
+      // What is not used may hold NaN: with a coefficient of 0 a row that is used, and so finite, takes its
+      // place.
+      int some = 0;
+      while ((used >> some & 1) == 0) ++some;
+      if (simt::lane() < mix_rows) {
+        const int row = (used >> simt::lane() & 1) != 0 ? simt::lane() : some;
+        table.rows[number * mix_rows + simt::lane()] = row_of(a, tensor, index * mix_rows + row);
+      }
+      if (simt::lane() == 0) {
+        table.step[number] = {static_cast<std::uint16_t>(used), static_cast<std::uint16_t>(index)};
+      }
+    }
+    const unsigned infinite = infinite_points(a, tensor, group);
+    if (simt::lane() == 0) {
+      table.count[group] = count;
+      table.infinite[group] = infinite;
     }
   }
-  for (int group = simt::warp(); group < table.groups; group += simt::threads() / 32) {
-    const unsigned infinite = infinite_points(a, tensor, group);
-    if (simt::lane() == 0) table.infinite[group] = infinite;
-  }
 }
 
-/// Of the rows that a warp goes through for a group of points.
-struct MixStep {
-  int step;
-  unsigned used;
+/// The steps of a group of points, one after another, from a table in shared memory.
+class HeldSteps {
+ public:
+  static constexpr bool has_null_rows = false;
+  BRAGG_DEVICE HeldSteps(const MixTable& table, int group)
+      : table_(table), now_(group * table.steps), end_(now_ + table.count[group]) {}
+
+  BRAGG_DEVICE bool more() const { return now_ < end_; }
+  BRAGG_DEVICE void advance() { ++now_; }
+  BRAGG_DEVICE int index() const { return table_.step[now_].index; }
+  BRAGG_DEVICE unsigned used() const { return table_.step[now_].used; }
+  /// A lane's row t + 4i, or another that is finite where it has no coefficient.
+  BRAGG_DEVICE const unsigned char* row(int i) const {
+    return table_.rows[now_ * mix_rows + simt::lane() % 4 + 4 * i];
+  }
+  BRAGG_DEVICE void take_coefficients(double (&c)[8]) const {
+    BRAGG_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const MixTable::Pair pair = table_.pairs[(4 * now_ + i) * 32 + simt::lane()];
+      c[2 * i] = pair.low;
+      c[2 * i + 1] = pair.high;
+    }
+  }
+
+ private:
+  const MixTable& table_;
+  int now_, end_;
 };
 
-/// The first step from `step` on that some point of the group has a coefficient for.
-BRAGG_DEVICE MixStep find_step(const SelectArguments& a, int tensor, const MixTable& table, int group,
-                               int step) {
-  unsigned used = 0;
-  BRAGG_ROLLED
-  for (; step < table.steps; ++step) {
-    double c[8];
-    used =
-        table.is_held ? table.used[group * table.steps + step] : read_coefficients(a, tensor, group, step, c);
-    if (used != 0) break;
+/// The same from where coefficients lie.
+class ReadSteps {
+ public:
+  static constexpr bool has_null_rows = true;  ///< where there is no coefficient
+  BRAGG_DEVICE ReadSteps(const SelectArguments& a, int tensor, const MixTable& table, int group)
+      : a_(a), tensor_(tensor), steps_(table.steps), group_(group) {
+    find();
   }
-  return {step, used};
-}
 
-BRAGG_DEVICE void take_coefficients(const SelectArguments& a, int tensor, const MixTable& table, int group,
-                                    int step, double (&c)[8]) {
-  if (!table.is_held) {
-    read_coefficients(a, tensor, group, step, c);
-    return;
+  BRAGG_DEVICE bool more() const { return index_ < steps_; }
+  BRAGG_DEVICE void advance() {
+    ++index_;
+    find();
   }
-  BRAGG_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    const MixTable::Pair pair = table.pairs[(4 * (group * table.steps + step) + i) * 32 + simt::lane()];
-    c[2 * i] = pair.low;
-    c[2 * i + 1] = pair.high;
+  BRAGG_DEVICE int index() const { return index_; }
+  BRAGG_DEVICE unsigned used() const { return used_; }
+  BRAGG_DEVICE const unsigned char* row(int i) const {
+    const int r = simt::lane() % 4 + 4 * i;
+    return (used_ >> r & 1) != 0 ? row_of(a_, tensor_, mix_rows * index_ + r) : nullptr;
   }
-}
+  BRAGG_DEVICE void take_coefficients(double (&c)[8]) const {
+    read_coefficients(a_, tensor_, group_, index_, c);
+  }
 
-/// Row i of a step's four that are a lane's; null: not to be read.
-BRAGG_DEVICE const unsigned char* row_of_step(const SelectArguments& a, int tensor, const MixStep& found,
-                                              int i) {
-  const int r = simt::lane() % 4 + 4 * i;
-  return (found.used >> r & 1) != 0 ? row_of(a, tensor, mix_rows * found.step + r) : nullptr;
-}
+ private:
+  BRAGG_DEVICE void find() {
+    BRAGG_ROLLED
+    for (; index_ < steps_; ++index_) {
+      double c[8];
+      used_ = read_coefficients(a_, tensor_, group_, index_, c);
+      if (used_ != 0) return;
+    }
+  }
+
+  const SelectArguments& a_;
+  int tensor_, steps_, group_;
+  int index_ = 0;
+  unsigned used_ = 0;
+};
+
+BRAGG_DEVICE void clear(double (&z)[4]) { z[0] = z[1] = z[2] = z[3] = 0; }
 
 /// Four coordinates of a row, as they lie in memory.
 template <DType dtype>
@@ -186,16 +242,15 @@ struct FourValues {
   static constexpr int words = static_cast<int>(sizeof(Bits<dtype>));
   std::uint32_t word[words] = {};
 
-  /// Other groups of points read the same: it may stay in the cache.
   BRAGG_DEVICE void load(const unsigned char* row, std::int64_t index) {
     const unsigned char* const p = row + index * static_cast<std::int64_t>(sizeof(Bits<dtype>));
     if constexpr (words == 2) {
-      const uint2 w = *reinterpret_cast<const uint2*>(p);
+      const uint2 w = simt::load8_kept(p);
       word[0] = w.x, word[1] = w.y;
     } else {
       BRAGG_UNROLL
       for (int k = 0; k < words; k += 4) {
-        const uint4 w = *reinterpret_cast<const uint4*>(p + 4 * k);
+        const uint4 w = simt::load16_kept(p + 4 * k);
         word[k] = w.x, word[k + 1] = w.y, word[k + 2] = w.z, word[k + 3] = w.w;
       }
     }
@@ -211,67 +266,68 @@ struct FourValues {
   }
 };
 
-/// z[q] += the products of rows at coordinates begin + 4·(lane/4) + q, all of `dtype` and aligned to 16
-/// bytes.
-template <DType dtype, bool kAhead>
-BRAGG_DEVICE void mix_vectors(const SelectArguments& a, int tensor, const MixTable& table, int group,
-                              std::int64_t begin, double (&z)[4][4]) {
+/// z[q] = the sum of the products of rows at coordinates begin + 4·(lane/4) + q, all of `dtype` and aligned
+/// to 16 bytes. The first step is written apart: zeros that tensor cores add to take no instruction.
+template <DType dtype, bool kAhead, class StepsT>
+BRAGG_DEVICE void mix_vectors(StepsT steps, std::int64_t begin, double (&z)[4][4]) {
   const std::int64_t index = begin + 4 * (simt::lane() / 4);
   FourValues<dtype> x[4];
-  const auto load = [&](const MixStep& step) {
+  const auto load = [&] {
     BRAGG_UNROLL
     for (int i = 0; i < 4; ++i) {
-      if (table.is_held) {
-        const int number = group * table.steps + step.step;
-        x[i].load(table.rows[number * mix_rows + simt::lane() % 4 + 4 * i], index);
-      } else if (const unsigned char* const row = row_of_step(a, tensor, step, i); row != nullptr) {
+      const unsigned char* const row = steps.row(i);
+      if (!StepsT::has_null_rows || row != nullptr) {
         x[i].load(row, index);
       } else {
         x[i] = {};
       }
     }
   };
-  MixStep now = find_step(a, tensor, table, group, 0);
-  if (now.step < table.steps) load(now);
-  BRAGG_ROLLED
-  while (now.step < table.steps) {
-    const MixStep next = find_step(a, tensor, table, group, now.step + 1);
+  const auto multiply = [&](auto is_first) {
     FourValues<dtype> current[4];
     BRAGG_UNROLL
     for (int i = 0; i < 4; ++i) current[i] = x[i];
-    if (kAhead && next.step < table.steps) load(next);
     double c[8];
-    take_coefficients(a, tensor, table, group, now.step, c);
+    steps.take_coefficients(c);
+    steps.advance();
+    if (kAhead && steps.more()) load();
     BRAGG_UNROLL
     for (int q = 0; q < 4; ++q) {
       const double column[4] = {current[0][q], current[1][q], current[2][q], current[3][q]};
+      if (decltype(is_first)::value) clear(z[q]);
       simt::mma_16x8x16(z[q], c, column);
     }
-    if (!kAhead && next.step < table.steps) load(next);
-    now = next;
+  };
+  load();
+  multiply(std::true_type());
+  BRAGG_ROLLED
+  while (steps.more()) {
+    if (!kAhead) load();
+    multiply(std::false_type());
   }
 }
 
 /// The same at any alignment, and of rows of several dtypes: element by element, as if the rows were 0 from
 /// the `left`-th on.
-BRAGG_DEVICE void mix_elements(const SelectArguments& a, int tensor, const MixTable& table, int group,
-                               std::int64_t begin, int left, double (&z)[4][4]) {
+template <class StepsT>
+BRAGG_DEVICE void mix_elements(const SelectArguments& a, int tensor, StepsT steps, std::int64_t begin,
+                               int left, double (&z)[4][4]) {
+  each<4>([&](auto q) { clear(z[q]); });
   const int own = 4 * (simt::lane() / 4);
   const auto alignment = static_cast<Alignment>(a.rows.alignment[tensor]);
   BRAGG_ROLLED
-  for (MixStep now = find_step(a, tensor, table, group, 0); now.step < table.steps;
-       now = find_step(a, tensor, table, group, now.step + 1)) {
+  for (; steps.more(); steps.advance()) {
     double c[8];
-    take_coefficients(a, tensor, table, group, now.step, c);
+    steps.take_coefficients(c);
     BRAGG_UNROLL
     for (int q = 0; q < 4; ++q) {
       double column[4] = {};
       BRAGG_ROLLED
       for (int i = 0; i < 4; ++i) {
-        const unsigned char* const row = row_of_step(a, tensor, now, i);
-        if (row == nullptr || own + q >= left) continue;
-        const DType dtype = a.rows.dtype_of(mix_rows * now.step + simt::lane() % 4 + 4 * i);
-        const double x = load_f64(row, begin + own + q, dtype, alignment);
+        const int r = simt::lane() % 4 + 4 * i;
+        if ((steps.used() >> r & 1) == 0 || own + q >= left) continue;
+        const DType dtype = a.rows.dtype_of(mix_rows * steps.index() + r);
+        const double x = load_f64(steps.row(i), begin + own + q, dtype, alignment);
         each<4>([&](auto k) { column[k] = k == i ? x : column[k]; });
       }
       simt::mma_16x8x16(z[q], c, column);
@@ -312,30 +368,25 @@ BRAGG_DEVICE void mix(const SelectArguments& a, int tensor, const MixTable& tabl
   const int g = simt::lane() / 4;
   const int t = simt::lane() % 4;
   const unsigned infinite = table.is_held ? table.infinite[group] : infinite_points(a, tensor, group);
-  double z[4][4] = {};
-  const auto mix_aligned = [&](const MixTable& known) {
-    if constexpr (value == DType::f64) {
-      mix_vectors<DType::f64, kAhead>(a, tensor, known, group, begin, z);
+  double z[4][4];
+  const auto go_through = [&](auto steps) {
+    if (!even || left < mix_columns || !steps.more()) {
+      mix_elements(a, tensor, steps, begin, left, z);
+    } else if constexpr (value == DType::f64) {
+      mix_vectors<DType::f64, kAhead>(steps, begin, z);
     } else if (a.rows.dtype == DType::f32) {
-      mix_vectors<DType::f32, kAhead>(a, tensor, known, group, begin, z);
+      mix_vectors<DType::f32, kAhead>(steps, begin, z);
     } else if (a.rows.dtype == DType::f16) {
-      mix_vectors<DType::f16, kAhead>(a, tensor, known, group, begin, z);
+      mix_vectors<DType::f16, kAhead>(steps, begin, z);
     } else {
-      mix_vectors<DType::bf16, kAhead>(a, tensor, known, group, begin, z);
+      mix_vectors<DType::bf16, kAhead>(steps, begin, z);
     }
   };
-  if (!even || left < mix_columns) {
-    mix_elements(a, tensor, table, group, begin, left, z);
+  // Where coefficients lie is asked once, not at each step.
+  if (table.is_held) {
+    go_through(HeldSteps(table, group));
   } else {
-    // Where coefficients lie is asked once, not at each step.
-    MixTable known = table;
-    if (table.is_held) {
-      known.is_held = true;
-      mix_aligned(known);
-    } else {
-      known.is_held = false;
-      mix_aligned(known);
-    }
+    go_through(ReadSteps(a, tensor, table, group));
   }
   ValueT x[4][4];  // [2h + i][q]
   bool plain = value == DType::f32 && infinite == 0;

@@ -20,11 +20,11 @@
 namespace bragg::detail::cuda {
 
 template <DType value>
-BRAGG_KERNEL(MixedTuning<value>::threads, MixedTuning<value>::blocks)
+BRAGG_KERNEL(MixedTuning::threads, MixedTuning::blocks)
 mixed_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   simt::grid_dependency_sync();
   using ValueT = Value<value>;
-  constexpr int warps = MixedTuning<value>::threads / 32;
+  constexpr int warps = MixedTuning::threads / 32;
   simt::DynamicShared shared;
   ValueT* const tiles = shared.take<ValueT>(warps * mix_points * mix_columns);
   ValueT* const tile = tiles + simt::warp() * (mix_points * mix_columns);
@@ -64,7 +64,7 @@ mixed_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
 
 template <DType value>
 void launch_mixed(const SelectArguments& a, Stream stream) {
-  constexpr int threads = MixedTuning<value>::threads;
+  constexpr int threads = MixedTuning::threads;
   const std::size_t shared = simt::shared_bytes<Value<value>>(threads / 32 * mix_points * mix_columns) +
                              mix_shared(a.points, mixed_rows(a.rows));
   const std::int64_t resident = simt::resident_blocks(mixed_kernel<value>, threads, shared);

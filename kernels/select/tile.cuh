@@ -42,10 +42,16 @@ BRAGG_DEVICE void read_points(const SelectArguments& a, PointTable<kPoints>& tab
 }
 
 /// The same of mixed points.
-template <DType value, bool kAhead>
+template <DType value, int kPoints, bool kAhead>
 BRAGG_DEVICE void mix_tile(const SelectArguments& a, int tensor, const MixTable& table, bool even,
                            std::int64_t begin, int left, Value<value>* tile) {
   constexpr int quarters = tile_threads / mix_columns;
+  if constexpr (kPoints <= mix_points) {
+    static_assert(quarters == tile_threads / 32);
+    const int column = simt::warp() * mix_columns;
+    mix<value, kAhead>(a, tensor, table, even, 0, begin + column, left - column, tile + column, tile_threads);
+    return;
+  }
   // Warps that run at a time share a quarter's rows. There are 8 groups at most, so `quarter` is exact.
   for (int item = simt::warp(); item < table.groups * quarters; item += tile_threads / 32) {
     const int quarter = item * table.per_group >> 16;
@@ -80,7 +86,7 @@ BRAGG_DEVICE void prefetch_tile(const SelectArguments& a, int tensor, std::int64
 /// there.
 template <DType value, int kPoints>
 BRAGG_DEVICE double rule_of_column(Value<value>* column, int points, const SelectRule& rule,
-                                   [[maybe_unused]] double reciprocal) {
+                                   [[maybe_unused]] const Kept& kept) {
   Value<value> registers[1][kPoints];
   auto& v = registers[0];
   each<kPoints>([&](auto i) {
@@ -90,7 +96,7 @@ BRAGG_DEVICE double rule_of_column(Value<value>* column, int points, const Selec
   if constexpr (value != DType::f64) {
     if (rule.kind == SelectRule::Kind::trimmed_mean) {
       double x[1];
-      trimmed_means<value>(registers, points, rule.f, reciprocal, x);
+      trimmed_means<value>(registers, points, rule.f, kept, x);
       return x[0];
     }
   }
@@ -119,7 +125,7 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   const MixTable mixing = take_mix_table(shared, a.points, mixes ? mixed_rows(a.rows) : 0);
   const bool alike = have_one_dtype(a.rows);
   if (failed(a)) return;
-  const double reciprocal = reciprocal_of_kept(a.points, a.rule);
+  const Kept kept = kept_by(a.rule, a.points);
   table.clear_counts();
   int tensor = -1;
   for (std::int64_t k = simt::block(); k < a.tiles.pieces; k += simt::blocks()) {
@@ -144,7 +150,7 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
         if (even && simt::thread() < a.rows.count) {
           prefetch_tile(a, tensor, next_tile(a, piece, k, begin));
         }
-        mix_tile<value, TuningT::ahead>(a, tensor, mixing, even, begin, left, tile);
+        mix_tile<value, kPoints, TuningT::ahead>(a, tensor, mixing, even, begin, left, tile);
         simt::sync_threads();
       } else if constexpr (value == DType::f64) {
         read_points<DType::f64>(a, table, begin, left, alignment, tile);
@@ -156,7 +162,7 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
         read_points<DType::bf16>(a, table, begin, left, alignment, tile);
       }
       ValueT* const column = tile + simt::thread();
-      const double x = rule_of_column<value, kPoints>(column, a.points, a.rule, reciprocal);
+      const double x = rule_of_column<value, kPoints>(column, a.points, a.rule, kept);
       if (simt::thread() < left) store_result(a, tensor, begin + simt::thread(), x, alignment);
     }
   }

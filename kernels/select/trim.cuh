@@ -62,23 +62,25 @@ BRAGG_DEVICE double narrow_mean(double sum, double count, double reciprocal) {
   return sum > 0 ? infinity_of<double>() : -infinity_of<double>();
 }
 
-/// 1/how many a trimmed mean keeps.
-BRAGG_DEVICE double reciprocal_of_kept(int points, const SelectRule& rule) {
-  return rule.kind == SelectRule::Kind::trimmed_mean ? 1.0 / static_cast<double>(points - 2 * rule.f) : 0.0;
+/// How many ranks a trimmed mean keeps; of another rule anything.
+struct Kept {
+  double count, reciprocal;
+};
+BRAGG_DEVICE Kept kept_by(const SelectRule& rule, int points) {
+  const auto count = static_cast<double>(points - 2 * rule.f);
+  return {count, 1.0 / count};
 }
 
 /// x[k]: the mean of ranks [f, points − f) of coordinate k, of registers that are sorted: `points` values,
 /// then what pads them. What is dropped is known only at run time, but never more than a half at either end.
-/// `reciprocal`: of how many are kept; f64 divides.
+/// `kept`: by the rule of the points.
 template <DType dtype, int kVectors, int kPoints>
 BRAGG_DEVICE void trimmed_means(const typename Register<dtype>::Type (&v)[kVectors][kPoints], int points,
-                                int f, [[maybe_unused]] double reciprocal,
-                                double (&x)[kVectors * Register<dtype>::width]) {
+                                int f, const Kept& kept, double (&x)[kVectors * Register<dtype>::width]) {
   using R = Register<dtype>;
   constexpr int results = kVectors * R::width;
   constexpr int most_dropped = (kPoints - 1) / 2;
   const int last = points - f;
-  const int count = last - f;
   const auto each_kept = [&](const auto& add) {
     each_between<kPoints, most_dropped, least_points<kPoints> / 2 + 1>(f, last, [&](auto i) {
       each<results>([&](auto k) { add(i, k, R::value(v[k / R::width][i], k % R::width)); });
@@ -87,7 +89,7 @@ BRAGG_DEVICE void trimmed_means(const typename Register<dtype>::Type (&v)[kVecto
   each<results>([&](auto k) { x[k] = 0; });
   if constexpr (dtype != DType::f64) {
     each_kept([&](auto, auto k, float value) { x[k] += static_cast<double>(value); });
-    each<results>([&](auto k) { x[k] = narrow_mean(x[k], static_cast<double>(count), reciprocal); });
+    each<results>([&](auto k) { x[k] = narrow_mean(x[k], kept.count, kept.reciprocal); });
   } else {
     double low[results] = {};
     double high[results] = {};
@@ -96,6 +98,7 @@ BRAGG_DEVICE void trimmed_means(const typename Register<dtype>::Type (&v)[kVecto
       high[k] = value;
       x[k] += value;
     });
+    const int count = last - f;
     bool large = false;
     each<results>([&](auto k) { large = large || is_large<double>(low[k], high[k]); });
     double shrunk[results] = {};

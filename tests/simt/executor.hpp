@@ -175,6 +175,8 @@ BRAGG_SIMT_UNCHECKED void store_as(void* p, T v, Site site) {
 }
 inline uint4 load16(const void* p, Site site = Site::current()) { return load_as<uint4>(p, site); }
 inline uint2 load8(const void* p, Site site = Site::current()) { return load_as<uint2>(p, site); }
+inline uint4 load16_kept(const void* p, Site site = Site::current()) { return load_as<uint4>(p, site); }
+inline uint2 load8_kept(const void* p, Site site = Site::current()) { return load_as<uint2>(p, site); }
 inline std::uint32_t load4(const void* p, Site site = Site::current()) {
   return load_as<std::uint32_t>(p, site);
 }
