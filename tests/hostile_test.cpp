@@ -151,6 +151,18 @@ const std::vector<Attack>& attacks() {
            std::fill(bad[i].begin(), bad[i].end(), i % 2 == 0 ? nan : 3e38L);
          }
        }},
+      {"sizes far apart",
+       [](Rows& bad, const Rows& honest, std::mt19937_64& random) {
+         long double size = 0;
+         for (const auto& row : honest) {
+           for (const long double x : row) size = std::max(size, std::fabs(x));
+         }
+         std::normal_distribution<double> normal;
+         const std::size_t turn = random() % 2;
+         for (std::size_t i = 0; i < bad.size(); ++i) {
+           for (auto& x : bad[i]) x = normal(random) * size * ((i + turn) % 2 == 0 ? 1e18L : 1e36L);
+         }
+       }},
       {"duplicate of an honest row",
        [](Rows& bad, const Rows& honest, std::mt19937_64& random) {
          const std::size_t pick = random() % honest.size();

@@ -139,6 +139,25 @@ BRAGG_HD int exact_medoid(TeamT team, const Weiszfeld& w, int pivot, double* exc
   return team.argmin(points.count, [&](int i) { return excess[i]; });
 }
 
+/// gram = w.gram = products about a row among the majority; returns the exact medoid. A sum of distances with
+/// a huge row in it says nothing of the others, so it may name a row that is merely less huge, about which
+/// the majority is one point. But about any row the exact medoid is nearer to the majority, by as much as f64
+/// tells: that is where products are taken next, until it does not come nearer.
+template <class TeamT>
+BRAGG_HD int center_at_medoid(TeamT team, const Weiszfeld& w, double* gram) {
+  const Points& points = *w.points;
+  int central = medoid(team, points, w.next);
+  double last_move = infinity;
+  for (;;) {
+    center(team, points, central, gram);
+    const int found = exact_medoid(team, w, central, w.next);
+    const double move = points.distance(central, found);
+    if (found == central || !(move < last_move / 2)) return found;
+    last_move = move;
+    central = found;
+  }
+}
+
 /// Whether the row `row` is the minimiser; v is then that row. Such a row is approached by steps alone at a
 /// rate that an attacker can bring close to 1. `saved`: size.
 template <class TeamT>
@@ -284,9 +303,7 @@ BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& poi
               .distance = out.scores};
   double* const matrix = scratch.take_doubles(static_cast<std::size_t>(m) * m);
   double* const right = scratch.take_doubles(static_cast<std::size_t>(m));
-  const int central = medoid(team, points, w.next);
-  center(team, points, central, gram);
-  const int start = exact_medoid(team, w, central, w.next);
+  const int start = center_at_medoid(team, w, gram);
 
   team.parallel_for(size, [&](int i) {
     switch (rule.start) {

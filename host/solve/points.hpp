@@ -186,8 +186,8 @@ BRAGG_HD void clear(TeamT team, Combination& out, const Points& points) {
   out.converged = true;
 }
 
-/// The row of least Σ p_j ‖x_i − x_j‖ among the finite ones, ties to the lowest index. With a minority of bad
-/// rows it is as central as the honest ones are. `sums`: count doubles.
+/// The row of least Σ p_j ‖x_i − x_j‖ among the finite ones, ties to the lowest index: to the precision of
+/// the largest distance, beside which others may vanish. `sums`: count doubles.
 template <class TeamT>
 BRAGG_HD int medoid(TeamT team, const Points& points, double* sums) {
   team.parallel_for(points.count, [&](int i) {
