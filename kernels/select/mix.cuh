@@ -3,15 +3,17 @@
 //
 // mma_16x8x16 with 16 points, 16 rows, 8 coordinates: the coordinate of column g of tile q is 4g + q, so that
 // a lane's four column tiles take 16 consecutive bytes of a row (f32), and its results of a point are four
-// consecutive coordinates. A row that none of the 16 points has a coefficient for is not read: it may hold
-// NaN; a step without such rows is not in the table. All of a step's rows are under way before the first is
-// converted; with kAhead the next step's, too, before this one is multiplied.
+// consecutive coordinates. Of 8 points at most, with 16 coordinates, 16 rows, 8 points, so that no half of a
+// tile is idle: the coordinate of row g + 8h of tile q is 4g + 2q + h, for the same reasons. A row that none
+// of the points has a coefficient for is not read: it may hold NaN; a step without such rows is not in the
+// table. All of a step's rows are under way before the first is converted; with kAhead the next step's, too,
+// before this one is multiplied.
+//
 // Tried and lost (by its code, not run): a question to each rounded value, six instructions and a wait for
 // its conversion where one and a multiply-add do; zeros to add the first step to, and null pointers looked
-// for, which with the search for the next step made 60 instructions of a tile 120; for 8 points only half of
-// what a lane mixes rounded and stored, which spilled; a dtype at run time and a branch for each row, which
-// made the loads of a step wait for one another; coefficients from global memory at each step, 24 address
-// operations of 8 loads.
+// for, which with the search for the next step made 60 instructions of a tile 120; a dtype at run time and a
+// branch for each row, which made the loads of a step wait for one another; coefficients from global memory
+// at each step, 24 address operations of 8 loads.
 #pragma once
 
 #include "kernels/common/tuning.hpp"
@@ -234,8 +236,6 @@ class ReadSteps {
   unsigned used_ = 0;
 };
 
-BRAGG_DEVICE void clear(double (&z)[4]) { z[0] = z[1] = z[2] = z[3] = 0; }
-
 /// Four coordinates of a row, as they lie in memory.
 template <DType dtype>
 struct FourValues {
@@ -266,71 +266,111 @@ struct FourValues {
   }
 };
 
-/// z[q] = the sum of the products of rows at coordinates begin + 4·(lane/4) + q, all of `dtype` and aligned
-/// to 16 bytes. The first step is written apart: zeros that tensor cores add to take no instruction.
-template <DType dtype, bool kAhead, class StepsT>
-BRAGG_DEVICE void mix_vectors(StepsT steps, std::int64_t begin, double (&z)[4][4]) {
+/// A warp's 16 points × 32 coordinates, or 8 × 32, as the tensor cores leave them in its lanes.
+template <bool kFew>
+struct Mixed {
+  static constexpr int tiles = kFew ? 2 : 4;
+  double z[tiles][4];
+
+  BRAGG_DEVICE void clear(int q) { z[q][0] = z[q][1] = z[q][2] = z[q][3] = 0; }
+
+  /// Adds tile q of a step: a lane's coefficients, and the values of its rows, x(i, e) of row t + 4i at
+  /// coordinate 4g + e.
+  template <class ValueF>
+  BRAGG_DEVICE void add(int q, const double (&c)[8], const ValueF& x) {
+    if constexpr (kFew) {
+      const double column[4] = {c[0], c[2], c[4], c[6]};
+      double of_rows[8];
+      BRAGG_UNROLL
+      for (int k = 0; k < 8; ++k) of_rows[k] = x(k / 2, 2 * q + k % 2);
+      simt::mma_16x8x16(z[q], of_rows, column);
+    } else {
+      const double column[4] = {x(0, q), x(1, q), x(2, q), x(3, q)};
+      simt::mma_16x8x16(z[q], c, column);
+    }
+  }
+
+  /// A lane has four coordinates of each of `points` points: value(k, e) is that of point(k) at first(k) + e.
+  static constexpr int points = kFew ? 2 : 4;
+  BRAGG_DEVICE static int point(int k) {
+    return kFew ? 2 * (simt::lane() % 4) + k : simt::lane() / 4 + 8 * (k / 2);
+  }
+  BRAGG_DEVICE static int first(int k) {
+    return 4 * (kFew ? simt::lane() / 4 : 2 * (simt::lane() % 4) + k % 2);
+  }
+  BRAGG_DEVICE double value(int k, int e) const { return kFew ? z[e / 2][2 * (e % 2) + k] : z[e % tiles][k]; }
+};
+
+/// The products of rows at 32 coordinates from `begin` on, all of `dtype` and aligned to 16 bytes, in place
+/// of what `sums` holds. There is a step. The first is written apart: zeros that tensor cores add to take no
+/// instruction.
+template <DType dtype, bool kAhead, bool kFew, class StepsT>
+BRAGG_DEVICE void mix_vectors(StepsT steps, std::int64_t begin, Mixed<kFew>& sums) {
   const std::int64_t index = begin + 4 * (simt::lane() / 4);
   FourValues<dtype> x[4];
-  const auto load = [&] {
-    BRAGG_UNROLL
-    for (int i = 0; i < 4; ++i) {
+  const auto load = [&](auto count) {
+    each<count>([&](auto i) {
       const unsigned char* const row = steps.row(i);
       if (!StepsT::has_null_rows || row != nullptr) {
         x[i].load(row, index);
       } else {
         x[i] = {};
       }
-    }
+    });
   };
-  const auto multiply = [&](auto is_first) {
+  const auto multiply = [&](auto is_first, auto count) {
     FourValues<dtype> current[4];
-    BRAGG_UNROLL
-    for (int i = 0; i < 4; ++i) current[i] = x[i];
+    each<count>([&](auto i) { current[i] = x[i]; });
     double c[8];
     steps.take_coefficients(c);
     steps.advance();
-    if (kAhead && steps.more()) load();
+    if (kAhead && steps.more()) load(Number<4>());
     BRAGG_UNROLL
-    for (int q = 0; q < 4; ++q) {
-      const double column[4] = {current[0][q], current[1][q], current[2][q], current[3][q]};
-      if (decltype(is_first)::value) clear(z[q]);
-      simt::mma_16x8x16(z[q], c, column);
+    for (int q = 0; q < Mixed<kFew>::tiles; ++q) {
+      if (decltype(is_first)::value) sums.clear(q);
+      sums.add(q, c, [&](int i, int e) { return i < count ? current[i][e] : 0.0; });
     }
   };
-  load();
-  multiply(std::true_type());
+  if (kFew && steps.used() >> 8 == 0) {
+    load(Number<2>());
+    multiply(std::true_type(), Number<2>());
+  } else {
+    load(Number<4>());
+    multiply(std::true_type(), Number<4>());
+  }
   BRAGG_ROLLED
   while (steps.more()) {
-    if (!kAhead) load();
-    multiply(std::false_type());
+    if (!kAhead) load(Number<4>());
+    multiply(std::false_type(), Number<4>());
   }
 }
 
-/// The same at any alignment, and of rows of several dtypes: element by element, as if the rows were 0 from
-/// the `left`-th on.
-template <class StepsT>
+/// The same at any alignment, of rows of several dtypes, or without a step: element by element, as if the
+/// rows were 0 from the `left`-th on.
+template <bool kFew, class StepsT>
 BRAGG_DEVICE void mix_elements(const SelectArguments& a, int tensor, StepsT steps, std::int64_t begin,
-                               int left, double (&z)[4][4]) {
-  each<4>([&](auto q) { clear(z[q]); });
+                               int left, Mixed<kFew>& sums) {
+  each<Mixed<kFew>::tiles>([&](auto q) { sums.clear(q); });
   const int own = 4 * (simt::lane() / 4);
   const auto alignment = static_cast<Alignment>(a.rows.alignment[tensor]);
   BRAGG_ROLLED
   for (; steps.more(); steps.advance()) {
     double c[8];
     steps.take_coefficients(c);
+    constexpr int width = 4 / Mixed<kFew>::tiles;  // coordinates of a lane in a tile
     BRAGG_UNROLL
-    for (int q = 0; q < 4; ++q) {
-      double column[4] = {};
+    for (int q = 0; q < Mixed<kFew>::tiles; ++q) {
+      double x[4 * width] = {};
       BRAGG_ROLLED
-      for (int i = 0; i < 4; ++i) {
-        const int r = simt::lane() % 4 + 4 * i;
-        if ((steps.used() >> r & 1) == 0 || own + q >= left) continue;
+      for (int k = 0; k < 4 * width; ++k) {
+        const int r = simt::lane() % 4 + 4 * (k / width);
+        const int e = own + width * q + k % width;
+        if ((steps.used() >> r & 1) == 0 || e >= left) continue;
         const DType dtype = a.rows.dtype_of(mix_rows * steps.index() + r);
-        const double x = load_f64(steps.row(i), begin + own + q, dtype, alignment);
-        each<4>([&](auto k) { column[k] = k == i ? x : column[k]; });
+        const double value = load_f64(steps.row(k / width), begin + e, dtype, alignment);
+        each<4 * width>([&](auto j) { x[j] = j == k ? value : x[j]; });
       }
-      simt::mma_16x8x16(z[q], c, column);
+      sums.add(q, c, [&](int i, int e) { return x[width * i + e % width]; });
     }
   }
 }
@@ -360,26 +400,25 @@ BRAGG_DEVICE void store_four(double* to, const double (&x)[4]) {
 /// Points 16 · group … 16 · group + 15 (those there are) at coordinates begin … begin + 31 of a tensor, the
 /// `left`-th and on as if the rows were 0 there: to[(p − 16 · group)·stride + coordinate − begin]. `to` is
 /// aligned to 16 bytes, `stride` a multiple of that. `even`: all rows have one dtype and are aligned to 16
-/// bytes. All lanes of a warp.
-template <DType value, bool kAhead>
+/// bytes. kFew: there are 8 points at most. All lanes of a warp.
+template <DType value, bool kAhead, bool kFew = false>
 BRAGG_DEVICE void mix(const SelectArguments& a, int tensor, const MixTable& table, bool even, int group,
                       std::int64_t begin, int left, Value<value>* to, int stride) {
   using ValueT = Value<value>;
-  const int g = simt::lane() / 4;
-  const int t = simt::lane() % 4;
+  using MixedT = Mixed<kFew>;
   const unsigned infinite = table.is_held ? table.infinite[group] : infinite_points(a, tensor, group);
-  double z[4][4];
+  MixedT sums;
   const auto go_through = [&](auto steps) {
     if (!even || left < mix_columns || !steps.more()) {
-      mix_elements(a, tensor, steps, begin, left, z);
+      mix_elements(a, tensor, steps, begin, left, sums);
     } else if constexpr (value == DType::f64) {
-      mix_vectors<DType::f64, kAhead>(steps, begin, z);
+      mix_vectors<DType::f64, kAhead>(steps, begin, sums);
     } else if (a.rows.dtype == DType::f32) {
-      mix_vectors<DType::f32, kAhead>(steps, begin, z);
+      mix_vectors<DType::f32, kAhead>(steps, begin, sums);
     } else if (a.rows.dtype == DType::f16) {
-      mix_vectors<DType::f16, kAhead>(steps, begin, z);
+      mix_vectors<DType::f16, kAhead>(steps, begin, sums);
     } else {
-      mix_vectors<DType::bf16, kAhead>(steps, begin, z);
+      mix_vectors<DType::bf16, kAhead>(steps, begin, sums);
     }
   };
   // Where coefficients lie is asked once, not at each step.
@@ -388,29 +427,29 @@ BRAGG_DEVICE void mix(const SelectArguments& a, int tensor, const MixTable& tabl
   } else {
     go_through(ReadSteps(a, tensor, table, group));
   }
-  ValueT x[4][4];  // [2h + i][q]
+  ValueT x[MixedT::points][4];
   bool plain = value == DType::f32 && infinite == 0;
   if constexpr (value == DType::f32) {
     // Rounded one after another, and looked at once.
     NonfiniteTest<DType::f32> nonfinite;
     BRAGG_UNROLL
-    for (int k = 0; k < 16; ++k) {
-      x[k / 4][k % 4] = static_cast<float>(z[k % 4][k / 4]);
+    for (int k = 0; k < 4 * MixedT::points; ++k) {
+      x[k / 4][k % 4] = static_cast<float>(sums.value(k / 4, k % 4));
       nonfinite.add(x[k / 4][k % 4]);
     }
     plain = plain && !nonfinite.any();
   }
   if (!plain) {
     BRAGG_UNROLL
-    for (int k = 0; k < 16; ++k) {
-      const bool is_infinite = (infinite >> (g + 8 * (k / 8)) & 1) != 0;
-      x[k / 4][k % 4] = is_infinite ? infinity_of<ValueT>() : mixed_value<ValueT>(z[k % 4][k / 4]);
+    for (int k = 0; k < 4 * MixedT::points; ++k) {
+      const bool is_infinite = (infinite >> MixedT::point(k / 4) & 1) != 0;
+      x[k / 4][k % 4] = is_infinite ? infinity_of<ValueT>() : mixed_value<ValueT>(sums.value(k / 4, k % 4));
     }
   }
   BRAGG_UNROLL
-  for (int k = 0; k < 4; ++k) {
-    const int point = g + 8 * (k / 2);
-    if (mix_points * group + point < a.points) store_four(to + point * stride + 4 * (2 * t + k % 2), x[k]);
+  for (int k = 0; k < MixedT::points; ++k) {
+    const int point = MixedT::point(k);
+    if (mix_points * group + point < a.points) store_four(to + point * stride + MixedT::first(k), x[k]);
   }
 }
 

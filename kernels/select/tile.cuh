@@ -49,16 +49,17 @@ BRAGG_DEVICE void mix_tile(const SelectArguments& a, int tensor, const MixTable&
   if constexpr (kPoints <= mix_points) {
     static_assert(quarters == tile_threads / 32);
     const int column = simt::warp() * mix_columns;
-    mix<value, kAhead>(a, tensor, table, even, 0, begin + column, left - column, tile + column, tile_threads);
-    return;
-  }
-  // Warps that run at a time share a quarter's rows. There are 8 groups at most, so `quarter` is exact.
-  for (int item = simt::warp(); item < table.groups * quarters; item += tile_threads / 32) {
-    const int quarter = item * table.per_group >> 16;
-    const int group = item - quarter * table.groups;
-    const int column = quarter * mix_columns;
-    mix<value, kAhead>(a, tensor, table, even, group, begin + column, left - column,
-                       tile + mix_points * group * tile_threads + column, tile_threads);
+    mix<value, kAhead, kPoints <= 8>(a, tensor, table, even, 0, begin + column, left - column, tile + column,
+                                     tile_threads);
+  } else {
+    // Warps that run at a time share a quarter's rows. There are 8 groups at most, so `quarter` is exact.
+    for (int item = simt::warp(); item < table.groups * quarters; item += tile_threads / 32) {
+      const int quarter = item * table.per_group >> 16;
+      const int group = item - quarter * table.groups;
+      const int column = quarter * mix_columns;
+      mix<value, kAhead>(a, tensor, table, even, group, begin + column, left - column,
+                         tile + mix_points * group * tile_threads + column, tile_threads);
+    }
   }
 }
 

@@ -2,16 +2,15 @@
 // The steps of host/solve/steps.hpp as kernels. All data is n-sized and lies in one block of global memory a
 // part, which stays in the L1 and L2 caches.
 //
-// Map          a thread block for each part (grid.y) walks a list of steps: 32 threads to 16 rows, 128 to 64,
-// 256
-//              above. Of more than most_rows_of_a_list rows, products of matrices are launches over a grid.
+// Map          a thread block for each part (grid.y) walks a list of steps: 32 threads to 16 rows, 128 to
+//              64, 256 above. Of more than most_rows_of_a_list rows, products of matrices are launches over
+//              a grid.
 // Bound        latency, and launches: nnm | trimmed_mean was ten of them when each step was one, and is five.
 // Resources    255 registers at most, no spills; 3 KB shared, for sums.
 // Determinism  sums in a fixed order; no atomics.
 // Measured     not yet run on hardware.
 // Lost         a step that is not compiled in line: SolveBlock's pointers went to local memory, 176 bytes a
-// thread
-//              (by the compiler's report, not run).
+//              thread (by the compiler's report, not run).
 #include "kernels/solve/step.hpp"
 
 #include "kernels/common/upload.cuh"
