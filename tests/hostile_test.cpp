@@ -271,7 +271,15 @@ std::string check_bound(const Bound& bound, const std::vector<long double>& out,
   }
 }
 
-class Hostile : public testing::TestWithParam<Case> {};
+class Hostile : public testing::TestWithParam<Case> {
+ protected:
+  static void TearDownTestSuite() {
+    EXPECT_GE(all_judged * 4, all_runs)
+        << all_judged << " of " << all_runs << " cases were clear enough to judge by the oracle";
+  }
+  static inline int all_judged = 0;
+  static inline int all_runs = 0;
+};
 
 TEST_P(Hostile, NoBadRowBreaksTheGuarantee) {
   const Case& param = GetParam();
@@ -316,9 +324,12 @@ TEST_P(Hostile, NoBadRowBreaksTheGuarantee) {
       }
     }
   }
-  // A quarter is, less what chance explains (four standard deviations): few cases are drawn where each is
-  // slow.
-  EXPECT_GE(judged * 4 + 4 * std::sqrt(3.0 * runs), runs)
+  all_judged += judged;
+  all_runs += runs;
+  // Where a share of the cases is drawn, chance may leave a pipeline below a quarter: four standard
+  // deviations are allowed there, and all pipelines together are held to it.
+  const double chance = test_share() == 1 ? 0 : 4 * std::sqrt(3.0 * runs);
+  EXPECT_GE(judged * 4 + chance, runs)
       << judged << " of " << runs << " cases were clear enough to judge by the oracle";
 }
 

@@ -278,9 +278,7 @@ void CudaPlan::enqueue_gram(Stream stream) {
   gram(arguments, stream);
   if (!wide || !needs_.products) return;
   // Once more where squares left the range of f64; the launches are made in any case, and find nothing to do.
-  StepQueue steps(blocks_, stream);
-  steps.add(SettleStep{.rows = rows_.count});
-  steps.flush();
+  run_steps({.count = 1, .steps = {SettleStep{.rows = rows_.count}}}, blocks_, stream);
   arguments.nonfinite = arguments.max_abs = nullptr;
   arguments.scale = &b.words->scale;
   arguments.skip = &b.words->settled;

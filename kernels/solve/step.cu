@@ -74,9 +74,7 @@ void upload_and_prepare(void* device, const void* host, std::size_t bytes, const
                         const SolveBlocks& blocks, Stream stream) {
   if (blocks.parts == 1) return upload_then(device, host, bytes, ThenPrepare{step, blocks}, stream);
   upload(device, host, bytes, stream);
-  StepQueue steps(blocks, stream);
-  steps.add(step);
-  steps.flush();
+  run_steps({.count = 1, .steps = {step}}, blocks, stream);
 }
 
 template <class StepT>
