@@ -18,7 +18,7 @@ class Conformance : public testing::TestWithParam<Parameters> {};
 
 TEST_P(Conformance, AgreesWithTheOracle) {
   const auto [text, dtype, layout] = GetParam();
-  std::mt19937_64 random = generator(std::string(text) + to_string(dtype) + name_of(layout));
+  Generator random = generator(std::string(text) + to_string(dtype) + name_of(layout));
   int judged = 0;
   int runs = 0;
   for (const int n : {1, 2, 3, 5, 7, 8, 11, 16, 23, 40}) {

@@ -20,6 +20,7 @@
 #include "host/cpu/network.hpp"
 #include "host/cpu/passes.hpp"
 #include "host/cpu/schedules.hpp"
+#include "tests/support/seed.hpp"
 
 namespace bragg::detail {
 namespace {
@@ -1308,9 +1309,7 @@ void make_hard(Problem& problem, std::mt19937_64& random) {
 }
 
 TEST_P(CpuPassesTest, RanksOfManyPointsMatchSorting) {
-  const auto seed = std::random_device()();
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937_64 random(seed);
+  test::Generator random = test::generator("ranks of many points");
   for (const DType dtype : all_dtypes) {
     for (const int n : {129, 200, 256, 500, 1024, 4096}) {
       Problem problem(dtype, n, {n > 1000 ? 77 : 331, 3}, Data::hostile, random());

@@ -19,6 +19,8 @@ import tempfile
 import textwrap
 import unittest
 
+from seed import print_seed, seeded
+
 BRAGG = SOURCE = BUILD = ""
 SANITIZE = os.environ.get("BRAGG_SANITIZE", "")
 
@@ -77,7 +79,7 @@ def tables(text):
 
 
 def bragg(*arguments, folder=None):
-    return subprocess.run([BRAGG, *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=120).stdout
+    return subprocess.run([BRAGG, *seeded(arguments)], cwd=folder, capture_output=True, text=True, check=True, timeout=120).stdout
 
 
 def rules():
@@ -331,4 +333,5 @@ class Tables(Docs):
 
 if __name__ == "__main__":
     BRAGG, SOURCE, BUILD = (os.path.abspath(argument) for argument in sys.argv[1:4])
+    print_seed()
     unittest.main(argv=sys.argv[:1] + sys.argv[4:])

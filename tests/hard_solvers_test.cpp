@@ -20,6 +20,7 @@
 #include "host/solve/mda.hpp"
 #include "host/solve/smea.hpp"
 #include "host/solve/vertex_cover.hpp"
+#include "tests/support/seed.hpp"
 
 namespace bragg::detail {
 namespace {
@@ -30,12 +31,8 @@ using Mask = std::uint32_t;
 
 std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
-/// Fresh each time; BRAGG_TEST_SEED repeats a run.
-std::mt19937_64 generator() {
-  const char* const given = std::getenv("BRAGG_TEST_SEED");
-  const auto seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
-  std::printf("BRAGG_TEST_SEED=%llu\n", static_cast<unsigned long long>(seed));
-  return std::mt19937_64(seed);
+test::Generator generator() {
+  return test::generator(testing::UnitTest::GetInstance()->current_test_info()->name());
 }
 
 Rows normal_rows(std::mt19937_64& random, int n, int d, double offset = 0) {
@@ -260,7 +257,7 @@ TEST(Eigenvalues, OfTheDiscreteLaplacianAreItsCosines) {
 }
 
 TEST(Eigenvalues, OfMatricesWithRepeatedOnesHaveAnOrthonormalBasis) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   for (const int n : {2, 3, 7, 24}) {
     Matrix identity(at(n) * at(n), 0);
     for (int i = 0; i < n; ++i) identity[at(i) * at(n) + at(i)] = 1;
@@ -302,7 +299,7 @@ TEST(Eigenvalues, OfWilkinsonsMatrixComeInPairsThatAgreeToTheLastDigits) {
 }
 
 TEST(Eigenvalues, OneLargeEntryBesideSmallOnesCancelsNothing) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   constexpr int n = 6;
   for (const double small : {1e-3, 1e-7, 1e-9, 1e-12}) {
     for (const double large : {1.0, -1.0}) {
@@ -314,7 +311,7 @@ TEST(Eigenvalues, OneLargeEntryBesideSmallOnesCancelsNothing) {
 }
 
 TEST(Eigenvalues, RowsTooSmallToBeSquaredDoNoHarm) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   constexpr int n = 12;
   for (const double small : {1e-80, 1e-150, 1e-158, 1e-161, 1e-200, 1e-308}) {
     Matrix a = random_symmetric(random, n);
@@ -328,7 +325,7 @@ TEST(Eigenvalues, RowsTooSmallToBeSquaredDoNoHarm) {
 }
 
 TEST(Eigenvalues, OfRandomMatricesAgreeWithJacobi) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   for (const int n : {1, 2, 3, 4, 5, 8, 13, 24, 40}) {
     const Matrix a = random_symmetric(random, n);
     const Eigen eigen = eigen_of(a, n);
@@ -373,7 +370,7 @@ void expect_mda(const std::vector<double>& distances, int n, const std::vector<s
 }
 
 TEST(Mda, AgreesWithEnumeration) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   for (int n = 1; n <= 12; ++n) {
     for (int f = 0; 2 * f < n; ++f) {
       for (int trial = 0; trial < 6; ++trial) {
@@ -434,7 +431,7 @@ void expect_least_cover(const Edges& edges, int least) {
 }
 
 TEST(VertexCover, OfSmallGraphsIsTheLeast) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   for (int trial = 0; trial < 400; ++trial) {
     const int n = 4 + static_cast<int>(random() % 11);
     const Edges edges = random_edges(random, n, 2 + static_cast<int>(random() % 5));
@@ -443,7 +440,7 @@ TEST(VertexCover, OfSmallGraphsIsTheLeast) {
 }
 
 TEST(VertexCover, OfScatteredComponentsIsTheSumOfTheirs) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   for (int trial = 0; trial < 40; ++trial) {
     std::vector<int> place(180);
     std::iota(place.begin(), place.end(), 0);
@@ -476,7 +473,7 @@ std::vector<double> graph_distances(std::mt19937_64& random, int n, double densi
 }
 
 TEST(Mda, AgreesWithEnumerationOnRandomGraphs) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   for (const int n : {8, 12, 16, 20}) {
     const std::vector<std::uint8_t> infinite = no_infinite(at(n));
     for (const double density : {0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8}) {
@@ -512,7 +509,7 @@ TEST(Mda, RowStrideMayExceedTheNumberOfPoints) {
 }
 
 TEST(Mda, LeavesOutPlantedRowsAtAnySize) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   for (const auto& [n, f] : {std::pair{64, 12}, {64, 31}, {128, 60}, {256, 100}, {700, 300}}) {
     Rows rows = normal_rows(random, n, 40);
     std::vector<std::uint8_t> infinite = no_infinite(at(n));
@@ -550,7 +547,7 @@ std::vector<double> regular_distances(std::mt19937_64& random, int n, int active
 }
 
 TEST(Mda, RandomRegularGraphsAtTheThresholdAreSolvedOrRefusedPromptly) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   double slowest = 0;
   for (const int degree : {3, 4, 5, 6, 8, 10}) {
     for (int active = 68; active <= 128; active += 6) {
@@ -569,7 +566,7 @@ TEST(Mda, RandomRegularGraphsAtTheThresholdAreSolvedOrRefusedPromptly) {
 }
 
 TEST(Mda, RandomDataOfTheTypicalSizeIsSolved) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   for (const int d : {2, 10, 1000}) {
     const Rows rows = normal_rows(random, 64, d);
     const std::vector<double> distances = distances_of(rows, no_infinite(64));
@@ -634,7 +631,7 @@ void expect_smea(const Rows& rows, const std::vector<std::uint8_t>& infinite, in
 }
 
 TEST(Smea, AgreesWithEnumeration) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   for (int n = 1; n <= 10; ++n) {
     for (int f = 0; 2 * f < n; ++f) {
       for (int trial = 0; trial < 3; ++trial) {
@@ -667,7 +664,7 @@ TEST(Smea, SetsThatTieGiveTheFirst) {
   expect_smea(simplex, no_infinite(11), 4);
   expect_smea(Rows(9, std::vector<double>{1.5, -2}), no_infinite(9), 3);
   // Two copies of everything.
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   const Rows once = normal_rows(random, 5, 2);
   Rows twice = once;
   twice.insert(twice.end(), once.begin(), once.end());
@@ -675,7 +672,7 @@ TEST(Smea, SetsThatTieGiveTheFirst) {
 }
 
 TEST(Smea, HugeRowsAndCommonOffsetsDoNotBlurTheRest) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   for (const std::size_t place : {0u, 4u, 9u}) {
     Rows rows = normal_rows(random, 11, 3);
     std::vector<std::uint8_t> keep(11), expected(11);
@@ -705,7 +702,7 @@ TEST(Smea, WorkLimitsAreKnownBeforehand) {
 }
 
 TEST(Smea, TypicalSizesAreFast) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   for (const auto& [n, f] : {std::pair{20, 5}, {64, 2}}) {
     const Rows rows = normal_rows(random, n, 100);
     std::vector<std::uint8_t> keep(at(n));
@@ -873,7 +870,7 @@ void expect_caf(const Rows& rows, const std::vector<std::uint8_t>& infinite, int
 }
 
 TEST(Caf, AgreesWithTheDefinitionOnVectors) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   int judged = 0;
   int cases = 0;
   for (const int n : {3, 4, 7, 12, 25, 40}) {
@@ -897,7 +894,7 @@ TEST(Caf, AgreesWithTheDefinitionOnVectors) {
 }
 
 TEST(Caf, HugeRowsAreForgottenWithoutATrace) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   for (const double huge : {1e10, 1e20, 1e38, -3e38}) {
     Rows rows = normal_rows(random, 13, 4, 2);
     for (std::size_t j = 0; j < 4; ++j) {
@@ -912,7 +909,7 @@ TEST(Caf, HugeRowsAreForgottenWithoutATrace) {
 }
 
 TEST(Caf, RowsThatDifferByRoundingLeaveTogether) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   Rows rows = normal_rows(random, 12, 3);
   rows[1] = {20, 0.1, 0.3};
   rows[4] = {std::nextafter(20.0, 0.0), 0.1, std::nextafter(0.3, 1.0)};
@@ -923,7 +920,7 @@ TEST(Caf, RowsThatDifferByRoundingLeaveTogether) {
 }
 
 TEST(Caf, EverythingScaledTogetherGivesTheSameCoefficients) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   const Rows rows = normal_rows(random, 10, 3);
   const Solved expected = run_caf(rows, no_infinite(10), 3);
   for (const int exponent : {-140, -60, 66, 126, 400}) {
@@ -938,7 +935,7 @@ TEST(Caf, EverythingScaledTogetherGivesTheSameCoefficients) {
 }
 
 TEST(Caf, OfNoBadRowsIsTheMean) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   for (const int n : {1, 2, 3, 9}) {
     const Solved got = run_caf(normal_rows(random, n, 5), no_infinite(at(n)), 0);
     ASSERT_EQ(got.status, Status::ok);
@@ -974,7 +971,7 @@ TEST(Caf, TopEigenspacesOfSeveralDimensionsTakeTheFirstOfTheLongestRows) {
 }
 
 TEST(Caf, MoreInfiniteRowsThanToleratedAreRefused) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   const Rows rows = normal_rows(random, 7, 3);
   std::vector<std::uint8_t> infinite = no_infinite(7);
   infinite[2] = infinite[5] = 1;

@@ -284,7 +284,7 @@ class Hostile : public testing::TestWithParam<Case> {
 TEST_P(Hostile, NoBadRowBreaksTheGuarantee) {
   const Case& param = GetParam();
   const Pipeline pipeline = parse(param.pipeline);
-  std::mt19937_64 random = generator(std::string("hostile ") + param.pipeline);
+  Generator random = generator(std::string("hostile ") + param.pipeline);
   int judged = 0;
   int runs = 0;
   for (const HonestRows& kind : honest_kinds) {
@@ -340,7 +340,7 @@ INSTANTIATE_TEST_SUITE_P(Pipelines, Hostile, testing::ValuesIn(cases), [](const 
 });
 
 TEST(HostileCount, MoreBadRowsThanFRaiseTheStatusAndLeaveTheOutputAlone) {
-  std::mt19937_64 random = generator("too many");
+  Generator random = generator("too many");
   for (const char* text :
        {"nnm(f=2) | trimmed_mean(f=2)", "krum(f=2)", "multi_krum(f=2)", "mda(f=2)", "smea(f=2)", "caf(f=2)",
         "monna(f=2)", "cge(f=2)", "bulyan(f=2)", "arc(f=2) | median"}) {

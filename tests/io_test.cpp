@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "tests/support/files.hpp"
+#include "tests/support/seed.hpp"
 
 namespace {
 
@@ -545,9 +546,7 @@ std::string damaged(std::string bytes, std::size_t header, std::mt19937_64& rand
 }
 
 TEST(Damage, NoChangeToAValidFileCrashesTheReaders) {
-  const std::uint64_t seed = 20260917;
-  SCOPED_TRACE("seed " + std::to_string(seed));
-  std::mt19937_64 random(seed);
+  test::Generator random = test::generator("damage");
   const ShardedModel model;
   write_npy(model.folder / "a.npy", {"", "F32", {2, 3}, model.data.data()});
   const std::string single = read_text(model.folder / "two.safetensors");

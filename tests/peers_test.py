@@ -20,11 +20,12 @@ import tempfile
 import textwrap
 import unittest
 
+from seed import SEED, print_seed
+
 EPSILON = 2.0**-24  # of a rounding in float32
 NO_PEER = 77
 
 BRAGG = SOURCE = PYTHON = ""
-SEED = int(os.environ.get("BRAGG_SEED", random.SystemRandom().randrange(2**32)))
 
 # Even and odd n; above 25 rows torch.cdist is a matrix product. n >= 4f+3, which Bulyan needs.
 SHAPES = [(11, 61, 2), (16, 37, 3), (30, 33, 6)]
@@ -377,6 +378,7 @@ def main():
     if sys.argv[1] == "--compute":
         compute(*sys.argv[2:])
         return 0
+    print_seed()
     BRAGG, SOURCE = sys.argv[1], os.path.abspath(sys.argv[2])
     default = os.path.join(SOURCE, "build", "peers-venv", "bin", "python")
     PYTHON = (

@@ -76,7 +76,7 @@ std::string message_of(CallF call, Status status = Status::invalid_argument) {
 }
 
 TEST(Plan, IsTheSameBitsForAnyNumberOfThreads) {
-  std::mt19937_64 random = generator("threads");
+  Generator random = generator("threads");
   const int n = 12;
   const std::int64_t d = 200003;
   const std::vector<float> data = random_matrix(random, n, d);
@@ -93,7 +93,7 @@ TEST(Plan, IsTheSameBitsForAnyNumberOfThreads) {
 }
 
 TEST(Plan, MayWriteOverOneOfItsInputsOrTheReference) {
-  std::mt19937_64 random = generator("alias");
+  Generator random = generator("alias");
   const int n = 11;
   const std::int64_t d = 30011;
   const std::vector<float> data = random_matrix(random, n, d);
@@ -135,7 +135,7 @@ TEST(Plan, RefusesOtherOverlaps) {
 }
 
 TEST(Plan, PerTensorScopeIsEachTensorByItself) {
-  std::mt19937_64 random = generator("scope");
+  Generator random = generator("scope");
   const int n = 11;
   const std::int64_t sizes[] = {40, 1, 0, 333};
   const std::int64_t d = 374;
@@ -192,7 +192,7 @@ TEST(Plan, OneFailingTensorLeavesTheWholeOutputUnwritten) {
 }
 
 TEST(Plan, CenteredClippingGoesOnFromItsPreviousOutput) {
-  std::mt19937_64 random = generator("previous");
+  Generator random = generator("previous");
   const int n = 7;
   const std::int64_t d = 50;
   for (const DType out_dtype : {DType::bf16, DType::f32}) {
@@ -265,7 +265,7 @@ TEST(Plan, DoesNotAllocateOnceItHasRun) {
 #ifdef __SANITIZE_ADDRESS__
   GTEST_SKIP() << "allocations cannot be counted under AddressSanitizer";
 #endif
-  std::mt19937_64 random = generator("allocation");
+  Generator random = generator("allocation");
   const int n = 12;
   const std::int64_t d = 40000;  // enough for two threads
   const std::vector<float> data = random_matrix(random, n, d);
@@ -290,7 +290,7 @@ TEST(Plan, WakesNoThreadsForALittleWork) {
   const auto threads = [&] {
     return std::distance(std::filesystem::directory_iterator(tasks), std::filesystem::directory_iterator());
   };
-  std::mt19937_64 random = generator("little work");
+  Generator random = generator("little work");
   const int n = 12;
   const std::int64_t sizes[] = {100, 100, 100, 100};
   const std::vector<float> data = random_matrix(random, n, 400);
@@ -429,7 +429,7 @@ TEST(Plan, TheGeometricMedianConvergesBesideARepeatedRowAtAnyLength) {
 // Seen from a mean far away the honest rows are one point: all rows are on a line, on which there is no
 // Newton step.
 TEST(Plan, TheGeometricMedianComesBackFromAFarMean) {
-  std::mt19937_64 random = generator("far mean");
+  Generator random = generator("far mean");
   constexpr int n = 11, d = 9;
   for (const double far : {1e38, 1e100, 1e145, 1e150}) {
     for (int round = 0; round < 20; ++round) {
@@ -494,7 +494,7 @@ class SparseArray {
 };
 
 TEST(Plan, CountsCoordinatesInSixtyFourBits) {
-  std::mt19937_64 random = generator("long rows");
+  Generator random = generator("long rows");
   const LongRows rows(random);
   const SparseArray data(LongRows::elements), out(LongRows::d);
   if (!data.is_there() || !out.is_there()) GTEST_SKIP() << "no address space";
@@ -521,7 +521,7 @@ TEST(Plan, CountsCoordinatesInSixtyFourBits) {
 class Weights : public testing::TestWithParam<const char*> {};
 
 TEST_P(Weights, AgreeWithTheOracle) {
-  std::mt19937_64 random = generator(std::string("weights ") + GetParam());
+  Generator random = generator(std::string("weights ") + GetParam());
   const Pipeline pipeline = parse(GetParam());
   int judged = 0;
   for (int repeat = 0; repeat < 60; ++repeat) {

@@ -144,7 +144,7 @@ class PreAggregate : public testing::TestWithParam<Parameters> {};
 
 TEST_P(PreAggregate, GivesTheOraclesPoints) {
   const auto [dtype, layout] = GetParam();
-  std::mt19937_64 random = generator(std::string("points") + to_string(dtype) + name_of(layout));
+  Generator random = generator(std::string("points") + to_string(dtype) + name_of(layout));
   int judged = 0;
   int runs = 0;
   for (const int n : {1, 2, 5, 8, 17, 33, 40}) {
@@ -195,7 +195,7 @@ INSTANTIATE_TEST_SUITE_P(All, PreAggregate,
                          });
 
 Request small(int n, int d) {
-  std::mt19937_64 random = generator("small");
+  Generator random = generator("small");
   Request request{.rows = normal_rows(random, n, d, 0, 1)};
 #if defined(BRAGG_TEST_CUDA)
   request.options.device = Device::cuda;

@@ -55,7 +55,7 @@ void expect_breach(const Verdict& verdict, std::int64_t coordinate, const std::s
 }
 
 TEST(Judge, SeesOneUnitOfAnyDtype) {
-  std::mt19937_64 random = generator("judge unit");
+  Generator random = generator("judge unit");
   for (const char* text : {"median", "median(even=lower)", "krum(f=2)"}) {
     for (const DType dtype : all_dtypes) {
       const Judged one = judged_case(random, text, {.dtype = dtype});
@@ -75,7 +75,7 @@ TEST(Judge, SeesOneUnitOfAnyDtype) {
 }
 
 TEST(Judge, SeesErrorsThatFloat32SumsWouldMake) {
-  std::mt19937_64 random = generator("judge f32 sums");
+  Generator random = generator("judge f32 sums");
   const Judged one = judged_case(random, "trimmed_mean(f=2)", {.dtype = DType::f64});
   expect_breach(one.with(0, one.right.out[0] * (1 + 0x1p-30L)), 0, "× the bound");
   const Judged mixed = judged_case(random, "nnm(f=2) | trimmed_mean(f=2)", {.dtype = DType::f32});
@@ -87,7 +87,7 @@ TEST(Judge, SeesErrorsThatFloat32SumsWouldMake) {
 }
 
 TEST(Judge, SeesAWrongNeighbour) {
-  std::mt19937_64 random = generator("judge neighbour");
+  Generator random = generator("judge neighbour");
   const std::pair<const char*, const char*> mistaken[] = {
       {"krum(f=2)", "krum(f=3)"},
       {"multi_krum(f=2)", "multi_krum(f=2, m=8)"},
@@ -117,7 +117,7 @@ TEST(Judge, SeesAWrongNeighbour) {
 }
 
 TEST(Judge, SeesNaNInfinityAndNegativeZero) {
-  std::mt19937_64 random = generator("judge special");
+  Generator random = generator("judge special");
   constexpr long double inf = std::numeric_limits<long double>::infinity();
   for (const char* text : {"median", "trimmed_mean(f=2)", "nnm(f=2) | mean", "krum(f=2)"}) {
     const Judged one = judged_case(random, text, {});
@@ -139,7 +139,7 @@ TEST(Judge, SeesNaNInfinityAndNegativeZero) {
 }
 
 TEST(Judge, SeesAWrongStatusAndWhatAFailedRunLeaves) {
-  std::mt19937_64 random = generator("judge status");
+  Generator random = generator("judge status");
   Judged one = judged_case(random, "krum(f=2)", {});
   Outcome wrong = one.right;
   wrong.status = Status::too_many_nonfinite;
@@ -165,7 +165,7 @@ TEST(Judge, SeesAWrongStatusAndWhatAFailedRunLeaves) {
 }
 
 TEST(Judge, SeesWritesOutOfPlace) {
-  std::mt19937_64 random = generator("judge trespass");
+  Generator random = generator("judge trespass");
   const Judged one = judged_case(random, "median", {});
   Outcome wrong = one.right;
   wrong.trespass = "bytes around the output were written to";
@@ -184,7 +184,7 @@ TEST(Judge, SeesWritesOutOfPlace) {
 }
 
 TEST(Judge, SaysWhereInATensorThatIsJudgedByItself) {
-  std::mt19937_64 random = generator("judge tensors");
+  Generator random = generator("judge tensors");
   Request request{.layout = Layout::tensors};
   request.options.scope = Scope::per_tensor;
   const Judged one = judged_case(random, "trimmed_mean(f=2)", request);

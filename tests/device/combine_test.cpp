@@ -214,7 +214,7 @@ DeviceRows::Values hostile_values(std::mt19937_64& random, std::uint64_t rate) {
 const std::vector<std::int64_t> odd_sizes{0, 1024, 1, 2048 + 77, 0, 0, 8, 130, 0};
 
 TEST(CombineTest, MatchesFusedSumsBitForBit) {
-  std::mt19937_64 random = generator("combine: sums");
+  Generator random = generator("combine: sums");
   for (const int rows : {1, 2, 3, 4, 5, 8, 9, 17, 64}) {
     for (const DType dtype : all_dtypes) {
       for (const DType out_dtype : all_dtypes) {
@@ -238,7 +238,7 @@ TEST(CombineTest, MatchesFusedSumsBitForBit) {
 }
 
 TEST(CombineTest, HostileValuesFollowIeeeAndAreCounted) {
-  std::mt19937_64 random = generator("combine: hostile");
+  Generator random = generator("combine: hostile");
   for (const int rows : {1, 4, 11, 33}) {
     for (const DType dtype : all_dtypes) {
       for (const Alignment alignment : all_alignments) {
@@ -265,7 +265,7 @@ TEST(CombineTest, HostileValuesFollowIeeeAndAreCounted) {
 }
 
 TEST(CombineTest, RowsBeyondAGroupAreAddedInOrder) {
-  std::mt19937_64 random = generator("combine: groups");
+  Generator random = generator("combine: groups");
   for (const int rows : {255, 256, 257, 300, 700}) {
     for (const Alignment alignment : all_alignments) {
       if (random() % test_share() != 0) continue;
@@ -287,7 +287,7 @@ TEST(CombineTest, RowsBeyondAGroupAreAddedInOrder) {
 }
 
 TEST(CombineTest, ReferencesOfAnyDtypeAndZeros) {
-  std::mt19937_64 random = generator("combine: references");
+  Generator random = generator("combine: references");
   for (const DType dtype : all_dtypes) {
     for (const DType first : all_dtypes) {
       for (const DType second : all_dtypes) {
@@ -312,7 +312,7 @@ TEST(CombineTest, ReferencesOfAnyDtypeAndZeros) {
 }
 
 TEST(CombineTest, OutputMayLieOnARow) {
-  std::mt19937_64 random = generator("combine: in place");
+  Generator random = generator("combine: in place");
   for (const DType dtype : all_dtypes) {
     for (const Alignment alignment : all_alignments) {
       if (random() % test_share() != 0) continue;
@@ -334,7 +334,7 @@ TEST(CombineTest, OutputMayLieOnARow) {
 }
 
 TEST(CombineTest, AFailedRunKeepsOrFillsTheOutput) {
-  std::mt19937_64 random = generator("combine: gate");
+  Generator random = generator("combine: gate");
   for (const DType dtype : all_dtypes) {
     for (const OnFailure on_failure : {OnFailure::keep, OnFailure::nan, OnFailure::zero}) {
       for (const Status status : {Status::ok, Status::too_many_nonfinite}) {
@@ -355,7 +355,7 @@ TEST(CombineTest, AFailedRunKeepsOrFillsTheOutput) {
 }
 
 TEST(CombineTest, PartsHaveCoefficientsOfTheirOwn) {
-  std::mt19937_64 random = generator("combine: parts");
+  Generator random = generator("combine: parts");
   for (const DType dtype : all_dtypes) {
     for (const Alignment alignment : all_alignments) {
       if (random() % test_share() != 0) continue;
@@ -385,7 +385,7 @@ TEST(CombineTest, SumsBeyondTheOutputsRangeAreInfinite) {
 }
 
 TEST(CombineTest, NoRowsWithWeightGiveZerosAndNoCoordinatesNothing) {
-  std::mt19937_64 random = generator("combine: nothing");
+  Generator random = generator("combine: nothing");
   DeviceRows data({.inputs = 3, .sizes = {1024, 10}}, hostile_values(random, 1));
   const CombineRequest request{.coefficients = {0, -0.0, 0}, .nonfinite = true};
   expect_right(data, request, run(data, request));

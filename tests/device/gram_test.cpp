@@ -204,7 +204,7 @@ std::vector<std::int64_t> sizes_for(int rows) {
 }
 
 TEST(GramTest, MatchesExactSumsForEveryRowCountDtypeAndAlignment) {
-  std::mt19937_64 random = generator("gram: exact sums");
+  Generator random = generator("gram: exact sums");
   for (const int rows : row_counts) {
     for (const DType dtype : all_dtypes) {
       for (const Alignment alignment : all_alignments) {
@@ -223,7 +223,7 @@ TEST(GramTest, MatchesExactSumsForEveryRowCountDtypeAndAlignment) {
 }
 
 TEST(GramTest, SmallIntegersAreExactWhateverTheAlignment) {
-  std::mt19937_64 random = generator("gram: integers");
+  Generator random = generator("gram: integers");
   for (const int rows : {1, 4, 7, 13, 20, 30, 37, 48, 70}) {
     for (const DType dtype : all_dtypes) {
       RowsShape shape{.dtype = dtype, .inputs = rows, .sizes = {700, 33}};
@@ -254,7 +254,7 @@ TEST(GramTest, SmallIntegersAreExactWhateverTheAlignment) {
 }
 
 TEST(GramTest, BitsDoNotDependOnAlignmentBatchesOrTheRun) {
-  std::mt19937_64 random = generator("gram: bits");
+  Generator random = generator("gram: bits");
   for (const int rows : {2, 8, 16, 24, 32, 40, 48, 70, 130}) {
     for (const DType dtype : all_dtypes) {
       if (random() % test_share() != 0) continue;
@@ -279,7 +279,7 @@ TEST(GramTest, BitsDoNotDependOnAlignmentBatchesOrTheRun) {
 }
 
 TEST(GramTest, EqualRowsHaveEqualProducts) {
-  std::mt19937_64 random = generator("gram: equal rows");
+  Generator random = generator("gram: equal rows");
   for (const int rows : row_counts) {
     if (rows < 2) continue;
     for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
@@ -306,7 +306,7 @@ TEST(GramTest, EqualRowsHaveEqualProducts) {
 }
 
 TEST(GramTest, ReferencesOfTheirOwnDtypes) {
-  std::mt19937_64 random = generator("gram: references");
+  Generator random = generator("gram: references");
   for (const int inputs : {1, 3, 7, 8, 15, 30, 47, 48, 63, 64, 127}) {
     for (const DType dtype : all_dtypes) {
       for (const DType other : all_dtypes) {
@@ -332,7 +332,7 @@ TEST(GramTest, ReferencesOfTheirOwnDtypes) {
 }
 
 TEST(GramTest, CountsHostileValuesAndKeepsThemToTheirPairs) {
-  std::mt19937_64 random = generator("gram: hostile");
+  Generator random = generator("gram: hostile");
   const std::array hostile{std::numeric_limits<long double>::quiet_NaN(), static_cast<long double>(infinity),
                            -static_cast<long double>(infinity)};
   for (const int rows : row_counts) {
@@ -386,7 +386,7 @@ TEST(GramTest, CountsHostileValuesAndKeepsThemToTheirPairs) {
 }
 
 TEST(GramTest, PartsHaveProductsOfTheirOwn) {
-  std::mt19937_64 random = generator("gram: parts");
+  Generator random = generator("gram: parts");
   for (const int rows : {3, 8, 20, 48, 66}) {
     for (const std::int64_t batch : {0, 1, 2, 5}) {
       const RowsShape shape{.dtype = DType::f64, .inputs = rows, .sizes = {0, 300, 5, 0, 700, 128, 0}};
@@ -406,7 +406,7 @@ TEST(GramTest, PartsHaveProductsOfTheirOwn) {
 }
 
 TEST(GramTest, WindowsAddUpToTheBitsOfTheWhole) {
-  std::mt19937_64 random = generator("gram: windows");
+  Generator random = generator("gram: windows");
   for (const int rows : {5, 16, 30, 70}) {
     std::vector<long double> x(static_cast<std::size_t>(rows) * 1500);
     for (long double& v : x) v = std::normal_distribution<double>(0, 1)(random);
@@ -427,7 +427,7 @@ TEST(GramTest, WindowsAddUpToTheBitsOfTheWhole) {
 }
 
 TEST(GramTest, ScaleLeavesNarrowRowsAlone) {
-  std::mt19937_64 random = generator("gram: scale");
+  Generator random = generator("gram: scale");
   for (const int inputs : {2, 12, 60}) {
     for (const DType dtype : all_dtypes) {
       DeviceRows data({.dtype = dtype, .inputs = inputs, .references = {DType::f64}, .sizes = {300}},
@@ -456,7 +456,7 @@ TEST(GramTest, NoCoordinatesMakeZeros) {
 }
 
 TEST(GramTest, StatisticsAreOptional) {
-  std::mt19937_64 random = generator("gram: optional");
+  Generator random = generator("gram: optional");
   for (const int rows : {4, 20, 70}) {
     for (const DType dtype : {DType::f32, DType::f64}) {
       DeviceRows data({.dtype = dtype, .inputs = rows, .sizes = {200}}, [&](int row, std::int64_t) {
@@ -481,7 +481,7 @@ std::vector<RowsShape> with_each_reference(const RowsShape& shape) {
 }
 
 TEST(GramTest, LengthsAreThoseOfTheWholeAndOtherProductsAreZero) {
-  std::mt19937_64 random = generator("gram: lengths");
+  Generator random = generator("gram: lengths");
   for (const int rows : row_counts) {
     for (const DType dtype : all_dtypes) {
       for (const Alignment alignment : all_alignments) {
@@ -501,7 +501,7 @@ TEST(GramTest, LengthsAreThoseOfTheWholeAndOtherProductsAreZero) {
 }
 
 TEST(GramTest, BitsOfLengthsDependOnValuesAlone) {
-  std::mt19937_64 random = generator("gram: bits of lengths");
+  Generator random = generator("gram: bits of lengths");
   for (const int rows : {1, 4, 6, 17, 70}) {
     for (const DType dtype : all_dtypes) {
       // Rows 0 and the last are equal, and so is the reference.
@@ -531,7 +531,7 @@ TEST(GramTest, BitsOfLengthsDependOnValuesAlone) {
 }
 
 TEST(GramTest, LengthsOfPartsScaledSkippedAndAdded) {
-  std::mt19937_64 random = generator("gram: lengths of parts");
+  Generator random = generator("gram: lengths of parts");
   for (const int rows : {3, 8, 21}) {
     const RowsShape plain{.dtype = DType::f64, .inputs = rows, .sizes = {0, 300, 5, 0, 700, 128, 0}};
     for (const RowsShape& shape : with_each_reference(plain)) {

@@ -49,7 +49,7 @@ void fill(const DeviceArray<float>& device, const std::vector<float>& values, St
 }
 
 TEST(Graphs, ReplayARunOnNewData) {
-  std::mt19937_64 random = generator("graphs");
+  Generator random = generator("graphs");
   const int n = 16;
   const std::int64_t d = 100003;
   for (const char* text : {"median", "trimmed_mean(f=3)", "nnm(f=3) | trimmed_mean(f=3)", "geometric_median",
@@ -107,7 +107,7 @@ TEST(Plans, CountCoordinatesInSixtyFourBits) {
   std::size_t total_bytes = 0;
   BRAGG_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
   if (free_bytes < 10 * (std::size_t{1} << 30)) GTEST_SKIP() << "needs 10 GiB of device memory";
-  std::mt19937_64 random = generator("long rows");
+  Generator random = generator("long rows");
   const LongRows rows(random);
   const OwnStream stream;
   const detail::cuda::DeviceMemory data(2 * LongRows::elements), out(2 * LongRows::d);

@@ -162,14 +162,14 @@ TEST(NetworksTest, SelectEveryZeroOneInputOfUpToTwentyPoints) {
 }
 
 TEST(NetworksTest, OfEveryBucketSelect) {
-  std::mt19937_64 random = generator("networks of buckets");
+  Generator random = generator("networks of buckets");
   for (const Network& network : constants()) {
     ASSERT_NO_FATAL_FAILURE(expect_selects_many(network, 400, random));
   }
 }
 
 TEST(NetworksTest, OfEveryNumberOfPointsSelect) {
-  std::mt19937_64 random = generator("networks at run time");
+  Generator random = generator("networks at run time");
   for (int points = 1; points <= 140; ++points) {
     for (const int f : {0, points / 5, (points - 1) / 2}) {
       ASSERT_NO_FATAL_FAILURE(

@@ -81,7 +81,7 @@ bool is_order_statistic_or_one_row(const std::string& text) {
 }
 
 TEST(DevicePlan, AgreesWithTheCpuAndIsTheSameBitsEachTime) {
-  std::mt19937_64 random = generator("device agrees");
+  Generator random = generator("device agrees");
   const int n = 12;
   for (const std::int64_t d : {std::int64_t{1}, std::int64_t{1000}, std::int64_t{5003}}) {
     const std::vector<float> data = random_matrix(random, n, d);
@@ -111,7 +111,7 @@ TEST(DevicePlan, AgreesWithTheCpuAndIsTheSameBitsEachTime) {
 }
 
 TEST(DevicePlan, MayWriteOverOneOfItsInputsOrTheReference) {
-  std::mt19937_64 random = generator("device alias");
+  Generator random = generator("device alias");
   const int n = 11;
   const std::int64_t d = 3011;
   const std::vector<float> data = random_matrix(random, n, d);
@@ -142,7 +142,7 @@ TEST(DevicePlan, MayWriteOverOneOfItsInputsOrTheReference) {
 }
 
 TEST(DevicePlan, KeepsPreviousOutputAndRoundAsTheCpuDoes) {
-  std::mt19937_64 random = generator("device state");
+  Generator random = generator("device state");
   const int n = 9;
   const std::int64_t d = 1500;
   for (const char* text :
@@ -175,7 +175,7 @@ TEST(DevicePlan, KeepsPreviousOutputAndRoundAsTheCpuDoes) {
 }
 
 TEST(DevicePlan, LeavesTheOutputAndTheStateAloneWhenARunFails) {
-  std::mt19937_64 random = generator("device failure");
+  Generator random = generator("device failure");
   const int n = 7;
   const std::int64_t d = 700;
   const std::vector<float> good = random_matrix(random, n, d);
@@ -210,7 +210,7 @@ TEST(DevicePlan, LeavesTheOutputAndTheStateAloneWhenARunFails) {
 }
 
 TEST(DevicePlan, SolvesTensorsApartAndWritesNothingWhenOneFails) {
-  std::mt19937_64 random = generator("device parts");
+  Generator random = generator("device parts");
   const int n = 6;
   const std::vector<std::int64_t> sizes{33, 0, 5, 2048, 1, 3000};
   std::int64_t d = 0;
@@ -272,7 +272,7 @@ TEST(DevicePlan, SolvesTensorsApartAndWritesNothingWhenOneFails) {
 }
 
 TEST(DevicePlan, TakesWeightsAsTheCpuDoes) {
-  std::mt19937_64 random = generator("device weights");
+  Generator random = generator("device weights");
   const int n = 9;
   const std::int64_t d = 1300;
   const std::vector<float> data = random_matrix(random, n, d);
@@ -306,7 +306,7 @@ TEST(DevicePlan, TakesWeightsAsTheCpuDoes) {
 }
 
 TEST(DevicePlan, UsesALentWorkspaceAndOwnsNone) {
-  std::mt19937_64 random = generator("device workspace");
+  Generator random = generator("device workspace");
   const int n = 8;
   const std::int64_t d = 900;
   const std::vector<float> data = random_matrix(random, n, d);
@@ -327,7 +327,7 @@ TEST(DevicePlan, UsesALentWorkspaceAndOwnsNone) {
 }
 
 TEST(DevicePlan, SeveralRunInThreadsAtOnce) {
-  std::mt19937_64 random = generator("device threads");
+  Generator random = generator("device threads");
   const int n = 10;
   const std::int64_t d = 2500;
   const std::vector<float> data = random_matrix(random, n, d);
@@ -356,7 +356,7 @@ TEST(DevicePlan, SeveralRunInThreadsAtOnce) {
 }
 
 TEST(DevicePlan, ServesManyRows) {
-  std::mt19937_64 random = generator("device many rows");
+  Generator random = generator("device many rows");
   const std::int64_t d = 37;
   for (const int n : {65, 129, 300}) {
     const std::vector<float> data = random_matrix(random, n, d);
@@ -415,7 +415,7 @@ TEST(DevicePlan, SaysWhatIsWrong) {
 }
 
 TEST(DevicePlan, AggregatesUpdatesInDeviceMemoryInOneCall) {
-  std::mt19937_64 random = generator("device one call");
+  Generator random = generator("device one call");
   const std::vector<float> data = random_matrix(random, 5, 100);
   const DeviceArray<float> device(data);
   const DeviceArray<float> out(std::vector<float>(100));
@@ -437,7 +437,7 @@ bragg::Status aggregate_on_device(std::span<const void* const> workers, std::int
 }
 
 TEST(DevicePlan, IsUsedAsTheReadmeSays) {
-  std::mt19937_64 random = generator("device readme");
+  Generator random = generator("device readme");
   const std::vector<float> data = random_matrix(random, 16, 500);
   const DeviceArray<float> device(data);
   const DeviceArray<float> out(std::vector<float>(500));
@@ -453,7 +453,7 @@ TEST(DevicePlan, IsUsedAsTheReadmeSays) {
 
 /// Files through a device, in windows of any size: the bytes that one window gives.
 TEST(DeviceFiles, AreAggregatedInWindowsAsTheCpuDoes) {
-  std::mt19937_64 random = generator("device files");
+  Generator random = generator("device files");
   const TemporaryFolder folder;
   const int n = 7;
   const std::vector<std::pair<std::string, std::int64_t>> tensors = {

@@ -321,7 +321,7 @@ Seen seen_by_rule(const DeviceRows& data, const Request& request, std::size_t te
 }
 
 void expect_right(DeviceRows& data, const Request& request) {
-  static std::mt19937_64 chance = generator("share of select");
+  static Generator chance = generator("share of select");
   if (chance() % test_share() != 0) return;
   const DType out_dtype = request.out_dtype.value_or(data.shape.dtype);
   const bool weighted = !request.parts[0].weights.empty();
@@ -439,7 +439,7 @@ INSTANTIATE_TEST_SUITE_P(DTypes, SelectTest, testing::ValuesIn(all_dtypes),
 
 /// Sorted, added up from the smallest that is kept in double precision, divided, rounded: the bits.
 TEST_P(SelectTest, TrimmedMeansWhateverIsDropped) {
-  std::mt19937_64 random = generator("select dropped");
+  Generator random = generator("select dropped");
   const DType dtype = GetParam();
   int fewer = 0;
   for (const int bucket : {8, 16, 24, 32, 48, 64, 96, 128}) {
@@ -465,7 +465,7 @@ TEST_P(SelectTest, TrimmedMeansWhateverIsDropped) {
 }
 
 TEST_P(SelectTest, EveryRuleAtEveryBordersOfTheBuckets) {
-  std::mt19937_64 random = generator("select buckets");
+  Generator random = generator("select buckets");
   std::size_t turn = 0;
   for (const int n : bucket_borders) {
     for (const Data kind : {Data::normal, Data::hostile}) {
@@ -480,7 +480,7 @@ TEST_P(SelectTest, EveryRuleAtEveryBordersOfTheBuckets) {
 }
 
 TEST_P(SelectTest, EveryAlignmentTailAndTensor) {
-  std::mt19937_64 random = generator("select alignment");
+  Generator random = generator("select alignment");
   for (const Alignment alignment : all_alignments) {
     for (const int n : {5, 16, 20, 33}) {
       DeviceRows data = make_rows(GetParam(), n, {3, 0, 2049, 1, 0, 1023}, alignment, Data::hostile, random);
@@ -495,7 +495,7 @@ TEST_P(SelectTest, EveryAlignmentTailAndTensor) {
 }
 
 TEST_P(SelectTest, ManyPoints) {
-  std::mt19937_64 random = generator("select many points");
+  Generator random = generator("select many points");
   for (const int n : {129, 200, 300, 1000}) {
     for (const Data kind : {Data::normal, Data::integers, Data::hostile}) {
       DeviceRows data = make_rows(GetParam(), n, {33}, Alignment::element, kind, random);
@@ -510,7 +510,7 @@ TEST_P(SelectTest, ManyPoints) {
 }
 
 TEST_P(SelectTest, TheOutputMayBeARow) {
-  std::mt19937_64 random = generator("select in place");
+  Generator random = generator("select in place");
   for (const int n : {9, 40, 130}) {
     for (const SelectRule& rule :
          {SelectRule{}, SelectRule{Kind::closest_to_median, EvenMedian::midpoint, 0, n / 2}}) {
@@ -523,7 +523,7 @@ TEST_P(SelectTest, TheOutputMayBeARow) {
 }
 
 TEST_P(SelectTest, OutputsOfOtherTypes) {
-  std::mt19937_64 random = generator("select out dtype");
+  Generator random = generator("select out dtype");
   for (const DType out_dtype : all_dtypes) {
     for (const Alignment alignment : all_alignments) {
       DeviceRows data = make_rows(GetParam(), 12, {1030, 7}, alignment, Data::normal, random);
@@ -537,7 +537,7 @@ TEST_P(SelectTest, OutputsOfOtherTypes) {
 }
 
 TEST_P(SelectTest, ChosenAndInfinitePointsOfEveryPart) {
-  std::mt19937_64 random = generator("select chosen");
+  Generator random = generator("select chosen");
   for (const int n : {11, 70, 150}) {
     for (const bool per_tensor : {false, true}) {
       DeviceRows data =
@@ -565,7 +565,7 @@ TEST_P(SelectTest, ChosenAndInfinitePointsOfEveryPart) {
 }
 
 TEST_P(SelectTest, WeightedRules) {
-  std::mt19937_64 random = generator("select weights");
+  Generator random = generator("select weights");
   for (const int n : {1, 2, 5, 33, 130, 400}) {
     for (const Data kind : {Data::normal, Data::integers, Data::hostile}) {
       for (const bool some : {true, false}) {
@@ -606,7 +606,7 @@ Part mixed_part(int points, int rows, int bad, std::mt19937_64& random) {
 }
 
 TEST_P(SelectTest, MixedPoints) {
-  std::mt19937_64 random = generator("select mix");
+  Generator random = generator("select mix");
   std::size_t turn = 0;
   for (const int points : {1, 5, 16, 17, 40, 64, 65, 128, 129, 300}) {
     for (const int inputs : {7, 33}) {
@@ -640,7 +640,7 @@ TEST_P(SelectTest, MixedPoints) {
 }
 
 TEST_P(SelectTest, MixedPointsOfIntegersAreExactWhateverTheRule) {
-  std::mt19937_64 random = generator("select exact mix");
+  Generator random = generator("select exact mix");
   for (const int points : {9, 64, 140}) {
     DeviceRows data = make_rows(GetParam(), 20, {77}, Alignment::vector, Data::integers, random);
     Request request;
@@ -681,7 +681,7 @@ TEST(SelectTest, AFiniteMixedValueNeverBecomesInfinite) {
 }
 
 TEST(SelectTest, AFailedRunKeepsOrFillsTheOutput) {
-  std::mt19937_64 random = generator("select gate");
+  Generator random = generator("select gate");
   for (const int n : {5, 140}) {
     for (const Kind kind : {Kind::median, Kind::closest_to_median}) {
       for (const Alignment alignment : all_alignments) {
@@ -760,7 +760,7 @@ std::vector<long double> on_cpu(const DeviceRows& data, const SelectRule& rule) 
 }
 
 TEST_P(SelectTest, BitsAreTheCpus) {
-  std::mt19937_64 random = generator("select cpu");
+  Generator random = generator("select cpu");
   for (const int n : {1, 6, 13, 24, 50, 64, 100, 128, 200}) {
     for (const Data kind : {Data::normal, Data::hostile}) {
       DeviceRows data = make_rows(GetParam(), n, {101}, Alignment::vector, kind, random);
@@ -774,7 +774,7 @@ TEST_P(SelectTest, BitsAreTheCpus) {
 }
 
 TEST(SelectTest, NothingToDoIsFine) {
-  std::mt19937_64 random = generator("select nothing");
+  Generator random = generator("select nothing");
   for (const int n : {3, 200}) {
     DeviceRows data = make_rows(DType::f32, n, {0, 0}, Alignment::vector, Data::normal, random);
     ASSERT_NO_FATAL_FAILURE(expect_right(data, {.rule = {}, .points = n}));

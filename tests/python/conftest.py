@@ -10,12 +10,18 @@ import pytest
 DATA = Path(__file__).parent.parent / "data"
 
 
+SEED = int(os.environ.get("BRAGG_TEST_SEED") or np.random.SeedSequence().entropy % 2**32)
+
+
+def pytest_report_header():
+    return f"BRAGG_TEST_SEED={SEED}"
+
+
 @pytest.fixture
 def rng():
-    """A fresh seed, printed where a test fails."""
-    seed = int(os.environ.get("BRAGG_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
-    print(f"BRAGG_TEST_SEED={seed}")
-    return np.random.default_rng(seed)
+    """Draws from BRAGG_TEST_SEED, or from a fresh seed; printed where a test fails."""
+    print(f"BRAGG_TEST_SEED={SEED}")
+    return np.random.default_rng(SEED)
 
 
 @pytest.fixture
@@ -23,6 +29,8 @@ def command():
     """Runs `python -m bragg`."""
 
     def run(*arguments, check=True, **options):
+        if arguments[0] == "verify":
+            arguments = (*arguments, "--seed", SEED)
         done = subprocess.run(
             [sys.executable, "-m", "bragg", *map(str, arguments)], capture_output=True, text=True, **options
         )

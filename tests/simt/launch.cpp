@@ -5,12 +5,12 @@
 #include <initializer_list>
 #include <mutex>
 #include <numeric>
-#include <random>
 #include <utility>
 
 #include "tests/simt/block.hpp"
 #include "tests/simt/memory.hpp"
 #include "tests/simt/shadow.hpp"
+#include "tests/support/seed.hpp"
 
 // A record for each kernel: where the bytes that BRAGG_KERNEL put before it begin.
 extern "C" {
@@ -86,7 +86,7 @@ Schedule schedule_of_environment() {
   s.copies =
       choice<Copies>("BRAGG_SIMT_COPY", {{"lazy", Copies::lazy}, {"eager", Copies::eager}}, Copies::lazy);
   const char* const seed = std::getenv("BRAGG_SIMT_SEED");
-  s.seed = seed != nullptr ? std::strtoull(seed, nullptr, 10) : std::random_device()();
+  s.seed = seed != nullptr ? std::strtoull(seed, nullptr, 10) : test::session_seed();
   std::fprintf(stderr, "kernels run with %s\n", describe(s).c_str());
   return s;
 }

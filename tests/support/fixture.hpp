@@ -1,36 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// Seeds and data for tests, and the library's results on them for host/verify to judge.
+// Data for tests, and the library's results on them for host/verify to judge.
 #pragma once
 
 #include <gtest/gtest.h>
 #include <bragg/plan.hpp>
 
 #include <cstdlib>
-#include <iostream>
 #include <random>
 #include <string>
 
 #include "host/verify/judge.hpp"
+#include "tests/support/seed.hpp"
 #include "tests/support/values.hpp"
 
 namespace bragg::test {
-
-/// A fresh seed a run, or BRAGG_TEST_SEED; printed so that a failure can be repeated.
-inline std::uint64_t session_seed() {
-  static const std::uint64_t seed = [] {
-    const char* given = std::getenv("BRAGG_TEST_SEED");
-    const std::uint64_t value = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
-    std::cout << "BRAGG_TEST_SEED=" << value << std::endl;
-    return value;
-  }();
-  return seed;
-}
-
-/// A generator for one test: the session's seed and the test's own name decide it.
-inline std::mt19937_64 generator(const std::string& name) {
-  std::seed_seq sequence{session_seed(), static_cast<std::uint64_t>(std::hash<std::string>{}(name))};
-  return std::mt19937_64(sequence);
-}
 
 /// One case in how many is run; BRAGG_TEST_SHARE, 1 where it is not set.
 inline unsigned test_share() {
