@@ -77,12 +77,8 @@ struct Failure : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// Whether this build sees every memory access of a kernel.
-#if defined(BRAGG_SIMT_HOOKS)
-inline constexpr bool hooks = true;
-#else
-inline constexpr bool hooks = false;
-#endif
+/// Whether this executor sees every memory access of a kernel: that with hooks.
+extern const bool hooks;
 
 /// The thread that runs and its place in the grid.
 struct Coordinates {

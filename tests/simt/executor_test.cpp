@@ -38,13 +38,10 @@ constexpr unsigned undefined = 0;
 #endif
 #if defined(__SANITIZE_ADDRESS__)
 constexpr unsigned ends_program = address_build | undefined;
-constexpr unsigned fails = every_build;
-#elif defined(BRAGG_SIMT_HOOKS)
-constexpr unsigned ends_program = undefined;
-constexpr unsigned fails = every_build | shadow;
+const unsigned fails = every_build;
 #else
 constexpr unsigned ends_program = undefined;
-constexpr unsigned fails = every_build | red_zones;
+const unsigned fails = every_build | (simt::hooks ? shadow : red_zones);
 #endif
 
 constexpr Order orders[] = {Order::forward, Order::reverse, Order::random, Order::greedy};

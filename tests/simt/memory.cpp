@@ -103,7 +103,7 @@ GlobalArena& global() {
 
 GlobalArena::GlobalArena() {
   ASAN_POISON_MEMORY_REGION(base, global_capacity);
-  if constexpr (hooks) {
+  if (hooks) {
     struct sigaction action = {};
     action.sa_sigaction = &explain_fault;
     action.sa_flags = SA_SIGINFO;
@@ -148,7 +148,7 @@ Region global_arena() { return {global().base, global_capacity}; }
 Region shared_arena() { return {shared().base, shared_capacity}; }
 
 GlobalAccess::GlobalAccess() {
-  if constexpr (hooks) {
+  if (hooks) {
     GlobalArena& arena = global();
     const std::lock_guard lock(arena.mutex);
     ++arena.accesses;
@@ -156,7 +156,7 @@ GlobalAccess::GlobalAccess() {
   }
 }
 GlobalAccess::~GlobalAccess() {
-  if constexpr (hooks) {
+  if (hooks) {
     GlobalArena& arena = global();
     const std::lock_guard lock(arena.mutex);
     if (--arena.accesses != 0 || ++arena.closed % protect_every != 0) return;

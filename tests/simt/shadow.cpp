@@ -366,13 +366,25 @@ void check_instruction(const void* p, std::size_t bytes, std::size_t alignment, 
 
 }  // namespace bragg::detail::simt::shadow
 
-// What the compiler calls before every access of code built with -fsanitize=thread. It takes them for
-// functions that do not throw.
+const bool bragg::detail::simt::hooks = true;
 namespace {
 using bragg::detail::simt::Access;
 using bragg::detail::simt::shadow::check_instruction;
 }  // namespace
 
+#else
+
+const bool bragg::detail::simt::hooks = false;
+namespace {
+using bragg::detail::simt::Access;
+void check_instruction(const void*, std::size_t, std::size_t, Access, const void*) {}
+}  // namespace
+
+#endif
+
+// What the compiler calls before every access of code built with -fsanitize=thread. It takes them for
+// functions that do not throw. Without hooks they do nothing, so that kernels are compiled once for both
+// executors.
 #define BRAGG_SIMT_HOOK(name, bytes, alignment, access)                                  \
   extern "C" void __tsan_##name(void* p) {                                               \
     check_instruction(p, bytes, alignment, Access::access, __builtin_return_address(0)); \
@@ -403,5 +415,3 @@ void __tsan_vptr_read(void**) {}
 // The host's functions beside the kernels guard their static variables with this.
 char __tsan_atomic8_load(const volatile char* p, int) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 }
-
-#endif
