@@ -2,16 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs clang-tidy on sources of a compilation database, as many at a time as there are cores.
 
-  scripts/run_tidy.py DATABASE FILE...    DATABASE: the folder of a compile_commands.json
+  scripts/run_tidy.py [--since REVISION] [--most N] DATABASE FILE...
+
+DATABASE is the folder of a compile_commands.json. With --since, only those FILEs are checked that differ from
+REVISION or include, by however many headers, what differs; of more than N the ones nearest to a change.
 
 The analyzer takes each source by itself. The other checks go through every header that is included, which is
 most of their time: for them sources of one folder are compiled as one. Where that finds something, they are
 checked one by one.
 """
+import argparse
 import concurrent.futures
+import functools
+import hashlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -24,6 +31,39 @@ APART = ("examples/quickstart.cpp", "host/cli/bench.cpp", "host/cuda/window_pass
 # misc-unused-* look at no other file than the one that is compiled.
 PATHS = "-bugprone-*,-modernize-*,-performance-*,-readability-*,-misc-redundant-expression"
 MATCHES = "-clang-analyzer-*,-bugprone-suspicious-include"
+INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
+
+
+def included_by(path):
+    """The project's files that a file includes itself."""
+    for name in INCLUDE.findall(path.read_text()):
+        for folder in (path.parent, ROOT, ROOT / "include"):
+            if (folder / name).is_file():
+                yield (folder / name).resolve()
+                break
+
+
+def concerned(changed, files):
+    """The files that are changed or include what is, those nearest to a change first."""
+    changed = {(ROOT / name).resolve() for name in changed}
+    includes = functools.cache(lambda path: set(included_by(path)))
+
+    def distance(name):
+        """Includes from a file to the nearest change; None: there is no way."""
+        steps, level, seen = 0, {(ROOT / name).resolve()}, set()
+        while level:
+            if level & changed:
+                return steps
+            seen |= level
+            level = set().union(*map(includes, level)) - seen
+            steps += 1
+        return None
+
+    distances = {name: distance(name) for name in files}
+    # Of those equally near, other ones after every commit: what a limit leaves out one time comes another time.
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    near = [name for name in files if distances[name] is not None]
+    return sorted(near, key=lambda name: (distances[name], hashlib.sha256((head + name).encode()).digest()))
 
 
 def groups(database, files):
@@ -53,13 +93,33 @@ def clang_tidy(database, file, checks):
     return run.stdout + run.stderr if run.returncode else ""
 
 
+def chosen(arguments):
+    """The files to check."""
+    files = arguments.files
+    if arguments.since:
+        command = ["git", "diff", "--name-only", arguments.since, "--"]
+        changed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+        files = concerned(changed, files)
+    kept = files[:arguments.most]
+    print(f"clang-tidy: {len(kept)} of {len(arguments.files)} sources", flush=True)
+    if len(kept) < len(files):
+        print("clang-tidy: left for scripts/tidy.sh --all:", *files[len(kept):])
+    return kept
+
+
 def main():
-    database = pathlib.Path(sys.argv[1]).resolve()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--since")
+    parser.add_argument("--most", type=int)
+    parser.add_argument("database", type=lambda path: pathlib.Path(path).resolve())
+    parser.add_argument("files", nargs="+")
+    arguments = parser.parse_args()
+    database = arguments.database
     FOLDER.mkdir(parents=True, exist_ok=True)
     single = []  # (file, checks), in the project's database
     joined = {}  # file of the group: its sources
     entries = []
-    for number, (group, entry) in enumerate(groups(database, sys.argv[2:])):
+    for number, (group, entry) in enumerate(groups(database, chosen(arguments))):
         if len(group) == 1:
             single.append((group[0], ""))
             continue

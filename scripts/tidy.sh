@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# clang-tidy on the layers that differ from a revision (default: the last commit), or on all of them.
+# clang-tidy on sources that changed, and on those that include what changed.
 #
-#   scripts/tidy.sh [--all | REVISION]
+#   scripts/tidy.sh              since the last release or, without one, since main forked off or a day before the last commit;
+#                                at most $MOST sources (40), those nearest to a change
+#   scripts/tidy.sh REVISION     since REVISION
+#   scripts/tidy.sh --all        all sources, as for a release
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,17 +16,28 @@ if [[ -f build/cuda/compile_commands.json ]]; then
   database=build/cuda
   without='host/cuda/absent|examples/consumer/'
 fi
-base=${1:-HEAD~1}
+# The revision that changes are counted from; nothing: there is none so old.
+base_of_changes() {
+  local base
+  git describe --tags --abbrev=0 --match 'v[0-9]*' HEAD^ 2> /dev/null && return
+  base=$(git merge-base origin/main HEAD 2> /dev/null || true)
+  if [[ -n "$base" && "$base" != "$(git rev-parse HEAD)" ]]; then
+    echo "$base"
+    return
+  fi
+  # HEAD is main, and what came before this landing is not known in a fresh clone: its last day is taken for it.
+  git rev-list --first-parent --max-count=1 --before="$(($(git log -1 --format=%ct) - 86400))" HEAD
+}
 
-sources() { git ls-files 'host/*.cpp' 'examples/*.cpp' | grep -vE "^($without)"; }
-if [[ "$base" == "--all" ]] || ! git rev-parse --verify --quiet "$base^{commit}" >/dev/null; then
-  files=$(sources)
-else
-  # A header concerns its whole layer, so a layer is checked when anything in it has changed.
-  layers=$(git diff --name-only "$base" -- host examples include | sed -E 's|^(host/[^/]+)/.*|\1|; s|^examples/.*|examples|; s|^include/.*|host|' | sort -u)
-  [[ -z "$layers" ]] && { echo "no layer has changed since $base"; exit 0; }
-  files=$(sources | grep -E "^($(echo "$layers" | paste -sd'|'))/" || true)
+options=()
+if [[ "${1:-}" != "--all" ]]; then
+  base=${1:-$(base_of_changes)}
+  if [[ -n "$base" ]]; then
+    git rev-parse --verify --quiet "$base^{commit}" > /dev/null || { echo "tidy.sh: no revision $base" >&2; exit 2; }
+    echo "changes since $(git log -1 --format='%h %s' "$base")"
+    options+=(--since "$base")
+  fi
+  [[ $# -gt 0 ]] || options+=(--most "${MOST:-40}")
 fi
-[[ -z "$files" ]] && { echo "no source to check"; exit 0; }
-# shellcheck disable=SC2086
-scripts/run_tidy.py "$database" $files
+git ls-files 'host/*.cpp' 'examples/*.cpp' | grep -vE "^($without)" |
+  xargs scripts/run_tidy.py ${options[@]+"${options[@]}"} "$database"
