@@ -21,6 +21,9 @@ inline unsigned test_share() {
   return given != nullptr ? std::max(1u, static_cast<unsigned>(std::strtoul(given, nullptr, 10))) : 1;
 }
 
+/// The same for tests of few cases, or of quick ones.
+inline unsigned larger_share() { return std::max(1u, test_share() / 5); }
+
 inline Rows normal_rows(std::mt19937_64& random, int n, int d, double mean, double deviation) {
   std::normal_distribution<double> normal(mean, deviation);
   Rows rows(static_cast<std::size_t>(n), std::vector<long double>(static_cast<std::size_t>(d)));
