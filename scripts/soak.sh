@@ -35,6 +35,7 @@ done
 
 scripts/setup.sh
 export CCACHE_BASEDIR=$PWD
+unset BRAGG_SIMT_SEED
 cmake --preset "$preset" > /dev/null
 cmake --build --preset "$preset"
 [[ -z "$python" ]] || scripts/python.sh -- -q
