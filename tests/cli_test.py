@@ -7,8 +7,11 @@ import json
 import math
 import os
 import pty
+import random
+import resource
 import select
 import signal
+import stat
 import struct
 import subprocess
 import sys
@@ -50,6 +53,14 @@ def read_safetensors(path):
         count = (end - begin) // struct.calcsize(kind)
         tensors[name] = list(struct.unpack_from("<%d%s" % (count, kind), raw, 8 + length + begin))
     return tensors, metadata
+
+
+def contents(paths):
+    found = []
+    for path in paths:
+        with open(path, "rb") as file:
+            found.append(file.read())
+    return found
 
 
 def npy(shape, values):
@@ -217,18 +228,44 @@ class Aggregate(Case):
         inputs, _ = self.large_workers(6)
         before = sorted(os.listdir(self.folder))
         command = [BRAGG, "aggregate", *inputs, "--rule", "krum(f=1)", "--device", "cpu", "--memory", "1MiB", "-o", self.output]
-        for _ in range(10):
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            while process.poll() is None and sorted(os.listdir(self.folder)) == before:
-                pass
-            process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=60)
-            if process.returncode != 0:
-                break
-            os.remove(self.output)  # it was faster than the signal
+        for number in [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL]:
+            for _ in range(20):
+                process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                time.sleep(random.uniform(0.02, 0.06))
+                process.send_signal(number)
+                _, errors = process.communicate(timeout=60)
+                if os.path.exists(self.output):
+                    os.remove(self.output)  # it was faster than the signal
+                elif process.returncode != -number:  # it was there before the command had begun
+                    break
+            if number == signal.SIGKILL:
+                self.assertEqual(process.returncode, -number)
+            else:
+                self.assertEqual(process.returncode, 128 + number, errors)
+                self.assertIn("interrupted; nothing was written", errors)
+            self.assertEqual(sorted(os.listdir(self.folder)), before)
+
+    def test_an_interrupt_between_the_passes_ends_the_run(self):
+        rows = [[math.sin(i * i + 7 * j) * 10.0 ** (30 * math.sin(i) * (i < 100)) for j in range(20)] for i in range(500)]
+        inputs = [self.write("x.npy", npy([500, 20], [x for row in rows for x in row]))]
+        process = subprocess.Popen(
+            [BRAGG, "aggregate", *inputs, "--rule", "caf(f=100)", "--threads", "1", "-o", self.output], stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(0.5)  # caf takes seconds, reading none
+        began = time.time()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        self.assertLess(time.time() - began, 1)
         self.assertEqual(process.returncode, 130, errors)
-        self.assertIn("interrupted", errors)
-        self.assertEqual(sorted(os.listdir(self.folder)), before)
+        self.assertEqual(os.listdir(self.folder), ["x.npy"])
+
+    def test_what_nohup_ignores_stays_ignored(self):
+        inputs, _ = self.large_workers(6)
+        command = [BRAGG, "aggregate", *inputs, "--rule", "krum(f=1)", "--device", "cpu", "--memory", "1MiB", "-q", "-o", self.output]
+        process = subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        time.sleep(0.05)
+        process.send_signal(signal.SIGHUP)
+        self.assertEqual(process.wait(timeout=60), 0)
 
     @unittest.skipIf(os.environ.get("BRAGG_SANITIZE"), "sanitizers take memory of their own")
     def test_memory_is_bounded_on_files_many_times_larger(self):
@@ -290,6 +327,69 @@ class Report(Case):
         inputs = self.workers(FIVE)
         self.refused(inputs, "median", "--report", self.path("nowhere", "r.json"), code=4, says="nowhere")
         self.refused(inputs, "median", "--report", self.output, code=2, says="same file")
+
+    def test_takes_the_place_of_nothing_else(self):
+        inputs = self.workers(FIVE)
+        base = self.write("base.safetensors", safetensors({"w": ("F32", [2], [0, 0]), "batches": ("I64", [], [0])}))
+        os.symlink(inputs[3], self.path("link.json"))
+        for report, says in [
+            (os.path.relpath(self.output), "same file"),
+            (inputs[2], "a file of the input"),
+            (self.path("link.json"), "a file of the input"),
+            (base, "a file of --base"),
+            ("", "is empty"),
+        ]:
+            with self.subTest(report):
+                before = contents([*inputs, base])
+                self.refused(inputs, "median", "--base", base, "--report", report, code=2, says=["--report", says])
+                self.assertEqual(contents([*inputs, base]), before)
+        self.output = inputs[1]
+        self.refused(inputs, "median", code=2, says="is a file of the input")
+        self.output = ""
+        self.refused(inputs, "median", code=2, says="--output: the name is empty")
+
+    def test_goes_into_a_pipe_and_a_device(self):
+        inputs = self.workers(FIVE)
+        os.mkfifo(self.path("pipe"))
+        reader = subprocess.Popen(["cat", self.path("pipe")], stdout=subprocess.PIPE)
+        self.aggregate(inputs, "median", "--report", self.path("pipe"))
+        self.assertEqual(json.loads(reader.communicate(timeout=60)[0])["n"], 5)
+        self.assertTrue(stat.S_ISFIFO(os.stat(self.path("pipe")).st_mode))
+        self.assertEqual(json.loads(self.aggregate(inputs, "median", "-q", "--report", "/dev/stdout").stdout)["n"], 5)
+        try:
+            os.mknod(self.path("null"), 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        except PermissionError:
+            return
+        self.aggregate(inputs, "median", "--report", self.path("null"))
+        self.run_bragg("verify", "--quick", "--rule", "mean", "--device", "cpu", "--json", self.path("null"))
+        self.assertTrue(stat.S_ISCHR(os.stat(self.path("null")).st_mode))
+
+    def test_output_follows_links_and_keeps_modes(self):
+        inputs = self.workers(FIVE)
+        target = self.write("model/target.safetensors", "old")
+        os.chmod(target, 0o640)
+        os.symlink("model/target.safetensors", self.path("link.safetensors"))
+        self.output = self.path("link.safetensors")
+        self.aggregate(inputs, "median")
+        self.assertTrue(os.path.islink(self.output))
+        self.assertEqual(stat.S_IMODE(os.stat(target).st_mode), 0o640)
+        self.assertEqual(read_safetensors(target)[0]["w"], [3, 30])
+        os.symlink("model/new.safetensors", self.path("dangling.safetensors"))
+        self.output = self.path("dangling.safetensors")
+        self.aggregate(inputs, "median")
+        self.assertTrue(os.path.islink(self.output) and os.path.isfile(self.path("model", "new.safetensors")))
+
+    def test_names_of_temporary_files_cannot_be_foreseen(self):
+        inputs = self.workers(FIVE)
+        victim = self.write("victim", "victim")
+        script = 'ln -s "$1" "$2.$$.tmp"; shift; exec "$0" aggregate "${@:2}"'
+        report = self.path("r.json")
+        subprocess.run(
+            ["bash", "-c", script, BRAGG, victim, report, *inputs, "--rule", "median", "-q", "-o", self.output, "--report", report],
+            check=True,
+        )
+        with open(victim) as file:
+            self.assertEqual(file.read(), "victim")
 
 
 def cuda_devices():
@@ -550,7 +650,7 @@ class Usage(Case):
         inputs = self.workers(FIVE)
         self.refused(inputs, "krum(f=2)", code=2, says="needs n ≥ 2f+3 = 7; lower f to at most 1 or add workers")
         self.refused(inputs, "clip(c=-1) | mean", code=2, says="c = -1")
-        self.refused(inputs, "median", "--max-weight-share", "0.1", "--weights", "1,1,1,1,1", code=2, says="max_weight_share")
+        self.refused(inputs, "median", "--max-weight-share", "0.1", "--weights", "1,1,1,1,1", code=2, says="--max-weight-share = 0.1")
         self.refused(inputs, "krum(f=1)", "--weights", "1,1,1,1,1", code=2, says="krum has no weighted form")
         self.refused(inputs, "median", "--threads", "-1", code=2, says="threads")
 
@@ -566,7 +666,20 @@ class Usage(Case):
         self.refused(inputs, "median", "--weights", "@" + self.path("none"), code=4, says="cannot read")
         bad = self.write("bad.txt", "1\n2\nthree\n")
         self.refused(inputs, "median", "--weights", "@" + bad, code=2, says="line 3: 'three'")
-        self.refused(inputs, "median", "--colour", code=2, says="--colour")
+        self.refused(inputs, "median", "--colour", code=2, says="unknown option --colour")
+        self.refused(inputs, "median", "--threads", "5000", code=2, says="--threads")
+        self.refused(inputs, "median", "--max-weight-share", "2", code=2, says="--max-weight-share")
+        self.refused(inputs, "median", "--weights", "", code=2, says="--weights: is empty")
+        self.refused(inputs, "median", "--weights", "inf,nan,-1,-inf,0", code=2, says="none of the 5")
+        self.refused(inputs, "median", "--weights", "1,1,1,1,1e400", code=2, says="'1e400' is beyond the range")
+        self.refused(inputs, "median", "--weights", "@" + self.folder, code=4, says="it is a folder")
+        self.assertEqual(self.aggregate(inputs, "median", "--weights", "+1,1,1,1,1").stderr, "")
+
+    def test_what_was_meant_is_said(self):
+        inputs = self.workers(FIVE)
+        done = self.run_bragg("aggregate", *inputs, "--rul", "median", "-o", self.output, code=2)
+        self.assertIn("unknown option --rul; did you mean --rule?", done.stderr)
+        self.assertIn("unknown command agregate; did you mean aggregate?", self.run_bragg("agregate", code=2).stderr)
 
     def test_missing_arguments(self):
         inputs = self.workers(FIVE)
@@ -619,14 +732,50 @@ class BadData(Case):
         self.refused(inputs, "smea(f=19)", code=5, says="limits of 2000000")
 
 
+@unittest.skipIf(os.environ.get("BRAGG_SANITIZE"), "sanitizers take memory of their own")
+class Refused(Case):
+    """What the system refuses is exit code 4, and nothing stays behind."""
+
+    def limited(self, limit, value, *arguments):
+        before = sorted(os.listdir(self.folder))
+        done = subprocess.run(
+            [BRAGG, "aggregate", *arguments, "-q", "-o", self.output],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            preexec_fn=lambda: resource.setrlimit(limit, (value, value)),
+        )
+        self.assertIn(done.returncode, [0, 4], done.stderr)
+        if done.returncode != 0:
+            self.assertEqual(sorted(os.listdir(self.folder)), before)
+            self.assertTrue(done.stderr.startswith("bragg: error: "), done.stderr)
+        return done.returncode
+
+    def test_a_file_that_may_not_grow(self):
+        inputs = [self.write("x.npy", npy([4, 50000], [0] * 200000))]
+        self.assertEqual(self.limited(resource.RLIMIT_FSIZE, 100 << 10, *inputs, "--rule", "median"), 4)
+
+    def test_memory_or_threads_that_are_not_given(self):
+        header = "{'descr': '<i8', 'fortran_order': False, 'shape': (2000, 300), }"
+        header += " " * (-(len(header) + 11) % 64) + "\n"
+        ints = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + bytes(8 * 2000 * 300)
+        inputs = [self.write("ints.npy", ints)]
+        codes = set()
+        for mebibytes in range(24, 400, 25):
+            codes.add(self.limited(resource.RLIMIT_AS, mebibytes << 20, *inputs, "--rule", "median", "--threads", "3"))
+        self.assertEqual(codes, {0, 4})
+        if os.geteuid() != 0:  # root has no such limit
+            self.assertEqual(self.limited(resource.RLIMIT_NPROC, 1, *inputs, "--rule", "median", "--threads", "64"), 4)
+
+
 class BadFiles(Case):
     GOOD = {"w": ("F32", [2], [1, 2])}
 
     def refused_file(self, content, says):
-        good = self.write("good.safetensors", safetensors(self.GOOD))
+        good = [self.write("good%d.safetensors" % i, safetensors(self.GOOD)) for i in range(2)]
         bad = self.write("bad.safetensors", content)
         with self.subTest(says):
-            self.refused([good, bad, good], "median", code=3, says=["bad.safetensors", says])
+            self.refused([good[0], bad, good[1]], "median", code=3, says=["bad.safetensors", says])
 
     @staticmethod
     def with_header(header, data=b"\0" * 8):
@@ -665,6 +814,55 @@ class BadFiles(Case):
             with self.subTest(name):
                 self.refused_file(content, "")
 
+    def test_other_formats_are_known(self):
+        for content, says in [
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+            (b"<!DOCTYPE html><html></html>", "HTML page"),
+            (b"PK\x03\x04" + b"\0" * 26 + b"archive/data.pkl", "PyTorch file"),
+            (b"PK\x03\x04" + b"\0" * 26 + b"w.npy", "npz archive"),
+            (b"\x80\x02}q\x00.........", "pickle"),
+            (b"\x1f\x8b\x08\x00\0\0\0\0\x02\xff", "gzip"),
+            (b"GGUF\x03\0\0\0\0\0\0\0", "GGUF"),
+            (b"\x89HDF\r\n\x1a\n\0\0", "HDF5"),
+        ]:
+            self.refused_file(content, says)
+
+    def test_bytes_behind_a_nul_are_refused(self):
+        text = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+        self.refused_file(self.with_header(text + b'\0{"anything": here'), "holds a NUL at byte %d" % (8 + len(text)))
+
+    def test_much_metadata_takes_no_time(self):
+        keys = {"k%x" % i: "" for i in range(160000)}
+        inputs = [self.write("m%d.safetensors" % i, safetensors(self.GOOD, keys)) for i in range(3)]
+        began = time.time()
+        self.aggregate(inputs, "median")
+        self.assertLess(time.time() - began, 5)
+
+    def test_the_format_is_that_of_most(self):
+        def format_of_output(formats, *options):
+            inputs = [
+                self.write("f%d.safetensors" % i, safetensors(self.GOOD, f and {"format": f, "n": "1"}))
+                for i, f in enumerate(formats)
+            ]
+            self.aggregate(inputs, "median", *options)
+            return read_safetensors(self.output)[1].get("format")
+
+        self.assertEqual(format_of_output([None, "pt", "pt", "pt"]), "pt")
+        self.assertEqual(format_of_output(["mlx", "pt", "pt"]), "pt")
+        self.assertIsNone(format_of_output(["mlx", "mlx", "pt", "pt"]))
+        base = self.write("base.safetensors", safetensors(self.GOOD, {"format": "flax"}))
+        self.assertEqual(format_of_output(["pt", "pt", "pt"], "--base", base), "flax")
+
+    def test_a_file_given_twice(self):
+        inputs = self.workers(FIVE)
+        twice = os.path.join(os.path.dirname(inputs[2]), ".", os.path.basename(inputs[2]))
+        self.refused([*inputs, twice], "median", code=2, says=["w02.safetensors", "same file"])
+        os.link(inputs[0], self.path("link.safetensors"))  # a worker may do this: it is a copy
+        self.aggregate([*inputs, self.path("link.safetensors")], "median")
+
+    def test_one_npy_of_three_dimensions_is_refused(self):
+        self.refused([self.write("z.npy", npy([3, 2, 2], [0] * 12))], "median", code=3, says=["[3, 2, 2]", "a row per worker"])
+
     def test_disagreement_names_file_tensor_and_values(self):
         self.refused_file(safetensors({"v": ("F32", [2], [1, 2])}), "v")
         self.refused_file(safetensors({"w": ("F64", [2], [1, 2])}), "F64")
@@ -677,7 +875,7 @@ class BadFiles(Case):
         os.mkdir(self.path("empty"))
         self.refused([self.path("empty")], "median", code=2, says="no *.safetensors")
         self.output = self.path("nowhere", "out.safetensors")
-        self.refused([good, good], "median", code=4, says="nowhere")
+        self.refused([good], "median", code=4, says="nowhere")
 
 
 class Terminal(Case):

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "host/io/file.hpp"
 #include "tests/support/files.hpp"
 #include "tests/support/seed.hpp"
 
@@ -599,6 +600,17 @@ TEST(Write, ReplacesAnExistingFileAndLeavesNoOther) {
   write_safetensors(folder / "m.safetensors", {});
   EXPECT_EQ(folder.entries(), 1);
   EXPECT_EQ(Checkpoint::open(folder / "m.safetensors").tensors().size(), 0u);
+}
+
+TEST(Read, AChangeAfterTheLastReadIsSeen) {
+  const TemporaryFolder folder;
+  write_text(folder / "m", "0123");
+  const detail::ReadFile file(folder / "m");
+  std::array<char, 4> bytes{};
+  file.read(0, bytes.data(), 4);
+  file.check_unchanged();
+  write_text(folder / "m", "4567");
+  EXPECT_EQ(failure_of([&] { file.check_unchanged(); }).status, Status::bad_file);
 }
 
 TEST(Write, ToNowhereIsAnErrorWithTheSystemsReason) {

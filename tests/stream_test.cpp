@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Aggregation of files: equal to the plan in memory bit for bit, whatever the windows; bounded memory; all or
 // nothing.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
@@ -12,6 +14,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <random>
 #include <string>
@@ -503,13 +506,23 @@ TEST(Stream, OutputCarriesPipelineNumberAndVersion) {
   EXPECT_TRUE(read_model(folder / "out")[0].data == read_model(paths[0])[0].data);
 }
 
-TEST(Stream, OutputMayReplaceAnInput) {
+TEST(Stream, OutputTakesThePlaceOfNoInput) {
   const TemporaryFolder folder;
-  const auto models = make_models(3, layout_of("F32"), 9);
+  const auto models = make_models(4, layout_of("F32"), 9);
   const auto paths = write_models(folder, models);
-  aggregate_files(Median{}, paths, paths[1]);
-  expect_equal_tensors(read_model(paths[1]), run_plan(Median{}, models, nullptr, {}));
-  EXPECT_EQ(folder.entries(), 3);
+  FileOptions options;
+  options.base = paths[3];
+  fs::create_symlink(paths[1], folder / "link");
+  const std::span<const fs::path> inputs(paths.data(), 3);
+  for (const fs::path& output : {paths[1], paths[3], fs::path(folder / "link")}) {
+    const auto [status, message] = failure_of([&] { aggregate_files(Median{}, inputs, output, options); });
+    EXPECT_EQ(status, Status::invalid_argument) << output;
+    EXPECT_NE(message.find("is a file of the input"), std::string::npos) << message;
+  }
+  for (std::size_t i = 0; i < models.size(); ++i) {
+    for (std::size_t t = 0; t < models[i].size(); ++t)
+      EXPECT_TRUE(read_model(paths[i])[t].data == models[i][t].data) << i << " " << t;
+  }
 }
 
 // Failures
@@ -641,6 +654,27 @@ TEST(Stream, AFileThatChangesMeanwhileIsAnErrorAndNothingIsWritten) {
   EXPECT_EQ(status, Status::bad_file);
   EXPECT_EQ(message.find(paths[3].string()), 0u) << message;
   EXPECT_EQ(folder.entries(), 5);
+}
+
+TEST(Stream, ContentThatChangesMeanwhileIsSeenThoughItsTimeIsPutBack) {
+  const TemporaryFolder folder;
+  const auto paths = write_models(folder, make_models(5, {{"w", "F32", {200000}, {}}}, 14));
+  FileOptions options;
+  options.memory = mib;
+  options.progress = [&](const Progress& progress) {
+    if (progress.pass != 2) return;
+    struct stat before {};
+    ASSERT_EQ(::stat(paths[3].c_str(), &before), 0);
+    std::fstream file(paths[3], std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(-4, std::ios::end).write("\xff\xff\x7f\x7f", 4);
+    file.close();
+    const std::array<timespec, 2> times = {before.st_atim, before.st_mtim};
+    ASSERT_EQ(::utimensat(AT_FDCWD, paths[3].c_str(), times.data(), 0), 0);
+  };
+  const auto [status, message] =
+      failure_of([&] { aggregate_files(parse("multi_krum(f=0)"), paths, folder / "out", options); });
+  EXPECT_EQ(status, Status::bad_file);
+  EXPECT_EQ(message, paths[3].string() + ": changed while it was being read");
 }
 
 TEST(Stream, WhatTheProgressCallbackThrowsLeavesNothing) {

@@ -5,15 +5,15 @@
 #include <bragg/io.hpp>
 
 #include <chrono>
-#include <csignal>
 #include <cstdint>
-#include <system_error>
 
 #include "host/cli/arguments.hpp"
+#include "host/cli/interrupt.hpp"
 #include "host/cli/output.hpp"
 #include "host/cli/progress.hpp"
 #include "host/cli/report.hpp"
 #include "host/cli/text.hpp"
+#include "host/io/file.hpp"
 
 namespace bragg::cli {
 
@@ -21,15 +21,18 @@ namespace fs = std::filesystem;
 
 namespace {
 
-volatile std::sig_atomic_t pending_signal = 0;
-
-void remember_signal(int signal) { pending_signal = signal; }
-
-/// The same place, whether or not a file is there yet.
-bool same_place(const fs::path& a, const fs::path& b) {
-  std::error_code code_a;
-  std::error_code code_b;
-  return fs::weakly_canonical(a, code_a) == fs::weakly_canonical(b, code_b) && !code_a && !code_b;
+/// The report may not take the place of anything that the run reads or writes.
+void check_report(const fs::path& report, const AggregateCommand& command,
+                  const std::vector<fs::path>& inputs) {
+  check_writable("--report", report);
+  const auto refuse = [&](const std::string& why) {
+    throw Error(Status::invalid_argument, fmt::format("--report: {} {}", report.string(), why));
+  };
+  if (detail::same_place(report, command.output)) refuse("is the same file as --output");
+  if (command.base && leads_to_input(report, *command.base)) refuse("is a file of --base");
+  for (const fs::path& input : inputs) {
+    if (leads_to_input(report, input)) refuse("is a file of the input " + input.string());
+  }
 }
 
 std::string counted(std::int64_t count, const char* noun) {
@@ -65,6 +68,7 @@ Device device_for(const std::string& wanted) {
 
 void run(const AggregateCommand& command) {
   const Pipeline pipeline = parse(command.rule);
+  if (command.output.empty()) throw Error(Status::invalid_argument, "--output: the name is empty");
   FileOptions options;
   options.memory = parse_memory(command.memory);
   options.base = command.base;
@@ -72,25 +76,15 @@ void run(const AggregateCommand& command) {
   options.options.max_weight_share = command.max_weight_share;
   options.options.threads = command.threads;
   options.options.device = device_for(command.device);
-  if (!command.weights.empty()) options.weights = parse_weights(command.weights);
-  if (command.report) {
-    check_writable("--report", *command.report);
-    if (same_place(*command.report, command.output)) {
-      throw Error(Status::invalid_argument, "--report and --output are the same file");
-    }
-  }
+  if (command.weights) options.weights = parse_weights(*command.weights);
   const std::vector<fs::path> inputs = find_inputs(command.inputs, command.base, command.output);
+  if (command.report) check_report(*command.report, command, inputs);
 
+  const EndOnSignal guard(command.output.string());
   const auto start = std::chrono::steady_clock::now();
   const FileResult result = [&] {
     ProgressBar bar(!command.quiet);
-    options.progress = [&](const Progress& progress) {
-      // Thrown here, between windows, so that the temporary output is removed on the way out.
-      if (pending_signal != 0) throw Interrupted{pending_signal};
-      bar.show(progress);
-    };
-    std::signal(SIGINT, remember_signal);
-    std::signal(SIGTERM, remember_signal);
+    options.progress = [&](const Progress& progress) { bar.show(progress); };
     return aggregate_files(pipeline, inputs, command.output, options);
   }();
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;

@@ -15,7 +15,7 @@ struct AggregateCommand {
   std::filesystem::path output;
   std::optional<std::filesystem::path> base;
   std::optional<std::filesystem::path> report;
-  std::string weights;
+  std::optional<std::string> weights;
   double max_weight_share = 0;
   std::string memory = "1GiB";
   std::string scope = "whole";
@@ -24,12 +24,7 @@ struct AggregateCommand {
   bool quiet = false;
 };
 
-/// A signal asked the command to end; what it had begun to write is gone.
-struct Interrupted {
-  int signal;
-};
-
-/// @throws bragg::Error, Interrupted.
+/// A signal ends the process from within: see EndOnSignal. @throws bragg::Error.
 void run(const AggregateCommand& command);
 
 }  // namespace bragg::cli

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <fstream>
@@ -30,19 +31,29 @@ std::string_view trimmed(std::string_view text) {
 
 double parse_weight(std::string_view text, std::string_view where) {
   double value = 0;
-  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (code != std::errc{} || end != text.data() + text.size()) {
+  std::string_view digits = text;
+  if (digits.starts_with('+') && !digits.starts_with("+-")) digits.remove_prefix(1);
+  const auto [end, code] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  if (code == std::errc::result_out_of_range) {
+    refuse(
+        fmt::format("--weights: {}: '{}' is beyond the range of a double, 4.9e-324 to 1.8e308", where, text));
+  }
+  if (code != std::errc{} || end != digits.data() + digits.size()) {
     refuse(fmt::format("--weights: {}: '{}' is not a number", where, text));
   }
   return value;
 }
 
 std::string read_text(const fs::path& path) {
+  const auto fail = [&](const char* why) {
+    throw Error(Status::io_error, fmt::format("--weights: cannot read {}: {}", path.string(), why));
+  };
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) fail("it is a folder");
   std::ifstream in(path, std::ios::binary);
+  if (!in) fail(std::generic_category().message(errno).c_str());
   std::string text{std::istreambuf_iterator<char>(in), {}};
-  if (!in || fs::is_directory(path)) {
-    throw Error(Status::io_error, fmt::format("--weights: cannot read {}", path.string()));
-  }
+  if (in.bad()) fail("reading failed");
   return text;
 }
 
@@ -108,6 +119,7 @@ std::uint64_t parse_memory(std::string_view text) {
 }
 
 std::vector<double> parse_weights(const std::string& text) {
+  if (text.empty()) refuse("--weights: is empty; give numbers or @FILE, or leave the option out");
   const bool from_file = text.starts_with('@');
   const std::string read = from_file ? read_text(text.substr(1)) : "";
   std::string_view rest = from_file ? std::string_view(read) : std::string_view(text);
@@ -125,6 +137,9 @@ std::vector<double> parse_weights(const std::string& text) {
         item, from_file ? fmt::format("{}, line {}", text.substr(1), place) : fmt::format("item {}", place)));
   }
   if (weights.empty()) refuse(fmt::format("--weights: {} holds no number", text.substr(1)));
+  if (std::none_of(weights.begin(), weights.end(), [](double w) { return w > 0 && std::isfinite(w); })) {
+    refuse(fmt::format("--weights: none of the {} is a positive, finite number", weights.size()));
+  }
   return weights;
 }
 

@@ -9,10 +9,10 @@
 
 #include "host/bench/bench.hpp"
 #include "host/bench/result.hpp"
-#include "host/cli/aggregate.hpp"
 #include "host/cli/output.hpp"
 #include "host/cli/progress.hpp"
 #include "host/cli/text.hpp"
+#include "host/io/file.hpp"
 
 namespace bragg::cli {
 
@@ -221,7 +221,7 @@ std::string preset_lines() {
 void run(const BenchCommand& command) {
   if (command.json) check_writable("--json", *command.json);
   if (command.csv) check_writable("--csv", *command.csv);
-  if (command.json && command.csv && *command.json == *command.csv) {
+  if (command.json && command.csv && detail::same_place(*command.json, *command.csv)) {
     throw Error(Status::invalid_argument, "--json and --csv are the same file");
   }
   bench::Settings settings{.cases = bench::cases_of(blocks_for(command)),

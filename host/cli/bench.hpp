@@ -26,6 +26,11 @@ struct BenchCommand {
   std::string command_line;
 };
 
+/// A signal asked the benchmarks to end.
+struct Interrupted {
+  int signal;
+};
+
 /// One line for each preset, for the help.
 std::string preset_lines();
 

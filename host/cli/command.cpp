@@ -7,6 +7,8 @@
 #include <bragg/version.hpp>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -19,6 +21,7 @@
 #include "host/cli/rules.hpp"
 #include "host/cli/text.hpp"
 #include "host/cli/verify.hpp"
+#include "host/pipeline/nearest.hpp"
 
 namespace {
 
@@ -33,7 +36,7 @@ constexpr const char* exit_codes = R"help(Exit codes:
   5  the data defeats the rule: too many rows that are not finite, a base that
      is not finite, a search that is too large
   6  `bragg verify` found a result that is wrong
-  130, 143  interrupted (SIGINT, SIGTERM)
+  129, 130, 143  interrupted (SIGHUP, SIGINT, SIGTERM)
 Nothing is written to the output unless the exit code is 0 (or 4, when only
 the report could not be written).)help";
 
@@ -147,6 +150,18 @@ void print_error(const std::string& message) {
   fmt::print(stderr, "bragg: error: {}\n", bragg::cli::printable(message));
 }
 
+/// The library names its own options; the command's have the same names, written otherwise.
+std::string as_options(const std::string& message) {
+  const std::size_t end = message.find(" = ");
+  std::string name = message.substr(0, end);
+  for (const std::string_view option : {"memory", "threads", "max_weight_share", "device"}) {
+    if (name != option) continue;
+    std::replace(name.begin(), name.end(), '_', '-');
+    return "--" + name + message.substr(end);
+  }
+  return message;
+}
+
 /// The pipeline, and a caret below where it cannot be read. All before that place is ASCII.
 void print_caret(const std::string& pipeline, int column) {
   fmt::print(stderr, "  {}\n  {:>{}}\n", bragg::cli::printable(pipeline), '^', column);
@@ -176,7 +191,8 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
   sub->add_option("--weights", command.weights,
                   "client weights: 1,2,3 or @FILE, one per line; 0 leaves a worker out");
   sub->add_option("--max-weight-share", command.max_weight_share,
-                  "cap on a weight's share of the sum of all; 0: none");
+                  "cap on a weight's share of the sum of all; 0: none")
+      ->check(CLI::Range(0.0, 1.0));
   sub->add_option("--scope", command.scope, "judge workers by the whole model, or by each tensor apart")
       ->check(CLI::IsMember({"whole", "per-tensor"}))
       ->capture_default_str();
@@ -187,6 +203,7 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
       ->check(CLI::IsMember({"cpu", "cuda", "auto"}))
       ->capture_default_str();
   sub->add_option("--threads", command.threads, "CPU threads; 0: automatic. The result does not depend on it")
+      ->check(CLI::Range(0, 4096))
       ->capture_default_str();
   sub->add_option("--report", command.report, "JSON file to write: who was kept, and why");
   sub->add_flag("-q,--quiet", command.quiet, "print nothing but errors");
@@ -238,6 +255,33 @@ void add_bench(CLI::App& app, bragg::cli::BenchCommand& command) {
   sub->add_option("--csv", command.csv, "CSV file to write: the rows");
 }
 
+/// Of a command line that cannot be parsed: the first word that nothing is known of, and what may have been
+/// meant; empty where all words are known.
+std::string unknown_word(const CLI::App& app) {
+  const std::vector<CLI::App*> chosen = app.get_subcommands();
+  const CLI::App& command = chosen.empty() ? app : *chosen.front();
+  for (const std::string& word : command.remaining()) {
+    const bool is_option = word.starts_with('-');
+    if (!is_option && !chosen.empty()) continue;
+    std::vector<std::string> known;
+    if (is_option) {
+      for (const CLI::Option* const option : command.get_options()) {
+        for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+      }
+    } else {
+      for (const CLI::App* const sub : app.get_subcommands([](const CLI::App*) { return true; }))
+        known.push_back(sub->get_name());
+    }
+    const std::string_view meant =
+        bragg::detail::nearest(word.substr(0, word.find('=')), known,
+                               [](const std::string& name) { return std::string_view(name); });
+    std::string text = fmt::format("unknown {} {}", is_option ? "option" : "command", word);
+    if (!meant.empty()) text += fmt::format("; did you mean {}?", meant);
+    return text;
+  }
+  return "";
+}
+
 int run(int argc, char** argv) {
   CLI::App app("bragg: robust aggregation of model updates. Up to f bad workers cannot poison the result.",
                "bragg");
@@ -265,7 +309,8 @@ int run(int argc, char** argv) {
   } catch (const CLI::Success& request) {
     return app.exit(request);  // --help, --version
   } catch (const CLI::ParseError& error) {
-    print_error(error.what());
+    const std::string unknown = unknown_word(app);
+    print_error(unknown.empty() ? error.what() : unknown);
     const char* const command = app.got_subcommand("aggregate") ? "aggregate "
                                 : app.got_subcommand("verify")  ? "verify "
                                 : app.got_subcommand("bench")   ? "bench "
@@ -298,7 +343,7 @@ int run(int argc, char** argv) {
     print_caret(aggregate.rule, error.column());
     return exit_code(error.status());
   } catch (const bragg::Error& error) {
-    print_error(error.what());
+    print_error(as_options(error.what()));
     return exit_code(error.status());
   } catch (const bragg::cli::Interrupted& interrupted) {
     print_error("interrupted; nothing was written");
@@ -314,6 +359,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int bragg::cli::command(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error that can be told
   try {
     return ::run(argc, argv);
   } catch (const std::bad_alloc&) {

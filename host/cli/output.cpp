@@ -6,8 +6,11 @@
 #include <bragg/error.hpp>
 
 #include <cerrno>
+#include <cstdint>
 #include <fstream>
 #include <system_error>
+
+#include "host/io/file.hpp"
 
 namespace bragg::cli {
 
@@ -19,29 +22,55 @@ namespace {
   throw Error(Status::io_error, fmt::format("{}: {}: {}", option, path.string(), why));
 }
 
+/// What is written to as it is: renaming a file over it would take it from everybody.
+bool is_stream(const fs::file_status& status) { return fs::is_character_file(status) || fs::is_fifo(status); }
+
 }  // namespace
 
 void check_writable(const char* option, const fs::path& path) {
-  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  if (path.empty()) throw Error(Status::invalid_argument, fmt::format("{}: the name is empty", option));
+  const fs::path place = detail::follow_links(path);
+  const fs::path folder = place.has_parent_path() ? place.parent_path() : fs::path(".");
   std::error_code ignored;
   if (!fs::is_directory(folder, ignored)) fail(option, path, "its folder does not exist");
+  const fs::file_status there = fs::status(place, ignored);
+  if (is_stream(there)) return;
+  if (fs::is_directory(there)) fail(option, path, "is a folder");
+  if (fs::exists(there) && !fs::is_regular_file(there)) fail(option, path, "is not a regular file");
   if (access(folder.c_str(), W_OK) != 0) fail(option, path, "its folder cannot be written to");
-  if (fs::is_directory(path, ignored)) fail(option, path, "is a folder");
 }
 
 void write_whole(const char* option, const fs::path& path, const std::string& text) {
-  fs::path temporary = path;
-  temporary += fmt::format(".{}.tmp", getpid());
-  std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
-  out << text;
-  out.close();
-  std::error_code code;
-  if (out) fs::rename(temporary, path, code);
-  if (!out || code) {
-    const std::string why = code ? code.message() : std::generic_category().message(errno);
-    fs::remove(temporary, code);
-    fail(option, path, why);
+  std::error_code ignored;
+  if (is_stream(fs::status(path, ignored))) {
+    std::ofstream out(path, std::ios::binary);
+    out << text;
+    out.close();
+    if (!out) fail(option, path, std::generic_category().message(errno));
+    return;
   }
+  try {
+    const auto bytes = static_cast<std::int64_t>(text.size());
+    detail::OutputFile file(path, bytes);
+    file.write(0, text.data(), bytes);
+    file.commit();
+  } catch (const Error& error) {
+    throw Error(error.status(), fmt::format("{}: {}", option, error.what()));
+  }
+}
+
+bool leads_to_input(const fs::path& path, const fs::path& input) {
+  if (detail::same_place(path, input)) return true;
+  // A folder, or an index, stands for the files beside each other there.
+  std::error_code ignored;
+  const bool is_folder = fs::is_directory(input, ignored);
+  if (!is_folder && input.extension() != ".json") return false;
+  const fs::path folder = is_folder ? input : input.has_parent_path() ? input.parent_path() : fs::path(".");
+  const fs::path place = detail::follow_links(path);
+  const fs::path parent = place.has_parent_path() ? place.parent_path() : fs::path(".");
+  const bool model_file = place.extension() == ".safetensors" || place.extension() == ".npy" ||
+                          place.filename().string().ends_with(".index.json");
+  return model_file && fs::exists(place, ignored) && detail::same_place(parent, folder);
 }
 
 }  // namespace bragg::cli

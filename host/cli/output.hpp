@@ -7,10 +7,14 @@
 
 namespace bragg::cli {
 
-/// Throws early what write_whole would only find when the work is done: a folder that is not there.
+/// Throws early what write_whole would only find when the work is done: a folder that is not there, a place
+/// that cannot be written to.
 void check_writable(const char* option, const std::filesystem::path& path);
 
-/// The file appears whole or not at all.
+/// A file appears whole or not at all; a character device or a named pipe is written to.
 void write_whole(const char* option, const std::filesystem::path& path, const std::string& text);
+
+/// Whether `path` is a file that `input`, a file or a model's folder or index, is read from.
+bool leads_to_input(const std::filesystem::path& path, const std::filesystem::path& input);
 
 }  // namespace bragg::cli

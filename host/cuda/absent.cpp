@@ -16,7 +16,7 @@ namespace {
 [[noreturn]] void refuse() {
   throw Error(Status::unsupported,
               "device = cuda: this bragg was built without CUDA; build it where nvcc is found "
-              "(BRAGG_CUDA=ON), or take Device::cpu");
+              "(BRAGG_CUDA=ON), or take the device cpu");
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ int checked_device(const Options& options) {
   const int count = device_count();
   if (count == 0) {
     throw Error(Status::unsupported,
-                "device = cuda: no CUDA device, or no driver for one, is here; take Device::cpu");
+                "device = cuda: no CUDA device, or no driver for one, is here; take the device cpu");
   }
   const int device = options.cuda_device < 0 ? current_device() : options.cuda_device;
   if (device >= count) {

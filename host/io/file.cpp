@@ -6,11 +6,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <mutex>
 #include <random>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 namespace bragg::detail {
 
@@ -47,10 +50,14 @@ void throw_io_error(const fs::path& path, const char* action, int error_number) 
 
 namespace {
 
+std::int64_t nanoseconds(const struct timespec& time) {
+  return static_cast<std::int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
+}
+
 FileId id_of(const struct stat& status) {
   return {static_cast<std::uint64_t>(status.st_dev), static_cast<std::uint64_t>(status.st_ino),
-          static_cast<std::int64_t>(status.st_size),
-          static_cast<std::int64_t>(status.st_mtim.tv_sec) * 1'000'000'000 + status.st_mtim.tv_nsec};
+          static_cast<std::int64_t>(status.st_size), nanoseconds(status.st_mtim),
+          nanoseconds(status.st_ctim)};
 }
 
 int open_retrying(const fs::path& path, int flags, mode_t mode = 0) {
@@ -107,23 +114,105 @@ void ReadFile::read(std::int64_t offset, void* to, std::int64_t bytes) const {
   }
 }
 
-OutputFile::OutputFile(fs::path path, std::int64_t bytes) : path_(std::move(path)) {
-  std::error_code ignored;
-  const auto kind = fs::status(path_, ignored).type();
-  if (kind != fs::file_type::not_found && kind != fs::file_type::none && kind != fs::file_type::regular) {
-    throw Error(Status::invalid_argument,
-                fmt::format("output \"{}\" is there and is not a regular file; give the name of a file",
-                            path_.string()));
+void ReadFile::check_unchanged() const {
+  struct stat status {};
+  if (::fstat(descriptor_, &status) != 0) throw_io_error(path_, "examine it", errno);
+  if (id_of(status) != id_) throw_bad_file(path_, "changed while it was being read");
+}
+
+fs::path follow_links(fs::path path) {
+  constexpr int most_links = 40;  // as the kernel
+  std::error_code error;
+  for (int link = 0; link < most_links && fs::is_symlink(fs::symlink_status(path, error)); ++link) {
+    fs::path target = fs::read_symlink(path, error);
+    if (error) break;
+    if (target.is_relative()) target = path.parent_path() / target;
+    // /dev/stdout ends at a link whose text is no path.
+    if (fs::exists(path, error) && !fs::exists(target, error)) break;
+    path = std::move(target);
   }
-  const fs::path folder = path_.has_parent_path() ? path_.parent_path() : fs::path(".");
-  std::random_device random;
+  return path;
+}
+
+bool same_place(const fs::path& a, const fs::path& b) {
+  std::error_code error;
+  if (fs::equivalent(a, b, error)) return true;
+  // A relative name that leads nowhere stays relative in weakly_canonical.
+  const auto place = [&](const fs::path& path) {
+    return fs::weakly_canonical(fs::absolute(follow_links(path), error), error);
+  };
+  return place(a) == place(b);
+}
+
+namespace {
+
+/// What abandon_outputs() has to know.
+struct Outputs {
+  std::mutex mutex;  // held from before a name is made to after it is gone or final
+  std::vector<fs::path> temporary;
+  int committed = 0;
+};
+
+Outputs& outputs() {
+  static Outputs* const all = new Outputs;  // needed to the very end of the process
+  return *all;
+}
+
+int open_unnamed([[maybe_unused]] const fs::path& folder, [[maybe_unused]] mode_t mode) {
+#ifdef O_TMPFILE
+  return open_retrying(folder, O_WRONLY | O_TMPFILE, mode);
+#else
+  return -1;
+#endif
+}
+
+/// Fails where `name` is there.
+bool give_name(int descriptor, const fs::path& name) {
+  const std::string unnamed = fmt::format("/proc/self/fd/{}", descriptor);
+  return ::linkat(AT_FDCWD, unnamed.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0;
+}
+
+/// Whether the folder's file system has files that are made without a name and can be given one. Tried, as no
+/// other answer holds for what lies above it (containers, networks, no /proc).
+bool can_name_later(const fs::path& folder, const fs::path& name) {
+  const int descriptor = open_unnamed(folder, 0600);
+  if (descriptor < 0) return false;
+  const std::lock_guard lock(outputs().mutex);
+  const bool named = give_name(descriptor, name);
+  if (named) ::unlink(name.c_str());
+  ::close(descriptor);
+  return named;
+}
+
+}  // namespace
+
+int abandon_outputs() {
+  Outputs& all = outputs();
+  all.mutex.lock();  // never unlocked
+  for (const fs::path& name : all.temporary) ::unlink(name.c_str());
+  return all.committed;
+}
+
+OutputFile::OutputFile(const fs::path& path, std::int64_t bytes) : path_(follow_links(path)) {
+  struct stat there {};
+  const bool exists = ::stat(path_.c_str(), &there) == 0;
+  if (exists && !S_ISREG(there.st_mode)) {
+    throw Error(Status::invalid_argument,
+                fmt::format("output {} is there and is not a regular file; give the name of a file",
+                            show(path.string())));
+  }
+  const mode_t mode = exists ? there.st_mode & 07777 : 0666;
+  if (can_name_later(folder(), make_name())) descriptor_ = open_unnamed(folder(), mode);
   for (int attempt = 0; descriptor_ < 0 && attempt < 100; ++attempt) {
-    temporary_ = folder / fmt::format(".bragg-{:08x}{:08x}.tmp", random(), random());
-    descriptor_ = open_retrying(temporary_, O_WRONLY | O_CREAT | O_EXCL, 0666);
+    const std::lock_guard lock(outputs().mutex);
+    const fs::path name = make_name();
+    descriptor_ = open_retrying(name, O_WRONLY | O_CREAT | O_EXCL, mode);
+    if (descriptor_ >= 0) set_temporary(name);
     if (descriptor_ < 0 && errno != EEXIST) break;
   }
-  if (descriptor_ < 0) throw_io_error(path_, "create a temporary file beside it", errno);
+  if (descriptor_ < 0) throw_io_error(path, "create a temporary file beside it", errno);
   int failure = ::ftruncate(descriptor_, bytes) == 0 ? 0 : errno;
+  if (failure == 0 && exists && ::fchmod(descriptor_, mode) != 0) failure = errno;  // whatever the umask is
 #ifdef __linux__
   // A disk that is too full fails now rather than after all the reading. Not every file system can tell.
   if (failure == 0 && bytes > 0 && ::fallocate(descriptor_, 0, 0, bytes) != 0) {
@@ -132,14 +221,34 @@ OutputFile::OutputFile(fs::path path, std::int64_t bytes) : path_(std::move(path
 #endif
   if (failure != 0) {
     ::close(descriptor_);
-    ::unlink(temporary_.c_str());
-    throw_io_error(path_, fmt::format("reserve {} bytes for it", bytes).c_str(), failure);
+    remove_temporary();
+    throw_io_error(path, fmt::format("reserve {} bytes for it", bytes).c_str(), failure);
   }
 }
 
 OutputFile::~OutputFile() {
   if (descriptor_ >= 0) ::close(descriptor_);
-  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  remove_temporary();
+}
+
+fs::path OutputFile::folder() const { return path_.has_parent_path() ? path_.parent_path() : fs::path("."); }
+
+fs::path OutputFile::make_name() const {
+  std::random_device random;
+  return folder() / fmt::format(".bragg-{:08x}{:08x}.tmp", random(), random());
+}
+
+void OutputFile::set_temporary(fs::path name) {
+  outputs().temporary.push_back(name);
+  temporary_ = std::move(name);
+}
+
+void OutputFile::remove_temporary() noexcept {
+  if (temporary_.empty()) return;
+  const std::lock_guard lock(outputs().mutex);
+  ::unlink(temporary_.c_str());
+  std::erase(outputs().temporary, temporary_);
+  temporary_.clear();
 }
 
 void OutputFile::write(std::int64_t offset, const void* from, std::int64_t bytes) {
@@ -158,17 +267,31 @@ void OutputFile::write(std::int64_t offset, const void* from, std::int64_t bytes
 
 void OutputFile::commit() {
   if (::fsync(descriptor_) != 0) throw_io_error(path_, "flush it to disk", errno);
-  const int closed = ::close(std::exchange(descriptor_, -1));
-  if (closed != 0) throw_io_error(path_, "close it", errno);
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0)
-    throw_io_error(path_, "rename the finished file to it", errno);
-  temporary_.clear();
+  {
+    const std::lock_guard lock(outputs().mutex);
+    // link() replaces nothing, so that a file without a name gets a temporary one first.
+    for (int attempt = 0; temporary_.empty() && attempt < 100; ++attempt) {
+      const fs::path name = make_name();
+      if (give_name(descriptor_, name)) {
+        set_temporary(name);
+      } else if (errno != EEXIST) {
+        break;
+      }
+    }
+    if (temporary_.empty()) throw_io_error(path_, "give the finished file a name beside it", errno);
+    if (::rename(temporary_.c_str(), path_.c_str()) != 0)
+      throw_io_error(path_, "rename the finished file to it", errno);
+    std::erase(outputs().temporary, temporary_);
+    temporary_.clear();
+    ++outputs().committed;
+  }
+  ::close(std::exchange(descriptor_, -1));
   // The rename itself outlives a power cut only when the folder is flushed too; where that is refused, so be
   // it.
-  const int folder = open_retrying(path_.has_parent_path() ? path_.parent_path() : fs::path("."), O_RDONLY);
-  if (folder >= 0) {
-    ::fsync(folder);
-    ::close(folder);
+  const int parent = open_retrying(folder(), O_RDONLY);
+  if (parent >= 0) {
+    ::fsync(parent);
+    ::close(parent);
   }
 }
 

@@ -20,12 +20,14 @@ std::string show(std::string_view text);
 /// @throws Error io_error: "<path>: cannot <action>: <text of errno>".
 [[noreturn]] void throw_io_error(const std::filesystem::path& path, const char* action, int error_number);
 
-/// Tells whether a path still leads to the file that was opened, unchanged.
+/// Tells whether a path still leads to the file that was opened, unchanged. `changed_ns` (ctime) is what the
+/// file's owner cannot set back.
 struct FileId {
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
   std::int64_t size = 0;
   std::int64_t modified_ns = 0;
+  std::int64_t changed_ns = 0;
   bool operator==(const FileId&) const = default;
 };
 
@@ -47,19 +49,29 @@ class ReadFile {
   /// Reads exactly `bytes` bytes at `offset`. @throws Error io_error; bad_file where the file ends before.
   void read(std::int64_t offset, void* to, std::int64_t bytes) const;
 
+  /// @throws Error bad_file where the file is no longer what it was when it was opened.
+  void check_unchanged() const;
+
  private:
   std::filesystem::path path_;
   int descriptor_ = -1;
   FileId id_;
 };
 
-/// A file under a temporary name beside `path`, renamed to it by commit(); removed where that does not
-/// happen.
+/// Where a path leads: the target of symbolic links, which need not be there.
+std::filesystem::path follow_links(std::filesystem::path path);
+
+/// Whether both paths lead to one place, whether or not a file is there yet.
+bool same_place(const std::filesystem::path& a, const std::filesystem::path& b);
+
+/// A file that appears at `path` whole or not at all: it has no name until commit(), where the file system
+/// can do that, else a temporary one beside `path`. A symbolic link is followed; a file that was there keeps
+/// its mode.
 class OutputFile {
  public:
   /// Reserves `bytes` bytes. @throws Error io_error; invalid_argument where path is there and not a regular
   /// file.
-  OutputFile(std::filesystem::path path, std::int64_t bytes);
+  OutputFile(const std::filesystem::path& path, std::int64_t bytes);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
@@ -69,9 +81,19 @@ class OutputFile {
   void commit();
 
  private:
+  std::filesystem::path folder() const;
+  std::filesystem::path make_name() const;
+  /// A name beside `path`, known to abandon_outputs() while it is there.
+  void set_temporary(std::filesystem::path name);
+  void remove_temporary() noexcept;
+
   std::filesystem::path path_;
   std::filesystem::path temporary_;  // empty: nothing to remove
   int descriptor_ = -1;
 };
+
+/// For a process that is about to end: removes every temporary file and keeps outputs from appearing, for
+/// ever. Returns how many had appeared before.
+int abandon_outputs();
 
 }  // namespace bragg::detail

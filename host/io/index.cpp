@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <set>
 #include <system_error>
@@ -109,12 +110,14 @@ void add_shard(Model& model, const std::string& name, const std::map<std::string
     tensor.file = model.files.size();
     model.tensors.push_back(std::move(tensor));
   }
+  std::sort(shard.metadata.begin(), shard.metadata.end());
   if (model.files.empty()) {
     model.metadata = std::move(shard.metadata);
   } else {  // what all parts agree on
-    std::erase_if(model.metadata, [&](const auto& pair) {
-      return std::find(shard.metadata.begin(), shard.metadata.end(), pair) == shard.metadata.end();
-    });
+    Metadata shared;
+    std::set_intersection(model.metadata.begin(), model.metadata.end(), shard.metadata.begin(),
+                          shard.metadata.end(), std::back_inserter(shared));
+    model.metadata = std::move(shared);
   }
   model.files.push_back(std::move(shard.files.front()));
 }

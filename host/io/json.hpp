@@ -55,6 +55,11 @@ class JsonReader : public nlohmann::json_sax<nlohmann::json> {
 /// Parses `text`, which starts at byte `offset` of the file. @throws Error bad_file.
 inline void read_json(const std::filesystem::path& path, std::string_view text, std::int64_t offset,
                       JsonReader& reader) {
+  // The library takes NUL for the end of the text, wherever it stands.
+  if (const std::size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    throw_bad_file(path, "holds a NUL at byte " + std::to_string(static_cast<std::int64_t>(nul) + offset) +
+                             ", which JSON does not allow");
+  }
   if (nlohmann::json::sax_parse(text.begin(), text.end(), &reader)) return;
   if (!reader.failure.empty()) throw_bad_file(path, reader.failure);
   const auto at = static_cast<std::int64_t>(reader.syntax_error_at) + offset;

@@ -5,13 +5,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <limits>
 #include <numeric>
 #include <optional>
 #include <set>
 
 #include "host/io/element_type.hpp"
+#include "host/io/foreign.hpp"
 #include "host/io/json.hpp"
 #include "host/io/model.hpp"
 
@@ -210,9 +210,10 @@ TensorInfo checked_info(const ReadFile& file, HeaderTensor& tensor, std::int64_t
   const std::string name = show(tensor.name);
   const ElementType* type = find_element_type(tensor.dtype);
   if (type == nullptr && is_foreign_type(tensor.dtype)) {
-    throw Error(Status::unsupported,
-                fmt::format("{}: tensor {}: dtype {} cannot be aggregated; convert it to F16 or BF16",
-                            file.path().string(), name, tensor.dtype));
+    const char* const instead = tensor.dtype == "C64" ? "store its real and imaginary parts as two tensors"
+                                                      : "convert it to F16 or BF16";
+    throw Error(Status::unsupported, fmt::format("{}: tensor {}: dtype {} cannot be aggregated; {}",
+                                                 file.path().string(), name, tensor.dtype, instead));
   }
   if (type == nullptr)
     throw_bad_file(file.path(), fmt::format("tensor {}: unknown dtype {}", name, show(tensor.dtype)));
@@ -269,10 +270,14 @@ Model read_safetensors(const ReadFile& file) {
         file.path(),
         fmt::format("has {} bytes, expected at least the 8 of a safetensors header length", file.size()));
   }
-  std::array<unsigned char, 8> length_bytes{};
-  file.read(0, length_bytes.data(), 8);
+  std::string start(static_cast<std::size_t>(std::min<std::int64_t>(file.size(), foreign_bytes)), '\0');
+  file.read(0, start.data(), static_cast<std::int64_t>(start.size()));
   std::uint64_t length = 0;
-  for (std::size_t i = 0; i < 8; ++i) length |= static_cast<std::uint64_t>(length_bytes[i]) << (8 * i);
+  for (std::size_t i = 0; i < 8; ++i)
+    length |= static_cast<std::uint64_t>(static_cast<unsigned char>(start[i])) << (8 * i);
+  if (start.size() < 9 || start[8] != '{') {
+    if (const std::string other = foreign_format(start); !other.empty()) throw_bad_file(file.path(), other);
+  }
   if (length > static_cast<std::uint64_t>(file.size() - 8)) {
     throw_bad_file(file.path(),
                    fmt::format("header length {} at byte 0 is longer than the {} bytes that follow", length,

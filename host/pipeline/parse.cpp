@@ -8,10 +8,10 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <optional>
 #include <system_error>
 
+#include "host/pipeline/nearest.hpp"
 #include "host/pipeline/rules.hpp"
 
 namespace bragg {
@@ -25,38 +25,6 @@ bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_name_part(char c) { return is_letter(c) || is_digit(c); }
 bool is_value_part(char c) { return is_name_part(c) || c == '.' || c == '+' || c == '-'; }
-
-/// Levenshtein's distance, upper and lower case alike.
-std::size_t edit_distance(std::string_view a, std::string_view b) {
-  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    std::size_t diagonal = row[0]++;
-    for (std::size_t j = 0; j < b.size(); ++j) {
-      const std::size_t replaced = diagonal + (lower(a[i]) == lower(b[j]) ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
-    }
-  }
-  return row[b.size()];
-}
-
-/// The name nearest to what was written, if it may have been meant.
-template <class RangeT, class NameF>
-std::string_view nearest(std::string_view written, const RangeT& range, NameF name_of) {
-  std::string_view best;
-  std::size_t least = std::max<std::size_t>(2, written.size() / 3) + 1;
-  for (const auto& candidate : range) {
-    const std::string_view name = name_of(candidate);
-    const std::size_t distance = edit_distance(written.substr(0, 64), name);
-    if (distance < least && distance < name.size()) {
-      least = distance;
-      best = name;
-    }
-  }
-  return best;
-}
 
 /// What was written, fit for a message.
 std::string quoted(std::string_view text) {

@@ -7,10 +7,15 @@
 #include <bragg/io.hpp>
 #include <bragg/version.hpp>
 
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <cmath>
 #include <exception>
+#include <latch>
 #include <memory>
 #include <new>
+#include <thread>
 
 #include "host/io/element_type.hpp"
 #include "host/pipeline/engine.hpp"
@@ -54,6 +59,27 @@ DType checked_out_dtype(const TensorInfo& tensor, const Options& options) {
 
 bool every_row(int) { return true; }
 
+/// Starts OpenMP's threads while there is memory for them, and where a failure can still be told: OpenMP ends
+/// the process. @throws Error out_of_memory.
+void start_threads(int count) {
+  std::vector<std::thread> tried;
+  std::latch all_tried(1);
+  try {
+    tried.reserve(static_cast<std::size_t>(count));
+    for (int i = 1; i < count; ++i) tried.emplace_back([&] { all_tried.wait(); });
+  } catch (const std::exception& error) {
+    const std::string why = error.what();
+    all_tried.count_down();
+    for (std::thread& thread : tried) thread.join();
+    throw Error(Status::out_of_memory,
+                fmt::format("threads = {}: the system starts only {}: {}", count, tried.size() + 1, why));
+  }
+  all_tried.count_down();
+  for (std::thread& thread : tried) thread.join();
+#pragma omp parallel num_threads(count)
+  {}
+}
+
 /// Some pieces of a window.
 struct Range {
   std::size_t first = 0;
@@ -67,6 +93,7 @@ class FileAggregation {
   FileResult run(const std::filesystem::path& output);
 
  private:
+  void check_output(const std::filesystem::path& output) const;
   void plan_output();
   void plan_memory();
   void run_whole();
@@ -154,6 +181,22 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, std::span<const std::
   plan_memory();
 }
 
+/// The output may not take the place of a file that it is made from: the next run would read it.
+void FileAggregation::check_output(const std::filesystem::path& output) const {
+  struct stat there {};
+  if (::stat(output.c_str(), &there) != 0) return;
+  const auto check = [&](const Model& model) {
+    for (const SourceFile& source : model.files) {
+      if (source.id.device != there.st_dev || source.id.inode != there.st_ino) continue;
+      throw Error(Status::invalid_argument,
+                  fmt::format("output {} is a file of the input {}; write to another one", output.string(),
+                              model.path.string()));
+    }
+  };
+  for (const Model& model : inputs_.models) check(model);
+  if (inputs_.base) check(*inputs_.base);
+}
+
 void FileAggregation::plan_output() {
   out_tensors_ = inputs_.tensors;
   for (const std::size_t t : floating_) {
@@ -166,9 +209,7 @@ void FileAggregation::plan_output() {
     return;
   }
   Metadata metadata;
-  for (const auto& [key, value] : inputs_.metadata) {
-    if (key == "format") metadata.emplace_back(key, value);
-  }
+  if (inputs_.format) metadata.emplace_back("format", *inputs_.format);
   metadata.emplace_back("bragg_n", std::to_string(inputs_.rows.size()));
   metadata.emplace_back("bragg_pipeline", bragg::to_string(engine_.pipeline()));
   metadata.emplace_back("bragg_version", BRAGG_VERSION_STRING);
@@ -202,10 +243,12 @@ void FileAggregation::plan_memory() {
   const std::int64_t slots = on_device ? 2 : 1;
   const std::int64_t needed = mathematics + slots * (block + block / 4);
   if (needed > memory) {
+    constexpr double mebi = 1 << 20;
     throw Error(Status::out_of_memory,
-                fmt::format("memory = {} bytes is too small for {} rows with elements of {} bytes; "
-                            "needs {}",
-                            options_.memory, rows, largest, needed));
+                fmt::format("memory = {:.4g} MiB is too small for {} rows with elements of {} bytes; "
+                            "needs {:.0f} MiB",
+                            static_cast<double>(options_.memory) / mebi, rows, largest,
+                            std::ceil(static_cast<double>(needed) / mebi)));
   }
   const std::int64_t affordable =
       std::min((memory - mathematics) / (2 * slots), std::max(cached_window, rows * long_read));
@@ -222,6 +265,8 @@ std::vector<Window> FileAggregation::cut(const std::vector<std::size_t>& tensors
 }
 
 FileResult FileAggregation::run(const std::filesystem::path& output) {
+  check_output(output);
+  start_threads(threads_);
   file_.emplace(output, layout_.bytes);
   file_->write(0, layout_.header.data(), static_cast<std::int64_t>(layout_.header.size()));
 

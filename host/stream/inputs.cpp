@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "host/io/element_type.hpp"
 
@@ -41,6 +42,36 @@ void check_agreement(const Model& first, std::span<const TensorInfo> expected, c
   }
 }
 
+std::optional<std::string> format_of(const Model& model) {
+  const auto found = std::find_if(model.metadata.begin(), model.metadata.end(),
+                                  [](const auto& pair) { return pair.first == "format"; });
+  if (found == model.metadata.end()) return std::nullopt;
+  return found->second;
+}
+
+/// None where not even half of the models say the same.
+std::optional<std::string> format_of_most(std::span<const Model> models) {
+  std::map<std::optional<std::string>, std::size_t> votes;
+  for (const Model& model : models) {
+    std::optional<std::string> format = format_of(model);
+    if (2 * ++votes[format] > models.size()) return format;
+  }
+  return std::nullopt;
+}
+
+/// A glob and a name that lead to the same file are a slip, and the file would count twice against f.
+void check_distinct(std::span<const std::filesystem::path> paths) {
+  std::map<std::filesystem::path, const std::filesystem::path*> seen;
+  for (const std::filesystem::path& path : paths) {
+    const auto [found, added] = seen.emplace(std::filesystem::absolute(path).lexically_normal(), &path);
+    if (!added) {
+      throw Error(Status::invalid_argument,
+                  fmt::format("inputs: {} and {} are the same file; give each worker's once",
+                              found->second->string(), path.string()));
+    }
+  }
+}
+
 void add_models_as_rows(Inputs& inputs) {
   for (std::size_t i = 0; i < inputs.models.size(); ++i) {
     inputs.rows.push_back({i, 0});
@@ -72,6 +103,7 @@ void add_matrix_rows(Inputs& inputs) {
 Inputs open_inputs(std::span<const std::filesystem::path> paths,
                    const std::optional<std::filesystem::path>& base) {
   if (paths.empty()) throw Error(Status::invalid_argument, "inputs: 0 files; needs at least 1");
+  check_distinct(paths);
   Inputs inputs;
   inputs.models.push_back(open_model(paths.front()));
   for (const StoredTensor& tensor : inputs.models.front().tensors) inputs.tensors.push_back(tensor.info);
@@ -81,7 +113,13 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths,
   }
   const Model& first = inputs.models.front();
   inputs.npy = first.npy;
-  if (paths.size() == 1 && inputs.npy && inputs.tensors.front().shape.size() == 2) {
+  const std::size_t dimensions = inputs.npy ? inputs.tensors.front().shape.size() : 0;
+  if (paths.size() == 1 && dimensions > 2) {
+    throw_bad_file(first.path, fmt::format("npy shape {}: one npy alone holds a row per worker in two "
+                                           "dimensions; reshape it, or give a file per worker",
+                                           shape_text(inputs.tensors.front().shape)));
+  }
+  if (paths.size() == 1 && dimensions == 2) {
     add_matrix_rows(inputs);
   } else {
     add_models_as_rows(inputs);
@@ -90,12 +128,7 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths,
     inputs.base = open_model(*base);
     check_agreement(first, inputs.tensors, *inputs.base);
   }
-  inputs.metadata = first.metadata;
-  for (const Model& model : inputs.models) {
-    std::erase_if(inputs.metadata, [&](const auto& pair) {
-      return std::find(model.metadata.begin(), model.metadata.end(), pair) == model.metadata.end();
-    });
-  }
+  inputs.format = inputs.base ? format_of(*inputs.base) : format_of_most(inputs.models);
   return inputs;
 }
 
@@ -104,12 +137,17 @@ void RowReader::read(std::size_t t, std::int64_t begin, std::int64_t bytes, void
   const StoredTensor& tensor = model_->tensors[t];
   if (!file_ || open_ != tensor.file) {
     const SourceFile& source = model_->files[tensor.file];
-    file_.reset();  // one descriptor at a time
+    close();  // one descriptor at a time
     file_.emplace(source.path);
     open_ = tensor.file;
     if (file_->id() != source.id) throw_bad_file(source.path, "changed while it was being read");
   }
   file_->read(tensor.offset + offset_ + begin, to, bytes);
+}
+
+void RowReader::close() {
+  if (file_) file_->check_unchanged();
+  file_.reset();
 }
 
 }  // namespace bragg::detail

@@ -25,7 +25,7 @@ struct Inputs {
   std::vector<std::string> names;   ///< of the rows
   std::vector<TensorInfo> tensors;  ///< of a row, sorted by name
   std::optional<Model> base;
-  Metadata metadata;  ///< what all models agree on
+  std::optional<std::string> format;  ///< the metadata "format" of the base, else of most models
   bool npy = false;
 };
 
@@ -39,9 +39,11 @@ class RowReader {
  public:
   RowReader(const Model& model, std::int64_t offset) : model_(&model), offset_(offset) {}
 
-  /// Bytes [begin, begin + bytes) of tensor t. @throws Error io_error; bad_file where the file changed.
+  /// Bytes [begin, begin + bytes) of tensor t; certain when close() has returned. @throws Error io_error;
+  /// bad_file where the file changed.
   void read(std::size_t t, std::int64_t begin, std::int64_t bytes, void* to);
-  void close() { file_.reset(); }
+  /// @throws Error bad_file where the file changed since it was opened.
+  void close();
 
  private:
   const Model* model_;

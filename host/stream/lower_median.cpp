@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host/stream/lower_median.hpp"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
@@ -45,23 +47,25 @@ template <class T, bool is_bool = false>
 void run(std::span<const void* const> rows, std::int64_t count, std::byte* out, int threads) {
   const auto n = static_cast<std::int64_t>(rows.size());
   const auto network = sorting_network(static_cast<int>(n));
+  // Made here: what is thrown in a parallel region ends the process.
+  std::vector<T> all_values(static_cast<std::size_t>(threads) * static_cast<std::size_t>(n * tile));
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<T> values(static_cast<std::size_t>(n * tile));
+    T* const values = all_values.data() + omp_get_thread_num() * n * tile;
 #pragma omp for
     for (std::int64_t begin = 0; begin < count; begin += tile) {
       const std::int64_t size = std::min(tile, count - begin);
       const auto bytes = static_cast<std::size_t>(size) * sizeof(T);
       for (std::int64_t i = 0; i < n; ++i) {
-        T* const row = values.data() + i * tile;
+        T* const row = values + i * tile;
         std::memcpy(row, static_cast<const std::byte*>(rows[static_cast<std::size_t>(i)]) + begin * sizeof(T),
                     bytes);
         if constexpr (is_bool) {
           for (std::int64_t k = 0; k < size; ++k) row[k] = row[k] != 0;
         }
       }
-      for (const auto& [a, b] : network) exchange(values.data() + a * tile, values.data() + b * tile);
-      std::memcpy(out + begin * sizeof(T), values.data() + (n - 1) / 2 * tile, bytes);
+      for (const auto& [a, b] : network) exchange(values + a * tile, values + b * tile);
+      std::memcpy(out + begin * sizeof(T), values + (n - 1) / 2 * tile, bytes);
     }
   }
 }

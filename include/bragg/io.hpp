@@ -105,9 +105,10 @@ struct FileResult {
 /// shapes and dtypes. Floating-point tensors of one file may differ in dtype from each other. Integer and
 /// bool tensors take the lower median of each element over the workers that have weight. The output
 /// (safetensors; npy for npy inputs) appears whole or not at all, and carries pipeline, n and version in its
-/// metadata.
-/// @throws Error invalid_argument, bad_file (disagreement: file, tensor, both values), io_error, and the
-/// run's status.
+/// metadata; its "format" is that of the base, else of most inputs.
+/// @throws Error invalid_argument (an input given twice, an output that is one of them), bad_file
+/// (disagreement: file, tensor, both values; an input that changed meanwhile), io_error, and the run's
+/// status.
 BRAGG_API FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesystem::path> inputs,
                                      const std::filesystem::path& output, const FileOptions& options = {});
 

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a signal does to a command that writes a file: it ends at once, wherever it is, and leaves nothing.
+#pragma once
+
+#include <atomic>
+#include <csignal>
+#include <string>
+#include <thread>
+
+namespace bragg::cli {
+
+/// While it lives, SIGINT, SIGTERM and SIGHUP end the process with exit code 128 + signal: temporary files
+/// are removed, and a line on stderr says whether the output was written. A signal that was ignored before
+/// (nohup) stays so. To be made before any other thread, so that all inherit its signal mask.
+class EndOnSignal {
+ public:
+  /// `output`: what the command writes, for that line.
+  explicit EndOnSignal(std::string output);
+  ~EndOnSignal();
+  EndOnSignal(const EndOnSignal&) = delete;
+  EndOnSignal& operator=(const EndOnSignal&) = delete;
+
+ private:
+  std::string output_;
+  sigset_t before_{};
+  sigset_t awaited_{};
+  std::atomic<bool> over_ = false;
+  std::thread thread_;
+};
+
+}  // namespace bragg::cli

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// Files of other formats, known by their first bytes.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace bragg::detail {
+
+/// Enough of a file for `foreign_format`.
+inline constexpr std::size_t foreign_bytes = 128;
+
+/// What a file is that begins with these bytes, and what to do about it; empty where nothing is known of it.
+std::string foreign_format(std::string_view begin);
+
+}  // namespace bragg::detail
