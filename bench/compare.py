@@ -16,7 +16,7 @@ from result_file import Unusable, load
 
 
 def key(row):
-    return (row["rule"], row["n"], row["d"], row["dtype"], row["device"], row["threads"])
+    return (row["rule"], row["n"], row["d"], row["dtype"], row["device"], row["threads"], row.get("tensors", 1))
 
 
 def noise(row):

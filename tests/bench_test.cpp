@@ -222,6 +222,21 @@ TEST(Sizes, WhatCannotBeReadIsShown) {
   }
 }
 
+TEST(Sizes, TensorsAreAllOfTheUpdate) {
+  using Sizes = std::vector<std::int64_t>;
+  EXPECT_EQ(tensor_sizes({.d = 1001}), Sizes{1001});
+  EXPECT_EQ(tensor_sizes({.d = 1001, .tensors = 4}), (Sizes{192, 250, 250, 309}));
+  EXPECT_EQ(tensor_sizes({.d = 5, .tensors = 5}), (Sizes{1, 1, 1, 1, 1}));
+  for (const std::int64_t d : {161, 162, 5000, 1000001, 25557032}) {
+    const Sizes sizes = tensor_sizes({.d = d, .tensors = 161});
+    EXPECT_EQ(sizes.size(), 161U);
+    EXPECT_EQ(std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0}), d);
+    EXPECT_GE(*std::min_element(sizes.begin(), sizes.end()), 1) << d;
+  }
+  EXPECT_TRUE(says(message_of([] { tensor_sizes({.d = 5, .tensors = 6}); }), "--tensors: 6; needs 1 to 5"));
+  EXPECT_TRUE(says(message_of([] { tensor_sizes({.d = 5, .tensors = 0}); }), "--tensors: 0"));
+}
+
 TEST(Cases, FStandsForAFifthOfTheWorkers) {
   EXPECT_EQ(to_string(pipeline_of("nnm(f=F) | trimmed_mean(f=F)", 16)), "nnm(f=3) | trimmed_mean(f=3)");
   EXPECT_EQ(to_string(pipeline_of("krum(f=F, neighbors=2)", 64)), "krum(f=12, neighbors=2)");
@@ -333,6 +348,33 @@ TEST(Run, ARowHasItsBytesAndItsPasses) {
     EXPECT_LE(r.timing.ms.least, r.timing.ms.median) << name;
     EXPECT_EQ(r.note, "") << name;
   }
+}
+
+TEST(Run, UpdatesInTensorsAreMeasuredAsOthers) {
+  const std::vector<std::string> rules = {"median", "krum(f=F)", "centered_clipping(tau=10, iters=2)"};
+  const Findings whole = run(quick({{rules, {10}, {"3001"}, {DType::f32}}}));
+  const Findings cut = run(quick({{rules, {10}, {"3001"}, {DType::f32}, 7}}));
+  ASSERT_EQ(cut.rows.size(), 3U);
+  for (std::size_t k = 0; k < 3; ++k) {
+    EXPECT_EQ(cut.rows[k].asked.size.tensors, 7);
+    EXPECT_EQ(cut.rows[k].bytes(), whole.rows[k].bytes());
+    EXPECT_EQ(cut.rows[k].passes.size(), whole.rows[k].passes.size());
+    EXPECT_EQ(cut.rows[k].note, "");
+  }
+}
+
+TEST(Run, WhatIsFoundIsToldCaseByCase) {
+  Settings settings = quick({{{"median", "mean"}, {3}, {"100", "1e13"}, {DType::f32}}});
+  std::vector<std::pair<std::size_t, std::size_t>> told;  // rows, skipped
+  settings.found = [&](const Findings& findings) {
+    told.emplace_back(findings.rows.size(), findings.skipped.size());
+    EXPECT_FALSE(findings.complete);
+    EXPECT_GT(findings.rows.at(0).floor_ms(), 0);
+    EXPECT_GT(findings.seconds, 0);
+  };
+  const Findings findings = run(settings);
+  EXPECT_TRUE(findings.complete);
+  EXPECT_EQ(told, (std::vector<std::pair<std::size_t, std::size_t>>{{1, 0}, {2, 0}, {2, 1}, {2, 2}}));
 }
 
 TEST(Run, DataThatDoesNotFitIntoMemoryIsLeftOut) {

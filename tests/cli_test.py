@@ -224,6 +224,23 @@ class Aggregate(Case):
             inputs.append(self.write("%02d.safetensors" % i, struct.pack("<Q", len(header)) + header + block.tobytes()))
         return inputs, block
 
+    def test_a_run_that_is_stopped_leaves_its_rows(self):
+        path = self.path("b.json")
+        command = [BRAGG, "bench", "--n", "5", "--d", "1000", "--device", "cpu", "--rule", "median", "mean", "krum(f=F)",
+                   "--seconds", "20", "--json", path]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and not os.path.exists(path):
+            time.sleep(0.05)
+        process.kill()
+        errors = process.communicate(timeout=60)[1]
+        self.assertEqual(process.returncode, -signal.SIGKILL, errors)
+        with open(path) as file:
+            report = json.load(file)
+        self.assertIs(report["complete"], False)
+        self.assertIn("median", [row["rule"] for row in report["rows"]])
+        self.assertLess(len(report["rows"]), 3)
+        self.assertGreater(report["rows"][0]["floor_ms"], 0)
+
     def test_an_interrupted_run_leaves_nothing(self):
         inputs, _ = self.large_workers(6)
         before = sorted(os.listdir(self.folder))
@@ -511,6 +528,7 @@ class Bench(Case):
                          {(n, "nnm(f=1) | trimmed_mean(f=1)") for n in (5, 8)})
         self.assertEqual({(row["d"], row["model"]) for row in rows}, {(1000, None), (61706, "lenet-5")})
         self.assertEqual((report["schema"], report["threads"], report["device"]), (1, 1, "cpu"))
+        self.assertIs(report["complete"], True)
         self.assertEqual(report["version"], self.run_bragg("version").stdout.split()[1])
         self.assertTrue(report["command"].startswith("bragg bench --n 5 8 --d 1000 lenet-5"), report["command"])
         self.assertIn('"nnm(f=F) | trimmed_mean(f=F)"', report["command"])

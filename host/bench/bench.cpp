@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 #include <string_view>
 
 #include "host/bench/data.hpp"
@@ -40,12 +41,9 @@ bool same_shape(const Case& a, const Case& b) {
 /// What all rules on a shape are measured with.
 struct Shaped {
   Buffer data, out, previous;
+  std::shared_ptr<const void> on_device;
   double bandwidth = 0;
   bool in_cache = false;
-
-  Updates updates(const Case& one) const {
-    return Updates::matrix(data.data(), one.n, one.size.d, one.dtype);
-  }
 };
 
 /// Times of the passes by themselves and of the solve, as a plan calls them.
@@ -60,19 +58,23 @@ Phases time_phases(const Case& one, const Shaped& shaped, const Options& options
   detail::ActiveRows active;
   detail::set_active_rows({}, one.n, 0, active);
   const bool previous = is_stateful(one.pipeline);
+  const std::vector<std::int64_t> sizes = tensor_sizes(one.size);
+  const Updates updates = updates_at(shaped.data.data(), one.n, sizes, one.dtype, MemorySpace::host);
+  const Output last = output_at(shaped.previous.data(), sizes, one.dtype);
   std::vector<const void*> table;
-  for (int i = 0; i < one.n; ++i) table.push_back(shaped.updates(one).data(i, 0));
-  table.push_back(nullptr);  // the origin
-  if (previous) table.push_back(shaped.previous.data());
-  const std::int64_t sizes[] = {one.size.d};
+  for (std::size_t t = 0; t < sizes.size(); ++t) {
+    for (int i = 0; i < one.n; ++i) table.push_back(updates.data(i, t));
+    table.push_back(nullptr);  // the origin
+    if (previous) table.push_back(last.tensors[t]);
+  }
   const detail::RowTable window{.dtype = one.dtype,
                                 .reference_dtype = one.dtype,
                                 .inputs = one.n,
-                                .rows = static_cast<int>(table.size()),
+                                .rows = one.n + (previous ? 2 : 1),
                                 .sizes = sizes,
                                 .data = table.data()};
-  void* const target = shaped.out.data();
-  const detail::OutTable out{.dtype = one.dtype, .data = &target};
+  const Output target = output_at(shaped.out.data(), sizes, one.dtype);
+  const detail::OutTable out{.dtype = one.dtype, .data = target.tensors.data()};
   detail::GramSums sums;
   Phases phases;
   const auto once = [&](bool keep) {
@@ -114,7 +116,9 @@ class Bench {
   void update_floors();
   void measure(const Case& one);
   void shape_for(const Case& one);
+  bool fits(const Case& one);
   Row on_cpu(const Case& one);
+  void tell();
   void ask_peers(const Case& one, Row& row);
 
   const Settings& settings_;
@@ -123,8 +127,18 @@ class Bench {
   Shaped shaped_;
   const Case* shape_ = nullptr;  ///< that shaped_ is of
   std::optional<PeerInput> input_;
+  Clock::time_point start_ = Clock::now();
   double done_ = 0, total_ = 0;
 };
+
+/// By the floors that are known.
+void set_floors(Findings& findings) {
+  for (Row& row : findings.rows) {
+    const Rates rates = findings.floors.rates(row.bandwidth);
+    row.bandwidth = rates.read > 0 ? rates.read : rates.copy;
+    for (PassRow& pass : row.passes) pass.floor = floor_of(pass.work, rates);
+  }
+}
 
 void Bench::report(const std::string& text) const {
   if (settings_.progress) settings_.progress({.share = total_ > 0 ? done_ / total_ : 0, .text = text});
@@ -136,6 +150,11 @@ void Bench::shape_for(const Case& one) {
   input_.reset();
   shaped_ = {};
   shape_ = nullptr;
+  if (settings_.device == Device::cuda) {
+    shaped_.on_device = updates_on_device(one.n, one.size.d, one.dtype);
+    shape_ = &one;
+    return;
+  }
   shaped_.data = random_updates(one.n, one.size.d, one.dtype);
   shaped_.out = Buffer(static_cast<std::size_t>(output_bytes_of(one)));
   shaped_.previous = Buffer(static_cast<std::size_t>(output_bytes_of(one)));
@@ -143,11 +162,9 @@ void Bench::shape_for(const Case& one) {
   shaped_.in_cache = bytes + output_bytes_of(one) <= static_cast<double>(findings_.hardware.cache_bytes);
   const double seconds = std::min(settings_.floor_seconds / 5, 0.3);
   const std::size_t read = std::min(shaped_.data.bytes(), findings_.floors.memory_bytes);
-  if (settings_.device == Device::cpu) {
-    shaped_.bandwidth = read_bandwidth(shaped_.data.data(), read, findings_.threads,
-                                       static_cast<std::size_t>(findings_.hardware.cache_bytes), seconds)
-                            .bytes_per_second;
-  }
+  shaped_.bandwidth = read_bandwidth(shaped_.data.data(), read, findings_.threads,
+                                     static_cast<std::size_t>(findings_.hardware.cache_bytes), seconds)
+                          .bytes_per_second;
   shape_ = &one;
 }
 
@@ -156,8 +173,9 @@ Row Bench::on_cpu(const Case& one) {
           .input_bytes = input_bytes_of(one),
           .in_cache = shaped_.in_cache,
           .bandwidth = shaped_.bandwidth};
-  const Updates updates = shaped_.updates(one);
-  const Output out(shaped_.out.data());
+  const std::vector<std::int64_t> sizes = tensor_sizes(one.size);
+  const Updates updates = updates_at(shaped_.data.data(), one.n, sizes, one.dtype, MemorySpace::host);
+  const Output out = output_at(shaped_.out.data(), sizes, one.dtype);
   malloc_trim(0);  // memory that an earlier plan has given back would hide what this one takes
   const std::int64_t before = resident_bytes();
   const bool measured = reset_peak();
@@ -194,30 +212,45 @@ void Bench::ask_peers(const Case& one, Row& row) {
   }
 }
 
+/// Whether there is memory for the shape; if not, the case is skipped. A device is asked when its memory is
+/// allocated.
+bool Bench::fits(const Case& one) {
+  if (settings_.device == Device::cuda || (shape_ != nullptr && same_shape(*shape_, one))) return true;
+  const double needed = input_bytes_of(one) + 2 * output_bytes_of(one);
+  const double there = static_cast<double>(available_memory()) + static_cast<double>(shaped_.data.bytes());
+  if (needed <= 0.9 * there) return true;
+  findings_.skipped.push_back(
+      {one, fmt::format("needs {:.1f} GB of memory, {:.1f} are free", 1e-9 * needed, 1e-9 * there)});
+  return false;
+}
+
 void Bench::measure(const Case& one) {
   report(fmt::format("{}  n = {}, d = {}, {}", to_string(one.pipeline), one.n, one.size.d,
                      to_string(one.dtype)));
-  const double needed = input_bytes_of(one) + 2 * output_bytes_of(one);
-  const bool ready = shape_ != nullptr && same_shape(*shape_, one);
-  const double there = static_cast<double>(available_memory()) + static_cast<double>(shaped_.data.bytes());
-  if (!ready && needed > 0.9 * there) {
-    findings_.skipped.push_back(
-        {one, fmt::format("needs {:.1f} GB of memory, {:.1f} are free", 1e-9 * needed, 1e-9 * there)});
-    return;
-  }
-  shape_for(one);
+  if (!fits(one)) return;
   if (settings_.device == Device::cuda) {
     try {
-      findings_.rows.push_back(measure_on_device(one, shaped_.data.data(), settings_.budget, settings_.poll));
+      shape_for(one);
+      findings_.rows.push_back(
+          measure_on_device(one, shaped_.on_device.get(), settings_.budget, settings_.poll));
     } catch (const Error& error) {
       if (error.status() != Status::out_of_memory) throw;
       findings_.skipped.push_back({one, error.what()});
     }
   } else {
+    shape_for(one);
     Row row = on_cpu(one);
     ask_peers(one, row);
     findings_.rows.push_back(std::move(row));
   }
+}
+
+void Bench::tell() {
+  if (!settings_.found) return;
+  Findings so_far = findings_;
+  so_far.seconds = seconds_since(start_);
+  set_floors(so_far);
+  settings_.found(so_far);
 }
 
 /// Before the rows and after them, where the machine may have more, or less, to give.
@@ -234,7 +267,6 @@ void Bench::update_floors() {
 }
 
 Findings Bench::run() {
-  const Clock::time_point start = Clock::now();
   options_.threads = settings_.threads;
   options_.device = settings_.device;
   findings_.hardware = this_hardware();
@@ -250,15 +282,13 @@ Findings Bench::run() {
   update_floors();
   for (const Case& one : settings_.cases) {
     measure(one);
+    tell();
     done_ += weight(one);
   }
   update_floors();
-  for (Row& row : findings_.rows) {
-    const Rates rates = findings_.floors.rates(row.bandwidth);
-    row.bandwidth = rates.read > 0 ? rates.read : rates.copy;
-    for (PassRow& pass : row.passes) pass.floor = floor_of(pass.work, rates);
-  }
-  findings_.seconds = seconds_since(start);
+  set_floors(findings_);
+  findings_.seconds = seconds_since(start_);
+  findings_.complete = true;
   return std::move(findings_);
 }
 

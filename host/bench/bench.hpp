@@ -56,6 +56,8 @@ struct Stage {
   std::string text;
 };
 
+struct Findings;
+
 struct Settings {
   std::vector<Case> cases;
   Device device = Device::cpu;
@@ -66,6 +68,8 @@ struct Settings {
   std::function<void(const Stage&)> progress = {};
   /// Called between timings; may throw to end the run.
   std::function<void()> poll = {};
+  /// Called after each case with what has been found so far, by the floors that are known by then.
+  std::function<void(const Findings&)> found = {};
 };
 
 struct Findings {
@@ -78,6 +82,7 @@ struct Findings {
   double seconds = 0;
   std::vector<Row> rows;
   std::vector<Skipped> skipped;  ///< for want of memory
+  bool complete = false;         ///< no case is still to come
 };
 
 /// @throws Error out_of_memory, unsupported: no such device; what `poll` throws.

@@ -91,13 +91,16 @@ std::vector<Case> cases_of(std::span<const Block> blocks) {
   const auto known = [&](const Case& one) {
     return std::any_of(cases.begin(), cases.end(), [&](const Case& other) {
       return other.pipeline == one.pipeline && other.n == one.n && other.size.d == one.size.d &&
-             other.size.model == one.size.model && other.dtype == one.dtype;
+             other.size.model == one.size.model && other.size.tensors == one.size.tensors &&
+             other.dtype == one.dtype;
     });
   };
   for (const Block& block : blocks) {
     for (const DType dtype : block.dtypes) {
       for (const std::string& text : block.sizes) {
-        const Size size = parse_size(text);
+        Size size = parse_size(text);
+        size.tensors = block.tensors;
+        tensor_sizes(size);  // throws where there are none
         for (const int n : block.n) {
           if (n < 1 || n > most_rows) {
             throw Error(Status::invalid_argument, fmt::format("--n: {}; needs 1 to {} rows", n, most_rows));

@@ -29,6 +29,7 @@ struct Block {
   std::vector<int> n;
   std::vector<std::string> sizes;  ///< as parse_size reads them
   std::vector<DType> dtypes;
+  int tensors = 1;  ///< that each update is in
 };
 
 struct Preset {

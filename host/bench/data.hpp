@@ -5,6 +5,7 @@
 #include <bragg/updates.hpp>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace bragg::bench {
 
@@ -30,5 +31,12 @@ class Buffer {
 /// between 1 and 1.5. So no two distances are so close that rounding decides which is the less, and programs
 /// that round differently choose the same rows.
 Buffer random_updates(int n, std::int64_t d, DType dtype);
+
+/// A matrix in memory as updates: its rows cut into tensors of `sizes`, one after another.
+Updates updates_at(const void* data, int n, std::span<const std::int64_t> sizes, DType dtype,
+                   MemorySpace space);
+
+/// A row in memory as an output, cut likewise.
+Output output_at(void* data, std::span<const std::int64_t> sizes, DType dtype);
 
 }  // namespace bragg::bench

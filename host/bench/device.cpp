@@ -9,6 +9,8 @@
 #include <algorithm>
 
 #include "bench/gpu/ceilings.hpp"
+#include "bench/gpu/updates.hpp"
+#include "host/bench/data.hpp"
 #include "host/cuda/check.hpp"
 #include "host/cuda/runtime.hpp"
 #include "host/pipeline/engine.hpp"
@@ -169,14 +171,19 @@ void measure_launches(Floors& floors, Stopwatch& watch, Stream stream, double se
 
 /// What a run's passes are, as far as the first coordinates tell: how many rows have weight, how many points
 /// there are, and how they are mixed, hardly depends on which coordinates are seen.
-std::vector<PassWork> passes_on_device(const Case& one, const unsigned char* updates) {
-  constexpr std::int64_t seen = 4096;
-  const std::int64_t sizes[] = {std::min(one.size.d, seen)};
+std::vector<PassWork> passes_on_device(const Case& one, const void* updates) {
+  constexpr std::int64_t most = 4096;
+  const std::int64_t sizes[] = {std::min(one.size.d, most)};
   const bool previous = is_stateful(one.pipeline);
   const std::size_t row_bytes = static_cast<std::size_t>(one.size.d) * size_of(one.dtype);
-  const std::vector<unsigned char> zeros(static_cast<std::size_t>(sizes[0]) * size_of(one.dtype));
+  const std::size_t seen_bytes = static_cast<std::size_t>(sizes[0]) * size_of(one.dtype);
+  const auto rows = static_cast<std::size_t>(one.n);
+  std::vector<unsigned char> seen(rows * seen_bytes);
+  BRAGG_CUDA_CHECK(
+      cudaMemcpy2D(seen.data(), seen_bytes, updates, row_bytes, seen_bytes, rows, cudaMemcpyDeviceToHost));
+  const std::vector<unsigned char> zeros(seen_bytes);
   std::vector<const void*> table;
-  for (int i = 0; i < one.n; ++i) table.push_back(updates + static_cast<std::size_t>(i) * row_bytes);
+  for (std::size_t i = 0; i < rows; ++i) table.push_back(seen.data() + i * seen_bytes);
   table.push_back(nullptr);  // the origin
   if (previous) table.push_back(zeros.data());
   detail::Engine engine(one.pipeline, one.n, {});
@@ -218,21 +225,31 @@ Floors measure_device_floors(std::string& name, double seconds) {
   return floors;
 }
 
-Row measure_on_device(const Case& one, const unsigned char* updates, const Budget& budget,
+std::shared_ptr<const void> updates_on_device(int n, std::int64_t d, DType dtype) {
+  const std::size_t bytes = static_cast<std::size_t>(n) * static_cast<std::size_t>(d) * size_of(dtype);
+  const auto memory = std::make_shared<cuda::DeviceMemory>(bytes);
+  const cuda::OwnStream stream;
+  enqueue_updates(memory->data(), n, d, dtype, stream.get());
+  cuda::synchronize(stream.get());
+  return {memory, memory->data()};
+}
+
+Row measure_on_device(const Case& one, const void* updates, const Budget& budget,
                       const std::function<void()>& poll) {
   const std::size_t row_bytes = static_cast<std::size_t>(one.size.d) * size_of(one.dtype);
   const std::size_t bytes = static_cast<std::size_t>(one.n) * row_bytes;
   const cuda::OwnStream stream;
-  const cuda::DeviceMemory data(bytes), out(row_bytes);
-  cuda::copy_to_device(data.data(), updates, bytes, stream.get());
-  const Updates view = Updates::matrix(data.data(), one.n, one.size.d, one.dtype, -1, MemorySpace::cuda);
+  const cuda::DeviceMemory memory(row_bytes);
+  const std::vector<std::int64_t> sizes = tensor_sizes(one.size);
+  const Updates view = updates_at(updates, one.n, sizes, one.dtype, MemorySpace::cuda);
+  const Output out = output_at(memory.data(), sizes, one.dtype);
   Plan plan(one.pipeline, Shape::of(view), {.device = Device::cuda});
   Stopwatch watch;
   Row row{.asked = one,
           .input_bytes = static_cast<double>(bytes),
           .in_cache = bytes + row_bytes <= cache_bytes()};
-  if (row.in_cache) row.bandwidth = read_rate(watch, stream.get(), data.data(), bytes / 16 * 16, 0.02);
-  const auto enqueue = [&] { plan.run(view, Output(out.data()), stream.get()); };
+  if (row.in_cache) row.bandwidth = read_rate(watch, stream.get(), updates, bytes / 16 * 16, 0.02);
+  const auto enqueue = [&] { plan.run(view, out, stream.get()); };
   const auto run = [&](int calls) {
     return watch.time(stream.get(), [&] {
       for (int k = 0; k < calls; ++k) enqueue();
@@ -279,9 +296,9 @@ namespace {
 
 Floors measure_device_floors(std::string&, double) { refuse(); }
 
-Row measure_on_device(const Case&, const unsigned char*, const Budget&, const std::function<void()>&) {
-  refuse();
-}
+std::shared_ptr<const void> updates_on_device(int, std::int64_t, DType) { refuse(); }
+
+Row measure_on_device(const Case&, const void*, const Budget&, const std::function<void()>&) { refuse(); }
 
 }  // namespace bragg::bench
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "host/bench/bench.hpp"
@@ -14,10 +15,13 @@ namespace bragg::bench {
 /// this takes. @throws Error out_of_memory, unsupported.
 Floors measure_device_floors(std::string& name, double seconds);
 
-/// Times Plan::run(stream) by CUDA events on updates that are copied to the device before; and, where the
-/// rule can be captured, replays of a graph of it. What the passes have to do is found by solving the first
-/// coordinates on the CPU. Extra memory is the plan's workspace.
-Row measure_on_device(const Case& one, const unsigned char* updates, const Budget& budget,
+/// random_updates(n, d, dtype) in the device's memory, made there. @throws Error out_of_memory, unsupported.
+std::shared_ptr<const void> updates_on_device(int n, std::int64_t d, DType dtype);
+
+/// Times Plan::run(stream) by CUDA events on updates in the device's memory; and, where the rule can be
+/// captured, replays of a graph of it. What the passes have to do is found by solving the first coordinates
+/// on the CPU. Extra memory is the plan's workspace.
+Row measure_on_device(const Case& one, const void* updates, const Budget& budget,
                       const std::function<void()>& poll);
 
 }  // namespace bragg::bench

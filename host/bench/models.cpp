@@ -68,4 +68,22 @@ Size parse_size(std::string_view text) {
   return {.model = std::string(text), .d = (model->parameters + shards - 1) / shards};
 }
 
+std::vector<std::int64_t> tensor_sizes(const Size& size) {
+  if (size.tensors < 1 || size.tensors > size.d) {
+    throw Error(Status::invalid_argument,
+                fmt::format("--tensors: {}; needs 1 to {}, the coordinates", size.tensors, size.d));
+  }
+  if (size.tensors == 1) return {size.d};
+  const std::int64_t large = (size.tensors + 2) / 3;
+  const std::int64_t less = std::min<std::int64_t>(256, size.d / size.tensors);
+  const std::int64_t rest = size.d - (size.tensors - large) * less;
+  std::vector<std::int64_t> sizes(static_cast<std::size_t>(size.tensors), less);
+  // Multiples of 64, where there are so many, so that tensors stay aligned; the last has what is left.
+  const std::int64_t share = rest / large;
+  const std::int64_t even = share >= 64 ? share / 64 * 64 : share;
+  for (std::size_t t = 0; t < sizes.size(); t += 3) sizes[t] = even;
+  sizes[static_cast<std::size_t>(3 * (large - 1))] = rest - (large - 1) * even;
+  return sizes;
+}
+
 }  // namespace bragg::bench

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace bragg::bench {
 
@@ -18,12 +19,17 @@ struct Model {
 std::span<const Model> models() noexcept;
 
 struct Size {
-  std::string model;  ///< as it was written; empty for a number
+  std::string model = {};  ///< as it was written; empty for a number
   std::int64_t d = 0;
+  int tensors = 1;  ///< that each update is in
 };
 
 /// "1000000", "1e6", "2.5e7", a model's name, or a name and the number of equal shards that it is held in, of
 /// which one is meant: "llama-2-7b/256". @throws Error invalid_argument.
 Size parse_size(std::string_view text);
+
+/// Elements of each tensor, as in a network: of every three a large one, then two of 256, or fewer where d is
+/// small. @throws Error invalid_argument: there are none, or more tensors than coordinates.
+std::vector<std::int64_t> tensor_sizes(const Size& size);
 
 }  // namespace bragg::bench

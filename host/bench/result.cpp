@@ -81,6 +81,7 @@ Json case_json(const Case& one) {
   json["n"] = one.n;
   json["d"] = one.size.d;
   json["model"] = text_or_null(one.size.model);
+  json["tensors"] = one.size.tensors;
   json["dtype"] = to_string(one.dtype);
   return json;
 }
@@ -174,6 +175,7 @@ std::string result_json(const Findings& findings, const std::string& command) {
   json["date"] = now();
   json["command"] = command;
   json["seconds"] = findings.seconds;
+  json["complete"] = findings.complete;
   json["hardware"] = hardware_json(findings);
   json["device"] = findings.device == Device::cuda ? "cuda" : "cpu";
   json["threads"] = findings.threads;

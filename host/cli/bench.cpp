@@ -57,6 +57,7 @@ std::vector<bench::Block> blocks_for(const BenchCommand& command) {
     if (!command.n.empty()) block.n = command.n;
     if (!command.sizes.empty()) block.sizes = command.sizes;
     if (!dtypes.empty()) block.dtypes = dtypes;
+    block.tensors = command.tensors;
   }
   return blocks;
 }
@@ -242,6 +243,12 @@ void run(const BenchCommand& command) {
                       .python = command.python,
                       .seconds = command.seconds};
   }
+  // Row by row, so that a run that is stopped leaves what it has measured.
+  const auto write = [&](const Findings& findings) {
+    if (command.json) write_whole("--json", *command.json, result_json(findings, command.command_line));
+    if (command.csv) write_whole("--csv", *command.csv, result_csv(findings));
+  };
+  settings.found = write;
   const Findings findings = [&] {
     ProgressBar bar(true);
     settings.progress = [&](const bench::Stage& stage) { bar.show(stage.share, stage.text); };
@@ -252,8 +259,7 @@ void run(const BenchCommand& command) {
     std::signal(SIGTERM, remember_signal);
     return bench::run(settings);
   }();
-  if (command.json) write_whole("--json", *command.json, result_json(findings, command.command_line));
-  if (command.csv) write_whole("--csv", *command.csv, result_csv(findings));
+  write(findings);
   fmt::print("{}{}{}", head(findings), rows_table(findings), peers_table(findings));
 }
 

@@ -15,6 +15,7 @@ struct BenchCommand {
   std::vector<std::string> sizes;
   std::vector<std::string> dtypes;
   std::string preset;
+  int tensors = 1;
   std::string device = "auto";
   int threads = 0;
   double seconds = 0.5;

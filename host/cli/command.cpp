@@ -233,6 +233,9 @@ void add_bench(CLI::App& app, bragg::cli::BenchCommand& command) {
   sub->add_option("--n", command.n, "numbers of workers, e.g. 16 64")->delimiter(',');
   sub->add_option("--d", command.sizes, "coordinates of an update: numbers or models, e.g. 1e6 resnet-50")
       ->delimiter(',');
+  sub->add_option("--tensors", command.tensors,
+                  "that each update is in: of three, a large one and two of 256")
+      ->capture_default_str();
   sub->add_option("--dtype", command.dtypes, "f32, f16, bf16, f64; several may be given")->delimiter(',');
   sub->add_option("--preset", command.preset, "what is measured where nothing is given: see below; small");
   sub->add_option("--device", command.device,
