@@ -162,7 +162,11 @@ class PassSums(Case):
         variants = [{"pass": name, "n": 16, "d": 1000, "dtype": "f32", "variant": "as chosen", "chosen": chosen, "ms": ms}
                     for name, chosen, ms in (("gram", True, 1.0), ("gram", False, 9.0), ("mix+select trimmed_mean", True, 3.0))]
         whole = row("nnm(f=3) | trimmed_mean(f=3)", 16, 1000, 5, form="nnm(f=F) | trimmed_mean(f=F)")
-        files = self.write("v.json", {"variants": variants}), self.write("r.json", result([whole, row("median", 16, 1000, 1)]))
+        lines = [{"device": "a GPU"}, *variants, {"pass": "gram", "n": 64, "d": 1000, "dtype": "f32", "chosen": True, "failure": "no"}]
+        cut = os.path.join(self.folder, "v.jsonl")
+        with open(cut, "w") as file:
+            file.write("\n".join(map(json.dumps, lines)) + '\n{"pass": "gr')  # as a kill leaves it
+        files = cut, self.write("r.json", result([whole, row("median", 16, 1000, 1)]))
         out = self.run_script("gpu/pass_sums.py", *files).stdout
         self.assertEqual(out.count("\n"), 1)
         self.assertIn("passes 1.0000 + 3.0000 ms: 1.25", out)

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole pipelines beside the sum of their passes, each timed by itself on the same device.
 
-  pass_sums.py VARIANTS.json BENCH.json    of bench/gpu/variants.cu, and of `bragg bench --device cuda --json`
+  pass_sums.py VARIANTS.jsonl BENCH.json    of bench/gpu/variants.cu, and of `bragg bench --device cuda --json`
 
 A pipeline of two passes is wanted within 1.15 times their sum; what is beyond it is launches and the n-sized mathematics.
 """
 
-import json
 import os
 import sys
 
@@ -25,13 +24,14 @@ def main():
         sys.exit(__doc__.strip())
     try:
         rows = result_file.load(sys.argv[2])["rows"]
-        with open(sys.argv[1], encoding="utf-8") as file:
-            variants = json.load(file)["variants"]
-    except (result_file.Unusable, OSError, ValueError, KeyError) as error:
+        variants = result_file.load_lines(sys.argv[1])
+    except result_file.Unusable as error:
         sys.exit("pass_sums.py: %s" % error)
-    alone = {(v["pass"], v["n"], v["d"], v["dtype"]): v["ms"] for v in variants if v["chosen"]}
+    alone = {(v["pass"], v["n"], v["d"], v["dtype"]): v["ms"] for v in variants if v.get("chosen") and "ms" in v}
     found = 0
     for row in rows:
+        if row.get("tensors", 1) != 1:
+            continue
         shape = row["n"], row["d"], row["dtype"]
         parts = [alone.get((name, *shape)) for name in PASSES.get(row["form"], ())]
         if not parts or None in parts:

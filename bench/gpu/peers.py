@@ -8,12 +8,11 @@ Updates are random, on the device. Times are medians by CUDA events (on a CPU: t
 the first --d the updates go through `bragg aggregate` too, with the rule that the peer computes: one whose result
 differs by more than 1e-4 of the largest |x| is reported as differing, and has no ratio. --times: a result of `bragg
 bench` of the same run, whose rows of the same rule, n and d give the ratios. What is not installed is left out and
-named. ByzFL is found as any package, or in the folder `python` beside the bragg that is given.
+named. --json is written anew after each row: a run that is stopped leaves what it has. ByzFL is found as any package, or in the folder `python` beside the bragg that is given.
 """
 
 import argparse
 import json
-import os
 import pathlib
 import statistics
 import subprocess
@@ -87,7 +86,7 @@ def torch_cases():
 def byzfl_cases():
     try:
         from byzfl.aggregators import aggregators, preaggregators
-    except ImportError as error:
+    except Exception as error:  # whatever a package may raise that is not whole
         raise Unsupported(f"byzfl: {error}") from error
 
     def nnm(x, f):
@@ -201,8 +200,8 @@ def attempt(call, device, seconds):
         times, result = timings(call, device, seconds)
     except Unsupported as reason:
         return {"unsupported": str(reason)}, None
-    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        return {"failure": str(error).splitlines()[0]}, None
+    except Exception as error:  # one peer's failure is not the others'
+        return {"failure": f"{type(error).__name__}: {error}".splitlines()[0]}, None
     found = {"ms": {"median": statistics.median(times), "min": min(times), "max": max(times)}, "timings": len(times)}
     if device == "cuda":
         found["extra_memory_bytes"] = torch.cuda.max_memory_allocated() - before
@@ -214,8 +213,6 @@ class Bragg:
 
     def __init__(self, program, device, folder):
         self.program, self.device, self.folder = program, device, pathlib.Path(folder)
-        # Libraries that scripts/gpu_check.sh brought along lie beside the program; this process must not load them.
-        self.environment = os.environ | {"LD_LIBRARY_PATH": str(pathlib.Path(program).resolve().parent)}
         self.known = {}
 
     def take(self, updates):
@@ -223,14 +220,15 @@ class Bragg:
         numpy.save(self.folder / "updates.npy", updates.cpu().numpy())
 
     def result(self, rule):
+        """@raises RuntimeError: what bragg says of its failure."""
         if rule not in self.known:
             out = self.folder / "out.npy"
             out.unlink(missing_ok=True)
             command = [self.program, "aggregate", str(self.folder / "updates.npy"), "--rule", rule, "-o", str(out),
                        "--device", self.device, "--quiet"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, env=self.environment)
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
-                raise SystemExit(f"peers.py: {' '.join(command)}: {done.stderr.strip()}")
+                raise RuntimeError(f"bragg aggregate --rule '{rule}': {done.stderr.strip()}")
             self.known[rule] = numpy.load(out)
         return self.known[rule]
 
@@ -253,65 +251,70 @@ def cases_of(device, left_out):
     return cases
 
 
-def measure_rules(options, bragg, ours, rows, left_out):
-    cases = cases_of(options.device, left_out)
-    for n in options.n:
-        f = n // 5
-        agrees = {}
-        for d in options.d:
-            x = torch.empty(n, d, device=options.device).normal_()
-            x *= (1 + 0.5 * ((torch.arange(n, device=options.device) * 7 + 3) % n) / n)[:, None]
-            checked = d == options.d[0]
-            if checked:
-                bragg.take(x)
-            for peer, form, computes, rule in cases:
-                row = {"peer": peer, "form": form, "n": n, "d": d, "computes": computes or form}
-                found, result = attempt(lambda: rule(x, f), options.device, options.seconds)
-                row |= found
-                if result is not None and checked:
-                    text = row["computes"].replace("=F", f"={f}").replace("=N", f"={n - f - 1}")
-                    expected = bragg.result(text)
-                    difference = float(numpy.abs(result.float().cpu().numpy().reshape(-1) - expected).max())
-                    agrees[peer, form] = bool(difference <= TOLERANCE * float(x.abs().max()))
-                    row["difference"] = difference
-                row["agrees"] = agrees.get((peer, form))  # where it was checked: at the first d
-                mine = ours.get((form, n, d))
-                if mine and "ms" in row and row["agrees"]:
-                    row["bragg_ms"], row["ratio"] = mine, row["ms"]["median"] / mine
-                rows.append(row)
-                show(row)
-                del result
-            del x
+def check(row, result, rule, bragg, largest):
+    """Holds a result against bragg's."""
+    try:
+        expected = bragg.result(rule)
+        row["difference"] = float(numpy.abs(result.float().cpu().numpy().reshape(-1) - expected).max())
+    except Exception as error:  # neither is bragg's failure the end
+        row["unchecked"] = str(error)
+        return
+    row["agrees"] = row["difference"] <= TOLERANCE * largest
 
 
-def measure_gram(options, rows):
-    for n in options.n:
-        for d in options.d:
-            x = torch.empty(n, d, device=options.device).normal_()
-            exact = None
-            for name, gram, tf32 in gram_cases(options.device):
-                if options.device == "cuda":
-                    torch.backends.cuda.matmul.allow_tf32 = tf32
-                elif tf32:
-                    continue
-                row = {"peer": name, "n": n, "d": d}
-                found, result = attempt(lambda: gram(x), options.device, options.seconds)
-                row |= found
-                if result is not None:
-                    low = torch.tril(result).double()
-                    if exact is None:
-                        exact = torch.tril(sum(part.double() @ part.double().T for part in x.split(1 << 20, dim=1)))
-                    row["relative_error"] = float((low - exact).abs().max() / exact.abs().max())
-                    row["gb_per_s"] = 4e-6 * n * d / row["ms"]["median"]
-                rows.append(row)
-                show(row)
-            del x
+def measure_rules(options, n, cases, bragg, ours, take):
+    f = n // 5
+    agrees = {}
+    for d in options.d:
+        x = torch.empty(n, d, device=options.device).normal_()
+        x *= (1 + 0.5 * ((torch.arange(n, device=options.device) * 7 + 3) % n) / n)[:, None]
+        checked = d == options.d[0]
+        if checked:
+            bragg.take(x)
+        for peer, form, computes, rule in cases:
+            row = {"peer": peer, "form": form, "n": n, "d": d, "computes": computes or form}
+            found, result = attempt(lambda: rule(x, f), options.device, options.seconds)
+            row |= found
+            if result is not None and checked:
+                check(row, result, row["computes"].replace("=F", f"={f}").replace("=N", f"={n - f - 1}"), bragg, float(x.abs().max()))
+                agrees[peer, form] = row.get("agrees")
+            row["agrees"] = agrees.get((peer, form))  # where it was checked: at the first d
+            mine = ours.get((form, n, d))
+            if mine and "ms" in row and row["agrees"]:
+                row["bragg_ms"], row["ratio"] = mine, row["ms"]["median"] / mine
+            take(row)
+            del result
+        del x
+
+
+def measure_gram(options, n, take):
+    for d in options.d:
+        x = torch.empty(n, d, device=options.device).normal_()
+        exact = None
+        for name, gram, tf32 in gram_cases(options.device):
+            if options.device == "cuda":
+                torch.backends.cuda.matmul.allow_tf32 = tf32
+            elif tf32:
+                continue
+            row = {"peer": name, "n": n, "d": d}
+            found, result = attempt(lambda: gram(x), options.device, options.seconds)
+            row |= found
+            if result is not None:
+                low = torch.tril(result).double()
+                if exact is None:
+                    exact = torch.tril(sum(part.double() @ part.double().T for part in x.split(1 << 20, dim=1)))
+                row["relative_error"] = float((low - exact).abs().max() / exact.abs().max())
+                row["gb_per_s"] = 4e-6 * n * d / row["ms"]["median"]
+            take(row)
+        del x
 
 
 def show(row):
     said = row.get("unsupported") or row.get("failure") or f"{row['ms']['median']:.3f} ms"
     if row.get("agrees") is False:
         said += " DIFFERS"
+    if "unchecked" in row:
+        said += f" UNCHECKED: {row['unchecked']}"
     if "ratio" in row:
         said += f" ({row['ratio']:.1f} times bragg's)"
     print(f"{row.get('form', 'gram')}  n = {row['n']}, d = {row['d']}  {row['peer']}: {said}", flush=True)
@@ -331,19 +334,35 @@ def main():
         raise SystemExit("peers.py: PyTorch sees no CUDA device; --device cpu runs the same there")
     sys.path.append(str(pathlib.Path(options.bragg).resolve().parent / "python"))
     torch.manual_seed(1)
-    rules, grams, left_out = [], [], []
+    name = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
+    result = {"device": name, "torch": torch.__version__, "seconds": options.seconds, "complete": False, "rules": [], "gram": [],
+              "left_out": []}
+
+    def write():
+        if options.json:
+            whole = options.json.with_name(options.json.name + ".tmp")
+            whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            whole.replace(options.json)
+
+    def into(rows):
+        def take(row):
+            rows.append(row)
+            show(row)
+            write()
+
+        return take
+
     with tempfile.TemporaryDirectory() as folder:
         bragg = Bragg(options.bragg, options.device, folder)
-        measure_rules(options, bragg, bragg_times(options.times), rules, left_out)
-    measure_gram(options, grams)
-    name = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
-    result = {"device": name, "torch": torch.__version__, "seconds": options.seconds, "rules": rules, "gram": grams,
-              "left_out": left_out}
-    for reason in left_out:
-        print(f"left out: {reason}")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    wrong = [row for row in rules if row.get("agrees") is False]
+        cases = cases_of(options.device, result["left_out"])
+        for reason in result["left_out"]:
+            print(f"left out: {reason}")
+        for n in options.n:
+            measure_rules(options, n, cases, bragg, bragg_times(options.times), into(result["rules"]))
+            measure_gram(options, n, into(result["gram"]))
+    result["complete"] = True
+    write()
+    wrong = [row for row in result["rules"] if row.get("agrees") is False or "unchecked" in row]
     return 1 if wrong else 0
 
 

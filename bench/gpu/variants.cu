@@ -3,14 +3,24 @@
 // might choose: so that one run on hardware tells what to change there. No two results may differ but where
 // sums are added in another order.
 //
-//   variants [SECONDS]     seconds for each timing (0.05); prints JSON
+//   variants [SECONDS]     seconds for each timing (0.05); prints a line of JSON for each, once it is there
+//   variants --once NAME   a single launch, for a profiler: gram-N, median-N, mix-N of N rows, or steps
+//
+// What fails is a line with its `failure`, and the rest goes on. The exit status is 1 where something failed
+// or a result differs.
+#include <thrust/equal.h>
+#include <thrust/execution_policy.h>
 #include <bragg/error.hpp>
+#include <bragg/plan.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "host/cuda/runtime.hpp"
@@ -96,7 +106,14 @@ DeviceMemory to_device(const std::vector<T>& values, Stream stream) {
   return memory;
 }
 
-/// n rows of d coordinates, a tensor, aligned.
+/// Elements of a tensor, in each of n rows.
+struct Shape {
+  int n;
+  std::int64_t d;
+  DType dtype;
+};
+
+/// Rows of a shape, aligned.
 struct Matrix {
   int n;
   std::int64_t d;
@@ -134,6 +151,7 @@ struct Matrix {
             .inputs = n,
             .dtype = dtype};
   }
+  Shape shape() const { return {n, d, dtype}; }
   Cut cut(std::int64_t length) const {
     return {.tensors = 1, .pieces = (d + length - 1) / length, .length = length};
   }
@@ -141,19 +159,90 @@ struct Matrix {
   double bytes() const { return static_cast<double>(data.bytes()); }
 };
 
-/// Prints an item of the list. `difference`: the largest to what is chosen, relative to the largest result.
-void print(const char* pass, const Matrix& m, const char* variant, bool chosen, double ms, double bytes,
-           double difference) {
-  static bool first = true;
-  std::printf(
-      "%s\n {\"pass\": \"%s\", \"n\": %d, \"d\": %lld, \"dtype\": \"%s\", \"variant\": \"%s\", \"chosen\": "
-      "%s, ",
-      first ? "" : ",", pass, m.n, static_cast<long long>(m.d), to_string(m.dtype), variant,
-      chosen ? "true" : "false");
-  std::printf("\"ms\": %.6f, \"gb_per_s\": %.1f, \"difference\": %.3g}", ms, bytes / ms / 1e6, difference);
-  std::fflush(stdout);
-  first = false;
+/// What is measured: a pass on a shape, with a tuning, which is chosen or not.
+struct Variant {
+  const char* pass;
+  Shape shape;
+  std::string name;
+  bool chosen;
+};
+
+struct Found {
+  double ms;
+  double bytes;                      ///< that are moved
+  std::optional<double> difference;  ///< the largest to what is chosen, relative to the largest result
+};
+
+int complaints = 0;  // failures, and results that differ
+
+std::string quoted(const char* text) {
+  std::string out = "\"";
+  for (; *text != 0; ++text) {
+    if (*text == '"' || *text == '\\') out += '\\';
+    out += static_cast<unsigned char>(*text) < 0x20 ? ' ' : *text;
+  }
+  return out + '"';
 }
+
+/// Prints the line of a variant: what `find` returns, or how it fails.
+template <class FindT>
+void measure(const Variant& variant, const FindT& find) {
+  std::printf("{\"pass\": %s, \"n\": %d, \"d\": %lld, \"dtype\": \"%s\", \"variant\": %s, \"chosen\": %s, ",
+              quoted(variant.pass).c_str(), variant.shape.n, static_cast<long long>(variant.shape.d),
+              to_string(variant.shape.dtype), quoted(variant.name.c_str()).c_str(),
+              variant.chosen ? "true" : "false");
+  try {
+    const Found found = find();
+    // The order of additions may differ, nothing else.
+    const bool agrees = !found.difference || *found.difference <= 1e-12;
+    if (!agrees) ++complaints;
+    std::printf("\"ms\": %.6f, \"gb_per_s\": %.1f, \"agrees\": %s", found.ms, found.bytes / found.ms / 1e6,
+                !found.difference ? "null"
+                : agrees          ? "true"
+                                  : "false");
+    if (found.difference && std::isfinite(*found.difference)) {
+      std::printf(", \"difference\": %.3g", *found.difference);
+    }
+  } catch (const std::exception& error) {
+    ++complaints;
+    cudaGetLastError();  // what is not for good must not be the next one's
+    std::printf("\"failure\": %s", quoted(error.what()).c_str());
+  }
+  std::printf("}\n");
+  std::fflush(stdout);
+}
+
+/// All variants of a pass on a shape; a line, where not even their data can be made.
+template <class CallT>
+void group(const char* pass, const Shape& shape, const CallT& call) {
+  try {
+    call();
+  } catch (const std::exception& error) {
+    const std::string why = error.what();
+    measure({pass, shape, "all", false}, [&]() -> Found { throw Error(Status::internal, why); });
+  }
+}
+
+/// The output of what is chosen, on the device, where others are held against it bit by bit.
+class Expected {
+ public:
+  /// Nothing, where what is chosen has failed.
+  std::optional<double> difference(const Matrix& m, bool chosen, Stream stream) {
+    const auto* const found = static_cast<const std::uint32_t*>(m.out.data());
+    const auto words = static_cast<std::ptrdiff_t>(m.row_bytes / 4);
+    if (chosen) {
+      memory_ = DeviceMemory(m.row_bytes);
+      BRAGG_CUDA_CHECK(cudaMemcpyAsync(memory_.data(), found, m.row_bytes, cudaMemcpyDeviceToDevice, stream));
+      return 0.0;
+    }
+    if (memory_.data() == nullptr) return std::nullopt;
+    const auto* const expected = static_cast<const std::uint32_t*>(memory_.data());
+    return thrust::equal(thrust::cuda::par.on(stream), found, found + words, expected) ? 0.0 : INFINITY;
+  }
+
+ private:
+  DeviceMemory memory_;
+};
 
 template <int kThreads, int kVectors, int kBlocks>
 struct Direct3 {
@@ -176,19 +265,17 @@ void time_direct(std::int64_t d, Watch& watch) {
                                   .rule = {.kind = SelectRule::Kind::median},
                                   .points = kPoints,
                                   .nonfinite = static_cast<unsigned long long*>(counts.data())};
-  const auto words = static_cast<std::size_t>(m.row_bytes / 4);
-  std::vector<std::uint32_t> expected;
+  Expected expected;
   const auto time = [&]<class TuningT>(TuningT, bool chosen) {
-    set_bytes(m.out.data(), 0xFF, m.row_bytes, watch.stream());
-    const double ms =
-        watch.ms([&] { launch_direct_bucket<dtype, kPoints, true, TuningT>(arguments, watch.stream()); });
-    const auto found = to_host<std::uint32_t>(m.out, words, watch.stream());
-    if (chosen) expected = found;
     char name[80];
     std::snprintf(name, sizeof(name), "threads %d, vectors %d, blocks %d", TuningT::threads, TuningT::vectors,
                   TuningT::blocks);
-    print("select median", m, name, chosen, ms, m.bytes() * (kPoints + 1) / kPoints,
-          found == expected ? 0 : INFINITY);
+    measure({"select median", m.shape(), name, chosen}, [&]() -> Found {
+      set_bytes(m.out.data(), 0xFF, m.row_bytes, watch.stream());
+      const double ms =
+          watch.ms([&] { launch_direct_bucket<dtype, kPoints, true, TuningT>(arguments, watch.stream()); });
+      return {ms, m.bytes() * (kPoints + 1) / kPoints, expected.difference(m, chosen, watch.stream())};
+    });
   };
   time(DirectTuning<dtype, kPoints>(), true);
   (time(VariantsT(), false), ...);
@@ -226,19 +313,17 @@ void time_mixes(std::int64_t d, Watch& watch) {
                                   .rule = {.kind = SelectRule::Kind::trimmed_mean, .f = kPoints / 5},
                                   .points = kPoints,
                                   .mix = static_cast<const double*>(mix.data())};
-  const auto words = static_cast<std::size_t>(m.row_bytes / 4);
-  std::vector<std::uint32_t> expected;
+  Expected expected;
   const auto time = [&]<class TuningT>(TuningT, bool chosen) {
-    set_bytes(m.out.data(), 0xFF, m.row_bytes, watch.stream());
-    const double ms =
-        watch.ms([&] { launch_tile_bucket<DType::f32, kPoints, TuningT>(arguments, watch.stream()); });
-    const auto found = to_host<std::uint32_t>(m.out, words, watch.stream());
-    if (chosen) expected = found;
     char name[80];
     std::snprintf(name, sizeof(name), "%s, blocks %d", TuningT::ahead ? "ahead" : "not ahead",
                   TuningT::blocks);
-    print("mix+select trimmed_mean", m, name, chosen, ms, m.bytes() * (kPoints + 1) / kPoints,
-          found == expected ? 0 : INFINITY);
+    measure({"mix+select trimmed_mean", m.shape(), name, chosen}, [&]() -> Found {
+      set_bytes(m.out.data(), 0xFF, m.row_bytes, watch.stream());
+      const double ms =
+          watch.ms([&] { launch_tile_bucket<DType::f32, kPoints, TuningT>(arguments, watch.stream()); });
+      return {ms, m.bytes() * (kPoints + 1) / kPoints, expected.difference(m, chosen, watch.stream())};
+    });
   };
   time(TileTuning<DType::f32, kPoints>(), true);
   (time(VariantsT(), false), ...);
@@ -262,8 +347,10 @@ std::vector<double> sums_of(const DeviceMemory& partial, std::int64_t chunks, st
   return sums;
 }
 
-/// The largest difference, relative to the largest that is expected; NaN counts.
-double difference_of(const std::vector<double>& found, const std::vector<double>& expected) {
+/// The largest difference, relative to the largest that is expected; NaN counts. Nothing, where what is
+/// chosen has failed.
+std::optional<double> difference_of(const std::vector<double>& found, const std::vector<double>& expected) {
+  if (expected.empty()) return std::nullopt;
   double largest = 0;
   double difference = 0;
   for (std::size_t i = 0; i < found.size(); ++i) {
@@ -281,19 +368,21 @@ void time_fragments(std::int64_t d, Watch& watch) {
   std::vector<double> expected;
   const auto time = [&](const char* what, const char* name, std::int64_t length, bool chosen,
                         const auto& enqueue) {
-    const Cut cut = m.cut(length);
-    const DeviceMemory partial(gram_partial_doubles(m.n, cut.pieces) * sizeof(double));
-    set_bytes(partial.data(), 0xFF, partial.bytes(), watch.stream());
-    const GramArguments arguments{.rows = m.rows(),
-                                  .chunks = cut,
-                                  .parts = {},
-                                  .partial = static_cast<double*>(partial.data()),
-                                  .batch = gram_batch(m.n, cut.pieces),
-                                  .products = static_cast<double*>(products.data())};
-    const double ms = watch.ms([&] { enqueue(arguments); });
-    const auto found = sums_of(partial, cut.pieces, triangle(m.n), triangle(m.n), watch.stream());
-    if (expected.empty()) expected = found;
-    print(what, m, name, chosen, ms, m.bytes(), difference_of(found, expected));
+    measure({what, m.shape(), name, chosen}, [&]() -> Found {
+      const Cut cut = m.cut(length);
+      const DeviceMemory partial(gram_partial_doubles(m.n, cut.pieces) * sizeof(double));
+      set_bytes(partial.data(), 0xFF, partial.bytes(), watch.stream());
+      const GramArguments arguments{.rows = m.rows(),
+                                    .chunks = cut,
+                                    .parts = {},
+                                    .partial = static_cast<double*>(partial.data()),
+                                    .batch = gram_batch(m.n, cut.pieces),
+                                    .products = static_cast<double*>(products.data())};
+      const double ms = watch.ms([&] { enqueue(arguments); });
+      const auto found = sums_of(partial, cut.pieces, triangle(m.n), triangle(m.n), watch.stream());
+      if (expected.empty() && chosen) expected = found;
+      return {ms, m.bytes(), difference_of(found, expected)};
+    });
   };
   const std::int64_t chosen = gram_chunk_length(d);
   for (const std::int64_t length : {chosen, chosen / 8, chosen / 4, chosen / 2, 2 * chosen}) {
@@ -337,14 +426,16 @@ void time_lengths(int n, std::int64_t d, Watch& watch) {
   const GramBatch batch{arguments, 0, static_cast<int>(chunks.pieces), n};
   std::vector<double> expected;
   const auto time = [&]<class TuningT>(TuningT, bool chosen) {
-    set_bytes(partial.data(), 0xFF, partial.bytes(), watch.stream());
-    const double ms = watch.ms([&] { launch_lengths<dtype, TuningT>(batch, watch.stream()); });
-    const auto found = sums_of(partial, chunks.pieces, products_of_chunk(n, false), n, watch.stream());
-    if (chosen) expected = found;
     char name[80];
     std::snprintf(name, sizeof(name), "warps %d, rows %d, blocks %d", TuningT::warps, TuningT::rows,
                   TuningT::blocks);
-    print("gram lengths, before sums", m, name, chosen, ms, m.bytes(), difference_of(found, expected));
+    measure({"gram lengths, before sums", m.shape(), name, chosen}, [&]() -> Found {
+      set_bytes(partial.data(), 0xFF, partial.bytes(), watch.stream());
+      const double ms = watch.ms([&] { launch_lengths<dtype, TuningT>(batch, watch.stream()); });
+      const auto found = sums_of(partial, chunks.pieces, products_of_chunk(n, false), n, watch.stream());
+      if (chosen) expected = found;
+      return {ms, m.bytes(), difference_of(found, expected)};
+    });
   };
   time(LengthTuning(), true);
   (time(VariantsT(), false), ...);
@@ -369,101 +460,183 @@ void time_combine(int n, std::int64_t d, Watch& watch) {
                                    .out = m.to(),
                                    .gate = {},
                                    .coefficients = static_cast<const double*>(coefficients.data())};
-  const auto words = static_cast<std::size_t>(m.row_bytes / 4);
-  std::vector<std::uint32_t> expected;
+  Expected expected;
   const auto time = [&]<class TuningT>(TuningT, bool chosen) {
-    set_bytes(m.out.data(), 0xFF, m.row_bytes, watch.stream());
-    const double ms = watch.ms([&] { launch_combine<dtype, TuningT>(arguments, watch.stream()); });
-    const auto found = to_host<std::uint32_t>(m.out, words, watch.stream());
-    if (chosen) expected = found;
     char name[80];
     std::snprintf(name, sizeof(name), "threads %d, loads %d, blocks %d", TuningT::threads, TuningT::loads,
                   TuningT::blocks);
-    print("combine", m, name, chosen, ms, m.bytes() * (n + 1) / n, found == expected ? 0 : INFINITY);
+    measure({"combine", m.shape(), name, chosen}, [&]() -> Found {
+      set_bytes(m.out.data(), 0xFF, m.row_bytes, watch.stream());
+      const double ms = watch.ms([&] { launch_combine<dtype, TuningT>(arguments, watch.stream()); });
+      return {ms, m.bytes() * (n + 1) / n, expected.difference(m, chosen, watch.stream())};
+    });
   };
   time(CombineTuning(), true);
   (time(VariantsT(), false), ...);
 }
 
-/// Passes as they are, at more shapes.
-void time_passes(int n, std::int64_t d, DType dtype, Watch& watch) {
-  const Matrix m(n, d, dtype, watch.stream());
-  const DeviceMemory products(static_cast<std::size_t>(n) * static_cast<std::size_t>(n) * sizeof(double));
-  const Cut chunks = m.cut(gram_chunk_length(d));
-  const DeviceMemory partial(gram_partial_doubles(n, chunks.pieces) * sizeof(double));
-  print("gram", m, "as chosen", true, watch.ms([&] {
-    gram({.rows = m.rows(),
-          .chunks = chunks,
-          .parts = {},
-          .partial = static_cast<double*>(partial.data()),
-          .batch = gram_batch(n, chunks.pieces),
-          .products = static_cast<double*>(products.data())},
-         watch.stream());
-  }),
-        m.bytes(), 0);
+/// The passes as they are chosen, each by itself.
+class Passes {
+ public:
+  Passes(int n, std::int64_t d, DType dtype, const Watch& watch)
+      : m_(n, d, dtype, watch.stream()),
+        stream_(watch.stream()),
+        products_(static_cast<std::size_t>(n) * static_cast<std::size_t>(n) * sizeof(double)),
+        chunks_(m_.cut(gram_chunk_length(d))),
+        partial_(gram_partial_doubles(n, chunks_.pieces) * sizeof(double)),
+        mixed_(neighbor_means(n, watch)) {}
 
-  const double bytes = m.bytes() + static_cast<double>(m.row_bytes);
-  const int f = n / 5;
-  const DeviceMemory mixed = neighbor_means(n, watch);
-  for (const bool is_mixed : {false, true}) {
-    SelectArguments arguments{.rows = m.rows(),
-                              .tiles = m.cut(tile_length),
+  const Matrix& matrix() const { return m_; }
+
+  void gram() const {
+    cuda::gram({.rows = m_.rows(),
+                .chunks = chunks_,
+                .parts = {},
+                .partial = static_cast<double*>(partial_.data()),
+                .batch = gram_batch(m_.n, chunks_.pieces),
+                .products = static_cast<double*>(products_.data())},
+               stream_);
+  }
+
+  /// On the rows, or on as many means of them.
+  SelectArguments selection(SelectRule::Kind kind, bool mixed) {
+    SelectArguments arguments{.rows = m_.rows(),
+                              .tiles = m_.cut(tile_length),
                               .parts = {},
-                              .out = m.to(),
+                              .out = m_.to(),
                               .gate = {},
-                              .rule = {.kind = SelectRule::Kind::trimmed_mean, .f = f},
-                              .points = n,
-                              .mix = is_mixed ? static_cast<const double*>(mixed.data()) : nullptr};
-    const DeviceMemory workspace(select_workspace_bytes(arguments));
-    arguments.workspace = workspace.data();
-    print(is_mixed ? "mix+select trimmed_mean" : "select trimmed_mean", m, "as chosen", true,
-          watch.ms([&] { select(arguments, watch.stream()); }), bytes, 0);
+                              .rule = {.kind = kind, .f = m_.n / 5},
+                              .points = m_.n,
+                              .mix = mixed ? static_cast<const double*>(mixed_.data()) : nullptr};
+    if (const std::size_t bytes = select_workspace_bytes(arguments); bytes > workspace_.bytes()) {
+      workspace_ = DeviceMemory(bytes);
+    }
+    arguments.workspace = workspace_.data();
+    return arguments;
+  }
+
+ private:
+  Matrix m_;
+  Stream stream_;
+  DeviceMemory products_;
+  Cut chunks_;
+  DeviceMemory partial_, mixed_, workspace_;
+};
+
+void time_passes(int n, std::int64_t d, DType dtype, Watch& watch) {
+  Passes passes(n, d, dtype, watch);
+  const Matrix& m = passes.matrix();
+  measure({"gram", m.shape(), "as chosen", true}, [&]() -> Found {
+    return {watch.ms([&] { passes.gram(); }), m.bytes(), std::nullopt};
+  });
+  for (const bool mixed : {false, true}) {
+    measure({mixed ? "mix+select trimmed_mean" : "select trimmed_mean", m.shape(), "as chosen", true},
+            [&]() -> Found {
+              const SelectArguments arguments = passes.selection(SelectRule::Kind::trimmed_mean, mixed);
+              return {watch.ms([&] { select(arguments, watch.stream()); }),
+                      m.bytes() + static_cast<double>(m.row_bytes), std::nullopt};
+            });
   }
 }
 
 void run(double seconds) {
   Watch watch(seconds);
-  std::printf("{\"device\": \"%s\", \"seconds\": %g, \"variants\": [", device_name(current_device()).c_str(),
+  std::printf("{\"device\": %s, \"seconds\": %g}\n", quoted(device_name(current_device()).c_str()).c_str(),
               seconds);
+  std::fflush(stdout);
   constexpr std::int64_t d = 10'000'000;
-  time_direct<DType::f32, 16, Direct3<128, 1, 8>, Direct3<128, 4, 3>, Direct3<256, 2, 3>>(d, watch);
-  time_direct<DType::f32, 32, Direct3<128, 1, 7>, Direct3<128, 2, 3>>(d, watch);
-  time_direct<DType::f32, 64, Direct3<128, 1, 4>, Direct3<64, 1, 6>>(d, watch);
-  time_direct<DType::bf16, 16, Direct3<128, 1, 8>, Direct3<128, 4, 3>>(d, watch);
-  time_direct<DType::bf16, 64, Direct3<128, 1, 4>>(d, watch);
-  time_fragments<2, Fragment2<4, 5>, Fragment2<8, 2>>(d, watch);
-  time_fragments<2>(10 * d, watch);
-  time_fragments<4, Fragment2<8, 2>, Fragment2<8, 1>>(d, watch);
-  time_fragments<6, Fragment2<4, 1>, Fragment2<2, 4>>(d, watch);
+  constexpr DType f32 = DType::f32;
+  constexpr DType bf16 = DType::bf16;
+  const char* const median = "select median";
+  group(median, {16, d, f32},
+        [&] { time_direct<f32, 16, Direct3<128, 1, 8>, Direct3<128, 4, 3>, Direct3<256, 2, 3>>(d, watch); });
+  group(median, {32, d, f32},
+        [&] { time_direct<f32, 32, Direct3<128, 1, 7>, Direct3<128, 2, 3>>(d, watch); });
+  group(median, {64, d, f32}, [&] { time_direct<f32, 64, Direct3<128, 1, 4>, Direct3<64, 1, 6>>(d, watch); });
+  group(median, {16, d, bf16},
+        [&] { time_direct<bf16, 16, Direct3<128, 1, 8>, Direct3<128, 4, 3>>(d, watch); });
+  group(median, {64, d, bf16}, [&] { time_direct<bf16, 64, Direct3<128, 1, 4>>(d, watch); });
+  const char* const products = "gram";
+  group(products, {16, d, f32}, [&] { time_fragments<2, Fragment2<4, 5>, Fragment2<8, 2>>(d, watch); });
+  group(products, {16, 10 * d, f32}, [&] { time_fragments<2>(10 * d, watch); });
+  group(products, {32, d, f32}, [&] { time_fragments<4, Fragment2<8, 2>, Fragment2<8, 1>>(d, watch); });
+  group(products, {48, d, f32}, [&] { time_fragments<6, Fragment2<4, 1>, Fragment2<2, 4>>(d, watch); });
+  const char* const lengths = "gram lengths, before sums";
   for (const int n : {16, 64}) {
-    time_lengths<DType::f32, Lengths3<4, 2, 12>, Lengths3<4, 8, 5>, Lengths3<8, 4, 4>, Lengths3<2, 4, 16>>(
-        n, d, watch);
+    group(lengths, {n, d, f32}, [&] {
+      time_lengths<f32, Lengths3<4, 2, 12>, Lengths3<4, 8, 5>, Lengths3<8, 4, 4>, Lengths3<2, 4, 16>>(n, d,
+                                                                                                      watch);
+    });
   }
-  time_lengths<DType::f32, Lengths3<2, 4, 16>, Lengths3<4, 8, 5>>(256, 1'000'000, watch);
-  time_lengths<DType::bf16, Lengths3<4, 2, 12>, Lengths3<4, 8, 5>>(64, d, watch);
+  group(lengths, {256, d / 10, f32},
+        [&] { time_lengths<f32, Lengths3<2, 4, 16>, Lengths3<4, 8, 5>>(256, d / 10, watch); });
+  group(lengths, {64, d, bf16},
+        [&] { time_lengths<bf16, Lengths3<4, 2, 12>, Lengths3<4, 8, 5>>(64, d, watch); });
   for (const int n : {8, 16, 32, 64}) {
-    time_combine<DType::f32, Combine3<128, 4, 6>, Combine3<128, 16, 3>, Combine3<256, 8, 2>,
-                 Combine3<256, 4, 3>>(n, d, watch);
+    group("combine", {n, d, f32}, [&] {
+      time_combine<f32, Combine3<128, 4, 6>, Combine3<128, 16, 3>, Combine3<256, 8, 2>, Combine3<256, 4, 3>>(
+          n, d, watch);
+    });
   }
-  time_combine<DType::bf16, Combine3<128, 4, 4>, Combine3<64, 8, 8>>(16, d, watch);
-  time_mixes<16, Tile2<false, 3>>(d, watch);
-  time_mixes<32, Tile2<true, 3>, Tile2<false, 2>>(d, watch);
-  time_mixes<64, Tile2<false, 3>, Tile2<true, 2>>(d, watch);
-  for (const int n : {8, 16, 24, 32, 48, 64, 96, 128}) time_passes(n, d, DType::f32, watch);
-  for (const int n : {16, 32, 64}) time_passes(n, d, DType::bf16, watch);
-  for (const int n : {256, 512, 1024}) time_passes(n, 1'000'000, DType::f32, watch);
-  std::printf("\n]}\n");
+  group("combine", {16, d, bf16},
+        [&] { time_combine<bf16, Combine3<128, 4, 4>, Combine3<64, 8, 8>>(16, d, watch); });
+  const char* const mixes = "mix+select trimmed_mean";
+  group(mixes, {16, d, f32}, [&] { time_mixes<16, Tile2<false, 3>>(d, watch); });
+  group(mixes, {32, d, f32}, [&] { time_mixes<32, Tile2<true, 3>, Tile2<false, 2>>(d, watch); });
+  group(mixes, {64, d, f32}, [&] { time_mixes<64, Tile2<false, 3>, Tile2<true, 2>>(d, watch); });
+  const auto passes = [&](int n, std::int64_t length, DType dtype) {
+    group("passes", {n, length, dtype}, [&] { time_passes(n, length, dtype, watch); });
+  };
+  for (const int n : {8, 16, 24, 32, 48, 64, 96, 128}) passes(n, d, f32);
+  for (const int n : {16, 32, 64}) passes(n, d, bf16);
+  for (const int n : {16, 64}) passes(n, d, DType::f64);
+  for (const int n : {256, 512, 1024}) passes(n, d / 10, f32);
+}
+
+/// A single launch of what is named.
+void once(const std::string& name) {
+  const Watch watch(0);
+  constexpr std::int64_t d = 2'000'000;
+  if (name == "steps") {  // between the passes of a pipeline
+    const Matrix m(16, d, DType::f32, watch.stream());
+    const Updates updates = Updates::matrix(m.data.data(), m.n, d, m.dtype, -1, MemorySpace::cuda);
+    Plan plan(parse("nnm(f=3) | trimmed_mean(f=3)"), bragg::Shape::of(updates), {.device = Device::cuda});
+    plan.run(updates, Output(m.out.data()), watch.stream());
+    synchronize(watch.stream());
+    return;
+  }
+  const std::size_t dash = name.find('-');
+  const std::string pass = name.substr(0, dash);
+  const int n = dash == std::string::npos ? 0 : std::atoi(name.c_str() + dash + 1);
+  if (n < 1 || n > 1024 || (pass != "gram" && pass != "median" && pass != "mix")) {
+    throw Error(Status::invalid_argument, "--once: '" + name + "' is none of gram-N, median-N, mix-N, steps");
+  }
+  Passes passes(n, d, DType::f32, watch);
+  if (pass == "gram") {
+    passes.gram();
+  } else {
+    const bool mixed = pass == "mix";
+    select(passes.selection(mixed ? SelectRule::Kind::trimmed_mean : SelectRule::Kind::median, mixed),
+           watch.stream());
+  }
+  synchronize(watch.stream());
 }
 
 }  // namespace
 }  // namespace bragg::detail::cuda
 
 int main(int argc, char** argv) {
+  using namespace bragg::detail::cuda;
   try {
-    bragg::detail::cuda::run(argc > 1 ? std::atof(argv[1]) : 0.05);
+    if (argc > 2 && std::strcmp(argv[1], "--once") == 0) {
+      once(argv[2]);
+    } else {
+      run(argc > 1 ? std::atof(argv[1]) : 0.05);
+    }
   } catch (const std::exception& error) {
     std::fprintf(stderr, "variants: error: %s\n", error.what());
     return 1;
   }
-  return 0;
+  if (complaints > 0) std::fprintf(stderr, "variants: %d failed or differ\n", complaints);
+  return complaints > 0 ? 1 : 0;
 }
