@@ -1,22 +1,35 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Everything that needs a GPU, in one call that needs no network and takes at most ten minutes.
+# Everything that needs a GPU, in two calls that need no network, on a machine that is rented by the minute.
 #
-#   scripts/gpu_check.sh --build     where nvcc is: builds what is to be run into build/gpu/run, with its libraries, and packs
-#                                    it into build/gpu/run.tar.xz: all that travels, beside the sources
-#   scripts/gpu_check.sh [STEP…]     where a GPU is: runs all steps, or those named; logs and JSON go to $OUT, or
-#                                    build/gpu/results
+#   scripts/gpu_check.sh --build      where nvcc is: builds what is to be run into build/gpu/run, with its libraries, and
+#                                     packs it into build/gpu/run.tar.xz: all that travels, beside the sources
+#   scripts/gpu_check.sh --smoke      where a GPU is, in 100 s at most: whether there is one, select, gram, verify, each pass by
+#                                     itself, and the rules at n = 16
+#   scripts/gpu_check.sh              in 500 s at most: these, more shapes, the profiler, all tests, compute-sanitizer, the
+#                                     benchmarks readme, large-n and tiny, Python, other libraries, huge updates
+#   scripts/gpu_check.sh STEP…        some steps of it; any other word lists them
 #
-# Steps, in this order: the tests of the device against the oracle (their names, or "tests"), verify, the benchmarks readme
-# and variants, python (the package's tests), the benchmarks peers, tiny, rules (held against variants by pass-sums) and
-# large-n, what dependent launches change (dependent-…: tests and rules), huge, and compute-sanitizer's memcheck, racecheck,
-# initcheck and synccheck on small shapes. Each has a limit of its own, and none goes on after $LIMIT seconds (570): what
-# there was no time for is named. Exits non-zero if any step failed.
+# Steps, their order and their limits are the table STEPS in bench/gpu/check.py. After each of them all results go anew into
+# one archive, results.tar.gz in $OUT (build/gpu); a table of all figures ends the output. Without a device it fails, and
+# so do tests that would be skipped. Exits non-zero if any step failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-programs=(device_select_test device_gram_test device_combine_test device_plan_test device_graph_test pre_aggregate_cuda_test
-  conformance_cuda_test hostile_cuda_test)
+programs=(device_there_test device_select_test device_gram_test device_combine_test device_plan_test device_graph_test
+  pre_aggregate_cuda_test conformance_cuda_test hostile_cuda_test)
+
+# find_python COMMAND…: the first that runs. A name on PATH may be no more than pyenv's word that another version has it.
+find_python() {
+  local python
+  for python in "$@"; do
+    if "$python" -c "" 2> /dev/null; then
+      echo "$python"
+      return 0
+    fi
+  done
+  return 1
+}
 
 if [[ "${1:-}" == "--build" ]]; then
   set -e
@@ -27,9 +40,15 @@ if [[ "${1:-}" == "--build" ]]; then
   for program in "${programs[@]}"; do strip -o "build/gpu/run/$program" "build/gpu/tests/$program"; done
   strip -o build/gpu/run/bragg build/gpu/bin/bragg
   strip -o build/gpu/run/variants build/gpu/bench/gpu/variants
-  # Libraries that the other machine may lack; not those that belong to its system.
-  for program in build/gpu/run/*; do ldd "$program"; done | awk '/=> \// { print $3 }' | sort -u |
-    grep -vE '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*)\.so' | xargs -I{} cp -L {} build/gpu/run/
+  # Libraries that the other machine may lack; not those that belong to its system. Programs look beside themselves (the
+  # preset's RPATH), so nothing is to be set there.
+  libraries() { for program in build/gpu/run/{*_test,bragg,variants}; do ldd "$program"; done | awk '/=> \// { print $3 }' | sort -u |
+    grep -vE '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*)\.so'; }
+  libraries | xargs -I{} cp -L {} build/gpu/run/
+  if libraries | grep -v "^$PWD/build/gpu/run/"; then
+    echo "gpu_check: these are not taken from beside the programs" >&2
+    exit 1
+  fi
   # ByzFL's rules alone: the whole package wants much that the other machine lacks.
   for package in build/peers-venv/lib/python3*/site-packages/byzfl; do
     [[ -d "$package/aggregators" ]] || continue
@@ -38,11 +57,11 @@ if [[ "${1:-}" == "--build" ]]; then
     find build/gpu/run/python -name __pycache__ -prune -exec rm -r {} +
   done
   # The package for that machine's Python, which may be any from 3.12 on, and what tests it.
-  if python3.12 -c "" 2> /dev/null; then
-    CCACHE_BASEDIR=$PWD python3.12 -m pip install -q --disable-pip-version-check --target build/gpu/run/python \
-      -C cmake.define.BRAGG_CUDA=ON . pytest
-    mkdir build/gpu/run/python/lib
-    cp -L build/gpu/run/lib{hwy,gomp}.so.1 build/gpu/run/python/lib/
+  if python=$(find_python python3.12 ~/.pyenv/versions/3.12*/bin/python3.12 /usr/local/bin/python3.12 /opt/python/3.12*/bin/python3.12); then
+    CCACHE_BASEDIR=$PWD "$python" -m pip install -q --disable-pip-version-check --target build/gpu/run/python \
+      -C cmake.define.BRAGG_CUDA=ON -C 'cmake.define.CMAKE_INSTALL_RPATH=$ORIGIN' \
+      -C cmake.define.CMAKE_MODULE_LINKER_FLAGS=-Wl,--disable-new-dtags . pytest
+    cp -L build/gpu/run/lib{hwy,gomp}.so.1 build/gpu/run/python/bragg/
   else
     echo "gpu_check: no python3.12 here: the Python package will not be tested"
   fi
@@ -53,96 +72,12 @@ if [[ "${1:-}" == "--build" ]]; then
   exit 0
 fi
 
-out=${OUT:-build/gpu/results}
-mkdir -p "$out"
-run=build/gpu/run
-[[ -d $run ]] || python3 -m tarfile -e "$run.tar.xz" build/gpu || exit 1
-export LD_LIBRARY_PATH=$PWD/$run
-limit_of_all=${LIMIT:-570}
-wanted=" $* "
-failed=()
-left_out=()
-
-# step NAME LIMIT_S COMMAND…: its output to a log; the end of it here.
-step() {
-  local name=$1 limit=$2 began=$SECONDS left=$((limit_of_all - SECONDS)) status
-  shift 2
-  [[ "$wanted" == "  " || "$wanted" == *" $name "* ]] || return
-  if ((left < 10)); then
-    left_out+=("$name")
-    return
-  fi
-  echo "=== $name"
-  timeout -k 5 $((limit < left ? limit : left)) "$@" > "$out/$name.log" 2>&1
-  status=$?
-  if ((status == 0)); then
-    echo "ok, $((SECONDS - began)) s"
-  else
-    echo "FAILED with $status, $((SECONDS - began)) s:"
-    tail -n 20 "$out/$name.log"
-    failed+=("$name")
-  fi
-}
-
-bench() {
-  local name=$1 limit=$2
-  shift 2
-  step "$name" "$limit" "$run/bragg" bench --device cuda --json "$out/$name.json" "$@"
-}
-
-nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total,clocks.max.sm,clocks.max.mem,power.limit --format=csv |
-  tee "$out/gpu.csv" || exit 1
-echo "commit $(cat "$run/commit")" | tee "$out/commit"
-
-[[ "$wanted" == *" tests "* ]] && wanted+="${programs[*]} "
-export BRAGG_TEST_SHARE=${BRAGG_TEST_SHARE:-4}
-for program in "${programs[@]}"; do step "$program" 60 "$run/$program" --gtest_brief=1; done
-step verify 60 "$run/bragg" verify --device all --seconds 30 --json "$out/verify.json"
-
-nnm='nnm(f=F) | trimmed_mean(f=F)'
-rules=(median 'trimmed_mean(f=F)' 'krum(f=F)' 'multi_krum(f=F)' geometric_median 'centered_clipping(tau=100, iters=5)' "$nnm"
-  'bulyan(f=F)')
-bench readme 120 --preset readme --seconds 0.1
-step variants 60 bash -c "$run/variants 0.05 > $out/variants.json"
-times=()
-[[ -f "$out/readme.json" ]] && times=(--times "$out/readme.json")
-# Python has libraries of its own.
-python=(env "LD_LIBRARY_PATH=$PWD/$run/python/lib" "PYTHONPATH=$PWD/$run/python" python3)
-if "${python[@]}" -c 'import bragg, pytest' 2> /dev/null; then
-  step python 60 "${python[@]}" -m pytest -q -p no:cacheprovider tests/python/test_gpu.py
-else
-  left_out+=("python (no package for this Python)")
-fi
-step peers 100 env -u LD_LIBRARY_PATH python3 bench/gpu/peers.py --bragg "$run/bragg" "${times[@]}" --json "$out/peers.json"
-bench tiny 20 --preset tiny --seconds 0.05
-bench rules 60 --rule "${rules[@]}" --n 16 --d 1e6 1e7 1e8 --seconds 0.1
-[[ -f "$out/rules.json" && -f "$out/variants.json" ]] &&
-  step pass-sums 5 python3 bench/gpu/pass_sums.py "$out/variants.json" "$out/rules.json"
-bench large-n 60 --preset large-n --seconds 0.05
-# The same with kernels that are set up while the one before still runs: results and times.
-for program in device_plan_test device_graph_test pre_aggregate_cuda_test conformance_cuda_test; do
-  step "dependent-$program" 40 env BRAGG_DEPENDENT_LAUNCHES=1 "$run/$program" --gtest_brief=1
-done
-step dependent-rules 40 env BRAGG_DEPENDENT_LAUNCHES=1 "$run/bragg" bench --device cuda --json "$out/dependent-rules.json" \
-  --rule "${rules[@]}" --n 16 --d 1e6 1e7 --seconds 0.1
-bench huge 100 --rule median "$nnm" --n 16 --d 1e9 --seconds 0.1
-
-# One case in many: a sanitized kernel is a hundred times slower.
-sanitizer=$(command -v compute-sanitizer || true)
-export BRAGG_TEST_SHARE=400
-for tool in memcheck racecheck initcheck synccheck; do
-  if [[ -z "$sanitizer" ]]; then
-    left_out+=("$tool (compute-sanitizer is not here)")
-  else
-    step "$tool" 100 "$sanitizer" --tool "$tool" --error-exitcode 9 --kernel-regex kns=bragg \
-      "$run/conformance_cuda_test" --gtest_brief=1
-  fi
-done
-
-echo "took $SECONDS s"
-((${#left_out[@]} == 0)) || printf 'left out: %s\n' "${left_out[@]}"
-if ((${#failed[@]} > 0)); then
-  echo "failed: ${failed[*]}"
+if ! python=$(find_python python3 python3.12 /usr/bin/python3 /opt/conda/bin/python3 ~/.pyenv/versions/3.*/bin/python3); then
+  echo "gpu_check: no python3 here, which runs the steps" >&2
   exit 1
 fi
-echo "all that ran passed"
+run=${BRAGG_GPU_RUN:-build/gpu/run}
+if [[ ! -d $run ]]; then
+  tar -C build/gpu -xf build/gpu/run.tar.xz 2> /dev/null || "$python" -m tarfile -e build/gpu/run.tar.xz build/gpu || exit 1
+fi
+exec "$python" bench/gpu/check.py "$@"
