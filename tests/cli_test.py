@@ -224,23 +224,6 @@ class Aggregate(Case):
             inputs.append(self.write("%02d.safetensors" % i, struct.pack("<Q", len(header)) + header + block.tobytes()))
         return inputs, block
 
-    def test_a_run_that_is_stopped_leaves_its_rows(self):
-        path = self.path("b.json")
-        command = [BRAGG, "bench", "--n", "5", "--d", "1000", "--device", "cpu", "--rule", "median", "mean", "krum(f=F)",
-                   "--seconds", "20", "--json", path]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        while process.poll() is None and not os.path.exists(path):
-            time.sleep(0.05)
-        process.kill()
-        errors = process.communicate(timeout=60)[1]
-        self.assertEqual(process.returncode, -signal.SIGKILL, errors)
-        with open(path) as file:
-            report = json.load(file)
-        self.assertIs(report["complete"], False)
-        self.assertIn("median", [row["rule"] for row in report["rows"]])
-        self.assertLess(len(report["rows"]), 3)
-        self.assertGreater(report["rows"][0]["floor_ms"], 0)
-
     def test_an_interrupted_run_leaves_nothing(self):
         inputs, _ = self.large_workers(6)
         before = sorted(os.listdir(self.folder))
@@ -556,6 +539,11 @@ class Bench(Case):
         self.assertEqual({row["dtype"] for row in report["rows"]}, {"f32", "f64"})
         self.assertIn("krum(f=F)", {row["form"] for row in report["rows"]})
 
+    def test_updates_may_be_in_tensors(self):
+        report, _, _ = self.bench("--rule", "median", "krum(f=F)", "--tensors", "161")
+        self.assertEqual([row["tensors"] for row in report["rows"]], [161] * 8)
+        self.refused_bench("--d", "1000", "--tensors", "1001", says="--tensors: 1001; needs 1 to 1000")
+
     def fake_peer(self, body):
         text = """import array, json, os, struct, sys
 rule, source, target = sys.argv[3], sys.argv[5], sys.argv[7]
@@ -638,6 +626,23 @@ about = {"peer": sys.argv[1], "version": "1.0"}
         self.assertEqual(error.splitlines()[1:3], ["  nnm(f=3) | crum(f=3)", "  " + " " * 11 + "^"])
         self.refused_bench("--json", self.path("nowhere", "b.json"), code=4, says="--json")
         self.refused_bench("--against", "plain", "--peers", self.path("nowhere"), code=4, says="--peers")
+
+    def test_a_run_that_is_stopped_leaves_its_rows(self):
+        path = self.path("b.json")
+        command = [BRAGG, "bench", "--n", "5", "--d", "1000", "--device", "cpu", "--rule", "median", "mean", "krum(f=F)",
+                   "--seconds", "20", "--json", path]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and not os.path.exists(path):
+            time.sleep(0.05)
+        process.kill()
+        errors = process.communicate(timeout=60)[1]
+        self.assertEqual(process.returncode, -signal.SIGKILL, errors)
+        with open(path) as file:
+            report = json.load(file)
+        self.assertIs(report["complete"], False)
+        self.assertIn("median", [row["rule"] for row in report["rows"]])
+        self.assertLess(len(report["rows"]), 3)
+        self.assertGreater(report["rows"][0]["floor_ms"], 0)
 
     def test_an_interrupted_run_leaves_nothing(self):
         peer = self.fake_peer("import time; time.sleep(60)")
