@@ -174,6 +174,41 @@ class PassSums(Case):
         self.assertIn("no pipeline", self.run_script("gpu/pass_sums.py", *files, code=1).stderr)
 
 
+class Peers(Case):
+    # Enough of PyTorch to time what it is asked for: the third rule's distances never end.
+    TORCH = """import sys, time, unittest.mock
+torch = unittest.mock.MagicMock()
+torch.__version__ = "2.0"
+torch.cuda.is_available.return_value = False
+torch.sort.side_effect = ValueError("has no sort")
+torch.cdist.side_effect = lambda *_: time.sleep(1000)
+sys.modules["torch"] = torch
+"""
+
+    def test_a_run_that_is_stopped_leaves_its_rows(self):
+        self.write("torch.py", self.TORCH)
+        self.write("numpy.py", self.TORCH.replace('modules["torch"]', 'modules["numpy"]'))
+        bragg = self.write("bragg", "#!/bin/sh\necho no such rule >&2; exit 2\n")
+        os.chmod(bragg, 0o755)
+        path = os.path.join(self.folder, "peers.json")
+        command = [sys.executable, os.path.join(FOLDER, "gpu/peers.py"), "--device", "cpu", "--seconds", "0.001", "--n", "4", "--d", "10",
+                   "--bragg", bragg, "--json", path]
+        process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": self.folder}, stdout=subprocess.PIPE, text=True)
+        for line in process.stdout:
+            if "torch.sort" in line:
+                break
+        process.kill()
+        process.communicate(timeout=60)
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+        self.assertIs(found["complete"], False)
+        self.assertEqual([row["peer"] for row in found["rules"]], ["torch.median", "torch.sort"])
+        self.assertIn("no such rule", found["rules"][0]["unchecked"])
+        self.assertIn("ms", found["rules"][0])
+        self.assertEqual(found["rules"][1]["failure"], "ValueError: has no sort")
+        self.assertEqual(len(found["left_out"]), 2)
+
+
 if __name__ == "__main__":
     FOLDER = os.path.abspath(sys.argv.pop(1))
     unittest.main()

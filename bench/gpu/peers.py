@@ -347,8 +347,8 @@ def main():
     def into(rows):
         def take(row):
             rows.append(row)
-            show(row)
             write()
+            show(row)
 
         return take
 
