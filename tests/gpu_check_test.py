@@ -244,8 +244,8 @@ class Complete(Check):
         self.assertLessEqual(len(table), 30)
         self.assertLess(len(printed), 12000)
         self.assertEqual([line[:40] for line in printed.splitlines()[-len(table):]], [line[:40] for line in table])
-        for words in ("GPU: A stand-in, 580.1", "commit 0123abc", "[rules] n=16 d=1e6", "[huge] n=16 d=1e9", "n=16 d=1000001",
-                      "in 161", "1e7 f64", "n=96 d=1e6", "pass gram: n=16 d=1e6 500 us 1280 GB/s; n=16 d=1e6 faster: warps 8, blocks 2 250 us",
+        for words in ("GPU: A stand-in, 580.1", "commit 0123abc", "[rules] 16x1e6 ", "[huge] 16x1e9 ", "16x1000001 ",
+                      "in 161", "1e7 f64", "96x1e6 ", "pass gram: 16x1e6 500us 1280 GB/s; 16x1e6 faster: warps 8, blocks 2 250us",
                       "FAILED: cudaFuncSetAttribute", "ncu-gram-64: ms 1.23, DRAM % 61.5, L1 hits % 12.2, stall no_instruction 0.75",
                       "rules 1965 to 1965 MHz, 512.34 W", "0 wrong", "whole by sum of passes: nnm"):
             self.assertIn(words, files["table.txt"])
@@ -262,7 +262,7 @@ class Complete(Check):
         printed, files = self.check("--smoke")
         self.assertEqual(list(self.steps(files)), ["device", "select", "gram", "verify", "variants", "rules", "pass-sums"])
         self.assertEqual(json.loads(files["check.json"])["call"], "smoke")
-        self.assertIn("[rules] n=16 d=1e6", printed)
+        self.assertIn("[rules] 16x1e6 ", printed)
         module = load_check()
         for kind, most in (("smoke", 100), ("whole", 500)):
             self.assertLess(module.TOTAL[kind], most)
@@ -304,7 +304,7 @@ class Wrong(Check):
         self.assertLess(records["variants"]["seconds"], 15)
         self.assertEqual(len(files["variants.jsonl"].splitlines()), 3)
         self.assertEqual({record["result"] for name, record in records.items() if name != "variants"}, {"ok"}, printed)
-        self.assertIn("pass gram: n=16 d=1e6 500 us", files["table.txt"])
+        self.assertIn("pass gram: 16x1e6 500us", files["table.txt"])
         self.assert_ended(int((self.home / "hangs").read_text()))
 
     def test_what_there_is_no_time_for_is_named(self):
@@ -380,7 +380,7 @@ class Killed(Check):
             self.assertEqual([record["result"] for record in self.steps(files).values()], ["ok"] * 5 + ["failed"])
             rules = json.loads(files["rules.json"])
             self.assertEqual((len(rules["rows"]), rules["complete"]), (3, False))
-            for words in (f"ended by {name}", "rules was stopped after 3 rows", "krum(f=F): [rules] n=16 d=1e6", "NOT BEGUN OR NOT FINISHED: pass-sums"):
+            for words in (f"ended by {name}", "rules was stopped after 3 rows", "krum(f=F): [rules] 16x1e6 ", "NOT BEGUN OR NOT FINISHED: pass-sums"):
                 self.assertIn(words, printed)
             self.assert_ended(inner)
             self.assert_ended(int((self.home / "sampler").read_text()))
@@ -455,7 +455,7 @@ class Table(unittest.TestCase):
             short = check_table.short(text)
             self.assertEqual(len(short.splitlines()), 30)
             self.assertLess(len(short), 10001)
-            self.assertIn("pass pass 5: n=16 d=1000 xxx", short)
+            self.assertIn("pass pass 5: 16x1000 xxx", short)
 
 
 def load_check():

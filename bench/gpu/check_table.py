@@ -31,7 +31,7 @@ def number(value):
 
 
 def duration(ms):
-    return number(1e3 * ms) + " us" if ms < 1 else number(ms) + " ms"
+    return number(1e3 * ms) + "us" if ms < 1 else number(ms) + "ms"
 
 
 def size(d):
@@ -40,7 +40,8 @@ def size(d):
 
 
 def shape(row):
-    text = "n=%d d=%s" % (row["n"], row.get("model") or size(row["d"]))
+    """Rows x coordinates."""
+    text = "%dx%s" % (row["n"], row.get("model") or size(row["d"]))
     if row.get("tensors", 1) != 1:
         text += " in %d" % row["tensors"]
     return text if row["dtype"] == "f32" else "%s %s" % (text, row["dtype"])
@@ -80,12 +81,12 @@ def pipelines(folder):
         if name == "rules":
             floors = result["floors"]
             cuda = floors.get("cuda") or {}
-            yield "floors: " + ", ".join("%s %s" % (what, number(value)) for what, value in [*floors.items(), *cuda.items()]
+            yield "below: ROWSxCOORDINATES time/in a graph, share of the floor; floors: " + ", ".join("%s %s" % (what, number(value)) for what, value in [*floors.items(), *cuda.items()]
                                          if isinstance(value, (int, float)) and what != "memory_bytes")
         for row in result["rows"]:
             text = "%s %s" % (shape(row), duration(row["ms"]["median"]))
             if row.get("graph_ms"):
-                text += " (graph %s)" % duration(row["graph_ms"])
+                text += "/" + duration(row["graph_ms"])
             text += " %.0f%%" % (100 * row["floor_share"])
             if row.get("note"):
                 text += " " + row["note"]
@@ -126,7 +127,13 @@ def variants(folder):
 
 
 def profiles(folder):
-    """A line for each kernel that the profiler saw."""
+    """A line for the kernels that the profiler saw."""
+    found = list(profile(folder))
+    if found:
+        yield "; ".join(found)
+
+
+def profile(folder):
     for path in sorted(folder.glob("ncu-*.csv")):
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
             rows = list(csv.reader(line for line in file if line.startswith('"')))
@@ -153,7 +160,7 @@ def others(folder):
         for name in ("rules", "gram"):
             texts = []
             for row in result[name]:
-                text = "%s n=%d d=%s " % (row["peer"], row["n"], size(row["d"]))
+                text = "%s %dx%s " % (row["peer"], row["n"], size(row["d"]))
                 if "ms" in row:
                     text += duration(row["ms"]["median"])
                     text += " x%s" % number(row["ratio"]) if "ratio" in row else ""
