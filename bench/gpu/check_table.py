@@ -65,7 +65,8 @@ def state(folder):
             yield "%s: %s" % (result.upper(), ", ".join("%s (%s)" % (step["step"], step["why"]) for step in of[result]))
     if check.get("to_come"):
         yield "NOT BEGUN OR NOT FINISHED: " + ", ".join(check["to_come"])
-    clocks = ["%s %g to %g MHz, %g W" % (step["step"], *step["sm_mhz"], step["watts"]) for step in steps if "sm_mhz" in step]
+    clocks = ["%s %g to %g MHz, %g W" % (step["step"], *step["sm_mhz"], step["watts"]) for step in steps
+              if "sm_mhz" in step and step["step"] in ("variants", *BENCHES)]
     if clocks:
         yield "SM clocks and most power: " + "; ".join(clocks)
 
