@@ -77,7 +77,8 @@ def python_with(modules, least=(3, 8), path=None):
     """A Python that has them all. A name on PATH may be no more than pyenv's word that another version has it."""
     home = os.path.expanduser("~").lstrip("/")
     named = [sys.executable, *map(shutil.which, ("python3", "python3.12", "python3.13", "python"))]
-    named += usual("usr/bin/python3", "usr/local/bin/python3*[0-9]", "opt/conda/bin/python3", f"{home}/.pyenv/versions/*/bin/python3")
+    named += usual("usr/bin/python3", "usr/local/bin/python3*[0-9]", "opt/conda/bin/python3",
+                   f"{home}/.pyenv/versions/*/bin/python3")
     probe = ("import importlib.util, sys; sys.exit(sys.version_info < %r or "
              "any(importlib.util.find_spec(m) is None for m in %r))" % (least, modules))
     environment = {**os.environ, **({"PYTHONPATH": str(path)} if path else {})}
@@ -116,7 +117,8 @@ def test(name):
 
 
 def bench(name, *arguments):
-    return lambda check: [str(check.run / "bragg"), "bench", "--device", "cuda", "--json", str(check.work / f"{name}.json"), *arguments]
+    return lambda check: [str(check.run / "bragg"), "bench", "--device", "cuda", "--json", str(check.work / f"{name}.json"),
+                          *arguments]
 
 
 def rules(name, d, *arguments, n="16"):
@@ -155,13 +157,16 @@ def pass_sums(check):
 def python(check):
     path = check.run / "python"
     found = python_with(["bragg", "pytest", "torch", "numpy"], (3, 12), path)
-    return ["env", f"PYTHONPATH={path}", found, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TREE / "tests/python/test_gpu.py")]
+    return ["env", f"PYTHONPATH={path}", found, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+            str(TREE / "tests/python/test_gpu.py")]
 
 
 def peers(check):
     found = python_with(["torch", "numpy"])
-    times = next((["--times", str(file)] for file in map(check.work.joinpath, ("readme.json", "rules.json")) if file.exists()), [])
-    return [found, str(TREE / "bench/gpu/peers.py"), "--bragg", str(check.run / "bragg"), *times, "--json", str(check.work / "peers.json")]
+    there = [file for file in map(check.work.joinpath, ("readme.json", "rules.json")) if file.exists()]
+    times = ["--times", str(there[0])] if there else []
+    return [found, str(TREE / "bench/gpu/peers.py"), "--bragg", str(check.run / "bragg"), *times,
+            "--json", str(check.work / "peers.json")]
 
 
 # In this order. Seconds at most in the smoke call, and in the whole; None: not in it.

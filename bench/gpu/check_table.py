@@ -82,8 +82,9 @@ def pipelines(folder):
         if name == "rules":
             floors = result["floors"]
             cuda = floors.get("cuda") or {}
-            yield "below: ROWSxCOORDINATES time/in a graph, share of the floor; floors: " + ", ".join("%s %s" % (what, number(value)) for what, value in [*floors.items(), *cuda.items()]
-                                         if isinstance(value, (int, float)) and what != "memory_bytes")
+            yield "below: ROWSxCOORDINATES time/in a graph, share of the floor; floors: " + ", ".join(
+                "%s %s" % (what, number(value)) for what, value in [*floors.items(), *cuda.items()]
+                if isinstance(value, (int, float)) and what != "memory_bytes")
         for row in result["rows"]:
             text = "%s %s" % (shape(row), duration(row["ms"]["median"]))
             if row.get("graph_ms"):

@@ -7,8 +7,9 @@
 Updates are random, on the device. Times are medians by CUDA events (on a CPU: the clock), after two calls to warm up. At
 the first --d the updates go through `bragg aggregate` too, with the rule that the peer computes: one whose result
 differs by more than 1e-4 of the largest |x| is reported as differing, and has no ratio. --times: a result of `bragg
-bench` of the same run, whose rows of the same rule, n and d give the ratios. What is not installed is left out and
-named. --json is written anew after each row: a run that is stopped leaves what it has. ByzFL is found as any package, or in the folder `python` beside the bragg that is given.
+bench` of the same run, whose rows of the same rule, n and d give the ratios. --json is written anew after each row: a run
+that is stopped leaves what it has. What is not installed is left out and named. ByzFL is found as any package, or in the
+folder `python` beside the bragg that is given.
 """
 
 import argparse
@@ -276,7 +277,8 @@ def measure_rules(options, n, cases, bragg, ours, take):
             found, result = attempt(lambda: rule(x, f), options.device, options.seconds)
             row |= found
             if result is not None and checked:
-                check(row, result, row["computes"].replace("=F", f"={f}").replace("=N", f"={n - f - 1}"), bragg, float(x.abs().max()))
+                computed = row["computes"].replace("=F", f"={f}").replace("=N", f"={n - f - 1}")
+                check(row, result, computed, bragg, float(x.abs().max()))
                 agrees[peer, form] = row.get("agrees")
             row["agrees"] = agrees.get((peer, form))  # where it was checked: at the first d
             mine = ours.get((form, n, d))
