@@ -61,9 +61,10 @@ BRAGG_DEVICE double infinity_of<double>() {
   return simt::double_of(0x7FF0000000000000ull);
 }
 
-/// NaN is read as +inf: min gives the number where one operand is NaN. One instruction for float.
+/// NaN is read as +inf: min gives the number where one operand is NaN. One instruction for float; for double
+/// five, where a comparison and a selection are three.
 BRAGG_DEVICE float nan_to_infinity(float x) { return fminf(x, infinity_of<float>()); }
-BRAGG_DEVICE double nan_to_infinity(double x) { return fmin(x, infinity_of<double>()); }
+BRAGG_DEVICE double nan_to_infinity(double x) { return x == x ? x : infinity_of<double>(); }
 
 BRAGG_DEVICE bool is_finite(float x) { return (simt::bits_of(x) & 0x7F800000u) != 0x7F800000u; }
 BRAGG_DEVICE bool is_finite(double x) {

@@ -111,8 +111,7 @@ struct Direct {
   }
 
   BRAGG_DEVICE void make_nan_infinite() {
-    each<kPoints>(
-        [&](auto i) { each<vectors>([&](auto k) { v[k][i] = R::least(v[k][i], R::infinity()); }); });
+    each<kPoints>([&](auto i) { each<vectors>([&](auto k) { v[k][i] = R::number(v[k][i]); }); });
   }
 
   /// Points that read +inf everywhere, and registers behind the points: `below` of them −inf, the others

@@ -25,7 +25,8 @@ template <int kCount, class F>
 BRAGG_DEVICE void each(F f) {
   each_of(std::make_integer_sequence<int, kCount>(), f);
 }
-/// A register of values to be sorted: one, or two of 16 bits.
+/// A register of values to be sorted: one, or two of 16 bits. `least` and `greatest` are of numbers; `number`
+/// makes one of NaN, +inf.
 template <DType dtype>
 struct Register;
 
@@ -38,6 +39,7 @@ struct Register<DType::f32> {
   BRAGG_DEVICE static std::uint32_t bits(float v) { return simt::bits_of(v); }
   BRAGG_DEVICE_REGISTERS static float least(float a, float b) { return fminf(a, b); }
   BRAGG_DEVICE_REGISTERS static float greatest(float a, float b) { return fmaxf(a, b); }
+  BRAGG_DEVICE_REGISTERS static float number(float v) { return nan_to_infinity(v); }
   BRAGG_DEVICE static float infinity() { return infinity_of<float>(); }
   BRAGG_DEVICE static float value(float v, int) { return v; }
 };
@@ -49,8 +51,10 @@ struct Register<DType::f64> {
 
   BRAGG_DEVICE static double of(std::uint64_t bits) { return simt::double_of(bits); }
   BRAGG_DEVICE static std::uint64_t bits(double v) { return simt::bits_of(v); }
-  BRAGG_DEVICE_REGISTERS static double least(double a, double b) { return fmin(a, b); }
-  BRAGG_DEVICE_REGISTERS static double greatest(double a, double b) { return fmax(a, b); }
+  // One comparison and four selections. fmin and fmax, which look for NaN, are 18 instructions on 9.0.
+  BRAGG_DEVICE_REGISTERS static double least(double a, double b) { return b < a ? b : a; }
+  BRAGG_DEVICE_REGISTERS static double greatest(double a, double b) { return b < a ? a : b; }
+  BRAGG_DEVICE_REGISTERS static double number(double v) { return nan_to_infinity(v); }
   BRAGG_DEVICE static double infinity() { return infinity_of<double>(); }
   BRAGG_DEVICE static double value(double v, int) { return v; }
 };
@@ -68,6 +72,7 @@ struct Register<DType::f16> {
   BRAGG_DEVICE_REGISTERS static std::uint32_t greatest(std::uint32_t a, std::uint32_t b) {
     return simt::max_f16x2(a, b);
   }
+  BRAGG_DEVICE_REGISTERS static std::uint32_t number(std::uint32_t v) { return least(v, infinity()); }
   BRAGG_DEVICE static std::uint32_t infinity() { return 0x7C007C00u; }
   BRAGG_DEVICE static float value(std::uint32_t v, int half) {
     return value_of<DType::f16>(static_cast<std::uint16_t>(v >> (16 * half)));
@@ -87,6 +92,7 @@ struct Register<DType::bf16> {
   BRAGG_DEVICE_REGISTERS static std::uint32_t greatest(std::uint32_t a, std::uint32_t b) {
     return simt::max_bf16x2(a, b);
   }
+  BRAGG_DEVICE_REGISTERS static std::uint32_t number(std::uint32_t v) { return least(v, infinity()); }
   BRAGG_DEVICE static std::uint32_t infinity() { return 0x7F807F80u; }
   BRAGG_DEVICE static float value(std::uint32_t v, int half) {
     return value_of<DType::bf16>(static_cast<std::uint16_t>(v >> (16 * half)));
