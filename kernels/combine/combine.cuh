@@ -288,8 +288,8 @@ combine_tiles(BRAGG_GRID_CONSTANT CombineArguments a) {
     held_tensor = tensor;
     held_first = first;
   };
-  for (std::int64_t index = simt::block(); index < a.tiles.pieces; index += simt::blocks()) {
-    const Piece piece = locate(a.tiles, a.rows.sizes, index);
+  for (OwnPieces own(a.tiles, a.rows.sizes); own.more(); own.advance()) {
+    const Piece& piece = own.piece();
     const auto alignment = static_cast<Alignment>(a.rows.alignment[piece.tensor]);
     if (alignment == Alignment::vector && piece.size == tile_length) {
       const CombineTile<dtype, true, TuningT> tile{piece.tensor, piece.size, piece.begin, alignment};

@@ -90,6 +90,14 @@ BRAGG_DEVICE uint2 load8_kept(const void* p) {
   __builtin_assume(__isGlobal(p));
   return *static_cast<const uint2*>(p);
 }
+BRAGG_DEVICE std::uint32_t load4_kept(const void* p) {
+  __builtin_assume(__isGlobal(p));
+  return *static_cast<const std::uint32_t*>(p);
+}
+BRAGG_DEVICE std::uint16_t load2_kept(const void* p) {
+  __builtin_assume(__isGlobal(p));
+  return *static_cast<const std::uint16_t*>(p);
+}
 BRAGG_DEVICE void store16(void* p, uint4 v) { __stcs(static_cast<uint4*>(p), v); }
 BRAGG_DEVICE void store8(void* p, uint2 v) { __stcs(static_cast<uint2*>(p), v); }
 
@@ -108,12 +116,10 @@ BRAGG_DEVICE void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory");
 }
 
-/// Asks for `bytes` at p to be brought to L2, and goes on. Both are multiples of 16, all of it is valid
-/// memory. Before Hopper it does nothing.
-BRAGG_DEVICE void prefetch_l2([[maybe_unused]] const void* p, [[maybe_unused]] int bytes) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
-#endif
+/// Asks for the 128 bytes of global memory that p lies in, aligned to as many, to be brought to L2, and goes
+/// on.
+BRAGG_DEVICE void prefetch_l2(const void* p) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(p)) : "memory");
 }
 
 /// c += a·b, float64. With g = lane/4 and t = lane%4: a (16 × 16): a[2i+h] = A[g+8h][t+4i]; b (16 × 8): b[i]

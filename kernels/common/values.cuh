@@ -178,4 +178,47 @@ BRAGG_DEVICE Piece locate(const Cut& cut, const std::int64_t* sizes, std::int64_
   return piece;
 }
 
+/// What a block does of a cut: of P pieces and B blocks one after another P/B, or one more, so that most lie
+/// in the tensor of the one before, and where a piece lies is searched for once. Pieces may be counted in
+/// `parts`, each of them an item by itself.
+class OwnPieces {
+ public:
+  BRAGG_DEVICE OwnPieces(const Cut& cut, const std::int64_t* sizes, int parts = 1)
+      : sizes_(sizes), length_(cut.length), parts_(parts) {
+    const std::int64_t items = cut.pieces * parts;
+    const std::int64_t each = items / simt::blocks();
+    const std::int64_t rest = items - each * simt::blocks();
+    const std::int64_t block = simt::block();
+    const std::int64_t first = each * block + (block < rest ? block : rest);
+    left_ = each + (block < rest ? 1 : 0);
+    if (left_ == 0) return;
+    part_ = static_cast<int>(first % parts);
+    piece_ = locate(cut, sizes, first / parts);
+  }
+
+  BRAGG_DEVICE bool more() const { return left_ > 0; }
+  BRAGG_DEVICE bool is_last() const { return left_ == 1; }
+  BRAGG_DEVICE const Piece& piece() const { return piece_; }
+  BRAGG_DEVICE int part() const { return part_; }
+  BRAGG_DEVICE void advance() {
+    if (--left_ == 0 || ++part_ < parts_) return;
+    part_ = 0;
+    piece_.begin += length_;
+    while (piece_.begin >= sizes_[piece_.tensor]) {  // there is a piece behind
+      ++piece_.tensor;
+      piece_.begin = 0;
+    }
+    const std::int64_t left = sizes_[piece_.tensor] - piece_.begin;
+    piece_.size = static_cast<int>(left < length_ ? left : length_);
+  }
+
+ private:
+  const std::int64_t* sizes_;
+  std::int64_t length_;
+  std::int64_t left_ = 0;
+  int parts_;
+  int part_ = 0;
+  Piece piece_;
+};
+
 }  // namespace bragg::detail::cuda

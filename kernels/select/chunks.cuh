@@ -452,11 +452,10 @@ BRAGG_DEVICE void fill(const SelectArguments& a, int tensor, std::int64_t begin,
     x.team.sync();
     MixTable mixing;  // without room in shared memory
     mixing.steps = (mixed_rows(a.rows) + mix_rows - 1) / mix_rows;
-    const bool even =
-        have_one_dtype(a.rows) && static_cast<Alignment>(a.rows.alignment[tensor]) == Alignment::vector;
+    const Loads loads = mix_loads(have_one_dtype(a.rows), static_cast<Alignment>(a.rows.alignment[tensor]));
     for (int group = x.team.warp; mix_points * group < a.points; group += x.team.warps) {
       mix<sizeof(ValueT) == 8 ? DType::f64 : DType::f32, false>(
-          a, tensor, mixing, even, group, begin, left,
+          a, tensor, mixing, loads, group, begin, left,
           tile + static_cast<std::int64_t>(mix_points * group) * 32, 32);
     }
     x.team.sync();
@@ -516,9 +515,9 @@ chunk_kernel(BRAGG_GRID_CONSTANT SelectArguments a, ChunkLayout layout) {
 
   const int span = 32 * teams;
   const int spans = static_cast<int>(tile_length) / span;
-  for (std::int64_t k = simt::block(); k < a.tiles.pieces * spans; k += simt::blocks()) {
-    const Piece piece = locate(a.tiles, a.rows.sizes, k / spans);
-    const int done = static_cast<int>(k % spans) * span;
+  for (OwnPieces own(a.tiles, a.rows.sizes, spans); own.more(); own.advance()) {
+    const Piece& piece = own.piece();
+    const int done = own.part() * span;
     if (done >= piece.size) continue;
     const std::int64_t begin = piece.begin + done + 32 * team;
     const int left = piece.size - done - 32 * team;  // none are left to the last teams

@@ -68,8 +68,31 @@ struct Direct {
     });
   }
 
-  /// Element by element, by way of the thread's own places in `tile`: plain loops, which take no registers.
-  /// What lies behind `left` reads 0.
+  /// Element by element, into registers; a group of points is under way.
+  BRAGG_DEVICE void load_strided(const PointTable<kPoints>& table, std::int64_t offset) {
+    constexpr int group = 16 / width < kPoints ? 16 / width : kPoints;
+    each<vectors>([&](auto k) {
+      each<kPoints / group>([&](auto part) {
+        Element elements[group][width];
+        each<group>([&](auto i) {
+          const unsigned char* const row = table.data[part * group + i] + offset;
+          each<width>([&](auto half) {
+            elements[i][half] = load_element<dtype>(row, coordinate(k, half, false), Alignment::element);
+          });
+        });
+        each<group>([&](auto i) {
+          if constexpr (width == 2) {
+            v[k][part * group + i] = R::of(elements[i][0] | static_cast<std::uint32_t>(elements[i][1]) << 16);
+          } else {
+            v[k][part * group + i] = R::of(elements[i][0]);
+          }
+        });
+      });
+    });
+  }
+
+  /// The same at any address, by way of the thread's own places in `tile`: plain loops, which take no
+  /// registers. What lies behind `left` reads 0.
   BRAGG_DEVICE void load_elements(const PointTable<kPoints>& table, int points, std::int64_t offset, int left,
                                   Alignment alignment, typename R::Type* tile) {
     auto* const elements = reinterpret_cast<Element*>(tile);
@@ -224,11 +247,16 @@ BRAGG_DEVICE void select_span(const SelectArguments& a, PointTable<kPoints>& tab
   using Work = Direct<dtype, kPoints, TuningT>;
   const auto alignment = static_cast<Alignment>(a.rows.alignment[piece.tensor]);
   const int left = piece.size - done;
-  const bool consecutive = alignment == Alignment::vector && left >= Work::span;
+  // A load of one element needs no more than its alignment.
+  constexpr bool is_one_load = 4 * Work::words == static_cast<int>(sizeof(Bits<dtype>));
+  const bool whole = alignment != Alignment::byte && left >= Work::span;
+  const bool consecutive = whole && (is_one_load || alignment == Alignment::vector);
   const std::int64_t offset = (piece.begin + done) * static_cast<std::int64_t>(sizeof(Bits<dtype>));
   Work work;
   if (consecutive) {
     work.load_consecutive(table, offset);
+  } else if (whole && !is_one_load) {
+    if constexpr (!is_one_load) work.load_strided(table, offset);
   } else {
     work.load_elements(table, a.points, offset, left, alignment, tile);
   }
@@ -271,8 +299,8 @@ direct_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   table.clear_counts();
   int tensor = -1;
   bool some_infinite = false;
-  for (std::int64_t k = simt::block(); k < a.tiles.pieces; k += simt::blocks()) {
-    const Piece piece = locate(a.tiles, a.rows.sizes, k);
+  for (OwnPieces own(a.tiles, a.rows.sizes); own.more(); own.advance()) {
+    const Piece& piece = own.piece();
     if (piece.tensor != tensor) {
       simt::sync_threads();  // nobody reads the table any more
       table.flush_counts(a, tensor);

@@ -236,12 +236,36 @@ class ReadSteps {
   unsigned used_ = 0;
 };
 
+/// How rows are read: at any alignment, or of several dtypes; element by element of one dtype; 16 bytes (of
+/// 16 bits: 8) of one dtype at a time.
+enum class Loads { any, elements, vectors };
+BRAGG_DEVICE Loads mix_loads(bool alike, Alignment alignment) {
+  if (!alike || alignment == Alignment::byte) return Loads::any;
+  return alignment == Alignment::vector ? Loads::vectors : Loads::elements;
+}
+
 /// Four coordinates of a row, as they lie in memory.
 template <DType dtype>
 struct FourValues {
   static constexpr int words = static_cast<int>(sizeof(Bits<dtype>));
   std::uint32_t word[words] = {};
 
+  /// The same one by one.
+  BRAGG_DEVICE void load_elements(const unsigned char* row, std::int64_t index) {
+    const unsigned char* const p = row + index * static_cast<std::int64_t>(sizeof(Bits<dtype>));
+    BRAGG_UNROLL
+    for (int e = 0; e < 4; ++e) {
+      if constexpr (words == 2) {
+        const std::uint32_t bits = simt::load2_kept(p + 2 * e);
+        word[e / 2] = e % 2 == 0 ? bits : word[e / 2] | bits << 16;
+      } else if constexpr (words == 4) {
+        word[e] = simt::load4_kept(p + 4 * e);
+      } else {
+        const uint2 w = simt::load8_kept(p + 8 * e);
+        word[2 * e] = w.x, word[2 * e + 1] = w.y;
+      }
+    }
+  }
   BRAGG_DEVICE void load(const unsigned char* row, std::int64_t index) {
     const unsigned char* const p = row + index * static_cast<std::int64_t>(sizeof(Bits<dtype>));
     if constexpr (words == 2) {
@@ -301,22 +325,31 @@ struct Mixed {
   BRAGG_DEVICE double value(int k, int e) const { return kFew ? z[e / 2][2 * (e % 2) + k] : z[e % tiles][k]; }
 };
 
-/// The products of rows at 32 coordinates from `begin` on, all of `dtype` and aligned to 16 bytes, in place
-/// of what `sums` holds. There is a step. The first is written apart: zeros that tensor cores add to take no
-/// instruction.
+/// The products of rows at 32 coordinates from `begin` on, all of `dtype`, in place of what `sums` holds.
+/// There is a step. The first is written apart: zeros that tensor cores add to take no instruction.
 template <DType dtype, bool kAhead, bool kFew, class StepsT>
-BRAGG_DEVICE void mix_vectors(StepsT steps, std::int64_t begin, Mixed<kFew>& sums) {
+BRAGG_DEVICE void mix_rows_alike(StepsT steps, bool vectors, std::int64_t begin, Mixed<kFew>& sums) {
   const std::int64_t index = begin + 4 * (simt::lane() / 4);
   FourValues<dtype> x[4];
-  const auto load = [&](auto count) {
+  const auto load_by = [&](auto count, auto by_vectors) {
     each<count>([&](auto i) {
       const unsigned char* const row = steps.row(i);
-      if (!StepsT::has_null_rows || row != nullptr) {
+      if (StepsT::has_null_rows && row == nullptr) {
+        x[i] = {};
+      } else if constexpr (decltype(by_vectors)::value) {
         x[i].load(row, index);
       } else {
-        x[i] = {};
+        x[i].load_elements(row, index);
       }
     });
+  };
+  // Asked once a step: a branch for each row would make its loads wait for one another.
+  const auto load = [&](auto count) {
+    if (vectors) {
+      load_by(count, std::true_type());
+    } else {
+      load_by(count, std::false_type());
+    }
   };
   const auto multiply = [&](auto is_first, auto count) {
     FourValues<dtype> current[4];
@@ -345,8 +378,8 @@ BRAGG_DEVICE void mix_vectors(StepsT steps, std::int64_t begin, Mixed<kFew>& sum
   }
 }
 
-/// The same at any alignment, of rows of several dtypes, or without a step: element by element, as if the
-/// rows were 0 from the `left`-th on.
+/// The same at any alignment, of rows of several dtypes, or without a step, as if the rows were 0 from the
+/// `left`-th on.
 template <bool kFew, class StepsT>
 BRAGG_DEVICE void mix_elements(const SelectArguments& a, int tensor, StepsT steps, std::int64_t begin,
                                int left, Mixed<kFew>& sums) {
@@ -399,26 +432,26 @@ BRAGG_DEVICE void store_four(double* to, const double (&x)[4]) {
 
 /// Points 16 · group … 16 · group + 15 (those there are) at coordinates begin … begin + 31 of a tensor, the
 /// `left`-th and on as if the rows were 0 there: to[(p − 16 · group)·stride + coordinate − begin]. `to` is
-/// aligned to 16 bytes, `stride` a multiple of that. `even`: all rows have one dtype and are aligned to 16
-/// bytes. kFew: there are 8 points at most. All lanes of a warp.
+/// aligned to 16 bytes, `stride` a multiple of that. kFew: there are 8 points at most. All lanes of a warp.
 template <DType value, bool kAhead, bool kFew = false>
-BRAGG_DEVICE void mix(const SelectArguments& a, int tensor, const MixTable& table, bool even, int group,
+BRAGG_DEVICE void mix(const SelectArguments& a, int tensor, const MixTable& table, Loads loads, int group,
                       std::int64_t begin, int left, Value<value>* to, int stride) {
   using ValueT = Value<value>;
   using MixedT = Mixed<kFew>;
   const unsigned infinite = table.is_held ? table.infinite[group] : infinite_points(a, tensor, group);
   MixedT sums;
   const auto go_through = [&](auto steps) {
-    if (!even || left < mix_columns || !steps.more()) {
+    const bool vectors = loads == Loads::vectors;
+    if (loads == Loads::any || left < mix_columns || !steps.more()) {
       mix_elements(a, tensor, steps, begin, left, sums);
     } else if constexpr (value == DType::f64) {
-      mix_vectors<DType::f64, kAhead>(steps, begin, sums);
+      mix_rows_alike<DType::f64, kAhead>(steps, vectors, begin, sums);
     } else if (a.rows.dtype == DType::f32) {
-      mix_vectors<DType::f32, kAhead>(steps, begin, sums);
+      mix_rows_alike<DType::f32, kAhead>(steps, vectors, begin, sums);
     } else if (a.rows.dtype == DType::f16) {
-      mix_vectors<DType::f16, kAhead>(steps, begin, sums);
+      mix_rows_alike<DType::f16, kAhead>(steps, vectors, begin, sums);
     } else {
-      mix_vectors<DType::bf16, kAhead>(steps, begin, sums);
+      mix_rows_alike<DType::bf16, kAhead>(steps, vectors, begin, sums);
     }
   };
   // Where coefficients lie is asked once, not at each step.

@@ -32,8 +32,8 @@ mixed_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   const bool alike = have_one_dtype(a.rows);
   if (failed(a)) return;
   int tensor = -1;
-  for (std::int64_t k = simt::block(); k < a.tiles.pieces; k += simt::blocks()) {
-    const Piece piece = locate(a.tiles, a.rows.sizes, k);
+  for (OwnPieces own(a.tiles, a.rows.sizes); own.more(); own.advance()) {
+    const Piece& piece = own.piece();
     if (piece.tensor != tensor) {
       simt::sync_threads();
       fill_mix_table(a, piece.tensor, mixing);
@@ -41,14 +41,14 @@ mixed_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
     }
     tensor = piece.tensor;
     const auto alignment = static_cast<Alignment>(a.rows.alignment[tensor]);
-    const bool even = alike && alignment == Alignment::vector;
+    const Loads loads = mix_loads(alike, alignment);
     const int columns = (piece.size + mix_columns - 1) / mix_columns;
     // Warps that run at a time share a few columns' rows.
     for (int item = simt::warp(); item < columns * mixing.groups; item += warps) {
       const int column = item / mixing.groups * mix_columns;
       const int group = item % mixing.groups;
       const int left = piece.size - column;
-      mix<value, false>(a, tensor, mixing, even, group, piece.begin + column, left, tile, mix_columns);
+      mix<value, false>(a, tensor, mixing, loads, group, piece.begin + column, left, tile, mix_columns);
       simt::sync_warp();
       for (int p = 0; p < mix_points && mix_points * group + p < a.points; ++p) {
         if (simt::lane() >= left) continue;

@@ -65,10 +65,17 @@ BRAGG_DEVICE void read_rows(int begin, int end, std::int64_t index, bool inside,
                             const RowT& row, const UseT& use) {
   for (int p = begin; p < end; p += 8) {
     Bits<dtype> bits[8];
-    each<8>([&](auto i) {
-      bits[i] = 0;
-      if (inside && p + i < end) bits[i] = load_element<dtype>(row(p + i), index, alignment);
-    });
+    const auto load = [&](Alignment known) {
+      each<8>([&](auto i) {
+        bits[i] = inside && p + i < end ? load_element<dtype>(row(p + i), index, known) : Bits<dtype>{0};
+      });
+    };
+    // The question is asked here: within, a branch would part the loads.
+    if (alignment == Alignment::byte) {
+      load(Alignment::byte);
+    } else {
+      load(Alignment::element);
+    }
     each<8>([&](auto i) {
       if (p + i < end) use(p + i, bits[i]);
     });
@@ -89,8 +96,8 @@ BRAGG_DEVICE bool failed(const SelectArguments& a) {
   if (a.gate.status == nullptr || *a.gate.status == 0) return false;
   if (a.gate.on_failure == OnFailure::keep) return true;
   const double value = a.gate.on_failure == OnFailure::nan ? simt::double_of(0x7FF8000000000000ull) : 0.0;
-  for (std::int64_t k = simt::block(); k < a.tiles.pieces; k += simt::blocks()) {
-    const Piece piece = locate(a.tiles, a.rows.sizes, k);
+  for (OwnPieces own(a.tiles, a.rows.sizes); own.more(); own.advance()) {
+    const Piece& piece = own.piece();
     const auto alignment = static_cast<Alignment>(a.rows.alignment[piece.tensor]);
     const int outputs = a.rule.kind == SelectRule::Kind::none ? a.points : 1;
     for (int output = 0; output < outputs; ++output) {

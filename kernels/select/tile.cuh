@@ -43,13 +43,13 @@ BRAGG_DEVICE void read_points(const SelectArguments& a, PointTable<kPoints>& tab
 
 /// The same of mixed points.
 template <DType value, int kPoints, bool kAhead>
-BRAGG_DEVICE void mix_tile(const SelectArguments& a, int tensor, const MixTable& table, bool even,
+BRAGG_DEVICE void mix_tile(const SelectArguments& a, int tensor, const MixTable& table, Loads loads,
                            std::int64_t begin, int left, Value<value>* tile) {
   constexpr int quarters = tile_threads / mix_columns;
   if constexpr (kPoints <= mix_points) {
     static_assert(quarters == tile_threads / 32);
     const int column = simt::warp() * mix_columns;
-    mix<value, kAhead, kPoints <= 8>(a, tensor, table, even, 0, begin + column, left - column, tile + column,
+    mix<value, kAhead, kPoints <= 8>(a, tensor, table, loads, 0, begin + column, left - column, tile + column,
                                      tile_threads);
   } else {
     // Warps that run at a time share a quarter's rows. There are 8 groups at most, so `quarter` is exact.
@@ -57,29 +57,24 @@ BRAGG_DEVICE void mix_tile(const SelectArguments& a, int tensor, const MixTable&
       const int quarter = item * table.per_group >> 16;
       const int group = item - quarter * table.groups;
       const int column = quarter * mix_columns;
-      mix<value, kAhead>(a, tensor, table, even, group, begin + column, left - column,
+      mix<value, kAhead>(a, tensor, table, loads, group, begin + column, left - column,
                          tile + mix_points * group * tile_threads + column, tile_threads);
     }
   }
 }
 
-/// The coordinates that the block comes to after the tile at `begin` of piece k: in the same tensor, or −1.
-BRAGG_DEVICE std::int64_t next_tile(const SelectArguments& a, const Piece& piece, std::int64_t k,
-                                    std::int64_t begin) {
-  if (begin + tile_threads < piece.begin + piece.size) return begin + tile_threads;
-  if (k + simt::blocks() >= a.tiles.pieces) return -1;
-  const Piece next = locate(a.tiles, a.rows.sizes, k + simt::blocks());
-  return next.tensor == piece.tensor ? next.begin : -1;
-}
-
-/// Asks for a whole tile of all rows, which are aligned, before it is mixed: barriers part the blocks' work
-/// into phases, and memory must not idle while they sort.
+/// Asks for a whole tile of all rows, which are of one dtype, before it is mixed: barriers part the blocks'
+/// work into phases, and memory must not idle while they sort. A line of 128 bytes a thread, by its last
+/// element: where rows do not begin on a line, the first is the last of the tile before.
 BRAGG_DEVICE void prefetch_tile(const SelectArguments& a, int tensor, std::int64_t begin) {
-  if (begin < 0 || begin + tile_threads > a.rows.sizes[tensor]) return;
+  if (begin + tile_threads > a.rows.sizes[tensor]) return;
   const int size = bytes_of(a.rows.dtype);
-  for (int row = simt::thread(); row < a.rows.count; row += simt::threads()) {
+  static_assert(tile_threads == 128);  // of a row's tile as many lines as an element has bytes
+  for (int item = simt::thread(); item < a.rows.count * size; item += simt::threads()) {
+    const int row = size == 2 ? item / 2 : size == 4 ? item / 4 : item / 8;
+    const int line = item - row * size;
     const unsigned char* const data = row_of(a, tensor, row);
-    if (data != nullptr) simt::prefetch_l2(data + begin * size, tile_threads * size);
+    if (data != nullptr) simt::prefetch_l2(data + begin * size + 128 * line + 128 - size);
   }
 }
 
@@ -129,8 +124,8 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   const Kept kept = kept_by(a.rule, a.points);
   table.clear_counts();
   int tensor = -1;
-  for (std::int64_t k = simt::block(); k < a.tiles.pieces; k += simt::blocks()) {
-    const Piece piece = locate(a.tiles, a.rows.sizes, k);
+  for (OwnPieces own(a.tiles, a.rows.sizes); own.more(); own.advance()) {
+    const Piece& piece = own.piece();
     if (piece.tensor != tensor) {
       simt::sync_threads();
       if (mixes) {
@@ -142,16 +137,15 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
     }
     tensor = piece.tensor;
     const auto alignment = static_cast<Alignment>(a.rows.alignment[tensor]);
-    const bool even = alike && alignment == Alignment::vector;
+    const Loads loads = mix_loads(alike, alignment);
     for (int done = 0; done < piece.size; done += tile_threads) {
       const std::int64_t begin = piece.begin + done;
       const int left = piece.size - done;
       if (mixes) {
         simt::sync_threads();  // the last columns are done with; coefficients are there
-        if (even && simt::thread() < a.rows.count) {
-          prefetch_tile(a, tensor, next_tile(a, piece, k, begin));
-        }
-        mix_tile<value, kPoints, TuningT::ahead>(a, tensor, mixing, even, begin, left, tile);
+        // The next one lies behind, unless that is another block's, or of another tensor.
+        if (alike && (tile_threads < left || !own.is_last())) prefetch_tile(a, tensor, begin + tile_threads);
+        mix_tile<value, kPoints, TuningT::ahead>(a, tensor, mixing, loads, begin, left, tile);
         simt::sync_threads();
       } else if constexpr (value == DType::f64) {
         read_points<DType::f64>(a, table, begin, left, alignment, tile);

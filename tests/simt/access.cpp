@@ -97,12 +97,9 @@ void copy_async16(void* shared, const void* global, int bytes, Site site) {
   }
 }
 
-void prefetch_l2(const void* p, int bytes, Site site) {
-  if (bytes <= 0 || bytes % 16 != 0 || misaligned(p, 16)) {
-    fail("prefetch_l2 of " + std::to_string(bytes) + " bytes: address or size is no multiple of 16", site);
-  }
+void prefetch_l2(const void* p, Site site) {
   if (!global_arena().contains(p)) fail("prefetch_l2 of what is not global memory", site);
-  if (allocation_of(p, static_cast<std::size_t>(bytes)).base == nullptr) {
+  if (allocation_of(p, 1).base == nullptr) {
     fail("prefetch_l2 past the end of an allocation of global memory", site);
   }
 }

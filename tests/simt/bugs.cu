@@ -490,18 +490,25 @@ bool run_misaligned_copy(bool broken) {
   return b.holds([](int i) { return 4 * i + 4; });
 }
 
-BRAGG_KERNEL(n, 1) prefetch(const float* in, int bytes, float* out) {
-  if (simt::thread() == 0) simt::prefetch_l2(in, bytes);
+BRAGG_KERNEL(n, 1) prefetch(const float* in, int byte, float* out) {
+  if (simt::thread() == 0) simt::prefetch_l2(reinterpret_cast<const unsigned char*>(in) + byte);
   out[simt::thread()] = in[simt::thread()];
 }
 bool run_prefetch_past_global(bool broken) {
   Buffers b(n);
-  launch(prefetch, 1, 0, b.in(), static_cast<int>(Buffers::bytes(n)) + (broken ? 16 : 0), b.out());
+  launch(prefetch, 1, 0, b.in(), static_cast<int>(Buffers::bytes(n)) - (broken ? 0 : 1), b.out());
   return b.holds([](int i) { return i; });
 }
-bool run_prefetch_of_odd_size(bool broken) {
+BRAGG_KERNEL(n, 1) prefetch_shared(const float* in, bool broken, float* out) {
+  BRAGG_SHARED(float, tile, [n]);
+  const int t = simt::thread();
+  tile[t] = in[t];
+  simt::prefetch_l2(broken ? tile + t : in + t);
+  out[t] = tile[t];
+}
+bool run_prefetch_of_shared(bool broken) {
   Buffers b(n);
-  launch(prefetch, 1, 0, b.in(), broken ? 24 : 32, b.out());
+  launch(prefetch_shared, 1, 0, b.in(), broken, b.out());
   return b.holds([](int i) { return i; });
 }
 
@@ -691,7 +698,7 @@ constexpr Bug all_bugs[] = {
     {"misaligned_scalar", run_misaligned_scalar, shadow | undefined_build, "no multiple of 4"},
     {"misaligned_copy", run_misaligned_copy, every_build, "no multiple of 16"},
     {"prefetch_past_global", run_prefetch_past_global, every_build, "past the end of an allocation"},
-    {"prefetch_of_odd_size", run_prefetch_of_odd_size, every_build, "no multiple of 16"},
+    {"prefetch_of_shared", run_prefetch_of_shared, every_build, "what is not global memory"},
     {"plain_read_of_atomic", run_plain_read_of_atomic, shadow, "race with"},
     {"two_blocks_write", run_two_blocks_write, shadow, "of another block"},
     {"last_block_without_ticket", run_last_block<LastBlock::without_ticket>, shadow, "of another block"},
