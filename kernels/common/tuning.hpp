@@ -51,14 +51,14 @@ inline constexpr std::size_t most_mix_shared = 40 * 1024;
 template <DType dtype, int octets>
 struct FragmentTuning {
   static constexpr int warps = 4;
-  static constexpr int blocks = octets > 4 ? 2 : octets > 2 ? 3 : 4;
+  static constexpr int blocks = octets > 4 ? 2 : octets > 2 ? 3 : 5;
 };
 
 /// gram of up to 8 rows (few.cuh): blocks of 128 threads on a multiprocessor.
 template <int rows>
 inline constexpr int few_blocks = rows > 6 ? 3 : 4;
 
-/// gram of rows and the reference alone (lengths.cuh). `rows`: that a block takes, an even number, each with
+/// gram of rows and the reference alone (lengths.cuh). `rows`: that a block takes, each with
 /// a load under way. Bits depend on `warps`.
 struct LengthTuning {
   static constexpr int warps = 4;

@@ -245,12 +245,17 @@ struct ChunkTotals {
 
 // Rows that cannot be read 16 bytes at a time ---------------------------------------------------------
 
-/// A warp copies elements [begin, begin + length) of `rows` rows to shared memory, zeros past `size` and for
-/// null rows. rows · length is a multiple of 128. To be followed by sync_warp.
-template <DType dtype, int length>
-BRAGG_DEVICE void stage_rows(Bits<dtype>* to, int pitch, const unsigned char* const* data, int rows,
-                             int begin, int size, Alignment alignment) {
-  constexpr int loads = 4;
+/// Of `count` loads of an element that a lane makes one after another, those under way at a time.
+BRAGG_HD constexpr int loads_together(int count, int most) {
+  while (count % most != 0) --most;
+  return most;
+}
+
+/// See stage_rows: `loads` of a lane are under way at a time.
+template <DType dtype, int rows, int length, int loads>
+BRAGG_DEVICE void copy_rows(Bits<dtype>* to, int pitch, const unsigned char* const* data, int begin, int size,
+                            Alignment alignment) {
+  BRAGG_ROLLED
   for (int base = simt::lane(); base < rows * length; base += loads * 32) {
     Bits<dtype> bits[loads];
     BRAGG_UNROLL
@@ -265,6 +270,21 @@ BRAGG_DEVICE void stage_rows(Bits<dtype>* to, int pitch, const unsigned char* co
       const int e = base + 32 * l;
       to[e / length * pitch + e % length] = bits[l];
     }
+  }
+}
+
+/// A warp copies elements [begin, begin + length) of `rows` rows to shared memory, zeros past `size` and for
+/// null rows; `most` loads of a lane under way, as many as registers have room for. rows · length is a
+/// multiple of 32. To be followed by sync_warp.
+template <DType dtype, int rows, int length, int most = sizeof(Bits<dtype>) == 8 ? 8 : 16>
+BRAGG_DEVICE void stage_rows(Bits<dtype>* to, int pitch, const unsigned char* const* data, int begin,
+                             int size, Alignment alignment) {
+  constexpr int loads = loads_together(rows * length / 32, most);
+  // The question is asked here: within, a branch would part the loads.
+  if (alignment == Alignment::byte) {
+    copy_rows<dtype, rows, length, 1>(to, pitch, data, begin, size, Alignment::byte);
+  } else {
+    copy_rows<dtype, rows, length, loads>(to, pitch, data, begin, size, Alignment::element);
   }
 }
 

@@ -54,8 +54,8 @@ gram_few(BRAGG_GRID_CONSTANT GramBatch batch) {
         raw[r] = data[r] != nullptr ? simt::load16(data[r] + (s * 32 + lane) * 16) : uint4{0, 0, 0, 0};
       }
     } else {
-      stage_rows<dtype, step>(reinterpret_cast<Bits<dtype>*>(&staged[warp][0][0]), step, data, bound,
-                              s * step, piece.size, alignment);
+      stage_rows<dtype, bound, step>(reinterpret_cast<Bits<dtype>*>(&staged[warp][0][0]), step, data,
+                                     s * step, piece.size, alignment);
       simt::sync_warp();
       BRAGG_UNROLL
       for (int r = 0; r < bound; ++r) raw[r] = staged[warp][r][lane];

@@ -136,9 +136,9 @@ gram_fragments(BRAGG_GRID_CONSTANT GramBatch batch) {
   for (; index * group < piece.size; index += warps) {
     constexpr int pitch = Shared::pitch / 16;
     uint4* const own_scratch = scratch + warp * rows * pitch;
-    stage_rows<dtype, group>(reinterpret_cast<Bits<dtype>*>(own_scratch),
-                             Shared::pitch / static_cast<int>(sizeof(Bits<dtype>)), data, rows, index * group,
-                             piece.size, alignment);
+    stage_rows<dtype, rows, group>(reinterpret_cast<Bits<dtype>*>(own_scratch),
+                                   Shared::pitch / static_cast<int>(sizeof(Bits<dtype>)), data, index * group,
+                                   piece.size, alignment);
     simt::sync_warp();
     BRAGG_UNROLL
     for (int q = 0; q < octets; ++q) {

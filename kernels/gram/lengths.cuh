@@ -26,7 +26,7 @@ gram_lengths(BRAGG_GRID_CONSTANT GramBatch batch) {
   constexpr int step = 32 * run;
   constexpr int warps = TuningT::warps;
   constexpr int rows = TuningT::rows;
-  constexpr int read = rows + 2 * references;  // even, for stage_rows
+  constexpr int read = rows + references;
   constexpr int products = rows * (1 + references);
   constexpr bool wide = dtype == DType::f64;
   BRAGG_SHARED(const unsigned char*, data, [read]);
@@ -62,8 +62,8 @@ gram_lengths(BRAGG_GRID_CONSTANT GramBatch batch) {
         raw[r] = data[r] != nullptr ? simt::load16(data[r] + (s * 32 + lane) * 16) : uint4{0, 0, 0, 0};
       }
     } else {
-      stage_rows<dtype, step>(reinterpret_cast<Bits<dtype>*>(&staged[warp][0][0]), step, data, read, s * step,
-                              piece.size, alignment);
+      stage_rows<dtype, read, step, 10>(reinterpret_cast<Bits<dtype>*>(&staged[warp][0][0]), step, data,
+                                        s * step, piece.size, alignment);
       simt::sync_warp();
       BRAGG_UNROLL
       for (int r = 0; r < rows + references; ++r) raw[r] = staged[warp][r][lane];

@@ -10,9 +10,13 @@
 //              7 the last 16. A quadrant of 32 × 32 pairs each; on the diagonal, where columns are the rows,
 //              five of the twenty 16 × 8 tiles that reach below it.
 //              Tails and unaligned rows are loaded by elements, a row's 32 coordinates to a warp.
-// Bound        FP64 tensor cores: 64 multiply-adds a value that is read.
-// Resources    256 threads; registers: sums 64, loads 32 (a stage ahead), fragments 40; 68 KB shared: two
-//              stages of 128 rows × 34 doubles (the two of padding keep lanes on different banks).
+// Bound        FP64 tensor cores: 64 multiply-adds a value that is read. One block is resident, and a stage
+//              takes less time (640 cycles on the diagonal) than memory to answer: so six stages ahead are
+//              asked for in L2, a line of 128 bytes an instruction, and on the diagonal two are under way in
+//              registers. Whether that instruction brings the line or a sector of it, hardware has to tell.
+// Resources    256 threads; registers: sums 64, loads 32 (a stage of both sides, or two of one), fragments 40;
+//              68 KB shared: two stages of 128 rows × 34 doubles (the two of padding keep lanes on different
+//              banks).
 // Measured     not yet run on hardware.
 // Not done     quadrants on the diagonal too: that above it would leave a quarter of the tensor cores idle.
 #pragma once
@@ -26,6 +30,7 @@ inline constexpr int tile_rows = 64;
 inline constexpr int tile_depth = 32;
 inline constexpr int tile_pitch = tile_depth + 2;
 inline constexpr int tile_side = tile_rows * tile_pitch;  ///< doubles
+inline constexpr int stages_ahead = 6;  ///< that are asked for in L2 before they are multiplied
 inline constexpr std::size_t tile_shared = sizeof(double) * 2 * 2 * tile_side;
 
 /// Two coordinates: shared memory is read and written 16 bytes at a time.
@@ -88,18 +93,31 @@ BRAGG_DEVICE std::uint64_t store_vectors(const StageWords& loaded, double* row, 
 
 BRAGG_DEVICE void load_elements(StageWords& loaded, const unsigned char* const* data, const DType* dtypes,
                                 int index, int size, Alignment alignment) {
-  BRAGG_UNROLL
-  for (int r = 0; r < 8; ++r) {
-    std::uint64_t bits = 0;
-    if (data[r] != nullptr && index < size) {
-      const int bytes = bytes_of(dtypes[r]);
-      bits = bytes == 8   ? load_element<DType::f64>(data[r], index, alignment)
-             : bytes == 4 ? load_element<DType::f32>(data[r], index, alignment)
-                          : load_element<DType::f16>(data[r], index, alignment);
-    }
+  const auto bits_of_row = [&](int r, Alignment known) {
+    if (data[r] == nullptr || index >= size) return std::uint64_t{0};
+    const int bytes = bytes_of(dtypes[r]);
+    return bytes == 8   ? load_element<DType::f64>(data[r], index, known)
+           : bytes == 4 ? load_element<DType::f32>(data[r], index, known)
+                        : std::uint64_t{load_element<DType::f16>(data[r], index, known)};
+  };
+  const auto keep = [&](int r, std::uint64_t bits) {
     loaded.word[2 * r] = static_cast<std::uint32_t>(bits);
     loaded.word[2 * r + 1] = static_cast<std::uint32_t>(bits >> 32);
+  };
+  if (alignment == Alignment::byte) {
+    // One row after another: copies of this would fill the kernel.
+    BRAGG_ROLLED
+    for (int r = 0; r < 8; ++r) {
+      const std::uint64_t bits = bits_of_row(r, Alignment::byte);
+      BRAGG_UNROLL
+      for (int k = 0; k < 8; ++k) {
+        if (k == r) keep(k, bits);
+      }
+    }
+    return;
   }
+  BRAGG_UNROLL
+  for (int r = 0; r < 8; ++r) keep(r, bits_of_row(r, Alignment::element));
 }
 
 BRAGG_DEVICE void store_elements(const StageWords& loaded, double* rows, const DType* dtypes, double scale) {
@@ -160,6 +178,35 @@ BRAGG_DEVICE WarpTile warp_tile(bool diagonal, int quarter, int k) {
   return {0, place - 18};
 }
 
+/// sums += products of a warp's tiles in a stage, whose columns are its rows.
+BRAGG_DEVICE void multiply_diagonal(const double* rows, int place, int quarter, double (&sums)[8][4]) {
+  double a[8];
+  double b[4];
+  int held = -1;
+  BRAGG_UNROLL
+  for (int k = 0; k < 5; ++k) {
+    const WarpTile at_tile = warp_tile(true, quarter, k);
+    if (at_tile.row != held) load_rows(rows, place, at_tile.row, a);
+    held = at_tile.row;
+    load_columns(rows, place, at_tile.column, b);
+    simt::mma_16x8x16(sums[k], a, b);
+  }
+}
+
+/// The same of other columns, which lie behind the rows.
+BRAGG_DEVICE void multiply_off_diagonal(const double* rows, int place, int quarter, double (&sums)[8][4]) {
+  double a[2][8];
+  double b[4];
+  load_rows(rows, place, quarter / 2 * 2, a[0]);
+  load_rows(rows, place, quarter / 2 * 2 + 1, a[1]);
+  BRAGG_UNROLL
+  for (int k = 0; k < 4; ++k) {
+    load_columns(rows + tile_side, place, quarter % 2 * 4 + k, b);
+    simt::mma_16x8x16(sums[k], a[0], b);
+    simt::mma_16x8x16(sums[4 + k], a[1], b);
+  }
+}
+
 BRAGG_KERNEL(tile_threads, 1)
 gram_tiles(BRAGG_GRID_CONSTANT GramBatch batch) {
   simt::grid_dependency_sync();
@@ -205,73 +252,78 @@ gram_tiles(BRAGG_GRID_CONSTANT GramBatch batch) {
   const int stages = (piece.size + tile_depth - 1) / tile_depth;
   StageWords loaded[2];
   std::uint64_t most = 0;  // of what is loaded by vectors
-  const auto load = [&](int stage) {
-    BRAGG_UNROLL
-    for (int side = 0; side < 2; ++side) {
-      if (side == sides) break;
-      if (stage < whole) {
-        const unsigned char* const p = at[side];
-        load_vectors(loaded[side],
-                     p != nullptr ? p + static_cast<std::int64_t>(stage) * tile_depth * bytes[side] : nullptr,
-                     bytes[side]);
-      } else {
-        load_elements(loaded[side], &data[side][8 * warp], &dtypes[side][8 * warp], stage * tile_depth + lane,
-                      piece.size, alignment);
-      }
+  const auto load = [&](int stage, int side, StageWords& to) {
+    if (stage < whole) {
+      const unsigned char* const p = at[side];
+      load_vectors(to,
+                   p != nullptr ? p + static_cast<std::int64_t>(stage) * tile_depth * bytes[side] : nullptr,
+                   bytes[side]);
+    } else {
+      load_elements(to, &data[side][8 * warp], &dtypes[side][8 * warp], stage * tile_depth + lane, piece.size,
+                    alignment);
     }
   };
-  const auto store = [&](int stage) {
+  const auto store = [&](int stage, int side, const StageWords& from) {
+    double* const to = staged + (stage % 2 * 2 + side) * tile_side;
+    if (stage < whole) {
+      const std::uint64_t seen = store_vectors(from, to + own * tile_pitch, dtypes[side][own], scale);
+      if (side == 0) raise(most, seen);
+    } else {
+      store_elements(from, to + 8 * warp * tile_pitch, &dtypes[side][8 * warp], scale);
+    }
+  };
+  // Lines of 128 bytes of a stage, each by its last 16 bytes: where rows do not begin on a line, the first is
+  // the last of the stage before.
+  const auto prefetch = [&](int stage) {
+    if (stage >= piece.size / tile_depth) return;
     BRAGG_UNROLL
     for (int side = 0; side < 2; ++side) {
-      if (side == sides) break;
-      double* const to = staged + (stage % 2 * 2 + side) * tile_side;
-      if (stage < whole) {
-        const std::uint64_t seen =
-            store_vectors(loaded[side], to + own * tile_pitch, dtypes[side][own], scale);
-        if (side == 0) raise(most, seen);
-      } else {
-        store_elements(loaded[side], to + 8 * warp * tile_pitch, &dtypes[side][8 * warp], scale);
-      }
+      const int line = lane % 4;
+      if (side == sides || at[side] == nullptr || 4 * line >= bytes[side]) continue;
+      const int size = tile_depth * bytes[side];
+      simt::prefetch_l2(at[side] + static_cast<std::int64_t>(stage) * size + (size < 128 ? size : 128) - 16 +
+                        (128 - 16) * line);
     }
   };
 
   const int quarter = warp % 4;
   const int place = lane / 4 * tile_pitch + 4 * (lane % 4) + 16 * (warp / 4);
   double sums[8][4] = {};
-  const auto multiply = [&](int stage) {
-    const double* const rows = staged + stage % 2 * 2 * tile_side;
-    double a[2][8];
-    double b[4];
-    if (diagonal) {
-      int held = -1;
-      BRAGG_UNROLL
-      for (int k = 0; k < 5; ++k) {
-        const WarpTile at_tile = warp_tile(true, quarter, k);
-        if (at_tile.row != held) load_rows(rows, place, at_tile.row, a[0]);
-        held = at_tile.row;
-        load_columns(rows, place, at_tile.column, b);
-        simt::mma_16x8x16(sums[k], a[0], b);
-      }
-    } else {
-      load_rows(rows, place, quarter / 2 * 2, a[0]);
-      load_rows(rows, place, quarter / 2 * 2 + 1, a[1]);
-      BRAGG_UNROLL
-      for (int k = 0; k < 4; ++k) {
-        load_columns(rows + tile_side, place, quarter % 2 * 4 + k, b);
-        simt::mma_16x8x16(sums[k], a[0], b);
-        simt::mma_16x8x16(sums[4 + k], a[1], b);
-      }
-    }
-  };
-
-  load(0);
-  store(0);
-  simt::sync_threads();
-  for (int stage = 0; stage < stages; ++stage) {
-    if (stage + 1 < stages) load(stage + 1);
-    multiply(stage);
-    if (stage + 1 < stages) store(stage + 1);
+  BRAGG_ROLLED
+  for (int stage = 1; stage < stages_ahead; ++stage) prefetch(stage);
+  if (diagonal) {
+    // Two stages are under way: the second in the registers that the columns have elsewhere.
+    const auto turn = [&](int stage, StageWords& next, const StageWords& coming) {
+      prefetch(stage + stages_ahead);
+      if (stage + 2 < stages) load(stage + 2, 0, next);
+      multiply_diagonal(staged + stage % 2 * 2 * tile_side, place, quarter, sums);
+      if (stage + 1 < stages) store(stage + 1, 0, coming);
+      simt::sync_threads();
+    };
+    load(0, 0, loaded[0]);
+    if (stages > 1) load(1, 0, loaded[1]);
+    store(0, 0, loaded[0]);
     simt::sync_threads();
+    for (int stage = 0; stage < stages; stage += 2) {
+      turn(stage, loaded[0], loaded[1]);
+      if (stage + 1 < stages) turn(stage + 1, loaded[1], loaded[0]);
+    }
+  } else {
+    const auto both = [&](const auto& f) {
+      f(0, loaded[0]);
+      f(1, loaded[1]);
+    };
+    both([&](int side, StageWords& words) { load(0, side, words); });
+    both([&](int side, StageWords& words) { store(0, side, words); });
+    simt::sync_threads();
+    for (int stage = 0; stage < stages; ++stage) {
+      prefetch(stage + stages_ahead);
+      const bool more = stage + 1 < stages;
+      if (more) both([&](int side, StageWords& words) { load(stage + 1, side, words); });
+      multiply_off_diagonal(staged + stage % 2 * 2 * tile_side, place, quarter, sums);
+      if (more) both([&](int side, StageWords& words) { store(stage + 1, side, words); });
+      simt::sync_threads();
+    }
   }
 
   // The sums of odd fragments are added to those of even ones.
