@@ -67,7 +67,8 @@ BRAGG_HD inline SolveBlock solve_block(std::byte* base, const SolveLayout& layou
   std::size_t used = 0;
   const auto rows = static_cast<std::size_t>(layout.rows);
   const auto take = [&](std::size_t size) {
-    const std::uintptr_t at = reinterpret_cast<std::uintptr_t>(base) + used;
+    // Of a pointer, not of an integer: a device's compiler then knows that all of this is global memory.
+    std::byte* const at = bytes == nullptr ? base + used : nullptr;
     used += (size + 15) / 16 * 16;
     return at;
   };

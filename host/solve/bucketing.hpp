@@ -19,6 +19,7 @@ struct BucketingDraw {
 
 /// Philox4x32-10 (Salmon et al. 2011): four words for one counter.
 BRAGG_HD inline void philox(std::uint32_t (&counter)[4], std::uint32_t key0, std::uint32_t key1) {
+  BRAGG_HD_UNROLL(1)
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t a = static_cast<std::uint64_t>(0xD2511F53u) * counter[0];
     const std::uint64_t b = static_cast<std::uint64_t>(0xCD9E8D57u) * counter[2];
@@ -40,7 +41,9 @@ BRAGG_HD inline void draw_permutation(const BucketingDraw& draw, int n, int* per
   const auto word = [&](int k) {
     return k == 0 ? words[0] : k == 1 ? words[1] : k == 2 ? words[2] : words[3];
   };
+  BRAGG_HD_UNROLL(1)
   for (int i = 0; i < n; ++i) permutation[i] = i;
+  BRAGG_HD_UNROLL(1)
   for (int i = n - 1, k = 0; i > 0; --i, ++k) {
     if (k % 4 == 0) {
       words[0] = static_cast<std::uint32_t>(k / 4);
@@ -77,6 +80,7 @@ BRAGG_HD Status transform(TeamT team, const BucketingDraw& draw, const Points& p
     double finite_weight = 0;
     double weight = 0;
     bool any_finite = false;
+    BRAGG_HD_UNROLL(1)
     for (int k = 0; k < length; ++k) {
       weight += points.weight(bucket[k]);
       if (!points.finite(bucket[k])) continue;

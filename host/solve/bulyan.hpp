@@ -30,6 +30,7 @@ BRAGG_HD Status select_points(TeamT team, const Bulyan& rule, const Points& poin
     team.parallel_for(m, [&](int i) {
       const int* const mine = order + static_cast<std::size_t>(i) * m;
       double score = left[i] > 0 ? 0 : infinity;
+      BRAGG_HD_UNROLL(1)
       for (int k = 0, found = 0; k < m && found < neighbors && left[i] > 0; ++k) {
         if (mine[k] == i || left[mine[k]] <= 0) continue;
         score += distances[static_cast<std::size_t>(i) * m + mine[k]];
@@ -41,6 +42,7 @@ BRAGG_HD Status select_points(TeamT team, const Bulyan& rule, const Points& poin
     team.single([&] { left[winner] = won; });
   }
   team.single([&] {
+    BRAGG_HD_UNROLL(1)
     for (int i = 0, k = 0; i < m; ++i) {
       if (left[i] == won) chosen[k++] = i;
     }

@@ -33,6 +33,7 @@ struct FilterState {
   /// Σ_j weight_j ⟨y_i, y_j⟩ over the rows that take part.
   BRAGG_HD double image(int i, const double* weight) const {
     double total = 0;
+    BRAGG_HD_UNROLL(1)
     for (int j = 0; j < points->count; ++j) {
       if (c[j] > 0) total += weight[j] * about_mean(i, j);
     }
@@ -44,6 +45,7 @@ struct FilterState {
     const int m = points->count;
     team.parallel_for(m, [&](int i) {
       double sum = 0;
+      BRAGG_HD_UNROLL(1)
       for (int j = 0; j < m && c[i] > 0; ++j) {
         if (c[j] > 0) sum += c[j] * about_pivot(i, j);
       }
@@ -81,6 +83,7 @@ BRAGG_HD void longest_projection(TeamT team, const FilterState& state, const dou
   // Proportional to the component of y_i along covariance eigenvector k, times √value.
   const auto component = [&](int i, int k) {
     double total = 0;
+    BRAGG_HD_UNROLL(1)
     for (int j = 0; j < m; ++j) {
       if (state.c[j] > 0) total += roots[j] * vector(k)[j] * state.about_mean(i, j);
     }
@@ -90,6 +93,7 @@ BRAGG_HD void longest_projection(TeamT team, const FilterState& state, const dou
   if (rank > 1) {
     team.parallel_for(m, [&](int i) {
       lengths[i] = 0;
+      BRAGG_HD_UNROLL(1)
       for (int k = 0; k < rank && state.c[i] > 0; ++k) {
         const double part = component(i, k);
         lengths[i] += part * (part / values[k]);
@@ -101,6 +105,7 @@ BRAGG_HD void longest_projection(TeamT team, const FilterState& state, const dou
   team.parallel_for(rank, [&](int k) { lengths[k] = rank > 1 ? component(longest, k) / values[k] : 1; });
   team.parallel_for(m, [&](int i) {
     double total = 0;
+    BRAGG_HD_UNROLL(1)
     for (int k = 0; k < rank; ++k) total += lengths[k] * vector(k)[i];
     direction[i] = roots[i] * total;
   });
@@ -148,6 +153,7 @@ BRAGG_HD Status solve(TeamT team, const Caf& rule, const Points& points, Scratch
     }
     team.parallel_for(m, [&](int i) {
       double* const row = matrix + static_cast<std::size_t>(i) * n;
+      BRAGG_HD_UNROLL(1)
       for (int j = 0; j < m; ++j) {
         row[j] = c[i] > 0 && c[j] > 0 ? roots[i] * roots[j] * (state.about_mean(i, j) / trace) : 0;
       }

@@ -17,12 +17,14 @@ namespace bragg::detail {
 BRAGG_HD inline double inner_product(const double* a, const double* b, int n) {
   double s0 = 0, s1 = 0, s2 = 0, s3 = 0;
   int i = 0;
+  BRAGG_HD_UNROLL(1)
   for (; i + 4 <= n; i += 4) {
     s0 += a[i] * b[i];
     s1 += a[i + 1] * b[i + 1];
     s2 += a[i + 2] * b[i + 2];
     s3 += a[i + 3] * b[i + 3];
   }
+  BRAGG_HD_UNROLL(1)
   for (; i < n; ++i) s0 += a[i] * b[i];
   return (s0 + s1) + (s2 + s3);
 }
@@ -72,6 +74,7 @@ BRAGG_HD void tridiagonalize(TeamT team, double* a, int ld, const Tridiagonal& t
       double* const row = rest + static_cast<std::size_t>(i) * ld;
       const double vi = v[i];
       const double wi = work[i];
+      BRAGG_HD_UNROLL(4)
       for (int j = 0; j < length; ++j) row[j] -= vi * work[j] + wi * v[j];
     });
   }
@@ -89,6 +92,7 @@ BRAGG_HD inline int count_above(const Tridiagonal& t, double x) {
   constexpr double least_pivot = 1e-290;
   int above = 0;
   double pivot = 1;
+  BRAGG_HD_UNROLL(1)
   for (int i = 0; i < t.n; ++i) {
     const double coupling = i > 0 ? t.off[i - 1] * t.off[i - 1] : 0;
     pivot = x - t.diagonal[i] - coupling / pivot;
@@ -101,6 +105,7 @@ BRAGG_HD inline int count_above(const Tridiagonal& t, double x) {
 /// A bound on |λ| of T, by Gershgorin's circles.
 BRAGG_HD inline double spectral_bound(const Tridiagonal& t) {
   double bound = 0;
+  BRAGG_HD_UNROLL(1)
   for (int i = 0; i < t.n; ++i) {
     const double left = i > 0 ? std::fabs(t.off[i - 1]) : 0;
     const double right = i + 1 < t.n ? std::fabs(t.off[i]) : 0;
@@ -137,6 +142,7 @@ BRAGG_HD inline void solve_shifted(const Tridiagonal& t, double shift, double le
   const auto raised = [&](double pivot) { return std::fabs(pivot) < least ? least : pivot; };
   double pivot = t.diagonal[0] - shift;  // of the row that is being eliminated: (pivot, next)
   double next = n > 1 ? t.off[0] : 0;
+  BRAGG_HD_UNROLL(1)
   for (int i = 0; i + 1 < n; ++i) {
     const double below = t.off[i];
     const double diagonal = t.diagonal[i + 1] - shift;
@@ -164,22 +170,29 @@ BRAGG_HD inline void solve_shifted(const Tridiagonal& t, double shift, double le
   u0[n - 1] = raised(pivot);
   x[n - 1] /= u0[n - 1];
   if (n > 1) x[n - 2] = (x[n - 2] - u1[n - 2] * x[n - 1]) / u0[n - 2];
+  BRAGG_HD_UNROLL(1)
   for (int i = n - 3; i >= 0; --i) x[i] = (x[i] - u1[i] * x[i + 1] - u2[i] * x[i + 2]) / u0[i];
 }
 
 /// Scales x to length 1 after taking its parts along vectors[0..count) out of it.
 BRAGG_HD inline void orthonormalize(double* x, int n, const double* vectors, int count) {
   double largest = 0;
+  BRAGG_HD_UNROLL(1)
   for (int i = 0; i < n; ++i) largest = std::fabs(x[i]) > largest ? std::fabs(x[i]) : largest;
+  BRAGG_HD_UNROLL(1)
   for (int i = 0; i < n; ++i) x[i] /= largest;
   // The second pass removes what rounding left of the first.
+  BRAGG_HD_UNROLL(1)
   for (int pass = 0; pass < 2; ++pass) {
+    BRAGG_HD_UNROLL(1)
     for (int k = 0; k < count; ++k) {
       const double* const other = vectors + static_cast<std::size_t>(k) * n;
       const double part = inner_product(x, other, n);
+      BRAGG_HD_UNROLL(4)
       for (int i = 0; i < n; ++i) x[i] -= part * other[i];
     }
     const double norm = std::sqrt(inner_product(x, x, n));
+    BRAGG_HD_UNROLL(1)
     for (int i = 0; i < n; ++i) x[i] /= norm;
   }
 }
@@ -197,12 +210,14 @@ BRAGG_HD void top_eigenvectors(TeamT team, const double* a, int ld, const Tridia
     for (int k = 0; k < count; ++k) {
       values[k] = eigenvalue(t, k);
       double* const x = vectors + static_cast<std::size_t>(k) * n;
+      BRAGG_HD_UNROLL(1)
       for (int i = 0; i < n; ++i) {
         state = state * 1664525u + 1013904223u;
         x[i] = 0.5 + 0x1p-32 * state;
       }
       // A start that happens to be orthogonal to the vector costs one step; two more than are needed are
       // taken.
+      BRAGG_HD_UNROLL(1)
       for (int step = 0; step < 4; ++step) {
         orthonormalize(x, n, vectors, k);
         solve_shifted(t, values[k], least, x, work);
@@ -216,6 +231,7 @@ BRAGG_HD void top_eigenvectors(TeamT team, const double* a, int ld, const Tridia
       const double* const v = a + static_cast<std::size_t>(s) * ld + s + 1;
       const int length = n - s - 1;
       const double part = t.factor[s] * inner_product(v, x + s + 1, length);
+      BRAGG_HD_UNROLL(4)
       for (int i = 0; i < length; ++i) x[s + 1 + i] -= part * v[i];
     }
   });

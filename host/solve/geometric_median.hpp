@@ -26,6 +26,7 @@ struct Weiszfeld {
     const int size = points->size;
     team.parallel_for(size, [&](int i) {
       double total = 0;
+      BRAGG_HD_UNROLL(4)
       for (int j = 0; j < size; ++j) total += entry(i, j) * coefficients[j];
       image[i] = total;
     });
@@ -80,6 +81,7 @@ struct Weiszfeld {
     const double half = team.sum(points->count, weight) / 2;
     team.parallel_for(points->count, [&](int i) {
       double within = 0;  // weight of the rows that are no farther than row i
+      BRAGG_HD_UNROLL(1)
       for (int j = 0; j < points->count; ++j) within += distance[j] <= distance[i] ? weight(j) : 0.0;
       next[i] = within >= half ? distance[i] : infinity;
     });
@@ -129,6 +131,7 @@ BRAGG_HD int exact_medoid(TeamT team, const Weiszfeld& w, int pivot, double* exc
   const Points& points = *w.points;
   team.parallel_for(points.count, [&](int i) {
     double total = points.finite(i) ? 0 : infinity;
+    BRAGG_HD_UNROLL(1)
     for (int j = 0; j < points.count && points.finite(i); ++j) {
       if (!points.finite(j)) continue;
       const double lengths = points.distance(i, j) + points.distance(pivot, j);
@@ -183,15 +186,18 @@ BRAGG_HD bool solve_positive(TeamT team, int m, double* a, double* b, double lea
     const double root = std::sqrt(at(k, k));
     team.parallel_for(m - k, [&](int i) { at(k + i, k) = i == 0 ? root : at(k + i, k) / root; });
     team.parallel_for(m - k - 1, [&](int i) {
+      BRAGG_HD_UNROLL(1)
       for (int j = 0; j <= i; ++j) at(k + 1 + i, k + 1 + j) -= at(k + 1 + i, k) * at(k + 1 + j, k);
     });
   }
   team.single([&] {
     for (int i = 0; i < m; ++i) {
+      BRAGG_HD_UNROLL(1)
       for (int j = 0; j < i; ++j) b[i] -= at(i, j) * b[j];
       b[i] /= at(i, i);
     }
     for (int i = m - 1; i >= 0; --i) {
+      BRAGG_HD_UNROLL(1)
       for (int j = i + 1; j < m; ++j) b[i] -= at(j, i) * b[j];
       b[i] /= at(i, i);
     }
@@ -215,6 +221,7 @@ BRAGG_HD double newton_step(TeamT team, const Weiszfeld& w, double* matrix, doub
   const double total = team.sum(m, pull);
   team.parallel_for(m, [&](int i) {
     double dot = 0;  // ⟨x_i − v, Σ w_j (x_j − v)⟩
+    BRAGG_HD_UNROLL(1)
     for (int j = 0; j < m; ++j) {
       const double product = points.finite(i) && points.finite(j) ? about_v(i, j) : 0;
       dot += pull(j) * product;

@@ -18,6 +18,7 @@ BRAGG_HD void krum_scores(TeamT team, const Points& points, int neighbors, doubl
   team.parallel_for(m, [&](int i) {
     const std::size_t row = static_cast<std::size_t>(i) * m;
     double score = points.finite(i) ? 0 : infinity;
+    BRAGG_HD_UNROLL(1)
     for (int k = 0, found = 0; points.finite(i) && found < neighbors; ++k) {
       if (order[row + k] == i) continue;
       score += distances[row + order[row + k]];

@@ -27,6 +27,7 @@ struct Points {
   BRAGG_HD bool finite(int i) const { return i >= count || !infinite[i]; }
   BRAGG_HD int finite_count() const {
     int n = 0;
+    BRAGG_HD_UNROLL(1)
     for (int i = 0; i < count; ++i) n += infinite[i] == 0;
     return n;
   }
@@ -105,14 +106,18 @@ BRAGG_HD void smallest(int n, int k, int* heap, KeyF key) {
       root = child;
     }
   };
+  BRAGG_HD_UNROLL(1)
   for (int i = 0; i < k; ++i) heap[i] = i;
+  BRAGG_HD_UNROLL(1)
   for (int i = k / 2 - 1; i >= 0; --i) sift_down(i, k);
+  BRAGG_HD_UNROLL(1)
   for (int i = k; i < n && k > 0; ++i) {
     if (after(heap[0], i)) {
       heap[0] = i;
       sift_down(0, k);
     }
   }
+  BRAGG_HD_UNROLL(1)
   for (int size = k - 1; size > 0; --size) {
     const int other = heap[0];
     heap[0] = heap[size];
@@ -142,6 +147,7 @@ BRAGG_HD void rank_neighbors(TeamT team, const Points& points, double* distances
     const double* const mine = row_of(i);
     const double distance = mine[j];
     int rank = 0;
+    BRAGG_HD_UNROLL(4)
     for (int k = 0; k < m; ++k) {
       rank += static_cast<int>(mine[k] < distance) |
               (static_cast<int>(mine[k] == distance) & static_cast<int>(k < j));
@@ -154,11 +160,13 @@ BRAGG_HD void rank_neighbors(TeamT team, const Points& points, double* distances
 BRAGG_HD inline void mean_of(const Points& points, const int* chosen, int k, double* coefficients) {
   double total = 0;
   int finite = 0;
+  BRAGG_HD_UNROLL(1)
   for (int c = 0; c < k; ++c) {
     if (!points.finite(chosen[c])) continue;
     total += points.weight(chosen[c]);
     ++finite;
   }
+  BRAGG_HD_UNROLL(1)
   for (int c = 0; c < k; ++c) {
     if (!points.finite(chosen[c])) continue;
     // Weights so small that they vanish against the largest count alike among themselves.
@@ -169,6 +177,7 @@ BRAGG_HD inline void mean_of(const Points& points, const int* chosen, int k, dou
 /// The mean of the `k` lowest-index finite points: what stands in where a distance cannot be taken.
 BRAGG_HD inline void mean_of_first_finite(const Points& points, int k, int* chosen, double* coefficients) {
   int found = 0;
+  BRAGG_HD_UNROLL(1)
   for (int i = 0; i < points.count && found < k; ++i) {
     if (points.finite(i)) chosen[found++] = i;
   }
@@ -192,6 +201,7 @@ template <class TeamT>
 BRAGG_HD int medoid(TeamT team, const Points& points, double* sums) {
   team.parallel_for(points.count, [&](int i) {
     double total = points.finite(i) ? 0 : infinity;
+    BRAGG_HD_UNROLL(1)
     for (int j = 0; j < points.count && points.finite(i); ++j) {
       if (points.finite(j)) total += points.weight(j) * points.distance(i, j);
     }
@@ -207,6 +217,7 @@ BRAGG_HD void center(TeamT team, const Points& points, int pivot, double* out) {
   const int size = points.size;
   const double pp = points.product(pivot, pivot);
   team.parallel_for(size, [&](int i) {
+    BRAGG_HD_UNROLL(1)
     for (int j = 0; j < size; ++j) {
       const bool known = points.finite(i) && points.finite(j);
       out[static_cast<std::size_t>(i) * size + j] =

@@ -26,6 +26,7 @@ BRAGG_HD inline GramScale settle(int rows, const std::int64_t* nonfinite, const 
   int count = 0;
   double largest = 0;
   double least = infinity;
+  BRAGG_HD_UNROLL(1)
   for (int i = 0; i < rows; ++i) {
     if (!takes_part(i)) continue;
     ++count;
@@ -39,6 +40,7 @@ BRAGG_HD inline GramScale settle(int rows, const std::int64_t* nonfinite, const 
   smallest(rows, middle, order, [&](int i) { return takes_part(i) ? max_abs[i] : infinity; });
   const double limit = max_abs[order[middle - 1]] * reach;
   largest = 0;
+  BRAGG_HD_UNROLL(1)
   for (int i = 0; i < rows; ++i) {
     if (takes_part(i) && max_abs[i] <= limit && max_abs[i] > largest) largest = max_abs[i];
   }

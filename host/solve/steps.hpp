@@ -184,6 +184,7 @@ struct GramStep {
       if (j >= to.count) {
         total = product[from.count + (j - to.count)];
       } else {
+        BRAGG_HD_UNROLL(4)
         for (int k = 0; k < old_size; ++k) {
           if (t[k] != 0) total += t[k] * product[k];
         }

@@ -14,6 +14,15 @@
 #define BRAGG_HD_INLINE inline
 #endif
 
+/// Copies of a loop's body in device code: one, unless iterations have loads that should not wait for one
+/// another. Solvers wait for memory and barriers, and more copies only fill instruction caches.
+#if defined(__CUDA_ARCH__)
+#define BRAGG_HD_PRAGMA(text) _Pragma(#text)
+#define BRAGG_HD_UNROLL(copies) BRAGG_HD_PRAGMA(unroll copies)
+#else
+#define BRAGG_HD_UNROLL(copies)
+#endif
+
 namespace bragg::detail {
 
 /// One thread. Every operation ends with all members seeing all writes.
@@ -76,6 +85,7 @@ BRAGG_HD void multiply(TeamT team, int rows, int columns, int inner, StartF star
   if constexpr (TeamT::in_step) {
     parallel_for_2d(team, rows, columns, [&](int i, int j) {
       double total = start(i, j);
+      BRAGG_HD_UNROLL(4)
       for (int k = 0; k < inner; ++k) {
         const double c = coefficient(i, k);
         if (c != 0) total += c * from(k)[j];

@@ -2,11 +2,12 @@
 // The steps of host/solve/steps.hpp as kernels. All data is n-sized and lies in one block of global memory a
 // part, which stays in the L1 and L2 caches.
 //
-// Map          a thread block for each part (grid.y) walks a list of steps: 32 threads to 16 rows, 128 to
+// Map          a thread block for each part (grid.y) walks a list of steps: 32 threads to 16 inputs, 128 to
 //              64, 256 above. Of more than most_rows_of_a_list rows, products of matrices are launches over
 //              a grid.
 // Bound        latency, and launches: nnm | trimmed_mean was ten of them when each step was one, and is five.
-// Resources    255 registers at most, no spills; 3 KB shared, for sums.
+// Resources    255 registers at most, no spills; 3 KB shared, for sums. 22 920 instructions with all steps in
+//              line, of which a run takes a path of a thousand or two: loops are rolled (BRAGG_HD_UNROLL).
 // Determinism  sums in a fixed order; no atomics.
 // Measured     not yet run on hardware.
 // Lost         a step that is not compiled in line: SolveBlock's pointers went to local memory, 176 bytes a
@@ -64,7 +65,8 @@ step_list_kernel(BRAGG_GRID_CONSTANT StepList list, BRAGG_GRID_CONSTANT SolveBlo
 
 void run_steps(const StepList& list, const SolveBlocks& blocks, Stream stream) {
   const int rows = blocks.layout.rows;
-  const int threads = rows <= 16 ? 32 : rows <= 64 ? 128 : 256;
+  constexpr int references = 2;  // at most: 16 inputs and theirs take a warp, which waits for no other
+  const int threads = rows <= 16 + references ? 32 : rows <= 64 + references ? 128 : 256;
   for_parts(blocks, [&](const SolveBlocks& some) {
     simt::launch_dependent(step_list_kernel, 1, some.parts, threads, 0, stream, list, some);
   });

@@ -16,6 +16,7 @@ struct BlockTeam {
   template <class IndexT, class F>
   BRAGG_DEVICE void parallel_for(IndexT n, F f) const {
     simt::sync_threads();
+    BRAGG_ROLLED
     for (IndexT i = simt::thread(); i < n; i += simt::threads()) f(i);
     simt::sync_threads();
   }
@@ -24,6 +25,7 @@ struct BlockTeam {
   BRAGG_DEVICE double sum(int n, F f) const {
     BRAGG_SHARED(double, warp_sums, [most_warps]);
     double total = 0;
+    BRAGG_ROLLED
     for (int i = simt::thread(); i < n; i += simt::threads()) total += f(i);
     BRAGG_UNROLL
     for (int lanes = 16; lanes > 0; lanes /= 2) total += simt::shuffle_xor(total, lanes);
@@ -31,6 +33,7 @@ struct BlockTeam {
     if (simt::lane() == 0) warp_sums[simt::warp()] = total;
     simt::sync_threads();
     total = 0;
+    BRAGG_ROLLED
     for (int w = 0; w < simt::threads() / 32; ++w) total += warp_sums[w];
     return total;
   }
@@ -41,6 +44,7 @@ struct BlockTeam {
     BRAGG_SHARED(int, warp_best, [most_warps]);
     double least = infinity;
     int best = n;
+    BRAGG_ROLLED
     for (int i = simt::thread(); i < n; i += simt::threads()) {
       const double value = f(i);
       if (value < least || best == n) {
@@ -66,6 +70,7 @@ struct BlockTeam {
       warp_best[simt::warp()] = best;
     }
     simt::sync_threads();
+    BRAGG_ROLLED
     for (int w = 0; w < simt::threads() / 32; ++w) take(warp_least[w], warp_best[w]);
     return best;
   }
