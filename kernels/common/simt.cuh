@@ -49,13 +49,8 @@ template <class T>
 BRAGG_DEVICE T shuffle_xor(T v, int lanes, unsigned mask = ~0u) {
   return __shfl_xor_sync(mask, v, lanes);
 }
-template <class T>
-BRAGG_DEVICE T shuffle_down(T v, int lanes, unsigned mask = ~0u) {
-  return __shfl_down_sync(mask, v, lanes);
-}
 BRAGG_DEVICE unsigned ballot(bool p, unsigned mask = ~0u) { return __ballot_sync(mask, p); }
 BRAGG_DEVICE bool any(bool p, unsigned mask = ~0u) { return __any_sync(mask, p) != 0; }
-BRAGG_DEVICE bool all(bool p, unsigned mask = ~0u) { return __all_sync(mask, p) != 0; }
 BRAGG_DEVICE int popcount(unsigned bits) { return __popc(bits); }
 
 /// Integers only: sums of floating-point numbers would depend on the order of arrival.
@@ -66,14 +61,6 @@ BRAGG_DEVICE unsigned long long atomic_add(unsigned long long* p, unsigned long 
 }
 BRAGG_DEVICE unsigned long long atomic_max(unsigned long long* p, unsigned long long v) {
   return atomicMax(p, v);
-}
-BRAGG_DEVICE int atomic_min(int* p, int v) { return atomicMin(p, v); }
-/// Counts arrivals: writes before it are seen by who draws a later ticket.
-BRAGG_DEVICE unsigned ticket(unsigned* counter) {
-  __threadfence();
-  const unsigned drawn = atomicAdd(counter, 1u);
-  __threadfence();
-  return drawn;
 }
 
 /// 16 bytes of an aligned address. Streaming: the data is not wanted again.
@@ -100,21 +87,6 @@ BRAGG_DEVICE std::uint16_t load2_kept(const void* p) {
 }
 BRAGG_DEVICE void store16(void* p, uint4 v) { __stcs(static_cast<uint4*>(p), v); }
 BRAGG_DEVICE void store8(void* p, uint2 v) { __stcs(static_cast<uint2*>(p), v); }
-
-/// Copies 16 bytes of global memory to shared memory behind the thread's back; only the first `bytes` (0 to
-/// 16) are read, the rest are zeros. Both addresses are multiples of 16.
-BRAGG_DEVICE void copy_async16(void* shared, const void* global, int bytes = 16) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                   static_cast<unsigned>(__cvta_generic_to_shared(shared))),
-               "l"(global), "r"(bytes)
-               : "memory");
-}
-BRAGG_DEVICE void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-/// Until at most `left` groups of this thread are under way. Other threads' copies need a barrier too.
-template <int left>
-BRAGG_DEVICE void copy_async_wait() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory");
-}
 
 /// Asks for the 128 bytes of global memory that p lies in, aligned to as many, to be brought to L2, and goes
 /// on.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What kernels do to memory by name: atomics, asynchronous copies, shared variables.
+// What kernels do to memory by name: atomics, prefetches, shared variables.
 #include <cstring>
 
 #include "tests/simt/block.hpp"
@@ -22,13 +22,6 @@ T atomic(T* p, F next, const Site& site) {
   const T before = *p;
   *p = next(before);
   return before;
-}
-
-/// The copy's bytes arrive.
-void deliver(const AsyncCopy& copy) {
-  unsigned char bytes[16] = {};
-  std::memcpy(bytes, copy.from, static_cast<std::size_t>(copy.bytes));
-  std::memcpy(copy.to, bytes, sizeof(bytes));
 }
 
 void check_shared_total(const char* what, const Site& site) {
@@ -65,59 +58,10 @@ unsigned long long atomic_max(unsigned long long* p, unsigned long long v, Site 
   return atomic(
       p, [v](unsigned long long x) { return x < v ? v : x; }, site);
 }
-int atomic_min(int* p, int v, Site site) {
-  return atomic(
-      p, [v](int x) { return v < x ? v : x; }, site);
-}
-unsigned ticket(unsigned* counter, Site site) {
-  const unsigned drawn = atomic_add(counter, 1u, site);
-  shadow::draw_ticket(counter);
-  return drawn;
-}
-
-void copy_async16(void* shared, const void* global, int bytes, Site site) {
-  if (bytes < 0 || bytes > 16) fail("copy_async16 of " + std::to_string(bytes) + " bytes", site);
-  if (misaligned(shared, 16) || misaligned(global, 16)) {
-    fail("copy_async16: an address is no multiple of 16", site);
-  }
-  if (!shared_arena().contains(shared)) fail("copy_async16 to what is not shared memory", site);
-  if (bytes != 0 && !global_arena().contains(global)) {
-    fail("copy_async16 from what is not global memory", site);
-  }
-  shadow::check(shared, 16, Access::write, site);
-  if (bytes != 0) shadow::check(global, static_cast<std::size_t>(bytes), Access::read, site);
-  shadow::set_in_flight(shared, 16, true);
-  running->site = site;
-  const AsyncCopy copy{shared, global, bytes, running->open_group};
-  running->copies.push_back(copy);
-  if (the_block.schedule.copies == Copies::eager) {
-    deliver(copy);
-  } else {
-    fill_with_poison(shared, 16);  // undefined until it arrives
-  }
-}
-
 void prefetch_l2(const void* p, Site site) {
   if (!global_arena().contains(p)) fail("prefetch_l2 of what is not global memory", site);
   if (allocation_of(p, 1).base == nullptr) {
     fail("prefetch_l2 past the end of an allocation of global memory", site);
-  }
-}
-
-void copy_async_commit() { ++running->open_group; }
-
-void copy_async_wait_for(int left, Site site) {
-  Thread& me = *running;
-  for (; me.first_copy < me.copies.size(); ++me.first_copy) {
-    const AsyncCopy& copy = me.copies[me.first_copy];
-    if (copy.group + static_cast<unsigned>(left) >= me.open_group) break;
-    shadow::set_in_flight(copy.to, 16, false);
-    shadow::check(copy.to, 16, Access::write, site);
-    if (the_block.schedule.copies == Copies::lazy) deliver(copy);
-  }
-  if (me.first_copy == me.copies.size()) {
-    me.copies.clear();
-    me.first_copy = 0;
   }
 }
 

@@ -106,7 +106,6 @@ void run_thread() {
   Thread& me = *running;
   try {
     b.body(b.call);
-    if (me.first_copy != me.copies.size()) fail("exits with asynchronous copies under way", me.site);
     if (b.launch.dependent && !me.has_synced) fail("exits without grid_dependency_sync", Site());
   } catch (const std::exception& e) {
     if (b.error.empty()) b.error = e.what();
@@ -141,9 +140,6 @@ void prepare(Thread& t, int i, int block_x, int block_y) {
   t.place = {i, i % warp_size, i / warp_size, block_x, block_y, launch.threads, launch.blocks_x};
   t.state = State::ready;
   t.site = Site();
-  t.copies.clear();
-  t.first_copy = 0;
-  t.open_group = 0;
   t.has_synced = false;
   t.fiber.start(&run_thread);
 }

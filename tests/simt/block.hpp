@@ -53,14 +53,6 @@ class ReadyThreads {
   std::array<int, max_block_threads> thread_of_{};
 };
 
-/// An asynchronous copy under way.
-struct AsyncCopy {
-  void* to = nullptr;
-  const void* from = nullptr;
-  int bytes = 0;
-  unsigned group = 0;
-};
-
 enum class State : std::uint8_t { ready, at_barrier, at_warp, exited };
 
 struct Thread {
@@ -69,10 +61,7 @@ struct Thread {
   Coordinates place;
   Fiber fiber;
   State state = State::ready;
-  Site site;                      // where it last met others
-  std::vector<AsyncCopy> copies;  // oldest first, done up to first_copy
-  std::size_t first_copy = 0;
-  unsigned open_group = 0;  // what the next copy belongs to
+  Site site;                // where it last met others
   bool has_synced = false;  // with the kernels before
 };
 

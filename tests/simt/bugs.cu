@@ -115,101 +115,6 @@ bool run_return_before_barrier(bool broken) {
   return b.holds([](int) { return 1; });
 }
 
-// Asynchronous copies.
-
-template <bool broken>
-BRAGG_KERNEL(n, 1)
-missing_wait(const float* in, float* out) {
-  BRAGG_SHARED(float, tile, [4 * n]);
-  const int t = simt::thread();
-  simt::copy_async16(&tile[4 * t], &in[4 * t]);
-  simt::copy_async_commit();
-  if constexpr (!broken) simt::copy_async_wait<0>();
-  simt::sync_threads();
-  for (int i = 0; i < 4; ++i) out[4 * t + i] = tile[4 * t + i];
-  simt::copy_async_wait<0>();
-}
-bool run_missing_wait(bool broken) {
-  Buffers b(4 * n);
-  launch(broken ? missing_wait<true> : missing_wait<false>, 1, 0, b.in(), b.out());
-  return b.holds([](int i) { return i; });
-}
-
-template <bool broken>
-BRAGG_KERNEL(n, 1)
-wait_without_barrier(const float* in, float* out) {
-  BRAGG_SHARED(float, tile, [4 * n]);
-  const int t = simt::thread();
-  simt::copy_async16(&tile[4 * t], &in[4 * t]);
-  simt::copy_async_commit();
-  simt::copy_async_wait<0>();
-  if constexpr (!broken) simt::sync_threads();
-  for (int i = 0; i < 4 * n; i += n) out[i + t] = tile[i + t];
-}
-bool run_wait_without_barrier(bool broken) {
-  Buffers b(4 * n);
-  launch(broken ? wait_without_barrier<true> : wait_without_barrier<false>, 1, 0, b.in(), b.out());
-  return b.holds([](int i) { return i; });
-}
-
-template <bool broken>
-BRAGG_KERNEL(n, 1)
-early_overwrite(const float* in, float* out) {
-  BRAGG_SHARED(float, tile, [4 * n]);
-  const int t = simt::thread();
-  for (int round = 0; round < 3; ++round) {
-    simt::copy_async16(&tile[4 * t], &in[4 * n * round + 4 * t]);
-    simt::copy_async_commit();
-    simt::copy_async_wait<0>();
-    simt::sync_threads();
-    for (int i = 0; i < 4 * n; i += n) out[4 * n * round + i + t] = tile[i + t];
-    if constexpr (!broken) simt::sync_threads();
-  }
-}
-bool run_early_overwrite(bool broken) {
-  Buffers b(3 * 4 * n);
-  launch(broken ? early_overwrite<true> : early_overwrite<false>, 1, 0, b.in(), b.out());
-  return b.holds([](int i) { return i; });
-}
-
-/// The next copy is issued while this thread still reads the place it goes to.
-template <bool broken>
-BRAGG_KERNEL(n, 1)
-copy_under_read(const float* in, float* out) {
-  BRAGG_SHARED(float, tile, [2][4 * n]);
-  const int t = simt::thread();
-  simt::copy_async16(&tile[0][4 * t], &in[4 * t]);
-  simt::copy_async_commit();
-  simt::copy_async_wait<0>();
-  simt::copy_async16(&tile[broken ? 0 : 1][4 * t], &in[4 * n + 4 * t]);
-  simt::copy_async_commit();
-  for (int i = 0; i < 4; ++i) out[4 * t + i] = tile[0][4 * t + i];
-  simt::copy_async_wait<0>();
-  for (int i = 0; i < 4; ++i) out[4 * n + 4 * t + i] = tile[broken ? 0 : 1][4 * t + i];
-}
-bool run_copy_under_read(bool broken) {
-  Buffers b(2 * 4 * n);
-  launch(broken ? copy_under_read<true> : copy_under_read<false>, 1, 0, b.in(), b.out());
-  return b.holds([](int i) { return i; });
-}
-
-template <bool broken>
-BRAGG_KERNEL(n, 1)
-exit_under_copy(const float* in, float* out) {
-  BRAGG_SHARED(float, tile, [4 * n]);
-  const int t = simt::thread();
-  out[t] = 1;
-  simt::copy_async16(&tile[4 * t], &in[4 * t], 8);
-  simt::copy_async_commit();
-  if constexpr (!broken) simt::copy_async_wait<0>();
-}
-bool run_exit_under_copy(bool broken) {
-  Buffers b(4 * n);
-  launch(broken ? exit_under_copy<true> : exit_under_copy<false>, 1, 0, b.in(), b.out());
-  b.host.resize(n);
-  return b.holds([](int) { return 1; });
-}
-
 // Warps.
 
 template <bool broken>
@@ -275,21 +180,6 @@ bool run_exited_lanes(bool broken) {
 
 template <bool broken>
 BRAGG_KERNEL(n, 1)
-shuffle_past_mask(float* out) {
-  const int t = simt::thread();
-  out[t] = 0;
-  if (simt::lane() < 16) {
-    out[t] = simt::shuffle_down(static_cast<float>(t), broken || simt::lane() < 15 ? 1 : 0, 0xFFFFu);
-  }
-}
-bool run_shuffle_past_mask(bool broken) {
-  Buffers b(n);
-  launch(broken ? shuffle_past_mask<true> : shuffle_past_mask<false>, 1, 0, b.out());
-  return b.holds([](int i) { return i % 32 < 15 ? i + 1 : i % 32 == 15 ? i : 0; });
-}
-
-template <bool broken>
-BRAGG_KERNEL(n, 1)
 divergent_shuffle(float* out) {
   const int t = simt::thread();
   const auto value = static_cast<float>(simt::warp());
@@ -316,10 +206,10 @@ bool run_not_in_own_mask(bool broken) {
   return b.holds([](int) { return 1; });
 }
 
-BRAGG_KERNEL(n, 1) all_lanes(float* out) { out[simt::thread()] = simt::all(true) ? 1.0f : 0.0f; }
+BRAGG_KERNEL(n, 1) any_lane(float* out) { out[simt::thread()] = simt::any(true) ? 1.0f : 0.0f; }
 bool run_absent_lanes(bool broken) {
   Buffers b(n);
-  simt::launch(all_lanes, 1, 1, broken ? 40 : n, 0, nullptr, b.out());
+  simt::launch(any_lane, 1, 1, broken ? 40 : n, 0, nullptr, b.out());
   return b.holds([](int) { return 1; });
 }
 
@@ -475,21 +365,6 @@ bool run_misaligned_scalar(bool broken) {
   return b.holds([](int) { return 1; });
 }
 
-BRAGG_KERNEL(n, 1) copy_vector(const float* in, float* out) {
-  BRAGG_SHARED(float, tile, [4 * n]);
-  const int t = simt::thread();
-  simt::copy_async16(&tile[4 * t], in + 4 * t);
-  simt::copy_async_commit();
-  simt::copy_async_wait<0>();
-  out[t] = tile[4 * t];
-}
-bool run_misaligned_copy(bool broken) {
-  Buffers b(4 * n + 4);
-  launch(copy_vector, 1, 0, b.in() + (broken ? 2 : 4), b.out());
-  b.host.resize(n);
-  return b.holds([](int i) { return 4 * i + 4; });
-}
-
 BRAGG_KERNEL(n, 1) prefetch(const float* in, int byte, float* out) {
   if (simt::thread() == 0) simt::prefetch_l2(reinterpret_cast<const unsigned char*>(in) + byte);
   out[simt::thread()] = in[simt::thread()];
@@ -542,35 +417,6 @@ bool run_two_blocks_write(bool broken) {
   launch(broken ? two_blocks_write<true> : two_blocks_write<false>, 2, 0, b.out());
   b.host.resize(n);
   return b.holds([](int) { return 1; });
-}
-
-enum class LastBlock { right, without_ticket, without_barrier };
-
-/// The last block to arrive sums what all have written.
-template <LastBlock how>
-BRAGG_KERNEL(n, 1)
-last_block(unsigned* counter, float* partial, float* out) {
-  BRAGG_SHARED(unsigned, drawn, );
-  const int t = simt::thread();
-  partial[simt::block() * n + t] = 1;
-  if constexpr (how != LastBlock::without_barrier) simt::sync_threads();
-  if (t == 0)
-    drawn = how == LastBlock::without_ticket ? simt::atomic_add(counter, 1u) : simt::ticket(counter);
-  simt::sync_threads();
-  if (drawn + 1 != static_cast<unsigned>(simt::blocks())) return;
-  float sum = 0;
-  for (int i = 0; i < simt::blocks(); ++i) sum += partial[i * n + (t + 1) % n];
-  out[t] = sum;
-}
-template <LastBlock how>
-bool run_last_block(bool broken) {
-  Buffers b(n);
-  const DeviceMemory counter(sizeof(unsigned));
-  const DeviceMemory partial(4 * Buffers::bytes(n));
-  detail::cuda::set_bytes(counter.data(), 0, sizeof(unsigned), nullptr);
-  launch(broken ? last_block<how> : last_block<LastBlock::right>, 4, 0,
-         static_cast<unsigned*>(counter.data()), static_cast<float*>(partial.data()), b.out());
-  return b.holds([](int) { return 4; });
 }
 
 // Launches.
@@ -668,18 +514,12 @@ constexpr Bug all_bugs[] = {
     {"write_after_read", run_write_after_read, shadow, "race with thread", random | greedy},
     {"divergent_barrier", run_divergent_barrier, every_build, "barrier is divergent"},
     {"return_before_barrier", run_return_before_barrier, every_build, "28 threads exited"},
-    {"missing_wait", run_missing_wait, shadow, "asynchronous copy to it is under way", any_order},
-    {"wait_without_barrier", run_wait_without_barrier, shadow, "", any_order},
-    {"early_overwrite", run_early_overwrite, shadow, "race with thread", any_order},
-    {"copy_under_read", run_copy_under_read, shadow, "asynchronous copy to it is under way", any_order, true},
-    {"exit_under_copy", run_exit_under_copy, every_build, "exits with asynchronous copies under way"},
     {"lock_step", run_lock_step, shadow, "", any_order},
     {"shuffle_for_barrier", run_shuffle_for_barrier, shadow, "race with thread"},
     {"sync_of_another_warp", run_sync_of_another_warp, shadow, "", random | greedy},
     {"exited_lanes", run_exited_lanes, every_build, "exited"},
     {"absent_lanes", run_absent_lanes, every_build, "exited or never were"},
     {"write_after_reads", run_write_after_reads, shadow, "race with", random | greedy},
-    {"shuffle_past_mask", run_shuffle_past_mask, every_build, "shuffles from lane 16"},
     {"divergent_shuffle", run_divergent_shuffle, every_build, "warp is divergent"},
     {"not_in_own_mask", run_not_in_own_mask, every_build, "not in its own mask"},
     {"write_past_global", run_write_past_global, shadow | red_zones | address_build,
@@ -696,13 +536,10 @@ constexpr Bug all_bugs[] = {
     {"released_memory", run_released_memory, shadow | address_build, "out of bounds: reads"},
     {"misaligned_vector", run_misaligned_vector, every_build, "no multiple of 16"},
     {"misaligned_scalar", run_misaligned_scalar, shadow | undefined_build, "no multiple of 4"},
-    {"misaligned_copy", run_misaligned_copy, every_build, "no multiple of 16"},
     {"prefetch_past_global", run_prefetch_past_global, every_build, "past the end of an allocation"},
     {"prefetch_of_shared", run_prefetch_of_shared, every_build, "what is not global memory"},
     {"plain_read_of_atomic", run_plain_read_of_atomic, shadow, "race with"},
     {"two_blocks_write", run_two_blocks_write, shadow, "of another block"},
-    {"last_block_without_ticket", run_last_block<LastBlock::without_ticket>, shadow, "of another block"},
-    {"last_block_without_barrier", run_last_block<LastBlock::without_barrier>, shadow, "of another block"},
     {"too_many_threads", run_too_many_threads, every_build, "the kernel's bound is 127"},
     {"no_kernel", run_no_kernel, every_build, "no BRAGG_KERNEL"},
     {"too_much_static", run_too_much_static, every_build, "more than 48 KB with tile"},

@@ -24,7 +24,6 @@ struct Bug {
   unsigned caught_by;        ///< CaughtBy
   const char* message;       ///< a part of the failure's
   unsigned shown_by = no_order;
-  bool with_eager_copies = false;  ///< shown where copies arrive at once, else where they arrive late
 };
 
 std::span<const Bug> bugs();

@@ -14,21 +14,16 @@ namespace simt = detail::simt;
 void show_places(int blocks_x, int blocks_y, int threads, int* out);
 
 /// 64 threads; out[thread * exchanges + i].
-inline constexpr int exchanges = 8;
+inline constexpr int exchanges = 7;
 void exchange_values(float* out);
 
 /// c + a·b by one warp: a 16 × 16, b 16 × 8, c 16 × 8, rows one after the other.
 std::vector<double> multiply(const std::vector<double>& a, const std::vector<double>& b,
                              const std::vector<double>& c);
 
-/// 17 vectors of 16 bytes; of vector i only the first i bytes, the rest zeros.
-void copy_parts(const void* in, void* out);
-
 struct Counts {
   int added;
-  int smallest;
   unsigned added_unsigned;
-  unsigned tickets;
   unsigned long long added_long;
   unsigned long long largest;
 };

@@ -60,15 +60,12 @@ enum class Order {
   random,   ///< any
   greedy,   ///< one warp as far as it can go, then the next; warps in random order
 };
-/// When the bytes of an asynchronous copy arrive: as late as allowed, or at once.
-enum class Copies { lazy, eager };
 
 struct Schedule {
   Order order = Order::random;
-  Copies copies = Copies::lazy;
   std::uint64_t seed = 1;
 };
-/// From BRAGG_SIMT_ORDER, BRAGG_SIMT_COPY and BRAGG_SIMT_SEED until a test sets another.
+/// From BRAGG_SIMT_ORDER and BRAGG_SIMT_SEED until a test sets another.
 Schedule schedule();
 void set_schedule(const Schedule& schedule);
 
@@ -130,17 +127,9 @@ template <class T>
 BRAGG_SIMT_UNCHECKED T shuffle_xor(T v, int lanes, unsigned mask = ~0u, Site site = Site::current()) {
   return shuffle_from(mask, v, (self->lane ^ lanes) & 31, site);
 }
-template <class T>
-BRAGG_SIMT_UNCHECKED T shuffle_down(T v, int lanes, unsigned mask = ~0u, Site site = Site::current()) {
-  const int source = self->lane + lanes;
-  return shuffle_from(mask, v, source > 31 ? self->lane : source, site);
-}
 unsigned ballot(bool p, unsigned mask = ~0u, Site site = Site::current());
 inline bool any(bool p, unsigned mask = ~0u, Site site = Site::current()) {
   return ballot(p, mask, site) != 0;
-}
-inline bool all(bool p, unsigned mask = ~0u, Site site = Site::current()) {
-  return ballot(p, mask, site) == mask;
 }
 inline int popcount(unsigned bits) { return __builtin_popcount(bits); }
 
@@ -154,8 +143,6 @@ int atomic_add(int* p, int v, Site site = Site::current());
 unsigned atomic_add(unsigned* p, unsigned v, Site site = Site::current());
 unsigned long long atomic_add(unsigned long long* p, unsigned long long v, Site site = Site::current());
 unsigned long long atomic_max(unsigned long long* p, unsigned long long v, Site site = Site::current());
-int atomic_min(int* p, int v, Site site = Site::current());
-unsigned ticket(unsigned* counter, Site site = Site::current());
 
 template <class T>
 BRAGG_SIMT_UNCHECKED T load_as(const void* p, Site site) {
@@ -189,14 +176,6 @@ inline void store16(void* p, uint4 v, Site site = Site::current()) { store_as(p,
 inline void store8(void* p, uint2 v, Site site = Site::current()) { store_as(p, v, site); }
 
 void prefetch_l2(const void* p, Site site = Site::current());
-void copy_async16(void* shared, const void* global, int bytes = 16, Site site = Site::current());
-void copy_async_commit();
-void copy_async_wait_for(int left, Site site);
-template <int left>
-void copy_async_wait(Site site = Site::current()) {
-  static_assert(left >= 0);
-  copy_async_wait_for(left, site);
-}
 
 // Arithmetic.
 

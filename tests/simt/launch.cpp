@@ -71,7 +71,6 @@ T choice(const char* variable, std::initializer_list<std::pair<const char*, T>> 
 std::string describe(const Schedule& s) {
   constexpr const char* orders[] = {"forward", "reverse", "random", "greedy"};
   return std::string("BRAGG_SIMT_ORDER=") + orders[static_cast<int>(s.order)] +
-         " BRAGG_SIMT_COPY=" + (s.copies == Copies::lazy ? "lazy" : "eager") +
          " BRAGG_SIMT_SEED=" + std::to_string(s.seed);
 }
 
@@ -83,8 +82,6 @@ Schedule schedule_of_environment() {
                            {"random", Order::random},
                            {"greedy", Order::greedy}},
                           Order::random);
-  s.copies =
-      choice<Copies>("BRAGG_SIMT_COPY", {{"lazy", Copies::lazy}, {"eager", Copies::eager}}, Copies::lazy);
   const char* const seed = std::getenv("BRAGG_SIMT_SEED");
   s.seed = seed != nullptr ? std::strtoull(seed, nullptr, 10) : test::session_seed();
   std::fprintf(stderr, "kernels run with %s\n", describe(s).c_str());

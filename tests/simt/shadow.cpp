@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The shadow: a cell for every byte of device memory. Two accesses, one of them a write, are a race unless
-// something orders them: a barrier of the block, a sync_warp of both, tickets of both blocks, or a launch.
+// something orders them: a barrier of the block, a sync_warp of both, or a launch.
 #include "tests/simt/shadow.hpp"
 
 #if defined(BRAGG_SIMT_HOOKS)
@@ -22,7 +22,7 @@
 namespace bragg::detail::simt::shadow {
 namespace {
 
-enum Flag : std::uint8_t { allocated = 1, initialised = 2, atomic_write = 4, in_flight = 8 };
+enum Flag : std::uint8_t { allocated = 1, initialised = 2, atomic_write = 4 };
 constexpr std::uint8_t several_warps = 255;
 
 /// An epoch lasts from one barrier of a block to the next; epoch 0: never. Within it, a stamp counts what
@@ -68,26 +68,11 @@ struct WarpClock {
   std::array<Knowledge, warp_size> known{};
 };
 
-/// A ticket that was drawn: what its drawer knew, and since when.
-struct Draw {
-  const unsigned* counter;
-  std::uint32_t epoch;
-  std::uint32_t stamp;
-  int thread;
-  Knowledge known;
-};
-struct PastBlock {
-  std::uint32_t first_epoch;
-  std::size_t first_draw;
-};
-
 struct Clock {
   std::uint32_t epoch = 1;
   std::uint32_t launch_epoch = 1;
   std::uint32_t block_epoch = 1;
   std::array<WarpClock, max_block_threads / warp_size> warps;
-  std::vector<PastBlock> blocks;  // of this launch; the last one runs
-  std::vector<Draw> draws;        // of all of them
 };
 Clock the_clock;
 
@@ -112,38 +97,10 @@ bool ordered_in_block(const Event& event, const Coordinates& me) {
   return event.warp == me.warp && knows(the_clock.warps[me.warp].known[me.lane], me.lane, event);
 }
 
-/// The running thread, or one that told it since, drew a ticket of this counter.
-bool holds_ticket(const unsigned* counter, const Coordinates& me) {
-  const Clock& c = the_clock;
-  for (std::size_t i = c.blocks.back().first_draw; i < c.draws.size(); ++i) {
-    const Draw& d = c.draws[i];
-    const Event event{d.epoch, d.stamp, d.thread / warp_size, 1u << (d.thread % warp_size)};
-    if (d.counter == counter && ordered_in_block(event, me)) return true;
-  }
-  return false;
-}
-
-/// The event is of an earlier block of this launch.
-bool ordered_by_tickets(const Event& event, const Coordinates& me) {
-  const Clock& c = the_clock;
-  const auto after =
-      std::upper_bound(c.blocks.begin(), c.blocks.end(), event.epoch,
-                       [](std::uint32_t epoch, const PastBlock& b) { return epoch < b.first_epoch; });
-  const PastBlock& block = *(after - 1);
-  for (std::size_t i = block.first_draw; i < after->first_draw; ++i) {
-    const Draw& d = c.draws[i];
-    const bool released =
-        event.epoch < d.epoch || (event.epoch == d.epoch && event.warp == d.thread / warp_size &&
-                                  knows(d.known, d.thread % warp_size, event));
-    if (released && holds_ticket(d.counter, me)) return true;
-  }
-  return false;
-}
-
 bool ordered(const Event& event, const Coordinates& me) {
   const Clock& c = the_clock;
   if (event.epoch < c.launch_epoch) return true;
-  return event.epoch < c.block_epoch ? ordered_by_tickets(event, me) : ordered_in_block(event, me);
+  return event.epoch >= c.block_epoch && ordered_in_block(event, me);  // blocks are in no order
 }
 
 Event write_of(const Cell& cell) {
@@ -187,7 +144,6 @@ void find_piece(Cell& cell, const void* p, Access access, Place place) {
 
 void check_state(Cell& cell, const void* p, Access access, Place place) {
   if ((cell.flags & allocated) == 0) find_piece(cell, p, access, place);
-  if ((cell.flags & in_flight) != 0) report("an asynchronous copy to it is under way", p, access, place);
   if (access != Access::write && (cell.flags & initialised) == 0) report("uninitialised", p, access, place);
 }
 
@@ -260,7 +216,7 @@ void check_at(const void* p, std::size_t bytes, Access access, Place place) {
   for (std::size_t i = 0; i < bytes; ++i) {
     Cell& cell = first[i];
     const auto* const address = static_cast<const char*>(p) + i;
-    if ((cell.flags & (allocated | initialised | in_flight)) != (allocated | initialised)) {
+    if ((cell.flags & (allocated | initialised)) != (allocated | initialised)) {
       check_state(cell, address, access, place);
     }
     if (cell.write_epoch >= launch_epoch || cell.read_epoch >= launch_epoch) {
@@ -300,24 +256,15 @@ void forget(const void* p, std::size_t bytes) {
 void initialise(const void* p, std::size_t bytes) {
   for_cells(p, bytes, [](Cell& cell) { cell.flags |= initialised; });
 }
-void set_in_flight(const void* p, std::size_t bytes, bool on) {
-  for_cells(p, bytes, [on](Cell& cell) {
-    cell.flags = static_cast<std::uint8_t>(on ? cell.flags | in_flight : cell.flags & ~in_flight);
-  });
-}
-
 void begin_launch() {
   Clock& c = the_clock;
   c.launch_epoch = ++c.epoch;
-  c.blocks.clear();
-  c.draws.clear();
 }
 
 void begin_block() {
   Clock& c = the_clock;
   block_barrier();
   c.block_epoch = c.epoch;
-  c.blocks.push_back({c.epoch, c.draws.size()});
 }
 
 void block_barrier() {
@@ -342,12 +289,6 @@ void warp_barrier(int warp, unsigned mask) {
   for (int i = 0; i < warp_size; ++i) {
     if ((mask >> i & 1) != 0) clock.known[i] = joined;
   }
-}
-
-void draw_ticket(const unsigned* counter) {
-  const Coordinates& me = running->place;
-  const WarpClock& warp = the_clock.warps[me.warp];
-  the_clock.draws.push_back({counter, the_clock.epoch, warp.now, me.thread, warp.known[me.lane]});
 }
 
 void check(const void* p, std::size_t bytes, Access access, const Site& site) {

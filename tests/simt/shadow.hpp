@@ -14,27 +14,22 @@ namespace bragg::detail::simt::shadow {
 void forget(const void* p, std::size_t bytes);
 /// The host has written it.
 void initialise(const void* p, std::size_t bytes);
-/// An asynchronous copy to these bytes is under way: nobody may touch them.
-void set_in_flight(const void* p, std::size_t bytes, bool in_flight);
 
 // What orders accesses.
 void begin_launch();
 void begin_block();
 void block_barrier();
 void warp_barrier(int warp, unsigned mask);
-void draw_ticket(const unsigned* counter);
 
 /// The running thread touches memory. Ends its block where it may not.
 void check(const void* p, std::size_t bytes, Access access, const Site& site);
 #else
 inline void forget(const void*, std::size_t) {}
 inline void initialise(const void*, std::size_t) {}
-inline void set_in_flight(const void*, std::size_t, bool) {}
 inline void begin_launch() {}
 inline void begin_block() {}
 inline void block_barrier() {}
 inline void warp_barrier(int, unsigned) {}
-inline void draw_ticket(const unsigned*) {}
 inline void check(const void*, std::size_t, Access, const Site&) {}
 #endif
 
