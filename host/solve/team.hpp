@@ -42,12 +42,12 @@ struct SerialTeam {
     for (int i = 0; i < n; ++i) total += f(i);
     return total;
   }
-  /// The lowest i of least f(i); 0 when every f(i) is +inf.
+  /// The lowest i of least f(i), where NaN reads as +inf; 0 when every f(i) is +inf.
   template <class F>
   BRAGG_HD int argmin(int n, F f) const {
     int best = 0;
-    double least = f(0);
-    for (int i = 1; i < n; ++i) {
+    double least = __builtin_huge_val();
+    for (int i = 0; i < n; ++i) {
       const double value = f(i);
       if (value < least) {
         least = value;

@@ -47,7 +47,8 @@ struct BlockTeam {
     BRAGG_ROLLED
     for (int i = simt::thread(); i < n; i += simt::threads()) {
       const double value = f(i);
-      if (value < least || best == n) {
+      if (best == n) best = i;
+      if (value < least) {  // never where it is NaN, so that all members find the same
         least = value;
         best = i;
       }
