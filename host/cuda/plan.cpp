@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "host/cuda/device.hpp"
+#include "host/cuda/launch.hpp"
 #include "host/cuda/runtime.hpp"
 #include "host/cuda/table.hpp"
 #include "host/pipeline/plan_backend.hpp"
@@ -41,6 +43,7 @@ class CudaPlan final : public PlanBackend {
  private:
   void make_constants();
   void plan_workspace();
+  void rehearse();
   int references() const { return request_.stateful ? 2 : 1; }
   SolveLayout layout(int inputs) const {
     return {
@@ -51,7 +54,10 @@ class CudaPlan final : public PlanBackend {
   /// can say all there is to say.
   bool needs_no_steps() const { return !needs_.statistics && !finish_.combine; }
 
+  void lay_out(bool has_reference);
   void fill_table(const Updates& updates, const Output& out, const RunArguments& arguments);
+  void upload_table(Stream stream);
+  void enqueue(Stream stream);
   void prepare_previous(Stream stream);
   void enqueue_gram(Stream stream);
   void enqueue_steps(Stream stream);
@@ -115,6 +121,7 @@ CudaPlan::CudaPlan(const PlanRequest& request)
   reports_.resize(request_.parts);
   make_constants();
   plan_workspace();
+  rehearse();
   if (request_.options.own_workspace) own_workspace_ = DeviceMemory(workspace_bytes_);
 }
 
@@ -191,35 +198,67 @@ void CudaPlan::plan_workspace() {
                          ? padded(gram_partial_doubles(rows, chunks_.pieces, needs_.pairs) * sizeof(double))
                          : 0);
 
-  // As a run with all rows would do it.
   set_active_rows({}, request_.shape.n, 0, active_);
   finish_ = run_sequence(request_.pipeline, {.stage = first_stage(), .permutations = permutations_},
                          [](const auto&) {});
-  std::size_t select_bytes = 0;
-  if (!finish_.combine) {
-    rows_.dtype = request_.shape.dtype;
-    rows_.count = rows;
-    rows_.inputs = request_.shape.n;
-    SelectArguments arguments = select_arguments();
-    select_bytes = select_workspace_bytes(arguments);
-    static constexpr double some_weight = 0;
-    arguments.weights = &some_weight;
-    select_bytes = std::max(select_bytes, select_workspace_bytes(arguments));
-  }
-  workspace_bytes_ = select_at_ + padded(select_bytes);
+  workspace_bytes_ = select_at_;  // and what select needs, which the rehearsal finds out
 }
 
-void CudaPlan::fill_table(const Updates& updates, const Output& out, const RunArguments& arguments) {
-  const std::vector<std::int64_t>& sizes = request_.shape.sizes;
+/// Every run that there can be, of whatever rows have weight, with a reference and without: the kernels that
+/// it launches are made ready, and the workspace is as large as any of them needs it. Nothing is enqueued.
+void CudaPlan::rehearse() {
+  const Rehearsal rehearsal;
+  // Addresses are made of it, which nothing follows.
+  workspace_ = constants_.data();
+  const std::int64_t chunks = std::exchange(chunks_.pieces, std::min<std::int64_t>(chunks_.pieces, 1));
+  lay_out(false);
+  upload_table(nullptr);
+  const auto with_rows = [&](int rows, bool weighted, bool equal) {
+    active_.rows.resize(static_cast<std::size_t>(rows));
+    active_.weighted = weighted;
+    equal_weights_ = equal;
+    for (const bool has_reference : {false, true}) {
+      lay_out(has_reference);
+      enqueue(nullptr);
+    }
+  };
+  with_rows(request_.shape.n, false, true);
+  // Where bounds refuse so many rows, they refuse fewer.
+  const bool has_weights = request_.point_outputs == 0;
+  for (int rows = request_.shape.n; has_weights && can_be_weighted(request_.pipeline, request_.shape.n, rows);
+       --rows) {
+    with_rows(rows, true, true);
+    with_rows(rows, true, false);
+  }
+  chunks_.pieces = chunks;
+  workspace_ = nullptr;
+}
+
+/// Where everything lies, and of what shape it is, when the active rows are known.
+void CudaPlan::lay_out(bool has_reference) {
   const int inputs = static_cast<int>(active_.rows.size());
-  const bool has_reference = !arguments.reference.empty();
-  rows_ = {.sizes = sizes_,
-           .tensors = static_cast<int>(sizes.size()),
+  rows_ = {.data = at<const void*>(workspace_, table_.rows_at()),
+           .sizes = sizes_,
+           .alignment = at<std::uint8_t>(workspace_, table_.alignment_at()),
+           .tensors = static_cast<int>(request_.shape.sizes.size()),
            .count = inputs + references(),
            .inputs = inputs,
            .zeros = {!has_reference, false},
            .dtype = request_.shape.dtype,
            .reference_dtype = {request_.shape.dtype, request_.out_dtype}};
+  target_ = {.data = at<void*>(workspace_, table_.target_at()),
+             .copy = request_.stateful ? at<void*>(workspace_, table_.copy_at()) : nullptr,
+             .dtype = request_.out_dtype};
+  blocks_ = {.first = at<std::byte>(workspace_, blocks_at_),
+             .stride = solve_block_bytes(layout(inputs)),
+             .parts = static_cast<int>(request_.parts),
+             .layout = layout(inputs)};
+}
+
+void CudaPlan::fill_table(const Updates& updates, const Output& out, const RunArguments& arguments) {
+  const std::vector<std::int64_t>& sizes = request_.shape.sizes;
+  const int inputs = rows_.inputs;
+  const bool has_reference = !arguments.reference.empty();
   table_.start(rows_.count);
   for (std::size_t t = 0; t < sizes.size(); ++t) {
     if (sizes[t] == 0) continue;
@@ -287,6 +326,7 @@ void CudaPlan::enqueue_gram(Stream stream) {
 
 template <class RuleT>
 void CudaPlan::search_on_host(const SearchStep<RuleT>& step, Stream stream) {
+  if (is_rehearsal()) return;
   host_block_.resize(blocks_.stride / sizeof(std::max_align_t) + 1);
   auto* const host = reinterpret_cast<std::byte*>(host_block_.data());
   for (int part = 0; part < blocks_.parts; ++part) {
@@ -301,6 +341,10 @@ void CudaPlan::search_on_host(const SearchStep<RuleT>& step, Stream stream) {
 
 /// What the report says of shares in the points, into host_block_.
 void CudaPlan::share_on_host() {
+  if (is_rehearsal()) {
+    finish_ = run_sequence(request_.pipeline, {.stage = first_stage()}, [](const auto&) {});
+    return;
+  }
   host_block_.resize(solve_block_bytes(blocks_.layout) / sizeof(std::max_align_t) + 1);
   const SolveBlock b = solve_block(reinterpret_cast<std::byte*>(host_block_.data()), blocks_.layout);
   PrepareStep{.inputs = rows_.inputs,
@@ -352,7 +396,12 @@ SelectArguments CudaPlan::select_arguments() const {
 void CudaPlan::enqueue_pass_2(Stream stream) {
   const SolveBlock b = device_block();
   if (!finish_.combine) {
-    select(select_arguments(), stream);
+    const SelectArguments arguments = select_arguments();
+    if (is_rehearsal()) {
+      const std::size_t bytes = select_at_ + (select_workspace_bytes(arguments) + 255) / 256 * 256;
+      workspace_bytes_ = std::max(workspace_bytes_, bytes);
+    }
+    select(arguments, stream);
     return;
   }
   combine({.rows = rows_,
@@ -388,24 +437,28 @@ void CudaPlan::run(const Updates& updates, const Output& out, Stream stream, con
                     to_string(request_.pipeline)));
   }
 
+  lay_out(!arguments.reference.empty());
   fill_table(updates, out, arguments);
-  rows_.data = at<const void*>(workspace_, table_.rows_at());
-  rows_.alignment = at<std::uint8_t>(workspace_, table_.alignment_at());
-  target_ = {.data = at<void*>(workspace_, table_.target_at()),
-             .copy = request_.stateful ? at<void*>(workspace_, table_.copy_at()) : nullptr,
-             .dtype = request_.out_dtype};
-  blocks_ = {.first = at<std::byte>(workspace_, blocks_at_),
-             .stride = solve_block_bytes(layout(rows_.inputs)),
-             .parts = static_cast<int>(request_.parts),
-             .layout = layout(rows_.inputs)};
   has_run_ = true;
+  if (searches) {
+    // The search takes whole blocks to the host and back, and nothing unwritten is to be copied.
+    set_bytes(blocks_.first, 0, blocks_.stride * request_.parts, stream);
+  }
+  upload_table(stream);
+  enqueue(stream);
+}
 
+void CudaPlan::upload_table(Stream stream) {
   const PrepareStep prepare{
       .inputs = rows_.inputs,
       .rows = rows_.count,
       .invalid = table_.has_invalid() ? at<std::uint8_t>(workspace_, table_.invalid_at()) : nullptr,
       .weights = active_.weighted ? at<double>(workspace_, table_.weights_at()) : nullptr};
   upload_and_prepare(workspace_, table_.data(), table_.bytes(), prepare, blocks_, stream);
+}
+
+/// All that comes after the table: what a run is.
+void CudaPlan::enqueue(Stream stream) {
   if (request_.stateful) prepare_previous(stream);
   if (needs_no_steps()) {
     share_on_host();
@@ -425,8 +478,7 @@ void CudaPlan::wait(Stream stream) {
   synchronize(stream);
   status_ = static_cast<Status>(state_now.status);
 
-  // A block begins with all that a report is made of.
-  SolveLayout front = blocks_.layout;
+  SolveLayout front = blocks_.layout;  // lies alike to where a report ends
   front.products = front.stages = false;
   const bool from_host = needs_no_steps();
   host_block_.resize(blocks_.stride / sizeof(std::max_align_t) + 1);
@@ -439,7 +491,7 @@ void CudaPlan::wait(Stream stream) {
       copy_to_host(b.nonfinite, there.nonfinite, sizeof(std::int64_t) * static_cast<std::size_t>(rows_.count),
                    stream);
     } else {
-      copy_to_host(host, device, solve_block_bytes(front), stream);
+      copy_to_host(host, device, report_bytes(rows_.count), stream);
     }
     synchronize(stream);
     write_report(b, finish_, request_.shape.n, active_, true, reports_[part]);

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host/cuda/runtime.hpp"
 
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
+
+#include <bragg/error.hpp>
+#include <map>
+#include <mutex>
 
 #include "host/cuda/check.hpp"
 
@@ -23,10 +28,101 @@ int current_device() {
   return device;
 }
 
-OnDevice::OnDevice(int device) : before_(current_device()) {
-  if (device != before_) BRAGG_CUDA_CHECK(cudaSetDevice(device));
+namespace {
+
+/// The driver's functions for what the runtime has none: by way of the runtime, so that no program needs the
+/// driver to start.
+struct Driver {
+  decltype(&cuDeviceGet) device_get;
+  decltype(&cuDevicePrimaryCtxRetain) retain_primary_context;
+  decltype(&cuCtxPushCurrent) push_context;
+  decltype(&cuCtxPopCurrent) pop_context;
+};
+template <class F>
+void find(F*& function, const char* name) {
+  void* address = nullptr;
+  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+#if CUDART_VERSION >= 12050
+  BRAGG_CUDA_CHECK(cudaGetDriverEntryPointByVersion(name, &address, 12000, cudaEnableDefault, &found));
+#else
+  BRAGG_CUDA_CHECK(cudaGetDriverEntryPoint(name, &address, cudaEnableDefault, &found));
+#endif
+  BRAGG_CUDA_CHECK(found == cudaDriverEntryPointSuccess ? cudaSuccess : cudaErrorSymbolNotFound);
+  function = reinterpret_cast<F*>(address);
 }
-OnDevice::~OnDevice() { cudaSetDevice(before_); }
+const Driver& driver() {
+  static const Driver driver = [] {
+    Driver d{};
+    find(d.device_get, "cuDeviceGet");
+    find(d.retain_primary_context, "cuDevicePrimaryCtxRetain");
+    find(d.push_context, "cuCtxPushCurrent");
+    find(d.pop_context, "cuCtxPopCurrent");
+    return d;
+  }();
+  return driver;
+}
+
+void check_driver(CUresult result, const char* call) {
+  if (result == CUDA_SUCCESS) return;
+  throw Error(result == CUDA_ERROR_OUT_OF_MEMORY ? Status::out_of_memory : Status::internal,
+              fmt::format("CUDA: error {} from {}", static_cast<int>(result), call));
+}
+
+/// The context of a device that CUDA's runtime uses. It is held from its first use to the program's end: were
+/// it let go, everything in it would go with it, where only the driver's side had asked for it.
+CUcontext primary_context(int device) {
+  static std::mutex mutex;
+  static std::map<int, CUcontext> held;
+  const std::lock_guard lock(mutex);
+  const auto found = held.find(device);
+  if (found != held.end()) return found->second;
+  CUdevice handle = 0;
+  CUcontext context = nullptr;
+  check_driver(driver().device_get(&handle, device), "cuDeviceGet");
+  check_driver(driver().retain_primary_context(&context, handle), "cuDevicePrimaryCtxRetain");
+  return held[device] = context;
+}
+
+}  // namespace
+
+void push_device(int device) {
+  check_driver(driver().push_context(primary_context(device)), "cuCtxPushCurrent");
+}
+void pop_device() noexcept {
+  CUcontext context = nullptr;
+  driver().pop_context(&context);
+}
+
+namespace {
+
+int attribute(cudaDeviceAttr which, int device) {
+  int value = 0;
+  BRAGG_CUDA_CHECK(cudaDeviceGetAttribute(&value, which, device));
+  return value;
+}
+
+}  // namespace
+
+std::size_t most_shared_of_block(int device) {
+  return static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+}
+int multiprocessors(int device) { return attribute(cudaDevAttrMultiProcessorCount, device); }
+int compute_capability_major(int device) { return attribute(cudaDevAttrComputeCapabilityMajor, device); }
+
+std::size_t static_shared_of(const void* kernel) {
+  cudaFuncAttributes attributes{};
+  BRAGG_CUDA_CHECK(cudaFuncGetAttributes(&attributes, kernel));
+  return attributes.sharedSizeBytes;
+}
+void set_most_dynamic_shared(const void* kernel, std::size_t bytes) {
+  BRAGG_CUDA_CHECK(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
+}
+int blocks_of_multiprocessor(const void* kernel, int threads, std::size_t shared) {
+  int blocks = 0;
+  BRAGG_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared));
+  return blocks;
+}
 
 void* allocate(std::size_t bytes) {
   void* memory = nullptr;

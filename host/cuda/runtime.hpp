@@ -15,17 +15,41 @@ namespace bragg::detail::cuda {
 int device_count() noexcept;
 int current_device();
 
+/// Makes a device the current one of this thread, until pop_device brings back what was, or was not, current
+/// before. What was is not touched: CUDA's own way, to set the former device again, would make a context of
+/// hundreds of megabytes there if nobody had used it.
+void push_device(int device);
+void pop_device() noexcept;
+
 /// Makes a device the current one of this thread, as long as it lives.
 class OnDevice {
  public:
-  explicit OnDevice(int device);
-  ~OnDevice();
+  explicit OnDevice(int device) : pushed_(device != current_device()) {
+    if (pushed_) push_device(device);
+  }
+  ~OnDevice() {
+    if (pushed_) pop_device();
+  }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
 
  private:
-  int before_;
+  bool pushed_;
 };
+
+// What launch.hpp is made of. Of the current device, where none is named.
+
+/// Shared memory that a block may have, where its kernel was allowed so much.
+std::size_t most_shared_of_block(int device);
+int multiprocessors(int device);
+int compute_capability_major(int device);
+/// Shared memory that a kernel declares. Loads the kernel.
+std::size_t static_shared_of(const void* kernel);
+/// Allows blocks of the kernel so much dynamic shared memory, where without it is 48 KB less what the kernel
+/// declares. May wait for copies under way.
+void set_most_dynamic_shared(const void* kernel, std::size_t bytes);
+/// 0: not one has room.
+int blocks_of_multiprocessor(const void* kernel, int threads, std::size_t shared);
 
 /// Memory of the current device, aligned to 256 bytes. Bytes of 0: null.
 void* allocate(std::size_t bytes);

@@ -29,6 +29,9 @@ void set_active_rows(std::span<const double> weights, int n, double max_weight_s
 /// them is monna's pivot. @throws Error invalid_argument: too few rows, weights for a rule that has none.
 int check_active_rows(const Pipeline& pipeline, int n, const ActiveRows& active);
 
+/// Whether weights may leave so many rows of n: check_active_rows lets some such rows pass.
+bool can_be_weighted(const Pipeline& pipeline, int n, int rows);
+
 /// @throws Error invalid_argument, too_large: as Plan, of pipeline, n and options.
 void check_request(const Pipeline& pipeline, int n, const Options& options);
 

@@ -110,4 +110,17 @@ int check_active_rows(const Pipeline& pipeline, int n, const ActiveRows& rest) {
   return pivot;
 }
 
+bool can_be_weighted(const Pipeline& pipeline, int n, int rows) {
+  if (rows < 1) return false;
+  Pipeline remaining = pipeline;
+  if (auto* const monna = std::get_if<Monna>(&remaining.rule); monna != nullptr && rows < n) monna->pivot = 0;
+  try {
+    check_takes_weights(pipeline);
+    validate(remaining, rows);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 }  // namespace bragg::detail

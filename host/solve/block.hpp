@@ -107,4 +107,10 @@ inline std::size_t solve_block_bytes(const SolveLayout& layout) {
   return bytes;
 }
 
+/// What a report is made of lies at a block's beginning: all up to `chosen`.
+inline std::size_t report_bytes(int rows) {
+  return reinterpret_cast<std::uintptr_t>(
+      solve_block(nullptr, {.rows = rows, .products = false, .stages = false}).chosen);
+}
+
 }  // namespace bragg::detail

@@ -94,11 +94,13 @@ BRAGG_DEVICE void prefetch_l2(const void* p) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(p)) : "memory");
 }
 
-/// c += a·b, float64. With g = lane/4 and t = lane%4: a (16 × 16): a[2i+h] = A[g+8h][t+4i]; b (16 × 8): b[i]
+/// c += a·b, float64. Volatile: all lanes of a warp are in it, and no compiler may move it to where some are
+/// not. With g = lane/4 and t = lane%4: a (16 × 16): a[2i+h] = A[g+8h][t+4i]; b (16 × 8): b[i]
 /// = B[t+4i][g]; c (16 × 8): c[2h+i] = C[g+8h][2t+i].
 BRAGG_DEVICE void mma_16x8x16(double (&c)[4], const double (&a)[8], const double (&b)[4]) {
 #if __CUDA_ARCH__ >= 900
-  asm("mma.sync.aligned.m16n8k16.row.col.f64.f64.f64.f64 {%0,%1,%2,%3}, {%4,%5,%6,%7,%8,%9,%10,%11}, "
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f64.f64.f64.f64 {%0,%1,%2,%3}, {%4,%5,%6,%7,%8,%9,%10,%11}, "
       "{%12,%13,%14,%15}, {%16,%17,%18,%19};"
       : "=d"(c[0]), "=d"(c[1]), "=d"(c[2]), "=d"(c[3])
       : "d"(a[0]), "d"(a[1]), "d"(a[2]), "d"(a[3]), "d"(a[4]), "d"(a[5]), "d"(a[6]), "d"(a[7]), "d"(b[0]),
@@ -108,9 +110,9 @@ BRAGG_DEVICE void mma_16x8x16(double (&c)[4], const double (&a)[8], const double
   for (int i = 0; i < 4; ++i) {
     BRAGG_UNROLL
     for (int h = 0; h < 2; ++h) {
-      asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1}, {%2}, {%3}, {%4,%5};"
-          : "=d"(c[2 * h]), "=d"(c[2 * h + 1])
-          : "d"(a[2 * i + h]), "d"(b[i]), "d"(c[2 * h]), "d"(c[2 * h + 1]));
+      asm volatile("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1}, {%2}, {%3}, {%4,%5};"
+                   : "=d"(c[2 * h]), "=d"(c[2 * h + 1])
+                   : "d"(a[2 * i + h]), "d"(b[i]), "d"(c[2 * h]), "d"(c[2 * h + 1]));
     }
   }
 #endif
@@ -177,6 +179,12 @@ struct DynamicShared {
     offset += static_cast<unsigned>((count * sizeof(T) + 15) / 16 * 16);
     return p;
   }
+  /// Bytes of the launch that are not taken.
+  __device__ __forceinline__ std::size_t left() const {
+    unsigned all;
+    asm("mov.u32 %0, %%dynamic_smem_size;" : "=r"(all));
+    return all - offset;
+  }
 };
 /// What `take` of `count` elements needs.
 template <class T>
@@ -185,21 +193,16 @@ constexpr std::size_t shared_bytes(std::size_t count) {
 }
 
 /// Blocks of a kernel that the current device holds at a time: what a grid-stride loop is launched with.
-/// @throws Error as `launch`.
+/// @throws Error as `launch`; internal: not one block has room.
 template <class... ParametersT>
 int resident_blocks(void (*kernel)(ParametersT...), int threads, std::size_t shared) {
-  int device = 0;
-  int processors = 0;
-  int per_processor = 0;
-  BRAGG_CUDA_CHECK(cudaGetDevice(&device));
-  BRAGG_CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
-  if (shared > 48 * 1024) {
-    BRAGG_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                          cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                          static_cast<int>(shared)));
-  }
-  BRAGG_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_processor, kernel, threads, shared));
-  return processors * (per_processor > 0 ? per_processor : 1);
+  return cuda::resident_blocks(reinterpret_cast<const void*>(kernel), threads, shared);
+}
+
+/// Dynamic shared memory that a block of a kernel may have on the current device. @throws Error as `launch`.
+template <class... ParametersT>
+std::size_t most_dynamic_shared(void (*kernel)(ParametersT...)) {
+  return cuda::most_dynamic_shared(reinterpret_cast<const void*>(kernel));
 }
 
 /// Until now what the stream had before may still be running (`launch_dependent`): everything that it writes
@@ -216,11 +219,8 @@ template <class... ParametersT, class... ArgumentsT>
 void launch_as(bool dependent, void (*kernel)(ParametersT...), int blocks_x, int blocks_y, int threads,
                std::size_t shared, Stream stream, ArgumentsT&&... arguments) {
   if (blocks_x <= 0 || blocks_y <= 0) return;
-  if (shared > 48 * 1024) {
-    BRAGG_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                          cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                          static_cast<int>(shared)));
-  }
+  cuda::make_ready(reinterpret_cast<const void*>(kernel));
+  if (cuda::is_rehearsal()) return;
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
@@ -234,7 +234,8 @@ void launch_as(bool dependent, void (*kernel)(ParametersT...), int blocks_x, int
   BRAGG_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, ParametersT(arguments)...));
 }
 
-/// Launches on `stream`, a grid of blocks_x × blocks_y. Nothing waits.
+/// Launches on `stream`, a grid of blocks_x × blocks_y. Nothing waits, where the kernel was made ready before
+/// (host/cuda/launch.hpp). In a rehearsal it only is.
 /// @throws Error unsupported, out_of_memory, internal: what CUDA says, and where.
 template <class... ParametersT, class... ArgumentsT>
 void launch(void (*kernel)(ParametersT...), int blocks_x, int blocks_y, int threads, std::size_t shared,

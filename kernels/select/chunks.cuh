@@ -13,7 +13,8 @@
 //   distances the smaller values are taken.
 // Operations a coordinate: unweighted 16 minima and maxima and about 3 probes a point for every rank;
 //   weighted about 32 (64) · 4 a point. Bytes: n·d read once, and the tile where it is in global memory.
-// Registers: 239 (f64: 176); shared: tile, at most 96 KiB, and 4 KiB. Nothing is spilled.
+// Registers: 239 (f64: 176); shared: tile, at most 96 KiB, where the device has it,
+//   and 4 KiB. Nothing is spilled.
 // Deterministic: sums are made by lane, then warp by warp in order. Not yet run on hardware.
 #pragma once
 
@@ -530,9 +531,10 @@ chunk_kernel(BRAGG_GRID_CONSTANT SelectArguments a, ChunkLayout layout) {
   }
 }
 
-/// Shared memory that a block's tiles may take: two blocks, or one of a small device, have it.
-inline constexpr std::size_t chunk_shared_bytes = std::size_t{96} << 10;
-/// Global memory that all tiles may take, unless one needs more.
+/// How much of a block's tiles decides its teams, whose warps' sums are added in order: results depend on it,
+/// so it is one for all devices. Two blocks of a large one have it in shared memory.
+inline constexpr std::size_t chunk_tiles_bytes = std::size_t{96} << 10;
+/// Global memory that all tiles may take, unless a block's need more.
 inline constexpr std::size_t chunk_workspace_bytes = std::size_t{256} << 20;
 
 template <class ValueT>
@@ -540,54 +542,52 @@ std::size_t tile_bytes(const SelectArguments& a) {
   return static_cast<std::size_t>(a.points) * 32 * sizeof(ValueT);
 }
 
-/// As many teams a block as have room in shared memory.
+/// How the pass is launched on the current device.
+struct ChunkLaunch {
+  int team_warps = 1;
+  std::size_t tiles_bytes = 0;  ///< of a block's teams
+  bool is_shared = false;       ///< that is where they lie, else in global memory
+  int blocks = 0;
+};
+
+/// As many teams a block as chunk_tiles_bytes has room for. Their tiles lie in shared memory, if the device
+/// has so much.
 template <class ValueT>
-int team_warps(const SelectArguments& a) {
-  int warps = 1;
-  while (warps < chunk_warps && tile_bytes<ValueT>(a) * (chunk_warps / warps) > chunk_shared_bytes) {
-    warps *= 2;
+ChunkLaunch chunk_launch(const SelectArguments& a) {
+  ChunkLaunch launch;
+  const std::size_t tile = tile_bytes<ValueT>(a);
+  while (launch.team_warps < chunk_warps &&
+         tile * static_cast<std::size_t>(chunk_warps / launch.team_warps) > chunk_tiles_bytes) {
+    launch.team_warps *= 2;
   }
-  return warps;
-}
-
-template <class ValueT>
-bool is_tile_shared(const SelectArguments& a) {
-  return tile_bytes<ValueT>(a) <= chunk_shared_bytes;
-}
-
-/// A team of a whole block, with one tile, where tiles are in global memory.
-template <class ValueT>
-int chunk_blocks(const SelectArguments& a) {
-  const int teams = chunk_warps / team_warps<ValueT>(a);
-  const std::size_t shared = is_tile_shared<ValueT>(a)
-                                 ? simt::shared_bytes<ValueT>(static_cast<std::size_t>(a.points) * 32 *
-                                                              static_cast<std::size_t>(teams))
-                                 : 0;
-  std::int64_t blocks = simt::resident_blocks(chunk_kernel<ValueT>, chunk_threads, shared);
+  const int teams = chunk_warps / launch.team_warps;
+  launch.tiles_bytes = tile * static_cast<std::size_t>(teams);
+  launch.is_shared = launch.tiles_bytes <= chunk_tiles_bytes &&
+                     launch.tiles_bytes <= simt::most_dynamic_shared(chunk_kernel<ValueT>);
+  std::int64_t blocks =
+      simt::resident_blocks(chunk_kernel<ValueT>, chunk_threads, launch.is_shared ? launch.tiles_bytes : 0);
   const std::int64_t wanted = a.tiles.pieces * (tile_length / (32 * teams));
   if (wanted < blocks) blocks = wanted;
-  if (!is_tile_shared<ValueT>(a)) {
-    const auto most = static_cast<std::int64_t>(chunk_workspace_bytes / tile_bytes<ValueT>(a));
+  if (!launch.is_shared) {
+    const auto most = static_cast<std::int64_t>(chunk_workspace_bytes / launch.tiles_bytes);
     if (most < blocks) blocks = most > 1 ? most : 1;
   }
-  return static_cast<int>(blocks);
+  launch.blocks = static_cast<int>(blocks);
+  return launch;
 }
 
 template <class ValueT>
 std::size_t chunk_workspace(const SelectArguments& a) {
-  if (is_tile_shared<ValueT>(a)) return 0;
-  return tile_bytes<ValueT>(a) * static_cast<std::size_t>(chunk_blocks<ValueT>(a));
+  const ChunkLaunch launch = chunk_launch<ValueT>(a);
+  return launch.is_shared ? 0 : launch.tiles_bytes * static_cast<std::size_t>(launch.blocks);
 }
 
 template <class ValueT>
 void launch_chunks(const SelectArguments& a, Stream stream) {
-  const ChunkLayout layout{team_warps<ValueT>(a), is_tile_shared<ValueT>(a) ? nullptr : a.workspace};
-  const auto teams = static_cast<std::size_t>(chunk_warps / layout.team_warps);
-  const std::size_t shared = layout.workspace == nullptr
-                                 ? simt::shared_bytes<ValueT>(static_cast<std::size_t>(a.points) * 32 * teams)
-                                 : 0;
-  simt::launch_dependent(chunk_kernel<ValueT>, chunk_blocks<ValueT>(a), 1, chunk_threads, shared, stream, a,
-                         layout);
+  const ChunkLaunch launch = chunk_launch<ValueT>(a);
+  const ChunkLayout layout{launch.team_warps, launch.is_shared ? nullptr : a.workspace};
+  simt::launch_dependent(chunk_kernel<ValueT>, launch.blocks, 1, chunk_threads,
+                         launch.is_shared ? launch.tiles_bytes : 0, stream, a, layout);
 }
 
 }  // namespace bragg::detail::cuda

@@ -72,12 +72,19 @@ BRAGG_HD constexpr std::size_t mix_shared(int points, int rows) {
   return rows > 0 && bytes <= most_mix_shared ? bytes : 0;
 }
 
+/// The same where blocks have `taken` bytes of shared memory anyway and may have `most`.
+constexpr std::size_t mix_shared_within(std::size_t most, std::size_t taken, int points, int rows) {
+  const std::size_t bytes = mix_shared(points, rows);
+  return taken + bytes <= most ? bytes : 0;
+}
+
+/// Held where the launch has left room for it: values are the same, wherever coefficients are read.
 BRAGG_DEVICE MixTable take_mix_table(simt::DynamicShared& shared, int points, int rows) {
   MixTable table;
   table.groups = static_cast<int>(mix_groups(points));
   table.steps = static_cast<int>(mix_steps(rows));
   table.per_group = 65536 / table.groups + 1;
-  table.is_held = mix_shared(points, rows) != 0;
+  table.is_held = mix_shared(points, rows) != 0 && mix_shared(points, rows) <= shared.left();
   // Pointers are never null, so that the compiler knows what memory they are to.
   const auto groups = static_cast<std::size_t>(table.is_held ? table.groups : 0);
   const std::size_t steps = groups * static_cast<std::size_t>(table.steps);

@@ -65,8 +65,9 @@ mixed_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
 template <DType value>
 void launch_mixed(const SelectArguments& a, Stream stream) {
   constexpr int threads = MixedTuning::threads;
-  const std::size_t shared = simt::shared_bytes<Value<value>>(threads / 32 * mix_points * mix_columns) +
-                             mix_shared(a.points, mixed_rows(a.rows));
+  const std::size_t values = simt::shared_bytes<Value<value>>(threads / 32 * mix_points * mix_columns);
+  const std::size_t most = simt::most_dynamic_shared(mixed_kernel<value>);
+  const std::size_t shared = values + mix_shared_within(most, values, a.points, mixed_rows(a.rows));
   const std::int64_t resident = simt::resident_blocks(mixed_kernel<value>, threads, shared);
   const int blocks = static_cast<int>(a.tiles.pieces < resident ? a.tiles.pieces : resident);
   simt::launch_dependent(mixed_kernel<value>, blocks, 1, threads, shared, stream, a);

@@ -169,9 +169,10 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
 template <DType value, int kPoints, class TuningT = TileTuning<value, kPoints>>
 void launch_tile_bucket(const SelectArguments& a, Stream stream) {
   const auto kernel = tile_kernel<value, kPoints, TuningT>;
-  const std::size_t shared =
-      simt::shared_bytes<Value<value>>(static_cast<std::size_t>(a.points) * tile_threads) +
-      mix_shared(a.points, a.mix != nullptr ? mixed_rows(a.rows) : 0);
+  const std::size_t values =
+      simt::shared_bytes<Value<value>>(static_cast<std::size_t>(a.points) * tile_threads);
+  const std::size_t shared = values + mix_shared_within(simt::most_dynamic_shared(kernel), values, a.points,
+                                                        a.mix != nullptr ? mixed_rows(a.rows) : 0);
   const std::int64_t resident = simt::resident_blocks(kernel, tile_threads, shared);
   const int blocks = static_cast<int>(a.tiles.pieces < resident ? a.tiles.pieces : resident);
   simt::launch_dependent(kernel, blocks, 1, tile_threads, shared, stream, a);

@@ -18,7 +18,8 @@ struct SolveBlocks {
   SolveLayout layout;
 };
 
-/// Makes blocks ready for pass 1: words, counters, and what is known of the rows.
+/// Makes blocks ready for pass 1: words, counters, what is known of the rows, and zeros in all else that a
+/// report is made of, which is fetched in one piece (report_bytes), whatever of it the rule writes.
 struct PrepareStep {
   int inputs = 0;
   int rows = 0;
@@ -28,11 +29,16 @@ struct PrepareStep {
   template <class TeamT>
   BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
     team.single([&] { *b.words = SolveWords{}; });
-    team.parallel_for(rows, [&](int i) {
-      b.nonfinite[i] = 0;
-      b.max_abs[i] = 0;
+    // To the ends of what each array takes.
+    const int bytes = (rows + 15) / 16 * 16;
+    const int doubles = (rows + 1) / 2 * 2;
+    team.parallel_for(bytes, [&](int i) {
       b.invalid[i] = i < inputs && invalid != nullptr ? invalid[i] : 0;
       if (i < inputs && weights != nullptr) b.weights[0][i] = weights[i];
+      if (i >= doubles) return;
+      b.nonfinite[i] = 0;
+      b.max_abs[i] = b.coefficients[i] = b.scores[i] = b.clip_factors[i] = 0;
+      b.row_weight[i] = b.row_clip[i] = 0;
     });
   }
 };

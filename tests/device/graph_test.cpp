@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 #include <bragg/plan.hpp>
 
+#include <thread>
+
 #include "host/cuda/check.hpp"
 #include "tests/device/device_rows.hpp"
 #include "tests/support/fixture.hpp"
@@ -146,6 +148,28 @@ TEST(Plans, CountCoordinatesInSixtyFourBits) {
       }
     }
   }
+}
+
+/// A context that the driver was asked for is one that the runtime works in, and leaves nothing behind.
+TEST(Devices, ArePushedAndPoppedInAnyThread) {
+  std::thread([] {
+    const int before = detail::cuda::current_device();
+    for (int device = 0; device < detail::cuda::device_count(); ++device) {
+      detail::cuda::push_device(device);
+      EXPECT_EQ(detail::cuda::current_device(), device);
+      {
+        std::vector<unsigned char> host(64);
+        const OwnStream stream;
+        const DeviceArray<unsigned char> memory(std::vector<unsigned char>(64, 1));
+        detail::cuda::set_bytes(memory.data(), 7, 64, stream.get());
+        detail::cuda::copy_to_host(host.data(), memory.data(), 64, stream.get());
+        detail::cuda::synchronize(stream.get());
+        EXPECT_EQ(host, std::vector<unsigned char>(64, 7));
+      }
+      detail::cuda::pop_device();
+      EXPECT_EQ(detail::cuda::current_device(), before);
+    }
+  }).join();
 }
 
 TEST(Errors, BecomeTheLibrarys) {

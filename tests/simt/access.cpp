@@ -3,14 +3,12 @@
 #include <cstring>
 
 #include "tests/simt/block.hpp"
+#include "tests/simt/kernels.hpp"
 #include "tests/simt/memory.hpp"
 #include "tests/simt/shadow.hpp"
 
 namespace bragg::detail::simt {
 namespace {
-
-constexpr std::size_t max_static_shared = 48 * 1024;
-constexpr std::size_t max_shared = 227 * 1024;
 
 bool misaligned(const void* p, std::size_t alignment) {
   return reinterpret_cast<std::uintptr_t>(p) % alignment != 0;
@@ -24,9 +22,14 @@ T atomic(T* p, F next, const Site& site) {
   return before;
 }
 
+/// Where functions that the kernel calls declare shared memory too, this is the first time it is seen.
 void check_shared_total(const char* what, const Site& site) {
-  if (the_block.static_shared + the_block.launch.shared > max_shared) {
-    fail(std::string("static and dynamic shared memory are more than 227 KB with ") + what, site);
+  const std::size_t has = the_block.static_shared + the_block.launch.shared;
+  const std::size_t allowed = allowed_shared(the_block.launch.kernel);
+  if (has > allowed) {
+    fail("static and dynamic shared memory are " + std::to_string(has) + " bytes with " + what +
+             ", more than the " + std::to_string(allowed) + " that the kernel was allowed",
+         site);
   }
 }
 
@@ -65,18 +68,21 @@ void prefetch_l2(const void* p, Site site) {
   }
 }
 
-void* static_shared(StaticShared& variable, std::size_t bytes, const char* name, Site site) {
+void* static_shared(StaticShared& variable, const char* name, Site site) {
   Block& b = the_block;
   if (variable.block != b.serial) {
-    b.static_shared += (bytes + 15) / 16 * 16;
-    if (b.static_shared > max_static_shared) {
+    b.static_shared += (variable.bytes + 15) / 16 * 16;
+    if (b.static_shared > plain_shared) {
       fail(std::string("static shared memory is more than 48 KB with ") + name, site);
     }
     check_shared_total(name, site);
-    variable = {b.serial, carve_shared(bytes, name)};
+    variable.block = b.serial;
+    variable.data = carve_shared(variable.bytes, name);
   }
   return variable.data;
 }
+
+std::size_t dynamic_shared_of_launch() { return the_block.launch.shared; }
 
 void* dynamic_shared(unsigned offset, std::size_t bytes, std::size_t alignment, Site site) {
   Block& b = the_block;

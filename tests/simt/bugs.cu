@@ -2,6 +2,7 @@
 #include "tests/simt/bugs.hpp"
 
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "host/cuda/runtime.hpp"
@@ -453,12 +454,65 @@ bool run_too_much_static(bool broken) {
 }
 bool run_too_much_dynamic(bool broken) {
   Buffers b(n);
-  launch(bounded<n>, 1, 227 * 1024 + (broken ? 1 : 0), b.out());
+  launch(bounded<n>, 1, simt::device_profile().shared_of_block + (broken ? 1 : 0), b.out());
   return b.holds([](int) { return 1; });
 }
 bool run_too_much_together(bool broken) {
   Buffers b(n);
-  launch(static_shared<n>, 1, 227 * 1024 - (broken ? n : 4 * n), b.out());
+  launch(static_shared<n>, 1, simt::device_profile().shared_of_block - 4 * n + (broken ? 1 : 0), b.out());
+  return b.holds([](int) { return 1; });
+}
+
+/// As simt::launch, but what would make the kernel ready is left out.
+void launch_unready(void (*kernel)(float*), std::size_t shared, float* out) {
+  std::pair call(kernel, out);
+  simt::run(
+      {.kernel = reinterpret_cast<const void*>(kernel),
+       .blocks_x = 1,
+       .blocks_y = 1,
+       .threads = n,
+       .shared = shared},
+      [](void* p) {
+        const auto& c = *static_cast<decltype(call)*>(p);
+        c.first(c.second);
+      },
+      &call);
+}
+/// 48 KB less what it declares is what a kernel has without asking.
+bool run_dynamic_without_leave(bool broken) {
+  Buffers b(n);
+  launch_unready(static_shared<n + 4>, (std::size_t{48} << 10) - 4 * (n + 4) + (broken ? 1 : 0), b.out());
+  return b.holds([](int) { return 1; });
+}
+/// What another thread's launch of the same kernel leaves behind, if each asks for what it needs itself.
+bool run_lowered_leave(bool broken) {
+  Buffers b(n);
+  const auto kernel = static_shared<n + 8>;
+  constexpr std::size_t wanted = std::size_t{60} << 10;
+  launch(kernel, 1, wanted, b.out());
+  detail::cuda::set_most_dynamic_shared(reinterpret_cast<const void*>(kernel), wanted - (broken ? 1 : 0));
+  launch(kernel, 1, wanted, b.out());
+  return b.holds([](int) { return 1; });
+}
+bool run_leave_beyond_device(bool broken) {
+  Buffers b(n);
+  const auto kernel = static_shared<n + 12>;
+  const std::size_t most = simt::device_profile().shared_of_block - 4 * (n + 12);
+  detail::cuda::set_most_dynamic_shared(reinterpret_cast<const void*>(kernel), most + (broken ? 1 : 0));
+  launch(kernel, 1, most, b.out());
+  return b.holds([](int) { return 1; });
+}
+
+/// A function that the kernel calls declares shared memory too: nobody knows before it runs.
+void declare_more(float* out) {
+  BRAGG_SHARED(float, more, [n]);
+  more[simt::thread()] = 1;
+  out[simt::thread()] = more[simt::thread()];
+}
+BRAGG_KERNEL(n, 1) declares_by_the_way(float* out) { declare_more(out); }
+bool run_declared_by_the_way(bool broken) {
+  Buffers b(n);
+  launch(declares_by_the_way, 1, simt::device_profile().shared_of_block - (broken ? n : 4 * n), b.out());
   return b.holds([](int) { return 1; });
 }
 
@@ -509,6 +563,14 @@ bool run_dependent(bool broken) {
   return b.holds([](int i) { return i; });
 }
 
+// What the host fetches.
+
+bool run_copy_of_unwritten(bool broken) {
+  Buffers b(n);
+  detail::cuda::set_bytes(b.out(), 0, Buffers::bytes(n) - (broken ? 1 : 0), nullptr);
+  return b.holds([](int) { return 0; });
+}
+
 constexpr Bug all_bugs[] = {
     {"missing_barrier", run_missing_barrier, shadow, "of shared tile", any_order},
     {"write_after_read", run_write_after_read, shadow, "race with thread", random | greedy},
@@ -543,11 +605,17 @@ constexpr Bug all_bugs[] = {
     {"too_many_threads", run_too_many_threads, every_build, "the kernel's bound is 127"},
     {"no_kernel", run_no_kernel, every_build, "no BRAGG_KERNEL"},
     {"too_much_static", run_too_much_static, every_build, "more than 48 KB with tile"},
-    {"too_much_dynamic", run_too_much_dynamic, every_build, "more than 227 KB"},
-    {"too_much_together", run_too_much_together, every_build, "more than 227 KB"},
+    {"too_much_dynamic", run_too_much_dynamic, every_build, "it was allowed"},
+    {"too_much_together", run_too_much_together, every_build, "beside the 512 that it declares"},
+    {"dynamic_without_leave", run_dynamic_without_leave, every_build, "it was allowed 49152 in all"},
+    {"lowered_leave", run_lowered_leave, every_build, "it was allowed 61983 in all"},
+    {"leave_beyond_device", run_leave_beyond_device, every_build, "is to be allowed"},
+    {"declared_by_the_way", run_declared_by_the_way, every_build, "that the kernel was allowed"},
     {"take_past_launch", run_take_past_launch, every_build, "to byte 32 of the launch's 31"},
     {"different_takes", run_different_takes, every_build, "where another take was of"},
     {"late_dependency_sync", run_dependent<Synced::late>, every_build, "before grid_dependency_sync"},
+    {"copy_of_unwritten", run_copy_of_unwritten, shadow,
+     "copy to the host of what nothing has written: byte 511 of"},
     {"no_dependency_sync", run_dependent<Synced::never>, every_build, "exits without grid_dependency_sync"},
 };
 

@@ -2,6 +2,7 @@
 #include "tests/simt/examples.hpp"
 
 #include "host/cuda/runtime.hpp"
+#include "kernels/solve/team.cuh"
 
 namespace bragg::test {
 namespace {
@@ -90,7 +91,32 @@ T* data(const DeviceMemory& memory) {
   return static_cast<T*>(memory.data());
 }
 
+BRAGG_KERNEL(1024, 1) three_variables(int* out) {
+  BRAGG_SHARED(int, first, [3]);
+  BRAGG_SHARED(double, second, [2][5]);
+  BRAGG_SHARED(unsigned char, third, [17]);
+  first[0] = third[0] = 1;
+  second[0][0] = 1;
+  out[0] = first[0];
+}
+
+BRAGG_KERNEL(256, 1) least_of_block(const double* values, int n, int* out) {
+  out[simt::thread()] = detail::cuda::BlockTeam{}.argmin(n, [&](int i) { return values[i]; });
+}
+
 }  // namespace
+
+std::pair<const void*, std::size_t> kernel_of_three_variables() {
+  return {reinterpret_cast<const void*>(&three_variables), 16 + 80 + 32};
+}
+
+std::vector<int> argmin_of_block(const std::vector<double>& values, int threads) {
+  const DeviceMemory in = on_device(values);
+  const DeviceMemory out(sizeof(int) * static_cast<std::size_t>(threads));
+  simt::launch(least_of_block, 1, 1, threads, 0, nullptr, data<double>(in), static_cast<int>(values.size()),
+               data<int>(out));
+  return to_host<int>(out);
+}
 
 void show_places(int blocks_x, int blocks_y, int threads, int* out) {
   simt::launch(places, blocks_x, blocks_y, threads, 0, nullptr, out);

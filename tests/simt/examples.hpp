@@ -2,6 +2,7 @@
 // Kernels that show what the executor computes.
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "kernels/common/simt.cuh"
@@ -31,6 +32,12 @@ Counts count_with_atomics(int blocks, int threads);
 
 /// The threads of the grid in the order in which they pass a point.
 std::vector<int> order_of_threads(int blocks, int threads);
+
+/// A kernel, and how much shared memory it declares.
+std::pair<const void*, std::size_t> kernel_of_three_variables();
+
+/// What each thread of a block finds as the least value's index.
+std::vector<int> argmin_of_block(const std::vector<double>& values, int threads);
 
 /// fmin, fmax and their like as kernels call them.
 float least_of(float a, float b);

@@ -7,10 +7,12 @@
 #include <cstdint>
 #include <cstring>
 #include <source_location>
+#include <span>
 #include <stdexcept>
 #include <tuple>
 #include <type_traits>
 
+#include "host/cuda/launch.hpp"
 #include "kernels/common/stream.hpp"
 
 // CUDA's vector types, as far as kernels name them.
@@ -37,11 +39,11 @@ struct alignas(16) double2 {
 #define BRAGG_DEVICE inline
 #define BRAGG_DEVICE_REGISTERS __attribute__((no_sanitize("address", "thread", "undefined"))) inline
 #define BRAGG_GRID_CONSTANT const
-#define BRAGG_SHARED(type, name, dims)                          \
-  using name##_shared_type = type dims;                         \
-  static ::bragg::detail::simt::StaticShared name##_shared;     \
-  name##_shared_type& name = *static_cast<name##_shared_type*>( \
-      ::bragg::detail::simt::static_shared(name##_shared, sizeof(name##_shared_type), #name))
+#define BRAGG_SHARED(type, name, dims)                                                            \
+  using name##_shared_type = type dims;                                                           \
+  static constinit ::bragg::detail::simt::StaticShared name##_shared{sizeof(name##_shared_type)}; \
+  name##_shared_type& name =                                                                      \
+      *static_cast<name##_shared_type*>(::bragg::detail::simt::static_shared(name##_shared, #name))
 #define BRAGG_UNROLL
 #define BRAGG_ROLLED
 
@@ -208,13 +210,16 @@ std::uint32_t mark_nonfinite_bf16x2(std::uint32_t v, std::uint32_t seen);
 
 // Shared memory.
 
-/// A BRAGG_SHARED: where it lies in the block that runs.
+/// A BRAGG_SHARED: its size, where the executor finds it before the kernel runs (kernels.cpp), and where it
+/// lies in the block that runs.
 struct StaticShared {
+  std::size_t bytes;
   std::uint64_t block = 0;
   void* data = nullptr;
 };
-void* static_shared(StaticShared& variable, std::size_t bytes, const char* name, Site site = Site::current());
+void* static_shared(StaticShared& variable, const char* name, Site site = Site::current());
 
+std::size_t dynamic_shared_of_launch();
 void* dynamic_shared(unsigned offset, std::size_t bytes, std::size_t alignment, Site site);
 template <class T>
 constexpr std::size_t shared_bytes(std::size_t count) {
@@ -228,9 +233,27 @@ struct DynamicShared {
     offset += static_cast<unsigned>(shared_bytes<T>(count));
     return static_cast<T*>(p);
   }
+  /// Bytes of the launch that are not taken.
+  std::size_t left() const { return dynamic_shared_of_launch() - offset; }
 };
 
 // Launches.
+
+/// What limits launches on a device.
+struct DeviceProfile {
+  const char* compute_capability;
+  std::size_t shared_of_block;           ///< for kernels that were allowed so much
+  std::size_t shared_of_multiprocessor;  ///< each of its blocks takes 1 KB beside its own
+  std::size_t l2_bytes;
+};
+/// The smallest first, the largest last.
+std::span<const DeviceProfile> device_profiles();
+/// From BRAGG_SIMT_DEVICE, a compute capability, until a test sets another; the default is the largest.
+const DeviceProfile& device_profile();
+/// Another device is there: nothing is known of kernels, and none was allowed more shared memory.
+void set_device_profile(const DeviceProfile& profile);
+/// How often a kernel was allowed more shared memory.
+std::uint64_t opt_ins();
 
 struct Launch {
   const void* kernel = nullptr;
@@ -249,11 +272,15 @@ std::uint64_t launches();
 /// @throws Failure where no launch of the kernel could have so many threads or so much shared memory.
 void check_launch(const void* kernel, int threads, std::size_t shared);
 
-/// Few, so that grid-stride loops go round.
 template <class... ParametersT>
 int resident_blocks(void (*kernel)(ParametersT...), int threads, std::size_t shared) {
   check_launch(reinterpret_cast<const void*>(kernel), threads, shared);
-  return 3;
+  return cuda::resident_blocks(reinterpret_cast<const void*>(kernel), threads, shared);
+}
+
+template <class... ParametersT>
+std::size_t most_dynamic_shared(void (*kernel)(ParametersT...)) {
+  return cuda::most_dynamic_shared(reinterpret_cast<const void*>(kernel));
 }
 
 template <class... ParametersT, class... ArgumentsT>
@@ -264,6 +291,8 @@ void launch_as(bool dependent, void (*kernel)(ParametersT...), int blocks_x, int
     std::tuple<ParametersT...> parameters;
   };
   if (blocks_x <= 0 || blocks_y <= 0) return;
+  cuda::make_ready(reinterpret_cast<const void*>(kernel));
+  if (cuda::is_rehearsal()) return check_launch(reinterpret_cast<const void*>(kernel), threads, shared);
   // Copied here: a kernel's parameters are values, and none of the host's memory is read later.
   Call call{kernel, std::tuple<ParametersT...>(ParametersT(arguments)...)};
   run(

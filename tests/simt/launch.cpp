@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "tests/simt/block.hpp"
+#include "tests/simt/kernels.hpp"
 #include "tests/simt/memory.hpp"
 #include "tests/simt/shadow.hpp"
 #include "tests/support/seed.hpp"
@@ -21,7 +22,6 @@ extern char* const __stop___patchable_function_entries[] __attribute__((weak));
 namespace bragg::detail::simt {
 namespace {
 
-constexpr std::size_t max_dynamic_shared = 227 * 1024;
 constexpr int max_blocks_y = 65535;
 #if defined(__aarch64__)
 constexpr std::ptrdiff_t nop_bytes = 4;
@@ -71,6 +71,7 @@ T choice(const char* variable, std::initializer_list<std::pair<const char*, T>> 
 std::string describe(const Schedule& s) {
   constexpr const char* orders[] = {"forward", "reverse", "random", "greedy"};
   return std::string("BRAGG_SIMT_ORDER=") + orders[static_cast<int>(s.order)] +
+         " BRAGG_SIMT_DEVICE=" + device_profile().compute_capability +
          " BRAGG_SIMT_SEED=" + std::to_string(s.seed);
 }
 
@@ -123,6 +124,22 @@ void run_grid(Block& b) {
   }
 }
 
+void check_as_things_stand(const void* kernel, int threads, std::size_t shared) {
+  const int most = max_threads_of(kernel);
+  if (most == 0) throw Failure("launch of a function that is no BRAGG_KERNEL");
+  if (threads < 1 || threads > most) {
+    throw Failure("launch of blocks of " + std::to_string(threads) + " threads; the kernel's bound is " +
+                  std::to_string(most));
+  }
+  const std::size_t declared = declared_shared(kernel);
+  const std::size_t allowed = allowed_shared(kernel);
+  if (declared + shared > allowed) {
+    throw Failure("launch of " + name_of(kernel) + " with " + std::to_string(shared) +
+                  " bytes of dynamic shared memory beside the " + std::to_string(declared) +
+                  " that it declares; it was allowed " + std::to_string(allowed) + " in all");
+  }
+}
+
 }  // namespace
 
 Schedule schedule() {
@@ -136,21 +153,13 @@ void set_schedule(const Schedule& schedule) {
 }
 
 void check_launch(const void* kernel, int threads, std::size_t shared) {
-  const int most = max_threads_of(kernel);
-  if (most == 0) throw Failure("launch of a function that is no BRAGG_KERNEL");
-  if (threads < 1 || threads > most) {
-    throw Failure("launch of blocks of " + std::to_string(threads) + " threads; the kernel's bound is " +
-                  std::to_string(most));
-  }
-  if (shared > max_dynamic_shared) {
-    throw Failure("launch with " + std::to_string(shared) +
-                  " bytes of dynamic shared memory, more than 227 KB");
-  }
+  cuda::make_ready(kernel);
+  check_as_things_stand(kernel, threads, shared);
 }
 
 void run(const Launch& launch, void (*body)(void*), void* call) {
   if (running != nullptr) throw Failure("launch from a kernel");
-  check_launch(launch.kernel, launch.threads, launch.shared);
+  check_as_things_stand(launch.kernel, launch.threads, launch.shared);
   if (launch.blocks_y > max_blocks_y) throw Failure("launch of more than 65535 rows of blocks");
   const std::lock_guard lock(launch_mutex);
   ++made;

@@ -46,10 +46,11 @@ void check_stream(Stream stream) {
 int device_count() noexcept { return 1; }
 int current_device() { return 0; }
 
-OnDevice::OnDevice(int device) : before_(0) {
-  if (device != 0) throw Error(Status::unsupported, "there is no CUDA device " + std::to_string(device));
+// The one device is always current, so whoever pushes one asks for another.
+void push_device(int device) {
+  throw Error(Status::unsupported, "there is no CUDA device " + std::to_string(device));
 }
-OnDevice::~OnDevice() = default;
+void pop_device() noexcept {}
 
 void* allocate(std::size_t bytes) {
   if (bytes == 0) return nullptr;
@@ -84,6 +85,11 @@ void copy_to_host(void* to, const void* from, std::size_t bytes, Stream stream) 
   if (bytes == 0) return;
   check_device_range(from, bytes);
   check_host_pointer(to);
+  const std::size_t written = simt::shadow::initialised_bytes(from, bytes);
+  if (written < bytes) {
+    throw simt::Failure("copy to the host of what nothing has written: " +
+                        simt::describe_address(static_cast<const char*>(from) + written));
+  }
   const simt::GlobalAccess access;
   std::memcpy(to, from, bytes);
 }

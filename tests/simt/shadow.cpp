@@ -256,6 +256,12 @@ void forget(const void* p, std::size_t bytes) {
 void initialise(const void* p, std::size_t bytes) {
   for_cells(p, bytes, [](Cell& cell) { cell.flags |= initialised; });
 }
+std::size_t initialised_bytes(const void* p, std::size_t bytes) {
+  const Cell* const first = cell_of(p);
+  return static_cast<std::size_t>(
+      std::find_if(first, first + bytes, [](const Cell& cell) { return (cell.flags & initialised) == 0; }) -
+      first);
+}
 void begin_launch() {
   Clock& c = the_clock;
   c.launch_epoch = ++c.epoch;

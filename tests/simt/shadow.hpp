@@ -14,6 +14,8 @@ namespace bragg::detail::simt::shadow {
 void forget(const void* p, std::size_t bytes);
 /// The host has written it.
 void initialise(const void* p, std::size_t bytes);
+/// How many bytes from p on, of so many, are written.
+std::size_t initialised_bytes(const void* p, std::size_t bytes);
 
 // What orders accesses.
 void begin_launch();
@@ -26,6 +28,7 @@ void check(const void* p, std::size_t bytes, Access access, const Site& site);
 #else
 inline void forget(const void*, std::size_t) {}
 inline void initialise(const void*, std::size_t) {}
+inline std::size_t initialised_bytes(const void*, std::size_t bytes) { return bytes; }
 inline void begin_launch() {}
 inline void begin_block() {}
 inline void block_barrier() {}
