@@ -82,7 +82,7 @@ class BRAGG_API Plan {
   /// out_dtype
   ///   is neither the input's nor f32 of 16-bit input, max_weight_share, threads or cuda_device out of range;
   ///   too_large: smea would list more subsets than its limit; unsupported: device = cuda in a build or on a
-  ///   machine without; out_of_memory: for the workspace.
+  ///   machine without, or without code for the device; out_of_memory: for the workspace.
   Plan(Pipeline pipeline, Shape shape, Options options = {});
   ~Plan();
   Plan(Plan&&) noexcept;
