@@ -19,7 +19,9 @@ struct SolveWords {
   int reserved = 0;        // keeps the doubles aligned in every compiler's eyes
   double scale = 1;        ///< as GramSums
   double limit = 0x1p500;  ///< as GramSums
+  double unused = 0;       // a block's beginning is copied whole, so there is nothing unwritten in it
 };
+static_assert(sizeof(SolveWords) % 16 == 0);
 
 struct SolveLayout {
   int rows = 0;           ///< table rows, references included
