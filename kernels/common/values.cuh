@@ -190,7 +190,7 @@ class OwnPieces {
     const std::int64_t rest = items - each * simt::blocks();
     const std::int64_t block = simt::block();
     const std::int64_t first = each * block + (block < rest ? block : rest);
-    left_ = each + (block < rest ? 1 : 0);
+    left_ = static_cast<int>(each + (block < rest ? 1 : 0));
     if (left_ == 0) return;
     part_ = static_cast<int>(first % parts);
     piece_ = locate(cut, sizes, first / parts);
@@ -215,7 +215,7 @@ class OwnPieces {
  private:
   const std::int64_t* sizes_;
   std::int64_t length_;
-  std::int64_t left_ = 0;
+  int left_ = 0;
   int parts_;
   int part_ = 0;
   Piece piece_;

@@ -243,8 +243,8 @@ class ReadSteps {
   unsigned used_ = 0;
 };
 
-/// How rows are read: at any alignment, or of several dtypes; element by element of one dtype; 16 bytes (of
-/// 16 bits: 8) of one dtype at a time.
+/// How rows are read: one element after another, at any alignment and of several dtypes; elements of one
+/// dtype, several under way; of one dtype, 16 bytes (of 16 bits: 8) at a time.
 enum class Loads { any, elements, vectors };
 BRAGG_DEVICE Loads mix_loads(bool alike, Alignment alignment) {
   if (!alike || alignment == Alignment::byte) return Loads::any;
@@ -257,22 +257,6 @@ struct FourValues {
   static constexpr int words = static_cast<int>(sizeof(Bits<dtype>));
   std::uint32_t word[words] = {};
 
-  /// The same one by one.
-  BRAGG_DEVICE void load_elements(const unsigned char* row, std::int64_t index) {
-    const unsigned char* const p = row + index * static_cast<std::int64_t>(sizeof(Bits<dtype>));
-    BRAGG_UNROLL
-    for (int e = 0; e < 4; ++e) {
-      if constexpr (words == 2) {
-        const std::uint32_t bits = simt::load2_kept(p + 2 * e);
-        word[e / 2] = e % 2 == 0 ? bits : word[e / 2] | bits << 16;
-      } else if constexpr (words == 4) {
-        word[e] = simt::load4_kept(p + 4 * e);
-      } else {
-        const uint2 w = simt::load8_kept(p + 8 * e);
-        word[2 * e] = w.x, word[2 * e + 1] = w.y;
-      }
-    }
-  }
   BRAGG_DEVICE void load(const unsigned char* row, std::int64_t index) {
     const unsigned char* const p = row + index * static_cast<std::int64_t>(sizeof(Bits<dtype>));
     if constexpr (words == 2) {
@@ -332,31 +316,22 @@ struct Mixed {
   BRAGG_DEVICE double value(int k, int e) const { return kFew ? z[e / 2][2 * (e % 2) + k] : z[e % tiles][k]; }
 };
 
-/// The products of rows at 32 coordinates from `begin` on, all of `dtype`, in place of what `sums` holds.
-/// There is a step. The first is written apart: zeros that tensor cores add to take no instruction.
+/// The products of rows at 32 coordinates from `begin` on, all of `dtype` and aligned to 16 bytes, in place
+/// of what `sums` holds. There is a step. The first is written apart: zeros that tensor cores add to take no
+/// instruction.
 template <DType dtype, bool kAhead, bool kFew, class StepsT>
-BRAGG_DEVICE void mix_rows_alike(StepsT steps, bool vectors, std::int64_t begin, Mixed<kFew>& sums) {
+BRAGG_DEVICE void mix_vectors(StepsT steps, std::int64_t begin, Mixed<kFew>& sums) {
   const std::int64_t index = begin + 4 * (simt::lane() / 4);
   FourValues<dtype> x[4];
-  const auto load_by = [&](auto count, auto by_vectors) {
+  const auto load = [&](auto count) {
     each<count>([&](auto i) {
       const unsigned char* const row = steps.row(i);
-      if (StepsT::has_null_rows && row == nullptr) {
-        x[i] = {};
-      } else if constexpr (decltype(by_vectors)::value) {
+      if (!StepsT::has_null_rows || row != nullptr) {
         x[i].load(row, index);
       } else {
-        x[i].load_elements(row, index);
+        x[i] = {};
       }
     });
-  };
-  // Asked once a step: a branch for each row would make its loads wait for one another.
-  const auto load = [&](auto count) {
-    if (vectors) {
-      load_by(count, std::true_type());
-    } else {
-      load_by(count, std::false_type());
-    }
   };
   const auto multiply = [&](auto is_first, auto count) {
     FourValues<dtype> current[4];
@@ -382,6 +357,35 @@ BRAGG_DEVICE void mix_rows_alike(StepsT steps, bool vectors, std::int64_t begin,
   while (steps.more()) {
     if (!kAhead) load(Number<4>());
     multiply(std::false_type(), Number<4>());
+  }
+}
+
+/// The same of rows that are aligned to their elements: a tile's are under way together. Those of a whole
+/// step, 16 of a lane, would spill, and so would this of steps that are not held.
+template <DType dtype, bool kFew, class StepsT>
+BRAGG_DEVICE void mix_elements_alike(StepsT steps, std::int64_t begin, Mixed<kFew>& sums) {
+  each<Mixed<kFew>::tiles>([&](auto q) { sums.clear(q); });
+  constexpr int width = 4 / Mixed<kFew>::tiles;  // coordinates of a lane in a tile
+  const std::int64_t index = begin + 4 * (simt::lane() / 4);
+  BRAGG_ROLLED
+  for (; steps.more(); steps.advance()) {
+    double c[8];
+    steps.take_coefficients(c);
+    BRAGG_UNROLL
+    for (int q = 0; q < Mixed<kFew>::tiles; ++q) {
+      Bits<dtype> x[4][width];
+      BRAGG_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const unsigned char* const row = steps.row(i);
+        BRAGG_UNROLL
+        for (int e = 0; e < width; ++e) {
+          x[i][e] = !StepsT::has_null_rows || row != nullptr
+                        ? load_element<dtype>(row, index + width * q + e, Alignment::element)
+                        : Bits<dtype>{0};
+        }
+      }
+      sums.add(q, c, [&](int i, int e) { return static_cast<double>(value_of<dtype>(x[i][e % width])); });
+    }
   }
 }
 
@@ -448,17 +452,24 @@ BRAGG_DEVICE void mix(const SelectArguments& a, int tensor, const MixTable& tabl
   const unsigned infinite = table.is_held ? table.infinite[group] : infinite_points(a, tensor, group);
   MixedT sums;
   const auto go_through = [&](auto steps) {
-    const bool vectors = loads == Loads::vectors;
-    if (loads == Loads::any || left < mix_columns || !steps.more()) {
+    const auto alike = [&](auto of_rows) {
+      constexpr DType dtype = decltype(of_rows)::value;
+      if constexpr (!decltype(steps)::has_null_rows) {
+        if (loads == Loads::elements) return mix_elements_alike<dtype>(steps, begin, sums);
+      }
+      mix_vectors<dtype, kAhead>(steps, begin, sums);
+    };
+    if (loads == Loads::any || (loads == Loads::elements && decltype(steps)::has_null_rows) ||
+        left < mix_columns || !steps.more()) {
       mix_elements(a, tensor, steps, begin, left, sums);
     } else if constexpr (value == DType::f64) {
-      mix_rows_alike<DType::f64, kAhead>(steps, vectors, begin, sums);
+      alike(std::integral_constant<DType, DType::f64>());
     } else if (a.rows.dtype == DType::f32) {
-      mix_rows_alike<DType::f32, kAhead>(steps, vectors, begin, sums);
+      alike(std::integral_constant<DType, DType::f32>());
     } else if (a.rows.dtype == DType::f16) {
-      mix_rows_alike<DType::f16, kAhead>(steps, vectors, begin, sums);
+      alike(std::integral_constant<DType, DType::f16>());
     } else {
-      mix_rows_alike<DType::bf16, kAhead>(steps, vectors, begin, sums);
+      alike(std::integral_constant<DType, DType::bf16>());
     }
   };
   // Where coefficients lie is asked once, not at each step.
