@@ -5,8 +5,8 @@
 //   the network's outputs: for the median as many −inf as +inf (odd n: one +inf more), else +inf.
 // Order: NaN is made +inf by one minimum, in warps that hold what is not finite. Result bits are the CPU's.
 // Threads: each takes `vectors` registers of a row, 16 (8, 4) bytes one after another where addresses allow
-//   it, else coordinates that lie a block apart; pieces of tile_length over a grid as large as the device
-//   holds.
+//   it, else coordinates that lie a block apart, several points under way together; of the pieces of
+//   tile_length a block takes one range.
 // Bound by memory to n ≈ 100: n·d elements are read once, d written; then by minima and maxima (n = 64: 614
 //   a coordinate for the median, 1042 for the sort; 16-bit types: two coordinates an operation). What a
 //   trimmed mean drops costs nothing (trim.cuh).

@@ -9,7 +9,8 @@
 // table. All of a step's rows are under way before the first is converted; with kAhead the next step's, too,
 // before this one is multiplied.
 //
-// Tried and lost (by its code, not run): a question to each rounded value, six instructions and a wait for
+// Tried and lost (by its code, not run): a branch between vectors and elements at each step, and a whole step
+// of elements under way, which spilled with 128 registers; a question to each rounded value, six instructions and a wait for
 // its conversion where one and a multiply-add do; zeros to add the first step to, and null pointers looked
 // for, which with the search for the next step made 60 instructions of a tile 120; a dtype at run time and a
 // branch for each row, which made the loads of a step wait for one another; coefficients from global memory
