@@ -68,25 +68,14 @@ struct Direct {
     });
   }
 
-  /// Element by element, into registers; a group of points is under way.
+  /// Element by element, into registers, all under way. Pairs of 16 bits would take registers that trimmed
+  /// means do not have.
   BRAGG_DEVICE void load_strided(const PointTable<kPoints>& table, std::int64_t offset) {
-    constexpr int group = 16 / width < kPoints ? 16 / width : kPoints;
+    static_assert(width == 1);
     each<vectors>([&](auto k) {
-      each<kPoints / group>([&](auto part) {
-        Element elements[group][width];
-        each<group>([&](auto i) {
-          const unsigned char* const row = table.data[part * group + i] + offset;
-          each<width>([&](auto half) {
-            elements[i][half] = load_element<dtype>(row, coordinate(k, half, false), Alignment::element);
-          });
-        });
-        each<group>([&](auto i) {
-          if constexpr (width == 2) {
-            v[k][part * group + i] = R::of(elements[i][0] | static_cast<std::uint32_t>(elements[i][1]) << 16);
-          } else {
-            v[k][part * group + i] = R::of(elements[i][0]);
-          }
-        });
+      each<kPoints>([&](auto i) {
+        v[k][i] =
+            R::of(load_element<dtype>(table.data[i] + offset, coordinate(k, 0, false), Alignment::element));
       });
     });
   }
@@ -249,14 +238,15 @@ BRAGG_DEVICE void select_span(const SelectArguments& a, PointTable<kPoints>& tab
   const int left = piece.size - done;
   // A load of one element needs no more than its alignment.
   constexpr bool is_one_load = 4 * Work::words == static_cast<int>(sizeof(Bits<dtype>));
+  constexpr bool is_strided = !is_one_load && Work::width == 1;
   const bool whole = alignment != Alignment::byte && left >= Work::span;
   const bool consecutive = whole && (is_one_load || alignment == Alignment::vector);
   const std::int64_t offset = (piece.begin + done) * static_cast<std::int64_t>(sizeof(Bits<dtype>));
   Work work;
   if (consecutive) {
     work.load_consecutive(table, offset);
-  } else if (whole && !is_one_load) {
-    if constexpr (!is_one_load) work.load_strided(table, offset);
+  } else if (is_strided && whole) {
+    if constexpr (is_strided) work.load_strided(table, offset);
   } else {
     work.load_elements(table, a.points, offset, left, alignment, tile);
   }

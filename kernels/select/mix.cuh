@@ -10,11 +10,11 @@
 // before this one is multiplied.
 //
 // Tried and lost (by its code, not run): a branch between vectors and elements at each step, and a whole step
-// of elements under way, which spilled with 128 registers; a question to each rounded value, six instructions and a wait for
-// its conversion where one and a multiply-add do; zeros to add the first step to, and null pointers looked
-// for, which with the search for the next step made 60 instructions of a tile 120; a dtype at run time and a
-// branch for each row, which made the loads of a step wait for one another; coefficients from global memory
-// at each step, 24 address operations of 8 loads.
+// of elements under way, which spilled with 128 registers; a question to each rounded value, six
+// instructions and a wait for its conversion where one and a multiply-add do; zeros to add the first step to,
+// and null pointers looked for, which with the search for the next step made 60 instructions of a tile 120; a
+// dtype at run time and a branch for each row, which made the loads of a step wait for one another;
+// coefficients from global memory at each step, 24 address operations of 8 loads.
 #pragma once
 
 #include "kernels/common/tuning.hpp"
