@@ -27,7 +27,7 @@ struct ProfileGuard {
 };
 
 /// Limits are the same where every access is checked, and it takes long.
-constexpr unsigned slowness = simt::hooks ? 8 : 1;
+const unsigned slowness = simt::hooks ? 8 : 1;
 
 struct SelectCase {
   DType dtype = DType::f32;
