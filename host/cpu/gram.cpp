@@ -322,6 +322,12 @@ int asked_by_panel(int rows, int columns) {
   return panels == 0 ? 0 : std::clamp((rows - tiles + panels - 1) / panels, 0, panel_rows);
 }
 
+// A lane's, and those of the lanes.
+std::int64_t additions() {
+  constexpr auto lanes = static_cast<std::int64_t>(hn::MaxLanes(Wide()));
+  return gram_block / lanes + lanes;
+}
+
 void products(const GramRows& rows, const GramRows* columns, std::int64_t begin, int count, double scale,
               double* scratch, double* totals) {
   const Wide d;
@@ -385,6 +391,7 @@ namespace bragg::detail::cpu {
 HWY_EXPORT(statistics);
 HWY_EXPORT(products);
 HWY_EXPORT(scratch_doubles);
+HWY_EXPORT(additions);
 
 void row_statistics(const RowSource& row, std::int64_t begin, int count, std::int64_t& nonfinite,
                     double& max_abs) {
@@ -395,6 +402,8 @@ void gram_products(const GramRows& rows, const GramRows* columns, std::int64_t b
                    double* scratch, double* totals) {
   HWY_DYNAMIC_DISPATCH(products)(rows, columns, begin, count, scale, scratch, totals);
 }
+
+std::int64_t gram_additions() { return HWY_DYNAMIC_DISPATCH(additions)(); }
 
 std::size_t gram_scratch_doubles(int rows, int columns) {
   return HWY_DYNAMIC_DISPATCH(scratch_doubles)(rows, columns);

@@ -54,6 +54,9 @@ struct GramRows {
 /// Doubles of aligned scratch that `gram_products` takes.
 std::size_t gram_scratch_doubles(int rows, int columns);
 
+/// The longest chain of additions in a total of gram_products over gram_block elements.
+std::int64_t gram_additions();
+
 /// totals = Σ over elements [begin, begin+count) of rows[i]·columns[j], f64 rows multiplied by `scale`: row
 /// by row, every column. `columns` null: of rows with each other, j ≤ i only, and with their statistics as by
 /// row_statistics. Every pair is summed in the same order.

@@ -147,6 +147,8 @@ void GramSums::reset(int rows_in, bool wanted_in, double scale_in, bool pairs_in
   settled = false;
   const std::size_t n = static_cast<std::size_t>(rows);
   products.assign(wanted ? n * n : 0, 0.0);
+  low.assign(products.size(), 0.0);
+  rounding = 0;
   nonfinite.assign(n, 0);
   max_abs.assign(n, 0.0);
 }
@@ -275,7 +277,7 @@ void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
   };
   sum_blocks(table, pairs, compute, [&](const double* sum) {
     for (std::size_t r = 0; r < n; ++r) {
-      for (std::size_t c = 0; c <= r; ++c) sums.products[r * n + c] += *sum++;
+      for (std::size_t c = 0; c <= r; ++c) sums.add(r * n + c, *sum++);
     }
   });
 }
@@ -335,8 +337,8 @@ void CpuPasses::Impl::gram_of_references(const RowTable& table, GramSums& sums) 
   };
   sum_blocks(table, static_cast<std::size_t>(table.rows) * width, compute, [&](const double* sum) {
     for (std::size_t r = 0; r < n; ++r, sum += width) {
-      sums.products[r * n + r] += sum[0];
-      for (std::size_t c = std::max(first, r + 1); c < n; ++c) sums.products[c * n + r] += sum[1 + c - first];
+      sums.add(r * n + r, sum[0]);
+      for (std::size_t c = std::max(first, r + 1); c < n; ++c) sums.add(c * n + r, sum[1 + c - first]);
     }
   });
 }
@@ -377,9 +379,9 @@ void CpuPasses::Impl::gram_by_squares(const RowTable& table, GramSums& sums) {
           cpu::gram_products(rows, diagonal ? nullptr : &columns, begin, length, sums.scale, memory,
                              memory + scratch);
           for (int i = 0; i < rows.count; ++i) {
-            double* const to = sums.products.data() +
-                               static_cast<std::size_t>(rows.index[i]) * static_cast<std::size_t>(table.rows);
-            for (int j = 0; j < (diagonal ? i + 1 : columns.count); ++j) to[columns.index[j]] += *total++;
+            const auto to = static_cast<std::size_t>(rows.index[i]) * static_cast<std::size_t>(table.rows);
+            for (int j = 0; j < (diagonal ? i + 1 : columns.count); ++j)
+              sums.add(to + static_cast<std::size_t>(columns.index[j]), *total++);
           }
         }
       }
@@ -407,8 +409,12 @@ void CpuPasses::gram(const RowTable& table, GramSums& sums) {
     }
   }
   if (!sums.wanted) return;
+  sums.rounding = gram_rounding(cpu::gram_additions());
   for (std::size_t r = 0; r < n; ++r) {
-    for (std::size_t c = 0; c < r; ++c) sums.products[c * n + r] = sums.products[r * n + c];
+    for (std::size_t c = 0; c < r; ++c) {
+      sums.products[c * n + r] = sums.products[r * n + c];
+      sums.low[c * n + r] = sums.low[r * n + c];
+    }
   }
 }
 

@@ -40,7 +40,8 @@ struct OutTable {
 ///
 /// Coordinates are summed in blocks of `gram_block`, each tensor starting a new block; block sums are added
 /// in order. So the bits do not depend on threads, nor on windows whose borders within a tensor are multiples
-/// of gram_block.
+/// of gram_block. What adding block sums loses is kept beside them: the error of a product does not grow with
+/// their number.
 struct GramSums {
   int rows = 0;
   bool wanted = true;      ///< false: only `nonfinite` and `max_abs` are computed
@@ -50,12 +51,30 @@ struct GramSums {
   double scale = 1;        ///< power of two that f64 rows are multiplied by (others: 1)
   std::vector<double>
       products;  ///< rows × rows, symmetric, of scaled rows; what an infinite row touches is unspecified
+  std::vector<double> low;              ///< what rounding took from `products`: a product is the sum of both
+  double rounding = 0;                  ///< a product is off by at most rounding·‖x_i‖·‖x_j‖
   std::vector<std::int64_t> nonfinite;  ///< per row
   std::vector<double> max_abs;          ///< per row, largest finite |x|, unscaled; f64 rows only, others 0
 
   void reset(int rows_in, bool wanted_in, double scale_in, bool pairs_in = true);
+
+  /// Adds to a product (Knuth's two-sum).
+  void add(std::size_t at, double value) {
+    const double before = products[at];
+    const double total = before + value;
+    const double taken = total - before;
+    low[at] += (before - (total - taken)) + (value - taken);
+    products[at] = total;
+  }
 };
 inline constexpr std::int64_t gram_block = 8192;
+
+/// GramSums::rounding where no sum has more than `additions` in a row, but for the compensated ones. Beside
+/// them: the product's own rounding; of a sum of sums two; in a squared distance three subtractions; and what
+/// is lost by lengths that are themselves rounded. (Σ|x_ik·x_jk| is at most ‖x_i‖·‖x_j‖.)
+constexpr double gram_rounding(std::int64_t additions) {
+  return (static_cast<double>(additions) + 16) * 0x1.01p-53;
+}
 
 /// The points that `select` sees: rows themselves, or combinations of rows (compressed sparse rows).
 struct PointTable {

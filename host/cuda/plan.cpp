@@ -311,6 +311,7 @@ void CudaPlan::enqueue_gram(Stream stream) {
                           .partial = at<double>(workspace_, partial_at_),
                           .batch = batch_,
                           .products = needs_.products ? b.gram[0] : nullptr,
+                          .low = needs_.products ? b.low : nullptr,
                           .pairs = needs_.pairs,
                           .nonfinite = reinterpret_cast<unsigned long long*>(b.nonfinite),
                           .max_abs = wide ? reinterpret_cast<unsigned long long*>(b.max_abs) : nullptr};
@@ -453,7 +454,8 @@ void CudaPlan::upload_table(Stream stream) {
       .inputs = rows_.inputs,
       .rows = rows_.count,
       .invalid = table_.has_invalid() ? at<std::uint8_t>(workspace_, table_.invalid_at()) : nullptr,
-      .weights = active_.weighted ? at<double>(workspace_, table_.weights_at()) : nullptr};
+      .weights = active_.weighted ? at<double>(workspace_, table_.weights_at()) : nullptr,
+      .rounding = gram_rounding(chunks_.length)};
   upload_and_prepare(workspace_, table_.data(), table_.bytes(), prepare, blocks_, stream);
 }
 

@@ -82,10 +82,11 @@ class CudaWindowPasses final : public WindowPasses {
   Slot slots_[slot_count];
   Event last_;  // of the sums, or the counters
 
-  // Sums of pass 1: [products | nonfinite | max_abs | scale].
+  // Sums of pass 1: [products | low | nonfinite | max_abs | scale].
   GrowingMemory sums_;
   bool summing_ = false;
   double* products_ = nullptr;
+  double* low_ = nullptr;
   unsigned long long* nonfinite_ = nullptr;
   unsigned long long* max_abs_ = nullptr;
   double* scale_ = nullptr;
@@ -185,11 +186,12 @@ CudaWindowPasses::Window CudaWindowPasses::describe(int slot, const RowTable& wi
 void CudaWindowPasses::begin_sums(const GramSums& sums, int rows) {
   const auto n = static_cast<std::size_t>(rows);
   const std::size_t squares = sums.wanted ? n * n : 0;
-  const std::size_t bytes = (squares + 2 * n + 1) * sizeof(double);
+  const std::size_t bytes = (2 * squares + 2 * n + 1) * sizeof(double);
   const Stream stream = slots_[0].stream.get();
   void* const memory = sums_.at_least(bytes, stream);
   products_ = at<double>(memory, 0);
-  nonfinite_ = at<unsigned long long>(memory, squares * sizeof(double));
+  low_ = products_ + squares;
+  nonfinite_ = at<unsigned long long>(memory, 2 * squares * sizeof(double));
   max_abs_ = nonfinite_ + n;
   scale_ = reinterpret_cast<double*>(max_abs_ + n);
   set_bytes(memory, 0, bytes - sizeof(double), stream);
@@ -214,6 +216,7 @@ void CudaWindowPasses::accumulate(int slot, const RowTable& window, GramSums& su
         .partial = static_cast<double*>(s.partial.at_least(partial, stream)),
         .batch = gram_batch(w.rows.count, w.cut.pieces, pairs),
         .products = sums.wanted ? products_ : nullptr,
+        .low = sums.wanted ? low_ : nullptr,
         .pairs = pairs,
         .add = true,
         .nonfinite = nonfinite_,
@@ -229,11 +232,14 @@ void CudaWindowPasses::collect(GramSums& sums) {
   const Stream stream = slots_[0].stream.get();
   last_.wait(stream);
   const auto n = static_cast<std::size_t>(sums.rows);
-  if (sums.wanted)
+  if (sums.wanted) {
     copy_to_host(sums.products.data(), products_, sums.products.size() * sizeof(double), stream);
+    copy_to_host(sums.low.data(), low_, sums.low.size() * sizeof(double), stream);
+  }
   copy_to_host(sums.nonfinite.data(), nonfinite_, n * sizeof(std::int64_t), stream);
   copy_to_host(sums.max_abs.data(), max_abs_, n * sizeof(double), stream);
   synchronize(stream);
+  sums.rounding = gram_rounding(chunk_);
 }
 
 void CudaWindowPasses::start(const Solution& solution) {

@@ -146,7 +146,10 @@ void Engine::Impl::load(const GramSums& sums, const SolveBlock& b) const {
   b.words->limit = sums.limit;
   std::copy(sums.nonfinite.begin(), sums.nonfinite.end(), b.nonfinite);
   std::copy(sums.max_abs.begin(), sums.max_abs.end(), b.max_abs);
-  if (needs.products) std::copy(sums.products.begin(), sums.products.end(), b.gram[0]);
+  b.words->rounding = sums.rounding;
+  if (!needs.products) return;
+  std::copy(sums.products.begin(), sums.products.end(), b.gram[0]);
+  std::copy(sums.low.begin(), sums.low.end(), b.low);
 }
 
 /// The points that pass 2 sees: all, or a subset of them.

@@ -19,7 +19,7 @@ struct SolveWords {
   int reserved = 0;        // keeps the doubles aligned in every compiler's eyes
   double scale = 1;        ///< as GramSums
   double limit = 0x1p500;  ///< as GramSums
-  double unused = 0;       // a block's beginning is copied whole, so there is nothing unwritten in it
+  double rounding = 0;     ///< as GramSums
 };
 static_assert(sizeof(SolveWords) % 16 == 0);
 
@@ -46,6 +46,8 @@ struct SolveBlock {
   std::uint8_t* invalid;    ///< [rows] the row's weight makes it infinite
   Two<std::uint8_t> infinite;
   Two<double> weights;
+  Two<double> extent;  ///< as Points
+  double* low;         ///< [rows²] of pass 1: what is to be added to gram.first
   Two<double> gram;
   Two<double> mix;
   double* transform;
@@ -93,6 +95,9 @@ BRAGG_HD inline SolveBlock solve_block(std::byte* base, const SolveLayout& layou
   block.chosen = ints(rows);
   block.infinite = {bits(rows), bits(rows)};
   block.weights = {doubles(rows), doubles(rows)};
+  const std::size_t extents = layout.products ? rows : 0;
+  block.extent = {doubles(extents), doubles(layout.stages ? extents : 0)};
+  block.low = doubles(squares);
   block.gram = {doubles(squares), doubles(layout.stages ? squares : 0)};
   block.mix = {doubles(mixes), doubles(mixes)};
   block.transform = doubles(mixes);

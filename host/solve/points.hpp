@@ -22,6 +22,10 @@ struct Points {
   const std::uint8_t* infinite = nullptr;  ///< count
   const double* weights = nullptr;         ///< count client weights, or null
   double scale = 1;  ///< the points were multiplied by it: lengths given by a user are too
+  /// [size] Σ_k |a_k|·‖row k‖ over the rows k that a point is a combination of; null: points are rows.
+  const double* extent = nullptr;
+  /// A product is off by at most rounding times the extents of its points.
+  double rounding = 0x1p-50;
 
   BRAGG_HD int origin() const { return count; }
   BRAGG_HD bool finite(int i) const { return i >= count || !infinite[i]; }
@@ -41,6 +45,15 @@ struct Points {
     return value > 0 ? value : 0;
   }
   BRAGG_HD double distance(int i, int j) const { return std::sqrt(squared_distance(i, j)); }
+
+  BRAGG_HD double extent_of(int i) const {
+    return extent != nullptr ? extent[i] : std::sqrt(std::fabs(product(i, i)));
+  }
+  /// By how much squared_distance(i, j) of finite points may be off. (Of identical rows it is exact.)
+  BRAGG_HD double error(int i, int j) const {
+    const double reach = extent_of(i) + extent_of(j);
+    return rounding * reach * reach;
+  }
 };
 
 /// Memory for one solver call, carved front to back. `scratch_doubles`, `scratch_ints` bound what any solver

@@ -113,6 +113,8 @@ inline Stage after(const Stage& from, const PreAggregator& rule, bool products) 
   to.marks = 1 - from.marks;
   to.mix = 1 - from.mix;
   if (products) to.gram = 1 - from.gram;
+  // Twice a sum over the old points, and of coefficients as often.
+  to.rounding = from.rounding + 4 * (from.size() + 2) * 0x1p-53;
   return to;
 }
 

@@ -33,6 +33,7 @@ struct Stage {
   bool weighted = false;    ///< points have weights
   bool are_rows = true;     ///< point i comes of row i alone
   bool has_origin = false;  ///< the origin is a caller's reference, not zeros
+  double rounding = 0;      ///< of the points' products, beyond that of the rows' (as Points::rounding)
 
   BRAGG_HD int rows() const { return inputs + references; }
   BRAGG_HD int size() const { return count + references; }
@@ -44,7 +45,9 @@ BRAGG_HD inline Points points_of(const SolveBlock& b, const Stage& s) {
           .gram = b.gram[s.gram],
           .infinite = b.infinite[s.marks],
           .weights = s.weighted ? b.weights[s.marks] : nullptr,
-          .scale = b.words->scale};
+          .scale = b.words->scale,
+          .extent = b.extent[s.gram],
+          .rounding = b.words->rounding + s.rounding};
 }
 
 BRAGG_HD inline bool has_failed(const SolveBlock& b) {
@@ -90,7 +93,11 @@ struct StartStep {
     if (!products) return;
     double* const gram = b.gram[stage.gram];
     parallel_for_2d(team, rows, rows, [&](int i, int j) {
-      if (infinite[i] != 0 || infinite[j] != 0) gram[static_cast<std::size_t>(i) * rows + j] = 0;
+      const std::size_t at = static_cast<std::size_t>(i) * rows + j;
+      gram[at] = infinite[i] != 0 || infinite[j] != 0 ? 0 : gram[at] + b.low[at];
+    });
+    team.parallel_for(rows, [&](int i) {
+      b.extent[stage.gram][i] = std::sqrt(gram[static_cast<std::size_t>(i) * rows + i]);
     });
   }
 };
@@ -176,6 +183,17 @@ struct GramStep {
     const int old_size = from.size();
     const int size = to.size();
     double* const out = b.gram[to.gram];
+    const double* const old_extent = b.extent[from.gram];
+    team.parallel_for(size, [&](int j) {
+      const double* const t = b.transform + static_cast<std::size_t>(j) * old_size;
+      double total = 0;
+      if (j >= to.count) {
+        total = old_extent[from.count + (j - to.count)];
+      } else {
+        for (int k = 0; k < old_size; ++k) total += std::fabs(t[k]) * old_extent[k];
+      }
+      b.extent[to.gram][j] = total;
+    });
     parallel_for_2d(team, size, size, [&](int j, int i) {
       if (i > j) return;
       const double* const t = b.transform + static_cast<std::size_t>(j) * old_size;

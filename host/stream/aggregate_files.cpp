@@ -233,7 +233,7 @@ void FileAggregation::plan_memory() {
     row_bytes = std::min(plenty, row_bytes + std::min(plenty, inputs_.tensors[t].elements) * widest(t));
   }
   constexpr std::int64_t square_matrices =
-      8;  // the Gram matrix, mixing matrices, and what they are made from
+      11;  // sums, the Gram matrix, mixing matrices, and what they are made from
   const std::int64_t mathematics =
       engine_.needs_statistics() ? square_matrices * 8 * (rows + 2) * (rows + 2) : 0;
   const std::int64_t block = (rows + 1) * gram_block * largest;

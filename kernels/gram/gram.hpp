@@ -18,7 +18,7 @@ constexpr std::int64_t gram_chunk_length(std::int64_t coordinates) {
 struct GramArguments {
   Rows rows;
   Cut chunks;
-  Parts parts;  ///< of products, nonfinite, max_abs, scale, skip
+  Parts parts;  ///< of products, low, nonfinite, max_abs, scale, skip
   /// Products of a batch of chunks: gram_partial_doubles(rows, chunks, pairs).
   double* partial = nullptr;
   std::int64_t batch = 0;  ///< chunks of a batch: gram_batch(rows, chunks, pairs)
@@ -26,6 +26,8 @@ struct GramArguments {
   /// [rows.count²] symmetric; rows and columns of zeros included. What a row with a non-finite value touches
   /// is unspecified. Null: only statistics are wanted.
   double* products = nullptr;
+  /// [rows.count²] what rounding took from products when chunks were added; null: it is lost.
+  double* low = nullptr;
   /// false: only products of each row with itself and with the reference; others are 0. At most one
   /// reference then, of the rows' dtype.
   bool pairs = true;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products from the products of chunks: added in the order of the chunks, one after another, so the bits
-// depend on neither the batches nor the device, nor on windows whose borders are multiples of a chunk.
+// depend on neither the batches nor the device, nor on windows whose borders are multiples of a chunk. What
+// an addition loses is added up beside, so the error of a product does not grow with the number of chunks.
 //
 // Map          a block takes 32 pairs of a part at a time; its warps load 128 chunks at a time to shared
 //              memory, one ahead, and one warp adds them up.
@@ -52,6 +53,10 @@ gram_sums(BRAGG_GRID_CONSTANT GramBatch batch) {
     double& product = products[row * rows + column];
     double sum = simt::warp() == 0 && inside && (batch.first > 0 || pass.add) ? product : 0.0;
 
+    double* const lows = pass.low != nullptr ? pass.parts.of(pass.low, part) : nullptr;
+    const bool has_lost = simt::warp() == 0 && inside && lows != nullptr;
+    double low = has_lost && (batch.first > 0 || pass.add) ? lows[row * rows + column] : 0.0;
+
     double ahead[loads];
     const auto load = [&](std::int64_t at) {
       BRAGG_UNROLL
@@ -69,7 +74,13 @@ gram_sums(BRAGG_GRID_CONSTANT GramBatch batch) {
       load(at + sum_chunks);
       if (simt::warp() == 0) {
         const int count = end - at < sum_chunks ? static_cast<int>(end - at) : sum_chunks;
-        for (int k = 0; k < count; ++k) sum += staged[k][simt::lane()];
+        for (int k = 0; k < count; ++k) {
+          const double value = staged[k][simt::lane()];  // two-sum (Knuth)
+          const double total = sum + value;
+          const double taken = total - sum;
+          low += (sum - (total - taken)) + (value - taken);
+          sum = total;
+        }
       }
       simt::sync_threads();
     }
@@ -77,6 +88,10 @@ gram_sums(BRAGG_GRID_CONSTANT GramBatch batch) {
       product = sum;
       const bool is_last = part_end <= batch_end || part_begin == part_end;
       if (is_last) products[column * rows + row] = sum;
+      if (has_lost) {
+        lows[row * rows + column] = low;
+        if (is_last) lows[column * rows + row] = low;
+      }
     }
   }
 }

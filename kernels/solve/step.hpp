@@ -25,10 +25,14 @@ struct PrepareStep {
   int rows = 0;
   const std::uint8_t* invalid = nullptr;  ///< [inputs], or null: none is
   const double* weights = nullptr;        ///< [inputs], or null: none has one
+  double rounding = 0;                    ///< as SolveWords
 
   template <class TeamT>
   BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
-    team.single([&] { *b.words = SolveWords{}; });
+    team.single([&] {
+      *b.words = SolveWords{};
+      b.words->rounding = rounding;
+    });
     // To the ends of what each array takes.
     const int bytes = (rows + 15) / 16 * 16;
     const int doubles = (rows + 1) / 2 * 2;
