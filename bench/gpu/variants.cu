@@ -333,6 +333,7 @@ template <int kWarps, int kBlocks>
 struct Fragment2 {
   static constexpr int warps = kWarps;
   static constexpr int blocks = kBlocks;
+  static constexpr int centered_blocks = kBlocks;
 };
 
 /// Sums of the chunks' first `count` products of `stride`.
@@ -397,8 +398,8 @@ void time_fragments(std::int64_t d, Watch& watch) {
     std::snprintf(name, sizeof(name), "warps %d, blocks %d", TuningT::warps, TuningT::blocks);
     time("gram, before sums", name, chosen, is_chosen, [&](const GramArguments& arguments) {
       const GramBatch batch{arguments, 0, static_cast<int>(arguments.chunks.pieces), m.n};
-      simt::launch(gram_fragments<DType::f32, octets, TuningT>, batch.chunks, 1, 32 * TuningT::warps, 0,
-                   watch.stream(), batch);
+      simt::launch(gram_fragments<DType::f32, octets, false, TuningT>, batch.chunks, 1, 32 * TuningT::warps,
+                   0, watch.stream(), batch);
     });
   };
   shape(FragmentTuning<DType::f32, octets>(), true);
@@ -410,6 +411,7 @@ struct Lengths3 {
   static constexpr int warps = kWarps;
   static constexpr int rows = kRows;
   static constexpr int blocks = kBlocks;
+  static constexpr int centered_blocks = kBlocks;
 };
 
 /// Squares of n rows before chunks are summed: as chosen, and with other tunings.

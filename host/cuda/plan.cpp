@@ -311,8 +311,8 @@ void CudaPlan::enqueue_gram(Stream stream) {
                           .partial = at<double>(workspace_, partial_at_),
                           .batch = batch_,
                           .products = needs_.products ? b.gram[0] : nullptr,
-                          .low = needs_.products ? b.low : nullptr,
                           .pairs = needs_.pairs,
+                          .low = needs_.products ? b.low : nullptr,
                           .nonfinite = reinterpret_cast<unsigned long long*>(b.nonfinite),
                           .max_abs = wide ? reinterpret_cast<unsigned long long*>(b.max_abs) : nullptr};
   gram(arguments, stream);
@@ -455,7 +455,7 @@ void CudaPlan::upload_table(Stream stream) {
       .rows = rows_.count,
       .invalid = table_.has_invalid() ? at<std::uint8_t>(workspace_, table_.invalid_at()) : nullptr,
       .weights = active_.weighted ? at<double>(workspace_, table_.weights_at()) : nullptr,
-      .rounding = gram_rounding(chunks_.length)};
+      .rounding = gram_rounding(gram_additions)};
   upload_and_prepare(workspace_, table_.data(), table_.bytes(), prepare, blocks_, stream);
 }
 

@@ -216,9 +216,9 @@ void CudaWindowPasses::accumulate(int slot, const RowTable& window, GramSums& su
         .partial = static_cast<double*>(s.partial.at_least(partial, stream)),
         .batch = gram_batch(w.rows.count, w.cut.pieces, pairs),
         .products = sums.wanted ? products_ : nullptr,
-        .low = sums.wanted ? low_ : nullptr,
         .pairs = pairs,
         .add = true,
+        .low = sums.wanted ? low_ : nullptr,
         .nonfinite = nonfinite_,
         .max_abs = wide ? max_abs_ : nullptr,
         .scale = wide ? scale_ : nullptr},
@@ -239,7 +239,7 @@ void CudaWindowPasses::collect(GramSums& sums) {
   copy_to_host(sums.nonfinite.data(), nonfinite_, n * sizeof(std::int64_t), stream);
   copy_to_host(sums.max_abs.data(), max_abs_, n * sizeof(double), stream);
   synchronize(stream);
-  sums.rounding = gram_rounding(chunk_);
+  sums.rounding = gram_rounding(gram_additions);
 }
 
 void CudaWindowPasses::start(const Solution& solution) {

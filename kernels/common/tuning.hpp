@@ -52,11 +52,14 @@ template <DType dtype, int octets>
 struct FragmentTuning {
   static constexpr int warps = 4;
   static constexpr int blocks = octets > 4 ? 2 : octets > 2 ? 3 : 5;
+  static constexpr int centered_blocks = octets > 4 || (octets > 2 && dtype == DType::f64) ? 2 : 3;
 };
 
 /// gram of up to 8 rows (few.cuh): blocks of 128 threads on a multiprocessor.
 template <int rows>
 inline constexpr int few_blocks = rows > 6 ? 3 : 4;
+template <int rows>
+inline constexpr int few_centered_blocks = rows > 6 ? 2 : 3;
 
 /// gram of rows and the reference alone (lengths.cuh). `rows`: that a block takes, each with
 /// a load under way. Bits depend on `warps`.
@@ -64,6 +67,7 @@ struct LengthTuning {
   static constexpr int warps = 4;
   static constexpr int rows = 4;
   static constexpr int blocks = 6;
+  static constexpr int centered_blocks = 4;
 };
 
 /// Rows that registers hold the products of: what fragments.cuh is for. Above, tiles.cuh.

@@ -97,6 +97,18 @@ BRAGG_DEVICE void raise_max_abs(const GramArguments& pass, int tensor, int row, 
   if (max_abs != nullptr) simt::atomic_max(max_abs + row, static_cast<unsigned long long>(most));
 }
 
+/// Raises `most` to |x|, if that is finite.
+BRAGG_DEVICE void raise_finite(std::uint64_t& most, double x) {
+  const std::uint64_t bits = magnitude_bits(simt::bits_of(x));
+  if (bits < infinite_bits) raise(most, bits);
+}
+
+/// What differences that were scaled are without.
+BRAGG_DEVICE std::uint64_t without_scale(std::uint64_t most, double scale) {
+  const double x = simt::double_of(most) / scale;
+  return is_finite(x) ? simt::bits_of(x) : most;
+}
+
 BRAGG_DEVICE bool wants_statistics(const GramArguments& pass) {
   return pass.nonfinite != nullptr || pass.max_abs != nullptr;
 }
@@ -146,7 +158,10 @@ BRAGG_DEVICE void scan_row(const GramArguments& pass, int tensor, int row, const
   if (counts != nullptr && nonfinite > 0) {
     simt::atomic_add(counts + row, static_cast<unsigned long long>(nonfinite));
   }
-  if constexpr (dtype == DType::f64) raise_max_abs(pass, tensor, row, most);
+  // About a centre, products tell the magnitudes of differences.
+  if constexpr (dtype == DType::f64) {
+    if (pass.center == Center::none) raise_max_abs(pass, tensor, row, most);
+  }
 }
 
 /// The same for a dtype known at run time.
@@ -165,15 +180,24 @@ BRAGG_DEVICE void scan_row(const GramArguments& pass, int tensor, int row, const
 }
 
 /// A warp completes the statistics of a row of the chunk from what the products told: its square, which is
-/// finite for the narrow types unless a value is not, and for f64 the largest magnitude. Nothing is reread
-/// where all is finite.
+/// finite for the narrow types unless a value is not, and for f64 the largest magnitude: of values, or of
+/// finite differences, scaled. Nothing is reread where all is finite.
 template <DType dtype>
 BRAGG_DEVICE void settle_row(const GramBatch& batch, const Piece& piece, int i, const unsigned char* p,
                              double square, std::uint64_t most) {
   const GramArguments& pass = batch.pass;
-  if (p == nullptr || !wants_statistics(pass)) return;
+  if (!wants_statistics(pass)) return;
   const int row = row_of(pass.rows, i);
-  if (dtype == DType::f64 ? most >= infinite_bits : !is_finite(square)) {
+  if (pass.center != Center::none) {
+    if (p != nullptr && !is_finite(square)) {
+      scan_row<dtype>(pass, piece.tensor, row, p, 0, piece.size, alignment_of(pass.rows, piece.tensor));
+    }
+    if (dtype == DType::f64 && simt::lane() == 0) {
+      raise_max_abs(pass, piece.tensor, row, without_scale(most, scale_of(pass, piece.tensor)));
+    }
+  } else if (p == nullptr) {
+    return;
+  } else if (dtype == DType::f64 ? most >= infinite_bits : !is_finite(square)) {
     scan_row<dtype>(pass, piece.tensor, row, p, 0, piece.size, alignment_of(pass.rows, piece.tensor));
   } else if (dtype == DType::f64 && simt::lane() == 0) {
     raise_max_abs(pass, piece.tensor, row, most);

@@ -8,15 +8,21 @@
 //              over k does not care which coordinate is which k as long as both factors agree; a column
 //              fragment of an octet is half of the row fragment of the same rows. So every value is loaded
 //              and converted once. 16 × 8 tiles that lie above the diagonal are left out. Tails and unaligned
-//              rows take the same places by way of shared memory: the same bits.
+//              rows take the same places by way of shared memory: the same bits. About a centre all do: a
+//              lane finds the medians of 4 bytes there (f64: half the lanes, of 8), by a network that sorts
+//              all rows' in its registers, or bit by bit where rows have weights. After 4096 coordinates of
+//              each warp sums are added up, in global memory: a product of a chunk of 65536 is the sum of
+//              4096 terms, of 4 warps', and 4 times.
 // Bound        memory until the tensor cores are: at 48 rows of f32 they need 3072 operations for 192 bytes.
+//              About a centre the network's minima and maxima too: 79 a coordinate of 16 rows, 411 of 48; in
+//              all 2.3 times the instructions.
 // Resources    128 threads; registers: sums (8 a tile, 96 at 48 rows), two loads (8) and four values (8) an
 //              octet: one load is under way while the products of the other are made. 5 to 28 KB shared.
 // Measured     not yet run on hardware.
 #pragma once
 
 #include "kernels/common/tuning.hpp"
-#include "kernels/gram/batch.cuh"
+#include "kernels/gram/center.cuh"
 
 namespace bragg::detail::cuda {
 
@@ -52,13 +58,14 @@ struct FragmentShared {
   static constexpr int bytes = staged > sums ? staged : sums;
 };
 
-template <DType dtype, int octets, class TuningT = FragmentTuning<dtype, octets>>
-BRAGG_KERNEL(32 * TuningT::warps, TuningT::blocks)
+template <DType dtype, int octets, bool centered, class TuningT = FragmentTuning<dtype, octets>>
+BRAGG_KERNEL(32 * TuningT::warps, centered ? TuningT::centered_blocks : TuningT::blocks)
 gram_fragments(BRAGG_GRID_CONSTANT GramBatch batch) {
   simt::grid_dependency_sync();
   constexpr int run = vector_elements<dtype>;
   constexpr int group = 8 * run;  // coordinates
   constexpr int steps = run / 2;  // fragments of 16 coordinates
+  constexpr int span = longest_sum / group * TuningT::warps;
   constexpr int rows = 8 * octets;
   constexpr int tiles = fragment_tiles(octets);
   constexpr int warps = TuningT::warps;
@@ -67,7 +74,11 @@ gram_fragments(BRAGG_GRID_CONSTANT GramBatch batch) {
   BRAGG_SHARED(const unsigned char*, data, [rows]);
   BRAGG_SHARED(double, squares, [rows]);
   BRAGG_SHARED(std::uint64_t, warp_most, [warps][rows]);
+  BRAGG_SHARED(Piece, kept_piece, [1]);  // for the end, so that no register has to
   BRAGG_SHARED(uint4, scratch, [Shared::bytes / 16]);
+  using Counted = CountedRows<dtype, rows>;
+  BRAGG_SHARED(Counted, counted, [1]);
+  BRAGG_SHARED(double, centers, [centered ? warps : 1][group]);
   const GramArguments& pass = batch.pass;
   const Piece piece = locate(pass.chunks, pass.rows.sizes, batch.first + simt::block());
   if (is_skipped(pass, piece.tensor)) return;
@@ -78,6 +89,11 @@ gram_fragments(BRAGG_GRID_CONSTANT GramBatch batch) {
   const int g = lane / 4;
   const int t = lane % 4;
   if (simt::thread() < rows) data[simt::thread()] = row_data(batch, piece, simt::thread());
+  if (simt::thread() == 0) kept_piece[0] = piece;
+  if constexpr (centered) {
+    counted[0].prepare(pass, piece.tensor);
+    for (int k = simt::thread(); k < warps * rows; k += 32 * warps) warp_most[k / rows][k % rows] = 0;
+  }
   simt::sync_threads();
 
   uint4 raw[2][octets];
@@ -122,72 +138,162 @@ gram_fragments(BRAGG_GRID_CONSTANT GramBatch batch) {
   };
 
   const int whole = alignment == Alignment::vector ? piece.size / group : 0;
-  int index = warp;
-  if (index < whole) {
-    load_half(0, index);
-    load_half(1, index);
-  }
-  for (; index < whole; index += warps) {
-    const int next = index + warps;
-    multiply([&](int half) {
-      if (next < whole) load_half(half, next);
-    });
-  }
-  for (; index * group < piece.size; index += warps) {
-    constexpr int pitch = Shared::pitch / 16;
-    uint4* const own_scratch = scratch + warp * rows * pitch;
-    stage_rows<dtype, rows, group>(reinterpret_cast<Bits<dtype>*>(own_scratch),
-                                   Shared::pitch / static_cast<int>(sizeof(Bits<dtype>)), data, index * group,
-                                   piece.size, alignment);
-    simt::sync_warp();
+  const int groups = (piece.size + group - 1) / group;
+  constexpr int pitch = Shared::pitch / 16;
+  uint4* const own_scratch = scratch + warp * rows * pitch;
+  const auto load_scratch = [&] {
     BRAGG_UNROLL
     for (int q = 0; q < octets; ++q) {
       raw[0][q] = own_scratch[(8 * q + g) * pitch + t];
       raw[1][q] = own_scratch[(8 * q + g) * pitch + 4 + t];
     }
-    simt::sync_warp();
-    multiply([](int) {});
-  }
+  };
+  const auto stage = [&](int index) {
+    stage_rows<dtype, rows, group>(reinterpret_cast<Bits<dtype>*>(own_scratch),
+                                   Shared::pitch / static_cast<int>(sizeof(Bits<dtype>)), data, index * group,
+                                   piece.size, alignment);
+  };
 
-  // Sums of warps, in order: tile k, value i of a lane is slot 128k + 32i + lane.
-  auto* const total = reinterpret_cast<double*>(scratch);
-  for (int w = 0; w < warps; ++w) {
-    simt::sync_threads();
-    if (w != warp) continue;
-    BRAGG_UNROLL
-    for (int k = 0; k < tiles; ++k) {
+  // Multiplies what is staged, less the centres. A step at a time, so that no more values are in registers.
+  const auto multiply_staged = [&] {
+    constexpr int loads = run == 2 ? 2 : 1;  // 4 values are 32, 16 or 8 bytes
+    BRAGG_ROLLED
+    for (int s = 0; s < steps; ++s) {
+      // Of the lane's run at 16t and that at 64 + 16t: value 4s of both.
+      const int first = run == 8 ? (s / 2 * 4 + t) * run + s % 2 * 4 : (s * 4 + t) * run;
+      double center[4];
+      double v[octets][4];
       BRAGG_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        double& slot = total[128 * k + 32 * i + lane];
-        slot = w == 0 ? sums[k][i] : slot + sums[k][i];
+      for (int l = 0; l < loads; ++l) {
+        const int at = first + 4 * run * l;
+        BRAGG_UNROLL
+        for (int i = 0; i < 4 / loads; ++i) center[4 / loads * l + i] = centers[warp][at + i];
+        BRAGG_UNROLL
+        for (int q = 0; q < octets; ++q) {
+          const auto* const row = reinterpret_cast<const unsigned char*>(own_scratch + (8 * q + g) * pitch) +
+                                  at * static_cast<int>(sizeof(Bits<dtype>));
+          uint4 bits{};
+          if constexpr (run == 8) {
+            const uint2 low = *reinterpret_cast<const uint2*>(row);
+            bits = {low.x, low.y, 0, 0};
+          } else {
+            bits = *reinterpret_cast<const uint4*>(row);
+          }
+          BRAGG_UNROLL
+          for (int i = 0; i < 4 / loads; ++i) {
+            double& x = v[q][4 / loads * l + i];
+            x = value_at<dtype>(bits, i);
+            if constexpr (wide) x *= scale;
+            x -= center[4 / loads * l + i];
+          }
+        }
+      }
+      multiply_octets<octets>(v, sums);
+    }
+  };
+
+  // A lane raises the magnitudes of a row's staged differences, in shared memory: registers are wanted for
+  // medians.
+  const auto look_at_differences = [&] {
+    if (pass.max_abs == nullptr) return;
+    for (int r = lane; r < batch.rows; r += 32) {
+      const auto* const row = reinterpret_cast<const Bits<dtype>*>(own_scratch + r * pitch);
+      std::uint64_t row_most = warp_most[warp][r];
+      for (int k = 0; k < group; ++k)
+        raise_finite(row_most, value_of<dtype>(row[k]) * scale - centers[warp][k]);
+      warp_most[warp][r] = row_most;
+    }
+  };
+
+  auto* const total = reinterpret_cast<double*>(scratch);
+  // Sums of warps, in order: tile k, value i of a lane is slot 128k + 32i + lane. Added to those of the
+  // coordinates before, and begun anew.
+  const auto add_up = [&](bool is_first) {
+    for (int w = 0; w < warps; ++w) {
+      simt::sync_threads();
+      if (w != warp) continue;
+      BRAGG_UNROLL
+      for (int k = 0; k < tiles; ++k) {
+        BRAGG_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          double& slot = total[128 * k + 32 * i + lane];
+          slot = w == 0 ? sums[k][i] : slot + sums[k][i];
+          sums[k][i] = 0;
+        }
       }
     }
+    simt::sync_threads();
+    double* const partial = pass.partial + simt::block() * triangle(batch.rows);
+    for (int slot = simt::thread(); slot < 128 * tiles; slot += 32 * warps) {
+      const int k = slot / 128;
+      const int value = slot / 32 % 4;
+      int r = 0;
+      while ((r + 1) * (r + 2) <= k) ++r;
+      const int row = 16 * r + 8 * (value / 2) + lane / 4;
+      const int column = 8 * (k - r * (r + 1)) + 2 * (lane % 4) + value % 2;
+      if (row >= batch.rows || column > row) continue;
+      double& product = partial[row * (row + 1) / 2 + column];
+      const double sum = is_first ? total[slot] : product + total[slot];
+      product = sum;
+      if (row == column) squares[row] = sum;
+    }
+    simt::sync_threads();
+  };
+
+  int index = warp;
+  if (!centered && index < whole) {
+    load_half(0, index);
+    load_half(1, index);
   }
-  if constexpr (wide) {
+  for (int begin = 0; begin < groups; begin += span) {
+    const int end = groups < begin + span ? groups : begin + span;
+    const int whole_end = whole < end ? whole : end;
+    for (; !centered && index < whole_end; index += warps) {
+      const int next = index + warps;
+      multiply([&](int half) {
+        if (next < whole) load_half(half, next);
+      });
+    }
+    for (; index < end; index += warps) {
+      if (centered && index < whole) {
+        load_half(0, index);
+        load_half(1, index);
+        BRAGG_UNROLL
+        for (int q = 0; q < octets; ++q) {
+          own_scratch[(8 * q + g) * pitch + t] = raw[0][q];
+          own_scratch[(8 * q + g) * pitch + 4 + t] = raw[1][q];
+        }
+      } else {
+        stage(index);
+      }
+      simt::sync_warp();
+      if constexpr (centered) {
+        find_centers(pass, counted[0], own_scratch, pitch, scale, centers[warp]);
+        simt::sync_warp();
+        if constexpr (wide) look_at_differences();
+        multiply_staged();
+        simt::sync_warp();
+      } else {
+        load_scratch();
+        simt::sync_warp();
+        multiply([](int) {});
+      }
+    }
+    add_up(begin == 0);
+  }
+
+  if constexpr (wide && !centered) {
     BRAGG_UNROLL
     for (int q = 0; q < octets; ++q) {
       for (int lanes = 1; lanes < 4; lanes *= 2) raise(most[q], simt::shuffle_xor(most[q], lanes));
       if (t == 0) warp_most[warp][8 * q + g] = most[q];
     }
+    simt::sync_threads();
   }
-  simt::sync_threads();
-  double* const partial = pass.partial + simt::block() * triangle(batch.rows);
-  for (int slot = simt::thread(); slot < 128 * tiles; slot += 32 * warps) {
-    const int k = slot / 128;
-    const int value = slot / 32 % 4;
-    int r = 0;
-    while ((r + 1) * (r + 2) <= k) ++r;
-    const int row = 16 * r + 8 * (value / 2) + lane / 4;
-    const int column = 8 * (k - r * (r + 1)) + 2 * (lane % 4) + value % 2;
-    if (row >= batch.rows || column > row) continue;
-    partial[row * (row + 1) / 2 + column] = total[slot];
-    if (row == column) squares[row] = total[slot];
-  }
-  simt::sync_threads();
   for (int r = warp; r < batch.rows; r += warps) {
     std::uint64_t row_most = 0;
     for (int w = 0; wide && w < warps; ++w) raise(row_most, warp_most[w][r]);
-    settle_row<dtype>(batch, piece, r, data[r], squares[r], row_most);
+    settle_row<dtype>(batch, kept_piece[0], r, data[r], squares[r], row_most);
   }
 }
 

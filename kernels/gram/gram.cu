@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "kernels/gram/centers.cuh"
 #include "kernels/gram/chunks.hpp"
 #include "kernels/gram/statistics.cuh"
 #include "kernels/gram/sums.cuh"
@@ -8,6 +11,7 @@ namespace bragg::detail::cuda {
 namespace {
 
 constexpr std::int64_t batch_doubles = std::int64_t{1} << 23;
+constexpr std::int64_t batch_centers = std::int64_t{1} << 23;
 
 /// Rows that are not zeros in every tensor.
 int rows_read(const Rows& rows) {
@@ -16,11 +20,35 @@ int rows_read(const Rows& rows) {
   return count;
 }
 
+bool goes_by_tiles(const Rows& rows, int rows_read, bool pairs) {
+  return pairs && (rows_read > most_register_rows || !have_one_dtype(rows));
+}
+
+/// Whether medians are found by a kernel of their own: blocks of the others see too few of the rows.
+bool finds_centers_apart(const Rows& rows, bool pairs) {
+  return !pairs || goes_by_tiles(rows, rows.count, pairs);
+}
+
+/// Chunks whose medians are kept at a time.
+std::int64_t center_batch(const Cut& chunks) {
+  const std::int64_t fit = batch_centers / chunks.length;
+  const std::int64_t most = fit > 1 ? fit : 1;
+  return chunks.pieces < most ? chunks.pieces : most;
+}
+
+/// About a centre rows of zeros are rows as any other, of the others' dtype.
+void read_zeros(Rows& rows) {
+  for (int k = 0; k < rows.count - rows.inputs; ++k) {
+    if (rows.zeros[k]) rows.reference_dtype[k] = rows.dtype;
+    rows.zeros[k] = false;
+  }
+}
+
 void launch_chunks(const GramBatch& batch, Stream stream) {
-  if (batch.pass.pairs && (batch.rows > most_register_rows || !have_one_dtype(batch.pass.rows))) {
+  if (goes_by_tiles(batch.pass.rows, batch.rows, batch.pass.pairs)) {
     const auto tiles = static_cast<int>(triangle((batch.rows + tile_rows - 1) / tile_rows));
-    return simt::launch_dependent(gram_tiles, batch.chunks * tiles, 1, tile_threads, tile_shared, stream,
-                                  batch);
+    const auto kernel = batch.pass.center == Center::none ? gram_tiles<false> : gram_tiles<true>;
+    return simt::launch_dependent(kernel, batch.chunks * tiles, 1, tile_threads, tile_shared, stream, batch);
   }
   switch (batch.pass.rows.dtype) {
     case DType::f32:
@@ -47,11 +75,19 @@ std::int64_t gram_batch(int rows, std::int64_t chunks, bool pairs) {
 }
 
 std::size_t gram_partial_doubles(int rows, std::int64_t chunks, bool pairs) {
-  return static_cast<std::size_t>(gram_batch(rows, chunks, pairs) * products_of_chunk(rows, pairs));
+  // And a low part a row, of squares, which is carried from one batch to the next (sums.cuh).
+  return static_cast<std::size_t>(gram_batch(rows, chunks, pairs) * products_of_chunk(rows, pairs) + rows);
+}
+
+std::size_t gram_center_bytes(const Rows& rows, const Cut& chunks, bool pairs) {
+  if (!finds_centers_apart(rows, pairs)) return 0;
+  return static_cast<std::size_t>(center_batch(chunks) * chunks.length) * size_of(rows.dtype);
 }
 
 void gram(const GramArguments& arguments, Stream stream) {
-  GramBatch batch{arguments, 0, 0, rows_read(arguments.rows)};
+  GramBatch batch{.pass = arguments};
+  if (arguments.center != Center::none) read_zeros(batch.pass.rows);
+  batch.rows = rows_read(batch.pass.rows);
   const std::int64_t pieces = arguments.chunks.pieces;
   if (arguments.products == nullptr) {
     const int resident = simt::resident_blocks(gram_statistics, statistics_threads, 0);
@@ -61,9 +97,13 @@ void gram(const GramArguments& arguments, Stream stream) {
   const int resident = simt::resident_blocks(gram_sums, sum_threads, 0);
   const std::int64_t parts = arguments.parts.per_tensor ? arguments.rows.tensors : 1;
   const std::int64_t groups = parts * ((triangle(arguments.rows.count) + 31) / 32);
+  const bool medians_apart =
+      arguments.center == Center::median && finds_centers_apart(arguments.rows, arguments.pairs);
+  const std::int64_t most =
+      medians_apart ? std::min(arguments.batch, center_batch(arguments.chunks)) : arguments.batch;
   do {
-    const std::int64_t left = pieces - batch.first;
-    batch.chunks = static_cast<int>(left < arguments.batch ? left : arguments.batch);
+    batch.chunks = static_cast<int>(std::min(pieces - batch.first, most));
+    if (batch.chunks > 0 && medians_apart) launch_centers(batch, stream);
     if (batch.chunks > 0) launch_chunks(batch, stream);
     simt::launch_dependent(gram_sums, as_many_as_fit(groups, resident), 1, sum_threads, 0, stream, batch);
     batch.first += batch.chunks;

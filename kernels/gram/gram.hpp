@@ -15,10 +15,22 @@ constexpr std::int64_t gram_chunk_length(std::int64_t coordinates) {
   return length;
 }
 
+/// What is taken from every row before it is multiplied.
+enum class Center {
+  none,
+  row,     ///< a row of the table
+  median,  ///< per coordinate, the lower median of the worker rows that count; 0 where it is not finite
+};
+
+/// Additions that one product goes through before chunks are added up, whatever the kernel and the chunk;
+/// sums of chunks are compensated. About a centre each factor is rounded once more.
+inline constexpr int longest_sum = 4096;  ///< without a sum of sums
+inline constexpr int gram_additions = longest_sum + 64;
+
 struct GramArguments {
   Rows rows;
   Cut chunks;
-  Parts parts;  ///< of products, low, nonfinite, max_abs, scale, skip
+  Parts parts;  ///< of products, low, nonfinite, max_abs, scale, skip, left_out
   /// Products of a batch of chunks: gram_partial_doubles(rows, chunks, pairs).
   double* partial = nullptr;
   std::int64_t batch = 0;  ///< chunks of a batch: gram_batch(rows, chunks, pairs)
@@ -26,23 +38,37 @@ struct GramArguments {
   /// [rows.count²] symmetric; rows and columns of zeros included. What a row with a non-finite value touches
   /// is unspecified. Null: only statistics are wanted.
   double* products = nullptr;
-  /// [rows.count²] what rounding took from products when chunks were added; null: it is lost.
-  double* low = nullptr;
   /// false: only products of each row with itself and with the reference; others are 0. At most one
   /// reference then, of the rows' dtype.
   bool pairs = true;
   bool add = false;  ///< to `products`, which hold sums of earlier windows of the same shape
+  /// [rows.count²] what is to be added to `products`, so that sums of any number of windows, or of one, have
+  /// the same bits; with `add` both are read. Null: products are whole.
+  double* low = nullptr;
   /// [rows.count] non-finite values are added to it; null: not counted.
   unsigned long long* nonfinite = nullptr;
-  /// [rows.count] bits of the largest finite |x| of f64 rows, raised (0 at first); null: not wanted.
+  /// [rows.count] bits of the largest finite |x|, or |x − centre|, of f64 rows, not scaled; raised (0 at
+  /// first); null: not wanted.
   unsigned long long* max_abs = nullptr;
   const double* scale = nullptr;  ///< f64 rows are multiplied by *scale, a power of two; null: 1
   const int* skip = nullptr;      ///< parts where *skip is not 0 are left alone; null: none
+
+  /// Products are those of rows less the centre then, and so are references', those of zeros too. A row and
+  /// the centre are scaled before the difference is taken, in f64.
+  Center center = Center::none;
+  int center_row = 0;                      ///< of Center::row
+  const std::uint8_t* left_out = nullptr;  ///< [rows.inputs] not 0: not in the median; null: all are
+  const double* weights = nullptr;  ///< [rows.inputs] ≥ 0, of every part: a weighted lower median; null: 1
+  void* centers = nullptr;          ///< of Center::median: gram_center_bytes(rows, chunks, pairs)
 };
 
 /// Chunks whose products are kept at a time, and the memory that takes. Bounded; functions of the shape only.
 std::int64_t gram_batch(int rows, std::int64_t chunks, bool pairs = true);
 std::size_t gram_partial_doubles(int rows, std::int64_t chunks, bool pairs = true);
+
+/// Memory for medians of a batch of chunks, aligned to 16 bytes. Bounded; 0 where blocks find them in
+/// passing.
+std::size_t gram_center_bytes(const Rows& rows, const Cut& chunks, bool pairs = true);
 
 /// Enqueues the pass. @throws Error as simt::launch.
 void gram(const GramArguments& arguments, Stream stream);

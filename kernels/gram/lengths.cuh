@@ -6,27 +6,30 @@
 //              all products, so equal rows have bit-equal ones.
 // Map          a block a chunk and a few rows; a warp takes every fourth run of 32 × 16 bytes of each, a lane
 //              16 bytes. The reference is read once for those rows, from L2 but for the first. Tails and
-//              unaligned rows take the same places by way of shared memory: the same bits.
-// Bound        memory: every value is loaded and converted once, and multiplied once or twice.
+//              unaligned rows take the same places by way of shared memory: the same bits. A centre is read
+//              as the reference is: a row, or medians that another kernel has found.
+// Bound        memory: every value is loaded and converted once, and multiplied once or twice. Of a chunk of
+//              65536 a product is the sum of 512 and 8 terms.
 // Resources    128 threads; registers: 16 bytes and two sums a row; 10 to 12 KB shared.
 // Measured     not yet run on hardware.
 // Not done     a warp a row and no sums over warps: less is under way of few rows (reckoned, not run).
 #pragma once
 
 #include "kernels/common/tuning.hpp"
-#include "kernels/gram/batch.cuh"
+#include "kernels/gram/center.cuh"
 
 namespace bragg::detail::cuda {
 
-template <DType dtype, int references, class TuningT = LengthTuning>
-BRAGG_KERNEL(32 * TuningT::warps, TuningT::blocks)
+template <DType dtype, int references, bool centered, class TuningT = LengthTuning>
+BRAGG_KERNEL(32 * TuningT::warps, centered ? TuningT::centered_blocks : TuningT::blocks)
 gram_lengths(BRAGG_GRID_CONSTANT GramBatch batch) {
   simt::grid_dependency_sync();
   constexpr int run = vector_elements<dtype>;
   constexpr int step = 32 * run;
   constexpr int warps = TuningT::warps;
   constexpr int rows = TuningT::rows;
-  constexpr int read = rows + references;
+  constexpr int center = rows + references;  // its place
+  constexpr int read = center + (centered ? 1 : 0);
   constexpr int products = rows * (1 + references);
   constexpr bool wide = dtype == DType::f64;
   BRAGG_SHARED(const unsigned char*, data, [read]);
@@ -45,9 +48,10 @@ gram_lengths(BRAGG_GRID_CONSTANT GramBatch batch) {
   const int lane = simt::lane();
   if (simt::thread() < read) {
     const int k = simt::thread();
-    data[k] = k < rows    ? row_data(batch, piece, first_row + k)
-              : k == rows ? row_data(batch, piece, pass.rows.inputs)
-                          : nullptr;
+    data[k] = k < rows     ? row_data(batch, piece, first_row + k)
+              : k < center ? row_data(batch, piece, pass.rows.inputs)
+              : k < read   ? center_row_of(batch, piece, chunk).data
+                           : nullptr;
   }
   simt::sync_threads();
 
@@ -55,10 +59,10 @@ gram_lengths(BRAGG_GRID_CONSTANT GramBatch batch) {
   std::uint64_t most[rows] = {};
   const int whole = alignment == Alignment::vector ? piece.size / step : 0;
   for (int s = warp; s * step < piece.size; s += warps) {
-    uint4 raw[rows + references];
+    uint4 raw[read];
     if (s < whole) {
       BRAGG_UNROLL
-      for (int r = 0; r < rows + references; ++r) {
+      for (int r = 0; r < read; ++r) {
         raw[r] = data[r] != nullptr ? simt::load16(data[r] + (s * 32 + lane) * 16) : uint4{0, 0, 0, 0};
       }
     } else {
@@ -66,20 +70,25 @@ gram_lengths(BRAGG_GRID_CONSTANT GramBatch batch) {
                                         s * step, piece.size, alignment);
       simt::sync_warp();
       BRAGG_UNROLL
-      for (int r = 0; r < rows + references; ++r) raw[r] = staged[warp][r][lane];
+      for (int r = 0; r < read; ++r) raw[r] = staged[warp][r][lane];
       simt::sync_warp();
     }
     BRAGG_UNROLL
     for (int e = 0; e < run; ++e) {
+      double less = 0;
+      if constexpr (centered) less = scale * finite_or_zero(value_at<dtype>(raw[center], e));
       double reference = 0;
       if constexpr (references > 0) reference = scale * value_at<dtype>(raw[rows], e);
+      if constexpr (centered) reference -= less;
       BRAGG_UNROLL
       for (int r = 0; r < rows; ++r) {
         double x = value_at<dtype>(raw[r], e);
         if constexpr (wide) {
-          raise(most[r], magnitude_bits(element_of<dtype>(raw[r], e)));
+          if constexpr (!centered) raise(most[r], magnitude_bits(element_of<dtype>(raw[r], e)));
           x *= scale;
         }
+        if constexpr (centered) x -= less;
+        if constexpr (centered && wide) raise_finite(most[r], x);
         sums[r] = simt::fma(x, x, sums[r]);
         if constexpr (references > 0) sums[rows + r] = simt::fma(x, reference, sums[rows + r]);
       }
@@ -106,7 +115,10 @@ template <DType dtype, class TuningT = LengthTuning>
 void launch_lengths(const GramBatch& batch, Stream stream) {
   const int groups = (batch.rows + TuningT::rows - 1) / TuningT::rows;
   const bool has_reference = batch.rows > batch.pass.rows.inputs;
-  const auto kernel = has_reference ? gram_lengths<dtype, 1, TuningT> : gram_lengths<dtype, 0, TuningT>;
+  const auto kernel =
+      batch.pass.center == Center::none
+          ? (has_reference ? gram_lengths<dtype, 1, false, TuningT> : gram_lengths<dtype, 0, false, TuningT>)
+          : (has_reference ? gram_lengths<dtype, 1, true, TuningT> : gram_lengths<dtype, 0, true, TuningT>);
   simt::launch_dependent(kernel, batch.chunks * groups, 1, 32 * TuningT::warps, 0, stream, batch);
 }
 

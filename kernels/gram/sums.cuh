@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products from the products of chunks: added in the order of the chunks, one after another, so the bits
-// depend on neither the batches nor the device, nor on windows whose borders are multiples of a chunk. What
-// an addition loses is added up beside, so the error of a product does not grow with the number of chunks.
+// depend on neither the batches nor the device, nor on windows whose borders are multiples of a chunk.
 //
+// Order        what each addition rounds off is summed by itself and added at the end, so the error is one
+//              rounding of the sum, and of second order in the number of chunks. From batch to batch that sum
+//              is kept in the mirror image of its product, which nobody reads yet; a square has none, and
+//              keeps it behind `partial`.
 // Map          a block takes 32 pairs of a part at a time; its warps load 128 chunks at a time to shared
 //              memory, one ahead, and one warp adds them up.
-// Bound        for few rows the chain of additions, one a chunk; else memory.
+// Bound        for few rows seven additions a chunk of one warp, one of them in a chain; else memory.
 // Resources    256 threads, 80 registers at most; 32 KB shared.
 // Measured     not yet run on hardware.
 // Not done     one thread a pair: its loads would wait for memory once every few chunks (reckoned, not run).
@@ -17,6 +20,14 @@ namespace bragg::detail::cuda {
 
 inline constexpr int sum_threads = 256;
 inline constexpr int sum_chunks = 128;
+
+/// sum += x, and what that rounds off to `low`.
+BRAGG_DEVICE void add_exactly(double x, double& sum, double& low) {
+  const double next = sum + x;
+  const double taken = next - sum;
+  low += (sum - (next - taken)) + (x - taken);
+  sum = next;
+}
 
 BRAGG_KERNEL(sum_threads, 3)
 gram_sums(BRAGG_GRID_CONSTANT GramBatch batch) {
@@ -51,11 +62,17 @@ gram_sums(BRAGG_GRID_CONSTANT GramBatch batch) {
     const double* const source = pass.partial + (present ? index : 0);
     double* const products = pass.parts.of(pass.products, part);
     double& product = products[row * rows + column];
-    double sum = simt::warp() == 0 && inside && (batch.first > 0 || pass.add) ? product : 0.0;
-
-    double* const lows = pass.low != nullptr ? pass.parts.of(pass.low, part) : nullptr;
-    const bool has_lost = simt::warp() == 0 && inside && lows != nullptr;
-    double low = has_lost && (batch.first > 0 || pass.add) ? lows[row * rows + column] : 0.0;
+    double& mirrored = products[column * rows + row];
+    // Of a part that goes on from batch to batch, of which there is one at most at a border.
+    double* const kept_low = pass.parts.of(pass.low, part);
+    double& low_part = kept_low != nullptr ? kept_low[row * rows + column]
+                       : row == column     ? pass.partial[pass.batch * stride + row]
+                                           : mirrored;
+    const bool adds = simt::warp() == 0 && inside;
+    const bool goes_on = part_begin < batch.first;
+    const bool will_go_on = part_begin < batch_end && batch_end < part_end;
+    double sum = adds && (batch.first > 0 || pass.add) ? product : 0.0;
+    double low = adds && (goes_on || (pass.add && kept_low != nullptr)) ? low_part : 0.0;
 
     double ahead[loads];
     const auto load = [&](std::int64_t at) {
@@ -74,25 +91,17 @@ gram_sums(BRAGG_GRID_CONSTANT GramBatch batch) {
       load(at + sum_chunks);
       if (simt::warp() == 0) {
         const int count = end - at < sum_chunks ? static_cast<int>(end - at) : sum_chunks;
-        for (int k = 0; k < count; ++k) {
-          const double value = staged[k][simt::lane()];  // two-sum (Knuth)
-          const double total = sum + value;
-          const double taken = total - sum;
-          low += (sum - (total - taken)) + (value - taken);
-          sum = total;
-        }
+        for (int k = 0; k < count; ++k) add_exactly(staged[k][simt::lane()], sum, low);
       }
       simt::sync_threads();
     }
-    if (simt::warp() == 0 && inside) {
-      product = sum;
-      const bool is_last = part_end <= batch_end || part_begin == part_end;
-      if (is_last) products[column * rows + row] = sum;
-      if (has_lost) {
-        lows[row * rows + column] = low;
-        if (is_last) lows[column * rows + row] = low;
-      }
-    }
+    if (!adds) continue;
+    const bool is_last = part_end <= batch_end || part_begin == part_end;
+    if (is_last && kept_low == nullptr && is_finite(low)) sum += low;
+    product = sum;
+    if (is_last) mirrored = sum;
+    if (kept_low != nullptr || will_go_on) low_part = low;
+    if (is_last && kept_low != nullptr) kept_low[column * rows + row] = low;
   }
 }
 

@@ -9,19 +9,24 @@
 //              converted once, 32 coordinates at a time; warps 0 … 3 multiply the first 16 of them, warps 4 …
 //              7 the last 16. A quadrant of 32 × 32 pairs each; on the diagonal, where columns are the rows,
 //              five of the twenty 16 × 8 tiles that reach below it.
-//              Tails and unaligned rows are loaded by elements, a row's 32 coordinates to a warp.
+//              Tails and unaligned rows are loaded by elements, a row's 32 coordinates to a warp. A centre, a
+//              row or medians that another kernel has found, lies in shared memory for two stages, and is
+//              taken from what is staged.
+//              After 4096 coordinates of each warp sums are added up, in global memory: a product of a chunk
+//              of 65536 is the sum of 4096 terms, of 2 warps', and 8 times.
 // Bound        FP64 tensor cores: 64 multiply-adds a value that is read. One block is resident, and a stage
 //              takes less time (640 cycles on the diagonal) than memory to answer: so six stages ahead are
 //              asked for in L2, a line of 128 bytes an instruction, and on the diagonal two are under way in
 //              registers. Whether that instruction brings the line or a sector of it, hardware has to tell.
-// Resources    256 threads; registers: sums 64, loads 32 (a stage of both sides, or two of one), fragments 40;
+// Resources    256 threads; registers: sums 64, loads 32 (a stage of both sides, or two of one), fragments
+// 40;
 //              68 KB shared: two stages of 128 rows × 34 doubles (the two of padding keep lanes on different
 //              banks).
 // Measured     not yet run on hardware.
 // Not done     quadrants on the diagonal too: that above it would leave a quarter of the tensor cores idle.
 #pragma once
 
-#include "kernels/gram/batch.cuh"
+#include "kernels/gram/center.cuh"
 
 namespace bragg::detail::cuda {
 
@@ -31,6 +36,7 @@ inline constexpr int tile_depth = 32;
 inline constexpr int tile_pitch = tile_depth + 2;
 inline constexpr int tile_side = tile_rows * tile_pitch;  ///< doubles
 inline constexpr int stages_ahead = 6;  ///< that are asked for in L2 before they are multiplied
+inline constexpr int tile_span = 2 * longest_sum / tile_depth;  ///< stages between sums of sums
 inline constexpr std::size_t tile_shared = sizeof(double) * 2 * 2 * tile_side;
 
 /// Two coordinates: shared memory is read and written 16 bytes at a time.
@@ -55,8 +61,9 @@ BRAGG_DEVICE void load_vectors(StageWords& loaded, const unsigned char* p, int b
   }
 }
 
-template <DType dtype>
-BRAGG_DEVICE std::uint64_t store_vectors(const StageWords& loaded, double* row, double scale) {
+template <DType dtype, bool centered>
+BRAGG_DEVICE std::uint64_t store_vectors(const StageWords& loaded, double* row, double scale,
+                                         const double* centers) {
   constexpr int run = vector_elements<dtype>;
   std::uint64_t most = 0;
   BRAGG_UNROLL
@@ -71,23 +78,30 @@ BRAGG_DEVICE std::uint64_t store_vectors(const StageWords& loaded, double* row, 
         pair.x *= scale;
         pair.y *= scale;
       }
-      *reinterpret_cast<DoublePair*>(row + (simt::lane() % 4 + 4 * j) * run + e) = pair;
+      const int at = (simt::lane() % 4 + 4 * j) * run + e;
+      if constexpr (centered) {
+        pair.x -= dtype == DType::f64 ? centers[at] * scale : centers[at];
+        pair.y -= dtype == DType::f64 ? centers[at + 1] * scale : centers[at + 1];
+      }
+      *reinterpret_cast<DoublePair*>(row + at) = pair;
     }
   }
   return most;
 }
 
 /// The largest magnitude of f64 values; 0 for others.
-BRAGG_DEVICE std::uint64_t store_vectors(const StageWords& loaded, double* row, DType dtype, double scale) {
+template <bool centered>
+BRAGG_DEVICE std::uint64_t store_vectors(const StageWords& loaded, double* row, DType dtype, double scale,
+                                         const double* centers) {
   switch (dtype) {
     case DType::f32:
-      return store_vectors<DType::f32>(loaded, row, scale);
+      return store_vectors<DType::f32, centered>(loaded, row, scale, centers);
     case DType::f16:
-      return store_vectors<DType::f16>(loaded, row, scale);
+      return store_vectors<DType::f16, centered>(loaded, row, scale, centers);
     case DType::bf16:
-      return store_vectors<DType::bf16>(loaded, row, scale);
+      return store_vectors<DType::bf16, centered>(loaded, row, scale, centers);
     default:
-      return store_vectors<DType::f64>(loaded, row, scale);
+      return store_vectors<DType::f64, centered>(loaded, row, scale, centers);
   }
 }
 
@@ -120,7 +134,9 @@ BRAGG_DEVICE void load_elements(StageWords& loaded, const unsigned char* const* 
   for (int r = 0; r < 8; ++r) keep(r, bits_of_row(r, Alignment::element));
 }
 
-BRAGG_DEVICE void store_elements(const StageWords& loaded, double* rows, const DType* dtypes, double scale) {
+template <bool centered>
+BRAGG_DEVICE void store_elements(const StageWords& loaded, double* rows, const DType* dtypes, double scale,
+                                 const double* centers) {
   BRAGG_UNROLL
   for (int r = 0; r < 8; ++r) {
     const std::uint32_t low = loaded.word[2 * r];
@@ -139,6 +155,9 @@ BRAGG_DEVICE void store_elements(const StageWords& loaded, double* rows, const D
       case DType::f64:
         x = simt::double_of(static_cast<std::uint64_t>(loaded.word[2 * r + 1]) << 32 | low) * scale;
         break;
+    }
+    if constexpr (centered) {
+      x -= dtypes[r] == DType::f64 ? centers[simt::lane()] * scale : centers[simt::lane()];
     }
     rows[r * tile_pitch + simt::lane()] = x;
   }
@@ -207,6 +226,7 @@ BRAGG_DEVICE void multiply_off_diagonal(const double* rows, int place, int quart
   }
 }
 
+template <bool centered>
 BRAGG_KERNEL(tile_threads, 1)
 gram_tiles(BRAGG_GRID_CONSTANT GramBatch batch) {
   simt::grid_dependency_sync();
@@ -214,6 +234,7 @@ gram_tiles(BRAGG_GRID_CONSTANT GramBatch batch) {
   BRAGG_SHARED(DType, dtypes, [2][tile_rows]);
   BRAGG_SHARED(double, squares, [tile_rows]);
   BRAGG_SHARED(std::uint64_t, row_most, [tile_rows]);
+  BRAGG_SHARED(double, centers, [centered ? 2 : 1][tile_depth]);  // [stage % 2]
   simt::DynamicShared dynamic;
   double* const staged = dynamic.take<double>(4 * tile_side);  // [stage % 2][side]
   const GramArguments& pass = batch.pass;
@@ -266,10 +287,12 @@ gram_tiles(BRAGG_GRID_CONSTANT GramBatch batch) {
   const auto store = [&](int stage, int side, const StageWords& from) {
     double* const to = staged + (stage % 2 * 2 + side) * tile_side;
     if (stage < whole) {
-      const std::uint64_t seen = store_vectors(from, to + own * tile_pitch, dtypes[side][own], scale);
+      const std::uint64_t seen = store_vectors<centered>(from, to + own * tile_pitch, dtypes[side][own],
+                                                         scale, centers[centered ? stage % 2 : 0]);
       if (side == 0) raise(most, seen);
     } else {
-      store_elements(from, to + 8 * warp * tile_pitch, &dtypes[side][8 * warp], scale);
+      store_elements<centered>(from, to + 8 * warp * tile_pitch, &dtypes[side][8 * warp], scale,
+                               centers[centered ? stage % 2 : 0]);
     }
   };
   // Lines of 128 bytes of a stage, each by its last 16 bytes: where rows do not begin on a line, the first is
@@ -291,67 +314,103 @@ gram_tiles(BRAGG_GRID_CONSTANT GramBatch batch) {
   double sums[8][4] = {};
   BRAGG_ROLLED
   for (int stage = 1; stage < stages_ahead; ++stage) prefetch(stage);
+  // Centres of a stage are loaded two before, while those of the one before are taken.
+  CenterRow center;
+  if constexpr (centered) {
+    center = center_row_of(batch, piece, chunk);
+    if (warp < 2) centers[warp][lane] = load_center(center, warp * tile_depth + lane, piece.size);
+    simt::sync_threads();
+  }
+  const auto load_centers = [&](int stage) {
+    return centered && warp == 0 ? load_center(center, stage * tile_depth + lane, piece.size) : 0.0;
+  };
+  const auto store_centers = [&](int stage, double center_ahead) {
+    if (centered && warp == 0) centers[stage % 2][lane] = center_ahead;
+  };
+
+  // The sums of odd fragments are added to those of even ones, these to those of the stages before, and all
+  // begun anew. The last stage, if others follow, was an odd one: the next lies in the other half.
+  double* const odd = staged + 2 * tile_side + quarter * (8 * 4 * 32);
+  const auto add_up = [&](bool is_first) {
+    if (warp >= 4) {
+      BRAGG_UNROLL
+      for (int k = 0; k < 8; ++k) {
+        BRAGG_UNROLL
+        for (int i = 0; i < 4; ++i) odd[(4 * k + i) * 32 + lane] = sums[k][i];
+      }
+    }
+    simt::sync_threads();
+    if (warp < 4) {
+      double* const partial = pass.partial + chunk * triangle(batch.rows);
+      BRAGG_UNROLL
+      for (int k = 0; k < 8; ++k) {
+        if (diagonal && k >= 5) break;
+        const WarpTile at_tile = warp_tile(diagonal, quarter, k);
+        BRAGG_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          const int r = 16 * at_tile.row + lane / 4 + 8 * (i / 2);
+          const int row = tile_row * tile_rows + r;
+          const int column = tile_column * tile_rows + 8 * at_tile.column + 2 * (lane % 4) + i % 2;
+          if (row >= batch.rows || column > row) continue;
+          double sum = sums[k][i] + odd[(4 * k + i) * 32 + lane];
+          double& product = partial[triangle(row) + column];
+          if (!is_first) sum = product + sum;
+          product = sum;
+          if (row == column) squares[r] = sum;
+        }
+      }
+    }
+    BRAGG_UNROLL
+    for (int k = 0; k < 8; ++k) {
+      BRAGG_UNROLL
+      for (int i = 0; i < 4; ++i) sums[k][i] = 0;
+    }
+    simt::sync_threads();
+  };
+
+  const auto both = [&](const auto& f) {
+    f(0, loaded[0]);
+    f(1, loaded[1]);
+  };
+  // Two stages are under way on the diagonal: the second in the registers that the columns have elsewhere.
+  const auto turn = [&](int stage, StageWords& next, const StageWords& coming) {
+    prefetch(stage + stages_ahead);
+    const double center_ahead = load_centers(stage + 2);
+    if (stage + 2 < stages) load(stage + 2, 0, next);
+    multiply_diagonal(staged + stage % 2 * 2 * tile_side, place, quarter, sums);
+    if (stage + 1 < stages) store(stage + 1, 0, coming);
+    store_centers(stage, center_ahead);
+    simt::sync_threads();
+  };
   if (diagonal) {
-    // Two stages are under way: the second in the registers that the columns have elsewhere.
-    const auto turn = [&](int stage, StageWords& next, const StageWords& coming) {
-      prefetch(stage + stages_ahead);
-      if (stage + 2 < stages) load(stage + 2, 0, next);
-      multiply_diagonal(staged + stage % 2 * 2 * tile_side, place, quarter, sums);
-      if (stage + 1 < stages) store(stage + 1, 0, coming);
-      simt::sync_threads();
-    };
     load(0, 0, loaded[0]);
     if (stages > 1) load(1, 0, loaded[1]);
     store(0, 0, loaded[0]);
-    simt::sync_threads();
-    for (int stage = 0; stage < stages; stage += 2) {
-      turn(stage, loaded[0], loaded[1]);
-      if (stage + 1 < stages) turn(stage + 1, loaded[1], loaded[0]);
-    }
   } else {
-    const auto both = [&](const auto& f) {
-      f(0, loaded[0]);
-      f(1, loaded[1]);
-    };
     both([&](int side, StageWords& words) { load(0, side, words); });
     both([&](int side, StageWords& words) { store(0, side, words); });
-    simt::sync_threads();
-    for (int stage = 0; stage < stages; ++stage) {
-      prefetch(stage + stages_ahead);
-      const bool more = stage + 1 < stages;
-      if (more) both([&](int side, StageWords& words) { load(stage + 1, side, words); });
-      multiply_off_diagonal(staged + stage % 2 * 2 * tile_side, place, quarter, sums);
-      if (more) both([&](int side, StageWords& words) { store(stage + 1, side, words); });
-      simt::sync_threads();
-    }
-  }
-
-  // The sums of odd fragments are added to those of even ones.
-  double* const odd = staged + quarter * (8 * 4 * 32);
-  if (warp >= 4) {
-    BRAGG_UNROLL
-    for (int k = 0; k < 8; ++k) {
-      BRAGG_UNROLL
-      for (int i = 0; i < 4; ++i) odd[(4 * k + i) * 32 + lane] = sums[k][i];
-    }
   }
   simt::sync_threads();
-  if (warp < 4) {
-    double* const partial = pass.partial + chunk * triangle(batch.rows);
-    BRAGG_UNROLL
-    for (int k = 0; k < 8; ++k) {
-      if (diagonal && k >= 5) break;
-      const WarpTile at_tile = warp_tile(diagonal, quarter, k);
-      BRAGG_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const double sum = sums[k][i] + odd[(4 * k + i) * 32 + lane];
-        const int r = 16 * at_tile.row + lane / 4 + 8 * (i / 2);
-        const int row = tile_row * tile_rows + r;
-        const int column = tile_column * tile_rows + 8 * at_tile.column + 2 * (lane % 4) + i % 2;
-        if (row < batch.rows && column <= row) partial[triangle(row) + column] = sum;
-        if (row == column) squares[r] = sum;
+  for (int first = 0; first < stages; first += tile_span) {
+    const int end = stages < first + tile_span ? stages : first + tile_span;
+    if (diagonal) {
+      for (int stage = first; stage < end; stage += 2) {
+        turn(stage, loaded[0], loaded[1]);
+        if (stage + 1 < end) turn(stage + 1, loaded[1], loaded[0]);
+      }
+    } else {
+      for (int stage = first; stage < end; ++stage) {
+        prefetch(stage + stages_ahead);
+        const double center_ahead = load_centers(stage + 2);
+        const bool more = stage + 1 < stages;
+        if (more) both([&](int side, StageWords& words) { load(stage + 1, side, words); });
+        multiply_off_diagonal(staged + stage % 2 * 2 * tile_side, place, quarter, sums);
+        if (more) both([&](int side, StageWords& words) { store(stage + 1, side, words); });
+        store_centers(stage, center_ahead);
+        simt::sync_threads();
       }
     }
+    add_up(first == 0);
   }
   if (!diagonal || !wants_statistics(pass)) return;
 
@@ -360,10 +419,22 @@ gram_tiles(BRAGG_GRID_CONSTANT GramBatch batch) {
   if (lane % 4 == 0) row_most[own] = most;
   simt::sync_threads();
   for (int r = warp; r < tile_rows; r += tile_threads / 32) {
-    if (data[0][r] == nullptr) continue;
+    if (centered ? tile_row * tile_rows + r >= batch.rows : data[0][r] == nullptr) continue;
     const int row = row_of(table, tile_row * tile_rows + r);
     const bool wide = dtypes[0][r] == DType::f64;
-    if (wide ? row_most[r] >= infinite_bits : !is_finite(squares[r])) {
+    if constexpr (centered) {
+      if (data[0][r] != nullptr && !is_finite(squares[r])) {
+        scan_row(pass, piece.tensor, row, data[0][r], 0, piece.size, alignment);
+      }
+      if (!wide || pass.max_abs == nullptr) continue;
+      std::uint64_t differences = 0;
+      for (int k = lane; k < piece.size; k += 32) {
+        const double x = data[0][r] != nullptr ? load_f64(data[0][r], k, DType::f64, alignment) : 0.0;
+        raise_finite(differences, x - load_center(center, k, piece.size));
+      }
+      differences = warp_max(differences);
+      if (lane == 0) raise_max_abs(pass, piece.tensor, row, differences);
+    } else if (wide ? row_most[r] >= infinite_bits : !is_finite(squares[r])) {
       scan_row(pass, piece.tensor, row, data[0][r], 0, piece.size, alignment);
     } else if (wide) {
       // What was loaded by elements has not been looked at yet.
