@@ -98,6 +98,8 @@ static void plan_of_tensors(void) {
   EXPECT(out_a[0] == 2 && out_a[1] == 3 && out_b[0] == 1.5); /* row 2 is the longest */
   EXPECT(bragg_plan_report(plan, 0, &report) == BRAGG_OK);
   EXPECT(report.rows == 3 && report.status == BRAGG_OK && report.converged == 1);
+  EXPECT(isnan(report.optimality_gap));
+  EXPECT(strcmp(bragg_status_name(BRAGG_NOT_CONVERGED), "not_converged") == 0);
   EXPECT(bragg_plan_row_report(plan, 0, 0, &row) == BRAGG_OK);
   EXPECT(row.weight == 0.5 && row.selected == 1 && row.nonfinite == 0 && row.clip_factor == 1);
   EXPECT(fabs(row.score - sqrt(6)) < 1e-15); /* ‖(1, 2, 1)‖ */

@@ -17,6 +17,7 @@
 
 #include "host/solve/caf.hpp"
 #include "host/solve/eigen.hpp"
+#include "host/solve/geometric_median.hpp"
 #include "host/solve/mda.hpp"
 #include "host/solve/smea.hpp"
 #include "host/solve/vertex_cover.hpp"
@@ -980,6 +981,311 @@ TEST(Caf, MoreInfiniteRowsThanToleratedAreRefused) {
   ASSERT_EQ(got.status, Status::ok);
   EXPECT_EQ(got.coefficients[2], 0);
   EXPECT_EQ(got.coefficients[5], 0);
+}
+
+// The geometric median -------------------------------------------------------------------------------------
+
+struct Median {
+  Status status = Status::internal;
+  std::vector<Real> point;
+  double gap = 0;
+  bool converged = false;
+};
+
+Median run_median(const Rows& rows, const std::vector<double>& weights, const GeometricMedian& rule) {
+  const std::size_t n = rows.size();
+  const std::vector<std::uint8_t> infinite = no_infinite(n + 1);
+  const std::vector<double> gram = gram_of(rows, infinite);
+  std::vector<double> doubles(scratch_doubles(n + 1));
+  std::vector<int> ints(scratch_ints(n + 1));
+  std::vector<double> coefficients(n + 1), scores(n), factors(n);
+  const Points points{.count = static_cast<int>(n),
+                      .size = static_cast<int>(n) + 1,
+                      .gram = gram.data(),
+                      .infinite = infinite.data(),
+                      .weights = weights.empty() ? nullptr : weights.data()};
+  Combination out{
+      .coefficients = coefficients.data(), .scores = scores.data(), .clip_factors = factors.data()};
+  Median result;
+  result.status = solve(SerialTeam{}, rule, points, Scratch{doubles.data(), ints.data()}, out);
+  result.gap = out.optimality_gap;
+  result.converged = out.converged;
+  result.point.assign(rows[0].size(), 0);
+  for (std::size_t i = 0; i < n; ++i) {
+    for (std::size_t k = 0; k < result.point.size() && coefficients[i] != 0; ++k) {
+      result.point[k] += static_cast<Real>(coefficients[i]) * rows[i][k];
+    }
+  }
+  return result;
+}
+
+Real distance(const std::vector<double>& row, const std::vector<Real>& v) {
+  Real sum = 0;
+  for (std::size_t k = 0; k < v.size(); ++k) sum += (row[k] - v[k]) * (row[k] - v[k]);
+  return std::sqrt(sum);
+}
+
+/// Σ p_i ‖x_i − a‖ − Σ p_i ‖x_i − b‖ of √(‖·‖² + mu²), row by row: a huge row swallows nothing.
+Real change(const Rows& rows, const std::vector<double>& weights, Real mu, const std::vector<Real>& a,
+            const std::vector<Real>& b) {
+  Real total = 0;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const Real lengths = std::hypot(distance(rows[i], a), mu) + std::hypot(distance(rows[i], b), mu);
+    Real product = 0;
+    for (std::size_t k = 0; k < a.size(); ++k) {
+      product += (a[k] - b[k]) * ((a[k] - rows[i][k]) + (b[k] - rows[i][k]));
+    }
+    if (lengths > 0) total += (weights.empty() ? 1 : weights[i]) * (product / lengths);
+  }
+  return total;
+}
+
+/// A Newton step of Σ p_i √(‖x_i − v‖² + mu²) on vectors, by a d × d system; Weiszfeld's where it is
+/// singular.
+std::vector<Real> newton_step_on_vectors(const Rows& rows, const std::vector<double>& weights, Real mu,
+                                         const std::vector<Real>& v) {
+  const std::size_t d = v.size();
+  std::vector<Real> step(d, 0);
+  std::vector<std::vector<Real>> hessian(d, std::vector<Real>(d, 0));
+  Real total = 0;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const Real s = std::hypot(distance(rows[i], v), mu);
+    const Real pull = (weights.empty() ? 1 : weights[i]) / s;
+    total += pull;
+    for (std::size_t k = 0; k < d; ++k) {
+      step[k] += pull * (rows[i][k] - v[k]);
+      for (std::size_t l = 0; l < d; ++l) {
+        hessian[k][l] -= pull * ((rows[i][k] - v[k]) / s) * ((rows[i][l] - v[l]) / s);
+      }
+    }
+  }
+  for (std::size_t k = 0; k < d; ++k) hessian[k][k] += total;
+  std::vector<Real> plain = step;
+  for (Real& x : plain) x /= total;
+  for (std::size_t k = 0; k < d; ++k) {
+    if (!(hessian[k][k] > 1e-18L * total)) return plain;
+    for (std::size_t i = k + 1; i < d; ++i) {
+      const Real factor = hessian[i][k] / hessian[k][k];
+      for (std::size_t j = k; j < d; ++j) hessian[i][j] -= factor * hessian[k][j];
+      step[i] -= factor * step[k];
+    }
+  }
+  for (std::size_t k = d; k-- > 0;) {
+    for (std::size_t j = k + 1; j < d; ++j) step[k] -= hessian[k][j] * step[j];
+    step[k] /= hessian[k][k];
+  }
+  return step;
+}
+
+/// The least that Σ p_i ‖x_i − v‖ is found to be below its value at `start`, whose scale of distances is
+/// `typical`: mu from there to nothing, and every row.
+Real excess(const Rows& rows, const std::vector<double>& weights, const std::vector<Real>& start,
+            Real typical) {
+  Real least = 0;
+  std::vector<Real> v = start;
+  const auto note = [&](const std::vector<Real>& found) {
+    least = std::min(least, change(rows, weights, 0, found, start));
+  };
+  for (Real mu = typical; mu > 1e-16L * typical; mu /= 8) {
+    for (int k = 0; k < 40; ++k) {
+      const std::vector<Real> step = newton_step_on_vectors(rows, weights, mu, v);
+      Real squared = 0;
+      for (const Real x : step) squared += x * x;
+      std::vector<Real> next = v;
+      Real t = 1;
+      for (; t > 1e-4L; t /= 2) {
+        for (std::size_t j = 0; j < v.size(); ++j) next[j] = v[j] + t * step[j];
+        if (change(rows, weights, mu, next, v) < 0) break;
+      }
+      if (t <= 1e-4L) break;
+      v = next;
+      if (std::sqrt(squared) < 1e-3L * mu) break;
+    }
+    note(v);
+  }
+  for (const auto& row : rows) note({row.begin(), row.end()});
+  return -least;
+}
+
+/// Runs the rule and holds its objective to 1e-9 of half of the weight times the distance within which more
+/// than half of it is, and to what products of rounding 2⁻⁵⁰ do not tell.
+void expect_median(const Rows& rows, const std::vector<double>& weights, const GeometricMedian& rule,
+                   const char* what, bool resolved = true) {
+  const std::size_t n = rows.size();
+  const Median got = run_median(rows, weights, rule);
+  const auto weight = [&](std::size_t i) { return weights.empty() ? Real{1} : Real{weights[i]}; };
+  ASSERT_EQ(got.status, Status::ok) << what;
+  if (resolved) {
+    EXPECT_TRUE(got.converged) << what;
+    EXPECT_LE(got.gap, 1e-9) << what;
+  }
+  std::vector<std::pair<Real, Real>> sorted;
+  Real total = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    sorted.emplace_back(distance(rows[i], got.point), weight(i));
+    total += weight(i);
+  }
+  const std::vector<Real> origin(got.point.size(), 0);
+  Real to_origin = 0;
+  for (const Real x : got.point) to_origin = std::hypot(to_origin, x);
+  Real hidden = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const Real length = sorted[i].first;
+    const Real e = 0x1p-50L * std::pow(distance(rows[i], origin) + to_origin, 2);
+    hidden +=
+        2 * weight(i) * std::min(8 * std::sqrt(e), e / std::max(length, std::numeric_limits<Real>::min()));
+  }
+  std::sort(sorted.begin(), sorted.end());
+  Real within = 0, typical = 0;
+  for (const auto& [length, p] : sorted) {
+    within += p;
+    typical = length;
+    if (2 * within > total * (1 + 1e-12L)) break;
+  }
+  const Real scale = total / 2 * typical;
+  EXPECT_LE(excess(rows, weights, got.point, typical > 0 ? typical : 1),
+            std::max<Real>(1e-9L, got.gap) * scale + hidden)
+      << what << ", n = " << n << ", d = " << rows[0].size() << ", scale " << scale;
+}
+
+TEST(GeometricMedian, RowsThatAreNearlyZeroDoNotHoldIt) {
+  std::mt19937_64 random = generator();
+  std::normal_distribution<double> normal;
+  for (int round = 0; round < 3000 && !testing::Test::HasFailure(); ++round) {
+    const int n = 5 + static_cast<int>(random() % 25);
+    const int f = 2 + static_cast<int>(random() % at((n - 1) / 2 - 1));
+    Rows rows = normal_rows(random, n, 1 + static_cast<int>(random() % 6), 0.5);
+    const double size = std::pow(10.0, -static_cast<double>(random() % 30));
+    const double ratio = round % 2 == 0 ? std::pow(10.0, -static_cast<double>(random() % 4)) : 1e-3;
+    for (int i = 0; i < f; ++i) {
+      for (double& x : rows[at(i)]) x = normal(random) * size * std::pow(ratio, i);
+    }
+    expect_median(rows, {}, {}, "near zero");
+  }
+}
+
+TEST(GeometricMedian, OfHardRowsIsTheMinimiser) {
+  std::mt19937_64 random = generator();
+  std::normal_distribution<double> normal;
+  for (int round = 0; round < 2000 && !testing::Test::HasFailure(); ++round) {
+    const int n = 1 + static_cast<int>(random() % 24);
+    const int d = 1 + static_cast<int>(random() % 5);
+    const int f = n < 3 ? 0 : 1 + static_cast<int>(random() % at((n - 1) / 2));
+    Rows rows = normal_rows(random, n, d, round % 2 == 0 ? 0.5 : 0);
+    std::vector<double> weights;
+    const Start starts[] = {Start::medoid, Start::mean, Start::origin};
+    const GeometricMedian rule{.start = starts[random() % 3]};
+    const char* what = "";
+    bool resolved = true;  // distances tell all rows apart
+    switch (round % 8) {
+      case 0:
+        what = "exact copies";
+        for (int i = 1; i < f; ++i) rows[at(i)] = rows[0];
+        break;
+      case 1: {
+        what = "a cluster about a row";
+        resolved = false;
+        const double size = std::pow(10.0, -static_cast<double>(random() % 14));
+        for (int i = 1; i <= f; ++i) {
+          for (int k = 0; k < d; ++k) rows[at(i)][at(k)] = rows[0][at(k)] + size * normal(random);
+        }
+        break;
+      }
+      case 2:
+        what = "far rows";
+        for (int i = 0; i < f; ++i) {
+          for (double& x : rows[at(i)]) x *= std::pow(10.0, static_cast<double>(random() % 120));
+        }
+        break;
+      case 3: {
+        what = "a line";
+        const std::vector<double> along = normal_rows(random, 1, d)[0];
+        for (auto& row : rows) {
+          const double t = round % 16 == 3 ? static_cast<double>(random() % 9) : normal(random);
+          for (int k = 0; k < d; ++k) row[at(k)] = t * along[at(k)];
+        }
+        break;
+      }
+      case 4: {
+        what = "two clusters of equal weight";
+        const double size = std::pow(10.0, -static_cast<double>(random() % 4));
+        for (int i = 0; i < n; ++i) {
+          for (double& x : rows[at(i)]) x *= size;
+          rows[at(i)][0] += i < n / 2 ? 100 : 0;
+        }
+        break;
+      }
+      case 5:
+        what = "weights far apart";
+        resolved = false;  // the heaviest rows alone may be near each other
+        for (int i = 0; i < n; ++i) weights.push_back(std::pow(10.0, -static_cast<double>(random() % 300)));
+        weights[random() % at(n)] = 1;
+        break;
+      case 6:
+        what = "small integers";
+        rows = integer_rows(random, n, d, 3);
+        break;
+      default:
+        what = "all the same";
+        for (auto& row : rows) row = rows[0];
+        break;
+    }
+    expect_median(rows, weights, rule, what, resolved);
+  }
+}
+
+// Where n³ is a second: steps by conjugate gradients.
+TEST(GeometricMedian, ManyRowsAreSolvedWithoutElimination) {
+  std::mt19937_64 random = generator();
+  Rows rows = normal_rows(random, 700, 5);
+  for (std::size_t i = 0; i < 300; ++i) {
+    for (double& x : rows[i]) x = 1e-9 * x + (i % 2 == 0 ? 0.1 : 0);
+  }
+  expect_median(rows, {}, {}, "many rows");
+}
+
+TEST(GeometricMedian, OneStepFromAfarIsNoConvergence) {
+  // One bad row less than half, 1e150 away: the mean is as far, and a step goes half of the way.
+  Rows rows = {{0, 1}, {1, 0}, {2, 2}, {1, 3}, {1e150, 1e150}, {1e150, 1e150}, {1e150, 1e150}};
+  const Median got = run_median(rows, {}, {.start = Start::mean});
+  EXPECT_EQ(got.status, Status::ok);
+  EXPECT_TRUE(got.converged);
+  EXPECT_LT(std::abs(got.point[0]), 10);
+  const Median plain = run_median(rows, {}, {.max_iters = 99, .start = Start::mean});
+  EXPECT_EQ(plain.status, Status::ok);
+  EXPECT_FALSE(plain.converged);
+  EXPECT_TRUE(std::isnan(plain.gap));
+}
+
+// Products of no points: what is found cannot always be proven, and is never said to be.
+TEST(GeometricMedian, WhatCannotBeProvenIsNotConverged) {
+  constexpr int n = 6, size = n + 1;
+  int refused = 0;
+  for (unsigned seed = 0; seed < 400; ++seed) {
+    std::mt19937_64 random(seed);
+    std::normal_distribution<double> normal(0, 2.5);
+    std::vector<double> gram(at(size * size), 0);
+    for (int i = 0; i < n; ++i) {
+      for (int j = 0; j <= i; ++j) {
+        gram[at(i * size + j)] = gram[at(j * size + i)] = i == j ? 2 : normal(random);
+      }
+    }
+    const std::vector<std::uint8_t> infinite = no_infinite(size);
+    std::vector<double> doubles(scratch_doubles(size));
+    std::vector<int> ints(scratch_ints(size));
+    std::vector<double> coefficients(size), scores(n), factors(n);
+    const Points points{.count = n, .size = size, .gram = gram.data(), .infinite = infinite.data()};
+    Combination out{
+        .coefficients = coefficients.data(), .scores = scores.data(), .clip_factors = factors.data()};
+    const Status status =
+        solve(SerialTeam{}, GeometricMedian{}, points, Scratch{doubles.data(), ints.data()}, out);
+    const bool proven = out.optimality_gap <= GeometricMedian::proven_gap;
+    EXPECT_EQ(status, proven ? Status::ok : Status::not_converged) << seed;
+    EXPECT_EQ(out.converged, out.optimality_gap <= 1e-9) << seed;
+    refused += status == Status::not_converged ? 1 : 0;
+  }
+  EXPECT_GT(refused, 0);
+  EXPECT_LT(refused, 100);
 }
 
 }  // namespace

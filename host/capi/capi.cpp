@@ -32,7 +32,7 @@ static_assert(same(Status::ok, BRAGG_OK) && same(Status::invalid_argument, BRAGG
               same(Status::nonfinite_reference, BRAGG_NONFINITE_REFERENCE) &&
               same(Status::unsupported, BRAGG_UNSUPPORTED) && same(Status::bad_file, BRAGG_BAD_FILE) &&
               same(Status::io_error, BRAGG_IO_ERROR) && same(Status::out_of_memory, BRAGG_OUT_OF_MEMORY) &&
-              same(Status::internal, BRAGG_INTERNAL));
+              same(Status::internal, BRAGG_INTERNAL) && same(Status::not_converged, BRAGG_NOT_CONVERGED));
 static_assert(same(bragg::DType::f32, BRAGG_F32) && same(bragg::DType::f16, BRAGG_F16) &&
               same(bragg::DType::bf16, BRAGG_BF16) && same(bragg::DType::f64, BRAGG_F64));
 static_assert(same(bragg::Scope::whole, BRAGG_WHOLE) && same(bragg::Scope::per_tensor, BRAGG_PER_TENSOR));
@@ -274,7 +274,7 @@ bragg_status bragg_plan_report(const bragg_plan* plan, size_t index, bragg_repor
     const bragg::Report& found = report_of(plan, index);
     write_versioned(*report,
                     {0, static_cast<int32_t>(found.status), static_cast<int32_t>(found.rows.size()),
-                     found.iterations, found.converged ? 1 : 0},
+                     found.iterations, found.converged ? 1 : 0, found.optimality_gap},
                     "report");
     return BRAGG_OK;
   });

@@ -34,7 +34,8 @@ constexpr const char* exit_codes = R"help(Exit codes:
   3  bad file: malformed, or it disagrees with the others
   4  the system refused to open, read or write, or had no memory
   5  the data defeats the rule: too many rows that are not finite, a base that
-     is not finite, a search that is too large
+     is not finite, a search that is too large, an iteration that does not
+     converge
   6  `bragg verify` found a result that is wrong
   129, 130, 143  interrupted (SIGHUP, SIGINT, SIGTERM)
 Nothing is written to the output unless the exit code is 0 (or 4, when only
@@ -139,6 +140,7 @@ int exit_code(Status status) {
     case Status::too_many_nonfinite:
     case Status::nonfinite_reference:
     case Status::too_large:
+    case Status::not_converged:
       return 5;
     case Status::internal:
       return 1;

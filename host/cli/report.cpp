@@ -80,6 +80,7 @@ void add_outcome(Json& json, const FileResult& result, const Report& report) {
   json["status"] = to_string(report.status);
   json["iterations"] = report.iterations;
   json["converged"] = report.converged;
+  json["optimality_gap"] = report.optimality_gap;
   json["workers"] = workers_json(result, report);
 }
 

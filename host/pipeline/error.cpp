@@ -25,6 +25,8 @@ const char* to_string(Status status) noexcept {
       return "out_of_memory";
     case Status::internal:
       return "internal";
+    case Status::not_converged:
+      return "not_converged";
   }
   return "unknown status";
 }

@@ -14,6 +14,7 @@ void write_report(const SolveBlock& b, const Finish& finish, int n, const Active
   report.status = static_cast<Status>(b.words->status);
   report.iterations = b.words->iterations;
   report.converged = b.words->converged != 0;
+  report.optimality_gap = b.words->optimality_gap;
   const bool ok = report.status == Status::ok;
   for (std::size_t i = 0; i < active.rows.size(); ++i) {
     RowReport& row = report.rows[static_cast<std::size_t>(active.rows[i])];
@@ -57,6 +58,10 @@ std::string describe_failure(Status status, std::span<const Report> reports) {
         return fmt::format("the reference holds NaN or infinity{}, and the pipeline measures from it", where);
       case Status::too_large:
         return fmt::format("mda reached its work limit{}; lower f, or take nnm(f) | trimmed_mean(f)", where);
+      case Status::not_converged:
+        return fmt::format(
+            "geometric_median stopped after {} iterations, before it converged{}; raise max_iters",
+            report.iterations, where);
       default:
         return fmt::format("{}{}", to_string(status), where);
     }

@@ -314,7 +314,8 @@ std::vector<RuleEntry> make_table() {
        parameter<&GeometricMedian::max_iters>("max_iters", "1000", "max_iters ≥ 1",
                                               "iterations to stop after"),
        parameter<&GeometricMedian::tol>("tol", "1e-10", "tol ≥ 0",
-                                        "step to stop at, relative to the median distance"),
+                                        "gap of the objective to stop at, relative; of fewer than 100 "
+                                        "iterations a step, relative to the median distance"),
        parameter<&GeometricMedian::start>("start", "medoid", "medoid | mean | origin",
                                           "where the iteration starts")},
       [](const GeometricMedian& rule, const StagePoints&) {

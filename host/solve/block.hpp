@@ -14,12 +14,13 @@ struct SolveWords {
   int status = 0;  ///< Status
   int iterations = 0;
   int converged = 1;
-  int infinite = 0;        ///< every coordinate of the result is +inf
-  int settled = 0;         ///< scale and limit are final: f64 rows need no further pass
-  int reserved = 0;        // keeps the doubles aligned in every compiler's eyes
-  double scale = 1;        ///< as GramSums
-  double limit = 0x1p500;  ///< as GramSums
-  double rounding = 0;     ///< as GramSums
+  int infinite = 0;                           ///< every coordinate of the result is +inf
+  int settled = 0;                            ///< scale and limit are final: f64 rows need no further pass
+  int reserved = 0;                           // keeps the doubles aligned in every compiler's eyes
+  double scale = 1;                           ///< as GramSums
+  double limit = 0x1p500;                     ///< as GramSums
+  double rounding = 0;                        ///< as GramSums
+  double optimality_gap = __builtin_nan("");  ///< as Report
 };
 static_assert(sizeof(SolveWords) % 16 == 0);
 

@@ -84,6 +84,7 @@ struct Combination {
   double* clip_factors = nullptr;  ///< Points::count; 1 where nothing is clipped
   int iterations = 0;
   bool converged = true;
+  double optimality_gap = __builtin_nan("");  ///< as in Report
 };
 
 /// The result of a pre-aggregator: new points as combinations of the old ones.
@@ -206,6 +207,7 @@ BRAGG_HD void clear(TeamT team, Combination& out, const Points& points) {
   });
   out.iterations = 0;
   out.converged = true;
+  out.optimality_gap = __builtin_nan("");
 }
 
 /// The row of least Σ p_j ‖x_i − x_j‖ among the finite ones, ties to the lowest index: to the precision of

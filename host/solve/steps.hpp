@@ -82,6 +82,7 @@ struct StartStep {
       b.words->status = static_cast<int>(Status::ok);
       b.words->iterations = 0;
       b.words->converged = 1;
+      b.words->optimality_gap = __builtin_nan("");
       b.words->infinite = 0;
     });
     team.parallel_for(rows, [&](int i) {
@@ -225,10 +226,11 @@ struct SolveStep {
     if (has_failed(b) || lacks_reference(team, b, stage, reference)) return;
     Combination out{.coefficients = b.coefficients, .scores = b.scores, .clip_factors = b.clip_factors};
     const Status status = solve(team, rule, points_of(b, stage), b.scratch(), out);
-    if (status != Status::ok) return fail(team, b, status);
     team.single([&] {
+      b.words->status = static_cast<int>(status);
       b.words->iterations = out.iterations;
       b.words->converged = out.converged;
+      b.words->optimality_gap = out.optimality_gap;
     });
   }
 };

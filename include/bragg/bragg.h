@@ -23,7 +23,8 @@ typedef enum bragg_status {
   BRAGG_BAD_FILE = 6,
   BRAGG_IO_ERROR = 7,
   BRAGG_OUT_OF_MEMORY = 8,
-  BRAGG_INTERNAL = 9 /**< a defect in bragg */
+  BRAGG_INTERNAL = 9,      /**< a defect in bragg */
+  BRAGG_NOT_CONVERGED = 10 /**< an iterative rule ended too far from the optimum to keep its guarantee */
 } bragg_status;
 
 /** Element types; 16-bit values are their bits in a uint16_t. */
@@ -67,9 +68,12 @@ typedef struct bragg_report {
   int32_t rows;       /**< n; 0 before the first run */
   int32_t iterations; /**< of geometric_median, centered_clipping, caf; else 0 */
   int32_t converged;  /**< 0: geometric_median stopped at max_iters */
+  /** geometric_median run to convergence: the objective is at most this far above its minimum, relative to
+   * half of the weight times the distance within which more than half of it is; else NaN */
+  double optimality_gap;
 } bragg_report;
 #define BRAGG_REPORT_INIT \
-  { sizeof(bragg_report), 0, 0, 0, 0 }
+  { sizeof(bragg_report), 0, 0, 0, 0, 0.0 }
 
 /** What a run made of one row. */
 typedef struct bragg_row_report {

@@ -20,6 +20,7 @@ enum class Status : int {
   io_error = 7,             ///< The operating system refused to open, read, write or rename.
   out_of_memory = 8,        ///< A stated memory bound is too small, or an allocation failed.
   internal = 9,             ///< A defect in bragg.
+  not_converged = 10,       ///< An iterative rule ended too far from the optimum to keep its guarantee.
 };
 
 /// The name of a status as it is spelled above, e.g. "too_many_nonfinite".

@@ -74,12 +74,16 @@ struct MultiKrum {
 };
 
 /// argmin_v Σ‖v − x_i‖ by Weiszfeld's iteration, weights 1/max(nu, ‖x_i − v‖). Vardi & Zhang 2000; RFA:
-/// Pillutla et al. 2019 (nu = 1e-6, max_iters = 3, start = mean). Stops when the steps still to come are
-/// estimated to add up to at most `tol` times the (weighted) median distance of the rows to v, or after
-/// max_iters. With nu = 0 and max_iters of at least `plain_iters`, a run to convergence, Newton steps help
-/// where Weiszfeld's are slow.
+/// Pillutla et al. 2019 (nu = 1e-6, max_iters = 3, start = mean). With nu = 0 and max_iters of at least
+/// `plain_iters`, a run to convergence, Newton steps help where Weiszfeld's are slow; from a start more than
+/// four median distances from the medoid it goes on from the medoid. It ends where the objective is proven to
+/// be at most `tol` above its minimum, relative to half of the weight times the distance to v within which
+/// more than half of it is. Where no gap below `proven_gap` can be proven the status is not_converged; one
+/// between that and 1e-9 (or tol) is ok and not `converged`. Any other run stops when the steps still to come
+/// are estimated to add up to at most `tol` (weighted) median distances of the rows to v, or after max_iters.
 struct GeometricMedian {
   static constexpr int plain_iters = 100;
+  static constexpr double proven_gap = 0x1p-7;
   double nu = 0;
   int max_iters = 1000;
   double tol = 1e-10;

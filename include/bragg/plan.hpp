@@ -103,8 +103,8 @@ class BRAGG_API Plan {
   ///   out_of_memory, internal.
   void run(const Updates& updates, const Output& out, Stream stream, const RunArguments& arguments = {});
 
-  /// Outcome of the last run that was waited for: ok, too_many_nonfinite, nonfinite_reference or too_large
-  /// (mda). State is kept when it is not ok.
+  /// Outcome of the last run that was waited for: ok, too_many_nonfinite, nonfinite_reference, too_large
+  /// (mda) or not_converged (geometric_median). State is kept when it is not ok.
   Status status() const noexcept;
 
   /// device = cuda: waits for `stream` and fetches the outcome and the reports of the last run (or replay of

@@ -3,6 +3,7 @@
 
 #include <bragg/error.hpp>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 namespace bragg {
@@ -31,6 +32,10 @@ struct Report {
   std::vector<RowReport> rows;  ///< in the caller's order
   int iterations = 0;           ///< of geometric_median, centered_clipping, caf; else 0
   bool converged = true;        ///< false: geometric_median stopped at max_iters
+  /// geometric_median run to convergence: the objective is at most this far above its minimum, relative to
+  /// half of the weight times the least distance to the result within which more than half of it is. Of the
+  /// distances as computed. Else NaN.
+  double optimality_gap = std::numeric_limits<double>::quiet_NaN();
 };
 
 }  // namespace bragg

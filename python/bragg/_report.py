@@ -11,11 +11,15 @@ class Report:
     """What a run did, and who looks bad and why. Every tuple has a value for each row, in the caller's order."""
 
     status: str
-    """"ok", or why there is no result: "too_many_nonfinite", "nonfinite_reference" or "too_large"."""
+    """"ok", or why there is no result: "too_many_nonfinite", "nonfinite_reference", "too_large" or
+    "not_converged"."""
     iterations: int
     """Of geometric_median, centered_clipping and caf; else 0."""
     converged: bool
     """False: geometric_median stopped at max_iters."""
+    optimality_gap: float
+    """Of geometric_median run to convergence: its objective is at most this far above the minimum, relative to half of
+    the weight times the distance within which more than half of it is. Else NaN."""
     weights: tuple[float, ...]
     """The row's coefficient in the result; of a coordinate-wise rule, in the points which that rule sees."""
     selected: tuple[bool, ...]

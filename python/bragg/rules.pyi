@@ -131,7 +131,7 @@ class GeometricMedian(Rule):
     Parameters:
         nu: floor on the distances that weights are made of (nu ≥ 0; default 0)
         max_iters: iterations to stop after (max_iters ≥ 1; default 1000)
-        tol: step to stop at, relative to the median distance (tol ≥ 0; default 1e-10)
+        tol: gap of the objective to stop at, relative; of fewer than 100 iterations a step, relative to the median distance (tol ≥ 0; default 1e-10)
         start: where the iteration starts (medoid | mean | origin; default medoid)
     """
 

@@ -19,7 +19,7 @@ nb::tuple each_row(const Report& report, ValueF value) {
 nb::object report_to_python(const nb::object& type, const Report& report) {
   return type(
       nb::arg("status") = to_string(report.status), nb::arg("iterations") = report.iterations,
-      nb::arg("converged") = report.converged,
+      nb::arg("converged") = report.converged, nb::arg("optimality_gap") = report.optimality_gap,
       nb::arg("weights") = each_row(report, [](const RowReport& row) { return row.weight; }),
       nb::arg("selected") = each_row(report, [](const RowReport& row) { return row.selected; }),
       nb::arg("scores") = each_row(report, [](const RowReport& row) { return row.score; }),
@@ -43,6 +43,7 @@ void raise_error(const Error& error) {
     case Status::too_many_nonfinite:
     case Status::nonfinite_reference:
     case Status::too_large:
+    case Status::not_converged:
       raise_failure(error.status(), error.what(), {});
       return;
     case Status::out_of_memory:
