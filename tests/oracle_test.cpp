@@ -229,6 +229,54 @@ TEST(OracleGeometricMedian, IsTheLimitFromItsStartWhereNotUnique) {
   expect_out(GeometricMedian{.start = Start::origin}, four, {60 / 41.0L});
 }
 
+/// The objective at v less that at the other, row by row.
+long double objective_change(const Input& input, const Vector& v, const Vector& other) {
+  long double change = 0;
+  for (const Vector& row : input.rows) {
+    long double to_v = 0, to_other = 0, product = 0;
+    for (std::size_t c = 0; c < row.size(); ++c) {
+      to_v += (row[c] - v[c]) * (row[c] - v[c]);
+      to_other += (row[c] - other[c]) * (row[c] - other[c]);
+      product += (other[c] - v[c]) * ((row[c] - v[c]) + (row[c] - other[c]));
+    }
+    if (to_v + to_other > 0) change += product / (std::sqrt(to_v) + std::sqrt(to_other));
+  }
+  return change;
+}
+
+TEST(OracleGeometricMedian, LeavesRowsThatAreNearlyZero) {
+  std::mt19937_64 random(7);
+  std::normal_distribution<double> normal;
+  for (int round = 0; round < 60; ++round) {
+    const int n = 7 + round % 14;
+    const int f = 2 + round % ((n - 3) / 2);
+    Input input;
+    for (int i = 0; i < n; ++i) {
+      input.rows.emplace_back();
+      for (int c = 0; c < 4; ++c) {
+        input.rows.back().push_back(i < f ? normal(random) * 1e-20L * std::pow(1000.0L, -i)
+                                          : 0.5L + normal(random));
+      }
+    }
+    const Result result = aggregate(GeometricMedian{}, input);
+    ASSERT_EQ(result.status, Status::ok);
+    EXPECT_LE(result.gap, 1e-12L) << n << " " << f;
+    for (const Vector& row : input.rows) EXPECT_LE(objective_change(input, result.out, row), 1e-12L);
+    // The same rows with the nearly equal ones equal: the objective differs by next to nothing.
+    Input merged = input;
+    for (int i = 0; i < f; ++i) merged.rows[i].assign(4, 0);
+    const Vector other = aggregate(GeometricMedian{}, merged).out;
+    EXPECT_LE(std::abs(objective_change(input, result.out, other)), 1e-12L) << n << " " << f;
+  }
+}
+
+TEST(OracleGeometricMedian, GoesOnFromTheMedoidWhereTheStartIsFar) {
+  expect_out(GeometricMedian{.start = Start::mean},
+             rows({{0, 0}, {1, 0}, {-1, 0}, {0, 1}, {0, -1}, {1e30L, 0}, {-1e30L, 3}}), {0, 0});
+  // All between 1 and 2 are minimisers; from afar it is the medoid, of the lowest index.
+  expect_out(GeometricMedian{.start = Start::origin}, about(line({0, 1, 2, 3}), {1e9}), {1});
+}
+
 TEST(OracleGeometricMedian, TakesStepsAsDefined) {
   // From the mean 1.5 distances are 1.5, 1, 2.5.
   const Input three = line({0, 0.5L, 4});

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Geometric median: Weiszfeld's iteration with the step of Vardi & Zhang 2000 at input rows. Asked to run to
-// convergence, it goes on far beyond the rule's tolerance, with Newton steps, so that it stands for the
-// argmin itself.
+// convergence, it goes on far beyond the rule's tolerance, with Newton steps and with searches along lines,
+// until it stands for the argmin itself; what it may be off is in the result.
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -155,7 +155,7 @@ long double slope(const Problem& problem, const Point& v) {
   return std::sqrt(dot(r, r));
 }
 
-/// Goes on from v until nothing moves any more.
+/// Goes on from v until steps are too short to tell.
 Point polish(const Problem& problem, Point v) {
   for (int iteration = 0; iteration < 100000; ++iteration) {
     for (;;) {
@@ -171,6 +171,115 @@ Point polish(const Problem& problem, Point v) {
     if (settled) break;
   }
   return v;
+}
+
+/// The points in the order of their distance to v, and what follows from the k nearest taken as one point.
+struct Surroundings {
+  std::vector<std::size_t> order;
+  Vector length;                    ///< in that order
+  std::vector<Vector> pull;         ///< [k] Σ p_i (x_i − v)/‖x_i − v‖ over all but the k nearest
+  Vector weight;                    ///< [k] of the k nearest
+  Vector moment;                    ///< [k] their Σ p_i ‖x_i − v‖
+  long double farthest = infinity;  ///< the argmin is not farther from v
+  long double middle = infinity;    ///< more than half of the weight is within it
+  long double gap = infinity;       ///< Σ p_i ‖x_i − v‖ is at most this above its minimum
+};
+
+Surroundings surroundings(const Problem& problem, const Point& v) {
+  const std::size_t n = problem.points.size();
+  const Vector length = distances(problem, v);
+  Surroundings s;
+  s.order.resize(n);
+  for (std::size_t i = 0; i < n; ++i) s.order[i] = i;
+  std::sort(s.order.begin(), s.order.end(),
+            [&](std::size_t a, std::size_t b) { return length[a] < length[b]; });
+  for (const std::size_t i : s.order) s.length.push_back(length[i]);
+  s.weight.assign(n + 1, 0);
+  s.moment.assign(n + 1, 0);
+  for (std::size_t k = 0; k < n; ++k) {
+    const long double p = problem.p[s.order[k]];
+    s.weight[k + 1] = s.weight[k] + p;
+    s.moment[k + 1] = s.moment[k] + p * s.length[k];
+  }
+  s.pull.assign(n + 1, Vector(v.value.size(), 0));
+  for (std::size_t k = n; k-- > 0;) {
+    s.pull[k] = s.pull[k + 1];
+    if (s.length[k] == 0) continue;
+    const Vector y = difference(problem.points[s.order[k]].value, v.value);
+    const long double scale = problem.p[s.order[k]] / s.length[k];
+    for (std::size_t c = 0; c < y.size(); ++c) s.pull[k][c] += scale * y[c];
+  }
+  // Beyond `farthest` the points of a majority alone add more than all others can take away.
+  for (std::size_t k = 1; k <= n; ++k) {
+    const long double lead = 2 * s.weight[k] - s.weight[n];
+    if (lead <= 1e-15L * s.weight[n]) continue;
+    s.farthest = std::min(s.farthest, 2 * s.moment[k] / lead);
+    s.middle = std::min(s.middle, s.length[k - 1]);
+  }
+  for (std::size_t k = 0; k < n; ++k) {
+    const long double excess = std::sqrt(dot(s.pull[k], s.pull[k])) - s.weight[k];
+    s.gap = std::min(s.gap, 2 * s.moment[k] + std::max(excess, 0.0L) * s.farthest);
+  }
+  return s;
+}
+
+/// Σ p_i ‖x_i − a‖ − Σ p_i ‖x_i − b‖, point by point: a huge one swallows nothing.
+long double objective_change(const Problem& problem, const Vector& a, const Vector& b) {
+  long double total = 0;
+  for (std::size_t i = 0; i < problem.points.size(); ++i) {
+    const Vector to_a = difference(problem.points[i].value, a);
+    const Vector to_b = difference(problem.points[i].value, b);
+    const long double lengths = std::sqrt(dot(to_a, to_a)) + std::sqrt(dot(to_b, to_b));
+    if (lengths == 0) continue;
+    long double product = 0;
+    for (std::size_t c = 0; c < a.size(); ++c) product += (b[c] - a[c]) * (to_a[c] + to_b[c]);
+    total += problem.p[i] * (product / lengths);
+  }
+  return total;
+}
+
+/// The least of the objective on the ray from v along the unit vector `direction`, to `most`.
+Vector least_on_ray(const Problem& problem, const Vector& v, const Vector& direction, long double most) {
+  const auto at = [&](long double t) {
+    Vector out = v;
+    for (std::size_t c = 0; c < v.size(); ++c) out[c] += t * direction[c];
+    return out;
+  };
+  long double low = 0;
+  long double high = most;
+  for (int k = 0; k < 80; ++k) {
+    const long double t = (low + high) / 2;
+    const Vector here = at(t);
+    long double rise = 0;
+    for (std::size_t i = 0; i < problem.points.size(); ++i) {
+      const Vector y = difference(here, problem.points[i].value);
+      const long double length = std::sqrt(dot(y, y));
+      if (length > 0) rise += problem.p[i] * (dot(y, direction) / length);
+    }
+    (rise < 0 ? low : high) = t;
+  }
+  return at(low);
+}
+
+/// Where the k nearest points, as one, do not hold v against the pull of the others: the best of the rays
+/// along those pulls, over k. Steps of Weiszfeld's or Newton's from among them are as short as they are near.
+/// Nothing when no ray leads down.
+std::optional<Point> leave_cluster(const Problem& problem, const Point& v, const Surroundings& s) {
+  std::optional<Point> best;
+  long double most = 0;
+  for (std::size_t k = 0; k < s.order.size(); ++k) {
+    const long double pull = std::sqrt(dot(s.pull[k], s.pull[k]));
+    if (!(pull > s.weight[k])) continue;
+    Vector direction = s.pull[k];
+    for (long double& x : direction) x /= pull;
+    Point next = v;
+    next.value = least_on_ray(problem, v.value, direction, s.farthest);
+    const long double change = objective_change(problem, next.value, v.value);
+    if (!(change < most)) continue;
+    most = change;
+    best = std::move(next);
+  }
+  return best;
 }
 
 /// The row of least Σ p_j ‖x_i − x_j‖, ties to the lowest index.
@@ -210,6 +319,26 @@ Point start_of(Start start, const Problem& problem, Stage& stage) {
   return medoid_of(problem, stage);
 }
 
+/// On from v to the argmin. The stage keeps how far off it may be; where that is too much, the result decides
+/// nothing.
+Point minimize(const Problem& problem, Point v, Stage& stage) {
+  constexpr int most_rounds = 50;
+  long double relative = infinity;
+  for (int round = 0; round < most_rounds; ++round) {
+    v = polish(problem, std::move(v));
+    const Surroundings s = surroundings(problem, v);
+    const long double scale = s.weight.back() * s.middle;
+    relative = s.gap > 0 ? s.gap / scale : 0;
+    stage.gap = s.gap;
+    if (relative <= 1e-13L) break;
+    std::optional<Point> next = leave_cluster(problem, v, s);
+    if (!next) break;
+    v = std::move(*next);
+  }
+  if (!(relative <= 1e-10L)) stage.margin = 0;
+  return v;
+}
+
 }  // namespace
 
 Point apply(const GeometricMedian& rule, Stage& stage) {
@@ -226,14 +355,20 @@ Point apply(const GeometricMedian& rule, Stage& stage) {
   }
   if (lost >= kept) throw Failed{Status::too_many_nonfinite};
 
-  const bool to_convergence = rule.max_iters >= 100 && rule.tol <= 1e-8;
-  if (to_convergence && rule.nu == 0) {
+  const bool to_convergence = rule.max_iters >= 100 && rule.nu == 0;
+  if (to_convergence) {
     if (const Point* row = strict_optimum(problem)) {
       if (rule.start == Start::origin) need_finite(stage.origin);
       return *row;
     }
   }
   Point v = start_of(rule.start, problem, stage);
+  if (to_convergence && rule.start != Start::medoid) {
+    // The medoid is the start where the one given is far from it.
+    Stage aside = stage;
+    const Point medoid = medoid_of(problem, aside);
+    if (distance(v, medoid) > 4 * surroundings(problem, medoid).middle) v = medoid;
+  }
   for (int iteration = 0; iteration < rule.max_iters; ++iteration) {
     std::optional<Point> next = step(problem, v);
     if (!next) return v;
@@ -241,7 +376,7 @@ Point apply(const GeometricMedian& rule, Stage& stage) {
     v = std::move(*next);
     if (settled) break;
   }
-  return to_convergence ? polish(problem, v) : v;
+  return to_convergence ? minimize(problem, std::move(v), stage) : v;
 }
 
 }  // namespace bragg::reference

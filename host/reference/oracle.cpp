@@ -75,6 +75,7 @@ Result aggregate(const Pipeline& pipeline, const Input& input) {
     result.magnitude = std::move(out.magnitude);
     result.row_weight = std::move(out.coefficients);
     result.margin = stage.margin;
+    result.gap = stage.gap;
   } catch (const Failed& failed) {
     result.status = failed.status;
   }

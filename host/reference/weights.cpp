@@ -21,6 +21,9 @@ void cap(Vector& p, long double share) {
     throw std::invalid_argument("max_weight_share is below 1/n");
   }
   share = std::max(share, 1 / static_cast<long double>(positive));
+  // So is any 1/k, for k equal weights beside some that hardly count.
+  const long double whole = 1 / std::round(1 / share);
+  if (std::abs(share - whole) < 1e-12L * whole) share = whole;
   for (;;) {
     const long double bound = share * std::accumulate(p.begin(), p.end(), 0.0L);
     if (std::none_of(p.begin(), p.end(), [&](long double x) { return x > bound * (1 + 1e-18L); })) return;

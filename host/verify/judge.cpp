@@ -53,12 +53,13 @@ long double distance(const Vector& a, const Vector& b) {
   return std::sqrt(squared);
 }
 
-bool converges(const GeometricMedian& rule) { return rule.max_iters >= GeometricMedian::plain_iters; }
+bool converges(const GeometricMedian& rule) {
+  return rule.max_iters >= GeometricMedian::plain_iters && rule.nu <= 0;
+}
 
 /// Where few of Weiszfeld's steps are taken, the iterates' distances are part of the result. Those to near
 /// points are differences of squares as large as the largest point.
 long double iterate_error(const GeometricMedian& rule, const reference::Result& result) {
-  if (converges(rule)) return 0;
   const Vector origin(result.out.size(), 0);
   long double longest = 0;
   long double nearest = std::numeric_limits<long double>::infinity();
@@ -83,12 +84,11 @@ Accuracy accuracy_of(const Pipeline& pipeline, const reference::Input& input,
   // Clipping factors are square roots of Gram distances; they inherit half of their relative error.
   const long double coefficients = coefficient_error(input);
   accuracy.relative = coefficients;
-  // Weiszfeld stops 1e-10 typical distances from the minimiser by its own estimate. A row within the rounding
-  // error of a squared distance, (16·2⁻⁵²)^½ ‖x‖ = 6e-8 ‖x‖, counts as reached; sums over coordinates make it
-  // less, not more.
-  if (std::holds_alternative<GeometricMedian>(pipeline.rule)) {
-    accuracy.relative =
-        2e-7L + coefficients + iterate_error(std::get<GeometricMedian>(pipeline.rule), result);
+  // Of an iterate, a row within the rounding error of a squared distance, (16·2⁻⁵²)^½ ‖x‖ = 6e-8 ‖x‖, counts
+  // as reached; sums over coordinates make it less, not more.
+  if (const auto* const median = std::get_if<GeometricMedian>(&pipeline.rule);
+      median != nullptr && !converges(*median)) {
+    accuracy.relative = 2e-7L + coefficients + iterate_error(*median, result);
   }
   if (std::holds_alternative<Caf>(pipeline.rule)) accuracy.relative = 1e-8L + 1e3L * coefficients;
   return accuracy;
@@ -136,33 +136,59 @@ Expectation::Part expect_part(const Pipeline& pipeline, const Request& request, 
   return part;
 }
 
-/// A geometric median run to convergence is right when it lies within the rounding of the output plus 1e-9
-/// typical distances of the oracle's; or, where the objective Σ p_i ‖x_i − v‖ is so flat that the place is
-/// hardly determined (two clusters of equal weight), when it is no worse than the oracle's by more than that
-/// rounding and 1e-13 of its size. The difference is added up row by row, so that huge rows swallow nothing.
-bool is_geometric_median(DType out, const reference::Result& expected, const Vector& got) {
-  std::vector<long double> distances;
+/// A geometric median run to convergence is right when its objective Σ p_i ‖x_i − v‖ is no more above the
+/// oracle's than the rule's tolerance allows, what the oracle may be off, the rounding of the output, and
+/// what distances do not tell: one of error e that is r long is off by e/r, and rows nearer than 4 √e may
+/// count as one. The difference is added up row by row, so that huge rows swallow nothing; the scale is half
+/// of the weight times the distance within which more than half of it is. `share`: see Verdict::worst.
+bool is_geometric_median(const GeometricMedian& rule, DType out, const Accuracy& accuracy,
+                         const reference::Result& expected, const Vector& got, long double& share) {
   long double rounding = 0;
-  for (std::size_t j = 0; j < got.size(); ++j) rounding += std::pow(spacing(out, expected.out[j]), 2);
+  long double shift = 0;  // of the points, where their coefficients are rounded
+  for (std::size_t j = 0; j < got.size(); ++j) {
+    rounding += std::pow(spacing(out, expected.out[j]), 2);
+    shift += std::pow(accuracy.mixed ? accuracy.relative * expected.magnitude[j] : 0, 2);
+  }
   rounding = std::sqrt(rounding);
+  shift = 2 * std::sqrt(shift);
+  const Vector origin(got.size(), 0);
+  const long double to_origin = distance(expected.out, origin);
+  std::vector<std::pair<long double, long double>> sorted;
   long double excess = 0;
   long double total = 0;
+  long double hidden = 0;
   for (std::size_t i = 0; i < expected.points.size(); ++i) {
     const Vector& x = expected.points[i];
+    const long double p = expected.point_weights[i];
     const long double to_expected = distance(x, expected.out);
     const long double to_got = distance(x, got);
     long double product = 0;  // ‖x − got‖² − ‖x − expected‖²
     for (std::size_t j = 0; j < got.size(); ++j) {
       product += (expected.out[j] - got[j]) * ((x[j] - expected.out[j]) + (x[j] - got[j]));
     }
-    distances.push_back(to_expected);
-    total += expected.point_weights[i];
-    if (to_expected + to_got > 0) excess += expected.point_weights[i] * (product / (to_expected + to_got));
+    sorted.emplace_back(to_expected, p);
+    total += p;
+    if (to_expected + to_got > 0) excess += p * (product / (to_expected + to_got));
+    const long double error =
+        gram_error(static_cast<int>(expected.points.size())) * std::pow(distance(x, origin) + to_origin, 2);
+    for (const long double r : {to_expected, to_got}) {
+      hidden += p * std::min(8 * std::sqrt(error),
+                             r > 0 ? error / r : std::numeric_limits<long double>::infinity());
+    }
   }
-  const auto middle = distances.begin() + static_cast<std::ptrdiff_t>(distances.size() / 2);
-  std::nth_element(distances.begin(), middle, distances.end());
-  return distance(got, expected.out) <= 1e-9L * *middle + rounding ||
-         excess <= total * (1e-13L * *middle + rounding);
+  std::sort(sorted.begin(), sorted.end());
+  long double within = 0;
+  long double middle = 0;
+  for (const auto& [length, p] : sorted) {
+    within += p;
+    middle = length;
+    if (2 * within > total * (1 + 1e-12L)) break;
+  }
+  const long double tol = std::max<long double>(rule.tol, 1e-13L);
+  const long double allowed = tol * total / 2 * middle + expected.gap + hidden + total * shift;
+  share =
+      std::max(0.0L, excess - total * rounding) / std::max(allowed, std::numeric_limits<long double>::min());
+  return excess <= allowed + total * rounding;
 }
 
 /// What is wrong with `got`, or null. Non-finite values must agree exactly. `share`: see Verdict::worst.
@@ -186,9 +212,29 @@ void judge_part(const Pipeline& pipeline, const Request& request, const Expectat
   const reference::Result& expected = part.result;
   const auto d = static_cast<std::int64_t>(expected.out.size());
   const auto* const median = std::get_if<GeometricMedian>(&pipeline.rule);
-  if (median != nullptr && converges(*median) &&
-      is_geometric_median(out, expected, slice(got.out, part.first, d)))
+  if (median != nullptr && converges(*median)) {
+    const Vector value = slice(got.out, part.first, d);
+    long double share = 0;
+    const bool finite =
+        std::all_of(value.begin(), value.end(), [](long double x) { return std::isfinite(x); });
+    if (!finite || !is_geometric_median(*median, out, part.accuracy, expected, value, share)) {
+      // Named by the coordinate that is farthest off.
+      std::int64_t worst = 0;
+      for (std::int64_t j = 0; j < d; ++j) {
+        const auto off = [&](std::int64_t at) {
+          const auto k = static_cast<std::size_t>(at);
+          return std::isfinite(value[k]) ? std::fabs(value[k] - expected.out[k])
+                                         : std::numeric_limits<long double>::infinity();
+        };
+        if (off(j) > off(worst)) worst = j;
+      }
+      const auto k = static_cast<std::size_t>(worst);
+      if (!verdict.breach)
+        verdict.breach = {"not the minimiser", part.first + worst, value[k], expected.out[k], 0};
+    }
+    verdict.worst = std::max(verdict.worst, share);
     return;
+  }
   const int n = static_cast<int>(request.rows.size());
   for (std::int64_t j = 0; j < d; ++j) {
     const auto k = static_cast<std::size_t>(j);
