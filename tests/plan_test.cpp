@@ -426,6 +426,79 @@ TEST(Plan, TheGeometricMedianConvergesBesideARepeatedRowAtAnyLength) {
   }
 }
 
+double sum_of_distances(const std::vector<double>& rows, int n, const std::vector<double>& v) {
+  double total = 0;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
+    double squared = 0;
+    for (std::size_t j = 0; j < v.size(); ++j) squared += std::pow(rows[i * v.size() + j] - v[j], 2);
+    total += std::sqrt(squared);
+  }
+  return total;
+}
+
+// Each of a few rows is a thousand times nearer to 0 than the last: any step from among them is as short as
+// they are near, and the objective is 6 to 10 % above its minimum there.
+TEST(Plan, TheGeometricMedianLeavesRowsThatAreNearlyZero) {
+  std::mt19937_64 random = generator("nearly zero");
+  const int shapes[][2] = {{7, 2}, {20, 3}, {50, 4}, {100, 5}, {150, 8}};
+  for (const auto& [n, bad] : shapes) {
+    for (const char* text :
+         {"geometric_median", "geometric_median(start=mean)", "clip(c=1e6) | geometric_median"}) {
+      const std::int64_t d = 40;
+      std::vector<double> rows(static_cast<std::size_t>(n * d));
+      std::normal_distribution<double> normal;
+      for (double& x : rows) x = 0.5 + normal(random);
+      for (int i = 0; i < bad; ++i) {
+        for (std::size_t j = 0; j < 40; ++j) {
+          rows[static_cast<std::size_t>(i) * 40 + j] = normal(random) * 1e-20 * std::pow(1000.0, -i);
+        }
+      }
+      Report report;
+      const std::vector<double> out = geometric_median_of(rows, n, d, text, report);
+      EXPECT_TRUE(report.converged) << text << " of " << n;
+      EXPECT_LE(report.optimality_gap, 1e-9) << text << " of " << n;
+      std::vector<double> zeros(40, 0.0), merged = rows;
+      std::fill(merged.begin(), merged.begin() + bad * d, 0.0);
+      const std::vector<double> of_merged = geometric_median_of(merged, n, d, "geometric_median", report);
+      const double found = sum_of_distances(rows, n, out);
+      EXPECT_LE(found, sum_of_distances(rows, n, of_merged) * (1 + 2e-9)) << text << " of " << n;
+      EXPECT_LT(found, sum_of_distances(rows, n, zeros) * 0.999) << text << " of " << n;
+    }
+  }
+}
+
+TEST(Plan, TheGapOfAGeometricMedianIsReportedWhereItRanToConvergence) {
+  const std::vector<double> rows = {0, 0, 1, 0, 0, 1, 3, 3, 2, -1};
+  Report report;
+  geometric_median_of(rows, 5, 2, "geometric_median", report);
+  EXPECT_GE(report.optimality_gap, 0);
+  EXPECT_LE(report.optimality_gap, 1e-9);
+  geometric_median_of(rows, 5, 2, "geometric_median(max_iters=3)", report);
+  EXPECT_TRUE(std::isnan(report.optimality_gap));
+  geometric_median_of(rows, 5, 2, "krum(f=1)", report);
+  EXPECT_TRUE(std::isnan(report.optimality_gap));
+  EXPECT_STREQ(to_string(Status::not_converged), "not_converged");
+}
+
+// Nearly half of the rows are far, and so is the mean; each step from there goes a share of the way.
+TEST(Plan, TheGeometricMedianStartsFromTheMedoidWhereTheMeanIsFar) {
+  std::mt19937_64 random = generator("half far");
+  const int shapes[][2] = {{7, 3}, {41, 20}, {64, 31}};
+  for (const auto& [n, bad] : shapes) {
+    for (const double far : {3e38, 1e150}) {
+      std::vector<double> rows(static_cast<std::size_t>(n) * 20, far);
+      for (std::size_t i = 0; i < static_cast<std::size_t>(n - bad) * 20; ++i) {
+        rows[i] = std::normal_distribution<double>()(random);
+      }
+      Report report;
+      for (const double x : geometric_median_of(rows, n, 20, "geometric_median(start=mean)", report)) {
+        ASSERT_LT(std::abs(x), 100) << n << " " << far;
+      }
+      EXPECT_TRUE(report.converged) << n << " " << far;
+    }
+  }
+}
+
 // Seen from a mean far away the honest rows are one point: all rows are on a line, on which there is no
 // Newton step.
 TEST(Plan, TheGeometricMedianComesBackFromAFarMean) {
@@ -440,6 +513,50 @@ TEST(Plan, TheGeometricMedianComesBackFromAFarMean) {
         ASSERT_LT(std::abs(x), 10) << far;
       }
       EXPECT_TRUE(report.converged) << far;
+    }
+  }
+}
+
+std::vector<double> shares_of(const std::vector<double>& weights, double most) {
+  const int n = static_cast<int>(weights.size());
+  const std::vector<float> rows(weights.size(), 1.0f);
+  float out = 0;
+  const Updates updates = Updates::matrix(rows.data(), n, 1, DType::f32);
+  Plan plan(Mean{}, Shape::of(updates), {.max_weight_share = most});
+  plan.run(updates, Output(&out), {.weights = weights});
+  EXPECT_EQ(out, 1);
+  std::vector<double> shares;
+  for (const RowReport& row : plan.report().rows) shares.push_back(row.weight);
+  return shares;
+}
+
+TEST(Plan, ACapOnWeightsHoldsAtAnyRatio) {
+  for (const double big : {1e6, 1e19, 1e21, 1e25, 1e100, 1e290, 1.7e308}) {
+    for (const double small : {1.0, 1e-10, 1e-290, 5e-324}) {
+      // The others keep their shares of what the cap leaves.
+      const std::vector<double> shares = shares_of({1 * small, big, 2 * small, 3 * small, 4 * small}, 0.5);
+      EXPECT_DOUBLE_EQ(shares[1], 0.5) << big << " " << small;
+      for (const std::size_t i : {0, 2, 3, 4}) {
+        EXPECT_DOUBLE_EQ(shares[i], (i == 0 ? 1 : static_cast<double>(i)) / 20) << big << " " << small;
+      }
+      // Two far apart, both too large: 0.3 each, and 0.4 for the last two.
+      const std::vector<double> two = shares_of({small, big, std::sqrt(big) * 100, small}, 0.3);
+      EXPECT_DOUBLE_EQ(two[0], 0.2) << big << " " << small;
+      EXPECT_DOUBLE_EQ(two[1], 0.3) << big << " " << small;
+      EXPECT_DOUBLE_EQ(two[2], 0.3) << big << " " << small;
+      EXPECT_DOUBLE_EQ(two[3], 0.2) << big << " " << small;
+      // A share of 1/3 is as good for three rows beside one that hardly counts.
+      const std::vector<double> three = shares_of({big, big, big, small}, 1 / 3.0);
+      for (int i = 0; i < 3; ++i) EXPECT_DOUBLE_EQ(three[static_cast<std::size_t>(i)], (1 - three[3]) / 3);
+      EXPECT_LT(three[3], 1e-5);
+    }
+  }
+  for (const double weight : {5e-324, 1e-300, 1.0, 1.7e308}) {
+    for (const int n : {1, 2, 3, 7, 49}) {
+      for (const double share :
+           shares_of(std::vector<double>(static_cast<std::size_t>(n), weight), 1.0 / n)) {
+        EXPECT_EQ(share, 1.0 / n) << weight;
+      }
     }
   }
 }

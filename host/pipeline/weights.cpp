@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 
 #include "host/pipeline/engine.hpp"
 #include "host/pipeline/rules.hpp"
@@ -12,36 +11,39 @@ namespace bragg::detail {
 
 namespace {
 
-/// p_i ← min(p_i, share·Σp) repeated until it holds, in one go: the fixed point caps the k largest at one
-/// value.
-void cap_shares(std::vector<double>& weights, double share, const std::vector<std::uint8_t>& invalid) {
+/// The fixed point of p_i ← min(p_i, share·Σp): it caps the k largest at one value, which is returned. In
+/// long double, whose range holds the ratios of all finite weights.
+long double cap_on_weights(const std::vector<double>& weights, double share,
+                           const std::vector<std::uint8_t>& invalid) {
   std::vector<double> sorted;
   for (std::size_t i = 0; i < weights.size(); ++i) {
     if (!invalid[i]) sorted.push_back(weights[i]);
   }
-  std::sort(sorted.begin(), sorted.end(), std::greater<>());
-  if (share * static_cast<double>(sorted.size()) < 1 - 1e-12) {
+  std::sort(sorted.begin(), sorted.end());
+  const std::size_t n = sorted.size();
+  if (share * static_cast<double>(n) < 1 - 1e-12) {
     throw Error(
         Status::invalid_argument,
         fmt::format("max_weight_share = {} cannot hold for {} rows with weight: their shares sum to 1; needs "
                     "at least 1/{} = {}",
-                    share, sorted.size(), sorted.size(), 1.0 / static_cast<double>(sorted.size())));
+                    share, n, n, 1.0 / static_cast<double>(n)));
   }
-  // In long double: what is left after subtracting the large would otherwise keep their rounding errors.
-  long double rest = 0;  // sum of those not capped
-  for (const double weight : sorted) rest += weight;
-  long double cap = share * rest;
-  for (std::size_t k = 0; k < sorted.size() && sorted[k] > cap; ++k) {
-    rest -= sorted[k];
-    const long double left = 1 - static_cast<long double>(share) * static_cast<long double>(k + 1);
-    // All capped: every weight is the same, and only the ratio to the smallest can set it.
-    if (left <= 1e-12 || rest <= 0) {
-      cap = sorted.back();
-      break;
-    }
-    cap = share * rest / left;
+  // The double nearest to 1/k is meant to hold for k equal weights.
+  constexpr long double slack = 1 + 1e-18L;
+  const long double whole = 1 / std::round(1 / static_cast<long double>(share));
+  const long double exact = std::fabs(share - whole) < 1e-12L * whole ? whole : share;
+  // Sums from the small end: what is left of a sum of all after subtracting the large is their rounding.
+  std::vector<long double> up_to(n);  // sums of the smallest
+  long double sum = 0;
+  for (std::size_t i = 0; i < n; ++i) up_to[i] = sum += sorted[i];
+  for (std::size_t capped = 0; capped < n; ++capped) {
+    const std::size_t last = n - 1 - capped;
+    const long double left = 1 - exact * static_cast<long double>(capped);
+    if (left <= 1e-12L) break;
+    const long double cap = exact * (up_to[last] / left);
+    if (sorted[last] <= cap * slack) return cap;
   }
-  for (double& weight : weights) weight = std::min(weight, static_cast<double>(cap));
+  return sorted.front();  // all capped: every weight is the same
 }
 
 }  // namespace
@@ -72,9 +74,15 @@ void set_active_rows(std::span<const double> weights, int n, double max_weight_s
     active.weights.push_back(valid ? weight : 0);
     largest = std::max(largest, active.weights.back());
   }
+  if (!(largest > 0)) return;
+  long double most = largest;
+  if (max_weight_share > 0) {
+    most = std::min(most, cap_on_weights(active.weights, max_weight_share, active.invalid));
+  }
   // Only ratios matter; sums of weights of 1e308 must not overflow.
-  for (double& weight : active.weights) weight = largest > 0 ? weight / largest : 0;
-  if (max_weight_share > 0 && largest > 0) cap_shares(active.weights, max_weight_share, active.invalid);
+  for (double& weight : active.weights) {
+    weight = static_cast<double>(std::min(static_cast<long double>(weight), most) / most);
+  }
 }
 
 int check_active_rows(const Pipeline& pipeline, int n, const ActiveRows& rest) {
