@@ -272,6 +272,7 @@ BRAGG_HD Optimality optimality(TeamT team, const Weiszfeld& w, double tol, doubl
     const double radius = w.distance[i];
     double within = 0;
     double moment = 0;
+    BRAGG_HD_UNROLL(1)
     for (int j = 0; j < m && points.finite(i); ++j) {
       const bool inside = w.distance[j] <= radius;
       within += inside ? points.weight(j) : 0.0;
