@@ -28,27 +28,29 @@ HWY_BEFORE_NAMESPACE();
 namespace bragg::detail::cpu::HWY_NAMESPACE {
 namespace {
 
+// Of f64, `max_abs` of the values less `center`, where that is not null.
 template <DType kTypeT>
-void statistics_of(const unsigned char* bytes, int count, std::int64_t& nonfinite, double& max_abs) {
+void statistics_of(const unsigned char* bytes, int count, const double* center, std::int64_t& nonfinite,
+                   double& max_abs) {
   const Wide d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   constexpr std::int64_t size = static_cast<std::int64_t>(size_of(kTypeT));
   auto largest = hn::Zero(d);
   std::int64_t found = 0;
   int i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    const auto v = load_f64<kTypeT>(bytes + i * size);
+  const auto take = [&](WideVector v) HWY_ATTR {
     const auto finite = is_finite(d, v);
     found += lanes - static_cast<std::int64_t>(hn::CountTrue(d, finite));
-    if constexpr (kTypeT == DType::f64) largest = hn::Max(largest, hn::IfThenElseZero(finite, hn::Abs(v)));
-  }
+    if constexpr (kTypeT == DType::f64) {
+      if (center != nullptr) v = hn::Sub(v, hn::Load(d, center + i));
+      largest = hn::Max(largest, hn::IfThenElseZero(finite, hn::Abs(v)));
+    }
+  };
+  for (; i + lanes <= count; i += lanes) take(load_f64<kTypeT>(bytes + i * size));
   if (i < count) {
     HWY_ALIGN unsigned char tail[vector_bytes] = {};
     std::memcpy(tail, bytes + i * size, static_cast<std::size_t>((count - i) * size));
-    const auto v = load_f64<kTypeT>(tail);
-    const auto finite = is_finite(d, v);
-    found += lanes - static_cast<std::int64_t>(hn::CountTrue(d, finite));
-    if constexpr (kTypeT == DType::f64) largest = hn::Max(largest, hn::IfThenElseZero(finite, hn::Abs(v)));
+    take(load_f64<kTypeT>(tail));
   }
   nonfinite += found;
   if constexpr (kTypeT == DType::f64) {
@@ -57,18 +59,18 @@ void statistics_of(const unsigned char* bytes, int count, std::int64_t& nonfinit
   }
 }
 
-void statistics(const RowSource& row, std::int64_t begin, int count, std::int64_t& nonfinite,
-                double& max_abs) {
+void statistics(const RowSource& row, std::int64_t begin, int count, const double* center,
+                std::int64_t& nonfinite, double& max_abs) {
   const unsigned char* bytes = row.at(begin);
   switch (row.dtype) {
     case DType::f32:
-      return statistics_of<DType::f32>(bytes, count, nonfinite, max_abs);
+      return statistics_of<DType::f32>(bytes, count, center, nonfinite, max_abs);
     case DType::f16:
-      return statistics_of<DType::f16>(bytes, count, nonfinite, max_abs);
+      return statistics_of<DType::f16>(bytes, count, center, nonfinite, max_abs);
     case DType::bf16:
-      return statistics_of<DType::bf16>(bytes, count, nonfinite, max_abs);
+      return statistics_of<DType::bf16>(bytes, count, center, nonfinite, max_abs);
     case DType::f64:
-      return statistics_of<DType::f64>(bytes, count, nonfinite, max_abs);
+      return statistics_of<DType::f64>(bytes, count, center, nonfinite, max_abs);
   }
 }
 
@@ -133,11 +135,13 @@ struct Ahead {
   }
 };
 
-// Elements [begin, begin+count) of the rows to `to`, `stride` apart, f64 ones multiplied by `scale`; a last
-// vector is filled up with zeros. Adds the rows' products with each other to the lower triangle of `sums`.
-template <DType kTypeT, int kRowsT>
-void widen(const RowSource* rows, std::int64_t begin, int count, double scale, double* HWY_RESTRICT to,
-           double* HWY_RESTRICT sums, std::ptrdiff_t pitch, const Ahead::Stream* ahead) {
+// Elements [begin, begin+count) of the rows, less `center` where kCenteredT, to `to`, `stride` apart, f64
+// ones multiplied by `scale`; a last vector is filled up with zeros. Adds the rows' products with each other
+// to the lower triangle of `sums`.
+template <DType kTypeT, int kRowsT, bool kCenteredT>
+void widen(const RowSource* rows, std::int64_t begin, int count, double scale,
+           const double* HWY_RESTRICT center, double* HWY_RESTRICT to, double* HWY_RESTRICT sums,
+           std::ptrdiff_t pitch, const Ahead::Stream* ahead) {
   const Wide d;
   constexpr int lanes = static_cast<int>(hn::MaxLanes(Wide()));
   constexpr int size = static_cast<int>(size_of(kTypeT));
@@ -154,6 +158,7 @@ void widen(const RowSource* rows, std::int64_t begin, int count, double scale, d
     WideVector x[kRowsT];
     each<kRowsT>([&](auto r) BRAGG_INLINED {
       x[r] = load_f64<kTypeT>(from[r]);
+      if constexpr (kCenteredT) x[r] = hn::Sub(x[r], hn::Load(d, center + i));
       if constexpr (kTypeT == DType::f64) x[r] = hn::Mul(x[r], factor);
       hn::Store(x[r], d, to + r * stride + i);
     });
@@ -187,18 +192,29 @@ void widen(const RowSource* rows, std::int64_t begin, int count, double scale, d
   });
 }
 
-template <int kRowsT>
-void widen_any(const RowSource* rows, std::int64_t begin, int count, double scale, double* to, double* sums,
-               std::ptrdiff_t pitch, const Ahead::Stream* ahead) {
+template <int kRowsT, bool kCenteredT>
+void widen_any(const RowSource* rows, std::int64_t begin, int count, double scale, const double* center,
+               double* to, double* sums, std::ptrdiff_t pitch, const Ahead::Stream* ahead) {
   switch (rows[0].dtype) {
     case DType::f32:
-      return widen<DType::f32, kRowsT>(rows, begin, count, scale, to, sums, pitch, ahead);
+      return widen<DType::f32, kRowsT, kCenteredT>(rows, begin, count, scale, center, to, sums, pitch, ahead);
     case DType::f16:
-      return widen<DType::f16, kRowsT>(rows, begin, count, scale, to, sums, pitch, ahead);
+      return widen<DType::f16, kRowsT, kCenteredT>(rows, begin, count, scale, center, to, sums, pitch, ahead);
     case DType::bf16:
-      return widen<DType::bf16, kRowsT>(rows, begin, count, scale, to, sums, pitch, ahead);
+      return widen<DType::bf16, kRowsT, kCenteredT>(rows, begin, count, scale, center, to, sums, pitch,
+                                                    ahead);
     case DType::f64:
-      return widen<DType::f64, kRowsT>(rows, begin, count, scale, to, sums, pitch, ahead);
+      return widen<DType::f64, kRowsT, kCenteredT>(rows, begin, count, scale, center, to, sums, pitch, ahead);
+  }
+}
+
+template <int kRowsT>
+void widen_rows(const RowSource* rows, std::int64_t begin, int count, double scale, const double* center,
+                double* to, double* sums, std::ptrdiff_t pitch, const Ahead::Stream* ahead) {
+  if (center == nullptr) {
+    widen_any<kRowsT, false>(rows, begin, count, scale, center, to, sums, pitch, ahead);
+  } else {
+    widen_any<kRowsT, true>(rows, begin, count, scale, center, to, sums, pitch, ahead);
   }
 }
 
@@ -290,17 +306,18 @@ int panel_from(const RowSource* rows, int first, int row_count) {
   return here;
 }
 
-void widen_panel(const RowSource* rows, int here, std::int64_t begin, int count, double scale, double* to,
-                 double* sums, std::ptrdiff_t pitch, const Ahead::Stream* ahead) {
+void widen_panel(const RowSource* rows, int here, std::int64_t begin, int count, double scale,
+                 const double* center, double* to, double* sums, std::ptrdiff_t pitch,
+                 const Ahead::Stream* ahead) {
   switch (here) {
     case 1:
-      return widen_any<1>(rows, begin, count, scale, to, sums, pitch, ahead);
+      return widen_rows<1>(rows, begin, count, scale, center, to, sums, pitch, ahead);
     case 2:
-      return widen_any<2>(rows, begin, count, scale, to, sums, pitch, ahead);
+      return widen_rows<2>(rows, begin, count, scale, center, to, sums, pitch, ahead);
     case 3:
-      return widen_any<3>(rows, begin, count, scale, to, sums, pitch, ahead);
+      return widen_rows<3>(rows, begin, count, scale, center, to, sums, pitch, ahead);
     default:
-      return widen_any<4>(rows, begin, count, scale, to, sums, pitch, ahead);
+      return widen_rows<4>(rows, begin, count, scale, center, to, sums, pitch, ahead);
   }
 }
 
@@ -329,7 +346,7 @@ std::int64_t additions() {
 }
 
 void products(const GramRows& rows, const GramRows* columns, std::int64_t begin, int count, double scale,
-              double* scratch, double* totals) {
+              const double* center, double* scratch, double* totals) {
   const Wide d;
   constexpr int lanes = static_cast<int>(hn::MaxLanes(Wide()));
   const bool square = columns == nullptr;
@@ -344,13 +361,14 @@ void products(const GramRows& rows, const GramRows* columns, std::int64_t begin,
   for (int done = 0; done < count; done += depth) {
     const std::int64_t at = begin + done;
     const int length = std::min(depth, count - done);
+    const double* const center_here = center == nullptr ? nullptr : center + done;
     Ahead ahead{rows.rows, rows.count, at + depth};
     const auto widen_next = [&](const GramRows& from, int first, int here, double* to, double* to_sums,
                                 std::ptrdiff_t to_pitch) {
       Ahead::Stream streams[panel_rows];
       for (int k = 0; k < panel_rows; ++k) streams[k] = k < asked ? ahead.take() : ahead.idle();
-      widen_panel(from.rows + first, here, at, length, scale, to + first * stride, to_sums, to_pitch,
-                  streams);
+      widen_panel(from.rows + first, here, at, length, scale, center_here, to + first * stride, to_sums,
+                  to_pitch, streams);
     };
     for (int first = 0, here = 0; !square && first < column_count; first += here) {
       here = panel_from(columns->rows, first, column_count);
@@ -366,7 +384,8 @@ void products(const GramRows& rows, const GramRows* columns, std::int64_t begin,
     }
     for (int r = 0; square && r < rows.count; ++r) {
       if (rows.rows[r].dtype != DType::f64) continue;
-      statistics(rows.rows[r], at, length, rows.nonfinite[rows.index[r]], rows.max_abs[rows.index[r]]);
+      statistics(rows.rows[r], at, length, center_here, rows.nonfinite[rows.index[r]],
+                 rows.max_abs[rows.index[r]]);
     }
   }
   for (int r = 0; r < rows.count; ++r) {
@@ -377,7 +396,37 @@ void products(const GramRows& rows, const GramRows* columns, std::int64_t begin,
     // cannot overflow.
     if (!square || rows.rows[r].dtype == DType::f64 || std::isfinite(totals[-1])) continue;
     double unused = 0;
-    statistics(rows.rows[r], begin, count, rows.nonfinite[rows.index[r]], unused);
+    statistics(rows.rows[r], begin, count, nullptr, rows.nonfinite[rows.index[r]], unused);
+  }
+}
+
+template <DType kTypeT>
+void center_values_of(const unsigned char* bytes, int count, double* to) {
+  const Wide d;
+  constexpr int lanes = static_cast<int>(hn::MaxLanes(Wide()));
+  constexpr auto size = static_cast<std::int64_t>(size_of(kTypeT));
+  const auto store = [&](WideVector v, int i)
+                         HWY_ATTR { hn::Store(hn::IfThenElseZero(is_finite(d, v), v), d, to + i); };
+  int i = 0;
+  for (; i + lanes <= count; i += lanes) store(load_f64<kTypeT>(bytes + i * size), i);
+  if (i < count) {
+    HWY_ALIGN unsigned char tail[vector_bytes] = {};
+    std::memcpy(tail, bytes + i * size, static_cast<std::size_t>((count - i) * size));
+    store(load_f64<kTypeT>(tail), i);
+  }
+}
+
+void center_values_any(const RowSource& row, std::int64_t begin, int count, double* to) {
+  const unsigned char* bytes = row.at(begin);
+  switch (row.dtype) {
+    case DType::f32:
+      return center_values_of<DType::f32>(bytes, count, to);
+    case DType::f16:
+      return center_values_of<DType::f16>(bytes, count, to);
+    case DType::bf16:
+      return center_values_of<DType::bf16>(bytes, count, to);
+    case DType::f64:
+      return center_values_of<DType::f64>(bytes, count, to);
   }
 }
 
@@ -392,15 +441,20 @@ HWY_EXPORT(statistics);
 HWY_EXPORT(products);
 HWY_EXPORT(scratch_doubles);
 HWY_EXPORT(additions);
+HWY_EXPORT(center_values_any);
 
 void row_statistics(const RowSource& row, std::int64_t begin, int count, std::int64_t& nonfinite,
                     double& max_abs) {
-  HWY_DYNAMIC_DISPATCH(statistics)(row, begin, count, nonfinite, max_abs);
+  HWY_DYNAMIC_DISPATCH(statistics)(row, begin, count, nullptr, nonfinite, max_abs);
 }
 
 void gram_products(const GramRows& rows, const GramRows* columns, std::int64_t begin, int count, double scale,
-                   double* scratch, double* totals) {
-  HWY_DYNAMIC_DISPATCH(products)(rows, columns, begin, count, scale, scratch, totals);
+                   const double* center, double* scratch, double* totals) {
+  HWY_DYNAMIC_DISPATCH(products)(rows, columns, begin, count, scale, center, scratch, totals);
+}
+
+void center_values(const RowSource& row, std::int64_t begin, int count, double* to) {
+  HWY_DYNAMIC_DISPATCH(center_values_any)(row, begin, count, to);
 }
 
 std::int64_t gram_additions() { return HWY_DYNAMIC_DISPATCH(additions)(); }

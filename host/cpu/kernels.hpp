@@ -24,9 +24,10 @@ using detail::Comparator;
 struct RowSource {
   const unsigned char* data = nullptr;
   DType dtype = DType::f32;
+  bool zeros = false;  ///< one stretch of zeros stands for all of them
 
   const unsigned char* at(std::int64_t element) const noexcept {
-    return data + element * static_cast<std::int64_t>(size_of(dtype));
+    return zeros ? data : data + element * static_cast<std::int64_t>(size_of(dtype));
   }
 };
 
@@ -59,9 +60,14 @@ std::int64_t gram_additions();
 
 /// totals = Σ over elements [begin, begin+count) of rows[i]·columns[j], f64 rows multiplied by `scale`: row
 /// by row, every column. `columns` null: of rows with each other, j ≤ i only, and with their statistics as by
-/// row_statistics. Every pair is summed in the same order.
+/// row_statistics. Every pair is summed in the same order. `center`: null, or what is taken from every row
+/// before: `count` values, and zeros up to a whole vector; max_abs is then of what is left.
 void gram_products(const GramRows& rows, const GramRows* columns, std::int64_t begin, int count, double scale,
-                   double* scratch, double* totals);
+                   const double* center, double* scratch, double* totals);
+
+/// to[0, count) = elements [begin, begin+count) in f64, those that are not finite as 0; zeros follow up to a
+/// whole vector.
+void center_values(const RowSource& row, std::int64_t begin, int count, double* to);
 
 // combine -----------------------------------------------------------------------------------------
 

@@ -94,9 +94,14 @@ RowSource source(const RowTable& table, std::size_t tensor, int row) {
   return {static_cast<const unsigned char*>(data), table.dtype_of(row)};
 }
 
+/// Zeros that stand for those of a row without data, about a centre.
+alignas(cpu::vector_bytes) unsigned char zeros[gram_block * sizeof(double)];
+
 struct Worker {
   Arena memory;
+  Arena center;
   std::vector<RowSource> rows;
+  std::vector<RowSource> median_rows;
   std::vector<int> index;  // table row of each of `rows`
   std::vector<double> coefficients;
   std::vector<unsigned char*> outputs;
@@ -106,6 +111,7 @@ struct Worker {
   /// Room for a table's rows, so that nothing is allocated while threads run.
   void prepare(int count) {
     rows.reserve(static_cast<std::size_t>(count));
+    median_rows.reserve(static_cast<std::size_t>(count));
     index.reserve(static_cast<std::size_t>(count));
     coefficients.reserve(static_cast<std::size_t>(count));
     outputs.reserve(static_cast<std::size_t>(count));
@@ -114,13 +120,16 @@ struct Worker {
     max_abs.assign(static_cast<std::size_t>(count) + 1, 0);
   }
 
-  /// The tensor's rows that are not null.
-  void gather(const RowTable& table, std::size_t tensor) {
+  /// The tensor's rows, without those of zeros, or with them.
+  void gather(const RowTable& table, std::size_t tensor, bool with_zeros) {
     rows.clear();
     index.clear();
     for (int r = 0; r < table.rows; ++r) {
-      const RowSource row = source(table, tensor, r);
-      if (row.data == nullptr) continue;
+      RowSource row = source(table, tensor, r);
+      if (row.data == nullptr) {
+        if (!with_zeros) continue;
+        row = {.data = zeros, .dtype = row.dtype, .zeros = true};
+      }
       rows.push_back(row);
       index.push_back(r);
     }
@@ -148,6 +157,7 @@ void GramSums::reset(int rows_in, bool wanted_in, double scale_in, bool pairs_in
   const std::size_t n = static_cast<std::size_t>(rows);
   products.assign(wanted ? n * n : 0, 0.0);
   low.assign(products.size(), 0.0);
+  center.kind = GramCenter::Kind::none;
   rounding = 0;
   nonfinite.assign(n, 0);
   max_abs.assign(n, 0.0);
@@ -161,6 +171,12 @@ struct CpuPasses::Impl {
   std::size_t ready_size = 0;
 
   cpu::Selection selection;
+
+  // The centre of gram.
+  cpu::Selection median_selection;
+  cpu::SelectJob median;
+  std::vector<int> median_rows;
+  std::vector<double> median_weights;
 
   Impl(int max_rows, int threads_in)
       : threads(threads_in > 0 ? threads_in : std::max(1, omp_get_max_threads())) {
@@ -196,7 +212,15 @@ struct CpuPasses::Impl {
   }
 
   template <class ComputeT, class AddT>
-  void sum_blocks(const RowTable& table, std::size_t doubles, const ComputeT& compute, const AddT& add);
+  void sum_blocks(const RowTable& table, bool with_zeros, std::size_t doubles, const ComputeT& compute,
+                  const AddT& add);
+
+  void prepare_center(const RowTable& table, const GramCenter& center);
+  /// Elements [begin, begin+count) of the centre to `to`, zeros up to a whole vector.
+  void find_center(const RowTable& table, const GramCenter& center, std::size_t tensor, std::int64_t begin,
+                   int count, Worker& worker, double* to) const;
+  const double* center_of(const RowTable& table, const GramCenter& center, const Blocks& block,
+                          Worker& worker) const;
 
   void gram_statistics(const RowTable& table);
   void gram_by_blocks(const RowTable& table, GramSums& sums);
@@ -206,9 +230,72 @@ struct CpuPasses::Impl {
 
 // gram --------------------------------------------------------------------------------------------
 
+namespace {
+
+bool is_centered(const GramSums& sums) { return sums.center.kind != GramCenter::Kind::none; }
+
+}  // namespace
+
+void CpuPasses::Impl::prepare_center(const RowTable& table, const GramCenter& center) {
+  std::size_t scratch = 0;
+  if (center.kind == GramCenter::Kind::median) {
+    median_rows.clear();
+    median_weights.clear();
+    for (int i = 0; i < table.inputs; ++i) {
+      const auto k = static_cast<std::size_t>(i);
+      if (center.left_out[k] != 0) continue;
+      median_rows.push_back(i);
+      if (!center.weights.empty()) median_weights.push_back(center.weights[k]);
+    }
+    const PointTable points{.count = static_cast<int>(median_rows.size()),
+                            .rows = median_rows,
+                            .mixed = false,
+                            .start = {},
+                            .entry_row = {},
+                            .entry_coefficient = {},
+                            .infinite = {},
+                            .weights = median_weights};
+    const SelectRule rule{.kind = SelectRule::Kind::median, .even = EvenMedian::lower};
+    median = median_selection.prepare(table, rule, points, false);
+    scratch = cpu::select_scratch_bytes(median);
+  }
+  for (Worker& worker : workers) worker.center.bytes(2 * gram_block * sizeof(double) + scratch);
+}
+
+void CpuPasses::Impl::find_center(const RowTable& table, const GramCenter& center, std::size_t tensor,
+                                  std::int64_t begin, int count, Worker& worker, double* to) const {
+  RowSource found = source(table, tensor, center.row);
+  std::int64_t at = begin;
+  if (center.kind == GramCenter::Kind::median) {
+    // A lower median is a value of a row: the rows' own type holds it.
+    unsigned char* const values = worker.center.bytes(0) + gram_block * sizeof(double);
+    unsigned char* const out[] = {values};
+    worker.median_rows.clear();
+    for (int r = 0; r < table.rows; ++r) {
+      RowSource row = source(table, tensor, r);
+      if (row.data != nullptr) row.data = row.at(begin);
+      worker.median_rows.push_back(row);
+    }
+    cpu::select_chunk(median, worker.median_rows.data(), 0, count, table.dtype, out, nullptr,
+                      values + gram_block * sizeof(double));
+    found = {.data = values, .dtype = table.dtype};
+    at = 0;
+  }
+  if (found.data == nullptr) found = {.data = zeros, .dtype = found.dtype, .zeros = true};
+  cpu::center_values(found, at, count, to);
+}
+
+const double* CpuPasses::Impl::center_of(const RowTable& table, const GramCenter& center, const Blocks& block,
+                                         Worker& worker) const {
+  if (center.kind == GramCenter::Kind::none) return nullptr;
+  double* const to = worker.center.doubles(0);
+  find_center(table, center, block.tensor, block.begin, static_cast<int>(block.size), worker, to);
+  return to;
+}
+
 void CpuPasses::Impl::gram_statistics(const RowTable& table) {
   for_blocks(table, gram_block, [&](Worker& worker, const Blocks& block, std::int64_t, bool new_tensor) {
-    if (new_tensor) worker.gather(table, block.tensor);
+    if (new_tensor) worker.gather(table, block.tensor, false);
     for (std::size_t r = 0; r < worker.rows.size(); ++r) {
       const std::size_t row = static_cast<std::size_t>(worker.index[r]);
       cpu::row_statistics(worker.rows[r], block.begin, static_cast<int>(block.size), worker.nonfinite[row],
@@ -221,8 +308,8 @@ void CpuPasses::Impl::gram_statistics(const RowTable& table) {
 /// Sums wait in a ring until those of all blocks before are in, so a thread that the system holds up does not
 /// hold up the others.
 template <class ComputeT, class AddT>
-void CpuPasses::Impl::sum_blocks(const RowTable& table, std::size_t doubles, const ComputeT& compute,
-                                 const AddT& add) {
+void CpuPasses::Impl::sum_blocks(const RowTable& table, bool with_zeros, std::size_t doubles,
+                                 const ComputeT& compute, const AddT& add) {
   const std::int64_t blocks = Blocks(table.sizes, gram_block).count();
   const std::size_t slots = std::min(std::clamp<std::size_t>(ring_doubles / std::max<std::size_t>(doubles, 1),
                                                              static_cast<std::size_t>(threads), most_slots),
@@ -246,7 +333,7 @@ void CpuPasses::Impl::sum_blocks(const RowTable& table, std::size_t doubles, con
   };
 
   for_blocks(table, gram_block, [&](Worker& worker, const Blocks& block, std::int64_t k, bool new_tensor) {
-    if (new_tensor) worker.gather(table, block.tensor);
+    if (new_tensor) worker.gather(table, block.tensor, with_zeros);
     while (k - merged >= static_cast<std::int64_t>(slots)) std::this_thread::yield();
     double* const sum = ring + slot_of(k) * doubles;
     std::fill_n(sum, doubles, 0.0);
@@ -266,7 +353,7 @@ void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
     double* const memory = worker.memory.doubles(scratch + pairs);
     const double* total = memory + scratch;
     cpu::gram_products(worker.gram_rows(), nullptr, block.begin, static_cast<int>(block.size), sums.scale,
-                       memory, memory + scratch);
+                       center_of(table, sums.center, block, worker), memory, memory + scratch);
     for (const int i : worker.index) {
       double* const row = sum + static_cast<std::size_t>(i) * (static_cast<std::size_t>(i) + 1) / 2;
       for (const int j : worker.index) {
@@ -275,7 +362,7 @@ void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
       }
     }
   };
-  sum_blocks(table, pairs, compute, [&](const double* sum) {
+  sum_blocks(table, is_centered(sums), pairs, compute, [&](const double* sum) {
     for (std::size_t r = 0; r < n; ++r) {
       for (std::size_t c = 0; c <= r; ++c) sums.add(r * n + c, *sum++);
     }
@@ -299,6 +386,7 @@ void CpuPasses::Impl::gram_of_references(const RowTable& table, GramSums& sums) 
     const auto rows = static_cast<int>(worker.rows.size());
     const auto inputs = static_cast<int>(
         std::lower_bound(worker.index.begin(), worker.index.end(), table.inputs) - worker.index.begin());
+    const double* const center = center_of(table, sums.center, block, worker);
     // `here` rows from `begin`, and all references. What is noted of those counts once, where they are alone.
     const auto take_panel = [&](int begin, int here) {
       RowSource sources[most];
@@ -319,8 +407,8 @@ void CpuPasses::Impl::gram_of_references(const RowTable& table, GramSums& sums) 
                                 .nonfinite = worker.nonfinite.data(),
                                 .max_abs = worker.max_abs.data()};
       double* const totals = memory + scratch;
-      cpu::gram_products(panel, nullptr, block.begin, static_cast<int>(block.size), sums.scale, memory,
-                         totals);
+      cpu::gram_products(panel, nullptr, block.begin, static_cast<int>(block.size), sums.scale, center,
+                         memory, totals);
       const auto total = [&](int r, int c) { return totals[r * (r + 1) / 2 + c]; };
       for (int r = 0; r < (here > 0 ? here : count); ++r) {
         double* const to = sum + static_cast<std::size_t>(index[r]) * width;
@@ -335,7 +423,8 @@ void CpuPasses::Impl::gram_of_references(const RowTable& table, GramSums& sums) 
     }
     if (inputs < rows) take_panel(inputs, 0);
   };
-  sum_blocks(table, static_cast<std::size_t>(table.rows) * width, compute, [&](const double* sum) {
+  const std::size_t doubles = static_cast<std::size_t>(table.rows) * width;
+  sum_blocks(table, is_centered(sums), doubles, compute, [&](const double* sum) {
     for (std::size_t r = 0; r < n; ++r, sum += width) {
       sums.add(r * n + r, sum[0]);
       for (std::size_t c = std::max(first, r + 1); c < n; ++c) sums.add(c * n + r, sum[1 + c - first]);
@@ -358,15 +447,23 @@ void CpuPasses::Impl::gram_by_squares(const RowTable& table, GramSums& sums) {
   const std::size_t scratch = cpu::gram_scratch_doubles(square_rows, square_rows);
   constexpr std::size_t pairs = std::size_t{square_rows} * square_rows;
   for (Worker& worker : workers) worker.memory.doubles(scratch + pairs);
+  const bool centered = is_centered(sums);
+  double* const center = shared.doubles(gram_block);
 #pragma omp parallel num_threads(threads_for(table, squares_of(table.rows)))
   {
     Worker& worker = workers[static_cast<std::size_t>(omp_get_thread_num())];
     double* const memory = worker.memory.doubles(scratch + pairs);
     for (std::size_t tensor = 0; tensor < table.sizes.size(); ++tensor) {
-      worker.gather(table, tensor);
+      worker.gather(table, tensor, centered);
       const int squares = squares_of(static_cast<int>(worker.rows.size()));
       for (std::int64_t begin = 0; begin < table.sizes[tensor]; begin += gram_block) {
         const int length = static_cast<int>(std::min(gram_block, table.sizes[tensor] - begin));
+        constexpr int slice = 512;
+#pragma omp for schedule(dynamic)
+        for (int at = 0; at < (centered ? length : 0); at += slice) {
+          find_center(table, sums.center, tensor, begin + at, std::min(slice, length - at), worker,
+                      center + at);
+        }
 #pragma omp for schedule(dynamic)
         for (int pair = 0; pair < squares; ++pair) {
           int row = 0;
@@ -376,8 +473,8 @@ void CpuPasses::Impl::gram_by_squares(const RowTable& table, GramSums& sums) {
           const cpu::GramRows columns = worker.gram_rows(column * square_rows, square_rows);
           const bool diagonal = row == column;
           const double* total = memory + scratch;
-          cpu::gram_products(rows, diagonal ? nullptr : &columns, begin, length, sums.scale, memory,
-                             memory + scratch);
+          cpu::gram_products(rows, diagonal ? nullptr : &columns, begin, length, sums.scale,
+                             centered ? center : nullptr, memory, memory + scratch);
           for (int i = 0; i < rows.count; ++i) {
             const auto to = static_cast<std::size_t>(rows.index[i]) * static_cast<std::size_t>(table.rows);
             for (int j = 0; j < (diagonal ? i + 1 : columns.count); ++j)
@@ -392,6 +489,7 @@ void CpuPasses::Impl::gram_by_squares(const RowTable& table, GramSums& sums) {
 void CpuPasses::gram(const RowTable& table, GramSums& sums) {
   Impl& impl = *impl_;
   for (Worker& worker : impl.workers) worker.prepare(table.rows);
+  if (is_centered(sums)) impl.prepare_center(table, sums.center);
   if (!sums.wanted) {
     impl.gram_statistics(table);
   } else if (!sums.pairs) {
@@ -409,7 +507,8 @@ void CpuPasses::gram(const RowTable& table, GramSums& sums) {
     }
   }
   if (!sums.wanted) return;
-  sums.rounding = gram_rounding(cpu::gram_additions());
+  // About a centre each factor is rounded, too.
+  sums.rounding = gram_rounding(cpu::gram_additions() + (is_centered(sums) ? 2 : 0));
   for (std::size_t r = 0; r < n; ++r) {
     for (std::size_t c = 0; c < r; ++c) {
       sums.products[c * n + r] = sums.products[r * n + c];

@@ -36,6 +36,19 @@ struct OutTable {
   std::size_t stride = 0;
 };
 
+/// What is taken from every row before it is multiplied.
+struct GramCenter {
+  enum class Kind {
+    none,
+    row,     ///< a row of the table, its values that are not finite as 0
+    median,  ///< of each coordinate the lower median of the worker rows that count
+  };
+  Kind kind = Kind::none;
+  int row = 0;
+  std::vector<std::uint8_t> left_out = {};  ///< median: per worker row, not 0: it does not count
+  std::vector<double> weights = {};  ///< median: per worker row, for the weighted one; empty: none has any
+};
+
 /// Running sums of the gram pass over any number of windows.
 ///
 /// Coordinates are summed in blocks of `gram_block`, each tensor starting a new block; block sums are added
@@ -53,8 +66,9 @@ struct GramSums {
       products;  ///< rows × rows, symmetric, of scaled rows; what an infinite row touches is unspecified
   std::vector<double> low;              ///< what rounding took from `products`: a product is the sum of both
   double rounding = 0;                  ///< a product is off by at most rounding·‖x_i‖·‖x_j‖
+  GramCenter center;                    ///< products are those of rows less it, and their lengths, too
   std::vector<std::int64_t> nonfinite;  ///< per row
-  std::vector<double> max_abs;          ///< per row, largest finite |x|, unscaled; f64 rows only, others 0
+  std::vector<double> max_abs;  ///< per row, largest finite |x − center|, unscaled; f64 rows only, others 0
 
   void reset(int rows_in, bool wanted_in, double scale_in, bool pairs_in = true);
 
