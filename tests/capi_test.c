@@ -100,6 +100,7 @@ static void plan_of_tensors(void) {
   EXPECT(report.rows == 3 && report.status == BRAGG_OK && report.converged == 1);
   EXPECT(isnan(report.optimality_gap));
   EXPECT(strcmp(bragg_status_name(BRAGG_NOT_CONVERGED), "not_converged") == 0);
+  EXPECT(report.recentred == 0 && report.distance_error > 0 && report.distance_error < 1e-9);
   EXPECT(bragg_plan_row_report(plan, 0, 0, &row) == BRAGG_OK);
   EXPECT(row.weight == 0.5 && row.selected == 1 && row.nonfinite == 0 && row.clip_factor == 1);
   EXPECT(fabs(row.score - sqrt(6)) < 1e-15); /* ‖(1, 2, 1)‖ */
@@ -187,7 +188,7 @@ static void structs_of_other_versions(void) {
   bragg_plan* plan = NULL;
   const int64_t size = 1;
   EXPECT(bragg_plan_create("mean", 2, &size, 1, BRAGG_F32, NULL, &plan) == BRAGG_OK);
-  bragg_report report = {offsetof(bragg_report, rows), -1, -1, -1, -1};
+  bragg_report report = {offsetof(bragg_report, rows), -1, -1, -1, -1, -1.0, -1};
   EXPECT(bragg_plan_report(plan, 0, &report) == BRAGG_OK && report.status == BRAGG_OK);
   EXPECT(report.rows == -1 && report.iterations == -1); /* not this caller's */
   bragg_plan_destroy(plan);

@@ -305,6 +305,15 @@ class Report(Case):
         self.assertEqual([w["score"] for w in workers], [505, 202, 202, 505, None])
         self.assertEqual([w["nonfinite"] for w in workers], [0, 0, 0, 0, 2])
 
+    def test_says_when_distances_needed_a_centre(self):
+        rows = [[-1e9, 1.0, 2.0], [-1e9, 1.5, 2.0], [-1e9, 1.0, 2.5], [-1e9, 1.5, 2.5], [-1e9, 9.0, 9.0]]
+        for offset, recentred in ((False, False), (True, True)):
+            report = self.report(self.workers([row if offset else row[1:] for row in rows]), "krum(f=1)")
+            self.assertEqual(report["recentred"], recentred)
+            self.assertLess(report["distance_error"], 1e-6)
+            self.assertFalse(report["workers"][4]["selected"])
+            self.assertAlmostEqual(report["workers"][0]["score"], 0.5, 6)
+
     def test_says_nan_as_null(self):
         workers = self.report(self.workers(FIVE), "median")["workers"]
         self.assertEqual([w["score"] for w in workers], [None] * 5)

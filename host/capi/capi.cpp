@@ -272,10 +272,11 @@ bragg_status bragg_plan_report(const bragg_plan* plan, size_t index, bragg_repor
   return guarded([&] {
     need(report, "report");
     const bragg::Report& found = report_of(plan, index);
-    write_versioned(*report,
-                    {0, static_cast<int32_t>(found.status), static_cast<int32_t>(found.rows.size()),
-                     found.iterations, found.converged ? 1 : 0, found.optimality_gap},
-                    "report");
+    write_versioned(
+        *report,
+        {0, static_cast<int32_t>(found.status), static_cast<int32_t>(found.rows.size()), found.iterations,
+         found.converged ? 1 : 0, found.optimality_gap, found.distance_error, found.recentred ? 1 : 0},
+        "report");
     return BRAGG_OK;
   });
 }

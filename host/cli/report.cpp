@@ -81,6 +81,8 @@ void add_outcome(Json& json, const FileResult& result, const Report& report) {
   json["iterations"] = report.iterations;
   json["converged"] = report.converged;
   json["optimality_gap"] = report.optimality_gap;
+  json["recentred"] = report.recentred;
+  json["distance_error"] = report.distance_error;
   json["workers"] = workers_json(result, report);
 }
 

@@ -153,7 +153,9 @@ void GramSums::reset(int rows_in, bool wanted_in, double scale_in, bool pairs_in
   pairs = pairs_in;
   scale = scale_in;
   limit = 0x1p500;
-  settled = false;
+  wide = false;
+  round = 0;
+  distance_error = 0;
   const std::size_t n = static_cast<std::size_t>(rows);
   products.assign(wanted ? n * n : 0, 0.0);
   low.assign(products.size(), 0.0);
@@ -489,6 +491,7 @@ void CpuPasses::Impl::gram_by_squares(const RowTable& table, GramSums& sums) {
 void CpuPasses::gram(const RowTable& table, GramSums& sums) {
   Impl& impl = *impl_;
   for (Worker& worker : impl.workers) worker.prepare(table.rows);
+  sums.wide = sums.wide || table.dtype == DType::f64;
   if (is_centered(sums)) impl.prepare_center(table, sums.center);
   if (!sums.wanted) {
     impl.gram_statistics(table);

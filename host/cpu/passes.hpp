@@ -59,13 +59,15 @@ struct GramSums {
   int rows = 0;
   bool wanted = true;      ///< false: only `nonfinite` and `max_abs` are computed
   bool pairs = true;       ///< false: only products of each row with itself and with references; others are 0
-  bool settled = false;    ///< scale and limit are final
+  bool wide = false;       ///< some rows are f64: their products depend on `scale`
+  int round = 0;           ///< passes made before
   double limit = 0x1p500;  ///< f64 rows that hold a larger |x| count as infinite
   double scale = 1;        ///< power of two that f64 rows are multiplied by (others: 1)
   std::vector<double>
       products;  ///< rows × rows, symmetric, of scaled rows; what an infinite row touches is unspecified
   std::vector<double> low;              ///< what rounding took from `products`: a product is the sum of both
   double rounding = 0;                  ///< a product is off by at most rounding·‖x_i‖·‖x_j‖
+  double distance_error = 0;            ///< as Report, of products that are final
   GramCenter center;                    ///< products are those of rows less it, and their lengths, too
   std::vector<std::int64_t> nonfinite;  ///< per row
   std::vector<double> max_abs;  ///< per row, largest finite |x − center|, unscaled; f64 rows only, others 0

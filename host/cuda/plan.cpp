@@ -93,9 +93,9 @@ class CudaPlan final : public PlanBackend {
   DeviceMemory previous_;                 // the previous output, tensors aligned to 16 bytes
   std::vector<std::size_t> previous_at_;  // [tensor]
 
-  // The workspace: [table | blocks | products of a batch of chunks | select's own].
+  // The workspace: [table | blocks | products of a batch of chunks | medians of one | select's own].
   RunTable table_;
-  std::size_t blocks_at_ = 0, partial_at_ = 0, select_at_ = 0, workspace_bytes_ = 0;
+  std::size_t blocks_at_ = 0, partial_at_ = 0, centers_at_ = 0, select_at_ = 0, workspace_bytes_ = 0;
   std::int64_t batch_ = 0;
   DeviceMemory own_workspace_;
 
@@ -108,6 +108,7 @@ class CudaPlan final : public PlanBackend {
   SolveBlocks blocks_;
   Finish finish_;
   bool has_run_ = false;
+  bool has_reference_ = false;
   bool equal_weights_ = true;
   std::vector<std::max_align_t> host_block_;
 
@@ -182,7 +183,11 @@ void CudaPlan::make_constants() {
 
 Stage CudaPlan::first_stage() const {
   const int inputs = static_cast<int>(active_.rows.size());
-  return {.inputs = inputs, .references = references(), .count = inputs, .weighted = active_.weighted};
+  return {.inputs = inputs,
+          .references = references(),
+          .count = inputs,
+          .weighted = active_.weighted,
+          .has_origin = has_reference_};
 }
 
 void CudaPlan::plan_workspace() {
@@ -193,10 +198,16 @@ void CudaPlan::plan_workspace() {
   blocks_at_ = padded(table_.bytes());
   partial_at_ = blocks_at_ + solve_block_bytes(layout(request_.shape.n)) * request_.parts;
   batch_ = gram_batch(rows, chunks_.pieces, needs_.pairs);
-  select_at_ =
+  rows_.dtype = request_.shape.dtype;
+  rows_.reference_dtype[0] = request_.shape.dtype;
+  rows_.reference_dtype[1] = request_.out_dtype;
+  rows_.count = rows;
+  rows_.inputs = request_.shape.n;
+  centers_at_ =
       partial_at_ + (needs_.products
                          ? padded(gram_partial_doubles(rows, chunks_.pieces, needs_.pairs) * sizeof(double))
                          : 0);
+  select_at_ = centers_at_ + (needs_.products ? padded(gram_center_bytes(rows_, chunks_, needs_.pairs)) : 0);
 
   set_active_rows({}, request_.shape.n, 0, active_);
   finish_ = run_sequence(request_.pipeline, {.stage = first_stage(), .permutations = permutations_},
@@ -237,6 +248,7 @@ void CudaPlan::rehearse() {
 /// Where everything lies, and of what shape it is, when the active rows are known.
 void CudaPlan::lay_out(bool has_reference) {
   const int inputs = static_cast<int>(active_.rows.size());
+  has_reference_ = has_reference;
   rows_ = {.data = at<const void*>(workspace_, table_.rows_at()),
            .sizes = sizes_,
            .alignment = at<std::uint8_t>(workspace_, table_.alignment_at()),
@@ -316,13 +328,34 @@ void CudaPlan::enqueue_gram(Stream stream) {
                           .nonfinite = reinterpret_cast<unsigned long long*>(b.nonfinite),
                           .max_abs = wide ? reinterpret_cast<unsigned long long*>(b.max_abs) : nullptr};
   gram(arguments, stream);
-  if (!wide || !needs_.products) return;
-  // Once more where squares left the range of f64; the launches are made in any case, and find nothing to do.
-  run_steps({.count = 1, .steps = {SettleStep{.rows = rows_.count}}}, blocks_, stream);
-  arguments.nonfinite = arguments.max_abs = nullptr;
-  arguments.scale = &b.words->scale;
+  if (!needs_.products) return;
+  // Once more where the products do not tell distances, or squares left the range of f64; f64 rows about a
+  // centre perhaps twice, for what is left of them says which scale. The launches are made in any case, and
+  // find nothing to do.
+  const Recentring recentring = recentring_of(request_.pipeline, first_stage());
+  const CenterPlan& plan = recentring.plan;
+  if (plan.kind == CenterPlan::Kind::none && !wide) return;
+  arguments.nonfinite = nullptr;
+  if (plan.kind == CenterPlan::Kind::none) arguments.max_abs = nullptr;
+  arguments.scale = wide ? &b.words->scale : nullptr;
   arguments.skip = &b.words->settled;
-  gram(arguments, stream);
+  arguments.center = plan.kind == CenterPlan::Kind::median ? Center::median
+                     : plan.kind == CenterPlan::Kind::row  ? Center::row
+                                                           : Center::none;
+  arguments.center_row = plan.row;
+  arguments.left_out = b.left_out;
+  arguments.weights = plan.weighted ? at<double>(workspace_, table_.weights_at()) : nullptr;
+  arguments.centers = at<void>(workspace_, centers_at_);
+  const int more = (plan.kind == CenterPlan::Kind::none ? 0 : 1) + (wide ? 1 : 0);
+  for (int round = 0; round < more; ++round) {
+    const CertifyStep certify{.stage = first_stage(),
+                              .certificate = recentring.certificate,
+                              .plan = plan,
+                              .wide = wide,
+                              .round = round};
+    run_steps({.count = 1, .steps = {certify}}, blocks_, stream);
+    gram(arguments, stream);
+  }
 }
 
 template <class RuleT>
@@ -455,7 +488,8 @@ void CudaPlan::upload_table(Stream stream) {
       .rows = rows_.count,
       .invalid = table_.has_invalid() ? at<std::uint8_t>(workspace_, table_.invalid_at()) : nullptr,
       .weights = active_.weighted ? at<double>(workspace_, table_.weights_at()) : nullptr,
-      .rounding = gram_rounding(gram_additions)};
+      // About a centre each factor is rounded once more.
+      .rounding = gram_rounding(gram_additions + 2)};
   upload_and_prepare(workspace_, table_.data(), table_.bytes(), prepare, blocks_, stream);
 }
 

@@ -43,7 +43,7 @@ class GrowingMemory {
 struct Slot {
   PinnedMemory rows, output;
   DeviceMemory device_rows, device_output;
-  GrowingMemory table, partial, workspace;
+  GrowingMemory table, partial, centers, workspace;
   OwnStream stream;
 };
 
@@ -82,7 +82,7 @@ class CudaWindowPasses final : public WindowPasses {
   Slot slots_[slot_count];
   Event last_;  // of the sums, or the counters
 
-  // Sums of pass 1: [products | low | nonfinite | max_abs | scale].
+  // Sums of pass 1.
   GrowingMemory sums_;
   bool summing_ = false;
   double* products_ = nullptr;
@@ -90,6 +90,8 @@ class CudaWindowPasses final : public WindowPasses {
   unsigned long long* nonfinite_ = nullptr;
   unsigned long long* max_abs_ = nullptr;
   double* scale_ = nullptr;
+  double* median_weights_ = nullptr;
+  std::uint8_t* left_out_ = nullptr;
 
   // The solution: [coefficients or mixing matrix | weights | ok, infinite | infinite points | chosen].
   GrowingMemory solution_;
@@ -186,7 +188,8 @@ CudaWindowPasses::Window CudaWindowPasses::describe(int slot, const RowTable& wi
 void CudaWindowPasses::begin_sums(const GramSums& sums, int rows) {
   const auto n = static_cast<std::size_t>(rows);
   const std::size_t squares = sums.wanted ? n * n : 0;
-  const std::size_t bytes = (2 * squares + 2 * n + 1) * sizeof(double);
+  // [products | low | nonfinite | max_abs | scale | weights | left out]
+  const std::size_t bytes = (2 * squares + 3 * n + 1) * sizeof(double) + n;
   const Stream stream = slots_[0].stream.get();
   void* const memory = sums_.at_least(bytes, stream);
   products_ = at<double>(memory, 0);
@@ -194,8 +197,15 @@ void CudaWindowPasses::begin_sums(const GramSums& sums, int rows) {
   nonfinite_ = at<unsigned long long>(memory, 2 * squares * sizeof(double));
   max_abs_ = nonfinite_ + n;
   scale_ = reinterpret_cast<double*>(max_abs_ + n);
-  set_bytes(memory, 0, bytes - sizeof(double), stream);
+  median_weights_ = scale_ + 1;
+  left_out_ = reinterpret_cast<std::uint8_t*>(median_weights_ + n);
+  set_bytes(memory, 0, bytes, stream);
   copy_to_device(scale_, &sums.scale, sizeof(double), stream);
+  const GramCenter& center = sums.center;
+  if (center.kind != GramCenter::Kind::none) {
+    copy_to_device(left_out_, center.left_out.data(), center.left_out.size(), stream);
+    copy_to_device(median_weights_, center.weights.data(), center.weights.size() * sizeof(double), stream);
+  }
   last_.record(stream);
   summing_ = true;
 }
@@ -209,6 +219,10 @@ void CudaWindowPasses::accumulate(int slot, const RowTable& window, GramSums& su
   const std::size_t partial =
       sums.wanted ? gram_partial_doubles(w.rows.count, w.cut.pieces, pairs) * sizeof(double) : 0;
   const bool wide = window.dtype == DType::f64;
+  sums.wide = sums.wide || wide;
+  const GramCenter& center = sums.center;
+  const std::size_t centers =
+      center.kind == GramCenter::Kind::median ? gram_center_bytes(w.rows, w.cut, pairs) : 0;
   last_.wait(stream);
   gram({.rows = w.rows,
         .chunks = w.cut,
@@ -221,7 +235,15 @@ void CudaWindowPasses::accumulate(int slot, const RowTable& window, GramSums& su
         .low = sums.wanted ? low_ : nullptr,
         .nonfinite = nonfinite_,
         .max_abs = wide ? max_abs_ : nullptr,
-        .scale = wide ? scale_ : nullptr},
+        .scale = wide ? scale_ : nullptr,
+        .skip = nullptr,
+        .center = center.kind == GramCenter::Kind::median ? Center::median
+                  : center.kind == GramCenter::Kind::row  ? Center::row
+                                                          : Center::none,
+        .center_row = center.row,
+        .left_out = left_out_,
+        .weights = center.weights.empty() ? nullptr : median_weights_,
+        .centers = s.centers.at_least(centers, stream)},
        stream);
   last_.record(stream);
 }
@@ -239,7 +261,7 @@ void CudaWindowPasses::collect(GramSums& sums) {
   copy_to_host(sums.nonfinite.data(), nonfinite_, n * sizeof(std::int64_t), stream);
   copy_to_host(sums.max_abs.data(), max_abs_, n * sizeof(double), stream);
   synchronize(stream);
-  sums.rounding = gram_rounding(gram_additions);
+  sums.rounding = gram_rounding(gram_additions + 2);
 }
 
 void CudaWindowPasses::start(const Solution& solution) {

@@ -14,7 +14,6 @@
 #include "host/pipeline/rules.hpp"
 #include "host/solve/search.hpp"
 #include "host/solve/sequence.hpp"
-#include "host/solve/settle.hpp"
 
 namespace bragg::detail {
 
@@ -55,7 +54,6 @@ struct Engine::Impl {
 
   std::vector<std::max_align_t> memory;  ///< the block
   std::vector<std::int64_t> counts;
-  std::vector<int> order;
 
   Impl(Pipeline pipeline_in, int n_in, const Options& options, bool points_alone_in)
       : pipeline(std::move(pipeline_in)),
@@ -68,6 +66,15 @@ struct Engine::Impl {
 
   int references() const { return has_previous ? 2 : 1; }
   int table_rows() const { return static_cast<int>(active.rows.size()) + references(); }
+
+  Stage stage() const {
+    const auto inputs = static_cast<int>(active.rows.size());
+    return {.inputs = inputs,
+            .references = references(),
+            .count = inputs,
+            .weighted = active.weighted,
+            .has_origin = has_reference};
+  }
 
   SolveBlock block() {
     const SolveLayout layout{
@@ -123,14 +130,36 @@ void Engine::reset(GramSums& sums) const {
 
 void Engine::accumulate(const RowTable& window, GramSums& sums) { impl_->passes.gram(window, sums); }
 
-bool Engine::settled(GramSums& sums) const {
-  if (sums.settled || !sums.wanted) return true;
-  impl_->order.resize(static_cast<std::size_t>(sums.rows));
-  const GramScale found = settle(sums.rows, sums.nonfinite.data(), sums.max_abs.data(), impl_->order.data());
-  if (found.fits) return true;
-  sums.reset(sums.rows, sums.wanted, found.scale, sums.pairs);
-  sums.limit = found.limit;
-  sums.settled = true;
+bool Engine::settled(GramSums& sums) {
+  Impl& e = *impl_;
+  if (!sums.wanted) return true;
+  const Recentring recentring = recentring_of(e.pipeline, e.stage());
+  const bool has_centre = recentring.plan.kind != CenterPlan::Kind::none;
+  const int most_rounds = (has_centre ? 1 : 0) + (sums.wide ? 1 : 0);
+  if (sums.round >= most_rounds) return true;
+  const SolveBlock b = e.block();
+  e.load(sums, b);
+  CertifyStep{.stage = e.stage(),
+              .certificate = recentring.certificate,
+              .plan = recentring.plan,
+              .wide = sums.wide,
+              .round = sums.round}(e.team, b);
+  sums.distance_error = b.words->distance_error;
+  if (b.words->settled != 0) return true;
+  const int round = sums.round + 1;
+  GramCenter center = std::move(sums.center);
+  sums.reset(sums.rows, sums.wanted, b.words->scale, sums.pairs);
+  sums.limit = b.words->limit;
+  sums.round = round;
+  if (b.words->recentred != 0) {
+    const CenterPlan& plan = recentring.plan;
+    center.kind = plan.kind == CenterPlan::Kind::row ? GramCenter::Kind::row : GramCenter::Kind::median;
+    center.row = plan.row;
+    center.left_out.assign(b.left_out, b.left_out + sums.rows);
+    center.weights.clear();
+    if (plan.weighted) center.weights = e.active.weights;
+    sums.center = std::move(center);
+  }
   return false;
 }
 
@@ -147,6 +176,10 @@ void Engine::Impl::load(const GramSums& sums, const SolveBlock& b) const {
   std::copy(sums.nonfinite.begin(), sums.nonfinite.end(), b.nonfinite);
   std::copy(sums.max_abs.begin(), sums.max_abs.end(), b.max_abs);
   b.words->rounding = sums.rounding;
+  b.words->distance_error = sums.distance_error;
+  b.words->recentred = sums.center.kind != GramCenter::Kind::none;
+  if (b.words->recentred != 0)
+    std::copy(sums.center.left_out.begin(), sums.center.left_out.end(), b.left_out);
   if (!needs.products) return;
   std::copy(sums.products.begin(), sums.products.end(), b.gram[0]);
   std::copy(sums.low.begin(), sums.low.end(), b.low);
@@ -200,12 +233,7 @@ void Engine::solve(const GramSums& sums, Solution& solution) {
   Impl& e = *impl_;
   const SolveBlock b = e.block();
   e.load(sums, b);
-  const SequenceInputs inputs{.stage = {.inputs = static_cast<int>(e.active.rows.size()),
-                                        .references = e.references(),
-                                        .count = static_cast<int>(e.active.rows.size()),
-                                        .weighted = e.active.weighted},
-                              .pivot = e.pivot,
-                              .round = e.round};
+  const SequenceInputs inputs{.stage = e.stage(), .pivot = e.pivot, .round = e.round};
   const Finish finish = run_sequence(e.pipeline, inputs, [&](const auto& step) {
     if constexpr (requires { step(e.team, b); }) {
       step(e.team, b);

@@ -15,6 +15,8 @@ void write_report(const SolveBlock& b, const Finish& finish, int n, const Active
   report.iterations = b.words->iterations;
   report.converged = b.words->converged != 0;
   report.optimality_gap = b.words->optimality_gap;
+  report.recentred = b.words->recentred != 0;
+  report.distance_error = b.words->distance_error;
   const bool ok = report.status == Status::ok;
   for (std::size_t i = 0; i < active.rows.size(); ++i) {
     RowReport& row = report.rows[static_cast<std::size_t>(active.rows[i])];

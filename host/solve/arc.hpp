@@ -17,7 +17,7 @@ BRAGG_HD Status transform(TeamT team, const Arc& rule, const Points& points, Scr
   const int clipped = static_cast<int>(2 * static_cast<std::int64_t>(rule.f) * (m - rule.f) / m);
   double* const norms = scratch.take_doubles(static_cast<std::size_t>(m));
   int* const order = scratch.take_ints(static_cast<std::size_t>(m));
-  team.parallel_for(m, [&](int i) { norms[i] = points.distance(i, points.origin()); });
+  team.parallel_for(m, [&](int i) { norms[i] = points.length(i, points.origin()); });
   team.single([&] { smallest(m, m - clipped, order, [&](int i) { return norms[i]; }); });
   const double bound = norms[order[m - clipped - 1]];  // the (clipped+1)-th largest
   team.parallel_for(

@@ -15,11 +15,12 @@ struct SolveWords {
   int iterations = 0;
   int converged = 1;
   int infinite = 0;                           ///< every coordinate of the result is +inf
-  int settled = 0;                            ///< scale and limit are final: f64 rows need no further pass
-  int reserved = 0;                           // keeps the doubles aligned in every compiler's eyes
+  int settled = 0;                            ///< pass 1 need not be run once more
+  int recentred = 0;                          ///< products are those of rows less a centre
   double scale = 1;                           ///< as GramSums
   double limit = 0x1p500;                     ///< as GramSums
   double rounding = 0;                        ///< as GramSums
+  double distance_error = 0;                  ///< as Report
   double optimality_gap = __builtin_nan("");  ///< as Report
 };
 static_assert(sizeof(SolveWords) % 16 == 0);
@@ -45,6 +46,7 @@ struct SolveBlock {
   std::int64_t* nonfinite;  ///< [rows] of pass 1
   double* max_abs;          ///< [rows] of pass 1
   std::uint8_t* invalid;    ///< [rows] the row's weight makes it infinite
+  std::uint8_t* left_out;   ///< [rows] the row was infinite before rows were centred; else unspecified
   Two<std::uint8_t> infinite;
   Two<double> weights;
   Two<double> extent;  ///< as Points
@@ -52,6 +54,7 @@ struct SolveBlock {
   Two<double> gram;
   Two<double> mix;
   double* transform;
+  double* shift;  ///< [rows] clip, arc: of the new points, what is taken from all before they are multiplied
   double* product;
   double* doubles;  ///< scratch
   int* ints;        ///< scratch
@@ -88,6 +91,7 @@ BRAGG_HD inline SolveBlock solve_block(std::byte* base, const SolveLayout& layou
   block.nonfinite = reinterpret_cast<std::int64_t*>(take(8 * rows));
   block.max_abs = doubles(rows);
   block.invalid = bits(rows);
+  block.left_out = bits(rows);
   block.coefficients = doubles(rows);
   block.scores = doubles(rows);
   block.clip_factors = doubles(rows);
@@ -102,6 +106,7 @@ BRAGG_HD inline SolveBlock solve_block(std::byte* base, const SolveLayout& layou
   block.gram = {doubles(squares), doubles(layout.stages ? squares : 0)};
   block.mix = {doubles(mixes), doubles(mixes)};
   block.transform = doubles(mixes);
+  block.shift = doubles(layout.stages ? rows : 0);
   block.product = doubles(layout.stages ? squares : 0);
   block.doubles = doubles(layout.products ? scratch_doubles(rows) : 0);
   block.ints = ints(layout.products ? scratch_ints(rows) : rows);

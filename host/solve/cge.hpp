@@ -14,9 +14,9 @@ BRAGG_HD Status solve(TeamT team, const Cge& rule, const Points& points, Scratch
   if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;
   clear(team, out, points);
   int* const chosen = scratch.take_ints(static_cast<std::size_t>(m));
-  team.parallel_for(m, [&](int i) { out.scores[i] = points.distance(i, points.origin()); });
+  team.parallel_for(m, [&](int i) { out.scores[i] = points.length(i, points.origin()); });
   team.single([&] {
-    smallest(m, m - rule.f, chosen, [&](int i) { return points.squared_distance(i, points.origin()); });
+    smallest(m, m - rule.f, chosen, [&](int i) { return points.squared_length(i, points.origin()); });
     mean_of(points, chosen, m - rule.f, out.coefficients);
   });
   return Status::ok;

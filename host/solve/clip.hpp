@@ -23,7 +23,7 @@ template <class TeamT>
 BRAGG_HD Status transform(TeamT team, const Clip& rule, const Points& points, Scratch, Transform& out) {
   const double c = rule.c * points.scale;
   team.parallel_for(points.count, [&](int i) {
-    const double norm = points.distance(i, points.origin());
+    const double norm = points.length(i, points.origin());
     scale_about_origin(points, i, norm > c ? c / norm : 1, out);
   });
   out.count = points.count;

@@ -14,6 +14,9 @@ namespace bragg::detail {
 
 inline constexpr double infinity = __builtin_huge_val();
 
+/// A distance is clear when its error is at most this share of it, or of the spread of the majority.
+inline constexpr double clear_share = 0x1p-20;
+
 /// m points followed by reference points: o at index m, then (where there is one) the previous output.
 struct Points {
   int count = 0;                           ///< m
@@ -54,6 +57,14 @@ struct Points {
     const double reach = extent_of(i) + extent_of(j);
     return rounding * reach * reach;
   }
+  /// ‖i − j‖², from above where it is not clear: what is scaled to this length is never longer.
+  BRAGG_HD double squared_length(int i, int j) const {
+    const double squared = squared_distance(i, j);
+    if (!(squared < infinity)) return infinity;
+    const double unclear = error(i, j);
+    return unclear > clear_share * squared ? squared + unclear : squared;
+  }
+  BRAGG_HD double length(int i, int j) const { return std::sqrt(squared_length(i, j)); }
 };
 
 /// Memory for one solver call, carved front to back. `scratch_doubles`, `scratch_ints` bound what any solver

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "host/pipeline/select_rule.hpp"
+#include "host/solve/certify.hpp"
 #include "host/solve/steps.hpp"
 
 namespace bragg::detail {
@@ -113,6 +114,7 @@ inline Stage after(const Stage& from, const PreAggregator& rule, bool products) 
   to.marks = 1 - from.marks;
   to.mix = 1 - from.mix;
   if (products) to.gram = 1 - from.gram;
+  to.shifted = products && (std::holds_alternative<Clip>(rule) || std::holds_alternative<Arc>(rule));
   // Twice a sum over the old points, and of coefficients as often.
   to.rounding = from.rounding + 4 * (from.size() + 2) * 0x1p-53;
   return to;
@@ -120,7 +122,7 @@ inline Stage after(const Stage& from, const PreAggregator& rule, bool products) 
 
 template <class RunF>
 void transform_step(const PreAggregator& rule, const SequenceInputs& in, std::size_t k, const Stage& from,
-                    const Stage& to, RunF& run) {
+                    const Stage& to, bool products, bool weighted, RunF& run) {
   std::visit(
       [&](const auto& r) {
         using RuleT = std::decay_t<decltype(r)>;
@@ -131,11 +133,14 @@ void transform_step(const PreAggregator& rule, const SequenceInputs& in, std::si
                                                     .seed = r.seed,
                                                     .round = in.round,
                                                     .rounds = in.rounds,
-                                                    .permutation = permutation},
+                                                    .permutation = permutation,
+                                                    .measured = products,
+                                                    .weighted = weighted},
                                            .from = from,
                                            .to = to});
         } else {
-          run(TransformStep<RuleT>{.rule = r, .from = from, .to = to, .reference = reference_of(r, from)});
+          run(TransformStep<RuleT>{
+              .rule = r, .from = from, .to = to, .reference = reference_of(r, from), .weighted = weighted});
         }
       },
       rule);
@@ -183,19 +188,67 @@ Finish rule_steps(const Pipeline& pipeline, const SequenceInputs& in, const Stag
 
 }  // namespace sequence
 
+/// Pass 1 as it may have to be run once more.
+struct Recentring {
+  Certificate certificate;
+  CenterPlan plan;
+};
+
+/// `rows`: the stage of the rows. Where the majority that a pipeline trusts is one of rows, it is among those
+/// that buckets are made of, too.
+inline Recentring recentring_of(const Pipeline& pipeline, const Stage& rows) {
+  const PassNeeds needs = needs_of(pipeline);
+  Recentring out;
+  out.certificate.pairs = needs.pairs;
+  bool has_nnm = false;
+  bool from_origin = std::holds_alternative<Cge>(pipeline.rule);
+  for (const PreAggregator& stage : pipeline.pre) {
+    has_nnm = has_nnm || std::holds_alternative<Nnm>(stage);
+    from_origin = from_origin || std::holds_alternative<Clip>(stage) || std::holds_alternative<Arc>(stage);
+  }
+  const bool clipping = std::holds_alternative<CenteredClipping>(pipeline.rule);
+  const bool from_previous = clipping && rows.references > 1;
+  from_origin = from_origin || (clipping && !from_previous);
+  if (const auto* const median = std::get_if<GeometricMedian>(&pipeline.rule)) {
+    from_origin = from_origin || median->start == Start::origin;
+  }
+  if (from_origin) out.certificate.measured |= 1U;
+  if (from_previous) out.certificate.measured |= 2U;
+  if (!needs.pairs) {
+    // From the origin of zeros a row's length is its product with itself, which is clear.
+    if (rows.has_origin) out.plan = {.kind = CenterPlan::Kind::row, .row = rows.inputs};
+  } else if (clipping && !has_nnm && (from_previous || rows.has_origin)) {
+    // What bounds this rule is no majority, but lengths about where it starts.
+    out.certificate.pairs = false;
+    out.plan = {.kind = CenterPlan::Kind::row, .row = rows.rows() - 1};
+  } else {
+    out.certificate.weighted =
+        rows.weighted && !has_nnm && std::holds_alternative<GeometricMedian>(pipeline.rule);
+    out.plan = {.kind = CenterPlan::Kind::median, .weighted = out.certificate.weighted};
+  }
+  return out;
+}
+
 /// Gives run(step) every step of the pipeline in turn. A block is good for pass 2 when all have run.
 template <class RunF>
 Finish run_sequence(const Pipeline& pipeline, const SequenceInputs& in, RunF run) {
   const PassNeeds needs = needs_of(pipeline);
   Stage stage = in.stage;
   run(StartStep{.stage = stage, .statistics = needs.statistics, .products = needs.products});
+  const Recentring recentring = recentring_of(pipeline, stage);
+  if (needs.products) {
+    run(ErrorStep{.stage = stage,
+                  .certificate = recentring.certificate,
+                  .certified = recentring.plan.kind != CenterPlan::Kind::none});
+  }
+  const bool weighted = recentring.certificate.weighted;
   for (std::size_t k = 0; k < pipeline.pre.size(); ++k) {
     bool products = is_geometric(pipeline.rule);  // of the new points, for a later stage
     for (std::size_t later = k + 1; later < pipeline.pre.size(); ++later) {
       products = products || !std::holds_alternative<Bucketing>(pipeline.pre[later]);
     }
     const Stage next = sequence::after(stage, pipeline.pre[k], products);
-    sequence::transform_step(pipeline.pre[k], in, k, stage, next, run);
+    sequence::transform_step(pipeline.pre[k], in, k, stage, next, products, weighted, run);
     run(MixStep{.from = stage, .to = next, .products = products});
     if (products) run(GramStep{.from = stage, .to = next});
     stage = next;

@@ -13,15 +13,34 @@ struct GramScale {
   double limit = 0x1p500;
 };
 
+/// What is known of the rows after a pass.
+struct Magnitudes {
+  int rows = 0;
+  const std::int64_t* nonfinite = nullptr;
+  const std::uint8_t* left_out = nullptr;  ///< [inputs] not 0: the row is infinite; null: none is
+  int inputs = 0;
+  unsigned measured = 0;  ///< bit r: distances from reference r are taken
+  const double* max_abs = nullptr;
+  double scale = 1;  ///< that their products were taken with
+};
+
 /// `order`: scratch, `rows` ints.
-BRAGG_HD inline GramScale settle(int rows, const std::int64_t* nonfinite, const double* max_abs, int* order) {
+BRAGG_HD inline GramScale settle(const Magnitudes& seen, int* order) {
   // Sum values scaled by a power of two that puts the largest at 2^480. Rows 2^940 times smaller stay below
   // the reach of f64 and count as equal to 0; so that a huge row cannot do that to the others, rows that much
   // larger than the median row count as infinite.
   constexpr double reach = 0x1p920;
-  GramScale out;
+  const int rows = seen.rows;
+  const double* const max_abs = seen.max_abs;
+  GramScale out{.scale = seen.scale};
+  // A reference that nothing is measured from may overflow; one that rows are measured from must not.
+  const auto measured = [&](int i) {
+    return i >= seen.inputs && (seen.measured >> (i - seen.inputs) & 1U) != 0;
+  };
   const auto takes_part = [&](int i) {
-    return nonfinite[i] == 0 && max_abs[i] > 0 && max_abs[i] <= out.limit;
+    if (i >= seen.inputs && !measured(i)) return false;
+    if (seen.left_out != nullptr && i < seen.inputs && seen.left_out[i] != 0) return false;
+    return seen.nonfinite[i] == 0 && max_abs[i] > 0 && max_abs[i] <= out.limit;
   };
   int count = 0;
   double largest = 0;
@@ -33,7 +52,7 @@ BRAGG_HD inline GramScale settle(int rows, const std::int64_t* nonfinite, const 
     largest = max_abs[i] > largest ? max_abs[i] : largest;
     least = max_abs[i] < least ? max_abs[i] : least;
   }
-  out.fits = count == 0 || (largest <= 0x1p480 && least >= 0x1p-460);
+  out.fits = count == 0 || (largest * seen.scale <= 0x1p480 && least * seen.scale >= 0x1p-460);
   if (out.fits) return out;
 
   const int middle = (count + 1) / 2;
@@ -42,7 +61,7 @@ BRAGG_HD inline GramScale settle(int rows, const std::int64_t* nonfinite, const 
   largest = 0;
   BRAGG_HD_UNROLL(1)
   for (int i = 0; i < rows; ++i) {
-    if (takes_part(i) && max_abs[i] <= limit && max_abs[i] > largest) largest = max_abs[i];
+    if (takes_part(i) && (max_abs[i] <= limit || measured(i)) && max_abs[i] > largest) largest = max_abs[i];
   }
   if (limit < out.limit) out.limit = limit;
   int exponent = 479 - std::ilogb(largest);
@@ -51,20 +70,5 @@ BRAGG_HD inline GramScale settle(int rows, const std::int64_t* nonfinite, const 
   out.scale = std::ldexp(1.0, exponent);
   return out;
 }
-
-/// After pass 1 of f64 rows. Where words.settled stays 0 their products must be summed once more, scaled.
-struct SettleStep {
-  int rows = 0;
-
-  template <class TeamT>
-  BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
-    team.single([&] {
-      const GramScale found = settle(rows, b.nonfinite, b.max_abs, b.ints);
-      b.words->settled = found.fits;
-      b.words->scale = found.scale;
-      b.words->limit = found.limit;
-    });
-  }
-};
 
 }  // namespace bragg::detail

@@ -18,6 +18,7 @@
 #include "host/solve/krum.hpp"
 #include "host/solve/monna.hpp"
 #include "host/solve/nnm.hpp"
+#include "host/solve/spread.hpp"
 
 namespace bragg::detail {
 
@@ -30,6 +31,7 @@ struct Stage {
   int mix = 0;
   int marks = 0;            ///< infinite and weights
   bool mixed = false;       ///< points are combinations of rows: `mix` holds their coefficients
+  bool shifted = false;     ///< products are of points less b.shift, made by the transform that made them
   bool weighted = false;    ///< points have weights
   bool are_rows = true;     ///< point i comes of row i alone
   bool has_origin = false;  ///< the origin is a caller's reference, not zeros
@@ -85,17 +87,21 @@ struct StartStep {
       b.words->optimality_gap = __builtin_nan("");
       b.words->infinite = 0;
     });
+    double* const gram = b.gram[stage.gram];
     team.parallel_for(rows, [&](int i) {
       const bool input = i < stage.inputs;
       infinite[i] = (input && b.invalid[i] != 0) ||
-                    (statistics && (b.nonfinite[i] > 0 || (input && b.max_abs[i] > b.words->limit)));
+                    (statistics && (b.nonfinite[i] > 0 || (input && b.max_abs[i] > b.words->limit) ||
+                                    (b.words->recentred != 0 && b.left_out[i] != 0)));
+      // A reference that nothing is measured from may be out of the range that suits the rows (settle).
+      if (products && !input && !(gram[static_cast<std::size_t>(i) * rows + i] < infinity)) infinite[i] = 1;
       b.row_clip[i] = 1;
     });
     if (!products) return;
-    double* const gram = b.gram[stage.gram];
     parallel_for_2d(team, rows, rows, [&](int i, int j) {
       const std::size_t at = static_cast<std::size_t>(i) * rows + j;
       gram[at] = infinite[i] != 0 || infinite[j] != 0 ? 0 : gram[at] + b.low[at];
+      b.low[at] = 0;
     });
     team.parallel_for(rows, [&](int i) {
       b.extent[stage.gram][i] = std::sqrt(gram[static_cast<std::size_t>(i) * rows + i]);
@@ -109,7 +115,8 @@ struct TransformStep {
   RuleT rule;
   Stage from;
   Stage to;
-  int reference = -1;  ///< that it measures from
+  int reference = -1;     ///< that it measures from
+  bool weighted = false;  ///< the majority is one of weight
 
   template <class TeamT>
   BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
@@ -128,8 +135,28 @@ struct TransformStep {
       b.infinite[to.marks][to.count + r] = b.infinite[from.marks][from.count + r];
     });
     if (from.are_rows) team.parallel_for(from.count, [&](int i) { b.row_clip[i] *= b.clip_factors[i]; });
+    if (!to.shifted) return;
+    // A reference far from the rows would be in all points, and drown what they differ by. About the new
+    // point of a row that a majority surrounds it cancels in the coefficients. (Clipping brings no two rows
+    // apart.)
+    int central = -1;
+    if (b.words->recentred != 0) {
+      const std::size_t squares = static_cast<std::size_t>(from.count) * from.count;
+      const Points points = points_of(b, from);
+      central = majority_spread(team, points, weighted, b.doubles, b.ints, b.doubles + squares).central;
+    }
+    team.parallel_for(size, [&](int j) {
+      b.shift[j] = central < 0 ? 0 : b.transform[static_cast<std::size_t>(central) * size + j];
+    });
   }
 };
+
+/// The coefficient of old point k in new point (or reference) i as it is multiplied.
+BRAGG_HD inline double multiplied(const SolveBlock& b, const Stage& from, const Stage& to, int i, int k) {
+  const double own = i < to.count ? b.transform[static_cast<std::size_t>(i) * from.size() + k]
+                                  : (k == from.count + (i - to.count) ? 1 : 0);
+  return to.shifted ? own - b.shift[k] : own;
+}
 
 /// mix ← T·mix, and the first half of gram ← T·gram·Tᵀ; references pass through unchanged.
 struct MixStep {
@@ -164,9 +191,10 @@ struct MixStep {
     multiply(
         team, to.size(), size, size,
         [&](int i, int j) {
-          return i < to.count ? 0 : row_of(b.gram[from.gram], from.count + (i - to.count), size)[j];
+          if (i < to.count || to.shifted) return 0.0;
+          return row_of(b.gram[from.gram], from.count + (i - to.count), size)[j];
         },
-        [&](int i, int k) { return i < to.count ? coefficient(i, k) : 0; },
+        [&](int i, int k) { return i < to.count || to.shifted ? multiplied(b, from, to, i, k) : 0; },
         [&](int k) { return row_of(b.gram[from.gram], k, size); },
         [&](int i) { return row_of(b.product, i, size); });
   }
@@ -186,26 +214,23 @@ struct GramStep {
     double* const out = b.gram[to.gram];
     const double* const old_extent = b.extent[from.gram];
     team.parallel_for(size, [&](int j) {
-      const double* const t = b.transform + static_cast<std::size_t>(j) * old_size;
       double total = 0;
-      if (j >= to.count) {
-        total = old_extent[from.count + (j - to.count)];
-      } else {
-        for (int k = 0; k < old_size; ++k) total += std::fabs(t[k]) * old_extent[k];
+      for (int k = 0; k < old_size; ++k) {
+        total += std::fabs(multiplied(b, from, to, j, k)) * old_extent[k];
       }
       b.extent[to.gram][j] = total;
     });
     parallel_for_2d(team, size, size, [&](int j, int i) {
       if (i > j) return;
-      const double* const t = b.transform + static_cast<std::size_t>(j) * old_size;
       const double* const product = b.product + static_cast<std::size_t>(i) * old_size;
       double total = 0;
-      if (j >= to.count) {
+      if (j >= to.count && !to.shifted) {
         total = product[from.count + (j - to.count)];
       } else {
         BRAGG_HD_UNROLL(4)
         for (int k = 0; k < old_size; ++k) {
-          if (t[k] != 0) total += t[k] * product[k];
+          const double t = multiplied(b, from, to, j, k);
+          if (t != 0) total += t * product[k];
         }
       }
       out[static_cast<std::size_t>(i) * size + j] = total;

@@ -71,9 +71,13 @@ typedef struct bragg_report {
   /** geometric_median run to convergence: the objective is at most this far above its minimum, relative to
    * half of the weight times the distance within which more than half of it is; else NaN */
   double optimality_gap;
+  /** the largest rounding error of a distance that decided, as a share of it and of the spread of the
+   * majority */
+  double distance_error;
+  int32_t recentred; /**< 1: distances were taken once more, about a centre: one more read */
 } bragg_report;
 #define BRAGG_REPORT_INIT \
-  { sizeof(bragg_report), 0, 0, 0, 0, 0.0 }
+  { sizeof(bragg_report), 0, 0, 0, 0, 0.0, 0.0, 0 }
 
 /** What a run made of one row. */
 typedef struct bragg_row_report {

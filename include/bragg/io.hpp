@@ -99,7 +99,7 @@ struct FileResult {
 };
 
 /// Aggregates checkpoints on disk into one file of the same tensors, in windows of bounded memory, reading
-/// each input at most twice.
+/// each input at most twice, or once more where Report::recentred (f64 tensors of extreme size: twice more).
 ///
 /// `inputs`: one checkpoint per worker, or a single 2-D npy of one row per worker. All must agree in names,
 /// shapes and dtypes. Floating-point tensors of one file may differ in dtype from each other. Integer and

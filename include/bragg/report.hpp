@@ -36,6 +36,12 @@ struct Report {
   /// half of the weight times the least distance to the result within which more than half of it is. Of the
   /// distances as computed. Else NaN.
   double optimality_gap = std::numeric_limits<double>::quiet_NaN();
+  /// Rows differ so little beside what they have in common that distances were taken once more, less what a
+  /// majority of them has in each coordinate (or less the reference): one more read.
+  bool recentred = false;
+  /// The largest rounding error that a distance which decided can have, as a share of it and of the spread of
+  /// the majority; 0 where no distance was taken.
+  double distance_error = 0;
 };
 
 }  // namespace bragg

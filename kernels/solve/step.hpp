@@ -2,7 +2,7 @@
 // The steps between the passes, on the device.
 #pragma once
 
-#include "host/solve/settle.hpp"
+#include "host/solve/certify.hpp"
 #include "host/solve/steps.hpp"
 #include "kernels/common/stream.hpp"
 #include "kernels/common/tuning.hpp"
@@ -73,7 +73,7 @@ struct EndStep {
 };
 
 using AnyStep =
-    OneOf<PrepareStep, SettleStep, StartStep, TransformStep<Nnm>, TransformStep<BucketingDraw>,
+    OneOf<PrepareStep, CertifyStep, StartStep, ErrorStep, TransformStep<Nnm>, TransformStep<BucketingDraw>,
           TransformStep<Clip>, TransformStep<Arc>, MixStep, GramStep, SolveStep<MultiKrum>, SolveStep<Monna>,
           SolveStep<Cge>, SolveStep<GeometricMedian>, SolveStep<CenteredClipping>, SolveStep<Caf>, ChooseStep,
           MeanStep, CombinationStep, ShareStep, EndStep>;

@@ -20,6 +20,10 @@ class Report:
     optimality_gap: float
     """Of geometric_median run to convergence: its objective is at most this far above the minimum, relative to half of
     the weight times the distance within which more than half of it is. Else NaN."""
+    recentred: bool
+    """Whether distances were taken once more, less what a majority of the rows has in common: one more read."""
+    distance_error: float
+    """The largest rounding error of a distance that decided, as a share of it and of the spread of the majority."""
     weights: tuple[float, ...]
     """The row's coefficient in the result; of a coordinate-wise rule, in the points which that rule sees."""
     selected: tuple[bool, ...]

@@ -20,6 +20,7 @@ nb::object report_to_python(const nb::object& type, const Report& report) {
   return type(
       nb::arg("status") = to_string(report.status), nb::arg("iterations") = report.iterations,
       nb::arg("converged") = report.converged, nb::arg("optimality_gap") = report.optimality_gap,
+      nb::arg("recentred") = report.recentred, nb::arg("distance_error") = report.distance_error,
       nb::arg("weights") = each_row(report, [](const RowReport& row) { return row.weight; }),
       nb::arg("selected") = each_row(report, [](const RowReport& row) { return row.selected; }),
       nb::arg("scores") = each_row(report, [](const RowReport& row) { return row.score; }),

@@ -295,6 +295,8 @@ def test_reports_are_the_run_s(rng):
     result, report = bragg.aggregate(rows, "multi_krum(f=2)", return_report=True)
     assert report.status == "ok"
     assert report.converged
+    assert not report.recentred
+    assert 0 < report.distance_error < 1e-6
     assert len(report.weights) == len(report.scores) == len(report.clip_factors) == 9
     assert report.nonfinite == (0, 0, 0, 0, 0, 1, 0, 0, 0)
     assert report.selected == tuple(weight != 0 for weight in report.weights)

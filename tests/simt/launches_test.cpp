@@ -44,23 +44,24 @@ TEST(Launches, AreAsFewAsTheDocumentationSays) {
   EXPECT_EQ(of("median"), 2);  // upload, select
   EXPECT_EQ(of("trimmed_mean(f=3)"), 2);
   EXPECT_EQ(of("mean"), 3);       // upload, steps, combine
-  EXPECT_EQ(of("krum(f=3)"), 5);  // upload, gram, its sums, steps, combine
-  EXPECT_EQ(of("geometric_median"), 5);
-  EXPECT_EQ(of("bulyan(f=3)"), 5);
-  EXPECT_EQ(of("centered_clipping(tau=2)"), 6);  // and the first previous output
-  EXPECT_EQ(of("nnm(f=3) | trimmed_mean(f=3)"), 5);
-  EXPECT_EQ(of("nnm(f=3) | krum(f=3)"), 5);
-  EXPECT_EQ(of("clip(c=1) | bucketing(s=2) | nnm(f=1) | krum(f=1)"), 6);  // two lists of steps
+  EXPECT_EQ(of("cge(f=3)"), 5);   // upload, gram, its sums, steps, combine
+  EXPECT_EQ(of("krum(f=3)"), 8);  // and certify, gram, its sums
+  EXPECT_EQ(of("geometric_median"), 8);
+  EXPECT_EQ(of("bulyan(f=3)"), 8);
+  EXPECT_EQ(of("centered_clipping(tau=2)"), 9);  // and the first previous output
+  EXPECT_EQ(of("nnm(f=3) | trimmed_mean(f=3)"), 8);
+  EXPECT_EQ(of("nnm(f=3) | krum(f=3)"), 8);
+  EXPECT_EQ(of("clip(c=1) | bucketing(s=2) | nnm(f=1) | krum(f=1)"), 9);  // two lists of steps
 }
 
 TEST(Launches, OfManyRowsOrPartsOrFloat64) {
   const auto of = [](int n, DType dtype, std::vector<std::int64_t> sizes) {
     return launches_of("nnm(f=3) | krum(f=3)", n, dtype, std::move(sizes));
   };
-  EXPECT_EQ(of(39, DType::f32, {100}), 5);
-  EXPECT_EQ(of(40, DType::f32, {100}), 8);      // matrices over grids: steps, mix, gram, steps
-  EXPECT_EQ(of(16, DType::f32, {100, 30}), 7);  // preparing and ending are launches of their own
-  EXPECT_EQ(of(16, DType::f64, {100}), 8);      // settle, gram, its sums
+  EXPECT_EQ(of(39, DType::f32, {100}), 8);
+  EXPECT_EQ(of(40, DType::f32, {100}), 11);      // matrices over grids: steps, mix, gram, steps
+  EXPECT_EQ(of(16, DType::f32, {100, 30}), 10);  // preparing and ending are launches of their own
+  EXPECT_EQ(of(16, DType::f64, {100}), 11);      // certify, gram, its sums twice
 }
 
 }  // namespace

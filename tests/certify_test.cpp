@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: Apache-2.0
+// Distances and sums that rounding would drown: constants that all rows hold, references far from the rows,
+// huge rows that cancel in a bucket.
+#include <gtest/gtest.h>
+#include <bragg/io.hpp>
+#include <bragg/plan.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "host/cpu/passes.hpp"
+#include "tests/support/files.hpp"
+#include "tests/support/fixture.hpp"
+#include "tests/support/values.hpp"
+
+namespace bragg::test {
+namespace {
+
+using Vector = std::vector<long double>;
+
+/// Honest rows about a common one, and `bad` rows, the first ones, `far` honest spreads off in one direction.
+/// Coordinate 0 is one constant in all.
+struct Scene {
+  int n = 11;
+  int bad = 2;
+  int d = 1500;
+  double size = 0.02;
+  double spread = 1e-3;
+  double far = 50;
+  long double constant = 0;
+  Rows rows = {};
+  Vector common = {};  ///< what honest rows are about, with the constant
+
+  void make(std::mt19937_64& random, DType dtype) {
+    std::normal_distribution<double> normal;
+    common.assign(static_cast<std::size_t>(d), 0);
+    for (auto& x : common) x = size * normal(random);
+    common[0] = constant;
+    rows.assign(static_cast<std::size_t>(n), common);
+    Vector direction(static_cast<std::size_t>(d));
+    for (auto& x : direction) x = normal(random);
+    const double length = spread * far;  // a normal direction is as long as an honest difference
+    for (int i = 0; i < n; ++i) {
+      for (std::size_t j = 1; j < rows[0].size(); ++j) {
+        rows[static_cast<std::size_t>(i)][j] += i < bad ? length * direction[j] : spread * normal(random);
+      }
+    }
+    rows = as_stored(rows, dtype);
+    common = as_stored({common}, dtype).front();
+  }
+  Vector mean() const {
+    Vector out(static_cast<std::size_t>(d));
+    for (int i = bad; i < n; ++i) {
+      for (std::size_t j = 0; j < out.size(); ++j) out[j] += rows[static_cast<std::size_t>(i)][j] / (n - bad);
+    }
+    return out;
+  }
+};
+
+long double distance(const Vector& a, const Vector& b) {
+  long double total = 0;
+  for (std::size_t j = 0; j < a.size(); ++j) total += (a[j] - b[j]) * (a[j] - b[j]);
+  return std::sqrt(total);
+}
+
+/// But for the constant, which is rounded in units that may be larger than all else.
+long double distance_beside(const Vector& a, const Vector& b) {
+  return distance(Vector(a.begin() + 1, a.end()), Vector(b.begin() + 1, b.end()));
+}
+
+long double honest_spread(const Scene& scene) {
+  const Vector mean = scene.mean();
+  long double total = 0;
+  for (int i = scene.bad; i < scene.n; ++i) {
+    const long double length = distance(scene.rows[static_cast<std::size_t>(i)], mean);
+    total += length * length / (scene.n - scene.bad);
+  }
+  return std::sqrt(total);
+}
+
+struct Bound {
+  const char* rule;
+  double kappa;  ///< what the table of rules says for n = 11, f = 2; where it gives no number, a generous one
+};
+const Bound bounds[] = {{"nnm(f=2) | trimmed_mean(f=2)", 5.7},
+                        {"nnm(f=2) | geometric_median", 13.6},
+                        {"krum(f=2)", 7.72},
+                        {"multi_krum(f=2)", 7.72},
+                        {"geometric_median", 6.62},
+                        {"mda(f=2)", 9},
+                        {"smea(f=2)", 9},
+                        {"caf(f=2)", 9},
+                        {"monna(f=2, pivot=7)", 9},
+                        {"bulyan(f=2)", 9},
+                        {"bucketing(s=2) | geometric_median", 16},
+                        {"clip(c=1e300) | krum(f=2)", 7.72},
+                        {"arc(f=2) | geometric_median", 100}};
+
+TEST(Certify, OneConstantInAllRowsChangesNothing) {
+  std::mt19937_64 random = generator("constant");
+  struct Case {
+    DType dtype;
+    long double constant;
+    double far;
+    bool recentred;
+  };
+  const Case cases[] = {{DType::f32, 0, 50, false},
+                        {DType::f32, -1e9L, 50, true},
+                        {DType::f32, -3.4028235e38L, 50, true},
+                        {DType::f32, -3.4028235e38L, 1e20, true},
+                        {DType::bf16, 3e38L, 50, true},
+                        {DType::f16, 65504, 50, true},
+                        {DType::f64, -1e12L, 50, true},
+                        {DType::f64, 1e150L, 50, true}};
+  for (const Case& c : cases) {
+    Scene scene{.far = c.far, .constant = c.constant};
+    scene.make(random, c.dtype);
+    const Vector mean = scene.mean();
+    const long double spread = honest_spread(scene);
+    for (const Bound& bound : bounds) {
+      const Outcome outcome = run_library(parse(bound.rule), {.rows = scene.rows, .dtype = c.dtype});
+      const std::string what =
+          std::string(bound.rule) + " of " + to_string(c.dtype) + " with " + std::to_string(c.constant);
+      ASSERT_EQ(outcome.status, Status::ok) << what;
+      EXPECT_LE(distance_beside(outcome.out, mean), std::sqrt(bound.kappa) * spread) << what;
+      EXPECT_LE(std::fabs(outcome.out[0] - c.constant), std::fabs(c.constant) * 0.02L) << what;
+      EXPECT_EQ(outcome.reports[0].recentred, c.recentred) << what;
+      EXPECT_LE(outcome.reports[0].distance_error, 0x1p-20) << what;
+    }
+  }
+}
+
+TEST(Certify, LengthsAboutAReferenceHoldWhateverAllRowsShare) {
+  std::mt19937_64 random = generator("reference");
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+    for (const long double constant : {0.0L, -1e9L, 3e38L}) {
+      Scene scene{.constant = constant};
+      scene.make(random, dtype);
+      const long double spread = honest_spread(scene);
+      for (const char* rule : {"clip(c=0.003) | mean", "clip(c=0.003) | geometric_median",
+                               "centered_clipping(tau=0.003, start=reference)",
+                               "nnm(f=2) | centered_clipping(tau=0.003, start=reference)"}) {
+        const Outcome outcome =
+            run_library(parse(rule), {.rows = scene.rows, .dtype = dtype, .reference = scene.common});
+        ASSERT_EQ(outcome.status, Status::ok) << rule;
+        // What is left is the rounding of the output.
+        const long double unit = dtype == DType::bf16 ? 0x1p-8L : dtype == DType::f32 ? 0x1p-23L : 0x1p-52L;
+        const long double rounding = unit * 0.03L * std::sqrt(static_cast<long double>(scene.d));
+        EXPECT_LE(distance_beside(outcome.out, scene.common), 0.003L + rounding) << rule << " " << constant;
+        // And it moved as far as rows on one side pull it, not less: lengths are not merely large.
+        EXPECT_GE(distance_beside(outcome.out, scene.common) + rounding, 0.0002L) << rule << " " << constant;
+      }
+      for (const char* rule : {"cge(f=2)", "arc(f=2) | mean"}) {
+        const Outcome outcome =
+            run_library(parse(rule), {.rows = scene.rows, .dtype = dtype, .reference = scene.common});
+        ASSERT_EQ(outcome.status, Status::ok) << rule;
+        EXPECT_LE(distance_beside(outcome.out, scene.common), 2 * spread) << rule << " " << constant;
+      }
+    }
+  }
+}
+
+TEST(Certify, AWeightedMajorityIsOneOfWeight) {
+  std::mt19937_64 random = generator("weights");
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    for (const long double constant : {0.0L, -1e14L}) {
+      Scene scene{.bad = 6, .constant = constant};
+      scene.make(random, dtype);
+      std::vector<double> weights(11, 10.0);
+      std::fill_n(weights.begin(), 6, 1.0);
+      const Outcome outcome =
+          run_library(parse("geometric_median"), {.rows = scene.rows, .dtype = dtype, .weights = weights});
+      ASSERT_EQ(outcome.status, Status::ok);
+      EXPECT_EQ(outcome.reports[0].recentred, constant != 0);
+      EXPECT_LE(distance_beside(outcome.out, scene.mean()), 2 * honest_spread(scene)) << constant;
+    }
+  }
+}
+
+// f64 rows whose differences are beyond the reach of squares, beneath a constant that is not.
+TEST(Certify, TinyDifferencesOfWideRowsCountBesideAConstant) {
+  std::mt19937_64 random = generator("wide");
+  for (const double size : {1e-160, 1e-200, 1e-290}) {
+    for (const double far : {50.0, 1e150}) {
+      Scene scene{.size = 20 * size, .spread = size, .far = far, .constant = 1};
+      scene.make(random, DType::f64);
+      const long double spread = honest_spread(scene);
+      for (const Bound& bound : bounds) {
+        const Outcome outcome = run_library(parse(bound.rule), {.rows = scene.rows, .dtype = DType::f64});
+        ASSERT_EQ(outcome.status, Status::ok) << bound.rule;
+        EXPECT_LE(distance_beside(outcome.out, scene.mean()), std::sqrt(bound.kappa) * spread)
+            << bound.rule << " at " << size << ", " << far << " off";
+      }
+    }
+  }
+}
+
+TEST(Certify, HugeRowsThatCancelInABucketLeaveNothing) {
+  std::mt19937_64 random = generator("buckets");
+  std::normal_distribution<double> normal(1, 1);
+  struct Case {
+    DType dtype;
+    long double huge;
+  };
+  for (const Case& c : {Case{DType::f32, 3e38L}, Case{DType::f32, 1e12L}, Case{DType::f64, 1e149L}}) {
+    for (int trial = 0; trial < 5; ++trial) {
+      Rows rows(16, Vector(6));
+      for (auto& row : rows) {
+        for (auto& x : row) x = normal(random);
+      }
+      for (std::size_t j = 0; j < 6; ++j) {
+        // With the default seed rows 0 and 15 share a bucket.
+        rows[0][j] = j % 2 == 0 ? c.huge : -c.huge;
+        rows[15][j] = -rows[0][j];
+      }
+      for (const char* rule : {"geometric_median", "multi_krum(f=1)", "mda(f=1)", "smea(f=1)", "caf(f=1)",
+                               "monna(f=1, pivot=3)", "krum(f=1)", "nnm(f=1) | mean"}) {
+        if (std::string(rule).starts_with("monna")) continue;  // no pivot after bucketing
+        const Outcome outcome =
+            run_library(parse("bucketing(s=2) | " + std::string(rule)), {.rows = rows, .dtype = c.dtype});
+        ASSERT_EQ(outcome.status, Status::ok) << rule;
+        for (const long double x : outcome.out) EXPECT_LE(std::fabs(x - 1), 4) << rule << " " << c.huge;
+      }
+    }
+  }
+}
+
+#if !defined(BRAGG_TEST_CUDA)
+
+/// Each tensor by itself: only the one with the constant is read once more.
+TEST(Certify, PerTensorOnlyTheTensorWithTheConstantIsReadOnceMore) {
+  std::mt19937_64 random = generator("per tensor");
+  const int tensors = 161;
+  const int n = 11;
+  std::vector<std::int64_t> sizes;
+  std::vector<Scene> scenes;
+  std::vector<std::vector<float>> data(static_cast<std::size_t>(n));
+  for (int t = 0; t < tensors; ++t) {
+    Scene scene{.d = 20 + t, .constant = t == 77 ? -1e9L : 0};
+    scene.make(random, DType::f32);
+    sizes.push_back(scene.d);
+    for (std::size_t i = 0; i < data.size(); ++i) {
+      for (const long double x : scene.rows[i]) data[i].push_back(static_cast<float>(x));
+    }
+    scenes.push_back(std::move(scene));
+  }
+  std::vector<std::vector<const void*>> pointers(data.size());
+  std::vector<float> out(data[0].size());
+  std::vector<void*> targets;
+  std::size_t at = 0;
+  for (const std::int64_t size : sizes) {
+    for (std::size_t i = 0; i < data.size(); ++i) pointers[i].push_back(data[i].data() + at);
+    targets.push_back(out.data() + at);
+    at += static_cast<std::size_t>(size);
+  }
+  const Updates updates = Updates::tensors(pointers, sizes, DType::f32);
+  const auto reports =
+      aggregate(parse("krum(f=2)"), updates, Output(targets), {}, {.scope = Scope::per_tensor});
+  at = 0;
+  for (std::size_t t = 0; t < scenes.size(); ++t) {
+    EXPECT_EQ(reports[t].recentred, t == 77) << t;
+    Vector part(out.begin() + static_cast<std::ptrdiff_t>(at),
+                out.begin() + static_cast<std::ptrdiff_t>(at + static_cast<std::size_t>(sizes[t])));
+    EXPECT_LE(distance_beside(part, scenes[t].mean()), std::sqrt(7.72L) * honest_spread(scenes[t])) << t;
+    at += static_cast<std::size_t>(sizes[t]);
+  }
+}
+
+/// Files in windows: the same bits as in memory, one more read where it is needed and none where it is not.
+TEST(Certify, StreamedFilesAreReadOnceMoreWhereOffsetsDemandIt) {
+  std::mt19937_64 random = generator("files");
+  for (const long double constant : {0.0L, -1e9L}) {
+    Scene scene{.d = 200000, .constant = constant};
+    scene.make(random, DType::f32);
+    const TemporaryFolder folder;
+    std::vector<std::filesystem::path> paths;
+    std::vector<float> matrix;
+    for (std::size_t i = 0; i < scene.rows.size(); ++i) {
+      std::string bytes(4 * scene.rows[i].size(), '\0');
+      for (std::size_t j = 0; j < scene.rows[i].size(); ++j) {
+        store(DType::f32, bytes.data(), j, scene.rows[i][j]);
+        matrix.push_back(static_cast<float>(scene.rows[i][j]));
+      }
+      paths.push_back(folder / ("w" + std::to_string(i) + ".safetensors"));
+      write_text(
+          paths.back(),
+          safetensors_bytes(R"({"t":{"dtype":"F32","shape":[200000],"data_offsets":[0,800000]}})", bytes));
+    }
+    for (const char* rule : {"nnm(f=2) | trimmed_mean(f=2)", "krum(f=2)"}) {
+      std::vector<float> expected(200000);
+      aggregate(parse(rule), Updates::matrix(matrix.data(), 11, 200000, DType::f32), Output(expected.data()));
+      FileOptions options;
+      options.memory = 4 << 20;
+      const FileResult result = aggregate_files(parse(rule), paths, folder / "out.safetensors", options);
+      const std::string written = read_text(folder / "out.safetensors");
+      EXPECT_EQ(written.substr(written.size() - 800000),
+                std::string(reinterpret_cast<const char*>(expected.data()), 800000))
+          << rule << " " << constant;
+      EXPECT_EQ(result.reports[0].recentred, constant != 0);
+      const std::uint64_t all = 11 * 800000;
+      const std::uint64_t first_passes = constant != 0 ? 2 * all : all;
+      EXPECT_GT(result.bytes_read, first_passes) << rule;
+      EXPECT_LE(result.bytes_read, first_passes + all) << rule;
+    }
+  }
+}
+
+using detail::CpuPasses;
+using detail::GramCenter;
+using detail::GramSums;
+using detail::RowTable;
+
+struct Table {
+  std::vector<std::vector<unsigned char>> bytes;
+  std::vector<const void*> pointers;
+  std::vector<std::int64_t> sizes;
+  RowTable table;
+
+  Table(const Rows& rows, DType dtype) : sizes{static_cast<std::int64_t>(rows[0].size())} {
+    for (const auto& row : rows) {
+      bytes.emplace_back(row.size() * size_of(dtype));
+      for (std::size_t j = 0; j < row.size(); ++j) store(dtype, bytes.back().data(), j, row[j]);
+      pointers.push_back(bytes.back().data());
+    }
+    pointers.push_back(nullptr);  // the origin
+    table = {.dtype = dtype,
+             .reference_dtype = dtype,
+             .inputs = static_cast<int>(rows.size()),
+             .rows = static_cast<int>(rows.size()) + 1,
+             .sizes = sizes,
+             .data = pointers.data()};
+  }
+};
+
+/// Products about a centre against long double; and every squared distance is within its stated error.
+TEST(Certify, ProductsAboutACenterAreWithinTheirBound) {
+  std::mt19937_64 random = generator("products");
+  struct Case {
+    DType dtype;
+    int n;
+    int d;
+  };
+  for (const Case& c : {Case{DType::f32, 7, 20001}, Case{DType::bf16, 20, 3001}, Case{DType::f16, 5, 9},
+                        Case{DType::f64, 12, 8193}, Case{DType::f32, 300, 700}}) {
+    std::normal_distribution<double> normal;
+    Rows rows(static_cast<std::size_t>(c.n), Vector(static_cast<std::size_t>(c.d)));
+    for (auto& row : rows) {
+      for (std::size_t j = 0; j < row.size(); ++j)
+        row[j] = 100 * std::sin(static_cast<double>(j)) + normal(random);
+    }
+    rows = as_stored(rows, c.dtype);
+    const auto n = static_cast<std::size_t>(c.n);
+    std::vector<double> weights(n, 1);
+    weights[n - 1] = static_cast<double>(n);
+    for (const GramCenter::Kind kind :
+         {GramCenter::Kind::none, GramCenter::Kind::row, GramCenter::Kind::median}) {
+      for (const bool weighted : {false, true}) {
+        if (weighted && kind != GramCenter::Kind::median) continue;
+        const Table table(rows, c.dtype);
+        GramSums sums;
+        sums.reset(c.n + 1, true, c.dtype == DType::f64 ? 0x1p-3 : 1);
+        sums.center.kind = kind;
+        sums.center.row = 3;
+        sums.center.left_out.assign(n, 0);
+        sums.center.left_out[1] = 1;
+        if (weighted) sums.center.weights = weights;
+        CpuPasses(c.n + 1, 2).gram(table.table, sums);
+
+        Vector center(static_cast<std::size_t>(c.d));
+        for (std::size_t j = 0; j < center.size() && kind != GramCenter::Kind::none; ++j) {
+          if (kind == GramCenter::Kind::row) {
+            center[j] = rows[3][j];
+            continue;
+          }
+          Vector column;
+          for (std::size_t i = 0; i < n; ++i) {
+            if (i != 1) column.push_back(rows[i][j]);
+          }
+          std::sort(column.begin(), column.end());
+          center[j] = weighted ? rows[n - 1][j] : column[(column.size() - 1) / 2];
+        }
+        Rows moved = rows;
+        moved.emplace_back(center.size(), 0);  // the origin
+        for (auto& row : moved) {
+          for (std::size_t j = 0; j < row.size(); ++j) {
+            row[j] = static_cast<double>(row[j] - center[j]) * static_cast<long double>(sums.scale);
+          }
+        }
+        const std::size_t step = c.n > 100 ? 37 : 1;
+        for (std::size_t i = 0; i < moved.size(); i += step) {
+          for (std::size_t k = 0; k < moved.size(); ++k) {
+            long double product = 0, a = 0, b = 0;
+            for (std::size_t j = 0; j < center.size(); ++j) {
+              product += moved[i][j] * moved[k][j];
+              a += moved[i][j] * moved[i][j];
+              b += moved[k][j] * moved[k][j];
+            }
+            const std::size_t at = i * moved.size() + k;
+            const long double found = static_cast<long double>(sums.products[at]) + sums.low[at];
+            ASSERT_LE(std::fabs(found - product), sums.rounding * std::sqrt(a * b))
+                << to_string(c.dtype) << " " << i << " " << k << " center " << static_cast<int>(kind);
+          }
+        }
+      }
+    }
+  }
+}
+
+#endif
+
+}  // namespace
+}  // namespace bragg::test
