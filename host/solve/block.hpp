@@ -91,13 +91,13 @@ BRAGG_HD inline SolveBlock solve_block(std::byte* base, const SolveLayout& layou
   block.nonfinite = reinterpret_cast<std::int64_t*>(take(8 * rows));
   block.max_abs = doubles(rows);
   block.invalid = bits(rows);
-  block.left_out = bits(rows);
   block.coefficients = doubles(rows);
   block.scores = doubles(rows);
   block.clip_factors = doubles(rows);
   block.row_weight = doubles(rows);
   block.row_clip = doubles(rows);
   block.chosen = ints(rows);
+  block.left_out = bits(rows);
   block.infinite = {bits(rows), bits(rows)};
   block.weights = {doubles(rows), doubles(rows)};
   const std::size_t extents = layout.products ? rows : 0;
