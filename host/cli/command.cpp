@@ -218,6 +218,7 @@ void add_verify(CLI::App& app, bragg::cli::VerifyCommand& command) {
   sub->add_option("--device", command.device, "what is checked; all: the CPU and every CUDA device")
       ->check(CLI::IsMember({"cpu", "cuda", "all"}))
       ->capture_default_str();
+  sub->add_flag("--aimed", command.aimed, "cases aimed at the guarantees, and held to them");
   sub->add_option("--seed", command.seed, "what the cases are drawn from; a fresh one each time");
   sub->add_option("--rule", command.rules, "only pipelines with one of these rules, e.g. nnm krum");
   CLI::Option* const seconds =

@@ -80,7 +80,7 @@ std::string summary(const Findings& findings) {
 
 /// JSON has no NaN and no infinity.
 Json number(long double value) {
-  if (std::isfinite(value)) return static_cast<double>(value);
+  if (std::isfinite(static_cast<double>(value))) return static_cast<double>(value);
   return fmt::format("{}", value);
 }
 
@@ -106,9 +106,10 @@ Json finding_json(const Finding& finding, const Backend& backend) {
   return json;
 }
 
-std::string report(const Findings& findings, const std::vector<Backend>& backends) {
+std::string report(const Findings& findings, const std::vector<Backend>& backends, bool aimed) {
   Json json;
   json["version"] = BRAGG_VERSION_STRING;
+  json["aimed"] = aimed;
   json["seed"] = findings.seed;
   json["rounds"] = findings.rounds;
   json["cases"] = findings.cases;
@@ -139,6 +140,7 @@ bool run(const VerifyCommand& command) {
   if (command.json) check_writable("--json", *command.json);
   verify::Settings settings{.backends = wanted_backends(command.device),
                             .seed = command.seed ? *command.seed : std::random_device{}(),
+                            .aimed = command.aimed,
                             .rules = command.rules,
                             .seconds = command.quick ? 0 : command.seconds};
   const Findings findings = [&] {
@@ -146,10 +148,11 @@ bool run(const VerifyCommand& command) {
     settings.progress = [&](const verify::Stage& stage) { bar.show(stage); };
     return verify::verify(settings);
   }();
-  if (command.json) write_whole("--json", *command.json, report(findings, settings.backends));
+  if (command.json) write_whole("--json", *command.json, report(findings, settings.backends, command.aimed));
   for (std::size_t b = 0; b < settings.backends.size(); ++b)
     fmt::print("{}", table(findings, settings.backends[b], b));
-  fmt::print("Of each dtype: the largest error, without the last rounding, as a share of its bound.\n\n");
+  fmt::print("Of each dtype: the largest {}, without the last rounding, as a share of its bound.\n\n",
+             command.aimed ? "distance" : "error");
   for (const Finding& finding : findings.findings)
     fmt::print("{}", breach_text(finding, settings.backends[finding.backend]));
   fmt::print("{}", summary(findings));

@@ -14,6 +14,7 @@ struct VerifyCommand {
   std::string device = "all";
   std::optional<std::uint64_t> seed;
   std::vector<std::string> rules;
+  bool aimed = false;
   bool quick = false;
   double seconds = 30;
   std::optional<std::filesystem::path> json;

@@ -11,12 +11,11 @@
 #include <set>
 
 #include "host/pipeline/rules.hpp"
+#include "host/verify/draw.hpp"
 
 namespace bragg::verify {
 
 namespace {
-
-using Random = std::mt19937_64;
 
 constexpr std::array texts = {
     "mean",
@@ -66,28 +65,11 @@ constexpr std::array texts = {
     "arc(f=F) | clip(c=2) | cge(f=F)",
 };
 
-int below(Random& random, std::size_t count) { return static_cast<int>(random() % count); }
-
-bool one_in(Random& random, int count) { return random() % static_cast<unsigned>(count) == 0; }
-
-template <class T, std::size_t count>
-T any_of(Random& random, const std::array<T, count>& choices) {
-  return choices[random() % count];
-}
-
 /// A hash that is the same everywhere: FNV-1a.
 std::uint64_t hash(std::string_view text) {
   std::uint64_t value = 0xcbf29ce484222325U;
   for (const char c : text) value = (value ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
   return value;
-}
-
-Random generator(std::string_view text, DType dtype, std::uint64_t seed) {
-  const std::uint64_t name = hash(text);
-  std::seed_seq words{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32),
-                      static_cast<std::uint32_t>(name), static_cast<std::uint32_t>(name >> 32),
-                      static_cast<std::uint32_t>(dtype)};
-  return Random(words);
 }
 
 // Shapes ----------------------------------------------------------------------------------------------------
@@ -96,12 +78,6 @@ Random generator(std::string_view text, DType dtype, std::uint64_t seed) {
 int draw_n(Random& random) {
   constexpr std::array large = {48, 63, 64, 65, 96, 100, 128, 129, 200};
   return one_in(random, 6) ? any_of(random, large) : 1 + below(random, 40);
-}
-
-int draw_f(Random& random, int n) {
-  const int most = (n - 1) / 2;
-  const std::array<int, 4> choices = {0, std::min(1, most), most, std::max(0, (n - 3) / 4)};
-  return one_in(random, 2) ? any_of(random, choices) : below(random, static_cast<std::size_t>(most) + 1);
 }
 
 std::int64_t draw_d(Random& random, int n, std::int64_t work) {
@@ -144,15 +120,6 @@ Scales scales_of(DType dtype) {
   }
 }
 
-Rows normal_rows(Random& random, int n, std::int64_t d, double mean, double deviation) {
-  std::normal_distribution<double> normal;
-  Rows rows(static_cast<std::size_t>(n), std::vector<long double>(static_cast<std::size_t>(d)));
-  for (auto& row : rows) {
-    for (auto& value : row) value = mean + deviation * static_cast<long double>(normal(random));
-  }
-  return rows;
-}
-
 struct Honest {
   const char* name;
   Rows rows;
@@ -193,8 +160,6 @@ Honest draw_honest(Random& random, DType dtype, int n, std::int64_t d) {
       return scaled("normal values", 1);
   }
 }
-
-using Values = std::vector<long double>;
 
 struct Attack {
   const char* name;
@@ -254,15 +219,6 @@ std::set<int> draw_places(Random& random, int n, int count) {
   std::set<int> places;
   while (static_cast<int>(places.size()) < count) places.insert(below(random, static_cast<std::size_t>(n)));
   return places;
-}
-
-bool takes_weights(const Pipeline& pipeline) {
-  try {
-    detail::check_takes_weights(pipeline);
-    return true;
-  } catch (const Error&) {
-    return false;
-  }
 }
 
 /// Where bad rows are put. Rules are right about finite rows only as far as those are a minority: so at most
@@ -333,6 +289,38 @@ int draw_pipeline(Random& random, Case& drawn) {
 }
 
 }  // namespace
+
+Random generator(std::string_view text, DType dtype, std::uint64_t seed) {
+  const std::uint64_t name = hash(text);
+  std::seed_seq words{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32),
+                      static_cast<std::uint32_t>(name), static_cast<std::uint32_t>(name >> 32),
+                      static_cast<std::uint32_t>(dtype)};
+  return Random(words);
+}
+
+int draw_f(Random& random, int n) {
+  const int most = (n - 1) / 2;
+  const std::array<int, 4> choices = {0, std::min(1, most), most, std::max(0, (n - 3) / 4)};
+  return one_in(random, 2) ? any_of(random, choices) : below(random, static_cast<std::size_t>(most) + 1);
+}
+
+Rows normal_rows(Random& random, int n, std::int64_t d, double mean, double deviation) {
+  std::normal_distribution<double> normal;
+  Rows rows(static_cast<std::size_t>(n), std::vector<long double>(static_cast<std::size_t>(d)));
+  for (auto& row : rows) {
+    for (auto& value : row) value = mean + deviation * static_cast<long double>(normal(random));
+  }
+  return rows;
+}
+
+bool takes_weights(const Pipeline& pipeline) {
+  try {
+    detail::check_takes_weights(pipeline);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
 
 std::span<const char* const> pipelines() { return texts; }
 

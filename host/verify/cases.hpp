@@ -25,13 +25,21 @@ std::optional<Pipeline> legal_pipeline(const char* text, int n, int f);
 /// The oracle lists subsets.
 bool is_combinatorial(const Pipeline& pipeline);
 
+/// A row of an aimed case.
+enum class Role : std::uint8_t {
+  honest,
+  bad,
+  absent,  ///< of weight 0
+};
+
 struct Case {
   const char* text = nullptr;  ///< one of pipelines()
   std::uint64_t seed = 0;
   int f = 0;
   Pipeline pipeline = {};
-  Request request = {};   ///< for the CPU
-  std::string data = {};  ///< in words
+  Request request = {};          ///< for the CPU
+  std::string data = {};         ///< in words
+  std::vector<Role> roles = {};  ///< of the rows of an aimed case
 };
 
 /// Decided by pipeline, dtype and seed alone. `work` bounds n²d, which is what the oracle takes time for.

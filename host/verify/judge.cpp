@@ -304,7 +304,7 @@ std::string Verdict::complaint() const {
   if (!breach) return "";
   if (breach->coordinate < 0) return breach->what;
   const long double off = std::fabs(breach->got - breach->expected);
-  std::string text = fmt::format("coordinate {}: {}: got {:.17g}, oracle {:.17g}", breach->coordinate,
+  std::string text = fmt::format("coordinate {}: {}: got {:.17g}, expected {:.17g}", breach->coordinate,
                                  breach->what, breach->got, breach->expected);
   if (breach->bound > 0 && std::isfinite(off)) {
     text += fmt::format(", off by {:.3g} × the bound", off / breach->bound);

@@ -8,6 +8,8 @@
 #include <chrono>
 #include <exception>
 
+#include "host/verify/aimed.hpp"
+
 #if defined(BRAGG_HAS_CUDA)
 #include "host/cuda/runtime.hpp"
 #endif
@@ -35,9 +37,10 @@ bool is_wanted(const char* text, const std::vector<std::string>& wanted) {
   });
 }
 
-std::vector<const char*> wanted_pipelines(const std::vector<std::string>& wanted) {
+std::vector<const char*> wanted_pipelines(const Settings& settings) {
+  const std::vector<std::string>& wanted = settings.rules;
   std::vector<const char*> texts;
-  for (const char* const text : pipelines()) {
+  for (const char* const text : settings.aimed ? aimed_pipelines() : pipelines()) {
     if (is_wanted(text, wanted)) texts.push_back(text);
   }
   for (const std::string& one : wanted) {
@@ -49,7 +52,7 @@ std::vector<const char*> wanted_pipelines(const std::vector<std::string>& wanted
   return texts;
 }
 
-/// A case and the oracle's word on it.
+/// A case, and the oracle's word on it unless it is aimed.
 struct Question {
   Case drawn;
   Expectation expected;
@@ -57,8 +60,7 @@ struct Question {
 
 class Verification {
  public:
-  explicit Verification(const Settings& settings)
-      : settings_(settings), texts_(wanted_pipelines(settings.rules)) {
+  explicit Verification(const Settings& settings) : settings_(settings), texts_(wanted_pipelines(settings)) {
     findings_.seed = settings.seed;
   }
   Findings run();
@@ -111,8 +113,13 @@ std::vector<Question> Verification::ask(std::uint64_t seed, std::size_t first, s
   for (std::size_t k = 0; k < count; ++k) {
     try {
       const std::size_t i = first + k;
-      questions[k].drawn =
-          draw_case(texts_[i / dtypes.size()], dtypes[i % dtypes.size()], seed, settings_.work);
+      const char* const text = texts_[i / dtypes.size()];
+      const DType dtype = dtypes[i % dtypes.size()];
+      if (settings_.aimed) {
+        questions[k].drawn = draw_aimed_case(text, dtype, seed);
+        continue;
+      }
+      questions[k].drawn = draw_case(text, dtype, seed, settings_.work);
       questions[k].expected = expect(questions[k].drawn.pipeline, questions[k].drawn.request);
     } catch (...) {
       failures[k] = std::current_exception();
@@ -130,7 +137,8 @@ Verdict Verification::verdict_of(const Question& question, const Backend& backen
   Verdict verdict;
   try {
     got = backend.run(pipeline, request);
-    verdict = judge(pipeline, request, question.expected, got);
+    verdict =
+        settings_.aimed ? judge_aimed(question.drawn, got) : judge(pipeline, request, question.expected, got);
     request.options.threads = request.options.threads % 3 + 1;
     const Outcome again = backend.run(pipeline, request);
     if (!verdict.breach && (again.status != got.status || again.bytes != got.bytes)) {
@@ -144,8 +152,8 @@ Verdict Verification::verdict_of(const Question& question, const Backend& backen
 
 void Verification::run_case(const Question& question) {
   ++findings_.cases;
-  const bool one_answer =
-      has_one_right_answer(question.drawn.pipeline, question.drawn.request, question.expected);
+  const bool one_answer = !settings_.aimed && has_one_right_answer(question.drawn.pipeline,
+                                                                   question.drawn.request, question.expected);
   std::vector<unsigned char> cpu;
   if (one_answer) cpu = verify::run(question.drawn.pipeline, question.drawn.request).bytes;
   for (std::size_t b = 0; b < settings_.backends.size(); ++b) {
@@ -176,9 +184,10 @@ void Verification::record(const Question& question, std::size_t backend, const V
   ++findings_.breaches;
   if (findings_.findings.size() == most_findings) return;
   const bool cuda = settings_.backends[backend].device == Device::cuda;
-  findings_.findings.push_back({drawn, backend, *verdict.breach, verdict.complaint(),
-                                fmt::format("bragg verify --device {} --seed {} --rule '{}' --quick",
-                                            cuda ? "cuda" : "cpu", drawn.seed, drawn.text)});
+  findings_.findings.push_back(
+      {drawn, backend, *verdict.breach, verdict.complaint(),
+       fmt::format("bragg verify{} --device {} --seed {} --rule '{}' --quick",
+                   settings_.aimed ? " --aimed" : "", cuda ? "cuda" : "cpu", drawn.seed, drawn.text)});
 }
 
 Cell& Verification::cell(const std::string& rule, DType dtype, std::size_t backend) {

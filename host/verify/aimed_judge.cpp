@@ -1,0 +1,704 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "host/verify/aimed.hpp"
+
+namespace bragg::verify {
+
+namespace {
+
+using Vector = std::vector<long double>;
+
+/// See aimed.hpp.
+constexpr long double of_bound = 1 + 0x1p-15L;     ///< of a squared bound that distances decided
+constexpr long double of_spread = 0x1p-14L;        ///< of s², likewise
+constexpr long double of_coefficients = 0x1p-16L;  ///< of the spread
+constexpr long double of_factor = 0x1p-19L;        ///< of a clipping factor
+constexpr long double of_objective = 1e-9L;
+
+/// A row, or what a pre-aggregator made of rows, from the base on.
+struct Point {
+  Vector at;
+  bool bad = false;
+  bool infinite = false;  ///< then `at` says nothing
+  long double weight = 1;
+};
+
+long double length(const Vector& x) {
+  long double squared = 0;
+  for (const long double value : x) squared += value * value;
+  return std::sqrt(squared);
+}
+
+long double distance(const Vector& a, const Vector& b) {
+  long double squared = 0;
+  for (std::size_t j = 0; j < a.size(); ++j) squared += (a[j] - b[j]) * (a[j] - b[j]);
+  return std::sqrt(squared);
+}
+
+/// Whether a row counts as infinite.
+bool is_infinite(const Vector& row, DType dtype) {
+  return std::any_of(row.begin(), row.end(), [&](long double x) {
+    return !std::isfinite(x) || (dtype == DType::f64 && std::fabs(x) > 0x1p500L);
+  });
+}
+
+bool is_coordinate_wise(const Aggregator& rule) {
+  return std::holds_alternative<Median>(rule) || std::holds_alternative<TrimmedMean>(rule) ||
+         std::holds_alternative<Meamed>(rule) || std::holds_alternative<Phocas>(rule) ||
+         std::holds_alternative<Bulyan>(rule);
+}
+
+template <class T>
+bool has(const Pipeline& pipeline) {
+  return std::any_of(pipeline.pre.begin(), pipeline.pre.end(),
+                     [](const PreAggregator& stage) { return std::holds_alternative<T>(stage); });
+}
+
+int f_of(const Aggregator& rule, int otherwise) {
+  return std::visit(
+      [&](const auto& one) {
+        if constexpr (requires { one.f; }) return one.f;
+        return otherwise;
+      },
+      rule);
+}
+
+/// The part of a case that is judged by itself: all coordinates, or a tensor's.
+class Part {
+ public:
+  Part(const Case& drawn, const Vector& out, std::int64_t first, std::int64_t size, Verdict& verdict);
+  void judge();
+
+ private:
+  void measure_from(const Vector& base);
+  void apply(const PreAggregator& stage);
+  void clip_to(long double most);
+  void mix(const Bucketing& stage);
+  void measure_points();
+  void set_allowances();
+
+  void judge_rule();
+  void judge_after_nnm(int f);
+  void judge_lengths();
+  void judge_ranges(long double beyond);
+  void judge_mean_of_clipped();
+  void judge_krum(int f, int neighbors, int m);
+  void judge_geometric_median(const GeometricMedian& rule);
+  void judge_objective();
+  void judge_centered_clipping(const CenteredClipping& rule);
+  void judge_is_a_row();
+
+  void check_ball(const Vector& centre, long double radius, const char* what);
+  void check_kappa(long double kappa, const char* what);
+  void breach(std::string what, std::size_t j, long double got, long double expected, long double bound);
+
+  /// A radius that distances decided.
+  long double decided(long double radius) const {
+    return radius > 0 ? std::sqrt(radius * radius * of_bound + of_spread * spread_ * spread_) +
+                            of_coefficients * spread_
+                      : of_coefficients * spread_;
+  }
+  /// The honest points' distances to `from`, ascending.
+  std::vector<long double> honest_distances(const Vector& from) const;
+  /// What the mean of the n−f points nearest to `from`, of n, is off from that of the n−f honest ones nearest
+  /// to it; `centre` is set to the latter.
+  long double replaced(const Vector& from, int f, Vector& centre) const;
+  std::vector<long double> krum_scores(int neighbors) const;
+
+  const Case& drawn_;
+  const Pipeline& pipeline_;
+  DType dtype_;
+  Verdict& verdict_;
+  std::int64_t first_;
+  std::size_t d_;
+  Vector out_;  ///< from the base on
+  Vector base_;
+  Vector reference_;  ///< o, absolute
+  bool from_reference_ = false;
+  std::vector<Point> points_;
+  long double clipped_to_ = -1;  ///< no point is farther from o; -1: nothing is known
+  bool mixed_ = false;
+  Vector allowance_;
+
+  int n_ = 0;
+  int bad_ = 0;
+  std::vector<const Vector*> honest_;
+  Vector mean_;
+  long double spread_ = 0;
+  long double honest_weight_ = 0;
+  long double bad_weight_ = 0;
+};
+
+Part::Part(const Case& drawn, const Vector& out, std::int64_t first, std::int64_t size, Verdict& verdict)
+    : drawn_(drawn),
+      pipeline_(drawn.pipeline),
+      dtype_(drawn.request.dtype),
+      verdict_(verdict),
+      first_(first),
+      d_(static_cast<std::size_t>(size)) {
+  const auto slice = [&](const Vector& row) {
+    return Vector(row.begin() + first, row.begin() + first + size);
+  };
+  const Request& request = drawn.request;
+  out_ = slice(out);
+  reference_ = request.reference.empty() ? Vector(d_, 0) : slice(request.reference);
+  for (std::size_t i = 0; i < request.rows.size(); ++i) {
+    if (drawn.roles[i] == Role::absent) continue;
+    Point point{.at = slice(request.rows[i]), .bad = drawn.roles[i] == Role::bad};
+    point.infinite = is_infinite(point.at, dtype_);
+    if (!request.weights.empty()) point.weight = static_cast<long double>(request.weights[i]);
+    points_.push_back(std::move(point));
+  }
+  from_reference_ = has<Clip>(pipeline_) || has<Arc>(pipeline_) ||
+                    std::holds_alternative<Cge>(pipeline_.rule) ||
+                    std::holds_alternative<CenteredClipping>(pipeline_.rule);
+  const auto honest =
+      std::find_if(points_.begin(), points_.end(), [](const Point& point) { return !point.bad; });
+  measure_from(from_reference_ ? reference_ : Vector(honest->at));
+}
+
+void Part::measure_from(const Vector& base) {
+  base_ = base;
+  allowance_.assign(d_, 0);
+  for (std::size_t j = 0; j < d_; ++j) {
+    long double largest = from_reference_ ? std::fabs(reference_[j]) : 0;
+    for (Point& point : points_) {
+      if (point.infinite) continue;
+      if (!point.bad) largest = std::max(largest, std::fabs(point.at[j]));
+      point.at[j] -= base[j];
+    }
+    out_[j] -= base[j];
+    allowance_[j] = largest;  // until set_allowances
+  }
+}
+
+void Part::apply(const PreAggregator& stage) {
+  if (const auto* const clip = std::get_if<Clip>(&stage)) clip_to(clip->c);
+  if (const auto* const arc = std::get_if<Arc>(&stage)) {
+    const auto n = static_cast<int>(points_.size());
+    const auto k = static_cast<std::size_t>(2LL * arc->f * (n - arc->f) / n);
+    std::vector<long double> lengths;
+    for (const Point& point : points_)
+      lengths.push_back(point.infinite ? std::numeric_limits<long double>::infinity() : length(point.at));
+    std::sort(lengths.rbegin(), lengths.rend());
+    if (k > 0) clip_to(lengths[k]);
+  }
+  if (const auto* const bucketing = std::get_if<Bucketing>(&stage)) mix(*bucketing);
+}
+
+void Part::clip_to(long double most) {
+  for (Point& point : points_) {
+    if (point.infinite) point.at.assign(d_, 0);
+    point.infinite = false;
+    const long double now = length(point.at);
+    if (now <= most) continue;
+    for (long double& x : point.at) x *= most / now;
+  }
+  clipped_to_ = clipped_to_ < 0 ? most : std::min(clipped_to_, most);
+  mixed_ = true;
+}
+
+void Part::mix(const Bucketing& stage) {
+  std::vector<Point> buckets;
+  for (std::size_t place = 0; place < points_.size(); place += static_cast<std::size_t>(stage.s)) {
+    Point bucket{.at = Vector(d_, 0), .weight = 0};
+    const std::size_t end = std::min(points_.size(), place + static_cast<std::size_t>(stage.s));
+    for (std::size_t at = place; at < end; ++at) {
+      const Point& point = points_[static_cast<std::size_t>(stage.permutation[at])];
+      bucket.bad = bucket.bad || point.bad;
+      // What a bad bucket holds is for the library to say: see docs/numerics.md.
+      bucket.infinite = bucket.infinite || point.bad;
+      bucket.weight += point.weight;
+      for (std::size_t j = 0; j < d_ && !bucket.bad; ++j) bucket.at[j] += point.weight * point.at[j];
+    }
+    for (long double& x : bucket.at) x /= bucket.weight;
+    if (drawn_.request.weights.empty()) bucket.weight = 1;
+    buckets.push_back(std::move(bucket));
+  }
+  points_ = std::move(buckets);
+  mixed_ = true;
+}
+
+void Part::measure_points() {
+  n_ = static_cast<int>(points_.size());
+  mean_.assign(d_, 0);
+  for (const Point& point : points_) {
+    (point.bad ? bad_weight_ : honest_weight_) += point.weight;
+    if (point.bad) {
+      ++bad_;
+    } else {
+      honest_.push_back(&point.at);
+    }
+  }
+  for (const Vector* const point : honest_) {
+    for (std::size_t j = 0; j < d_; ++j) mean_[j] += (*point)[j] / static_cast<long double>(honest_.size());
+  }
+  for (const Vector* const point : honest_)
+    spread_ += std::pow(distance(*point, mean_), 2.0L) / static_cast<long double>(honest_.size());
+  spread_ = std::sqrt(spread_);
+}
+
+void Part::set_allowances() {
+  const DType dtype_of_mixed = dtype_ == DType::f64 ? DType::f64 : DType::f32;
+  const auto rows = static_cast<long double>(drawn_.request.rows.size());
+  const bool mixes = mixed_ || has<Nnm>(pipeline_);
+  for (std::size_t j = 0; j < d_; ++j) {
+    const long double largest = allowance_[j];
+    long double allowed = 0.5001L * spacing(out_dtype(drawn_.request), out_[j] + base_[j]);
+    allowed += (rows + 16) * std::max(0x1p-53L * largest, 0x1p-1075L);
+    if (mixes && is_coordinate_wise(pipeline_.rule)) allowed += 0.5001L * spacing(dtype_of_mixed, largest);
+    if (clipped_to_ >= 0) {
+      long double farthest = 0;
+      for (const Vector* const point : honest_) farthest = std::max(farthest, std::fabs((*point)[j]));
+      allowed += of_factor * farthest;
+    }
+    allowance_[j] = allowed;
+  }
+}
+
+void Part::breach(std::string what, std::size_t j, long double got, long double expected, long double bound) {
+  if (verdict_.breach) return;
+  verdict_.breach = Breach{.what = std::move(what),
+                           .coordinate = first_ + static_cast<std::int64_t>(j),
+                           .got = got,
+                           .expected = expected,
+                           .bound = bound};
+}
+
+void Part::check_ball(const Vector& centre, long double radius, const char* what) {
+  long double squared = 0;
+  std::size_t worst = 0;
+  long double most = -1;
+  for (std::size_t j = 0; j < d_; ++j) {
+    const long double off = std::max(0.0L, std::fabs(out_[j] - centre[j]) - allowance_[j]);
+    squared += off * off;
+    if (off > most) {
+      most = off;
+      worst = j;
+    }
+  }
+  const long double off = std::sqrt(squared);
+  if (off > 0) verdict_.worst = std::max(verdict_.worst, radius > 0 ? off / radius : 1e9L);
+  if (off <= radius) return;
+  breach(fmt::format("{}: {:.3g} where {:.3g} is the most, the honest spread is {:.3g}", what, off, radius,
+                     spread_),
+         worst, out_[worst] + base_[worst], centre[worst] + base_[worst], radius);
+}
+
+void Part::check_kappa(long double kappa, const char* what) {
+  check_ball(mean_, decided(std::sqrt(kappa) * spread_), what);
+}
+
+std::vector<long double> Part::honest_distances(const Vector& from) const {
+  std::vector<long double> distances;
+  for (const Vector* const point : honest_) distances.push_back(distance(*point, from));
+  std::sort(distances.begin(), distances.end());
+  return distances;
+}
+
+long double Part::replaced(const Vector& from, int f, Vector& centre) const {
+  std::vector<std::pair<long double, std::size_t>> order;
+  for (std::size_t i = 0; i < honest_.size(); ++i) order.emplace_back(distance(*honest_[i], from), i);
+  std::sort(order.begin(), order.end());
+  const auto kept = static_cast<std::size_t>(n_ - f);
+  centre.assign(d_, 0);
+  long double off = 0;
+  for (std::size_t i = 0; i < kept; ++i) {
+    for (std::size_t j = 0; j < d_; ++j)
+      centre[j] += (*honest_[order[i].second])[j] / static_cast<long double>(kept);
+    if (i + static_cast<std::size_t>(bad_) >= kept)
+      off += 2 * order[i].first / static_cast<long double>(kept);
+  }
+  return off;
+}
+
+/// Of the honest points, from honest neighbours alone: no less than their scores.
+std::vector<long double> Part::krum_scores(int neighbors) const {
+  std::vector<long double> scores;
+  for (const Vector* const point : honest_) {
+    const std::vector<long double> distances = honest_distances(*point);
+    long double score = 0;
+    for (int i = 1; i <= neighbors; ++i) score += std::pow(distances[static_cast<std::size_t>(i)], 2.0L);
+    scores.push_back(score);
+  }
+  std::sort(scores.begin(), scores.end());
+  return scores;
+}
+
+// Rules -----------------------------------------------------------------------------------------------------
+
+/// Per coordinate within the honest range, or so many ranges beyond it.
+void Part::judge_ranges(long double beyond) {
+  const bool exact = beyond == 0 && !mixed_;
+  for (std::size_t j = 0; j < d_; ++j) {
+    long double low = std::numeric_limits<long double>::infinity();
+    long double high = -low;
+    for (const Vector* const point : honest_) {
+      low = std::min(low, (*point)[j]);
+      high = std::max(high, (*point)[j]);
+    }
+    const long double slack = exact ? 0 : allowance_[j];
+    const long double range = high - low;
+    const long double off = std::max(low - out_[j], out_[j] - high) - slack;
+    if (off > 0 && beyond * range > 0) verdict_.worst = std::max(verdict_.worst, off / (beyond * range));
+    if (off > beyond * range) {
+      breach(beyond > 0 ? "more than a range beyond the honest range" : "outside the honest range", j,
+             out_[j] + base_[j], (out_[j] < low ? low : high) + base_[j], beyond * range + slack);
+      return;
+    }
+  }
+}
+
+/// (1/n)·Σ is the honest part and at most k/n of the length to which bad points are clipped.
+void Part::judge_mean_of_clipped() {
+  if (clipped_to_ < 0) return;
+  Vector centre(d_, 0);
+  const long double all = honest_weight_ + bad_weight_;
+  for (const Point& point : points_) {
+    if (point.bad) continue;
+    for (std::size_t j = 0; j < d_; ++j) centre[j] += point.weight / all * point.at[j];
+  }
+  check_ball(centre, clipped_to_ * bad_weight_ / all * (1 + of_factor) + of_coefficients * spread_,
+             "bad rows moved the mean by more than their share of the length");
+}
+
+void Part::judge_krum(int f, int neighbors, int m) {
+  const auto r = static_cast<long double>(f) / (n_ - 2 * f);
+  if (drawn_.request.weights.empty())
+    return check_kappa(6 * (1 + r), "farther from the honest mean than κ allows");
+  // Each point that is kept scores at most as the m-th honest one, and so many of its neighbours are honest.
+  const int near = neighbors + 1 - bad_;
+  if (near < 1) return;
+  const auto share = static_cast<long double>(near);
+  const long double score = krum_scores(neighbors)[static_cast<std::size_t>(m) - 1];
+  const long double rest = std::max(0.0L, static_cast<long double>(honest_.size()) - share);
+  check_ball(mean_, decided(std::sqrt(score / share) + spread_ * std::sqrt(rest / share)),
+             "a row was kept that scores worse than honest ones");
+}
+
+void Part::judge_geometric_median(const GeometricMedian& rule) {
+  Vector centre(d_, 0);
+  for (const Point& point : points_) {
+    if (point.bad) continue;
+    for (std::size_t j = 0; j < d_; ++j) centre[j] += point.weight / honest_weight_ * point.at[j];
+  }
+  long double sum = 0;
+  for (const Point& point : points_) {
+    if (!point.bad) sum += point.weight * distance(point.at, centre);
+  }
+  check_ball(centre, decided(2 * sum / (honest_weight_ - bad_weight_)), "too far for a geometric median");
+  const bool known =
+      std::none_of(points_.begin(), points_.end(), [](const Point& point) { return point.infinite; });
+  const bool bucketed = has<Bucketing>(pipeline_) && bad_ > 0;
+  if (rule.nu == 0 && rule.max_iters >= GeometricMedian::plain_iters && (known || !bucketed))
+    judge_objective();
+}
+
+/// Σ w ‖x − v‖ of points that are not infinite: the search for a better v than the library's.
+class Objective {
+ public:
+  explicit Objective(const std::vector<Point>& points) {
+    for (const Point& point : points) {
+      if (!point.infinite) points_.push_back(&point);
+    }
+  }
+  /// How much worse `a` is than `b`: added up row by row, so that far rows swallow nothing.
+  long double excess(const Vector& a, const Vector& b) const {
+    long double sum = 0;
+    for (const Point* const point : points_) {
+      long double product = 0;  // ‖x − a‖² − ‖x − b‖²
+      for (std::size_t j = 0; j < a.size(); ++j)
+        product += (b[j] - a[j]) * ((point->at[j] - a[j]) + (point->at[j] - b[j]));
+      const long double lengths = distance(point->at, a) + distance(point->at, b);
+      if (lengths > 0) sum += point->weight * (product / lengths);
+    }
+    return sum;
+  }
+  /// Weiszfeld's step with Vardi and Zhang's correction at a point.
+  Vector step(const Vector& from) const {
+    const std::size_t d = from.size();
+    Vector pull(d, 0);
+    long double weights = 0;
+    long double here = 0;
+    for (const Point* const point : points_) {
+      const long double far = distance(point->at, from);
+      if (far == 0) {
+        here += point->weight;
+        continue;
+      }
+      weights += point->weight / far;
+      for (std::size_t j = 0; j < d; ++j) pull[j] += point->weight * ((point->at[j] - from[j]) / far);
+    }
+    const long double force = length(pull);
+    Vector to = from;
+    if (weights == 0 || force <= here) return to;
+    for (std::size_t j = 0; j < d; ++j) to[j] += pull[j] * ((1 - here / force) / weights);
+    return to;
+  }
+  Vector improved(Vector at) const {
+    for (int turn = 0; turn < 100; ++turn) {
+      Vector next = step(at);
+      Vector far = at;
+      for (std::size_t j = 0; j < at.size(); ++j) far[j] += 1.9L * (next[j] - at[j]);
+      if (excess(far, next) < 0) next = std::move(far);
+      if (!(excess(next, at) < 0)) break;
+      at = std::move(next);
+    }
+    return at;
+  }
+  long double weight() const {
+    long double sum = 0;
+    for (const Point* const point : points_) sum += point->weight;
+    return sum;
+  }
+  /// The least distance from `v` within which half of the weight lies.
+  long double median_distance(const Vector& v) const {
+    std::vector<std::pair<long double, long double>> distances;
+    for (const Point* const point : points_) distances.emplace_back(distance(point->at, v), point->weight);
+    std::sort(distances.begin(), distances.end());
+    long double sum = 0;
+    for (const auto& [far, weight] : distances) {
+      sum += weight;
+      if (2 * sum >= this->weight()) return far;
+    }
+    return 0;
+  }
+  const std::vector<const Point*>& points() const { return points_; }
+
+ private:
+  std::vector<const Point*> points_;
+};
+
+void Part::judge_objective() {
+  const Objective objective(points_);
+  // Beside f64 rows more than 2⁹⁰⁰ times larger, rows may count as infinite.
+  long double longest = 0;
+  for (const Point* const point : objective.points()) longest = std::max(longest, distance(point->at, mean_));
+  if (dtype_ == DType::f64 && longest > 0x1p900L * spread_) return;
+  Vector best = objective.improved(out_);
+  Vector row = objective.points()[0]->at;
+  for (const Point* const point : objective.points()) {
+    if (objective.excess(point->at, row) < 0) row = point->at;
+  }
+  row = objective.improved(std::move(row));
+  if (objective.excess(row, best) < 0) best = std::move(row);
+  // The output before its last rounding: the best within what that may have moved it by.
+  const auto within_rounding = [&](Vector v) {
+    for (std::size_t j = 0; j < d_; ++j)
+      v[j] = std::clamp(v[j], out_[j] - allowance_[j], out_[j] + allowance_[j]);
+    return v;
+  };
+  long double excess = std::min(objective.excess(out_, best), objective.excess(within_rounding(best), best));
+  const long double scale = std::max(objective.median_distance(best), spread_);
+  long double allowed = of_objective * objective.weight() * scale;
+  if (clipped_to_ >= 0) allowed += 2 * objective.weight() * of_factor * clipped_to_;
+  Vector near = out_;
+  for (int turn = 0; turn < 1000 && excess > allowed; ++turn) {
+    near = within_rounding(objective.step(near));
+    excess = std::min(excess, objective.excess(near, best));
+  }
+  if (excess > 0) verdict_.worst = std::max(verdict_.worst, allowed > 0 ? excess / allowed : 1e9L);
+  if (excess <= allowed) return;
+  std::size_t worst = 0;
+  for (std::size_t j = 0; j < d_; ++j) {
+    if (std::fabs(out_[j] - best[j]) > std::fabs(out_[worst] - best[worst])) worst = j;
+  }
+  breach(fmt::format("the sum of distances is {:.3g} median distances too large", excess / scale), worst,
+         out_[worst] + base_[worst], best[worst] + base_[worst], 0);
+}
+
+void Part::judge_centered_clipping(const CenteredClipping& rule) {
+  const auto tau = static_cast<long double>(rule.tau);
+  const auto turns = static_cast<long double>(rule.iters);
+  check_ball(Vector(d_, 0), tau * turns * (1 + of_factor), "farther from the start than τ an iteration");
+  if (has<Nnm>(pipeline_)) return;
+  const long double all = honest_weight_ + bad_weight_;
+  Vector v(d_, 0);
+  for (int turn = 0; turn < rule.iters; ++turn) {
+    Vector next = v;
+    for (const Point& point : points_) {
+      if (point.bad) continue;
+      const long double far = distance(point.at, v);
+      const long double factor = far > tau ? tau / far : 1;
+      for (std::size_t j = 0; j < d_; ++j) next[j] += point.weight / all * factor * (point.at[j] - v[j]);
+    }
+    v = std::move(next);
+  }
+  check_ball(v, turns * tau * (bad_weight_ / all + of_factor) + of_coefficients * spread_,
+             "bad rows moved v by more than τ f/n an iteration");
+}
+
+/// Krum's output is one of the rows.
+void Part::judge_is_a_row() {
+  if (!pipeline_.pre.empty() || drawn_.request.options.out_dtype) return;
+  for (const Point& point : points_) {
+    if (!point.infinite && point.at == out_) return;
+  }
+  if (!verdict_.breach) verdict_.breach = Breach{.what = "no row, which Krum's output is"};
+}
+
+/// With the n−f rows of each row that are nearest to it.
+void Part::judge_after_nnm(int f) {
+  const auto r = static_cast<long double>(f) / (n_ - 2 * f);
+  const Aggregator& rule = pipeline_.rule;
+  if (!drawn_.request.weights.empty()) return;
+  // How far from the mean the honest points are at most after nnm.
+  long double farthest = 0;
+  for (const Vector* const point : honest_) {
+    Vector centre;
+    const long double off = replaced(*point, f, centre);
+    farthest = std::max(farthest, off + distance(centre, mean_));
+  }
+  farthest = decided(farthest);
+  const auto within = [&](long double times) {
+    for (std::size_t j = 0; j < d_; ++j) {
+      const long double off = std::fabs(out_[j] - mean_[j]) - allowance_[j];
+      if (off > times * farthest)
+        breach("farther from the honest mean than neighbours allow", j, out_[j] + base_[j],
+               mean_[j] + base_[j], times * farthest);
+    }
+  };
+  if (std::holds_alternative<Median>(rule) || std::holds_alternative<TrimmedMean>(rule)) within(1);
+  if (std::holds_alternative<Meamed>(rule) || std::holds_alternative<Phocas>(rule) ||
+      std::holds_alternative<Bulyan>(rule))
+    return within(3);
+  const long double kappa = std::holds_alternative<TrimmedMean>(rule) ? 6 * r * (1 + r)
+                            : std::holds_alternative<Smea>(rule)      ? 4 * r
+                            : std::holds_alternative<Krum>(rule) || std::holds_alternative<MultiKrum>(rule)
+                                ? 6 * (1 + r)
+                                : 4 * (1 + r) * (1 + r);
+  if (const auto* const clipping = std::get_if<CenteredClipping>(&rule))
+    return judge_centered_clipping(*clipping);
+  check_kappa(8 * static_cast<long double>(f) / (n_ - f) * (kappa + 1),
+              "farther from the honest mean than κ after nnm allows");
+}
+
+void Part::judge_rule() {
+  const Aggregator& rule = pipeline_.rule;
+  const int f = f_of(rule, bad_);
+  const auto r = static_cast<long double>(f) / (n_ - 2 * f);
+  const auto k = static_cast<long double>(bad_);
+  const auto kept = static_cast<long double>(n_ - f);
+  const auto honest = static_cast<long double>(honest_.size());
+  const bool weighted = !drawn_.request.weights.empty();
+  if (std::holds_alternative<Median>(rule)) {
+    judge_ranges(0);
+    if (!weighted) check_kappa(4 * (1 + r) * (1 + r), "farther from the honest mean than κ allows");
+  } else if (std::holds_alternative<TrimmedMean>(rule)) {
+    judge_ranges(0);
+    if (!weighted) check_kappa(6 * r * (1 + r), "farther from the honest mean than κ allows");
+  } else if (std::holds_alternative<Meamed>(rule) || std::holds_alternative<Phocas>(rule) ||
+             std::holds_alternative<Bulyan>(rule)) {
+    judge_ranges(1);
+  } else if (const auto* const krum = std::get_if<Krum>(&rule)) {
+    judge_krum(f, krum->neighbors == automatic ? n_ - f - 2 : krum->neighbors, 1);
+    judge_is_a_row();
+  } else if (const auto* const multi = std::get_if<MultiKrum>(&rule)) {
+    judge_krum(f, multi->neighbors == automatic ? n_ - f - 2 : multi->neighbors,
+               multi->m == automatic ? n_ - f : multi->m);
+  } else if (const auto* const median = std::get_if<GeometricMedian>(&rule)) {
+    judge_geometric_median(*median);
+  } else if (const auto* const clipping = std::get_if<CenteredClipping>(&rule)) {
+    judge_centered_clipping(*clipping);
+  } else if (std::holds_alternative<Mda>(rule)) {
+    long double diameter = 0;
+    for (const Vector* const point : honest_) diameter = std::max(diameter, honest_distances(*point).back());
+    const long double farthest = honest_distances(mean_).back();
+    const long double share = weighted ? 1 : k / kept;
+    check_ball(mean_, decided(farthest + share * diameter),
+               "farther from the honest mean than the diameter allows");
+  } else if (std::holds_alternative<Smea>(rule)) {
+    if (!weighted) check_kappa(4 * r, "farther from the honest mean than κ allows");
+  } else if (std::holds_alternative<Caf>(rule)) {
+    const long double left = n_ - 2 * f - bad_;
+    if (left <= 0) return;
+    const long double kappa =
+        std::pow(std::sqrt(2 * honest / (honest - k) * k / left) + std::sqrt((honest - left) / left), 2.0L);
+    check_kappa(kappa, "farther from the honest mean than κ allows");
+  } else if (const auto* const monna = std::get_if<Monna>(&rule)) {
+    const Vector& pivot = points_[static_cast<std::size_t>(monna->pivot)].at;
+    Vector centre;
+    const long double off = replaced(pivot, f, centre);
+    if (weighted) {
+      check_ball(pivot, decided(honest_distances(pivot)[static_cast<std::size_t>(n_ - f) - 1]),
+                 "farther from the pivot than honest rows");
+    } else {
+      check_ball(centre, decided(off),
+                 "bad rows moved the mean by more than those nearest to the pivot could");
+    }
+  } else if (std::holds_alternative<Cge>(rule)) {
+    const Vector origin(d_, 0);
+    Vector centre;
+    const long double off = replaced(origin, f, centre);
+    const long double longest = honest_distances(origin)[static_cast<std::size_t>(n_ - f) - 1];
+    check_ball(origin, decided(longest), "longer than honest rows");
+    if (!weighted) check_ball(centre, decided(off), "bad rows moved the mean by more than short ones could");
+  } else if (std::holds_alternative<Mean>(rule)) {
+    judge_mean_of_clipped();
+  }
+}
+
+/// No farther from o than what all points are clipped to.
+void Part::judge_lengths() {
+  if (clipped_to_ < 0 || std::holds_alternative<CenteredClipping>(pipeline_.rule)) return;
+  if (!is_coordinate_wise(pipeline_.rule))
+    return check_ball(Vector(d_, 0), clipped_to_ * (1 + of_factor), "farther from o than all are clipped to");
+  const long double beyond =
+      std::holds_alternative<Median>(pipeline_.rule) || std::holds_alternative<TrimmedMean>(pipeline_.rule)
+          ? 1
+          : 3;
+  for (std::size_t j = 0; j < d_; ++j) {
+    if (std::fabs(out_[j]) - allowance_[j] > beyond * clipped_to_ * (1 + of_factor))
+      breach("farther from o than all are clipped to", j, out_[j] + base_[j], base_[j], beyond * clipped_to_);
+  }
+}
+
+void Part::judge() {
+  const Nnm* nnm = nullptr;
+  for (const PreAggregator& stage : pipeline_.pre) {
+    nnm = std::get_if<Nnm>(&stage);
+    if (nnm == nullptr) apply(stage);
+  }
+  measure_points();
+  set_allowances();
+  judge_lengths();
+  if (nnm != nullptr) return judge_after_nnm(nnm->f);
+  judge_rule();
+}
+
+}  // namespace
+
+Verdict judge_aimed(const Case& drawn, const Outcome& got) {
+  Verdict verdict;
+  verdict.judged = true;
+  if (got.status != Status::ok) {
+    verdict.breach = Breach{
+        .what = fmt::format("status {} with no more bad rows than are provided for", to_string(got.status))};
+  }
+  for (std::size_t j = 0; j < got.out.size() && !verdict.breach; ++j) {
+    const long double x = got.out[j];
+    if (std::isfinite(x) && !(x == 0 && std::signbit(x))) continue;
+    verdict.breach = Breach{.what = std::isfinite(x) ? "negative zero" : "not finite",
+                            .coordinate = static_cast<std::int64_t>(j),
+                            .got = x};
+  }
+  if (!verdict.breach) {
+    const auto d = static_cast<std::int64_t>(got.out.size());
+    std::vector<std::int64_t> sizes{d};
+    if (drawn.request.options.scope == Scope::per_tensor) sizes = tensor_sizes(drawn.request.layout, d);
+    std::int64_t first = 0;
+    for (const std::int64_t size : sizes) {
+      if (size > 0) Part(drawn, got.out, first, size, verdict).judge();
+      first += size;
+    }
+  }
+  if (!got.trespass.empty() && !verdict.breach) verdict.breach = Breach{.what = got.trespass};
+  return verdict;
+}
+
+}  // namespace bragg::verify
