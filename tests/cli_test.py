@@ -484,6 +484,22 @@ class Verify(Case):
         self.assertGreater(report["rounds"], 1)
         self.assertLess(report["seconds"], 10)
 
+    def test_aimed_cases_are_held_to_the_guarantees(self):
+        some = ["--aimed", "--quick", "--device", "cpu", "--rule", "median", "trimmed_mean(f=F)"]
+        report, printed = self.verify(*some)
+        self.assertEqual((report["aimed"], report["rounds"], report["breaches"], report["findings"]), (True, 1, 0, []))
+        for cell in report["results"]:
+            self.assertEqual(cell["judged"], cell["runs"])
+            self.assertLessEqual(cell["worst"], 1)
+        self.assertIn("the largest distance", printed)
+        self.assertNotIn("for rounding to decide", printed)
+        again, _ = self.verify(*some, "--seed", str(report["seed"]))
+        self.assertEqual(again["results"], report["results"])
+        # The two lists of pipelines have their own texts.
+        of_aimed = "bucketing(s=2, permutation=P) | median"
+        self.verify("--aimed", "--quick", "--device", "cpu", "--rule", of_aimed)
+        self.assertIn(of_aimed, self.run_bragg("verify", "--quick", "--rule", of_aimed, code=2).stderr)
+
     def test_usage(self):
         for options, says in [
             (["--rule", "crum"], "'crum'"),

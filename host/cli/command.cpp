@@ -91,9 +91,15 @@ definitions, within bounds derived from the arithmetic; where rounding alone
 decides, any answer goes. A wrong result is shown with the command that repeats
 it. Half a minute by default.
 
+--aimed draws rows that are made to break what is guaranteed (constants that
+drown differences, bad rows that cancel, shrink to nothing or stand at the cut)
+and holds each result to the guarantee's own bounds, in extended precision.
+
 Examples:
   The CPU and every CUDA device, for ten minutes:
     bragg verify --seconds 600
+  The guarantees, for a minute:
+    bragg verify --aimed --seconds 60
   One round of all that has nnm or krum in it, on the GPU, and JSON about it:
     bragg verify --device cuda --quick --rule nnm krum --json report.json
 

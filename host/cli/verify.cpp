@@ -72,9 +72,9 @@ std::string summary(const Findings& findings) {
     text += fmt::format("({} more like these)\n\n",
                         findings.breaches - static_cast<int>(findings.findings.size()));
   }
-  text += fmt::format(
-      "seed {}: {} cases in {}; {} of {} results judged, the others are for rounding to decide\n",
-      findings.seed, findings.cases, duration_text(findings.seconds), findings.judged, findings.runs);
+  text += fmt::format("seed {}: {} cases in {}; {} of {} results judged{}\n", findings.seed, findings.cases,
+                      duration_text(findings.seconds), findings.judged, findings.runs,
+                      findings.judged < findings.runs ? ", the others are for rounding to decide" : "");
   return text + (findings.breaches == 0 ? "all right\n" : fmt::format("{} WRONG\n", findings.breaches));
 }
 

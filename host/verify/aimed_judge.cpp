@@ -487,21 +487,19 @@ void Part::judge_objective() {
   }
   row = objective.improved(std::move(row));
   if (objective.excess(row, best) < 0) best = std::move(row);
-  // The output before its last rounding: the best within what that may have moved it by.
-  const auto within_rounding = [&](Vector v) {
-    for (std::size_t j = 0; j < d_; ++j)
-      v[j] = std::clamp(v[j], out_[j] - allowance_[j], out_[j] + allowance_[j]);
-    return v;
-  };
-  long double excess = std::min(objective.excess(out_, best), objective.excess(within_rounding(best), best));
+  // The last rounding may have moved the output off the best place, and that changes the sum by no more than
+  // weights times the way.
+  Vector nearest = best;
+  long double way = 0;
+  for (std::size_t j = 0; j < d_; ++j) {
+    nearest[j] = std::clamp(best[j], out_[j] - allowance_[j], out_[j] + allowance_[j]);
+    way += std::pow(std::min(allowance_[j], std::fabs(out_[j] - best[j])), 2.0L);
+  }
   const long double scale = std::max(objective.median_distance(best), spread_);
   long double allowed = of_objective * objective.weight() * scale;
   if (clipped_to_ >= 0) allowed += 2 * objective.weight() * of_factor * clipped_to_;
-  Vector near = out_;
-  for (int turn = 0; turn < 1000 && excess > allowed; ++turn) {
-    near = within_rounding(objective.step(near));
-    excess = std::min(excess, objective.excess(near, best));
-  }
+  const long double excess = std::min(objective.excess(out_, best) - objective.weight() * std::sqrt(way),
+                                      objective.excess(nearest, best));
   if (excess > 0) verdict_.worst = std::max(verdict_.worst, allowed > 0 ? excess / allowed : 1e9L);
   if (excess <= allowed) return;
   std::size_t worst = 0;
