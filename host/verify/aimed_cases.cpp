@@ -168,6 +168,7 @@ class Draw {
   void measure_honest();
   void place_bad(int n, const std::vector<int>& permutation);
   void fill_bad();
+  std::size_t favourite();
   Values attack(std::size_t kind, std::size_t turn);
   void add_weights();
   void add_absent();
@@ -182,6 +183,7 @@ class Draw {
   std::vector<bool> constant_;  ///< coordinates that all rows share
   Values mean_;                 ///< of honest rows
   long double spread_ = 0;      ///< root of the honest mean squared distance to it
+  long double cluster_ = 1;     ///< size of a cluster by zero, in spreads
   Values direction_;            ///< of unit length, that an attack goes along
 };
 
@@ -270,7 +272,7 @@ void Draw::shape_honest(std::size_t count) {
 /// Coordinates that all rows share, or that have a common part which leaves few digits for differences.
 void Draw::hold_constants() {
   constant_.assign(d_, false);
-  if (one_in(random_, 3)) return;
+  if (one_in(random_, 2)) return;
   const Sizes sizes = sizes_of(dtype_);
   const std::size_t which = one_of(4);
   const std::size_t only = one_of(d_);
@@ -391,6 +393,10 @@ Values Draw::attack(std::size_t kind, std::size_t turn) {
     }
     case 13:  // a shield, and rows at the cut behind it
       return turn == 0 ? each([&](std::size_t) { return most; }) : at(mean_, step * 3, 0);
+    case 14: {  // a cluster by zero
+      const long double size = sizes_of(dtype_).most == 65504 ? 1e-4L : step * cluster_;
+      return each([&](std::size_t) { return size * normal(random_); });
+    }
     default: {  // the constants too, the other way round
       Values row = at(mean_, step * decades(random_, 0, 10), step);
       for (std::size_t j = 0; j < d_; ++j) row[j] = constant_[j] ? -row[j] : row[j];
@@ -413,12 +419,25 @@ constexpr std::array attack_names = {"far",
                                      "pairs that cancel to the honest mean",
                                      "NaN",
                                      "a shield before rows at the cut",
+                                     "a cluster by zero",
                                      "other constants"};
+
+/// What the pipeline has most to fear from.
+std::size_t Draw::favourite() {
+  constexpr std::array<std::size_t, 4> of_median = {4, 9, 10,
+                                                    14};      // huge and alike, ladders, a cluster by zero
+  constexpr std::array<std::size_t, 2> of_buckets = {3, 11};  // pairs that cancel
+  constexpr std::array<std::size_t, 4> of_others = {0, 1, 7, 8};  // far, at the cut
+  if (bucketing_of(drawn_.pipeline) != nullptr) return any_of(random_, of_buckets);
+  return std::holds_alternative<GeometricMedian>(drawn_.pipeline.rule) ? any_of(random_, of_median)
+                                                                       : any_of(random_, of_others);
+}
 
 void Draw::fill_bad() {
   if (bad_.empty()) return;
-  const std::size_t all = one_of(attack_names.size());
   const bool mixed = one_in(random_, 4);
+  const std::size_t all = one_in(random_, 2) ? one_of(attack_names.size()) : favourite();
+  cluster_ = decades(random_, -25, -5);
   note(fmt::format("{} bad: {}", bad_.size(), mixed ? "of several kinds" : attack_names[all]));
   for (std::size_t turn = 0; turn < bad_.size(); ++turn)
     bad_[turn] = attack(mixed ? one_of(attack_names.size()) : all, turn);
