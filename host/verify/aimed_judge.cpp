@@ -121,6 +121,7 @@ class Part {
   Vector reference_;  ///< o, absolute
   bool from_reference_ = false;
   std::vector<Point> points_;
+  long double longest_ = 0;      ///< of all rows, from the base on
   long double clipped_to_ = -1;  ///< no point is farther from o; -1: nothing is known
   bool mixed_ = false;
   Vector allowance_;
@@ -174,6 +175,9 @@ void Part::measure_from(const Vector& base) {
     }
     out_[j] -= base[j];
     allowance_[j] = largest;  // until set_allowances
+  }
+  for (const Point& point : points_) {
+    if (!point.infinite) longest_ = std::max(longest_, length(point.at));
   }
 }
 
@@ -477,9 +481,7 @@ class Objective {
 void Part::judge_objective() {
   const Objective objective(points_);
   // Beside f64 rows more than 2⁹⁰⁰ times larger, rows may count as infinite.
-  long double longest = 0;
-  for (const Point* const point : objective.points()) longest = std::max(longest, distance(point->at, mean_));
-  if (dtype_ == DType::f64 && longest > 0x1p900L * spread_) return;
+  if (dtype_ == DType::f64 && longest_ > 0x1p900L * spread_) return;
   Vector best = objective.improved(out_);
   Vector row = objective.points()[0]->at;
   for (const Point* const point : objective.points()) {
