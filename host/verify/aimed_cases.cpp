@@ -207,8 +207,8 @@ void Draw::shape_honest(std::size_t count) {
     case 0: {
       note("one unit apart");
       for (Values& row : honest_) {
+        round_finite(row, dtype_);
         for (long double& x : row) {
-          x = round_to(dtype_, x);
           x += spacing(dtype_, x) * static_cast<long double>(below(random_, 3) - 1);
         }
       }
