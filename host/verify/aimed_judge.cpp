@@ -310,13 +310,17 @@ long double Part::replaced(const Vector& from, int f, Vector& centre) const {
   for (std::size_t i = 0; i < honest_.size(); ++i) order.emplace_back(distance(*honest_[i], from), i);
   std::sort(order.begin(), order.end());
   const auto kept = static_cast<std::size_t>(n_ - f);
+  // Rounding may take honest rows for those at the cut that are as near as it can tell.
+  const long double cut = order[kept - 1].first;
+  const long double reach = std::sqrt(cut * cut * of_bound + of_spread * spread_ * spread_);
+  auto others = static_cast<std::size_t>(bad_);
+  for (std::size_t i = kept; i < order.size() && order[i].first <= reach; ++i) ++others;
   centre.assign(d_, 0);
   long double off = 0;
   for (std::size_t i = 0; i < kept; ++i) {
     for (std::size_t j = 0; j < d_; ++j)
       centre[j] += (*honest_[order[i].second])[j] / static_cast<long double>(kept);
-    if (i + static_cast<std::size_t>(bad_) >= kept)
-      off += 2 * order[i].first / static_cast<long double>(kept);
+    if (i + others >= kept) off += 2 * order[i].first / static_cast<long double>(kept);
   }
   return off;
 }
