@@ -188,7 +188,7 @@ static void structs_of_other_versions(void) {
   bragg_plan* plan = NULL;
   const int64_t size = 1;
   EXPECT(bragg_plan_create("mean", 2, &size, 1, BRAGG_F32, NULL, &plan) == BRAGG_OK);
-  bragg_report report = {offsetof(bragg_report, rows), -1, -1, -1, -1, -1.0, -1};
+  bragg_report report = {offsetof(bragg_report, rows), -1, -1, -1, -1, -1.0, -1.0, -1};
   EXPECT(bragg_plan_report(plan, 0, &report) == BRAGG_OK && report.status == BRAGG_OK);
   EXPECT(report.rows == -1 && report.iterations == -1); /* not this caller's */
   bragg_plan_destroy(plan);
