@@ -236,6 +236,18 @@ namespace {
 
 bool is_centered(const GramSums& sums) { return sums.center.kind != GramCenter::Kind::none; }
 
+/// GramSums::add of values side by side: vectors of them.
+void add_all(double* __restrict products, double* __restrict low, const double* __restrict values,
+             std::size_t count) {
+  for (std::size_t k = 0; k < count; ++k) {
+    const double before = products[k];
+    const double total = before + values[k];
+    const double taken = total - before;
+    low[k] += (before - (total - taken)) + (values[k] - taken);
+    products[k] = total;
+  }
+}
+
 }  // namespace
 
 void CpuPasses::Impl::prepare_center(const RowTable& table, const GramCenter& center) {
@@ -365,8 +377,8 @@ void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
     }
   };
   sum_blocks(table, is_centered(sums), pairs, compute, [&](const double* sum) {
-    for (std::size_t r = 0; r < n; ++r) {
-      for (std::size_t c = 0; c <= r; ++c) sums.add(r * n + c, *sum++);
+    for (std::size_t r = 0; r < n; sum += ++r) {
+      add_all(sums.products.data() + r * n, sums.low.data() + r * n, sum, r + 1);
     }
   });
 }
