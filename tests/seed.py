@@ -13,6 +13,6 @@ def print_seed():
 
 def seeded(arguments):
     """Arguments of the command; `verify` draws from the seed, unless they name one."""
-    if arguments[0] == "verify" and "--seed" not in arguments and "--help" not in arguments:
+    if arguments and arguments[0] == "verify" and "--seed" not in arguments and "--help" not in arguments:
         return [*arguments, "--seed", str(SEED)]
     return arguments
