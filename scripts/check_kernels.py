@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Judges the device compiler's resource report: no spills, no stack frames, registers within budgets.
+"""Judges the device compiler's resource report: no spills, registers and stack frames within budgets.
 
 usage: scripts/check_kernels.py BUILD_FOLDER [--log FILE] [--table]
 
 Reads what ptxas says of each kernel: in FILE, what a CMake build from nothing printed; else the kernels are
-compiled once more. kernels/budgets.txt has lines "PATTERN REGISTERS": of the regular expressions found in a
-kernel's name the longest counts, and a kernel that none matches has no budget, which is a failure too.
+compiled once more. kernels/budgets.txt has lines "PATTERN REGISTERS [STACK]", STACK being 0 where it is not
+given: of the regular expressions found in a kernel's name the longest counts, and a kernel that none matches
+has no budget, which is a failure too.
 """
 
 import argparse
@@ -32,10 +33,10 @@ def read_budgets(path):
         line = line.split("#")[0].strip()
         if not line:
             continue
-        match = re.fullmatch(r"(.+?)\s+(\d+)", line)
+        match = re.fullmatch(r"(.+?)\s+(\d+)(?:\s+(\d+))?", line)
         if not match:
-            sys.exit(f"{path}:{number}: expected PATTERN REGISTERS, found: {line}")
-        budgets[match[1]] = int(match[2])
+            sys.exit(f"{path}:{number}: expected PATTERN REGISTERS [STACK], found: {line}")
+        budgets[match[1]] = (int(match[2]), int(match[3] or 0))
     return budgets
 
 
@@ -99,12 +100,13 @@ def main():
         where = f"{name} [{kernel['arch']}]"
         if kernel["stores"] or kernel["loads"]:
             failures.append(f"{where}: spills {kernel['stores']} bytes of stores, {kernel['loads']} of loads")
-        if kernel["stack"]:
-            failures.append(f"{where}: a stack frame of {kernel['stack']} bytes")
-        if pattern is None:
+        registers, stack = budgets.get(pattern, (None, 0))
+        if kernel["stack"] > stack:
+            failures.append(f"{where}: a stack frame of {kernel['stack']} bytes, budget {stack}")
+        if registers is None:
             failures.append(f"{where}: no budget in kernels/budgets.txt; it uses {kernel['registers']} registers")
-        elif kernel["registers"] > budgets[pattern]:
-            failures.append(f"{where}: {kernel['registers']} registers, budget {budgets[pattern]} ({pattern})")
+        elif kernel["registers"] > registers:
+            failures.append(f"{where}: {kernel['registers']} registers, budget {registers} ({pattern})")
         matched.add(pattern)
         if options.table:
             print(f"{kernel['registers']:4} {kernel['arch']}  {name}")
