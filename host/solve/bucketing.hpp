@@ -64,13 +64,12 @@ BRAGG_HD inline void draw_permutation(const BucketingDraw& draw, int n, int* per
 }
 
 /// Huge points may cancel in a bucket's mean and leave their rounding there, in its distances and in its sum,
-/// beside which nothing else in it shows. Of such a bucket the points count that are within the reach of the
-/// majority; where there are none, it is infinite. About the central point c of a majority: extents E = Σ
-/// a_k‖x_k − c‖, length L = ‖z − c‖, A the length within which half of the points are; such a bucket has
-/// rounding·E² > clear_share·(A² + L²).
+/// beside which nothing else in it shows. About the central point c of a majority: extents E = Σ a_k‖x_k −
+/// c‖, length L = ‖z − c‖, A the length within which half of the points are; such a bucket has rounding·E² >
+/// clear_share·(A² + L²), so that c is as good as its mean to √(rounding/clear_share)·E, and stands for it.
 template <class TeamT>
-BRAGG_HD void drop_drowning(TeamT team, const BucketingDraw& draw, const Points& points, Scratch scratch,
-                            Transform& out) {
+BRAGG_HD void replace_drowning(TeamT team, const BucketingDraw& draw, const Points& points, Scratch scratch,
+                               Transform& out) {
   const int m = points.count;
   const std::size_t squares = static_cast<std::size_t>(m) * m;
   double* const lengths = scratch.take_doubles(static_cast<std::size_t>(m));
@@ -78,6 +77,7 @@ BRAGG_HD void drop_drowning(TeamT team, const BucketingDraw& draw, const Points&
   const int central = majority_spread(team, points, draw.weighted, scratch.take_doubles(squares),
                                       scratch.take_ints(squares), work)
                           .central;
+  if (!points.finite(central)) return;
   team.parallel_for(m, [&](int i) { lengths[i] = points.distance(i, central); });
   const double reach = majority_length(
       team, points, draw.weighted, [&](int i) { return lengths[i]; }, work);
@@ -97,16 +97,7 @@ BRAGG_HD void drop_drowning(TeamT team, const BucketingDraw& draw, const Points&
     }
     if (square < 0) square = 0;
     if (!(points.rounding * extent * extent > clear_share * (reach * reach + square))) return;
-    double total = 0;
-    double weight = 0;
-    for (int i = 0; i < m; ++i) {
-      if (lengths[i] > reach) a[i] = 0;
-      total += a[i];
-      weight += a[i] > 0 ? points.weight(i) : 0.0;
-    }
-    out.infinite[b] = !(total > 0);
-    if (out.weighted && total > 0) out.weights[b] = weight;
-    for (int i = 0; i < m && total > 0; ++i) a[i] /= total;
+    for (int i = 0; i < m; ++i) a[i] = i == central ? 1 : 0;
   });
 }
 
@@ -140,7 +131,7 @@ BRAGG_HD Status transform(TeamT team, const BucketingDraw& draw, const Points& p
     out.infinite[b] = !any_finite;
     if (out.weighted) out.weights[b] = any_finite ? finite_weight : weight;
   });
-  if (draw.measured) drop_drowning(team, draw, points, scratch, out);
+  if (draw.measured) replace_drowning(team, draw, points, scratch, out);
   return Status::ok;
 }
 

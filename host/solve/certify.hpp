@@ -87,6 +87,12 @@ struct CertifyStep {
       b.words->settled = !wide || rescale(b);
     });
     const bool fits = b.words->settled != 0;
+    // What counts beside the median row is how far rows are from the centre, where there is to be one.
+    double limit = 0;
+    team.single([&] {
+      limit = b.words->limit;
+      if (plan.kind != CenterPlan::Kind::none) b.words->limit = GramScale{}.limit;
+    });
     StartStep{.stage = stage, .statistics = true, .products = true}(team, b);
     const Points points = points_of(b, stage);
     const std::size_t squares = static_cast<std::size_t>(points.count) * points.count;
@@ -107,6 +113,7 @@ struct CertifyStep {
       b.words->distance_error = error < 1 ? error : 1;
       b.words->settled = settled;
       b.words->recentred = !settled && can_recentre;
+      b.words->limit = b.words->recentred != 0 ? infinity : limit;
     });
     if (settled) return;
     team.parallel_for(stage.rows(), [&](int i) {
@@ -124,7 +131,8 @@ struct CertifyStep {
                                     .inputs = stage.inputs,
                                     .measured = certificate.measured,
                                     .max_abs = b.max_abs,
-                                    .scale = b.words->scale},
+                                    .scale = b.words->scale,
+                                    .limit = b.words->recentred != 0 ? infinity : GramScale{}.limit},
                                    b.ints);
     // Nothing is gained by the same once more.
     const bool same = found.scale == b.words->scale && found.limit == b.words->limit;

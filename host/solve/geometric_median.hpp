@@ -652,7 +652,7 @@ BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& poi
         w.v[i] = i < m && points.finite(i) ? points.weight(i) / kept : 0;
         break;
       case Start::origin:
-        w.v[i] = i == points.origin() ? 1 : 0;
+        w.v[i] = i == (points.infinite[points.origin()] == 0 ? points.origin() : start) ? 1 : 0;
         break;
       default:
         w.v[i] = i == start ? 1 : 0;

@@ -22,7 +22,7 @@ struct Points {
   int count = 0;                           ///< m
   int size = 0;                            ///< m + references
   const double* gram = nullptr;            ///< size × size; 0 in rows and columns of infinite points
-  const std::uint8_t* infinite = nullptr;  ///< count
+  const std::uint8_t* infinite = nullptr;  ///< size
   const double* weights = nullptr;         ///< count client weights, or null
   double scale = 1;  ///< the points were multiplied by it: lengths given by a user are too
   /// [size] Σ_k |a_k|·‖row k‖ over the rows k that a point is a combination of; null: points are rows.

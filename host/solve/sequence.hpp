@@ -172,7 +172,10 @@ Finish rule_steps(const Pipeline& pipeline, const SequenceInputs& in, const Stag
             run(SolveStep<MultiKrum>{.rule = {.f = rule.f, .m = 1, .neighbors = rule.neighbors},
                                      .stage = stage});
           } else {
-            run(SolveStep<RuleT>{.rule = rule, .stage = stage, .reference = reference_of(rule, stage)});
+            run(SolveStep<RuleT>{.rule = rule,
+                                 .stage = stage,
+                                 .reference = reference_of(rule, stage),
+                                 .out_of_range = std::is_same_v<RuleT, GeometricMedian>});
           }
           finish.combine = finish.scored = true;
         }
@@ -210,7 +213,9 @@ inline Recentring recentring_of(const Pipeline& pipeline, const Stage& rows) {
   const bool from_previous = clipping && rows.references > 1;
   from_origin = from_origin || (clipping && !from_previous);
   if (const auto* const median = std::get_if<GeometricMedian>(&pipeline.rule)) {
-    from_origin = from_origin || median->start == Start::origin;
+    // Where a run ends does not depend on where it starts, unless it is told the number of its steps.
+    const bool counted = median->max_iters < GeometricMedian::plain_iters || median->nu > 0;
+    from_origin = from_origin || (counted && median->start == Start::origin);
   }
   if (from_origin) out.certificate.measured |= 1U;
   if (from_previous) out.certificate.measured |= 2U;

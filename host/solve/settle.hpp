@@ -21,7 +21,8 @@ struct Magnitudes {
   int inputs = 0;
   unsigned measured = 0;  ///< bit r: distances from reference r are taken
   const double* max_abs = nullptr;
-  double scale = 1;  ///< that their products were taken with
+  double scale = 1;        ///< that their products were taken with
+  double limit = 0x1p500;  ///< of max_abs; of rows less a centre none: it is for values as they are given
 };
 
 /// `order`: scratch, `rows` ints.
@@ -32,7 +33,7 @@ BRAGG_HD inline GramScale settle(const Magnitudes& seen, int* order) {
   constexpr double reach = 0x1p920;
   const int rows = seen.rows;
   const double* const max_abs = seen.max_abs;
-  GramScale out{.scale = seen.scale};
+  GramScale out{.scale = seen.scale, .limit = seen.limit};
   // A reference that nothing is measured from may overflow; one that rows are measured from must not.
   const auto measured = [&](int i) {
     return i >= seen.inputs && (seen.measured >> (i - seen.inputs) & 1U) != 0;
@@ -40,24 +41,24 @@ BRAGG_HD inline GramScale settle(const Magnitudes& seen, int* order) {
   const auto takes_part = [&](int i) {
     if (i >= seen.inputs && !measured(i)) return false;
     if (seen.left_out != nullptr && i < seen.inputs && seen.left_out[i] != 0) return false;
-    return seen.nonfinite[i] == 0 && max_abs[i] > 0 && max_abs[i] <= out.limit;
+    return seen.nonfinite[i] == 0 && max_abs[i] > 0 && (i >= seen.inputs || max_abs[i] <= seen.limit);
   };
-  int count = 0;
+  int count = 0;  // of rows that are not references
   double largest = 0;
   double least = infinity;
   BRAGG_HD_UNROLL(1)
   for (int i = 0; i < rows; ++i) {
     if (!takes_part(i)) continue;
-    ++count;
+    count += i < seen.inputs;
     largest = max_abs[i] > largest ? max_abs[i] : largest;
     least = max_abs[i] < least ? max_abs[i] : least;
   }
-  out.fits = count == 0 || (largest * seen.scale <= 0x1p480 && least * seen.scale >= 0x1p-460);
+  out.fits = largest == 0 || (largest * seen.scale <= 0x1p480 && least * seen.scale >= 0x1p-460);
   if (out.fits) return out;
 
   const int middle = (count + 1) / 2;
-  smallest(rows, middle, order, [&](int i) { return takes_part(i) ? max_abs[i] : infinity; });
-  const double limit = max_abs[order[middle - 1]] * reach;
+  smallest(seen.inputs, middle, order, [&](int i) { return takes_part(i) ? max_abs[i] : infinity; });
+  const double limit = count > 0 ? max_abs[order[middle - 1]] * reach : infinity;
   largest = 0;
   BRAGG_HD_UNROLL(1)
   for (int i = 0; i < rows; ++i) {

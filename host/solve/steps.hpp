@@ -62,10 +62,12 @@ BRAGG_HD void fail(TeamT team, const SolveBlock& b, Status status) {
 }
 
 /// The reference point that a step cannot do without is not finite. `reference`: its index in the stage; -1:
-/// none is needed.
+/// none is needed. `out_of_range`: one that its products leave the range of f64 for will do.
 template <class TeamT>
-BRAGG_HD bool lacks_reference(TeamT team, const SolveBlock& b, const Stage& s, int reference) {
+BRAGG_HD bool lacks_reference(TeamT team, const SolveBlock& b, const Stage& s, int reference,
+                              bool out_of_range = false) {
   if (reference < 0 || b.infinite[s.marks][reference] == 0) return false;
+  if (out_of_range && b.nonfinite[s.inputs + (reference - s.count)] == 0) return false;
   fail(team, b, Status::nonfinite_reference);
   return true;
 }
@@ -140,7 +142,7 @@ struct TransformStep {
     // point of a row that a majority surrounds it cancels in the coefficients. (Clipping brings no two rows
     // apart.)
     int central = -1;
-    if (b.words->recentred != 0) {
+    if (b.words->recentred != 0 || from.has_origin) {
       const std::size_t squares = static_cast<std::size_t>(from.count) * from.count;
       const Points points = points_of(b, from);
       central = majority_spread(team, points, weighted, b.doubles, b.ints, b.doubles + squares).central;
@@ -244,11 +246,12 @@ template <class RuleT>
 struct SolveStep {
   RuleT rule;
   Stage stage;
-  int reference = -1;  ///< that it measures from
+  int reference = -1;         ///< that it measures from
+  bool out_of_range = false;  ///< as lacks_reference
 
   template <class TeamT>
   BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
-    if (has_failed(b) || lacks_reference(team, b, stage, reference)) return;
+    if (has_failed(b) || lacks_reference(team, b, stage, reference, out_of_range)) return;
     Combination out{.coefficients = b.coefficients, .scores = b.scores, .clip_factors = b.clip_factors};
     const Status status = solve(team, rule, points_of(b, stage), b.scratch(), out);
     team.single([&] {
