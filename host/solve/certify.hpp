@@ -21,6 +21,7 @@ struct CenterPlan {
 struct Certificate {
   bool pairs = false;     ///< distances between rows; else those to references alone
   unsigned measured = 0;  ///< bit r: rows are measured from reference r
+  unsigned needed = 0;    ///< likewise, and it is no mere start, which may be out of the range of f64
   bool weighted = false;  ///< the majority is one of weight
 };
 
@@ -129,7 +130,7 @@ struct CertifyStep {
                                     .nonfinite = b.nonfinite,
                                     .left_out = round > 0 ? b.left_out : nullptr,
                                     .inputs = stage.inputs,
-                                    .measured = certificate.measured,
+                                    .measured = certificate.needed,
                                     .max_abs = b.max_abs,
                                     .scale = b.words->scale,
                                     .limit = b.words->recentred != 0 ? infinity : GramScale{}.limit},

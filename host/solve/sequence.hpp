@@ -205,6 +205,7 @@ inline Recentring recentring_of(const Pipeline& pipeline, const Stage& rows) {
   out.certificate.pairs = needs.pairs;
   bool has_nnm = false;
   bool from_origin = std::holds_alternative<Cge>(pipeline.rule);
+  bool starts_at_origin = false;
   for (const PreAggregator& stage : pipeline.pre) {
     has_nnm = has_nnm || std::holds_alternative<Nnm>(stage);
     from_origin = from_origin || std::holds_alternative<Clip>(stage) || std::holds_alternative<Arc>(stage);
@@ -215,10 +216,12 @@ inline Recentring recentring_of(const Pipeline& pipeline, const Stage& rows) {
   if (const auto* const median = std::get_if<GeometricMedian>(&pipeline.rule)) {
     // Where a run ends does not depend on where it starts, unless it is told the number of its steps.
     const bool counted = median->max_iters < GeometricMedian::plain_iters || median->nu > 0;
+    starts_at_origin = !counted && median->start == Start::origin;
     from_origin = from_origin || (counted && median->start == Start::origin);
   }
-  if (from_origin) out.certificate.measured |= 1U;
-  if (from_previous) out.certificate.measured |= 2U;
+  if (from_origin) out.certificate.needed |= 1U;
+  if (from_previous) out.certificate.needed |= 2U;
+  out.certificate.measured = out.certificate.needed | (starts_at_origin ? 1U : 0U);
   if (!needs.pairs) {
     // From the origin of zeros a row's length is its product with itself, which is clear.
     if (rows.has_origin) out.plan = {.kind = CenterPlan::Kind::row, .row = rows.inputs};

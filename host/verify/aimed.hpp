@@ -19,6 +19,9 @@
 //   mean is at most their mean squared distance, so S ≤ 2|H|/(|H|−1)·s² ≤ 4s². A bound on a squared distance,
 //   made of sums and quotients of D's, is thus off by less than 2⁻¹⁵ of itself and 2⁻¹⁴·s².
 // * 2⁻¹⁶ of the spread for coefficients.
+// * f64 rows that are measured from o: 2⁻⁹⁰⁰ of the farthest honest row's distance from o. Squares of that
+// distance and
+//   of differences that are so much smaller do not fit into float64 together.
 //
 // The bounds, with k bad rows of n, H the honest rows, x̄ their mean:
 //

@@ -19,6 +19,8 @@ constexpr long double of_spread = 0x1p-14L;        ///< of s², likewise
 constexpr long double of_coefficients = 0x1p-16L;  ///< of the spread
 constexpr long double of_factor = 0x1p-19L;        ///< of a clipping factor
 constexpr long double of_objective = 1e-9L;
+/// Of the distance from o: f64 rows that differ by less count as one where rows are measured from o.
+constexpr long double of_reference = 0x1p-900L;
 
 /// A row, or what a pre-aggregator made of rows, from the base on.
 struct Point {
@@ -99,9 +101,9 @@ class Part {
 
   /// A radius that distances decided.
   long double decided(long double radius) const {
-    return radius > 0 ? std::sqrt(radius * radius * of_bound + of_spread * spread_ * spread_) +
-                            of_coefficients * spread_
-                      : of_coefficients * spread_;
+    const long double beside = of_coefficients * spread_ + merged_;
+    return radius > 0 ? std::sqrt(radius * radius * of_bound + of_spread * spread_ * spread_) + beside
+                      : beside;
   }
   /// The honest points' distances to `from`, ascending.
   std::vector<long double> honest_distances(const Vector& from) const;
@@ -122,6 +124,7 @@ class Part {
   bool from_reference_ = false;
   std::vector<Point> points_;
   long double longest_ = 0;      ///< of all rows, from the base on
+  long double merged_ = 0;       ///< rows this near to each other are one to distances: f64 rows far from o
   long double clipped_to_ = -1;  ///< no point is farther from o; -1: nothing is known
   bool mixed_ = false;
   Vector allowance_;
@@ -177,7 +180,11 @@ void Part::measure_from(const Vector& base) {
     allowance_[j] = largest;  // until set_allowances
   }
   for (const Point& point : points_) {
-    if (!point.infinite) longest_ = std::max(longest_, length(point.at));
+    if (point.infinite) continue;
+    const long double far = length(point.at);
+    longest_ = std::max(longest_, far);
+    if (dtype_ == DType::f64 && from_reference_ && !point.bad)
+      merged_ = std::max(merged_, of_reference * far);
   }
 }
 
