@@ -230,6 +230,95 @@ TEST(Certify, HugeRowsThatCancelInABucketLeaveNothing) {
   }
 }
 
+// Most points at one place, and honest rows that cancel about it in a bucket.
+TEST(Certify, HonestRowsThatCancelInABucketKeepIt) {
+  Rows rows(12, Vector(3, 0));
+  rows[4] = {1, -2, 3};
+  rows[5] = {-1, 2, -3};
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::f64}) {
+    for (const long double common : {0.0L, 64.0L}) {
+      Rows moved = rows;
+      for (auto& row : moved) {
+        for (auto& x : row) x += common;
+      }
+      for (const char* rule :
+           {"mda(f=0)", "smea(f=0)", "caf(f=0)", "cge(f=0)", "multi_krum(f=0)", "nnm(f=0) | mean"}) {
+        const std::string text =
+            "bucketing(s=2, permutation=[0,1,2,3,4,5,6,7,8,9,10,11]) | " + std::string(rule);
+        const Outcome outcome = run_library(parse(text), {.rows = moved, .dtype = dtype});
+        ASSERT_EQ(outcome.status, Status::ok) << text;
+        for (const long double x : outcome.out) EXPECT_LE(std::fabs(x - common), 1e-12L) << text;
+      }
+      // What f provides for is left for the bad: as many buckets as it says.
+      Rows attacked = moved;
+      attacked[0] = {1000, 1000, 1000};
+      for (const char* rule : {"mda(f=1)", "smea(f=1)", "caf(f=1)"}) {
+        const std::string text =
+            "bucketing(s=2, permutation=[0,1,2,3,4,5,6,7,8,9,10,11]) | " + std::string(rule);
+        const Outcome outcome = run_library(parse(text), {.rows = attacked, .dtype = dtype});
+        ASSERT_EQ(outcome.status, Status::ok) << text;
+        for (const long double x : outcome.out) EXPECT_LE(std::fabs(x - common), 1e-12L) << text;
+      }
+    }
+  }
+}
+
+// Values up to 2⁵⁰⁰ count, however far from the centre that is.
+TEST(Certify, WideRowsCountUpToTheLimitOfValues) {
+  for (const char* rule : {"mda(f=0)", "nnm(f=0) | mean", "arc(f=0) | mean", "clip(c=1e300) | mda(f=0)"}) {
+    const Rows rows = {{0x1p500L, 1}, {-0x1p500L, 1}, {-0x1p500L, 1}, {0x1p500L, 1}, {-0x1p500L, 1}};
+    const Outcome outcome =
+        run_library(parse(rule), {.rows = rows, .dtype = DType::f64, .reference = {0x1p499L, 0}});
+    ASSERT_EQ(outcome.status, Status::ok) << rule;
+    EXPECT_LE(std::fabs(outcome.out[0] + 0x1p500L / 5), 0x1p460L) << rule;
+  }
+}
+
+TEST(Certify, AReferenceMayBeFarOutOfTheReachOfRows) {
+  for (const long double size : {1e-320L, 1e-200L, 1.0L}) {
+    for (const long double far : {1e-312L, 1e100L, 1e300L}) {
+      const Rows rows = {{size, 2 * size}, {2 * size, size}, {2 * size, 2 * size}};
+      for (const char* rule : {"arc(f=0) | mean", "arc(f=0) | trimmed_mean(f=0)", "cge(f=0)"}) {
+        const Outcome outcome =
+            run_library(parse(rule), {.rows = rows, .dtype = DType::f64, .reference = {far, -far}});
+        ASSERT_EQ(outcome.status, Status::ok) << rule << " " << static_cast<double>(far);
+        const long double reach = 1e-5L * size + 1e-15L * far + 0x1p-1073L;
+        EXPECT_LE(std::fabs(outcome.out[0] - 5 * size / 3), reach) << rule << " " << static_cast<double>(far);
+      }
+      // Only a start: the minimum is where it is, the third row's.
+      const Outcome outcome =
+          run_library(parse("geometric_median(start=origin)"), {.rows = {{size, size},
+                                                                         {3 * size, size},
+                                                                         {2 * size, 3 * size},
+                                                                         {2 * size, 2 * size},
+                                                                         {2 * size, 2 * size}},
+                                                                .dtype = DType::f64,
+                                                                .reference = {far, -far}});
+      ASSERT_EQ(outcome.status, Status::ok) << static_cast<double>(far);
+      EXPECT_LE(std::fabs(outcome.out[0] - 2 * size), 1e-9L * size + 0x1p-1073L) << static_cast<double>(far);
+    }
+  }
+}
+
+// Honest rows that are zeros are clear from the first; clipped about a far reference they hold most of it.
+TEST(Certify, ClippedRowsThatAreOneStayOne) {
+  Rows rows(13, Vector(3, 0));
+  rows[2] = {1e9L, 3, -1e6L};
+  rows[7] = {-5e8L, 1e7L, 1};
+  rows[8] = {77, -2e9L, 3e8L};
+  const std::string text =
+      "clip(c=4e6) | bucketing(s=2, permutation=[0,1,2,3,4,5,6,7,8,9,10,11,12]) | geometric_median";
+  const Vector reference = {3e11L, -1e12L, 5e11L};
+  const Outcome outcome = run_library(
+      parse(text), {.rows = rows, .dtype = DType::f64, .reference = as_stored({reference}, DType::f64)[0]});
+  ASSERT_EQ(outcome.status, Status::ok);
+  long double length = 0;
+  for (const long double x : reference) length += x * x;
+  const long double kept = 1 - 4e6L / std::sqrt(length);
+  for (std::size_t j = 0; j < 3; ++j)
+    EXPECT_NEAR(static_cast<double>(outcome.out[j] - kept * reference[j]), 0, 1e-2);
+}
+
 #if !defined(BRAGG_TEST_CUDA)
 
 /// Each tensor by itself: only the one with the constant is read once more.
