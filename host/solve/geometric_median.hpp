@@ -69,7 +69,7 @@ struct Weiszfeld {
   /// Distances to v. At an input row, which is where rounding cannot tell v from it, the distance is 0. Where
   /// v itself is blurred no row counts as reached: it is taken to be as far as the blur.
   template <class TeamT>
-  BRAGG_HD void measure(TeamT team) const {
+  BRAGG_HD_CALLED void measure(TeamT team) const {
     const double blurred = blur(team, v);
     const double vv = quadratic(team, v);
     team.parallel_for(points->count, [&](int i) {
@@ -127,7 +127,7 @@ struct Weiszfeld {
 /// Moves w.v one step; w.distance is of w.v. Returns false when v is an input row that is optimal: v is then
 /// that row.
 template <class TeamT>
-BRAGG_HD bool weiszfeld_step(TeamT team, const Weiszfeld& w, double nu) {
+BRAGG_HD_CALLED bool weiszfeld_step(TeamT team, const Weiszfeld& w, double nu) {
   const Points& points = *w.points;
   const int m = points.count;
   // With a floor nothing is divided by 0 and the objective is smooth: the plain step is right everywhere.
@@ -162,7 +162,7 @@ BRAGG_HD bool weiszfeld_step(TeamT team, const Weiszfeld& w, double nu) {
 /// `gram` is about: ‖x_i − x_j‖ − ‖x_p − x_j‖ = (‖y_i‖² − 2⟨y_i, y_j⟩)/(‖x_i − x_j‖ + ‖x_p − x_j‖) with y = x
 /// − x_p. A huge x_j, whose distance would swallow all others in a sum, counts as it should. `excess`: count.
 template <class TeamT>
-BRAGG_HD int exact_medoid(TeamT team, const Weiszfeld& w, int pivot, double* excess) {
+BRAGG_HD_CALLED int exact_medoid(TeamT team, const Weiszfeld& w, int pivot, double* excess) {
   const Points& points = *w.points;
   team.parallel_for(points.count, [&](int i) {
     double total = points.finite(i) ? 0 : infinity;
@@ -264,7 +264,7 @@ BRAGG_HD void certify(TeamT team, const Weiszfeld& w, Optimality& out, ReachF re
 /// S, because directions to them are not known well enough; those nearer than `one` times count as at v.
 /// Overwrites w.next, w.pulled, w.rank.
 template <class TeamT>
-BRAGG_HD Optimality optimality(TeamT team, const Weiszfeld& w, double tol, double merge = 0) {
+BRAGG_HD_CALLED Optimality optimality(TeamT team, const Weiszfeld& w, double tol, double merge = 0) {
   const Points& points = *w.points;
   const int m = points.count;
   const double all = w.mass;
@@ -394,7 +394,7 @@ BRAGG_HD bool approach_solution(TeamT team, int m, const double* a, double* b, i
 /// length, or -1 where there is none. With q_i = (x_i − v)/s_i, w_i = p_i/s_i, W = Σ w_i and Q = [√w_i q_i]
 /// the Hessian is WI − QQᵀ, so its inverse is (I + Q(WI − QᵀQ)⁻¹Qᵀ)/W: an n-sized system. w.image is of w.v.
 template <class TeamT>
-BRAGG_HD double newton_step(TeamT team, const Weiszfeld& w, double mu) {
+BRAGG_HD_CALLED double newton_step(TeamT team, const Weiszfeld& w, double mu) {
   const Points& points = *w.points;
   const int m = points.count;
   const int nearest = team.argmin(m, [&](int i) { return w.distance[i]; });
@@ -445,7 +445,7 @@ BRAGG_HD double newton_step(TeamT team, const Weiszfeld& w, double mu) {
 /// until a step is short beside mu. Weiszfeld's own steps become ever shorter, and tell nothing of the way
 /// left, where the objective is flat (two clusters of equal weight).
 template <class TeamT>
-BRAGG_HD Optimality newton(TeamT team, const Weiszfeld& w, double mu, double tol, int most_steps) {
+BRAGG_HD_CALLED Optimality newton(TeamT team, const Weiszfeld& w, double mu, double tol, int most_steps) {
   constexpr double least_share = 1e-3;  // of a step, in the search for one that lowers the objective
   const Points& points = *w.points;
   Optimality found;

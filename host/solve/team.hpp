@@ -9,9 +9,12 @@
 #if defined(__CUDACC__)
 #define BRAGG_HD __host__ __device__
 #define BRAGG_HD_INLINE __host__ __device__ __forceinline__
+/// Called from several places, and too long for a copy at each.
+#define BRAGG_HD_CALLED __host__ __device__ __noinline__
 #else
 #define BRAGG_HD
 #define BRAGG_HD_INLINE inline
+#define BRAGG_HD_CALLED
 #endif
 
 /// Copies of a loop's body in device code: one, unless iterations have loads that should not wait for one
