@@ -526,7 +526,6 @@ BRAGG_HD Optimality follow(TeamT team, Weiszfeld& w, double tol) {
   return optimality(team, w, tol);
 }
 
-/// From v to a certified minimum. `medoid`: the exact one.
 /// The same v as a mean of rows, where it is far from one. To products, rows that are alike about the central
 /// one may have coefficients of any size that cancel; not so in a sum of rows that have more in common. What
 /// Weiszfeld's step makes of v is a mean, and its objective is no larger.
@@ -548,6 +547,7 @@ BRAGG_HD void tame(TeamT team, const Weiszfeld& w, double tol, Optimality& found
   found = merged_optimality(team, w, tol);
 }
 
+/// From v to a certified minimum. `medoid`: the exact one.
 template <class TeamT>
 BRAGG_HD Optimality converge(TeamT team, const GeometricMedian& rule, Weiszfeld& w, int medoid,
                              Combination& out) {
@@ -564,7 +564,8 @@ BRAGG_HD Optimality converge(TeamT team, const GeometricMedian& rule, Weiszfeld&
     move_to_row(team, w, medoid);
     // From afar the honest rows are one point, and each step shortens the way by a share that bad rows set.
     const Optimality at_medoid = optimality(team, w, rule.tol);
-    if (!(to_medoid > far * at_medoid.typical)) {
+    // Where most rows are at the medoid, so is the minimum; that the start is told from it, nobody knows.
+    if (at_medoid.typical > 0 && !(to_medoid > far * at_medoid.typical)) {
       team.parallel_for(size, [&](int i) { w.v[i] = start[i]; });
       w.measure(team);
     }

@@ -19,6 +19,10 @@ constexpr long double of_spread = 0x1p-14L;        ///< of s², likewise
 constexpr long double of_coefficients = 0x1p-16L;  ///< of the spread
 constexpr long double of_factor = 0x1p-19L;        ///< of a clipping factor
 constexpr long double of_objective = 1e-9L;
+/// Honest rows whose spread is more than so many times the length that they are clipped to: what distances of
+/// clipped points are off by is a share of their squares before, as of_product of extents squared.
+constexpr long double far_beyond_clip = 4;
+constexpr long double of_product = 0x1p-40L;
 /// Of the distance from o: f64 rows that differ by less count as one where rows are measured from o.
 constexpr long double of_reference = 0x1p-900L;
 
@@ -101,7 +105,7 @@ class Part {
 
   /// A radius that distances decided.
   long double decided(long double radius) const {
-    const long double beside = of_coefficients * spread_ + merged_;
+    const long double beside = of_coefficients * spread_ + merged_ + displaced_ + 2 * blurred_;
     return radius > 0 ? std::sqrt(radius * radius * of_bound + of_spread * spread_ * spread_) + beside
                       : beside;
   }
@@ -127,6 +131,8 @@ class Part {
   long double merged_ = 0;       ///< rows this near to each other are one to distances: f64 rows far from o
   long double clipped_to_ = -1;  ///< no point is farther from o; -1: nothing is known
   bool mixed_ = false;
+  long double displaced_ = 0;  ///< honest points are known to this: clip factors
+  long double blurred_ = 0;  ///< distances are known to this: honest rows far beyond what they are clipped to
   Vector allowance_;
 
   int n_ = 0;
@@ -203,6 +209,25 @@ void Part::apply(const PreAggregator& stage) {
 }
 
 void Part::clip_to(long double most) {
+  bool honest_clipped = false;
+  Vector centre(d_, 0);
+  long double honest = 0;
+  for (const Point& point : points_) {
+    if (point.bad) continue;
+    ++honest;
+    honest_clipped = honest_clipped || length(point.at) > most * (1 - of_factor);
+    for (std::size_t j = 0; j < d_; ++j) centre[j] += point.at[j];
+  }
+  if (honest_clipped) {
+    displaced_ += 2 * of_factor * most;
+    long double squared = 0;
+    for (long double& x : centre) x /= honest;
+    for (const Point& point : points_) {
+      if (!point.bad) squared += std::pow(distance(point.at, centre), 2.0L);
+    }
+    const long double spread = std::sqrt(squared / honest);
+    if (spread > far_beyond_clip * most) blurred_ = std::sqrt(64 * of_product * honest) * spread;
+  }
   for (Point& point : points_) {
     if (point.infinite) point.at.assign(d_, 0);
     point.infinite = false;
@@ -251,7 +276,7 @@ void Part::measure_points() {
   }
   for (const Vector* const point : honest_)
     spread_ += std::pow(distance(*point, mean_), 2.0L) / static_cast<long double>(honest_.size());
-  spread_ = std::sqrt(spread_);
+  spread_ = std::sqrt(spread_) + displaced_;
 }
 
 void Part::set_allowances() {
@@ -307,14 +332,15 @@ void Part::check_kappa(long double kappa, const char* what) {
 
 std::vector<long double> Part::honest_distances(const Vector& from) const {
   std::vector<long double> distances;
-  for (const Vector* const point : honest_) distances.push_back(distance(*point, from));
+  for (const Vector* const point : honest_) distances.push_back(distance(*point, from) + displaced_);
   std::sort(distances.begin(), distances.end());
   return distances;
 }
 
 long double Part::replaced(const Vector& from, int f, Vector& centre) const {
   std::vector<std::pair<long double, std::size_t>> order;
-  for (std::size_t i = 0; i < honest_.size(); ++i) order.emplace_back(distance(*honest_[i], from), i);
+  for (std::size_t i = 0; i < honest_.size(); ++i)
+    order.emplace_back(distance(*honest_[i], from) + displaced_, i);
   std::sort(order.begin(), order.end());
   const auto kept = static_cast<std::size_t>(n_ - f);
   // Rounding may take honest rows for those at the cut that are as near as it can tell.
@@ -404,7 +430,7 @@ void Part::judge_geometric_median(const GeometricMedian& rule) {
   }
   long double sum = 0;
   for (const Point& point : points_) {
-    if (!point.bad) sum += point.weight * distance(point.at, centre);
+    if (!point.bad) sum += point.weight * (distance(point.at, centre) + displaced_ + blurred_);
   }
   check_ball(centre, decided(2 * sum / (honest_weight_ - bad_weight_)), "too far for a geometric median");
   const bool known =
@@ -511,6 +537,7 @@ void Part::judge_objective() {
   const long double scale = std::max(objective.median_distance(best), spread_);
   long double allowed = of_objective * objective.weight() * scale;
   if (clipped_to_ >= 0) allowed += 2 * objective.weight() * of_factor * clipped_to_;
+  allowed += 2 * objective.weight() * blurred_;
   const long double excess = std::min(objective.excess(out_, best) - objective.weight() * std::sqrt(way),
                                       objective.excess(nearest, best));
   if (excess > 0) verdict_.worst = std::max(verdict_.worst, allowed > 0 ? excess / allowed : 1e9L);
