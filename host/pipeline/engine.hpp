@@ -78,8 +78,8 @@ class Engine {
   void reset(GramSums& sums) const;
   void accumulate(const RowTable& window, GramSums& sums);
   /// False: the products do not tell the distances that the pipeline takes, or f64 values need another scale.
-  /// A centre and the scale are set now: accumulate once more. True at the latest the second time; of f64 rows
-  /// the third.
+  /// A centre and the scale are set now: accumulate once more. True at the latest the second time; of f64
+  /// rows the third.
   bool settled(GramSums& sums);
 
   /// The n-sized mathematics. `sums` is not read where needs_statistics() is false.

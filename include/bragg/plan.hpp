@@ -74,9 +74,9 @@ struct RunArguments {
 /// A validated pipeline for one shape, with its workspace and its state (previous output, bucketing round).
 ///
 /// `run` reads the data at most twice; three times where rows differ by little beside what they have in
-/// common (Report::recentred; f64 rows of extreme size: four times). Once a first run, and a first one of that
-/// kind, is over, it allocates nothing. A plan may move between threads but serves one call at a time; a plan for a CUDA
-/// device serves one stream at a time. Plans are independent of each other.
+/// common (Report::recentred; f64 rows of extreme size: four times). Once a first run, and a first one of
+/// that kind, is over, it allocates nothing. A plan may move between threads but serves one call at a time; a
+/// plan for a CUDA device serves one stream at a time. Plans are independent of each other.
 class BRAGG_API Plan {
  public:
   /// @throws Error invalid_argument: a bound of the pipeline is broken for shape.n, a size is negative,
