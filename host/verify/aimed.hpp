@@ -20,13 +20,11 @@
 //   made of sums and quotients of D's, is thus off by less than 2⁻¹⁵ of itself and 2⁻¹⁴·s².
 // * 2⁻¹⁶ of the spread for coefficients.
 // * Behind a clip to c that honest rows are concerned by, 2⁻¹⁹·c to each side of each honest point: a length
-// is known to
-//   2⁻²⁰ of itself, so the points that the later stages see are that far off. And where the honest spread s
-//   before the clip is more than 4c, what products of rows about the centre leave in distances of clipped
-//   points: √(64ρ|H|)·s.
-// * f64 rows that are measured from o: 2⁻⁹⁰⁰ of the farthest honest row's distance from o. Squares of that
-// distance and
-//   of differences that are so much smaller do not fit into float64 together.
+//   is known to 2⁻²⁰ of itself, so the points that later stages see are that far off. Where the honest spread
+//   s before the clip is more than 4c, also what products of rows about the centre leave in distances of
+//   clipped points: √(64ρ|H|)·s.
+// * f64 rows that are measured from o: 2⁻⁹⁰⁰ of the farthest honest row's distance from o. Squares of it and of
+//   differences so much smaller do not fit into float64 together.
 //
 // The bounds, with k bad rows of n, H the honest rows, x̄ their mean:
 //
