@@ -7,50 +7,50 @@
 // All of it is long double, from differences to a honest row (or to o): nothing is lost to a common part.
 // What a result is allowed beyond the exact bound:
 //
-// * Per coordinate, the rounding of the output: half a unit of its dtype; (n + 16)·2⁻⁵³ of the largest honest
-// |x_j|
-//   for the float64 sums that make it; half a unit of what mixed points are rounded to before they are
-//   ordered (f32; f64 of f64 rows); behind a clip, 2⁻¹⁹ of |z_j − o_j|, which the factor may be off by. These
-//   are taken off each coordinate before lengths are measured, so that the unit of a constant of 3e38 hides
-//   nothing elsewhere. Order statistics without mixing get none of it.
-// * Where distances decide, what they may be off by: each squared distance D at most 2⁻²⁰·(D + S), S the
-// least mean
-//   over rows of the squared distances to the ⌊n/2⌋ nearest. For honest rows of mean squared spread s² that
-//   mean is at most their mean squared distance, so S ≤ 2|H|/(|H|−1)·s² ≤ 4s². A bound on a squared distance,
-//   made of sums and quotients of D's, is thus off by less than 2⁻¹⁵ of itself and 2⁻¹⁴·s².
+// * Per coordinate, the rounding of the output: half a unit of its dtype; (n + 16)·2⁻⁵³ of the
+//   largest honest |x_j| for the float64 sums that make it; half a unit of what mixed points are
+//   rounded to before they are ordered (f32; f64 of f64 rows); behind a clip, 2⁻¹⁹ of |z_j − o_j|,
+//   which the factor may be off by. These are taken off each coordinate before lengths are
+//   measured, so that the unit of a constant of 3e38 hides nothing elsewhere. Order statistics
+//   without mixing get none of it.
+// * Where distances decide, what they may be off by: each squared distance D at most 2⁻²⁰·(D + S),
+//   S the least mean over rows of the squared distances to the ⌊n/2⌋ nearest. For honest rows of
+//   mean squared spread s² that mean is at most their mean squared distance, so S ≤ 2|H|/(|H|−1)·s²
+//   ≤ 4s². A bound on a squared distance, made of sums and quotients of D's, is thus off by less
+//   than 2⁻¹⁵ of itself and 2⁻¹⁴·s².
 // * 2⁻¹⁶ of the spread for coefficients.
-// * Behind a clip to c that honest rows are concerned by, 2⁻¹⁹·c to each side of each honest point: a length
-//   is known to 2⁻²⁰ of itself, so the points that later stages see are that far off. Where the honest spread
-//   s before the clip is more than 4c, also what products of rows about the centre leave in distances of
-//   clipped points: √(64ρ|H|)·s.
-// * f64 rows that are measured from o: 2⁻⁹⁰⁰ of the farthest honest row's distance from o. Squares of it and of
-//   differences so much smaller do not fit into float64 together.
+// * Behind a clip to c that honest rows are concerned by, 2⁻¹⁹·c to each side of each honest point:
+//   a length is known to 2⁻²⁰ of itself, so the points that later stages see are that far off.
+//   Where the honest spread s before the clip is more than 4c, also what products of rows about the
+//   centre leave in distances of clipped points: √(64ρ|H|)·s.
+// * f64 rows that are measured from o: 2⁻⁹⁰⁰ of the farthest honest row's distance from o. Squares
+//   of it and of differences so much smaller do not fit into float64 together.
 //
 // The bounds, with k bad rows of n, H the honest rows, x̄ their mean:
 //
-// * κ of Allouah et al. 2023 for trimmed_mean, median, krum, multi_krum and after nnm; smea 4r: the chosen
-// n−f rows
-//   and any n−f honest ones have their two means at distances of at most √(λf/(n−2f)) from the mean of what
-//   they share, and the chosen λ is no larger than the honest s². A bound for all subsets of n−f honest rows
-//   holds for all of them together, since their mean is the mean of the subsets' means and their s² is no
-//   less.
-// * geometric_median: ‖v − x̄‖ ≤ 2/(W_H − W_B)·Σ_H w‖x − x̄‖, from Σw‖v − x‖ ≤ Σw‖x̄ − x‖; and no better point
-// is
-//   found: the sum of distances is within 1e-9 weights times the median distance of any other point's.
-// * monna, cge: kept bad rows take the place of honest ones that are no nearer to the pivot (to o): with the
-// n−f
-//   nearest honest rows, at most 2/(n−f) times the sum of their k largest distances from those rows' mean.
-// * mda: every kept row is within the honest diameter of a honest one that is kept, of which there are n−f−k.
-// * caf, n > 3f: a step that takes more from honest rows than from bad ones comes at λ ≤ 2|H|/(|H|−k)·λ_H at
-// the
-//   latest (before it honest rows lost no more than bad ones, C_H − C_B ≥ |H| − k; the honest share of Σ c τ
-//   is more than a half only then), and μ is that of the least λ; while Σc > n−2f, honest rows hold at least
-//   n−2f−k of it.
+// * κ of Allouah et al. 2023 for trimmed_mean, median, krum, multi_krum and after nnm; smea 4r: the
+//   chosen n−f rows and any n−f honest ones have their two means at distances of at most
+//   √(λf/(n−2f)) from the mean of what they share, and the chosen λ is no larger than the honest
+//   s². A bound for all subsets of n−f honest rows holds for all of them together, since their mean
+//   is the mean of the subsets' means and their s² is no less.
+// * geometric_median: ‖v − x̄‖ ≤ 2/(W_H − W_B)·Σ_H w‖x − x̄‖, from Σw‖v − x‖ ≤ Σw‖x̄ − x‖; and no
+//   better point is found: the sum of distances is within 1e-9 weights times the median distance of
+//   any other point's.
+// * monna, cge: kept bad rows take the place of honest ones that are no nearer to the pivot (to o):
+//   with the n−f nearest honest rows, at most 2/(n−f) times the sum of their k largest distances
+//   from those rows' mean.
+// * mda: every kept row is within the honest diameter of a honest one that is kept, of which there
+//   are n−f−k.
+// * caf, n > 3f: a step that takes more from honest rows than from bad ones comes at λ ≤
+//   2|H|/(|H|−k)·λ_H at the latest (before it honest rows lost no more than bad ones, C_H − C_B ≥
+//   |H| − k; the honest share of Σ c τ is more than a half only then), and μ is that of the least
+//   λ; while Σc > n−2f, honest rows hold at least n−2f−k of it.
 // * meamed, phocas, bulyan: one honest range beyond the honest range of each coordinate.
-// * centered_clipping: off by at most τ·k/n an iteration from what honest rows alone make of v (a step of
-// honest rows
-//   brings no two points further apart), and no farther than τ an iteration from where it started.
-// * clip, arc: no farther from o than the length that they clip to; `| mean`: k/n of it from the honest part.
+// * centered_clipping: off by at most τ·k/n an iteration from what honest rows alone make of v (a
+//   step of honest rows brings no two points further apart), and no farther than τ an iteration
+//   from where it started.
+// * clip, arc: no farther from o than the length that they clip to; `| mean`: k/n of it from the
+//   honest part.
 #pragma once
 
 #include "host/verify/cases.hpp"
