@@ -5,9 +5,8 @@
 // Shapes: any number of points and rows.
 // Values: as tile.cuh sorts them: sums of f64 products, fused, rounded once to f32 (f64 rows: f64), a finite
 //   one never to infinity; then to the output's type.
-// Threads: a block takes pieces of 1024 coordinates, a warp 16 points × 32 coordinates of one at a time, by
-// way
-//   of a tile of its own in shared memory, from which it writes a row of 32 coordinates at a time.
+// Threads: a block takes pieces of 1024 coordinates, a warp 16 points × 32 coordinates of one at a time,
+//   by way of a tile of its own in shared memory, from which it writes a row of 32 coordinates at a time.
 // Bytes and operations: rows once for every 16 points, from L1 or L2 but the first time; points once out;
 //   2·points·rows f64 operations on tensor cores. Memory bounds it to some 32 rows and points.
 // Deterministic: a value is one warp's. Not yet run on hardware.
