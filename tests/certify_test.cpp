@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <random>
 #include <string>
 #include <vector>
@@ -318,6 +319,27 @@ TEST(Certify, ClippedRowsThatAreOneStayOne) {
   const long double kept = 1 - 4e6L / std::sqrt(length);
   for (std::size_t j = 0; j < 3; ++j)
     EXPECT_NEAR(static_cast<double>(outcome.out[j] - kept * reference[j]), 0, 1e-6);
+}
+
+// A row that is not finite is mixed with the first that are: here with two that cancel.
+TEST(Certify, HugeRowsThatCancelInAMeanOfNeighborsLeaveNothing) {
+  std::mt19937_64 random = generator("neighbors");
+  std::normal_distribution<double> normal(1, 1);
+  Rows rows(13, Vector(6));
+  for (auto& row : rows) {
+    for (auto& x : row) x = 1e-30 * normal(random);
+  }
+  for (std::size_t j = 0; j < 6; ++j) {
+    rows[0][j] = j % 2 == 0 ? 3e38L : -3e38L;
+    rows[1][j] = -rows[0][j];
+  }
+  rows[2][3] = std::numeric_limits<long double>::quiet_NaN();
+  for (const char* rule : {"geometric_median", "multi_krum(f=3)", "krum(f=3)", "mda(f=3)", "smea(f=3)"}) {
+    const Outcome outcome =
+        run_library(parse("nnm(f=3) | " + std::string(rule)), {.rows = rows, .dtype = DType::f32});
+    ASSERT_EQ(outcome.status, Status::ok) << rule;
+    for (const long double x : outcome.out) EXPECT_LE(std::fabs(x - 1e-30L), 4e-30L) << rule;
+  }
 }
 
 #if !defined(BRAGG_TEST_CUDA)

@@ -5,7 +5,6 @@
 #include <bragg/pipeline.hpp>
 
 #include "host/solve/points.hpp"
-#include "host/solve/spread.hpp"
 
 namespace bragg::detail {
 
@@ -16,8 +15,6 @@ struct BucketingDraw {
   std::uint64_t round = 0;
   const std::uint64_t* rounds = nullptr;  ///< where the round is read from instead, or null
   const int* permutation = nullptr;       ///< null: drawn
-  bool measured = false;                  ///< a later stage takes distances of the buckets
-  bool weighted = false;                  ///< the majority is one of weight
 };
 
 /// Philox4x32-10 (Salmon et al. 2011): four words for one counter.
@@ -63,44 +60,6 @@ BRAGG_HD inline void draw_permutation(const BucketingDraw& draw, int n, int* per
   }
 }
 
-/// Huge points may cancel in a bucket's mean and leave their rounding there, in its distances and in its sum,
-/// beside which nothing else in it shows. About the central point c of a majority: extents E = Σ a_k‖x_k −
-/// c‖, length L = ‖z − c‖, A the length within which half of the points are; such a bucket has rounding·E² >
-/// clear_share·(A² + L²), so that c is as good as its mean to √(rounding/clear_share)·E, and stands for it.
-template <class TeamT>
-BRAGG_HD void replace_drowning(TeamT team, const BucketingDraw& draw, const Points& points, Scratch scratch,
-                               Transform& out) {
-  const int m = points.count;
-  const std::size_t squares = static_cast<std::size_t>(m) * m;
-  double* const lengths = scratch.take_doubles(static_cast<std::size_t>(m));
-  double* const work = scratch.take_doubles(static_cast<std::size_t>(m));
-  const int central = majority_spread(team, points, draw.weighted, scratch.take_doubles(squares),
-                                      scratch.take_ints(squares), work)
-                          .central;
-  if (!points.finite(central)) return;
-  team.parallel_for(m, [&](int i) { lengths[i] = points.distance(i, central); });
-  const double reach = majority_length(
-      team, points, draw.weighted, [&](int i) { return lengths[i]; }, work);
-  const double cc = points.product(central, central);
-  team.parallel_for(out.count, [&](int b) {
-    double* const a = out.coefficients + static_cast<std::size_t>(b) * points.size;
-    double extent = 0;
-    double square = 0;
-    for (int i = 0; i < m; ++i) {
-      if (a[i] == 0) continue;
-      extent += a[i] * lengths[i];
-      for (int j = 0; j < m; ++j) {
-        if (a[j] == 0) continue;
-        square += a[i] * a[j] *
-                  ((points.product(i, j) + cc) - (points.product(i, central) + points.product(j, central)));
-      }
-    }
-    if (square < 0) square = 0;
-    if (!(points.rounding * extent * extent > clear_share * (reach * reach + square))) return;
-    for (int i = 0; i < m; ++i) a[i] = i == central ? 1 : 0;
-  });
-}
-
 template <class TeamT>
 BRAGG_HD Status transform(TeamT team, const BucketingDraw& draw, const Points& points, Scratch scratch,
                           Transform& out) {
@@ -131,7 +90,6 @@ BRAGG_HD Status transform(TeamT team, const BucketingDraw& draw, const Points& p
     out.infinite[b] = !any_finite;
     if (out.weighted) out.weights[b] = any_finite ? finite_weight : weight;
   });
-  if (draw.measured) replace_drowning(team, draw, points, scratch, out);
   return Status::ok;
 }
 

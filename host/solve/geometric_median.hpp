@@ -534,9 +534,15 @@ BRAGG_HD void tame(TeamT team, const Weiszfeld& w, double tol, Optimality& found
   constexpr double wild = 2;
   constexpr int most_steps = 8;
   const int size = w.points->size;
-  if (!(team.sum(size, [&](int i) { return std::fabs(w.v[i]); }) > wild)) return;
   const int nearest = team.argmin(w.points->count, [&](int i) { return w.distance[i]; });
-  if (w.distance[nearest] <= 0) move_to_row(team, w, nearest);
+  if (w.distance[nearest] <= 0) {
+    // What rounding does not tell from a row is that row, but in a sum.
+    move_to_row(team, w, nearest);
+    found = optimality(team, w, tol);
+    if (!found.reached(tol)) found = merged_optimality(team, w, tol);
+    return;
+  }
+  if (!(team.sum(size, [&](int i) { return std::fabs(w.v[i]); }) > wild)) return;
   for (int k = 0; k < most_steps; ++k) {
     weiszfeld_step(team, w, 0);
     team.parallel_for(size, [&](int i) { w.v[i] = w.next[i]; });

@@ -133,14 +133,18 @@ void transform_step(const PreAggregator& rule, const SequenceInputs& in, std::si
                                                     .seed = r.seed,
                                                     .round = in.round,
                                                     .rounds = in.rounds,
-                                                    .permutation = permutation,
-                                                    .measured = products,
-                                                    .weighted = weighted},
+                                                    .permutation = permutation},
                                            .from = from,
-                                           .to = to});
+                                           .to = to,
+                                           .weighted = weighted,
+                                           .measured = products});
         } else {
-          run(TransformStep<RuleT>{
-              .rule = r, .from = from, .to = to, .reference = reference_of(r, from), .weighted = weighted});
+          run(TransformStep<RuleT>{.rule = r,
+                                   .from = from,
+                                   .to = to,
+                                   .reference = reference_of(r, from),
+                                   .weighted = weighted,
+                                   .measured = products});
         }
       },
       rule);

@@ -66,4 +66,44 @@ BRAGG_HD double majority_length(TeamT team, const Points& points, bool weighted,
   return within[team.argmin(m, [&](int i) { return within[i]; })];
 }
 
+/// Huge points may cancel in a mean of points and leave their rounding there, in its distances and in its
+/// sum, beside which nothing else in it shows. About the central point c of a majority: extents E = Σ a_k‖x_k
+/// − c‖, length L = ‖z − c‖, A the length within which half of the points are; such a mean has rounding·E² >
+/// clear_share·(A² + L²), so that c is as good as its mean to √(rounding/clear_share)·E, and stands for it.
+template <class TeamT>
+BRAGG_HD void replace_drowning(TeamT team, const Points& points, bool weighted, Scratch scratch,
+                               Transform& out) {
+  const int m = points.count;
+  const std::size_t squares = static_cast<std::size_t>(m) * m;
+  double* const lengths = scratch.take_doubles(static_cast<std::size_t>(m));
+  double* const work = scratch.take_doubles(static_cast<std::size_t>(m));
+  const int central =
+      majority_spread(team, points, weighted, scratch.take_doubles(squares), scratch.take_ints(squares), work)
+          .central;
+  if (!points.finite(central)) return;
+  team.parallel_for(m, [&](int i) { lengths[i] = points.distance(i, central); });
+  const double reach = majority_length(
+      team, points, weighted, [&](int i) { return lengths[i]; }, work);
+  const double cc = points.product(central, central);
+  team.parallel_for(out.count, [&](int b) {
+    double* const a = out.coefficients + static_cast<std::size_t>(b) * points.size;
+    double extent = 0;
+    for (int i = 0; i < m; ++i) extent += a[i] == 0 ? 0.0 : a[i] * lengths[i];
+    const double rest = points.rounding * extent * extent;
+    if (!(rest > clear_share * (reach * reach))) return;
+    double square = 0;
+    for (int i = 0; i < m; ++i) {
+      if (a[i] == 0) continue;
+      for (int j = 0; j < m; ++j) {
+        if (a[j] == 0) continue;
+        square += a[i] * a[j] *
+                  ((points.product(i, j) + cc) - (points.product(i, central) + points.product(j, central)));
+      }
+    }
+    if (square < 0) square = 0;
+    if (!(rest > clear_share * (reach * reach + square))) return;
+    for (int i = 0; i < m; ++i) a[i] = i == central ? 1 : 0;
+  });
+}
+
 }  // namespace bragg::detail

@@ -5,6 +5,7 @@
 
 #include <bragg/pipeline.hpp>
 #include <cstdint>
+#include <type_traits>
 
 #include "host/solve/arc.hpp"
 #include "host/solve/block.hpp"
@@ -119,6 +120,7 @@ struct TransformStep {
   Stage to;
   int reference = -1;     ///< that it measures from
   bool weighted = false;  ///< the majority is one of weight
+  bool measured = false;  ///< a later stage takes distances of the new points
 
   template <class TeamT>
   BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
@@ -133,6 +135,9 @@ struct TransformStep {
                    .clip_factors = b.clip_factors};
     const Status status = transform(team, rule, points_of(b, from), b.scratch(), made);
     if (status != Status::ok) return fail(team, b, status);
+    if constexpr (std::is_same_v<RuleT, BucketingDraw> || std::is_same_v<RuleT, Nnm>) {
+      if (measured) replace_drowning(team, points_of(b, from), weighted, b.scratch(), made);
+    }
     team.parallel_for(from.references, [&](int r) {
       b.infinite[to.marks][to.count + r] = b.infinite[from.marks][from.count + r];
     });
