@@ -374,14 +374,17 @@ TEST(Plan, SettlesF64RowsOfEverySize) {
   double out = 0;
   aggregate(parse("krum(f=1)"), Updates::matrix(data.data(), 5, 1, DType::f64), Output(&out));
   EXPECT_EQ(out, std::ldexp(1.0, -440));  // each pair of twins is as far from the other
-  // 2^940 times the median row: infinite, and more than f of them are too many.
+  // 2^940 times as far from the centre as the median row of those that are not at it: infinite, and more than
+  // f of them are too many.
   data = {std::ldexp(1.0, 479), std::ldexp(1.0, -461), std::ldexp(1.5, -461), std::ldexp(1.0, -461)};
   aggregate(parse("krum(f=1, neighbors=2)"), Updates::matrix(data.data(), 4, 1, DType::f64), Output(&out));
   EXPECT_EQ(out, std::ldexp(1.0, -461));
-  data[2] = data[0];
+  data[3] = data[0];
+  data.push_back(std::ldexp(1.75, -461));
+  data[0] = std::ldexp(1.0, 478);
   const std::string message = message_of(
       [&] {
-        aggregate(parse("krum(f=1, neighbors=2)"), Updates::matrix(data.data(), 4, 1, DType::f64),
+        aggregate(parse("krum(f=1, neighbors=2)"), Updates::matrix(data.data(), 5, 1, DType::f64),
                   Output(&out));
       },
       Status::too_many_nonfinite);
