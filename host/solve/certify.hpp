@@ -23,6 +23,7 @@ struct Certificate {
   unsigned measured = 0;  ///< bit r: rows are measured from reference r
   unsigned needed = 0;    ///< likewise, and it is no mere start, which may be out of the range of f64
   bool weighted = false;  ///< the majority is one of weight
+  int tolerated = 0;      ///< rows that may be bad: f of the first stage that has one, else less than half
 };
 
 /// The largest error of a distance, as a share of it and `spread` (0: of it alone). `majority`: per point
@@ -133,7 +134,8 @@ struct CertifyStep {
                                     .measured = certificate.needed,
                                     .max_abs = b.max_abs,
                                     .scale = b.words->scale,
-                                    .limit = b.words->recentred != 0 ? infinity : GramScale{}.limit},
+                                    .limit = b.words->recentred != 0 ? infinity : GramScale{}.limit,
+                                    .tolerated = certificate.tolerated},
                                    b.ints);
     // Nothing is gained by the same once more.
     const bool same = found.scale == b.words->scale && found.limit == b.words->limit;

@@ -201,12 +201,24 @@ struct Recentring {
   CenterPlan plan;
 };
 
+/// f of the first stage that has one; where none has, less than half.
+inline int tolerated_rows(const Pipeline& pipeline, int rows) {
+  int f = -1;
+  const auto ask = [&](const auto& stage) {
+    if constexpr (requires { stage.f; }) f = f < 0 ? stage.f : f;
+  };
+  for (const PreAggregator& stage : pipeline.pre) std::visit(ask, stage);
+  std::visit(ask, pipeline.rule);
+  return f >= 0 ? f : (rows - 1) / 2;
+}
+
 /// `rows`: the stage of the rows. Where the majority that a pipeline trusts is one of rows, it is among those
 /// that buckets are made of, too.
 inline Recentring recentring_of(const Pipeline& pipeline, const Stage& rows) {
   const PassNeeds needs = needs_of(pipeline);
   Recentring out;
   out.certificate.pairs = needs.pairs;
+  out.certificate.tolerated = tolerated_rows(pipeline, rows.inputs);
   bool has_nnm = false;
   bool from_origin = std::holds_alternative<Cge>(pipeline.rule);
   bool starts_at_origin = false;

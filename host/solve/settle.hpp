@@ -23,13 +23,14 @@ struct Magnitudes {
   const double* max_abs = nullptr;
   double scale = 1;        ///< that their products were taken with
   double limit = 0x1p500;  ///< of max_abs; of rows less a centre none: it is for values as they are given
+  int tolerated = 0;       ///< rows that may be bad
 };
 
 /// `order`: scratch, `rows` ints.
 BRAGG_HD inline GramScale settle(const Magnitudes& seen, int* order) {
   // Sum values scaled by a power of two that puts the largest at 2^480. Rows 2^940 times smaller stay below
-  // the reach of f64 and count as equal to 0; so that a huge row cannot do that to the others, rows that much
-  // larger than the median row count as infinite.
+  // the reach of f64 and count as equal to 0. So that a bad row cannot do that to the others, rows that much
+  // larger count as infinite: than the largest but as many as may be bad, which no honest spread is far below.
   constexpr double reach = 0x1p920;
   const int rows = seen.rows;
   const double* const max_abs = seen.max_abs;
@@ -56,9 +57,9 @@ BRAGG_HD inline GramScale settle(const Magnitudes& seen, int* order) {
   out.fits = largest == 0 || (largest * seen.scale <= 0x1p480 && least * seen.scale >= 0x1p-460);
   if (out.fits) return out;
 
-  const int middle = (count + 1) / 2;
-  smallest(seen.inputs, middle, order, [&](int i) { return takes_part(i) ? max_abs[i] : infinity; });
-  const double limit = count > 0 ? max_abs[order[middle - 1]] * reach : infinity;
+  const int kept = count > seen.tolerated ? count - seen.tolerated : 1;
+  smallest(seen.inputs, kept, order, [&](int i) { return takes_part(i) ? max_abs[i] : infinity; });
+  const double limit = count > 0 ? max_abs[order[kept - 1]] * reach : infinity;
   largest = 0;
   BRAGG_HD_UNROLL(1)
   for (int i = 0; i < rows; ++i) {
