@@ -537,10 +537,15 @@ BRAGG_HD void tame(TeamT team, const Weiszfeld& w, double tol, Optimality& found
   const int nearest = team.argmin(w.points->count, [&](int i) { return w.distance[i]; });
   if (w.distance[nearest] <= 0) {
     // What rounding does not tell from a row is that row, but in a sum.
+    team.parallel_for(size, [&](int i) { w.saved[i] = w.v[i]; });
     move_to_row(team, w, nearest);
-    found = optimality(team, w, tol);
-    if (!found.reached(tol)) found = merged_optimality(team, w, tol);
-    return;
+    const Optimality at_row = optimality(team, w, tol);
+    if (at_row.reached(tol) || at_row.gap + at_row.noise <= found.gap + found.noise) {
+      found = at_row;
+      return;
+    }
+    team.parallel_for(size, [&](int i) { w.v[i] = w.saved[i]; });
+    w.measure(team);
   }
   if (!(team.sum(size, [&](int i) { return std::fabs(w.v[i]); }) > wild)) return;
   for (int k = 0; k < most_steps; ++k) {
