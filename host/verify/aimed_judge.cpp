@@ -404,7 +404,7 @@ void Part::judge_mean_of_clipped() {
     if (point.bad) continue;
     for (std::size_t j = 0; j < d_; ++j) centre[j] += point.weight / all * point.at[j];
   }
-  check_ball(centre, clipped_to_ * bad_weight_ / all * (1 + of_factor) + of_coefficients * spread_,
+  check_ball(centre, clipped_to_ * bad_weight_ / all * (1 + of_factor) + of_coefficients * spread_ + blurred_,
              "bad rows moved the mean by more than their share of the length");
 }
 
