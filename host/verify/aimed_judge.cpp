@@ -78,6 +78,10 @@ int f_of(const Aggregator& rule, int otherwise) {
 class Part {
  public:
   Part(const Case& drawn, const Vector& out, std::int64_t first, std::int64_t size, Verdict& verdict);
+  /// A run that says it has not converged is held to the gap that it proves.
+  void heed(const Report& report) {
+    if (!report.converged && report.optimality_gap > gap_) gap_ = report.optimality_gap;
+  }
   void judge();
 
  private:
@@ -131,6 +135,7 @@ class Part {
   long double merged_ = 0;       ///< rows this near to each other are one to distances: f64 rows far from o
   long double clipped_to_ = -1;  ///< no point is farther from o; -1: nothing is known
   bool mixed_ = false;
+  long double gap_ = of_objective;
   long double displaced_ = 0;  ///< honest points are known to this: clip factors
   long double blurred_ = 0;  ///< distances are known to this: honest rows far beyond what they are clipped to
   Vector allowance_;
@@ -535,7 +540,7 @@ void Part::judge_objective() {
     way += std::pow(std::min(allowance_[j], std::fabs(out_[j] - best[j])), 2.0L);
   }
   const long double scale = std::max(objective.median_distance(best), spread_);
-  long double allowed = of_objective * objective.weight() * scale;
+  long double allowed = gap_ * objective.weight() * scale;
   if (clipped_to_ >= 0) allowed += 2 * objective.weight() * of_factor * clipped_to_;
   allowed += 2 * objective.weight() * blurred_;
   const long double excess = std::min(objective.excess(out_, best) - objective.weight() * std::sqrt(way),
@@ -730,8 +735,14 @@ Verdict judge_aimed(const Case& drawn, const Outcome& got) {
     std::vector<std::int64_t> sizes{d};
     if (drawn.request.options.scope == Scope::per_tensor) sizes = tensor_sizes(drawn.request.layout, d);
     std::int64_t first = 0;
+    std::size_t report = 0;
     for (const std::int64_t size : sizes) {
-      if (size > 0) Part(drawn, got.out, first, size, verdict).judge();
+      if (size > 0) {
+        Part part(drawn, got.out, first, size, verdict);
+        if (report < got.reports.size()) part.heed(got.reports[report]);
+        part.judge();
+      }
+      ++report;
       first += size;
     }
   }
