@@ -108,7 +108,7 @@ struct CertifyStep {
     const std::uint8_t* const infinite = b.infinite[stage.marks];
     const int first_finite = team.argmin(stage.inputs, [&](int i) { return infinite[i] != 0 ? 1.0 : 0.0; });
     const bool can_recentre = plan.kind == CenterPlan::Kind::median ? infinite[first_finite] == 0
-                              : plan.kind == CenterPlan::Kind::row  ? infinite[plan.row] == 0
+                              : plan.kind == CenterPlan::Kind::row  ? b.nonfinite[plan.row] == 0
                                                                     : false;
     const bool settled = fits && (error <= clear_share || !can_recentre);
     team.single([&] {
@@ -119,7 +119,8 @@ struct CertifyStep {
     });
     if (settled) return;
     team.parallel_for(stage.rows(), [&](int i) {
-      b.left_out[i] = infinite[i];
+      // A reference whose square leaves the range of f64 is there all the same.
+      b.left_out[i] = i < stage.inputs ? infinite[i] : b.nonfinite[i] > 0;
       if (can_recentre) b.max_abs[i] = 0;  // to be raised to what is left of the row
     });
   }

@@ -103,12 +103,6 @@ BRAGG_DEVICE void raise_finite(std::uint64_t& most, double x) {
   if (bits < infinite_bits) raise(most, bits);
 }
 
-/// What differences that were scaled are without.
-BRAGG_DEVICE std::uint64_t without_scale(std::uint64_t most, double scale) {
-  const double x = simt::double_of(most) / scale;
-  return is_finite(x) ? simt::bits_of(x) : most;
-}
-
 BRAGG_DEVICE bool wants_statistics(const GramArguments& pass) {
   return pass.nonfinite != nullptr || pass.max_abs != nullptr;
 }
@@ -181,7 +175,7 @@ BRAGG_DEVICE void scan_row(const GramArguments& pass, int tensor, int row, const
 
 /// A warp completes the statistics of a row of the chunk from what the products told: its square, which is
 /// finite for the narrow types unless a value is not, and for f64 the largest magnitude: of values, or of
-/// finite differences, scaled. Nothing is reread where all is finite.
+/// finite differences. Nothing is reread where all is finite.
 template <DType dtype>
 BRAGG_DEVICE void settle_row(const GramBatch& batch, const Piece& piece, int i, const unsigned char* p,
                              double square, std::uint64_t most) {
@@ -193,7 +187,7 @@ BRAGG_DEVICE void settle_row(const GramBatch& batch, const Piece& piece, int i, 
       scan_row<dtype>(pass, piece.tensor, row, p, 0, piece.size, alignment_of(pass.rows, piece.tensor));
     }
     if (dtype == DType::f64 && simt::lane() == 0) {
-      raise_max_abs(pass, piece.tensor, row, without_scale(most, scale_of(pass, piece.tensor)));
+      raise_max_abs(pass, piece.tensor, row, most);
     }
   } else if (p == nullptr) {
     return;

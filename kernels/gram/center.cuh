@@ -120,17 +120,17 @@ struct CountedRows {
 };
 
 /// A warp writes the centres of 128 bytes of each of `count` rows, which are staged `pitch` times 16 bytes
-/// apart, times `scale`. To be followed by sync_warp.
+/// apart. To be followed by sync_warp.
 template <DType dtype, int count>
 BRAGG_DEVICE void find_centers(const GramArguments& pass, const CountedRows<dtype, count>& counted,
-                               const uint4* staged, int pitch, double scale, double* centers) {
+                               const uint4* staged, int pitch, double* centers) {
   using RegisterT = Register<dtype>;
   using Word = Key<dtype>;
   constexpr int words = 128 / static_cast<int>(sizeof(Word));
   const int place = simt::lane() % words;
   const auto word = [&](int r) { return reinterpret_cast<const Word*>(staged + r * pitch)[place]; };
   const auto write = [&](int half, Value<dtype> center) {
-    if (simt::lane() < words) centers[RegisterT::width * place + half] = static_cast<double>(center) * scale;
+    if (simt::lane() < words) centers[RegisterT::width * place + half] = static_cast<double>(center);
   };
   typename RegisterT::Type v[count];
   if (pass.center == Center::row || pass.weights == nullptr) {

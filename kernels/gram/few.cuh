@@ -79,19 +79,24 @@ gram_few(BRAGG_GRID_CONSTANT GramBatch batch) {
       for (int r = 0; r < bound; ++r) {
         x[r] = value_at<dtype>(raw[r], e);
         if constexpr (wide) {
-          if constexpr (!centered) raise(most[r], magnitude_bits(element_of<dtype>(raw[r], e)));
-          x[r] *= scale;
+          if constexpr (!centered) {
+            raise(most[r], magnitude_bits(element_of<dtype>(raw[r], e)));
+            x[r] *= scale;
+          }
         }
       }
       if constexpr (centered) {
         Value<dtype> values[bound];
         BRAGG_UNROLL
         for (int r = 0; r < bound; ++r) values[r] = value_at<dtype>(raw[r], e);
-        const double center = scale * static_cast<double>(median_of_few(values, weight, half));
+        const auto center = static_cast<double>(median_of_few(values, weight, half));
         BRAGG_UNROLL
         for (int r = 0; r < bound; ++r) {
           x[r] -= center;
-          if constexpr (wide) raise_finite(most[r], x[r]);
+          if constexpr (wide) {
+            raise_finite(most[r], x[r]);
+            x[r] *= scale;
+          }
         }
       }
       BRAGG_UNROLL

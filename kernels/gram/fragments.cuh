@@ -183,8 +183,8 @@ gram_fragments(BRAGG_GRID_CONSTANT GramBatch batch) {
           for (int i = 0; i < 4 / loads; ++i) {
             double& x = v[q][4 / loads * l + i];
             x = value_at<dtype>(bits, i);
-            if constexpr (wide) x *= scale;
             x -= center[4 / loads * l + i];
+            if constexpr (wide) x *= scale;
           }
         }
       }
@@ -199,8 +199,7 @@ gram_fragments(BRAGG_GRID_CONSTANT GramBatch batch) {
     for (int r = lane; r < batch.rows; r += 32) {
       const auto* const row = reinterpret_cast<const Bits<dtype>*>(own_scratch + r * pitch);
       std::uint64_t row_most = warp_most[warp][r];
-      for (int k = 0; k < group; ++k)
-        raise_finite(row_most, value_of<dtype>(row[k]) * scale - centers[warp][k]);
+      for (int k = 0; k < group; ++k) raise_finite(row_most, value_of<dtype>(row[k]) - centers[warp][k]);
       warp_most[warp][r] = row_most;
     }
   };
@@ -268,7 +267,7 @@ gram_fragments(BRAGG_GRID_CONSTANT GramBatch batch) {
       }
       simt::sync_warp();
       if constexpr (centered) {
-        find_centers(pass, counted[0], own_scratch, pitch, scale, centers[warp]);
+        find_centers(pass, counted[0], own_scratch, pitch, centers[warp]);
         simt::sync_warp();
         if constexpr (wide) look_at_differences();
         multiply_staged();

@@ -53,8 +53,8 @@ struct GramArguments {
   const double* scale = nullptr;  ///< f64 rows are multiplied by *scale, a power of two; null: 1
   const int* skip = nullptr;      ///< parts where *skip is not 0 are left alone; null: none
 
-  /// Products are those of rows less the centre then, and so are references', those of zeros too. A row and
-  /// the centre are scaled before the difference is taken, in f64.
+  /// Products are those of rows less the centre then, and so are references', those of zeros too. The
+  /// difference is taken in f64, and then scaled.
   Center center = Center::none;
   int center_row = 0;                      ///< of Center::row
   const std::uint8_t* left_out = nullptr;  ///< [rows.inputs] not 0: not in the median; null: all are

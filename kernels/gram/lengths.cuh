@@ -76,19 +76,18 @@ gram_lengths(BRAGG_GRID_CONSTANT GramBatch batch) {
     BRAGG_UNROLL
     for (int e = 0; e < run; ++e) {
       double less = 0;
-      if constexpr (centered) less = scale * finite_or_zero(value_at<dtype>(raw[center], e));
+      if constexpr (centered) less = finite_or_zero(value_at<dtype>(raw[center], e));
       double reference = 0;
-      if constexpr (references > 0) reference = scale * value_at<dtype>(raw[rows], e);
+      if constexpr (references > 0) reference = value_at<dtype>(raw[rows], e);
       if constexpr (centered) reference -= less;
+      if constexpr (wide) reference *= scale;
       BRAGG_UNROLL
       for (int r = 0; r < rows; ++r) {
         double x = value_at<dtype>(raw[r], e);
-        if constexpr (wide) {
-          if constexpr (!centered) raise(most[r], magnitude_bits(element_of<dtype>(raw[r], e)));
-          x *= scale;
-        }
+        if constexpr (wide && !centered) raise(most[r], magnitude_bits(element_of<dtype>(raw[r], e)));
         if constexpr (centered) x -= less;
-        if constexpr (centered && wide) raise_finite(most[r], x);
+        if constexpr (wide && centered) raise_finite(most[r], x);
+        if constexpr (wide) x *= scale;
         sums[r] = simt::fma(x, x, sums[r]);
         if constexpr (references > 0) sums[rows + r] = simt::fma(x, reference, sums[rows + r]);
       }

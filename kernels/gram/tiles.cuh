@@ -75,13 +75,15 @@ BRAGG_DEVICE std::uint64_t store_vectors(const StageWords& loaded, double* row, 
       if constexpr (dtype == DType::f64) {
         raise(most, magnitude_bits(element_of<dtype>(v, e)));
         raise(most, magnitude_bits(element_of<dtype>(v, e + 1)));
-        pair.x *= scale;
-        pair.y *= scale;
       }
       const int at = (simt::lane() % 4 + 4 * j) * run + e;
       if constexpr (centered) {
-        pair.x -= dtype == DType::f64 ? centers[at] * scale : centers[at];
-        pair.y -= dtype == DType::f64 ? centers[at + 1] * scale : centers[at + 1];
+        pair.x -= centers[at];
+        pair.y -= centers[at + 1];
+      }
+      if constexpr (dtype == DType::f64) {
+        pair.x *= scale;
+        pair.y *= scale;
       }
       *reinterpret_cast<DoublePair*>(row + at) = pair;
     }
@@ -153,12 +155,11 @@ BRAGG_DEVICE void store_elements(const StageWords& loaded, double* rows, const D
         x = value_of<DType::bf16>(half);
         break;
       case DType::f64:
-        x = simt::double_of(static_cast<std::uint64_t>(loaded.word[2 * r + 1]) << 32 | low) * scale;
+        x = simt::double_of(static_cast<std::uint64_t>(loaded.word[2 * r + 1]) << 32 | low);
         break;
     }
-    if constexpr (centered) {
-      x -= dtypes[r] == DType::f64 ? centers[simt::lane()] * scale : centers[simt::lane()];
-    }
+    if constexpr (centered) x -= centers[simt::lane()];
+    if (dtypes[r] == DType::f64) x *= scale;
     rows[r * tile_pitch + simt::lane()] = x;
   }
 }
