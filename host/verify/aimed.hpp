@@ -23,6 +23,8 @@
 //   a length is known to 2⁻²⁰ of itself, so the points that later stages see are that far off.
 //   Where the honest spread s before the clip is more than 4c, also what products of rows about the
 //   centre leave in distances of clipped points: √(64ρ|H|)·s.
+// * Behind bucketing, 2·√(ρ·2²⁰) of the largest distance between honest rows: a row among the
+//   majority stands for a bucket in which rows cancel to that degree.
 // * f64 rows that are measured from o: 2⁻⁹⁰⁰ of the farthest honest row's distance from o. Squares
 //   of it and of differences so much smaller do not fit into float64 together.
 //

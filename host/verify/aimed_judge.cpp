@@ -245,6 +245,14 @@ void Part::clip_to(long double most) {
 }
 
 void Part::mix(const Bucketing& stage) {
+  // A row among the majority stands for a bucket that is no farther from it than what cancels in it leaves.
+  long double across = 0;
+  for (const Point& a : points_) {
+    for (const Point& b : points_) {
+      if (!a.bad && !b.bad) across = std::max(across, distance(a.at, b.at));
+    }
+  }
+  displaced_ += 2 * std::sqrt(of_product / 0x1p-20L) * across;
   std::vector<Point> buckets;
   for (std::size_t place = 0; place < points_.size(); place += static_cast<std::size_t>(stage.s)) {
     Point bucket{.at = Vector(d_, 0), .weight = 0};
