@@ -17,7 +17,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 programs=(device_there_test device_select_test device_gram_test device_combine_test device_plan_test device_graph_test
-  pre_aggregate_cuda_test conformance_cuda_test hostile_cuda_test)
+  pre_aggregate_cuda_test conformance_cuda_test hostile_cuda_test aimed_cuda_test)
 
 # find_python COMMAND…: the first that runs. A name on PATH may be no more than pyenv's word that another version has it.
 find_python() {
@@ -78,7 +78,13 @@ if ! python=$(find_python python3 python3.12 /usr/bin/python3 /opt/conda/bin/pyt
   exit 1
 fi
 run=${BRAGG_GPU_RUN:-build/gpu/run}
-if [[ ! -d $run ]]; then
-  tar -C build/gpu -xf build/gpu/run.tar.xz 2> /dev/null || "$python" -m tarfile -e build/gpu/run.tar.xz build/gpu || exit 1
+# Anew where the archive is newer than what was unpacked, and whole or not at all.
+archive=build/gpu/run.tar.xz
+if [[ ! -d $run || ($run == build/gpu/run && $archive -nt $run/unpacked) ]]; then
+  rm -rf build/gpu/unpacking $run
+  mkdir -p build/gpu/unpacking
+  tar -C build/gpu/unpacking -xf $archive 2> /dev/null || "$python" -m tarfile -e $archive build/gpu/unpacking || exit 1
+  touch build/gpu/unpacking/run/unpacked
+  mv build/gpu/unpacking/run $run
 fi
 exec "$python" bench/gpu/check.py "$@"
