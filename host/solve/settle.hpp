@@ -30,7 +30,7 @@ struct Magnitudes {
 BRAGG_HD inline GramScale settle(const Magnitudes& seen, int* order) {
   // Sum values scaled by a power of two that puts the largest at 2^480. Rows 2^940 times smaller stay below
   // the reach of f64 and count as equal to 0. So that a bad row cannot do that to the others, rows that much
-  // larger count as infinite: than the largest but as many as may be bad, which no honest spread is far below.
+  // larger than the largest but as many as may be bad count as infinite: no honest spread is far below it.
   constexpr double reach = 0x1p920;
   const int rows = seen.rows;
   const double* const max_abs = seen.max_abs;
