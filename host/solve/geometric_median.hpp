@@ -531,7 +531,7 @@ BRAGG_HD Optimality follow(TeamT team, Weiszfeld& w, double tol) {
 /// Weiszfeld's step makes of v is a mean, and its objective is no larger.
 template <class TeamT>
 BRAGG_HD void tame(TeamT team, const Weiszfeld& w, double tol, Optimality& found) {
-  constexpr double wild = 2;
+  constexpr double wild = 1024;
   constexpr int most_steps = 8;
   const int size = w.points->size;
   const int nearest = team.argmin(w.points->count, [&](int i) { return w.distance[i]; });
@@ -628,6 +628,9 @@ BRAGG_HD Optimality converge(TeamT team, const GeometricMedian& rule, Weiszfeld&
     }
   }
   tame(team, w, rule.tol, found);
+  // Products are about the central row: what the coefficients lack of 1 is its, and moves v nowhere.
+  const double lacking = 1 - team.sum(size, [&](int i) { return w.v[i]; });
+  team.single([&] { w.v[w.central] += lacking; });
   return found;
 }
 

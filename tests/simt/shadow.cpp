@@ -322,12 +322,17 @@ using bragg::detail::simt::shadow::check_instruction;
 #else
 
 const bool bragg::detail::simt::hooks = false;
+#if !defined(BRAGG_SIMT_SANITIZED)
 namespace {
 using bragg::detail::simt::Access;
 void check_instruction(const void*, std::size_t, std::size_t, Access, const void*) {}
 }  // namespace
+#endif
 
 #endif
+
+// A sanitizer of the compiler's own knows these functions, and nothing there is built to call them.
+#if !defined(BRAGG_SIMT_SANITIZED)
 
 // What the compiler calls before every access of code built with -fsanitize=thread. It takes them for
 // functions that do not throw. Without hooks they do nothing, so that kernels are compiled once for both
@@ -362,3 +367,5 @@ void __tsan_vptr_read(void**) {}
 // The host's functions beside the kernels guard their static variables with this.
 char __tsan_atomic8_load(const volatile char* p, int) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 }
+
+#endif
