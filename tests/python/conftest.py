@@ -29,7 +29,7 @@ def command():
     """Runs `python -m bragg`."""
 
     def run(*arguments, check=True, **options):
-        if arguments[0] == "verify":
+        if arguments and arguments[0] == "verify":
             arguments = (*arguments, "--seed", SEED)
         done = subprocess.run(
             [sys.executable, "-m", "bragg", *map(str, arguments)], capture_output=True, text=True, **options
