@@ -103,7 +103,7 @@ const Bound bounds[] = {{"nnm(f=2) | trimmed_mean(f=2)", 5.7},
                         {"arc(f=2) | geometric_median", 100}};
 
 TEST(Certify, OneConstantInAllRowsChangesNothing) {
-  std::mt19937_64 random = generator("constant");
+  Generator random = generator("constant");
   struct Case {
     DType dtype;
     long double constant;
@@ -137,7 +137,7 @@ TEST(Certify, OneConstantInAllRowsChangesNothing) {
 }
 
 TEST(Certify, LengthsAboutAReferenceHoldWhateverAllRowsShare) {
-  std::mt19937_64 random = generator("reference");
+  Generator random = generator("reference");
   for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
     for (const long double constant : {0.0L, -1e9L, 3e38L}) {
       Scene scene{.constant = constant};
@@ -167,7 +167,7 @@ TEST(Certify, LengthsAboutAReferenceHoldWhateverAllRowsShare) {
 }
 
 TEST(Certify, AWeightedMajorityIsOneOfWeight) {
-  std::mt19937_64 random = generator("weights");
+  Generator random = generator("weights");
   for (const DType dtype : {DType::f32, DType::f64}) {
     for (const long double constant : {0.0L, -1e14L}) {
       Scene scene{.bad = 6, .constant = constant};
@@ -185,7 +185,7 @@ TEST(Certify, AWeightedMajorityIsOneOfWeight) {
 
 // f64 rows whose differences are beyond the reach of squares, beneath a constant that is not.
 TEST(Certify, TinyDifferencesOfWideRowsCountBesideAConstant) {
-  std::mt19937_64 random = generator("wide");
+  Generator random = generator("wide");
   for (const double size : {1e-160, 1e-200, 1e-290}) {
     for (const double far : {50.0, 1e150}) {
       Scene scene{.size = 20 * size, .spread = size, .far = far, .constant = 1};
@@ -202,7 +202,7 @@ TEST(Certify, TinyDifferencesOfWideRowsCountBesideAConstant) {
 }
 
 TEST(Certify, HugeRowsThatCancelInABucketLeaveNothing) {
-  std::mt19937_64 random = generator("buckets");
+  Generator random = generator("buckets");
   std::normal_distribution<double> normal(1, 1);
   struct Case {
     DType dtype;
@@ -323,7 +323,7 @@ TEST(Certify, ClippedRowsThatAreOneStayOne) {
 
 // A row that is not finite is mixed with the first that are: here with two that cancel.
 TEST(Certify, HugeRowsThatCancelInAMeanOfNeighborsLeaveNothing) {
-  std::mt19937_64 random = generator("neighbors");
+  Generator random = generator("neighbors");
   std::normal_distribution<double> normal(1, 1);
   Rows rows(13, Vector(6));
   for (auto& row : rows) {
@@ -346,7 +346,7 @@ TEST(Certify, HugeRowsThatCancelInAMeanOfNeighborsLeaveNothing) {
 
 /// Each tensor by itself: only the one with the constant is read once more.
 TEST(Certify, PerTensorOnlyTheTensorWithTheConstantIsReadOnceMore) {
-  std::mt19937_64 random = generator("per tensor");
+  Generator random = generator("per tensor");
   const int tensors = 161;
   const int n = 11;
   std::vector<std::int64_t> sizes;
@@ -385,7 +385,7 @@ TEST(Certify, PerTensorOnlyTheTensorWithTheConstantIsReadOnceMore) {
 
 /// Files in windows: the same bits as in memory, one more read where it is needed and none where it is not.
 TEST(Certify, StreamedFilesAreReadOnceMoreWhereOffsetsDemandIt) {
-  std::mt19937_64 random = generator("files");
+  Generator random = generator("files");
   for (const long double constant : {0.0L, -1e9L}) {
     Scene scene{.d = 200000, .constant = constant};
     scene.make(random, DType::f32);
@@ -451,7 +451,7 @@ struct Table {
 
 /// Products about a centre against long double; and every squared distance is within its stated error.
 TEST(Certify, ProductsAboutACenterAreWithinTheirBound) {
-  std::mt19937_64 random = generator("products");
+  Generator random = generator("products");
   struct Case {
     DType dtype;
     int n;

@@ -1151,7 +1151,7 @@ void expect_median(const Rows& rows, const std::vector<double>& weights, const G
 }
 
 TEST(GeometricMedian, RowsThatAreNearlyZeroDoNotHoldIt) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   std::normal_distribution<double> normal;
   for (int round = 0; round < 3000 && !testing::Test::HasFailure(); ++round) {
     const int n = 5 + static_cast<int>(random() % 25);
@@ -1167,7 +1167,7 @@ TEST(GeometricMedian, RowsThatAreNearlyZeroDoNotHoldIt) {
 }
 
 TEST(GeometricMedian, OfHardRowsIsTheMinimiser) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   std::normal_distribution<double> normal;
   for (int round = 0; round < 2000 && !testing::Test::HasFailure(); ++round) {
     const int n = 1 + static_cast<int>(random() % 24);
@@ -1238,7 +1238,7 @@ TEST(GeometricMedian, OfHardRowsIsTheMinimiser) {
 
 // Where n³ is a second: steps by conjugate gradients.
 TEST(GeometricMedian, ManyRowsAreSolvedWithoutElimination) {
-  std::mt19937_64 random = generator();
+  test::Generator random = generator();
   Rows rows = normal_rows(random, 700, 5);
   for (std::size_t i = 0; i < 300; ++i) {
     for (double& x : rows[i]) x = 1e-9 * x + (i % 2 == 0 ? 0.1 : 0);

@@ -443,7 +443,7 @@ double sum_of_distances(const std::vector<double>& rows, int n, const std::vecto
 // Each of a few rows is a thousand times nearer to 0 than the last: any step from among them is as short as
 // they are near, and the objective is 6 to 10 % above its minimum there.
 TEST(Plan, TheGeometricMedianLeavesRowsThatAreNearlyZero) {
-  std::mt19937_64 random = generator("nearly zero");
+  Generator random = generator("nearly zero");
   const int shapes[][2] = {{7, 2}, {20, 3}, {50, 4}, {100, 5}, {150, 8}};
   for (const auto& [n, bad] : shapes) {
     for (const char* text :
@@ -486,7 +486,7 @@ TEST(Plan, TheGapOfAGeometricMedianIsReportedWhereItRanToConvergence) {
 
 // Nearly half of the rows are far, and so is the mean; each step from there goes a share of the way.
 TEST(Plan, TheGeometricMedianStartsFromTheMedoidWhereTheMeanIsFar) {
-  std::mt19937_64 random = generator("half far");
+  Generator random = generator("half far");
   const int shapes[][2] = {{7, 3}, {41, 20}, {64, 31}};
   for (const auto& [n, bad] : shapes) {
     for (const double far : {3e38, 1e150}) {

@@ -558,6 +558,31 @@ BRAGG_HD void tame(TeamT team, const Weiszfeld& w, double tol, Optimality& found
   found = merged_optimality(team, w, tol);
 }
 
+/// One of Weiszfeld's steps.
+struct StepTaken {
+  bool to_optimal_row = false;  ///< v is that row
+  double length = 0;
+  /// Of a geometric series of such steps this much is left. Steps that do not shrink promise no end.
+  double rest = 0;
+
+  BRAGG_HD bool is_short(double bound) const { return length == 0 || (length <= bound && rest <= bound); }
+};
+
+/// `last_length`: of the step before, 0 at first; of this one when done.
+template <class TeamT>
+BRAGG_HD StepTaken take_step(TeamT team, const Weiszfeld& w, double nu, double& last_length) {
+  const int size = w.points->size;
+  StepTaken taken{.to_optimal_row = !weiszfeld_step(team, w, nu)};
+  team.parallel_for(size, [&](int i) { w.step[i] = w.next[i] - w.v[i]; });
+  taken.length = std::sqrt(w.squared_length(team, w.step));
+  const double shrinks_by = last_length - taken.length;
+  taken.rest = taken.length < last_length ? taken.length * (taken.length / shrinks_by) : infinity;
+  last_length = taken.length;
+  team.parallel_for(size, [&](int i) { w.v[i] = w.next[i]; });
+  w.measure(team);
+  return taken;
+}
+
 /// From v to a certified minimum. `medoid`: the exact one.
 template <class TeamT>
 BRAGG_HD Optimality converge(TeamT team, const GeometricMedian& rule, Weiszfeld& w, int medoid,
@@ -588,15 +613,7 @@ BRAGG_HD Optimality converge(TeamT team, const GeometricMedian& rule, Weiszfeld&
     const double bound = rule.tol * found.typical;
     for (int k = 0; k < steps_in_a_row && out.iterations < rule.max_iters; ++k) {
       ++out.iterations;
-      weiszfeld_step(team, w, 0);
-      team.parallel_for(size, [&](int i) { w.step[i] = w.next[i] - w.v[i]; });
-      const double length = std::sqrt(w.squared_length(team, w.step));
-      // Of a geometric series of such steps this much is left. Steps that do not shrink promise no end.
-      const double rest = length < last_length ? length * (length / (last_length - length)) : infinity;
-      last_length = length;
-      team.parallel_for(size, [&](int i) { w.v[i] = w.next[i]; });
-      w.measure(team);
-      if (length == 0 || (length <= bound && rest <= bound)) break;
+      if (take_step(team, w, 0, last_length).is_short(bound)) break;
     }
     found = optimality(team, w, rule.tol);
     if (found.reached(rule.tol)) break;
@@ -638,21 +655,12 @@ BRAGG_HD Optimality converge(TeamT team, const GeometricMedian& rule, Weiszfeld&
 template <class TeamT>
 BRAGG_HD void iterate(TeamT team, const GeometricMedian& rule, const Weiszfeld& w, double nu,
                       Combination& out) {
-  const int size = w.points->size;
   double last_length = 0;
   out.converged = false;
   while (out.iterations < rule.max_iters && !out.converged) {
     ++out.iterations;
-    const bool optimal = !weiszfeld_step(team, w, nu);
-    team.parallel_for(size, [&](int i) { w.step[i] = w.next[i] - w.v[i]; });
-    const double length = std::sqrt(w.squared_length(team, w.step));
-    // Of a geometric series of such steps this much is left. Steps that do not shrink promise no end.
-    const double rest = length < last_length ? length * (length / (last_length - length)) : infinity;
-    last_length = length;
-    team.parallel_for(size, [&](int i) { w.v[i] = w.next[i]; });
-    w.measure(team);
-    const double bound = rule.tol * w.typical_distance(team);
-    out.converged = optimal || length == 0 || (length <= bound && rest <= bound);
+    const StepTaken taken = take_step(team, w, nu, last_length);
+    out.converged = taken.to_optimal_row || taken.is_short(rule.tol * w.typical_distance(team));
   }
 }
 

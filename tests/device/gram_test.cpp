@@ -459,6 +459,17 @@ TEST(GramTest, CountsHostileValuesAndKeepsThemToTheirPairs) {
   }
 }
 
+/// Of seven parts.
+void expect_parts_scaled_skipped_and_added(DeviceRows& data, GramRequest request) {
+  const auto rows = static_cast<std::size_t>(data.shape.count());
+  request.scale = {1, 0.5, 2, 1, 0x1p-60, 0x1p100, 1};
+  expect_right(data, request, run(data, request));
+  request.before.assign(7 * rows * rows, 42.0);
+  request.skip = {0, 1, 0, 1, 0, 1, 0};
+  request.add = true;
+  expect_right(data, request, run(data, request));
+}
+
 TEST(GramTest, PartsHaveProductsOfTheirOwn) {
   Generator random = generator("gram: parts");
   for (const int rows : {3, 8, 20, 48, 66}) {
@@ -469,12 +480,7 @@ TEST(GramTest, PartsHaveProductsOfTheirOwn) {
       DeviceRows data(shape, normal_values(random));
       GramRequest request{.chunk = 128, .batch = batch, .per_tensor = true};
       expect_right(data, request, run(data, request));
-      request.scale = {1, 0.5, 2, 1, 0x1p-60, 0x1p100, 1};
-      expect_right(data, request, run(data, request));
-      request.before.assign(7 * static_cast<std::size_t>(rows * rows), 42.0);
-      request.skip = {0, 1, 0, 1, 0, 1, 0};
-      request.add = true;
-      expect_right(data, request, run(data, request));
+      expect_parts_scaled_skipped_and_added(data, request);
       if (HasFatalFailure()) return;
     }
   }
@@ -507,7 +513,7 @@ TEST(GramTest, WindowsAddUpToTheBitsOfTheWhole) {
 
 /// What many chunks add up to, to the last bit, where products of a chunk are whole numbers.
 TEST(GramTest, SumsOfManyChunksAreRoundedOnce) {
-  std::mt19937_64 random = generator("gram: many chunks");
+  Generator random = generator("gram: many chunks");
   constexpr std::int64_t size = 128 * 700;
   for (const int rows : {2, 9}) {
     std::vector<long double> x(static_cast<std::size_t>(rows) * size);
@@ -551,7 +557,7 @@ TEST(GramTest, SumsOfManyChunksAreRoundedOnce) {
 
 /// Chunks of more coordinates than are added up one after another.
 TEST(GramTest, LongChunksAreAddedUpInParts) {
-  std::mt19937_64 random = generator("gram: long chunks");
+  Generator random = generator("gram: long chunks");
   const std::array<std::pair<int, DType>, 4> cases{
       {{2, DType::f32}, {9, DType::f32}, {10, DType::bf16}, {5, DType::f64}}};
   for (const auto& [rows, dtype] : cases) {
@@ -673,7 +679,7 @@ DeviceRows::Values values_about_a_constant(DType dtype, std::mt19937_64& random)
 }
 
 TEST(GramTest, ProductsAboutACenterAreThoseOfDifferences) {
-  std::mt19937_64 random = generator("gram: about a centre");
+  Generator random = generator("gram: about a centre");
   const auto nan = std::numeric_limits<long double>::quiet_NaN();
   for (const int rows : row_counts) {
     for (const DType dtype : all_dtypes) {
@@ -724,7 +730,7 @@ TEST(GramTest, ProductsAboutACenterAreThoseOfDifferences) {
 }
 
 TEST(GramTest, AConstantDrownsDistancesButNotAboutTheMedian) {
-  std::mt19937_64 random = generator("gram: a constant");
+  Generator random = generator("gram: a constant");
   for (const int rows : {5, 8, 12, 20, 30, 40, 48, 60}) {
     for (const long double constant : {-1e9L, -3.3e38L}) {
       // As many rows as not are far away on one side, where they do not reach the median.
@@ -759,7 +765,7 @@ TEST(GramTest, AConstantDrownsDistancesButNotAboutTheMedian) {
 }
 
 TEST(GramTest, BitsAboutACenterDependOnValuesAlone) {
-  std::mt19937_64 random = generator("gram: bits about a centre");
+  Generator random = generator("gram: bits about a centre");
   for (const int rows : {2, 7, 8, 9, 16, 24, 31, 40, 48, 52, 70}) {
     for (const DType dtype : all_dtypes) {
       for (const bool pairs : {true, false}) {
@@ -796,7 +802,7 @@ TEST(GramTest, BitsAboutACenterDependOnValuesAlone) {
 }
 
 TEST(GramTest, PartsHaveCentersOfTheirOwn) {
-  std::mt19937_64 random = generator("gram: centres of parts");
+  Generator random = generator("gram: centres of parts");
   for (const int rows : {3, 8, 20, 33, 48, 66}) {
     for (const std::int64_t batch : {0, 1, 5}) {
       for (const DType dtype : {DType::f64, DType::f32}) {
@@ -808,12 +814,7 @@ TEST(GramTest, PartsHaveCentersOfTheirOwn) {
         request.chunk = 128;
         request.batch = batch;
         request.per_tensor = true;
-        request.scale = {1, 0.5, 2, 1, 0x1p-60, 0x1p100, 1};
-        expect_right(data, request, run(data, request));
-        request.before.assign(7 * static_cast<std::size_t>(shape.count() * shape.count()), 42.0);
-        request.skip = {0, 1, 0, 1, 0, 1, 0};
-        request.add = true;
-        expect_right(data, request, run(data, request));
+        expect_parts_scaled_skipped_and_added(data, request);
         if (HasFatalFailure()) return;
       }
     }
@@ -821,7 +822,7 @@ TEST(GramTest, PartsHaveCentersOfTheirOwn) {
 }
 
 TEST(GramTest, CentersOfMoreRowsThanABlockHolds) {
-  std::mt19937_64 random = generator("gram: centres of many rows");
+  Generator random = generator("gram: centres of many rows");
   for (const auto& [rows, dtype] : {std::pair{390, DType::f64}, {800, DType::f32}, {1600, DType::f16}}) {
     for (const bool has_weights : {false, true}) {
       const RowsShape shape{.dtype = dtype, .inputs = rows, .sizes = {34}};
@@ -839,7 +840,7 @@ TEST(GramTest, CentersOfMoreRowsThanABlockHolds) {
 }
 
 TEST(GramTest, MemoryOfCentersIsBounded) {
-  std::mt19937_64 random = generator("gram: batches of centres");
+  Generator random = generator("gram: batches of centres");
   // Of five chunks the medians of two are kept at a time.
   const RowsShape shape{.dtype = DType::f16, .inputs = 50, .sizes = {70, 1, 33, 0, 20, 100}};
   DeviceRows data(shape, normal_values(random));
@@ -852,7 +853,7 @@ TEST(GramTest, MemoryOfCentersIsBounded) {
 }
 
 TEST(GramTest, WhereNobodyCountsTheCenterIsZero) {
-  std::mt19937_64 random = generator("gram: nobody counts");
+  Generator random = generator("gram: nobody counts");
   for (const int rows : {3, 20, 60}) {
     for (const DType dtype : all_dtypes) {
       DeviceRows data({.dtype = dtype, .inputs = rows, .sizes = {200}}, normal_values(random));
@@ -930,12 +931,7 @@ TEST(GramTest, LengthsOfPartsScaledSkippedAndAdded) {
         SCOPED_TRACE(describe(shape) + ", batch " + std::to_string(batch));
         DeviceRows data(shape, normal_values(random));
         GramRequest request{.chunk = 128, .batch = batch, .per_tensor = true, .pairs = false};
-        request.scale = {1, 0.5, 2, 1, 0x1p-60, 0x1p100, 1};
-        expect_right(data, request, run(data, request));
-        request.before.assign(7 * static_cast<std::size_t>(shape.count() * shape.count()), 42.0);
-        request.skip = {0, 1, 0, 1, 0, 1, 0};
-        request.add = true;
-        expect_right(data, request, run(data, request));
+        expect_parts_scaled_skipped_and_added(data, request);
         if (HasFatalFailure()) return;
       }
     }

@@ -130,7 +130,7 @@ std::vector<std::vector<unsigned char>> run_select(const SelectCase& c, std::uin
 TEST(Limits, SelectRunsAtEveryShapeAndItsBitsDoNotDependOnThem) {
   const ProfileGuard guard;
   const std::uint64_t seed = session_seed();
-  std::mt19937_64 chance = generator("share of limits");
+  Generator chance = generator("share of limits");
   for (const SelectCase& c : select_cases()) {
     if (chance() % (test_share() * slowness) != 0) continue;
     SCOPED_TRACE(c.text());
@@ -215,7 +215,7 @@ void expect_all_ready(const char* text, int n, DType dtype, int step, std::mt199
 
 TEST(Limits, APlanMakesReadyWhateverItsRunsLaunch) {
   const ProfileGuard guard;
-  std::mt19937_64 random = generator("made ready");
+  Generator random = generator("made ready");
   for (const char* const text :
        {"mean", "median", "trimmed_mean(f=2)", "meamed(f=2)", "phocas(f=2)", "krum(f=2)", "geometric_median",
         "centered_clipping(tau=3, iters=2, start=origin)", "centered_clipping(tau=3)", "mda(f=2)", "caf(f=2)",
