@@ -3,7 +3,7 @@
 #include <bragg/bragg.hpp>
 
 #include "host/bench/cases.hpp"
-#include "host/pipeline/engine.hpp"
+#include "host/plan/engine.hpp"
 #include "support.hpp"
 
 namespace bragg::bench {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes kernels/select/networks.hpp from kernels/select/best_known.json.
+"""Writes rules/networks/networks.hpp from rules/networks/best_known.json.
 
 The lists are those of bertdobbelaere/SorterHunter (MIT): the smallest known sorting networks for 2 to 64 values and
 median-selection networks for 3 to 64.
@@ -8,7 +8,7 @@ median-selection networks for 3 to 64.
 import json
 import pathlib
 
-folder = pathlib.Path(__file__).resolve().parent.parent / "kernels" / "select"
+folder = pathlib.Path(__file__).resolve().parent.parent / "rules" / "networks"
 
 
 def table(name, what, lists):

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes host/cpu/schedules.hpp: selection networks in an order that keeps their values in registers.
+"""Writes rules/networks/schedules.hpp: selection networks in an order that keeps their values in registers.
 
 Comparators that do not share a wire may go in any order. The order here is found by list scheduling with random
 restarts: next comes a comparator whose values are in registers, and of those one that frees them. What it costs is
@@ -152,11 +152,11 @@ def braces(numbers, width=110):
 
 
 def main():
-    document = json.loads((root / "kernels" / "select" / "best_known.json").read_text())
+    document = json.loads((root / "rules" / "networks" / "best_known.json").read_text())
     chance = random.Random(1)
     text = [
         "// SPDX-License-Identifier: Apache-2.0",
-        "// Written by scripts/make_schedules.py from kernels/select/best_known.json; do not edit.",
+        "// Written by scripts/make_schedules.py from rules/networks/best_known.json; do not edit.",
         "// Selection networks in an order that keeps their values in registers.",
         "#pragma once",
         "",
@@ -200,7 +200,7 @@ def main():
             "};",
         ]
     text += ["// clang-format on", "", "}  // namespace bragg::detail::cpu::schedules", ""]
-    (root / "host" / "cpu" / "schedules.hpp").write_text("\n".join(text))
+    (root / "rules" / "networks" / "schedules.hpp").write_text("\n".join(text))
 
 
 if __name__ == "__main__":

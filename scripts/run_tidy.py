@@ -26,8 +26,8 @@ MOST_TOGETHER = 8
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "tidy"
 # What has a name at file scope that another source of its folder has too.
-APART = ("examples/quickstart.cpp", "host/cli/bench.cpp", "host/cuda/window_passes.cpp",
-         "host/solve/vertex_cover.cpp")
+APART = ("examples/quickstart.cpp", "host/cli/bench.cpp", "host/files/cuda_passes.cpp",
+         "rules/solve/vertex_cover.cpp")
 # misc-unused-* look at no other file than the one that is compiled.
 PATHS = "-bugprone-*,-modernize-*,-performance-*,-readability-*,-misc-redundant-expression"
 MATCHES = "-clang-analyzer-*,-bugprone-suspicious-include"

@@ -11,10 +11,10 @@ cd "$(dirname "$0")/.."
 
 # What a build without CUDA leaves out cannot be checked there, nor what only the test of the installed tree compiles.
 database=build/cpu
-without='host/cuda/(check|launch|runtime)|examples/consumer/'
+without='kernels/runtime/check|kernels/runtime/runtime|examples/consumer/'
 if [[ -f build/cuda/compile_commands.json ]]; then
   database=build/cuda
-  without='host/cuda/absent|examples/consumer/'
+  without='host/(cuda/absent|plan/cuda_absent|files/cuda_absent)|examples/consumer/'
 fi
 # The revision that changes are counted from; nothing: there is none so old.
 base_of_changes() {
@@ -39,5 +39,5 @@ if [[ "${1:-}" != "--all" ]]; then
   fi
   [[ $# -gt 0 ]] || options+=(--most "${MOST:-40}")
 fi
-git ls-files 'host/*.cpp' 'examples/*.cpp' | grep -vE "^($without)" |
+git ls-files 'rules/*.cpp' 'kernels/*.cpp' 'host/*.cpp' 'examples/*.cpp' | grep -vE "^($without)" |
   xargs scripts/run_tidy.py ${options[@]+"${options[@]}"} "$database"

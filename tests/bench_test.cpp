@@ -17,7 +17,7 @@
 #include "host/bench/data.hpp"
 #include "host/bench/process.hpp"
 #include "host/bench/result.hpp"
-#include "host/cpu/network.hpp"
+#include "rules/networks/order.hpp"
 
 namespace bragg::bench {
 

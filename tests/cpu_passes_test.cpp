@@ -17,9 +17,9 @@
 #include <string>
 #include <vector>
 
-#include "host/cpu/network.hpp"
 #include "host/cpu/passes.hpp"
-#include "host/cpu/schedules.hpp"
+#include "rules/networks/order.hpp"
+#include "rules/networks/schedules.hpp"
 #include "tests/support/seed.hpp"
 
 namespace bragg::detail {

@@ -205,7 +205,7 @@ class Snippets(Docs):
         self.assertGreater(found, 0)
 
     def test_the_rule_of_adding_a_rule_compiles(self):
-        for part in ("host", "include"):
+        for part in ("host", "include", "rules"):
             shutil.copytree(os.path.join(SOURCE, part), self.path(part))
         struct_block, solver_block = [block for _, block in blocks(ADDING_A_RULE, "cpp")]
 
@@ -219,16 +219,16 @@ class Snippets(Docs):
 
         using = "using PreAggregator = "
         splice("include/bragg/pipeline.hpp", (using, struct_block + "\n" + using), ("Cge, Bulyan>;", "Cge, Bulyan, NearestPair>;"))
-        splice("host/pipeline/rules.cpp", ("\n  return table;\n", TABLE_LINE + "\n  return table;\n"))
-        nnm = '#include "host/solve/nnm.hpp"\n'
-        splice("host/solve/steps.hpp", (nnm, '#include "host/solve/nearest_pair.hpp"\n' + nnm))
-        with open(self.path("host/solve/nearest_pair.hpp"), "w", encoding="utf-8") as file:
-            file.write('#pragma once\n#include <bragg/pipeline.hpp>\n#include "host/solve/points.hpp"\n')
+        splice("rules/table.cpp", ("\n  return table;\n", TABLE_LINE + "\n  return table;\n"))
+        nnm = '#include "rules/nnm.hpp"\n'
+        splice("rules/steps.hpp", (nnm, '#include "rules/nearest_pair.hpp"\n' + nnm))
+        with open(self.path("rules/nearest_pair.hpp"), "w", encoding="utf-8") as file:
+            file.write('#pragma once\n#include <bragg/pipeline.hpp>\n#include "rules/solve/points.hpp"\n')
             file.write("namespace bragg::detail {\n%s}\n" % solver_block)
-        for source in ("rules", "engine"):
+        for source in ("rules/table.cpp", "host/plan/engine.cpp"):
             command = [os.environ.get("CXX", "c++"), "-std=c++20", "-fsyntax-only", "-DFMT_HEADER_ONLY", "-DBRAGG_STATIC_DEFINE"]
             command += ["-Wall", "-Wextra", "-I" + self.folder, "-I" + self.path("include"), "-I" + os.path.join(BUILD, "include")]
-            done = subprocess.run([*command, self.path("host/pipeline/%s.cpp" % source)], capture_output=True, text=True)
+            done = subprocess.run([*command, self.path(source)], capture_output=True, text=True)
             self.assertEqual(done.returncode, 0, done.stderr[-4000:])
 
 

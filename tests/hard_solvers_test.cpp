@@ -15,12 +15,12 @@
 #include <string>
 #include <vector>
 
-#include "host/solve/caf.hpp"
-#include "host/solve/eigen.hpp"
-#include "host/solve/geometric_median.hpp"
-#include "host/solve/mda.hpp"
-#include "host/solve/smea.hpp"
-#include "host/solve/vertex_cover.hpp"
+#include "rules/caf.hpp"
+#include "rules/geometric_median.hpp"
+#include "rules/mda.hpp"
+#include "rules/smea.hpp"
+#include "rules/solve/eigen.hpp"
+#include "rules/solve/vertex_cover.hpp"
 #include "tests/support/seed.hpp"
 
 namespace bragg::detail {

@@ -6,8 +6,8 @@
 #include <limits>
 #include <set>
 
-#include "host/pipeline/rules.hpp"
-#include "host/solve/sequence.hpp"
+#include "rules/sequence.hpp"
+#include "rules/table.hpp"
 
 namespace bragg {
 namespace {

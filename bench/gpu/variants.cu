@@ -23,10 +23,10 @@
 #include <string>
 #include <vector>
 
-#include "host/cuda/runtime.hpp"
 #include "kernels/combine/combine.cuh"
 #include "kernels/gram/chunks.cuh"
 #include "kernels/gram/gram.hpp"
+#include "kernels/runtime/runtime.hpp"
 #include "kernels/select/direct.cuh"
 #include "kernels/select/tile.cuh"
 

@@ -9,7 +9,7 @@
 #include <numbers>
 #include <numeric>
 
-#include "host/solve/bucketing.hpp"
+#include "rules/bucketing.hpp"
 
 namespace bragg::attacks {
 

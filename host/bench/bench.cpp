@@ -13,7 +13,7 @@
 #include "host/bench/data.hpp"
 #include "host/bench/device.hpp"
 #include "host/bench/threads.hpp"
-#include "host/pipeline/engine.hpp"
+#include "host/plan/engine.hpp"
 
 namespace bragg::bench {
 

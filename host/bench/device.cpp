@@ -8,12 +8,12 @@
 
 #include <algorithm>
 
-#include "bench/gpu/ceilings.hpp"
-#include "bench/gpu/updates.hpp"
+#include "host/bench/ceilings.hpp"
 #include "host/bench/data.hpp"
-#include "host/cuda/check.hpp"
-#include "host/cuda/runtime.hpp"
-#include "host/pipeline/engine.hpp"
+#include "host/bench/device_updates.hpp"
+#include "host/plan/engine.hpp"
+#include "kernels/runtime/check.hpp"
+#include "kernels/runtime/runtime.hpp"
 
 namespace bragg::bench {
 

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "host/solve/team.hpp"
+#include "rules/solve/team.hpp"
 
 namespace bragg::bench {
 

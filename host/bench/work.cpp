@@ -5,9 +5,9 @@
 #include <functional>
 #include <set>
 
-#include "host/cpu/network.hpp"
 #include "host/cpu/selection.hpp"
-#include "host/solve/sequence.hpp"
+#include "rules/networks/order.hpp"
+#include "rules/sequence.hpp"
 
 namespace bragg::bench {
 

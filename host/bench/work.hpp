@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "host/pipeline/engine.hpp"
+#include "host/plan/engine.hpp"
 
 namespace bragg::bench {
 

@@ -11,7 +11,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "host/pipeline/report.hpp"
+#include "host/plan/report.hpp"
 
 struct bragg_plan {
   bragg::Plan plan;

@@ -21,7 +21,7 @@
 #include "host/cli/rules.hpp"
 #include "host/cli/text.hpp"
 #include "host/cli/verify.hpp"
-#include "host/pipeline/nearest.hpp"
+#include "rules/nearest.hpp"
 
 namespace {
 

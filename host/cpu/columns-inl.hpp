@@ -20,8 +20,8 @@
 #include <utility>
 
 #include "host/cpu/columns.hpp"
-#include "host/cpu/schedules.hpp"
 #include "host/cpu/simd-inl.hpp"
+#include "rules/networks/schedules.hpp"
 
 #undef BRAGG_LARGEST_UNROLLED
 #undef BRAGG_SCHEDULE

@@ -9,7 +9,7 @@
 
 #include "host/cpu/columns.hpp"
 #include "host/cpu/passes.hpp"
-#include "kernels/select/network.hpp"
+#include "rules/networks/network.hpp"
 
 // A baseline, AVX2 and AVX-512 are what x86 machines need; fewer targets compile faster.
 #ifndef HWY_DISABLED_TARGETS

@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-#include "host/pipeline/select_rule.hpp"
+#include "rules/select_rule.hpp"
 
 namespace bragg::detail {
 

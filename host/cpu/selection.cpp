@@ -5,7 +5,7 @@
 #include <tuple>
 #include <utility>
 
-#include "host/cpu/network.hpp"
+#include "rules/networks/order.hpp"
 
 namespace bragg::detail::cpu {
 namespace {

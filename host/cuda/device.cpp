@@ -3,7 +3,7 @@
 
 #include <fmt/format.h>
 
-#include "host/cuda/runtime.hpp"
+#include "kernels/runtime/runtime.hpp"
 
 namespace bragg {
 

@@ -10,8 +10,8 @@
 #include <random>
 #include <set>
 
-#include "host/pipeline/rules.hpp"
 #include "host/verify/draw.hpp"
+#include "rules/table.hpp"
 
 namespace bragg::verify {
 

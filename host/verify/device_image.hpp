@@ -8,7 +8,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "host/cuda/runtime.hpp"
+#include "kernels/runtime/runtime.hpp"
 
 namespace bragg::verify {
 

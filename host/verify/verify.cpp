@@ -11,7 +11,7 @@
 #include "host/verify/aimed.hpp"
 
 #if defined(BRAGG_HAS_CUDA)
-#include "host/cuda/runtime.hpp"
+#include "kernels/runtime/runtime.hpp"
 #endif
 
 namespace bragg::verify {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <bragg/error.hpp>
+#include <bragg/types.hpp>
 #include <concepts>
 #include <cstdint>
 #include <span>
@@ -15,9 +16,6 @@ namespace bragg {
 
 /// In a rule's integer parameter: the default that follows from n and f (RULES: e.g. neighbors = n−f−2).
 inline constexpr int automatic = -1;
-
-/// What the median of an even number of values is.
-enum class EvenMedian : std::uint8_t { midpoint, lower, upper };
 
 /// Where an iterative rule starts. `origin` is the origin, or the caller's reference where one is given.
 enum class Start : std::uint8_t { medoid, mean, origin, previous, reference };

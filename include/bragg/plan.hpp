@@ -3,6 +3,7 @@
 
 #include <bragg/pipeline.hpp>
 #include <bragg/report.hpp>
+#include <bragg/types.hpp>
 #include <bragg/updates.hpp>
 #include <memory>
 #include <optional>
@@ -24,13 +25,6 @@ BRAGG_API int cuda_device_count() noexcept;
 
 /// Whether distances, state and report are of the whole row or of each tensor apart.
 enum class Scope : std::uint8_t { whole, per_tensor };
-
-/// What the output holds after a run whose status is not ok.
-enum class OnFailure : std::uint8_t {
-  keep,  ///< its former content: nothing is written
-  nan,
-  zero,
-};
 
 /// What a plan is made for.
 struct Shape {

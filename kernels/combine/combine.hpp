@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kernels/common/rows.hpp"
-#include "kernels/common/stream.hpp"
+#include "kernels/runtime/stream.hpp"
 
 namespace bragg::detail::cuda {
 

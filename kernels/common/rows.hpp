@@ -3,12 +3,12 @@
 // pointer is to device memory.
 #pragma once
 
-#include <bragg/plan.hpp>
+#include <bragg/types.hpp>
 #include <bragg/updates.hpp>
 #include <cstddef>
 #include <cstdint>
 
-#include "host/solve/team.hpp"
+#include "rules/solve/team.hpp"
 
 namespace bragg::detail::cuda {
 

@@ -12,8 +12,8 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-#include "host/cuda/check.hpp"
-#include "host/cuda/launch.hpp"
+#include "kernels/runtime/check.hpp"
+#include "kernels/runtime/launch.hpp"
 
 /// A kernel for blocks of at most max_threads (one-dimensional), min_blocks of them resident at a time.
 #define BRAGG_KERNEL(max_threads, min_blocks) __global__ void __launch_bounds__(max_threads, min_blocks)
@@ -227,7 +227,7 @@ void launch_as(bool dependent, void (*kernel)(ParametersT...), int blocks_x, int
 }
 
 /// Launches on `stream`, a grid of blocks_x × blocks_y. Nothing waits, where the kernel was made ready before
-/// (host/cuda/launch.hpp). In a rehearsal it only is.
+/// (kernels/runtime/launch.hpp). In a rehearsal it only is.
 /// @throws Error unsupported, out_of_memory, internal: what CUDA says, and where.
 template <class... ParametersT, class... ArgumentsT>
 void launch(void (*kernel)(ParametersT...), int blocks_x, int blocks_y, int threads, std::size_t shared,
@@ -248,6 +248,6 @@ void launch_dependent(void (*kernel)(ParametersT...), int blocks_x, int blocks_y
 
 #else  // test builds only
 
-#include "tests/simt/executor.hpp"
+#include <simt_executor.hpp>
 
 #endif

@@ -5,7 +5,7 @@
 
 #include <cstddef>
 
-#include "kernels/common/stream.hpp"
+#include "kernels/runtime/stream.hpp"
 
 namespace bragg::detail::cuda {
 

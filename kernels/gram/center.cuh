@@ -4,8 +4,8 @@
 // 0 where that is not finite, as where nothing counts.
 #pragma once
 
+#include "kernels/common/registers.cuh"
 #include "kernels/gram/batch.cuh"
-#include "kernels/select/registers.cuh"
 
 namespace bragg::detail::cuda {
 

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "kernels/common/rows.hpp"
-#include "kernels/common/stream.hpp"
 #include "kernels/common/tuning.hpp"
+#include "kernels/runtime/stream.hpp"
 
 namespace bragg::detail::cuda {
 

@@ -18,9 +18,9 @@
 // Deterministic: sums are made by lane, then warp by warp in order. Not yet run on hardware.
 #pragma once
 
+#include "kernels/common/registers.cuh"
 #include "kernels/select/means.cuh"
 #include "kernels/select/mix.cuh"
-#include "kernels/select/registers.cuh"
 
 namespace bragg::detail::cuda {
 

@@ -18,10 +18,10 @@
 // Deterministic: a coordinate is one thread's. Not yet run on hardware.
 #pragma once
 
+#include "kernels/common/registers.cuh"
 #include "kernels/common/tuning.hpp"
 #include "kernels/select/means.cuh"
 #include "kernels/select/points.cuh"
-#include "kernels/select/registers.cuh"
 #include "kernels/select/trim.cuh"
 
 namespace bragg::detail::cuda {

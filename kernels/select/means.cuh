@@ -3,8 +3,8 @@
 // that the bits are the same.
 #pragma once
 
-#include "host/pipeline/select_rule.hpp"
 #include "kernels/common/values.cuh"
+#include "rules/select_rule.hpp"
 
 namespace bragg::detail::cuda {
 

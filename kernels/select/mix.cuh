@@ -17,9 +17,9 @@
 // coefficients from global memory at each step, 24 address operations of 8 loads.
 #pragma once
 
+#include "kernels/common/registers.cuh"
 #include "kernels/common/tuning.hpp"
 #include "kernels/select/points.cuh"
-#include "kernels/select/registers.cuh"
 
 namespace bragg::detail::cuda {
 

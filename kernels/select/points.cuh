@@ -2,8 +2,8 @@
 // What the selection kernels share: which row each point is, the gate, writing results.
 #pragma once
 
+#include "kernels/common/registers.cuh"
 #include "kernels/common/values.cuh"
-#include "kernels/select/registers.cuh"
 #include "kernels/select/select.hpp"
 
 namespace bragg::detail::cuda {

@@ -2,8 +2,8 @@
 // Which kernel computes what.
 #include "kernels/select/select.hpp"
 
+#include "kernels/common/registers.cuh"
 #include "kernels/select/launch.hpp"
-#include "kernels/select/registers.cuh"
 
 namespace bragg::detail::cuda {
 namespace {

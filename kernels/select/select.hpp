@@ -2,9 +2,9 @@
 // Pass 2 of coordinate-wise rules on the device: a rule of the points' values, coordinate by coordinate.
 #pragma once
 
-#include "host/pipeline/select_rule.hpp"
 #include "kernels/common/rows.hpp"
-#include "kernels/common/stream.hpp"
+#include "kernels/runtime/stream.hpp"
+#include "rules/select_rule.hpp"
 
 namespace bragg::detail::cuda {
 

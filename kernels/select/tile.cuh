@@ -14,10 +14,10 @@
 // Deterministic: a coordinate is one thread's, a mixed value one warp's. Not yet run on hardware.
 #pragma once
 
+#include "kernels/common/registers.cuh"
 #include "kernels/common/tuning.hpp"
 #include "kernels/select/means.cuh"
 #include "kernels/select/mix.cuh"
-#include "kernels/select/registers.cuh"
 #include "kernels/select/trim.cuh"
 
 namespace bragg::detail::cuda {

@@ -2,8 +2,8 @@
 // Trimmed means of sorted registers: conversions and additions of what is kept, and nothing of what is not.
 #pragma once
 
+#include "kernels/common/registers.cuh"
 #include "kernels/select/means.cuh"
-#include "kernels/select/registers.cuh"
 
 namespace bragg::detail::cuda {
 

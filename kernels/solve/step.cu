@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The steps of host/solve/steps.hpp as kernels. All data is n-sized and lies in one block of global memory a
+// The steps of rules/steps.hpp as kernels. All data is n-sized and lies in one block of global memory a
 // part, which stays in the L1 and L2 caches.
 //
 // Map          a thread block for each part (grid.y) walks a list of steps: 32 threads to 16 inputs, 128 to

@@ -2,11 +2,11 @@
 // The steps between the passes, on the device.
 #pragma once
 
-#include "host/solve/certify.hpp"
-#include "host/solve/steps.hpp"
-#include "kernels/common/stream.hpp"
 #include "kernels/common/tuning.hpp"
+#include "kernels/runtime/stream.hpp"
 #include "kernels/solve/one_of.hpp"
+#include "rules/certify.hpp"
+#include "rules/steps.hpp"
 
 namespace bragg::detail::cuda {
 

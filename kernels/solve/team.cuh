@@ -2,8 +2,8 @@
 // Teams of the device: who runs the solvers of host/solve there.
 #pragma once
 
-#include "host/solve/team.hpp"
 #include "kernels/common/simt.cuh"
+#include "rules/solve/team.hpp"
 
 namespace bragg::detail::cuda {
 

@@ -14,8 +14,8 @@
 #include <optional>
 #include <utility>
 
-#include "host/pipeline/pre_aggregate.hpp"
-#include "host/pipeline/report.hpp"
+#include "host/plan/pre_aggregate.hpp"
+#include "host/plan/report.hpp"
 #include "python/src/arrays.hpp"
 #include "python/src/errors.hpp"
 

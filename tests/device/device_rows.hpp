@@ -6,8 +6,8 @@
 #include <functional>
 #include <vector>
 
-#include "host/cuda/runtime.hpp"
 #include "kernels/common/rows.hpp"
+#include "kernels/runtime/runtime.hpp"
 #include "tests/support/values.hpp"
 
 namespace bragg::test {

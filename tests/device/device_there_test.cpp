@@ -9,7 +9,7 @@
 
 #include "host/bench/data.hpp"
 #include "host/bench/device.hpp"
-#include "host/cuda/runtime.hpp"
+#include "kernels/runtime/runtime.hpp"
 #endif
 
 namespace bragg {

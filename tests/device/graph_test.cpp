@@ -7,7 +7,7 @@
 
 #include <thread>
 
-#include "host/cuda/check.hpp"
+#include "kernels/runtime/check.hpp"
 #include "tests/device/device_rows.hpp"
 #include "tests/support/fixture.hpp"
 #include "tests/support/long_rows.hpp"

@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/select/network.hpp"
-#include "kernels/select/registers.cuh"
+#include "kernels/common/registers.cuh"
+#include "rules/networks/network.hpp"
 #include "tests/support/fixture.hpp"
 
 namespace bragg::test {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tests/simt/executor.hpp"
+#include "tests/simt/simt_executor.hpp"
 
 namespace bragg::detail::simt {
 namespace {

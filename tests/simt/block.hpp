@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "tests/simt/executor.hpp"
 #include "tests/simt/fiber.hpp"
+#include "tests/simt/simt_executor.hpp"
 
 namespace bragg::detail::simt {
 

@@ -5,8 +5,8 @@
 #include <utility>
 #include <vector>
 
-#include "host/cuda/runtime.hpp"
 #include "kernels/common/simt.cuh"
+#include "kernels/runtime/runtime.hpp"
 
 namespace bragg::test {
 namespace {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/simt/examples.hpp"
 
-#include "host/cuda/runtime.hpp"
+#include "kernels/runtime/runtime.hpp"
 #include "kernels/solve/team.cuh"
 
 namespace bragg::test {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The executor: that it computes what a GPU would, and that it catches what it says it catches.
-#include "tests/simt/executor.hpp"
+#include "tests/simt/simt_executor.hpp"
 
 #include <gtest/gtest.h>
 
@@ -14,9 +14,9 @@
 #include <thread>
 #include <vector>
 
-#include "host/cuda/launch.hpp"
-#include "host/cuda/runtime.hpp"
-#include "host/solve/team.hpp"
+#include "kernels/runtime/launch.hpp"
+#include "kernels/runtime/runtime.hpp"
+#include "rules/solve/team.hpp"
 #include "tests/simt/bugs.hpp"
 #include "tests/simt/examples.hpp"
 #include "tests/simt/memory.hpp"

@@ -20,8 +20,8 @@
 #include <string_view>
 #include <vector>
 
-#include "host/cuda/runtime.hpp"
-#include "tests/simt/executor.hpp"
+#include "kernels/runtime/runtime.hpp"
+#include "tests/simt/simt_executor.hpp"
 
 extern "C" const char __ehdr_start;  // where the program lies in memory
 

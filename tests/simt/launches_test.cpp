@@ -4,7 +4,7 @@
 #include <bragg/bragg.hpp>
 
 #include "tests/device/device_rows.hpp"
-#include "tests/simt/executor.hpp"
+#include "tests/simt/simt_executor.hpp"
 
 namespace bragg::test {
 namespace {

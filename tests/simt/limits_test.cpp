@@ -9,7 +9,7 @@
 
 #include "kernels/select/select.hpp"
 #include "tests/device/device_rows.hpp"
-#include "tests/simt/executor.hpp"
+#include "tests/simt/simt_executor.hpp"
 #include "tests/support/fixture.hpp"
 
 namespace bragg::test {

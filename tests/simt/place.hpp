@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "tests/simt/executor.hpp"
+#include "tests/simt/simt_executor.hpp"
 
 namespace bragg::detail::simt {
 

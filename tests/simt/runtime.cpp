@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// host/cuda/runtime.hpp on the executor: one device, whose memory is the executor's arena. Everything is done
-// when a call returns.
-#include "host/cuda/runtime.hpp"
+// kernels/runtime/runtime.hpp on the executor: one device, whose memory is the executor's arena. Everything
+// is done when a call returns.
+#include "kernels/runtime/runtime.hpp"
 
 #include <bragg/error.hpp>
 #include <cstdlib>

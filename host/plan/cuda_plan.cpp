@@ -1,0 +1,555 @@
+// SPDX-License-Identifier: Apache-2.0
+// A plan on a CUDA device: what is enqueued, and where everything lies. A run is a fixed list of launches for
+// a shape; no decision waits for the host, but for the two rules that search there.
+#include <fmt/format.h>
+#include <bragg/plan.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "host/cuda/device.hpp"
+#include "host/cuda/table.hpp"
+#include "host/plan/plan_backend.hpp"
+#include "host/plan/report.hpp"
+#include "kernels/combine/combine.hpp"
+#include "kernels/gram/gram.hpp"
+#include "kernels/runtime/launch.hpp"
+#include "kernels/runtime/runtime.hpp"
+#include "kernels/select/select.hpp"
+#include "kernels/solve/step.hpp"
+#include "rules/search.hpp"
+
+namespace bragg::detail::cuda {
+
+namespace {
+
+template <class T>
+T* at(void* base, std::size_t offset) {
+  return reinterpret_cast<T*>(static_cast<std::byte*>(base) + offset);
+}
+
+class CudaPlan final : public PlanBackend {
+ public:
+  explicit CudaPlan(const PlanRequest& request);
+
+  void run(const Updates& updates, const Output& out, Stream stream, const RunArguments& arguments) override;
+  void wait(Stream stream) override;
+  Status status() const noexcept override { return status_; }
+  std::span<const Report> reports() const noexcept override { return reports_; }
+  std::size_t workspace_bytes() const noexcept override { return workspace_bytes_; }
+  void reset() override;
+
+ private:
+  void make_constants();
+  void plan_workspace();
+  void rehearse();
+  int references() const { return request_.stateful ? 2 : 1; }
+  SolveLayout layout(int inputs) const {
+    return {
+        .rows = inputs + references(), .products = needs_.products, .stages = !request_.pipeline.pre.empty()};
+  }
+  Stage first_stage() const;
+  /// Each coordinate is judged by itself: nothing of the data needs to be known before pass 2, and the host
+  /// can say all there is to say.
+  bool needs_no_steps() const { return !needs_.statistics && !finish_.combine; }
+
+  void lay_out(bool has_reference);
+  void fill_table(const Updates& updates, const Output& out, const RunArguments& arguments);
+  void upload_table(Stream stream);
+  void enqueue(Stream stream);
+  void prepare_previous(Stream stream);
+  void enqueue_gram(Stream stream);
+  void enqueue_steps(Stream stream);
+  template <class RuleT>
+  void search_on_host(const SearchStep<RuleT>& step, Stream stream);
+  void enqueue_pass_2(Stream stream);
+  SelectArguments select_arguments() const;
+  void share_on_host();
+  /// Where pass 2 counts non-finite values, because pass 1 did not.
+  unsigned long long* counters() const {
+    return needs_.statistics ? nullptr : reinterpret_cast<unsigned long long*>(device_block().nonfinite);
+  }
+  Gate gate() const { return {.status = &state()->status, .on_failure = request_.options.on_failure}; }
+
+  PlanState* state() const { return at<PlanState>(constants_.data(), state_at_); }
+  /// The first part's block as addresses on the device.
+  SolveBlock device_block() const { return solve_block(blocks_.first, blocks_.layout); }
+  Parts parts() const {
+    return {.per_tensor = request_.options.scope == Scope::per_tensor, .stride = blocks_.stride};
+  }
+
+  const PlanRequest& request_;
+  int device_;
+  PassNeeds needs_;
+  std::vector<int> first_permutation_;  // per pre-aggregator, among all permutations; -1: none
+
+  // On the device as long as the plan: sizes and cuts, permutations, the state.
+  DeviceMemory constants_;
+  std::size_t state_at_ = 0, permutations_at_ = 0;
+  std::vector<const int*> permutations_;
+  const std::int64_t* sizes_ = nullptr;
+  Cut tiles_, chunks_;
+  DeviceMemory previous_;                 // the previous output, tensors aligned to 16 bytes
+  std::vector<std::size_t> previous_at_;  // [tensor]
+
+  // The workspace: [table | blocks | products of a batch of chunks | medians of one | select's own].
+  RunTable table_;
+  std::size_t blocks_at_ = 0, partial_at_ = 0, centers_at_ = 0, select_at_ = 0, workspace_bytes_ = 0;
+  std::int64_t batch_ = 0;
+  DeviceMemory own_workspace_;
+
+  // Of the run.
+  ActiveRows active_;
+  int pivot_ = 0;
+  void* workspace_ = nullptr;
+  Rows rows_;
+  Target target_;
+  SolveBlocks blocks_;
+  Finish finish_;
+  bool has_run_ = false;
+  bool has_reference_ = false;
+  bool equal_weights_ = true;
+  std::vector<std::max_align_t> host_block_;
+
+  Status status_ = Status::ok;
+  std::vector<Report> reports_;
+};
+
+CudaPlan::CudaPlan(const PlanRequest& request)
+    : request_(request), device_(checked_device(request.options)), needs_(needs_of(request.pipeline)) {
+  const OnDevice on(device_);
+  reports_.resize(request_.parts);
+  make_constants();
+  plan_workspace();
+  rehearse();
+  if (request_.options.own_workspace) own_workspace_ = DeviceMemory(workspace_bytes_);
+}
+
+void CudaPlan::make_constants() {
+  const std::vector<std::int64_t>& sizes = request_.shape.sizes;
+  const std::size_t tensors = sizes.size();
+  std::int64_t d = 0;
+  for (const std::int64_t size : sizes) d += size;
+  tiles_ = {.tensors = static_cast<int>(tensors), .length = tile_length};
+  chunks_ = {.tensors = static_cast<int>(tensors), .length = gram_chunk_length(d)};
+
+  // [sizes | first tiles | first chunks | permutations | state]
+  std::vector<std::int64_t> numbers(sizes);
+  for (Cut* cut : {&tiles_, &chunks_}) {
+    for (const std::int64_t size : sizes) {
+      numbers.push_back(cut->pieces);
+      cut->pieces += (size + cut->length - 1) / cut->length;
+    }
+    numbers.push_back(cut->pieces);
+  }
+  std::vector<int> permutations;
+  for (const PreAggregator& stage : request_.pipeline.pre) {
+    const auto* const bucketing = std::get_if<Bucketing>(&stage);
+    const bool given = bucketing != nullptr && !bucketing->permutation.empty();
+    first_permutation_.push_back(given ? static_cast<int>(permutations.size()) : -1);
+    if (given)
+      permutations.insert(permutations.end(), bucketing->permutation.begin(), bucketing->permutation.end());
+  }
+  permutations_at_ = numbers.size() * sizeof(std::int64_t);
+  state_at_ = (permutations_at_ + permutations.size() * sizeof(int) + 15) / 16 * 16;
+  std::vector<std::byte> bytes(state_at_ + sizeof(PlanState));
+  std::memcpy(bytes.data(), numbers.data(), permutations_at_);
+  if (!permutations.empty()) {
+    std::memcpy(bytes.data() + permutations_at_, permutations.data(), permutations.size() * sizeof(int));
+  }
+  const PlanState state;
+  std::memcpy(bytes.data() + state_at_, &state, sizeof(state));
+
+  constants_ = DeviceMemory(bytes.size());
+  const OwnStream stream;
+  copy_to_device(constants_.data(), bytes.data(), bytes.size(), stream.get());
+  synchronize(stream.get());
+  sizes_ = at<std::int64_t>(constants_.data(), 0);
+  tiles_.first = sizes_ + tensors;
+  chunks_.first = tiles_.first + tensors + 1;
+  for (const int first : first_permutation_) {
+    permutations_.push_back(first < 0 ? nullptr : at<int>(constants_.data(), permutations_at_) + first);
+  }
+  if (request_.stateful) {
+    std::size_t bytes_of_previous = 0;
+    for (const std::int64_t size : sizes) {
+      previous_at_.push_back(bytes_of_previous);
+      bytes_of_previous += (static_cast<std::size_t>(size) * size_of(request_.out_dtype) + 15) / 16 * 16;
+    }
+    previous_ = DeviceMemory(bytes_of_previous);
+  }
+}
+
+Stage CudaPlan::first_stage() const {
+  const int inputs = static_cast<int>(active_.rows.size());
+  return {.inputs = inputs,
+          .references = references(),
+          .count = inputs,
+          .weighted = active_.weighted,
+          .has_origin = has_reference_};
+}
+
+void CudaPlan::plan_workspace() {
+  const auto padded = [](std::size_t bytes) { return (bytes + 255) / 256 * 256; };
+  const int rows = request_.shape.n + references();
+  const int outputs = std::max(request_.point_outputs, 1);
+  table_ = RunTable(request_.shape.sizes.size(), rows, 0, static_cast<std::size_t>(outputs));
+  blocks_at_ = padded(table_.bytes());
+  partial_at_ = blocks_at_ + solve_block_bytes(layout(request_.shape.n)) * request_.parts;
+  batch_ = gram_batch(rows, chunks_.pieces, needs_.pairs);
+  rows_.dtype = request_.shape.dtype;
+  rows_.reference_dtype[0] = request_.shape.dtype;
+  rows_.reference_dtype[1] = request_.out_dtype;
+  rows_.count = rows;
+  rows_.inputs = request_.shape.n;
+  centers_at_ =
+      partial_at_ + (needs_.products
+                         ? padded(gram_partial_doubles(rows, chunks_.pieces, needs_.pairs) * sizeof(double))
+                         : 0);
+  select_at_ = centers_at_ + (needs_.products ? padded(gram_center_bytes(rows_, chunks_, needs_.pairs)) : 0);
+
+  set_active_rows({}, request_.shape.n, 0, active_);
+  finish_ = run_sequence(request_.pipeline, {.stage = first_stage(), .permutations = permutations_},
+                         [](const auto&) {});
+  workspace_bytes_ = select_at_;  // and what select needs, which the rehearsal finds out
+}
+
+/// Every run that there can be, of whatever rows have weight, with a reference and without: the kernels that
+/// it launches are made ready, and the workspace is as large as any of them needs it. Nothing is enqueued.
+void CudaPlan::rehearse() {
+  const Rehearsal rehearsal;
+  // Addresses are made of it, which nothing follows.
+  workspace_ = constants_.data();
+  const std::int64_t chunks = std::exchange(chunks_.pieces, std::min<std::int64_t>(chunks_.pieces, 1));
+  lay_out(false);
+  upload_table(nullptr);
+  const auto with_rows = [&](int rows, bool weighted, bool equal) {
+    active_.rows.resize(static_cast<std::size_t>(rows));
+    active_.weighted = weighted;
+    equal_weights_ = equal;
+    for (const bool has_reference : {false, true}) {
+      lay_out(has_reference);
+      enqueue(nullptr);
+    }
+  };
+  with_rows(request_.shape.n, false, true);
+  // Where bounds refuse so many rows, they refuse fewer.
+  const bool has_weights = request_.point_outputs == 0;
+  for (int rows = request_.shape.n; has_weights && can_be_weighted(request_.pipeline, request_.shape.n, rows);
+       --rows) {
+    with_rows(rows, true, true);
+    with_rows(rows, true, false);
+  }
+  chunks_.pieces = chunks;
+  workspace_ = nullptr;
+}
+
+/// Where everything lies, and of what shape it is, when the active rows are known.
+void CudaPlan::lay_out(bool has_reference) {
+  const int inputs = static_cast<int>(active_.rows.size());
+  has_reference_ = has_reference;
+  rows_ = {.data = at<const void*>(workspace_, table_.rows_at()),
+           .sizes = sizes_,
+           .alignment = at<std::uint8_t>(workspace_, table_.alignment_at()),
+           .tensors = static_cast<int>(request_.shape.sizes.size()),
+           .count = inputs + references(),
+           .inputs = inputs,
+           .zeros = {!has_reference, false},
+           .dtype = request_.shape.dtype,
+           .reference_dtype = {request_.shape.dtype, request_.out_dtype}};
+  target_ = {.data = at<void*>(workspace_, table_.target_at()),
+             .copy = request_.stateful ? at<void*>(workspace_, table_.copy_at()) : nullptr,
+             .dtype = request_.out_dtype};
+  blocks_ = {.first = at<std::byte>(workspace_, blocks_at_),
+             .stride = solve_block_bytes(layout(inputs)),
+             .parts = static_cast<int>(request_.parts),
+             .layout = layout(inputs)};
+}
+
+void CudaPlan::fill_table(const Updates& updates, const Output& out, const RunArguments& arguments) {
+  const std::vector<std::int64_t>& sizes = request_.shape.sizes;
+  const int inputs = rows_.inputs;
+  const bool has_reference = !arguments.reference.empty();
+  table_.start(rows_.count);
+  for (std::size_t t = 0; t < sizes.size(); ++t) {
+    if (sizes[t] == 0) continue;
+    for (int i = 0; i < inputs; ++i) {
+      table_.set_row(t, i, updates.data(active_.rows[static_cast<std::size_t>(i)], t), request_.shape.dtype);
+    }
+    if (has_reference) table_.set_row(t, inputs, arguments.reference.tensors[t], request_.shape.dtype);
+    for (std::size_t k = 0; k * sizes.size() < out.tensors.size(); ++k) {
+      table_.set_target(t, out.tensors[k * sizes.size() + t], request_.out_dtype, k);
+    }
+    if (request_.stateful) {
+      void* const previous = at<void>(previous_.data(), previous_at_[t]);
+      table_.set_row(t, inputs + 1, previous, request_.out_dtype);
+      table_.set_copy(t, previous);
+    }
+  }
+  bool any_invalid = false;
+  equal_weights_ = true;
+  for (int i = 0; i < inputs; ++i) {
+    const auto k = static_cast<std::size_t>(i);
+    table_.invalid()[i] = active_.invalid[k];
+    any_invalid = any_invalid || active_.invalid[k] != 0;
+    if (!active_.weighted) continue;
+    table_.weights()[i] = active_.weights[k];
+    equal_weights_ = equal_weights_ && active_.weights[k] == active_.weights.front();
+  }
+  table_.set_has_invalid(any_invalid);
+  // The origin's coefficient is 1: how the previous output begins.
+  std::fill_n(table_.coefficients(), rows_.count, 0.0);
+  table_.coefficients()[inputs] = 1;
+}
+
+/// A first run's previous output is the reference, or the origin.
+void CudaPlan::prepare_previous(Stream stream) {
+  combine({.rows = rows_,
+           .tiles = tiles_,
+           .parts = {},
+           .out = {.data = target_.copy, .copy = nullptr, .dtype = request_.out_dtype},
+           .gate = {.status = &state()->has_previous, .on_failure = OnFailure::keep},
+           .coefficients = at<double>(workspace_, table_.coefficients_at())},
+          stream);
+}
+
+void CudaPlan::enqueue_gram(Stream stream) {
+  const SolveBlock b = device_block();
+  const bool wide = request_.shape.dtype == DType::f64;
+  GramArguments arguments{.rows = rows_,
+                          .chunks = chunks_,
+                          .parts = parts(),
+                          .partial = at<double>(workspace_, partial_at_),
+                          .batch = batch_,
+                          .products = needs_.products ? b.gram[0] : nullptr,
+                          .pairs = needs_.pairs,
+                          .low = needs_.products ? b.low : nullptr,
+                          .nonfinite = reinterpret_cast<unsigned long long*>(b.nonfinite),
+                          .max_abs = wide ? reinterpret_cast<unsigned long long*>(b.max_abs) : nullptr};
+  gram(arguments, stream);
+  if (!needs_.products) return;
+  // Once more where the products do not tell distances, or squares left the range of f64; f64 rows about a
+  // centre perhaps twice, for what is left of them says which scale. The launches are made in any case, and
+  // find nothing to do.
+  const Recentring recentring = recentring_of(request_.pipeline, first_stage());
+  const CenterPlan& plan = recentring.plan;
+  if (plan.kind == CenterPlan::Kind::none && !wide) return;
+  arguments.nonfinite = nullptr;
+  if (plan.kind == CenterPlan::Kind::none) arguments.max_abs = nullptr;
+  arguments.scale = wide ? &b.words->scale : nullptr;
+  arguments.skip = &b.words->settled;
+  arguments.center = plan.kind == CenterPlan::Kind::median ? Center::median
+                     : plan.kind == CenterPlan::Kind::row  ? Center::row
+                                                           : Center::none;
+  arguments.center_row = plan.row;
+  arguments.left_out = b.left_out;
+  arguments.weights = plan.weighted ? at<double>(workspace_, table_.weights_at()) : nullptr;
+  arguments.centers = at<void>(workspace_, centers_at_);
+  const int more = (plan.kind == CenterPlan::Kind::none ? 0 : 1) + (wide ? 1 : 0);
+  for (int round = 0; round < more; ++round) {
+    const CertifyStep certify{.stage = first_stage(),
+                              .certificate = recentring.certificate,
+                              .plan = plan,
+                              .wide = wide,
+                              .round = round};
+    run_steps({.count = 1, .steps = {certify}}, blocks_, stream);
+    gram(arguments, stream);
+  }
+}
+
+template <class RuleT>
+void CudaPlan::search_on_host(const SearchStep<RuleT>& step, Stream stream) {
+  if (is_rehearsal()) return;
+  host_block_.resize(blocks_.stride / sizeof(std::max_align_t) + 1);
+  auto* const host = reinterpret_cast<std::byte*>(host_block_.data());
+  for (int part = 0; part < blocks_.parts; ++part) {
+    std::byte* const device = blocks_.first + static_cast<std::size_t>(part) * blocks_.stride;
+    copy_to_host(host, device, blocks_.stride, stream);
+    synchronize(stream);
+    run_search(step, solve_block(host, blocks_.layout));
+    copy_to_device(device, host, blocks_.stride, stream);
+    synchronize(stream);  // `host` is used again
+  }
+}
+
+/// What the report says of shares in the points, into host_block_.
+void CudaPlan::share_on_host() {
+  if (is_rehearsal()) {
+    finish_ = run_sequence(request_.pipeline, {.stage = first_stage()}, [](const auto&) {});
+    return;
+  }
+  host_block_.resize(solve_block_bytes(blocks_.layout) / sizeof(std::max_align_t) + 1);
+  const SolveBlock b = solve_block(reinterpret_cast<std::byte*>(host_block_.data()), blocks_.layout);
+  PrepareStep{.inputs = rows_.inputs,
+              .rows = rows_.count,
+              .invalid = table_.invalid(),
+              .weights = active_.weighted ? table_.weights() : nullptr}(SerialTeam{}, b);
+  finish_ = run_sequence(request_.pipeline, {.stage = first_stage()}, [&](const auto& step) {
+    if constexpr (requires { step(SerialTeam{}, b); }) step(SerialTeam{}, b);
+  });
+}
+
+void CudaPlan::enqueue_steps(Stream stream) {
+  const SequenceInputs inputs{
+      .stage = first_stage(), .pivot = pivot_, .rounds = &state()->round, .permutations = permutations_};
+  StepQueue steps(blocks_, stream);
+  finish_ = run_sequence(request_.pipeline, inputs, [&](const auto& step) {
+    if constexpr (requires { step(SerialTeam{}, device_block()); }) {
+      steps.add(step);
+    } else {
+      steps.flush();
+      search_on_host(step, stream);
+    }
+  });
+  if (blocks_.parts == 1) steps.add(EndStep{state()});
+  steps.flush();
+  if (blocks_.parts != 1) end_run(blocks_, state(), stream);
+}
+
+SelectArguments CudaPlan::select_arguments() const {
+  const SolveBlock b = device_block();
+  const Stage& stage = finish_.stage;
+  const bool weighted = stage.weighted && (stage.mixed || !equal_weights_);
+  const std::uint8_t* const invalid = table_.has_invalid() ? b.invalid : nullptr;
+  return {.rows = rows_,
+          .tiles = tiles_,
+          .parts = parts(),
+          .out = target_,
+          .gate = gate(),
+          .rule = request_.point_outputs > 0 ? SelectRule{.kind = SelectRule::Kind::none} : finish_.rule,
+          .points = finish_.points,
+          .chosen = finish_.chosen ? b.chosen : nullptr,
+          .mix = stage.mixed ? b.mix[stage.mix] : nullptr,
+          .infinite = stage.mixed ? b.infinite[stage.marks] : invalid,
+          .weights = weighted ? b.weights[stage.marks] : nullptr,
+          .nonfinite = counters(),
+          .workspace = at<void>(workspace_, select_at_)};
+}
+
+void CudaPlan::enqueue_pass_2(Stream stream) {
+  const SolveBlock b = device_block();
+  if (!finish_.combine) {
+    const SelectArguments arguments = select_arguments();
+    if (is_rehearsal()) {
+      const std::size_t bytes = select_at_ + (select_workspace_bytes(arguments) + 255) / 256 * 256;
+      workspace_bytes_ = std::max(workspace_bytes_, bytes);
+    }
+    select(arguments, stream);
+    return;
+  }
+  combine({.rows = rows_,
+           .tiles = tiles_,
+           .parts = parts(),
+           .out = target_,
+           .gate = gate(),
+           .coefficients = b.row_weight,
+           .infinite = &b.words->infinite,
+           .nonfinite = counters()},
+          stream);
+}
+
+void CudaPlan::run(const Updates& updates, const Output& out, Stream stream, const RunArguments& arguments) {
+  const OnDevice on(device_);
+  set_active_rows(arguments.weights, request_.shape.n, request_.options.max_weight_share, active_);
+  pivot_ = check_active_rows(request_.pipeline, request_.shape.n, active_);
+  workspace_ = arguments.workspace != nullptr ? arguments.workspace : own_workspace_.data();
+  if (workspace_ == nullptr || reinterpret_cast<std::uintptr_t>(workspace_) % 256 != 0) {
+    throw Error(
+        Status::invalid_argument,
+        fmt::format("workspace = {}; the plan needs {} bytes of device memory at a multiple of 256, lent "
+                    "to every run since own_workspace is false",
+                    workspace_, workspace_bytes_));
+  }
+  const bool searches = std::holds_alternative<Mda>(request_.pipeline.rule) ||
+                        std::holds_alternative<Smea>(request_.pipeline.rule);
+  if (searches && is_capturing(stream)) {
+    throw Error(
+        Status::unsupported,
+        fmt::format("{}: its rule searches on the host, which a CUDA graph cannot do; run it uncaptured, or "
+                    "take nnm(f) | trimmed_mean(f)",
+                    to_string(request_.pipeline)));
+  }
+
+  lay_out(!arguments.reference.empty());
+  fill_table(updates, out, arguments);
+  has_run_ = true;
+  if (searches) {
+    // The search takes whole blocks to the host and back, and nothing unwritten is to be copied.
+    set_bytes(blocks_.first, 0, blocks_.stride * request_.parts, stream);
+  }
+  upload_table(stream);
+  enqueue(stream);
+}
+
+void CudaPlan::upload_table(Stream stream) {
+  const PrepareStep prepare{
+      .inputs = rows_.inputs,
+      .rows = rows_.count,
+      .invalid = table_.has_invalid() ? at<std::uint8_t>(workspace_, table_.invalid_at()) : nullptr,
+      .weights = active_.weighted ? at<double>(workspace_, table_.weights_at()) : nullptr,
+      // About a centre each factor is rounded once more.
+      .rounding = gram_rounding(gram_additions + 2)};
+  upload_and_prepare(workspace_, table_.data(), table_.bytes(), prepare, blocks_, stream);
+}
+
+/// All that comes after the table: what a run is.
+void CudaPlan::enqueue(Stream stream) {
+  if (request_.stateful) prepare_previous(stream);
+  if (needs_no_steps()) {
+    share_on_host();
+  } else {
+    if (needs_.statistics) enqueue_gram(stream);
+    enqueue_steps(stream);
+  }
+  enqueue_pass_2(stream);
+}
+
+void CudaPlan::wait(Stream stream) {
+  const OnDevice on(device_);
+  synchronize(stream);
+  if (!has_run_) return;
+  PlanState state_now;
+  copy_to_host(&state_now, state(), sizeof(state_now), stream);
+  synchronize(stream);
+  status_ = static_cast<Status>(state_now.status);
+
+  SolveLayout front = blocks_.layout;  // lies alike to where a report ends
+  front.products = front.stages = false;
+  const bool from_host = needs_no_steps();
+  host_block_.resize(blocks_.stride / sizeof(std::max_align_t) + 1);
+  auto* const host = reinterpret_cast<std::byte*>(host_block_.data());
+  const SolveBlock b = solve_block(host, front);
+  for (std::size_t part = 0; part < reports_.size(); ++part) {
+    const std::byte* const device = blocks_.first + part * blocks_.stride;
+    const SolveBlock there = solve_block(blocks_.first + part * blocks_.stride, blocks_.layout);
+    if (from_host) {
+      copy_to_host(b.nonfinite, there.nonfinite, sizeof(std::int64_t) * static_cast<std::size_t>(rows_.count),
+                   stream);
+    } else {
+      copy_to_host(host, device, report_bytes(rows_.count), stream);
+    }
+    synchronize(stream);
+    write_report(b, finish_, request_.shape.n, active_, true, reports_[part]);
+  }
+}
+
+void CudaPlan::reset() {
+  const OnDevice on(device_);
+  const OwnStream stream;
+  const PlanState fresh;
+  copy_to_device(state(), &fresh, sizeof(fresh), stream.get());
+  synchronize(stream.get());
+}
+
+}  // namespace
+
+}  // namespace bragg::detail::cuda
+
+namespace bragg::detail {
+
+std::unique_ptr<PlanBackend> make_cuda_plan(const PlanRequest& request) {
+  return std::make_unique<cuda::CudaPlan>(request);
+}
+
+}  // namespace bragg::detail

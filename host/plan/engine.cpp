@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/plan/engine.hpp"
+
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <type_traits>
+
+#include "host/plan/report.hpp"
+#include "rules/search.hpp"
+#include "rules/sequence.hpp"
+#include "rules/table.hpp"
+
+namespace bragg::detail {
+
+namespace {
+
+/// The host's team: threads share the loops over points once there are enough of them to pay.
+struct HostTeam : SerialTeam {
+  int threads = 1;
+
+  template <class F>
+  void parallel_for(int n, F f) const {
+    constexpr int worthwhile = 512;
+    if (n < worthwhile || threads == 1) {
+      SerialTeam::parallel_for(n, f);
+      return;
+    }
+#pragma omp parallel for schedule(dynamic, 16) num_threads(threads)
+    for (int i = 0; i < n; ++i) f(i);
+  }
+};
+
+}  // namespace
+
+struct Engine::Impl {
+  Pipeline pipeline;
+  int n;
+  CpuPasses passes;
+  HostTeam team;
+  PassNeeds needs;
+  bool points_alone;
+
+  // Of the run.
+  ActiveRows active;
+  bool has_reference = false;
+  bool has_previous = false;
+  std::uint64_t round = 0;
+  int pivot = 0;  ///< monna's, among the points
+
+  std::vector<std::max_align_t> memory;  ///< the block
+  std::vector<std::int64_t> counts;
+
+  Impl(Pipeline pipeline_in, int n_in, const Options& options, bool points_alone_in)
+      : pipeline(std::move(pipeline_in)),
+        n(n_in),
+        passes(n_in + 2, options.threads),
+        needs(needs_of(pipeline)),
+        points_alone(points_alone_in) {
+    team.threads = options.threads > 0 ? options.threads : omp_get_max_threads();
+  }
+
+  int references() const { return has_previous ? 2 : 1; }
+  int table_rows() const { return static_cast<int>(active.rows.size()) + references(); }
+
+  Stage stage() const {
+    const auto inputs = static_cast<int>(active.rows.size());
+    return {.inputs = inputs,
+            .references = references(),
+            .count = inputs,
+            .weighted = active.weighted,
+            .has_origin = has_reference};
+  }
+
+  SolveBlock block() {
+    const SolveLayout layout{
+        .rows = table_rows(), .products = needs.products, .stages = !pipeline.pre.empty()};
+    memory.resize((solve_block_bytes(layout) + sizeof(std::max_align_t) - 1) / sizeof(std::max_align_t));
+    return solve_block(reinterpret_cast<std::byte*>(memory.data()), layout);
+  }
+
+  void load(const GramSums& sums, const SolveBlock& b) const;
+  void describe_points(const SolveBlock& b, const Finish& finish, Solution& solution) const;
+};
+
+void check_request(const Pipeline& pipeline, int n, const Options& options) {
+  constexpr int most_rows = 65535;  // wires of a selection network are numbered in 16 bits
+  if (n < 1 || n > most_rows) {
+    throw Error(Status::invalid_argument, fmt::format("n = {}; needs 1 to {} rows", n, most_rows));
+  }
+  if (options.threads < 0) {
+    throw Error(Status::invalid_argument,
+                fmt::format("threads = {}; needs 0 (automatic) or a positive number", options.threads));
+  }
+  if (!(options.max_weight_share >= 0 && options.max_weight_share <= 1)) {
+    throw Error(Status::invalid_argument,
+                fmt::format("max_weight_share = {}; needs 0 (no cap) or a share in [1/n, 1]",
+                            options.max_weight_share));
+  }
+  validate(pipeline, n);
+}
+Engine::Engine(Pipeline pipeline, int n, const Options& options, bool points_alone) {
+  check_request(pipeline, n, options);
+  impl_ = std::make_unique<Impl>(std::move(pipeline), n, options, points_alone);
+}
+Engine::~Engine() = default;
+Engine::Engine(Engine&&) noexcept = default;
+Engine& Engine::operator=(Engine&&) noexcept = default;
+
+void Engine::begin(const ActiveRows& active, bool has_reference, bool has_previous, std::uint64_t round) {
+  Impl& e = *impl_;
+  e.pivot = check_active_rows(e.pipeline, e.n, active);
+  e.active = active;
+  e.has_reference = has_reference;
+  e.has_previous = has_previous;
+  e.round = round;
+}
+
+int Engine::table_rows() const noexcept { return impl_->table_rows(); }
+bool Engine::needs_statistics() const noexcept { return impl_->needs.statistics; }
+const Pipeline& Engine::pipeline() const noexcept { return impl_->pipeline; }
+
+void Engine::reset(GramSums& sums) const {
+  sums.reset(table_rows(), impl_->needs.products, 1, impl_->needs.pairs);
+}
+
+void Engine::accumulate(const RowTable& window, GramSums& sums) { impl_->passes.gram(window, sums); }
+
+bool Engine::settled(GramSums& sums) {
+  Impl& e = *impl_;
+  if (!sums.wanted) return true;
+  const Recentring recentring = recentring_of(e.pipeline, e.stage());
+  const bool has_centre = recentring.plan.kind != CenterPlan::Kind::none;
+  const int most_rounds = (has_centre ? 1 : 0) + (sums.wide ? 1 : 0);
+  if (sums.round >= most_rounds) return true;
+  const SolveBlock b = e.block();
+  e.load(sums, b);
+  CertifyStep{.stage = e.stage(),
+              .certificate = recentring.certificate,
+              .plan = recentring.plan,
+              .wide = sums.wide,
+              .round = sums.round}(e.team, b);
+  sums.distance_error = b.words->distance_error;
+  if (b.words->settled != 0) return true;
+  const int round = sums.round + 1;
+  GramCenter center = std::move(sums.center);
+  sums.reset(sums.rows, sums.wanted, b.words->scale, sums.pairs);
+  sums.limit = b.words->limit;
+  sums.round = round;
+  if (b.words->recentred != 0) {
+    const CenterPlan& plan = recentring.plan;
+    center.kind = plan.kind == CenterPlan::Kind::row ? GramCenter::Kind::row : GramCenter::Kind::median;
+    center.row = plan.row;
+    center.left_out.assign(b.left_out, b.left_out + sums.rows);
+    center.weights.clear();
+    if (plan.weighted) center.weights = e.active.weights;
+    sums.center = std::move(center);
+  }
+  return false;
+}
+
+/// Pass 1's sums, and what is known of the rows, into the block.
+void Engine::Impl::load(const GramSums& sums, const SolveBlock& b) const {
+  const auto inputs = active.rows.size();
+  *b.words = {};
+  std::copy(active.invalid.begin(), active.invalid.end(), b.invalid);
+  std::fill(b.invalid + inputs, b.invalid + table_rows(), std::uint8_t{0});
+  std::copy(active.weights.begin(), active.weights.end(), b.weights[0]);
+  if (!needs.statistics) return;
+  b.words->scale = needs.products ? sums.scale : 1;
+  b.words->limit = sums.limit;
+  std::copy(sums.nonfinite.begin(), sums.nonfinite.end(), b.nonfinite);
+  std::copy(sums.max_abs.begin(), sums.max_abs.end(), b.max_abs);
+  b.words->rounding = sums.rounding;
+  b.words->distance_error = sums.distance_error;
+  b.words->recentred = sums.center.kind != GramCenter::Kind::none;
+  if (b.words->recentred != 0)
+    std::copy(sums.center.left_out.begin(), sums.center.left_out.end(), b.left_out);
+  if (!needs.products) return;
+  std::copy(sums.products.begin(), sums.products.end(), b.gram[0]);
+  std::copy(sums.low.begin(), sums.low.end(), b.low);
+}
+
+/// The points that pass 2 sees: all, or a subset of them.
+void Engine::Impl::describe_points(const SolveBlock& b, const Finish& finish, Solution& solution) const {
+  const Stage& stage = finish.stage;
+  const int rows = table_rows();
+  const int origin = stage.inputs;
+  const std::uint8_t* const infinite = stage.mixed ? b.infinite[stage.marks] : b.invalid;
+  const double* const weights = b.weights[stage.marks];
+  solution.rule = points_alone ? SelectRule{.kind = SelectRule::Kind::none} : finish.rule;
+  solution.mixed = stage.mixed;
+  solution.rows.clear();
+  solution.start.assign(1, 0);
+  solution.entry_row.clear();
+  solution.entry_coefficient.clear();
+  solution.infinite.clear();
+  solution.weights.clear();
+
+  bool any_infinite = false;
+  bool equal_weights = true;
+  double total_weight = 0;
+  for (int k = 0; k < finish.points; ++k) {
+    const int i = finish.chosen ? b.chosen[k] : k;
+    solution.infinite.push_back(infinite[i]);
+    any_infinite = any_infinite || infinite[i] != 0;
+    if (stage.weighted) {
+      solution.weights.push_back(weights[i]);
+      total_weight += weights[i];
+      equal_weights = equal_weights && weights[i] == solution.weights.front();
+    }
+    if (!stage.mixed) {
+      solution.rows.push_back(i);
+      continue;
+    }
+    const double* const mix = b.mix[stage.mix] + static_cast<std::size_t>(i) * rows;
+    for (int j = 0; j < rows; ++j) {
+      if (mix[j] == 0 || (j == origin && !has_reference)) continue;  // the origin is a row of zeros
+      solution.entry_row.push_back(j);
+      solution.entry_coefficient.push_back(mix[j]);
+    }
+    solution.start.push_back(static_cast<int>(solution.entry_row.size()));
+  }
+  if (!any_infinite) solution.infinite.clear();
+  if (equal_weights || !(total_weight > 0)) solution.weights.clear();
+}
+
+void Engine::solve(const GramSums& sums, Solution& solution) {
+  Impl& e = *impl_;
+  const SolveBlock b = e.block();
+  e.load(sums, b);
+  const SequenceInputs inputs{.stage = e.stage(), .pivot = e.pivot, .round = e.round};
+  const Finish finish = run_sequence(e.pipeline, inputs, [&](const auto& step) {
+    if constexpr (requires { step(e.team, b); }) {
+      step(e.team, b);
+    } else {
+      run_search(step, b);
+    }
+  });
+  write_report(b, finish, e.n, e.active, e.needs.statistics, solution.report);
+  solution.status = solution.report.status;
+  solution.coordinate_wise = !finish.combine;
+  solution.counted = e.needs.statistics;
+  solution.infinite_everywhere = b.words->infinite != 0;
+  if (solution.status != Status::ok) return;
+  if (solution.coordinate_wise) {
+    e.describe_points(b, finish, solution);
+  } else {
+    solution.coefficients.assign(b.row_weight, b.row_weight + e.table_rows());
+  }
+}
+
+void Engine::apply(const RowTable& window, Solution& solution, const OutTable& out) {
+  Impl& e = *impl_;
+  if (solution.status != Status::ok) return;
+  std::span<std::int64_t> counts;
+  if (!e.needs.statistics) {
+    e.counts.assign(static_cast<std::size_t>(window.rows), 0);
+    counts = e.counts;
+  }
+  if (solution.coordinate_wise) {
+    const PointTable points{.count = solution.mixed ? static_cast<int>(solution.start.size()) - 1
+                                                    : static_cast<int>(solution.rows.size()),
+                            .rows = solution.rows,
+                            .mixed = solution.mixed,
+                            .start = solution.start,
+                            .entry_row = solution.entry_row,
+                            .entry_coefficient = solution.entry_coefficient,
+                            .infinite = solution.infinite,
+                            .weights = solution.weights};
+    e.passes.select(window, solution.rule, points, out, counts);
+  } else if (solution.infinite_everywhere) {
+    CpuPasses::fill(window.sizes, out, infinity);
+  } else {
+    e.passes.combine(window, solution.coefficients, out, counts);
+  }
+  for (std::size_t i = 0; i < e.active.rows.size() && !counts.empty(); ++i) {
+    solution.report.rows[static_cast<std::size_t>(e.active.rows[i])].nonfinite += counts[i];
+  }
+}
+
+bool Engine::reads_row(const Solution& solution, int table_row) {
+  if (solution.infinite_everywhere) return false;
+  if (!solution.coordinate_wise) return solution.coefficients[static_cast<std::size_t>(table_row)] != 0;
+  const std::vector<int>& rows = solution.mixed ? solution.entry_row : solution.rows;
+  return std::find(rows.begin(), rows.end(), table_row) != rows.end();
+}
+
+}  // namespace bragg::detail

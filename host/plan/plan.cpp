@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <bragg/plan.hpp>
+
+#include "host/plan/plan_backend.hpp"
+#include "host/plan/report.hpp"
+
+namespace bragg {
+
+struct Plan::Impl {
+  detail::PlanRequest request;
+  std::unique_ptr<detail::PlanBackend> backend;
+
+  Impl(Pipeline pipeline, Shape shape, const Options& options)
+      : request(std::move(pipeline), std::move(shape), options),
+        backend(options.device == Device::cuda ? detail::make_cuda_plan(request)
+                                               : detail::make_cpu_plan(request)) {}
+
+  bool on_device() const { return request.options.device == Device::cuda; }
+};
+
+Plan::Plan(Pipeline pipeline, Shape shape, Options options)
+    : impl_(std::make_unique<Impl>(std::move(pipeline), std::move(shape), options)) {}
+Plan::~Plan() = default;
+Plan::Plan(Plan&&) noexcept = default;
+Plan& Plan::operator=(Plan&&) noexcept = default;
+
+void Plan::run(const Updates& updates, const Output& out, const RunArguments& arguments) {
+  if (impl_->on_device()) {
+    throw Error(
+        Status::invalid_argument,
+        "run: the plan is for a CUDA device, whose work goes to a stream; pass one (null is the legacy "
+        "default stream)");
+  }
+  impl_->request.check(updates, {&out, 1}, arguments.reference);
+  impl_->backend->run(updates, out, nullptr, arguments);
+}
+
+void Plan::run(const Updates& updates, const Output& out, Stream stream, const RunArguments& arguments) {
+  if (!impl_->on_device()) {
+    throw Error(Status::invalid_argument,
+                "run: the plan is for the CPU and knows no stream; leave it out, or make the plan with "
+                "Options::device = Device::cuda");
+  }
+  impl_->request.check(updates, {&out, 1}, arguments.reference);
+  impl_->backend->run(updates, out, stream, arguments);
+}
+
+Status Plan::status() const noexcept { return impl_->backend->status(); }
+Status Plan::status(Stream stream) {
+  impl_->backend->wait(stream);
+  return impl_->backend->status();
+}
+std::size_t Plan::workspace_bytes() const noexcept { return impl_->backend->workspace_bytes(); }
+std::span<const Report> Plan::reports() const noexcept { return impl_->backend->reports(); }
+void Plan::reset() { impl_->backend->reset(); }
+const Pipeline& Plan::pipeline() const noexcept { return impl_->request.pipeline; }
+const Shape& Plan::shape() const noexcept { return impl_->request.shape; }
+
+std::vector<Report> aggregate(const Pipeline& pipeline, const Updates& updates, const Output& out,
+                              const RunArguments& arguments, const Options& options) {
+  const bool on_device = updates.space() == MemorySpace::cuda;
+  Options chosen = options;
+  chosen.device = on_device ? Device::cuda : Device::cpu;
+  Plan plan(pipeline, Shape::of(updates), chosen);
+  if (on_device) {
+    plan.run(updates, out, nullptr, arguments);
+    plan.status(nullptr);
+  } else {
+    plan.run(updates, out, arguments);
+  }
+  if (plan.status() != Status::ok)
+    throw Error(plan.status(), detail::describe_failure(plan.status(), plan.reports()));
+  return {plan.reports().begin(), plan.reports().end()};
+}
+
+}  // namespace bragg

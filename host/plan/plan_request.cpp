@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/plan/plan_request.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "host/plan/engine.hpp"
+
+namespace bragg::detail {
+
+namespace {
+
+[[noreturn]] void refuse(const std::string& message) { throw Error(Status::invalid_argument, message); }
+
+DType checked_out_dtype(const Shape& shape, const Options& options) {
+  const DType out = options.out_dtype.value_or(shape.dtype);
+  const bool widens = out == DType::f32 && (shape.dtype == DType::f16 || shape.dtype == DType::bf16);
+  if (out != shape.dtype && !widens) {
+    refuse(fmt::format("out_dtype = {} for {} updates; needs {}, or f32 for 16-bit updates", to_string(out),
+                       to_string(shape.dtype), to_string(shape.dtype)));
+  }
+  return out;
+}
+
+}  // namespace
+
+PlanRequest::PlanRequest(Pipeline pipeline_in, Shape shape_in, const Options& options_in)
+    : pipeline(std::move(pipeline_in)),
+      shape(std::move(shape_in)),
+      options(options_in),
+      out_dtype(checked_out_dtype(shape, options)) {
+  check_request(pipeline, shape.n, options);
+  for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
+    if (shape.sizes[t] < 0) refuse(fmt::format("sizes[{}] = {}; needs a size ≥ 0", t, shape.sizes[t]));
+  }
+  const auto* clipping = std::get_if<CenteredClipping>(&pipeline.rule);
+  stateful = clipping != nullptr && clipping->start == Start::previous;
+  if (shape.sizes.empty()) options.scope = Scope::whole;  // one (empty) report
+  if (options.scope == Scope::per_tensor) parts = shape.sizes.size();
+}
+
+void PlanRequest::check(const Updates& updates, std::span<const Output> out, const Row& reference) {
+  check_shape(updates, out, reference);
+  check_overlap(updates, out, reference);
+}
+
+std::string PlanRequest::name_of(std::size_t output) const {
+  return point_outputs == 0 ? "out" : fmt::format("out[{}]", output);
+}
+
+void PlanRequest::check_shape(const Updates& updates, std::span<const Output> out,
+                              const Row& reference) const {
+  if (updates.n() != shape.n)
+    refuse(fmt::format("updates: n = {}; the plan is for n = {}", updates.n(), shape.n));
+  if (updates.dtype() != shape.dtype) {
+    refuse(fmt::format("updates: dtype {}; the plan is for {}", to_string(updates.dtype()),
+                       to_string(shape.dtype)));
+  }
+  const bool on_device = options.device == Device::cuda;
+  if ((updates.space() == MemorySpace::cuda) != on_device) {
+    refuse(on_device ? "updates: in host memory; the plan is for a CUDA device: make them with "
+                       "MemorySpace::cuda, of addresses on the device"
+                     : "updates: in a CUDA device's memory; the plan is for the CPU: make it with "
+                       "Options::device = Device::cuda");
+  }
+  const std::size_t tensors = shape.sizes.size();
+  if (updates.sizes().size() != tensors) {
+    refuse(fmt::format("updates: {} tensors; the plan is for {}", updates.sizes().size(), tensors));
+  }
+  for (std::size_t t = 0; t < tensors; ++t) {
+    if (updates.sizes()[t] != shape.sizes[t]) {
+      refuse(fmt::format("updates: tensor {} has {} elements; the plan is for {}", t, updates.sizes()[t],
+                         shape.sizes[t]));
+    }
+  }
+  const auto check_row = [&](const std::string& name, std::size_t count, auto data) {
+    if (count != tensors) refuse(fmt::format("{}: {} tensors; the plan is for {}", name, count, tensors));
+    for (std::size_t t = 0; t < tensors; ++t) {
+      if (data(t) == nullptr && shape.sizes[t] > 0) {
+        refuse(fmt::format("{}: tensor {} is null, with {} elements", name, t, shape.sizes[t]));
+      }
+    }
+  };
+  for (std::size_t k = 0; k < out.size(); ++k) {
+    check_row(name_of(k), out[k].tensors.size(), [&](std::size_t t) { return out[k].tensors[t]; });
+  }
+  if (!reference.empty()) {
+    check_row("reference", reference.tensors.size(), [&](std::size_t t) { return reference.tensors[t]; });
+  }
+}
+
+/// The rule's output may be exactly a row that is read (then each tile is read before it is written), and
+/// overlap nothing else.
+void PlanRequest::check_overlap(const Updates& updates, std::span<const Output> out, const Row& reference) {
+  outputs_.clear();
+  const auto end_of = [&](const void* data, std::size_t t, DType dtype) {
+    return static_cast<const std::byte*>(data) + static_cast<std::size_t>(shape.sizes[t]) * size_of(dtype);
+  };
+  for (std::size_t k = 0; k < out.size(); ++k) {
+    for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
+      const void* const data = out[k].tensors[t];
+      if (shape.sizes[t] == 0) continue;
+      outputs_.push_back({static_cast<const std::byte*>(data), end_of(data, t, out_dtype), k, t});
+    }
+  }
+  std::sort(outputs_.begin(), outputs_.end(),
+            [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
+  for (std::size_t k = 1; k < outputs_.size(); ++k) {
+    const Extent& first = outputs_[k - 1];
+    const Extent& second = outputs_[k];
+    if (second.begin >= first.end) continue;
+    if (first.output == second.output) {
+      refuse(
+          fmt::format("{}: tensors {} and {} overlap", name_of(first.output), first.tensor, second.tensor));
+    }
+    refuse(fmt::format("{}: tensor {} overlaps tensor {} of {}", name_of(first.output), first.tensor,
+                       second.tensor, name_of(second.output)));
+  }
+  const auto check = [&](const void* data, std::size_t t, auto name) {
+    if (shape.sizes[t] == 0) return;
+    const auto* const begin = static_cast<const std::byte*>(data);
+    // Outputs are disjoint and sorted: the first that ends behind the input's begin is the only candidate to
+    // look from.
+    auto hit = std::upper_bound(outputs_.begin(), outputs_.end(), begin,
+                                [](const std::byte* at, const Extent& e) { return at < e.end; });
+    if (hit == outputs_.end() || hit->begin >= end_of(data, t, shape.dtype)) return;
+    const bool may_be_one = point_outputs == 0;
+    if (may_be_one && hit->tensor == t && hit->begin == begin && out_dtype == shape.dtype) return;
+    refuse(fmt::format("{}: tensor {} overlaps tensor {} of {}; {}", name_of(hit->output), hit->tensor, t,
+                       name(),
+                       may_be_one ? "it may be exactly one of them or apart" : "it has to lie apart"));
+  };
+  for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
+    for (int i = 0; i < shape.n; ++i) check(updates.data(i, t), t, [&] { return fmt::format("row {}", i); });
+    if (!reference.empty()) check(reference.tensors[t], t, [] { return std::string("the reference"); });
+  }
+}
+
+}  // namespace bragg::detail

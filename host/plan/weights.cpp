@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "host/plan/engine.hpp"
+#include "rules/table.hpp"
+
+namespace bragg::detail {
+
+namespace {
+
+/// The fixed point of p_i ← min(p_i, share·Σp): it caps the k largest at one value, which is returned. In
+/// long double, whose range holds the ratios of all finite weights.
+long double cap_on_weights(const std::vector<double>& weights, double share,
+                           const std::vector<std::uint8_t>& invalid) {
+  std::vector<double> sorted;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    if (!invalid[i]) sorted.push_back(weights[i]);
+  }
+  std::sort(sorted.begin(), sorted.end());
+  const std::size_t n = sorted.size();
+  if (share * static_cast<double>(n) < 1 - 1e-12) {
+    throw Error(
+        Status::invalid_argument,
+        fmt::format("max_weight_share = {} cannot hold for {} rows with weight: their shares sum to 1; needs "
+                    "at least 1/{} = {}",
+                    share, n, n, 1.0 / static_cast<double>(n)));
+  }
+  // The double nearest to 1/k is meant to hold for k equal weights.
+  constexpr long double slack = 1 + 1e-18L;
+  const long double whole = 1 / std::round(1 / static_cast<long double>(share));
+  const long double exact = std::fabs(share - whole) < 1e-12L * whole ? whole : share;
+  // Sums from the small end: what is left of a sum of all after subtracting the large is their rounding.
+  std::vector<long double> up_to(n);  // sums of the smallest
+  long double sum = 0;
+  for (std::size_t i = 0; i < n; ++i) up_to[i] = sum += sorted[i];
+  for (std::size_t capped = 0; capped < n; ++capped) {
+    const std::size_t last = n - 1 - capped;
+    const long double left = 1 - exact * static_cast<long double>(capped);
+    if (left <= 1e-12L) break;
+    const long double cap = exact * (up_to[last] / left);
+    if (sorted[last] <= cap * slack) return cap;
+  }
+  return sorted.front();  // all capped: every weight is the same
+}
+
+}  // namespace
+
+void set_active_rows(std::span<const double> weights, int n, double max_weight_share, ActiveRows& active) {
+  active.rows.clear();
+  active.weights.clear();
+  active.invalid.clear();
+  active.weighted = !weights.empty();
+  if (!active.weighted) {
+    active.rows.resize(static_cast<std::size_t>(n));
+    for (int i = 0; i < n; ++i) active.rows[static_cast<std::size_t>(i)] = i;
+    active.invalid.assign(static_cast<std::size_t>(n), 0);
+    return;
+  }
+  if (weights.size() != static_cast<std::size_t>(n)) {
+    throw Error(
+        Status::invalid_argument,
+        fmt::format("weights has {} values for n = {} rows; pass one per row, or none", weights.size(), n));
+  }
+  double largest = 0;
+  for (int i = 0; i < n; ++i) {
+    const double weight = weights[static_cast<std::size_t>(i)];
+    if (weight == 0) continue;
+    const bool valid = std::isfinite(weight) && weight > 0;
+    active.rows.push_back(i);
+    active.invalid.push_back(!valid);
+    active.weights.push_back(valid ? weight : 0);
+    largest = std::max(largest, active.weights.back());
+  }
+  if (!(largest > 0)) return;
+  long double most = largest;
+  if (max_weight_share > 0) {
+    most = std::min(most, cap_on_weights(active.weights, max_weight_share, active.invalid));
+  }
+  // Only ratios matter; sums of weights of 1e308 must not overflow.
+  for (double& weight : active.weights) {
+    weight = static_cast<double>(std::min(static_cast<long double>(weight), most) / most);
+  }
+}
+
+int check_active_rows(const Pipeline& pipeline, int n, const ActiveRows& rest) {
+  const int rows = static_cast<int>(rest.rows.size());
+  const auto* const original = std::get_if<Monna>(&pipeline.rule);
+  int pivot = original != nullptr ? original->pivot : 0;
+  if (rest.weighted) check_takes_weights(pipeline);
+  if (rows == n) return pivot;
+  if (rows < 1) {
+    throw Error(Status::invalid_argument, "weights: every row has weight 0; at least one must count");
+  }
+  Pipeline remaining = pipeline;
+  auto* const monna = std::get_if<Monna>(&remaining.rule);
+  const bool has_buckets =
+      std::any_of(pipeline.pre.begin(), pipeline.pre.end(),
+                  [](const PreAggregator& stage) { return std::holds_alternative<Bucketing>(stage); });
+  if (monna != nullptr && !has_buckets) {
+    // The pivot is one of the caller's rows.
+    const auto at = std::lower_bound(rest.rows.begin(), rest.rows.end(), monna->pivot);
+    if (at == rest.rows.end() || *at != monna->pivot) {
+      throw Error(
+          Status::invalid_argument,
+          fmt::format("monna: pivot = {} is a row of weight 0; choose one that counts", monna->pivot));
+    }
+    monna->pivot = pivot = static_cast<int>(at - rest.rows.begin());
+  }
+  try {
+    validate(remaining, rows);
+  } catch (const Error& error) {
+    throw Error(error.status(), fmt::format("weights: {} of {} rows have weight 0 and are left out: {}",
+                                            n - rows, n, error.what()));
+  }
+  return pivot;
+}
+
+bool can_be_weighted(const Pipeline& pipeline, int n, int rows) {
+  if (rows < 1) return false;
+  Pipeline remaining = pipeline;
+  if (auto* const monna = std::get_if<Monna>(&remaining.rule); monna != nullptr && rows < n) monna->pivot = 0;
+  try {
+    check_takes_weights(pipeline);
+    validate(remaining, rows);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+}  // namespace bragg::detail

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bucketing, Karimireddy et al. 2022.
+#pragma once
+
+#include <bragg/pipeline.hpp>
+
+#include "rules/solve/points.hpp"
+
+namespace bragg::detail {
+
+/// Bucketing as a solver needs it: which permutation, or how to draw it.
+struct BucketingDraw {
+  int s = 1;
+  std::uint64_t seed = 0;
+  std::uint64_t round = 0;
+  const std::uint64_t* rounds = nullptr;  ///< where the round is read from instead, or null
+  const int* permutation = nullptr;       ///< null: drawn
+};
+
+/// Philox4x32-10 (Salmon et al. 2011): four words for one counter.
+BRAGG_HD inline void philox(std::uint32_t (&counter)[4], std::uint32_t key0, std::uint32_t key1) {
+  BRAGG_HD_UNROLL(1)
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t a = static_cast<std::uint64_t>(0xD2511F53u) * counter[0];
+    const std::uint64_t b = static_cast<std::uint64_t>(0xCD9E8D57u) * counter[2];
+    const std::uint32_t next[4] = {
+        static_cast<std::uint32_t>(b >> 32) ^ counter[1] ^ key0, static_cast<std::uint32_t>(b),
+        static_cast<std::uint32_t>(a >> 32) ^ counter[3] ^ key1, static_cast<std::uint32_t>(a)};
+    for (int k = 0; k < 4; ++k) counter[k] = next[k];
+    key0 += 0x9E3779B9u;
+    key1 += 0xBB67AE85u;
+  }
+}
+
+/// Fisher–Yates from the top: the word for position i is word n−1−i of the stream of counters (k/4, 0,
+/// round).
+BRAGG_HD inline void draw_permutation(const BucketingDraw& draw, int n, int* permutation) {
+  std::uint32_t words[4] = {};
+  const std::uint64_t turn = draw.rounds != nullptr ? *draw.rounds : draw.round;
+  // Not words[k]: such an index would put them into a kernel's local memory.
+  const auto word = [&](int k) {
+    return k == 0 ? words[0] : k == 1 ? words[1] : k == 2 ? words[2] : words[3];
+  };
+  BRAGG_HD_UNROLL(1)
+  for (int i = 0; i < n; ++i) permutation[i] = i;
+  BRAGG_HD_UNROLL(1)
+  for (int i = n - 1, k = 0; i > 0; --i, ++k) {
+    if (k % 4 == 0) {
+      words[0] = static_cast<std::uint32_t>(k / 4);
+      words[1] = 0;
+      words[2] = static_cast<std::uint32_t>(turn);
+      words[3] = static_cast<std::uint32_t>(turn >> 32);
+      philox(words, static_cast<std::uint32_t>(draw.seed), static_cast<std::uint32_t>(draw.seed >> 32));
+    }
+    const auto j = static_cast<int>(
+        (static_cast<std::uint64_t>(word(k % 4)) * (static_cast<std::uint64_t>(i) + 1)) >> 32);
+    const int other = permutation[i];
+    permutation[i] = permutation[j];
+    permutation[j] = other;
+  }
+}
+
+template <class TeamT>
+BRAGG_HD Status transform(TeamT team, const BucketingDraw& draw, const Points& points, Scratch scratch,
+                          Transform& out) {
+  const int m = points.count;
+  const int* permutation = draw.permutation;
+  if (permutation == nullptr) {
+    int* const drawn = scratch.take_ints(static_cast<std::size_t>(m));
+    team.single([&] { draw_permutation(draw, m, drawn); });
+    permutation = drawn;
+  }
+  const int s = draw.s < m ? draw.s : m;
+  out.count = (m + s - 1) / s;
+  out.weighted = points.weights != nullptr;
+  team.parallel_for(out.count, [&](int b) {
+    const int* const bucket = permutation + static_cast<std::size_t>(b) * s;
+    const int length = (b + 1) * s <= m ? s : m - b * s;
+    mean_of(points, bucket, length, out.coefficients + static_cast<std::size_t>(b) * points.size);
+    double finite_weight = 0;
+    double weight = 0;
+    bool any_finite = false;
+    BRAGG_HD_UNROLL(1)
+    for (int k = 0; k < length; ++k) {
+      weight += points.weight(bucket[k]);
+      if (!points.finite(bucket[k])) continue;
+      any_finite = true;
+      finite_weight += points.weight(bucket[k]);
+    }
+    out.infinite[b] = !any_finite;
+    if (out.weighted) out.weights[b] = any_finite ? finite_weight : weight;
+  });
+  return Status::ok;
+}
+
+}  // namespace bragg::detail

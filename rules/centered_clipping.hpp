@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// Centered clipping, Karimireddy et al. 2021.
+#pragma once
+
+#include <bragg/pipeline.hpp>
+
+#include "rules/solve/points.hpp"
+
+namespace bragg::detail {
+
+/// Starts at the previous output where the points have one, else at o: the caller passes no previous row
+/// otherwise.
+template <class TeamT>
+BRAGG_HD Status solve(TeamT team, const CenteredClipping& rule, const Points& points, Scratch scratch,
+                      Combination& out) {
+  const int m = points.count;
+  const int size = points.size;
+  const int start = size - 1;
+  clear(team, out, points);
+  double* const v = out.coefficients;
+  double* const gram = scratch.take_doubles(static_cast<std::size_t>(size) * size);
+  double* const image = scratch.take_doubles(static_cast<std::size_t>(size));
+  double* const distance = scratch.take_doubles(static_cast<std::size_t>(m));
+  // About the starting point: v leaves it by tau an iteration at most, so the lengths that matter are from
+  // there.
+  center(team, points, start, gram);
+  const auto entry = [&](int i, int j) { return gram[static_cast<std::size_t>(i) * size + j]; };
+  // ‖x_i − v‖, from above where it is not clear: no row pulls by more than tau.
+  const auto measure = [&] {
+    team.parallel_for(size, [&](int i) {
+      double total = 0;
+      for (int j = 0; j < size; ++j) total += entry(i, j) * v[j];
+      image[i] = total;
+    });
+    const double vv = team.sum(size, [&](int i) { return v[i] * image[i]; });
+    const double reach = 2 * points.extent_of(start) +
+                         team.sum(size, [&](int i) { return std::fabs(v[i]) * points.extent_of(i); });
+    team.parallel_for(m, [&](int i) {
+      const double squared = (entry(i, i) - image[i]) + (vv - image[i]);
+      const double extent = points.extent_of(i) + reach;
+      const double error = points.rounding * extent * extent;
+      distance[i] = !points.finite(i)               ? infinity
+                    : error > clear_share * squared ? std::sqrt((squared > 0 ? squared : 0) + error)
+                                                    : std::sqrt(squared);
+    });
+  };
+
+  const double tau = rule.tau * points.scale;
+  const double total = team.sum(m, [&](int i) { return points.weight(i); });
+  team.single([&] { v[start] = 1; });
+  for (; out.iterations < rule.iters; ++out.iterations) {
+    measure();
+    team.parallel_for(m, [&](int i) {
+      out.clip_factors[i] = !points.finite(i) ? 0 : distance[i] > tau ? tau / distance[i] : 1;
+    });
+    // An infinite row pulls with 0 and still counts in the total.
+    const auto share = [&](int i) {
+      return total > 0 ? points.weight(i) * out.clip_factors[i] / total : 0.0;
+    };
+    const double moved = team.sum(m, share);
+    team.parallel_for(size, [&](int i) { v[i] = v[i] * (1 - moved) + (i < m ? share(i) : 0.0); });
+  }
+  return Status::ok;
+}
+
+}  // namespace bragg::detail

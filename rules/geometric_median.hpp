@@ -1,0 +1,727 @@
+// SPDX-License-Identifier: Apache-2.0
+// Geometric median by Weiszfeld's iteration with Vardi and Zhang's correction (2000), in Gram space: an
+// iteration costs n², whatever d is. RFA: Pillutla et al. 2019. A run to convergence ends with a bound on
+// what the objective may be above its minimum, never because a step was short.
+#pragma once
+
+#include <bragg/pipeline.hpp>
+
+#include "rules/solve/eigen.hpp"
+#include "rules/solve/points.hpp"
+
+namespace bragg::detail {
+
+/// An iterate v as coefficients over the points, with what one step needs to know of it.
+struct Weiszfeld {
+  const Points* points;
+  double* gram;      ///< about a central row
+  double* v;         ///< size: coefficients of the iterate
+  double* next;      ///< size
+  double* image;     ///< size: gram · a coefficient vector
+  double* distance;  ///< count: ‖x_i − v‖, +inf for infinite points
+  // To converge:
+  double* pulled = nullptr;  ///< size: gram · resultant
+  double* rank = nullptr;    ///< count
+  double* matrix = nullptr;  ///< count²
+  double* right = nullptr;   ///< count
+  double* step = nullptr;    ///< size
+  double* saved = nullptr;   ///< 3 · size
+  double mass = 0;           ///< of the finite rows
+  int central = 0;           ///< the row that `gram` is about
+
+  BRAGG_HD double entry(int i, int j) const { return gram[static_cast<std::size_t>(i) * points->size + j]; }
+
+  /// out = gram · coefficients.
+  template <class TeamT>
+  BRAGG_HD void apply(TeamT team, const double* coefficients, double* out) const {
+    const int size = points->size;
+    team.parallel_for(size, [&](int i) {
+      out[i] = inner_product(gram + static_cast<std::size_t>(i) * size, coefficients, size);
+    });
+  }
+
+  /// image = gram · coefficients; returns coefficientsᵀ · gram · coefficients.
+  template <class TeamT>
+  BRAGG_HD double quadratic(TeamT team, const double* coefficients) const {
+    apply(team, coefficients, image);
+    return team.sum(points->size, [&](int i) { return coefficients[i] * image[i]; });
+  }
+
+  static constexpr double rounding = 0x1p-52;
+
+  /// The error of coefficientsᵀ · gram · coefficients: huge rows may cancel in it, and leave their rounding.
+  template <class TeamT>
+  BRAGG_HD double blur(TeamT team, const double* coefficients) const {
+    const double extent = team.sum(
+        points->size, [&](int i) { return std::fabs(coefficients[i]) * std::sqrt(std::fabs(entry(i, i))); });
+    return 4 * rounding * extent * extent;
+  }
+
+  /// Squared length of a move (coefficients that sum to 0); what cannot be told from its blur is as long as
+  /// that.
+  template <class TeamT>
+  BRAGG_HD double squared_length(TeamT team, const double* move) const {
+    const double least = blur(team, move);
+    const double squared = quadratic(team, move);
+    return squared > least ? squared : least;
+  }
+
+  /// Distances to v. At an input row, which is where rounding cannot tell v from it, the distance is 0. Where
+  /// v itself is blurred no row counts as reached: it is taken to be as far as the blur.
+  template <class TeamT>
+  BRAGG_HD_CALLED void measure(TeamT team) const {
+    const double blurred = blur(team, v);
+    const double vv = quadratic(team, v);
+    team.parallel_for(points->count, [&](int i) {
+      if (!points->finite(i)) {
+        distance[i] = infinity;
+        return;
+      }
+      const double squared = (entry(i, i) - image[i]) + (vv - image[i]);
+      const double extent = points->extent_of(i);
+      const double error = 16 * rounding * (extent * extent + entry(i, i));
+      if (squared > error && squared > blurred) {
+        distance[i] = std::sqrt(squared);
+      } else {
+        distance[i] = blurred > error ? std::sqrt(blurred) : 0;
+      }
+    });
+  }
+
+  /// (‖x_i − v‖² + mu²)^½.
+  BRAGG_HD double soft(int i, double mu) const {
+    const double larger = distance[i] > mu ? distance[i] : mu;
+    const double smaller = distance[i] > mu ? mu : distance[i];
+    if (smaller <= 0) return larger;
+    const double ratio = smaller / larger;
+    return larger * std::sqrt(1 + ratio * ratio);
+  }
+
+  /// Takes products about the row nearest to v where that is much nearer than the central one: rounding is
+  /// relative to lengths about it.
+  template <class TeamT>
+  BRAGG_HD void recenter(TeamT team) {
+    const int nearest = team.argmin(points->count, [&](int i) { return distance[i]; });
+    if (!(distance[nearest] < distance[central] / 16)) return;
+    central = nearest;
+    center(team, *points, central, gram);
+    measure(team);
+  }
+
+  /// The weighted lower median of the distances of the finite rows: the scale that `tol` refers to. Each
+  /// member ranks rows of its own: m² comparisons, which is what the step before cost. Overwrites `next`.
+  template <class TeamT>
+  BRAGG_HD double typical_distance(TeamT team) const {
+    const auto weight = [&](int i) { return points->finite(i) ? points->weight(i) : 0.0; };
+    const double half = team.sum(points->count, weight) / 2;
+    team.parallel_for(points->count, [&](int i) {
+      double within = 0;  // weight of the rows that are no farther than row i
+      BRAGG_HD_UNROLL(1)
+      for (int j = 0; j < points->count; ++j) within += distance[j] <= distance[i] ? weight(j) : 0.0;
+      next[i] = within >= half ? distance[i] : infinity;
+    });
+    return next[team.argmin(points->count, [&](int i) { return next[i]; })];
+  }
+};
+
+/// Moves w.v one step; w.distance is of w.v. Returns false when v is an input row that is optimal: v is then
+/// that row.
+template <class TeamT>
+BRAGG_HD_CALLED bool weiszfeld_step(TeamT team, const Weiszfeld& w, double nu) {
+  const Points& points = *w.points;
+  const int m = points.count;
+  // With a floor nothing is divided by 0 and the objective is smooth: the plain step is right everywhere.
+  const auto here = [&](int i) { return nu <= 0 && w.distance[i] <= 0; };
+  const auto pull = [&](int i) {
+    if (!points.finite(i) || here(i)) return 0.0;
+    return points.weight(i) / (w.distance[i] > nu ? w.distance[i] : nu);
+  };
+  const double total = team.sum(m, pull);
+  const double weight_here = team.sum(m, [&](int i) { return here(i) ? points.weight(i) : 0.0; });
+  double stay = 0;  // share of v in the next iterate
+  if (weight_here > 0) {
+    // Resultant Σ p_i (x_i − v)/‖x_i − v‖ of the others, as coefficients.
+    team.parallel_for(points.size, [&](int i) { w.next[i] = (i < m ? pull(i) : 0.0) - total * w.v[i]; });
+    const double squared = w.quadratic(team, w.next);
+    const double resultant = squared > 0 ? std::sqrt(squared) : 0;
+    if (resultant <= weight_here) {
+      const int row = team.argmin(m, [&](int i) { return here(i) ? 0.0 : 1.0; });
+      team.parallel_for(points.size, [&](int i) { w.next[i] = i == row ? 1 : 0; });
+      return false;
+    }
+    stay = weight_here / resultant;
+  }
+  team.parallel_for(points.size, [&](int i) {
+    const double target = i < m ? pull(i) / total : 0;
+    w.next[i] = (1 - stay) * target + stay * w.v[i];
+  });
+  return true;
+}
+
+/// The row of least Σ p_j ‖x_i − x_j‖ (ties to the lowest index), by differences to the row `pivot` that
+/// `gram` is about: ‖x_i − x_j‖ − ‖x_p − x_j‖ = (‖y_i‖² − 2⟨y_i, y_j⟩)/(‖x_i − x_j‖ + ‖x_p − x_j‖) with y = x
+/// − x_p. A huge x_j, whose distance would swallow all others in a sum, counts as it should. `excess`: count.
+template <class TeamT>
+BRAGG_HD_CALLED int exact_medoid(TeamT team, const Weiszfeld& w, int pivot, double* excess) {
+  const Points& points = *w.points;
+  team.parallel_for(points.count, [&](int i) {
+    double total = points.finite(i) ? 0 : infinity;
+    BRAGG_HD_UNROLL(1)
+    for (int j = 0; j < points.count && points.finite(i); ++j) {
+      if (!points.finite(j)) continue;
+      const double lengths = points.distance(i, j) + points.distance(pivot, j);
+      if (lengths > 0) total += points.weight(j) * ((w.entry(i, i) - 2 * w.entry(i, j)) / lengths);
+    }
+    excess[i] = total;
+  });
+  return team.argmin(points.count, [&](int i) { return excess[i]; });
+}
+
+/// w.gram = products about a row among the majority, w.central; returns the exact medoid. A sum of distances
+/// with a huge row in it says nothing of the others, so it may name a row that is merely less huge, about
+/// which the majority is one point. But about any row the exact medoid is nearer to the majority, by as much
+/// as f64 tells: that is where products are taken next, until it does not come nearer.
+template <class TeamT>
+BRAGG_HD int center_at_medoid(TeamT team, Weiszfeld& w) {
+  const Points& points = *w.points;
+  w.central = medoid(team, points, w.next);
+  double last_move = infinity;
+  for (;;) {
+    center(team, points, w.central, w.gram);
+    const int found = exact_medoid(team, w, w.central, w.next);
+    const double move = points.distance(w.central, found);
+    if (found == w.central || !(move < last_move / 2)) return found;
+    last_move = move;
+    w.central = found;
+  }
+}
+
+/// What is known of F(v) = Σ p_i ‖x_i − v‖, of the distances that the Gram matrix gives.
+struct Optimality {
+  double gap = infinity;  ///< F(v) − min F is at most gap + noise
+  double noise = 0;       ///< what rounding may hide in `gap`
+  double scale = 0;       ///< half the weight at the typical distance: at most F(v), and honest rows set it
+  double typical = 0;     ///< the least distance to v within which more than half of the weight is
+  double farthest = 0;    ///< the minimiser is not farther from v
+
+  /// An objective this near to its minimum, relative to `scale`, is the minimum, whatever `tol` asks for.
+  static constexpr double least_tol = 1e-9;
+  static constexpr double one = 4;  ///< errors: rows that are nearer cannot be told apart
+
+  BRAGG_HD double relative() const { return gap + noise > 0 ? (gap + noise) / scale : 0; }
+  BRAGG_HD bool reached(double tol) const {
+    return gap <= tol * scale + noise && gap + noise <= (tol > least_tol ? tol : least_tol) * scale;
+  }
+};
+
+/// The certificate, with the rows in S that are within reach(i) of v. Let R = Σ p_i (x_i − v)/r_i over the
+/// others, r_i = ‖x_i − v‖, and u any point. By convexity F(u) ≥ F(v) − ⟨R, u − v⟩ + P_S ‖u − v‖ − 2 Σ_S p_i
+/// r_i. Take u = v*, the minimiser.
+/// 1. It is within L = min 2 Σ_M p_i r_i/(2 P_M − P) of v, over the sets M of rows that hold more than half
+///    of the weight P: where it were farther, F(v*) would exceed F(v). Bad rows are not in the best M.
+/// 2. So ⟨R, v* − v⟩ − P_S ‖v* − v‖ ≤ max(0, ‖R‖ − P_S)·L.
+/// 3. Without a root, which would leave only half of the digits: v* = Σ a_i x_i with a_i = (p_i/r*_i)/W*, or
+///    it is a row. With t the typical distance, W* ≥ (P/2)/(t + L) and r_i ≤ r*_i + L, so Σ a_i max(r_i, t) ≤
+///    3 (t + L), and ⟨R, v* − v⟩ = Σ a_i ⟨R, x_i − v⟩ is at most 3 (t + L) max_i ⟨R, x_i − v⟩/max(r_i, t).
+/// Overwrites w.next, w.pulled.
+template <class TeamT, class ReachF>
+BRAGG_HD void certify(TeamT team, const Weiszfeld& w, Optimality& out, ReachF reach) {
+  const Points& points = *w.points;
+  const int m = points.count;
+  const int size = points.size;
+  const auto here = [&](int i) { return points.finite(i) && w.distance[i] <= reach(i); };
+  const auto pull = [&](int i) {
+    return points.finite(i) && !here(i) ? points.weight(i) / w.distance[i] : 0.0;
+  };
+  const double total = team.sum(m, pull);
+  const double at_v = team.sum(m, [&](int i) { return here(i) ? points.weight(i) : 0.0; });
+  team.parallel_for(size, [&](int i) { w.next[i] = (i < m ? pull(i) : 0.0) - total * w.v[i]; });
+  const auto length = [&](int i) { return std::sqrt(std::fabs(w.entry(i, i))); };
+  const double extent_v = team.sum(size, [&](int i) { return std::fabs(w.v[i]) * length(i); });
+  const double extent = team.sum(size, [&](int i) { return std::fabs(w.next[i]) * length(i); });
+  w.apply(team, w.next, w.pulled);
+  const double along = team.sum(size, [&](int i) { return w.v[i] * w.pulled[i]; });
+  const double unit = 0x1p-53 * (size + 8) * extent;
+  const auto at_least = [&](int i) { return w.distance[i] > out.typical ? w.distance[i] : out.typical; };
+  const auto slope = [&](int i) { return points.finite(i) ? (w.pulled[i] - along) / at_least(i) : 0.0; };
+  const auto blur = [&](int i) { return points.finite(i) ? (length(i) + extent_v) / at_least(i) : 0.0; };
+  const double steepest = slope(team.argmin(m, [&](int i) { return -slope(i); }));
+  const double across = 3 * (out.typical + out.farthest);
+  out.gap = steepest > 0 ? steepest * across : 0;
+  out.noise = unit * blur(team.argmin(m, [&](int i) { return -blur(i); })) * across;
+  if (!(at_v > 0)) return;
+  const double squared = team.sum(size, [&](int i) { return w.next[i] * w.pulled[i]; });
+  const double resultant = squared > 0 ? std::sqrt(squared) : 0;
+  const double excess = resultant > at_v ? (resultant - at_v) * out.farthest : 0;
+  const double noise = unit * (extent / (resultant + at_v)) * out.farthest;
+  if (excess + noise < out.gap + out.noise) {
+    out.gap = excess;
+    out.noise = noise;
+  }
+}
+
+/// The certificate at w.v, whose distances w.distance are. Rows nearer than `merge` times their error are in
+/// S, because directions to them are not known well enough; those nearer than `one` times count as at v.
+/// Overwrites w.next, w.pulled, w.rank.
+template <class TeamT>
+BRAGG_HD_CALLED Optimality optimality(TeamT team, const Weiszfeld& w, double tol, double merge = 0) {
+  const Points& points = *w.points;
+  const int m = points.count;
+  const double all = w.mass;
+  team.parallel_for(m, [&](int i) {
+    const double radius = w.distance[i];
+    double within = 0;
+    double moment = 0;
+    BRAGG_HD_UNROLL(1)
+    for (int j = 0; j < m && points.finite(i); ++j) {
+      const bool inside = w.distance[j] <= radius;
+      within += inside ? points.weight(j) : 0.0;
+      moment += inside ? points.weight(j) * w.distance[j] : 0.0;
+    }
+    const double lead = 2 * within - all;
+    const bool majority = lead > 1e-12 * all;
+    w.next[i] = majority ? 2 * (moment / lead) : infinity;
+    w.rank[i] = majority ? radius : infinity;
+  });
+  Optimality out;
+  out.farthest = w.next[team.argmin(m, [&](int i) { return w.next[i]; })];
+  out.typical = w.rank[team.argmin(m, [&](int i) { return w.rank[i]; })];
+  out.scale = all / 2 * out.typical;
+  if (out.typical <= 0) {
+    out.gap = 0;
+    return out;
+  }
+  // 2 Σ_S p_i r_i takes no more than half of the tolerance.
+  const double reach = tol * (out.typical / 8);
+  const double extent_v =
+      merge > 0 ? team.sum(points.size, [&](int i) { return std::fabs(w.v[i]) * points.extent_of(i); }) : 0.0;
+  const double root = std::sqrt(points.rounding);
+  const auto error = [&](int i) { return merge > 0 ? root * (points.extent_of(i) + extent_v) : 0.0; };
+  certify(team, w, out, [&](int i) { return merge * error(i) > reach ? merge * error(i) : reach; });
+  out.gap += team.sum(m, [&](int i) {
+    const double length = w.distance[i];
+    const bool counts = length <= reach || length > Optimality::one * error(i);
+    const bool near = points.finite(i) && (length <= reach || length <= merge * error(i));
+    return near && counts ? 2 * points.weight(i) * length : 0.0;
+  });
+  return out;
+}
+
+/// The best certificate at w.v with ever more rows taken as one.
+template <class TeamT>
+BRAGG_HD Optimality merged_optimality(TeamT team, const Weiszfeld& w, double tol) {
+  Optimality best = optimality(team, w, tol);
+  for (double merge = Optimality::one; merge <= 4096 && !best.reached(tol); merge *= 4) {
+    const Optimality found = optimality(team, w, tol, merge);
+    if (found.gap + found.noise < best.gap + best.noise) best = found;
+  }
+  return best;
+}
+
+/// v = the row `row`, measured.
+template <class TeamT>
+BRAGG_HD void move_to_row(TeamT team, const Weiszfeld& w, int row) {
+  team.parallel_for(w.points->size, [&](int i) { w.v[i] = i == row ? 1 : 0; });
+  w.measure(team);
+}
+
+/// In-place solution of a·x = b for a positive definite a (m × m, lower triangle), by Cholesky. False: a
+/// pivot is not above `least`.
+template <class TeamT>
+BRAGG_HD bool solve_positive(TeamT team, int m, double* a, double* b, double least) {
+  const auto at = [&](int i, int j) -> double& { return a[static_cast<std::size_t>(i) * m + j]; };
+  for (int k = 0; k < m; ++k) {
+    if (!(at(k, k) > least)) return false;
+    const double root = std::sqrt(at(k, k));
+    team.parallel_for(m - k, [&](int i) { at(k + i, k) = i == 0 ? root : at(k + i, k) / root; });
+    team.parallel_for(m - k - 1, [&](int i) {
+      BRAGG_HD_UNROLL(1)
+      for (int j = 0; j <= i; ++j) at(k + 1 + i, k + 1 + j) -= at(k + 1 + i, k) * at(k + 1 + j, k);
+    });
+  }
+  team.single([&] {
+    for (int i = 0; i < m; ++i) {
+      BRAGG_HD_UNROLL(1)
+      for (int j = 0; j < i; ++j) b[i] -= at(i, j) * b[j];
+      b[i] /= at(i, i);
+    }
+    for (int i = m - 1; i >= 0; --i) {
+      BRAGG_HD_UNROLL(1)
+      for (int j = i + 1; j < m; ++j) b[i] -= at(j, i) * b[j];
+      b[i] /= at(i, i);
+    }
+  });
+  return true;
+}
+
+/// In-place solution of a·x = b for a positive definite a (m × m), by conjugate gradients, until the residual
+/// is 1e-8 of b, or `most_steps` are taken: x is then on the way. False: not solved. `work`: 3m.
+template <class TeamT>
+BRAGG_HD bool approach_solution(TeamT team, int m, const double* a, double* b, int most_steps, double* work) {
+  double* const x = b;
+  double* const residual = work;
+  double* const direction = work + m;
+  double* const image = work + 2 * static_cast<std::size_t>(m);
+  const auto row = [&](int i) { return a + static_cast<std::size_t>(i) * m; };
+  const auto scaled = [&](int i) { return residual[i] / row(i)[i]; };
+  const int least = team.argmin(m, [&](int i) { return row(i)[i]; });
+  if (!(row(least)[least] > 0)) return false;
+  team.parallel_for(m, [&](int i) {
+    residual[i] = b[i];
+    direction[i] = scaled(i);
+  });
+  team.parallel_for(m, [&](int i) { x[i] = 0; });
+  double left = team.sum(m, [&](int i) { return residual[i] * scaled(i); });
+  const double enough = 1e-16 * left;
+  for (int k = 0; k < most_steps && left > enough; ++k) {
+    team.parallel_for(m, [&](int i) { image[i] = inner_product(row(i), direction, m); });
+    const double curvature = team.sum(m, [&](int i) { return direction[i] * image[i]; });
+    if (!(curvature > 0)) return false;
+    const double by = left / curvature;
+    team.parallel_for(m, [&](int i) {
+      x[i] += by * direction[i];
+      residual[i] -= by * image[i];
+    });
+    const double next = team.sum(m, [&](int i) { return residual[i] * scaled(i); });
+    const double share = next / left;
+    left = next;
+    team.parallel_for(m, [&](int i) { direction[i] = scaled(i) + share * direction[i]; });
+  }
+  return left <= enough;
+}
+
+/// step = the Newton step at v, as coefficients, for Σ p_i s_i with s_i² = r_i² + mu²; returns its squared
+/// length, or -1 where there is none. With q_i = (x_i − v)/s_i, w_i = p_i/s_i, W = Σ w_i and Q = [√w_i q_i]
+/// the Hessian is WI − QQᵀ, so its inverse is (I + Q(WI − QᵀQ)⁻¹Qᵀ)/W: an n-sized system. w.image is of w.v.
+template <class TeamT>
+BRAGG_HD_CALLED double newton_step(TeamT team, const Weiszfeld& w, double mu) {
+  const Points& points = *w.points;
+  const int m = points.count;
+  const int nearest = team.argmin(m, [&](int i) { return w.distance[i]; });
+  if (w.distance[nearest] <= 0 && mu <= 0) return -1;
+  const double vv = team.sum(points.size, [&](int i) { return w.v[i] * w.image[i]; });
+  const auto pull = [&](int i) { return points.finite(i) ? points.weight(i) / w.soft(i, mu) : 0.0; };
+  const auto unit_scale = [&](int i) { return points.finite(i) ? std::sqrt(pull(i)) / w.soft(i, mu) : 0.0; };
+  const auto about_v = [&](int i, int j) { return (w.entry(i, j) + vv) - (w.image[i] + w.image[j]); };
+  const double total = team.sum(m, pull);
+  team.parallel_for(m, [&](int i) { w.rank[i] = pull(i); });
+  team.parallel_for(m, [&](int i) { w.next[i] = unit_scale(i); });
+  team.parallel_for(m, [&](int i) {
+    double dot = 0;  // ⟨x_i − v, Σ w_j (x_j − v)⟩
+    BRAGG_HD_UNROLL(1)
+    for (int j = 0; j < m; ++j) {
+      const double product = points.finite(i) && points.finite(j) ? about_v(i, j) : 0;
+      dot += w.rank[j] * product;
+      // ‖q_i‖ ≤ 1 exactly, where the difference of large products would only nearly be. In this order nothing
+      // underflows: at lengths of 1e140 the two scales alone would.
+      double overlap = w.next[i] * product * w.next[j];
+      if (i == j) {
+        const double share = points.finite(i) ? w.distance[i] / w.soft(i, mu) : 0;
+        overlap = w.rank[i] * share * share;
+      }
+      w.matrix[static_cast<std::size_t>(i) * m + j] = (i == j ? total : 0) - overlap;
+    }
+    w.right[i] = w.next[i] * dot;
+  });
+  // m³ where m² does not do, and never where it would take seconds: a step on the way is one that descends.
+  constexpr int least_approached = 128;
+  constexpr int most_eliminated = 1024;
+  constexpr int most_directions = 100;
+  bool solved = false;
+  if (m >= least_approached) {
+    team.parallel_for(m, [&](int i) { w.step[i] = w.right[i]; });
+    solved = approach_solution(team, m, w.matrix, w.right, most_directions, w.saved) || m > most_eliminated;
+    if (!solved) team.parallel_for(m, [&](int i) { w.right[i] = w.step[i]; });
+  }
+  if (!solved) solved = solve_positive(team, m, w.matrix, w.right, 1e-13 * total);
+  if (!solved) return -1;
+  const auto move = [&](int i) { return (w.rank[i] + w.right[i] * w.next[i]) / total; };
+  const double moved = team.sum(m, move);
+  team.parallel_for(points.size, [&](int i) { w.step[i] = (i < m ? move(i) : 0.0) - moved * w.v[i]; });
+  return w.squared_length(team, w.step);
+}
+
+/// Newton steps from v while they lower Σ p_i s_i, at most `most_steps`. mu = 0: until v is optimal; else
+/// until a step is short beside mu. Weiszfeld's own steps become ever shorter, and tell nothing of the way
+/// left, where the objective is flat (two clusters of equal weight).
+template <class TeamT>
+BRAGG_HD_CALLED Optimality newton(TeamT team, const Weiszfeld& w, double mu, double tol, int most_steps) {
+  constexpr double least_share = 1e-3;  // of a step, in the search for one that lowers the objective
+  const Points& points = *w.points;
+  Optimality found;
+  for (int k = 0; k < most_steps; ++k) {
+    const double squared = newton_step(team, w, mu);
+    // v and the minimiser lie among the rows: a step longer than across them is rounding (collinear rows).
+    const int farthest =
+        team.argmin(points.count, [&](int i) { return points.finite(i) ? -w.distance[i] : 0.0; });
+    const double across = 2 * w.distance[farthest];
+    if (!(squared >= 0 && squared <= across * across)) {
+      w.measure(team);
+      return found;
+    }
+    const double along = team.sum(points.size, [&](int i) { return w.v[i] * w.image[i]; });
+    double* const before = w.matrix;
+    double* const inner = w.right;  // ⟨x_i − v, δ⟩
+    team.parallel_for(points.count, [&](int i) {
+      inner[i] = w.image[i] - along;
+      before[i] = w.soft(i, mu);
+    });
+    const auto move = [&](double by) {
+      team.parallel_for(points.size, [&](int i) { w.v[i] += w.step[i] * by; });
+      w.measure(team);
+    };
+    // For v + tδ the objective changes by Σ p_i (t²‖δ‖² − 2t⟨x_i − v, δ⟩)/(s_i + s_i(t)): in this form a huge
+    // row swallows nothing.
+    const auto change = [&](double t) {
+      return team.sum(points.count, [&](int i) {
+        if (!points.finite(i)) return 0.0;
+        return points.weight(i) * (t * (t * squared - 2 * inner[i]) / (before[i] + w.soft(i, mu)));
+      });
+    };
+    move(1);
+    if (mu <= 0) {
+      found = optimality(team, w, tol);
+      if (found.reached(tol)) return found;
+    }
+    double t = 1;
+    while (t > least_share && !(change(t) < 0)) {
+      move(-t / 2);
+      t /= 2;
+    }
+    if (!(t > least_share)) {
+      move(-t);
+      return found;
+    }
+    if (squared <= (mu / 16) * (mu / 16)) return found;
+  }
+  return found;
+}
+
+/// From v to the minimiser by way of those of Σ p_i (r_i² + mu²)^½ for mu from the typical distance down. To
+/// mu, rows nearer to each other are one row of their weights together, whatever is among them: v passes by a
+/// cluster that does not hold the minimiser, where steps of the objective itself are as short as the cluster.
+template <class TeamT>
+BRAGG_HD Optimality follow(TeamT team, Weiszfeld& w, double tol) {
+  constexpr int steps = 16;  // at one mu
+  const Points& points = *w.points;
+  Optimality found = optimality(team, w, tol);
+  const double least = 1e-13 * found.typical;
+  for (double mu = found.typical; mu > least; mu /= 16) {
+    newton(team, w, mu, tol, steps);
+    // Weiszfeld's step gives v coefficients that are as small as the rows' parts in it, and its distances
+    // less rounding.
+    const auto pull = [&](int i) { return points.finite(i) ? points.weight(i) / w.soft(i, mu) : 0.0; };
+    const double total = team.sum(points.count, pull);
+    team.parallel_for(points.size, [&](int i) { w.v[i] = i < points.count ? pull(i) / total : 0; });
+    w.measure(team);
+    w.recenter(team);
+    found = optimality(team, w, tol);
+    if (found.reached(tol)) return found;
+    const int nearest = team.argmin(points.count, [&](int i) { return w.distance[i]; });
+    if (w.distance[nearest] > 4 * mu) {
+      const Optimality polished = newton(team, w, 0, tol, steps);
+      if (polished.reached(tol)) return polished;
+    }
+  }
+  return optimality(team, w, tol);
+}
+
+/// The same v as a mean of rows, where it is far from one. To products, rows that are alike about the central
+/// one may have coefficients of any size that cancel; not so in a sum of rows that have more in common. What
+/// Weiszfeld's step makes of v is a mean, and its objective is no larger.
+template <class TeamT>
+BRAGG_HD void tame(TeamT team, const Weiszfeld& w, double tol, Optimality& found) {
+  constexpr double wild = 1024;
+  constexpr int most_steps = 8;
+  const int size = w.points->size;
+  const int nearest = team.argmin(w.points->count, [&](int i) { return w.distance[i]; });
+  if (w.distance[nearest] <= 0) {
+    // What rounding does not tell from a row is that row, but in a sum.
+    team.parallel_for(size, [&](int i) { w.saved[i] = w.v[i]; });
+    move_to_row(team, w, nearest);
+    const Optimality at_row = optimality(team, w, tol);
+    if (at_row.reached(tol) || at_row.gap + at_row.noise <= found.gap + found.noise) {
+      found = at_row;
+      return;
+    }
+    team.parallel_for(size, [&](int i) { w.v[i] = w.saved[i]; });
+    w.measure(team);
+  }
+  if (!(team.sum(size, [&](int i) { return std::fabs(w.v[i]); }) > wild)) return;
+  for (int k = 0; k < most_steps; ++k) {
+    weiszfeld_step(team, w, 0);
+    team.parallel_for(size, [&](int i) { w.v[i] = w.next[i]; });
+    w.measure(team);
+    found = optimality(team, w, tol);
+    if (found.reached(tol)) return;
+  }
+  found = merged_optimality(team, w, tol);
+}
+
+/// One of Weiszfeld's steps.
+struct StepTaken {
+  bool to_optimal_row = false;  ///< v is that row
+  double length = 0;
+  /// Of a geometric series of such steps this much is left. Steps that do not shrink promise no end.
+  double rest = 0;
+
+  BRAGG_HD bool is_short(double bound) const { return length == 0 || (length <= bound && rest <= bound); }
+};
+
+/// `last_length`: of the step before, 0 at first; of this one when done.
+template <class TeamT>
+BRAGG_HD StepTaken take_step(TeamT team, const Weiszfeld& w, double nu, double& last_length) {
+  const int size = w.points->size;
+  StepTaken taken{.to_optimal_row = !weiszfeld_step(team, w, nu)};
+  team.parallel_for(size, [&](int i) { w.step[i] = w.next[i] - w.v[i]; });
+  taken.length = std::sqrt(w.squared_length(team, w.step));
+  const double shrinks_by = last_length - taken.length;
+  taken.rest = taken.length < last_length ? taken.length * (taken.length / shrinks_by) : infinity;
+  last_length = taken.length;
+  team.parallel_for(size, [&](int i) { w.v[i] = w.next[i]; });
+  w.measure(team);
+  return taken;
+}
+
+/// From v to a certified minimum. `medoid`: the exact one.
+template <class TeamT>
+BRAGG_HD Optimality converge(TeamT team, const GeometricMedian& rule, Weiszfeld& w, int medoid,
+                             Combination& out) {
+  constexpr double far = 4;          // typical distances of the medoid
+  constexpr int steps_in_a_row = 8;  // of Weiszfeld's, before Newton's
+  constexpr int newton_steps = 20;
+  constexpr int most_rounds = 4;
+  const Points& points = *w.points;
+  const int size = points.size;
+  double* const start = w.saved;
+  if (rule.start != Start::medoid) {
+    team.parallel_for(size, [&](int i) { start[i] = w.v[i]; });
+    const double to_medoid = w.distance[medoid];
+    move_to_row(team, w, medoid);
+    // From afar the honest rows are one point, and each step shortens the way by a share that bad rows set.
+    const Optimality at_medoid = optimality(team, w, rule.tol);
+    // Where most rows are at the medoid, so is the minimum; that the start is told from it, nobody knows.
+    if (at_medoid.typical > 0 && !(to_medoid > far * at_medoid.typical)) {
+      team.parallel_for(size, [&](int i) { w.v[i] = start[i]; });
+      w.measure(team);
+    }
+  }
+  Optimality found = optimality(team, w, rule.tol);
+  for (int round = 0; round < most_rounds && out.iterations < rule.max_iters && !found.reached(rule.tol);
+       ++round) {
+    double last_length = 0;
+    const double bound = rule.tol * found.typical;
+    for (int k = 0; k < steps_in_a_row && out.iterations < rule.max_iters; ++k) {
+      ++out.iterations;
+      if (take_step(team, w, 0, last_length).is_short(bound)) break;
+    }
+    found = optimality(team, w, rule.tol);
+    if (found.reached(rule.tol)) break;
+    if (round == 0 && rule.start != Start::medoid) {
+      // If any row is the minimiser, the medoid is: it is approached by steps alone at a rate that an
+      // attacker can bring close to 1.
+      team.parallel_for(size, [&](int i) { start[i] = w.v[i]; });
+      move_to_row(team, w, medoid);
+      found = optimality(team, w, rule.tol);
+      if (found.reached(rule.tol)) break;
+      team.parallel_for(size, [&](int i) { w.v[i] = start[i]; });
+      w.measure(team);
+    }
+    found = newton(team, w, 0, rule.tol, newton_steps);
+    if (found.reached(rule.tol)) break;
+    found = follow(team, w, rule.tol);
+    if (found.reached(rule.tol)) break;
+    // What distances do not tell is the same for the medoid, and there v itself is exact.
+    found = merged_optimality(team, w, rule.tol);
+    if (found.reached(rule.tol)) break;
+    team.parallel_for(size, [&](int i) { start[i] = w.v[i]; });
+    move_to_row(team, w, medoid);
+    const Optimality at_medoid = merged_optimality(team, w, rule.tol);
+    if (at_medoid.gap + at_medoid.noise < found.gap + found.noise) {
+      found = at_medoid;
+    } else {
+      team.parallel_for(size, [&](int i) { w.v[i] = start[i]; });
+      w.measure(team);
+    }
+  }
+  tame(team, w, rule.tol, found);
+  // Products are about the central row: what the coefficients lack of 1 is its, and moves v nowhere.
+  const double lacking = 1 - team.sum(size, [&](int i) { return w.v[i]; });
+  team.single([&] { w.v[w.central] += lacking; });
+  return found;
+}
+
+/// `max_iters` of Weiszfeld's steps, or until they become short.
+template <class TeamT>
+BRAGG_HD void iterate(TeamT team, const GeometricMedian& rule, const Weiszfeld& w, double nu,
+                      Combination& out) {
+  double last_length = 0;
+  out.converged = false;
+  while (out.iterations < rule.max_iters && !out.converged) {
+    ++out.iterations;
+    const StepTaken taken = take_step(team, w, nu, last_length);
+    out.converged = taken.to_optimal_row || taken.is_short(rule.tol * w.typical_distance(team));
+  }
+}
+
+template <class TeamT>
+BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& points, Scratch scratch,
+                      Combination& out) {
+  const int m = points.count;
+  const int size = points.size;
+  const double lost = team.sum(m, [&](int i) { return points.finite(i) ? 0.0 : points.weight(i); });
+  const double kept = team.sum(m, [&](int i) { return points.finite(i) ? points.weight(i) : 0.0; });
+  if (lost >= kept) return Status::too_many_nonfinite;
+  clear(team, out, points);
+
+  const auto columns = static_cast<std::size_t>(size);
+  const auto rows = static_cast<std::size_t>(m);
+  Weiszfeld w{.points = &points,
+              .gram = scratch.take_doubles(columns * columns),
+              .v = out.coefficients,
+              .next = scratch.take_doubles(columns),
+              .image = scratch.take_doubles(columns),
+              .distance = out.scores,
+              .pulled = scratch.take_doubles(columns),
+              .rank = scratch.take_doubles(rows),
+              .matrix = scratch.take_doubles(rows * rows),
+              .right = scratch.take_doubles(rows),
+              .step = scratch.take_doubles(columns),
+              .saved = scratch.take_doubles(3 * columns),
+              .mass = kept};
+  const int start = center_at_medoid(team, w);
+
+  team.parallel_for(size, [&](int i) {
+    switch (rule.start) {
+      case Start::mean:
+        w.v[i] = i < m && points.finite(i) ? points.weight(i) / kept : 0;
+        break;
+      case Start::origin:
+        w.v[i] = i == (points.infinite[points.origin()] == 0 ? points.origin() : start) ? 1 : 0;
+        break;
+      default:
+        w.v[i] = i == start ? 1 : 0;
+        break;
+    }
+  });
+
+  const double nu = rule.nu * points.scale;
+  w.measure(team);
+  Status status = Status::ok;
+  if (rule.max_iters >= GeometricMedian::plain_iters && nu <= 0) {
+    const Optimality found = converge(team, rule, w, start, out);
+    out.converged = found.reached(rule.tol);
+    out.optimality_gap = found.relative();
+    // Of a majority that distances do not tell apart nothing can be proven, and nothing is wrong with v.
+    const double blurred = 2048 * std::sqrt(points.rounding) * points.extent_of(start);
+    if (!out.converged && !(out.optimality_gap <= GeometricMedian::proven_gap) && found.typical > blurred) {
+      status = Status::not_converged;
+    }
+  } else {
+    iterate(team, rule, w, nu, out);
+  }
+  team.parallel_for(m, [&](int i) { out.scores[i] /= points.scale; });
+  return status;
+}
+
+}  // namespace bragg::detail
