@@ -10,6 +10,9 @@ n, times by dtype, and other libraries where the result has them. Plots need mat
 """
 
 import argparse
+import io
+import pathlib
+import re
 import sys
 
 from result_file import Unusable, load
@@ -163,7 +166,10 @@ def pyplot():
 
 
 def save(figure, path):
-    figure.savefig(path, format="svg", bbox_inches="tight", metadata={"Date": None})
+    text = io.StringIO()
+    figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
+    # A path is a line, not one per point.
+    pathlib.Path(path).write_text(re.sub(r"\s*\n(?=[MLCQz\"])", " ", text.getvalue()), encoding="utf-8")
 
 
 def plot_throughput(result, path, n, dtype):

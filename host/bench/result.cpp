@@ -165,6 +165,24 @@ std::string csv_spread(const Spread& ms) {
   return fmt::format("{},{},{},{},{}", ms.median, ms.least, ms.q1, ms.q3, ms.most);
 }
 
+/// One member per line, and one line per row: a result of a thousand rows stays readable, and its changes
+/// too.
+std::string lines_of(const Json& json) {
+  std::string text;
+  for (const auto& [name, value] : json.items()) {
+    text += fmt::format("{}\n {}: ", text.empty() ? "{" : ",", Json(name).dump());
+    if (!value.is_array() || value.empty()) {
+      text += value.dump();
+      continue;
+    }
+    for (std::size_t k = 0; k < value.size(); ++k) {
+      text += fmt::format("{}\n  {}", k == 0 ? "[" : ",", value[k].dump());
+    }
+    text += "\n ]";
+  }
+  return text + "\n}\n";
+}
+
 }  // namespace
 
 std::string result_json(const Findings& findings, const std::string& command) {
@@ -188,7 +206,7 @@ std::string result_json(const Findings& findings, const std::string& command) {
     json["skipped"].push_back(case_json(skipped.asked));
     json["skipped"].back()["why"] = skipped.why;
   }
-  return json.dump(1) + "\n";
+  return lines_of(json);
 }
 
 std::string result_csv(const Findings& findings) {
