@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes rules/networks/schedules.hpp: selection networks in an order that keeps their values in registers.
+"""Writes rules/networks/schedules.hpp: the networks of best_known.hpp in an order that keeps their values in registers.
 
 Comparators that do not share a wire may go in any order. The order here is found by list scheduling with random
 restarts: next comes a comparator whose values are in registers, and of those one that frees them. What it costs is
 counted as a compiler would at best do it (Belady: evicted is the value needed last).
 """
-import json
 import pathlib
 import random
+import re
+import textwrap
 
 root = pathlib.Path(__file__).resolve().parent.parent
 SIZES = [*range(2, 17), 20, 24, 28, 32, 40, 48, 56, 64]
@@ -17,6 +18,39 @@ REGISTERS = [13, 28]
 RESTARTS = 120
 
 NEED_LOW, NEED_HIGH, LOAD_LOW, LOAD_HIGH, STORE_LOW, STORE_HIGH = (1 << k for k in range(6))
+
+HEAD = """\
+// SPDX-License-Identifier: Apache-2.0
+// Written by scripts/make_schedules.py from rules/networks/best_known.hpp; do not edit.
+// Selection networks in an order that keeps their values in registers.
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+
+namespace bragg::detail::cpu::schedules {{
+
+/// A comparator and what happens before and after it.
+struct Step {{
+  int low;
+  int high;
+  int flags;
+}};
+
+/// Step k of a network, a text of three characters per step: '0' + low, '0' + high, '0' + flags.
+constexpr Step step_of(std::string_view network, std::size_t k) {{
+  return {{network[3 * k] - '0', network[3 * k + 1] - '0', network[3 * k + 2] - '0'}};
+}}
+
+// clang-format off
+inline constexpr int need_low = {need_low}, need_high = {need_high};       // outputs that are read
+inline constexpr int load_low = {load_low}, load_high = {load_high};       // a wire's first use
+inline constexpr int store_low = {store_low}, store_high = {store_high};   // a wanted wire's last one
+
+/// Points that there are networks for, ascending. Network 2k brings the middle of sizes[k] points to its place,
+/// network 2k + 1 sorts them.
+inline constexpr int size_count = {count};
+inline constexpr int sizes[size_count] = {{{sizes}}};"""
 
 
 def prune(pairs, wanted):
@@ -33,13 +67,13 @@ def operations(network):
     return sum(c[2] + c[3] for c in network)
 
 
-def networks_of(n, document):
+def networks_of(n, known):
     """The smallest lists known for the middle of n values, and for all of them."""
-    every = [tuple(pair) for pair in document["sort"][str(n)]]
+    every = known["sort"][n]
     middle = sorted({(n - 1) // 2, n // 2})
     candidates = [prune(every, middle)]
-    if str(n) in document["median"]:
-        pairs = [tuple(pair) for pair in document["median"][str(n)]]
+    if n in known["median"]:
+        pairs = known["median"][n]
         # The lists bring the two middle values there in any order.
         candidates.append(prune(pairs + ([tuple(middle)] if n % 2 == 0 else []), middle))
     return (min(candidates, key=operations), middle), (prune(every, range(n)), list(range(n)))
@@ -140,67 +174,59 @@ def steps(network, wanted):
     return result
 
 
-def braces(numbers, width=110):
-    lines, line = [], "   "
-    for number in numbers:
-        piece = f" {number},"
-        if len(line) + len(piece) > width:
-            lines.append(line)
-            line = "   "
-        line += piece
-    return "\n".join([*lines, line])
+def texts(strings, width=100):
+    """Elements of an array of texts, each over as many lines as it needs."""
+    lines = []
+    for string in strings:
+        pieces = [string[k:k + width] for k in range(0, len(string), width)] or [""]
+        for piece in pieces:
+            escaped = piece.replace("\\", "\\\\").replace("??", "?\\?")  # no trigraphs
+            lines.append(f'    "{escaped}"')
+        lines[-1] += ","
+    return lines
+
+
+def networks_in(header, name):
+    """{wires: [(low, high), …]} of an array of best_known.hpp."""
+    array = re.search(name + r"\[[^]]*\] = \{(.*?)\};", header, re.DOTALL)[1]
+    found = {}
+    for wires, element in enumerate(re.findall(r'((?:"(?:[^"\\]|\\.)*"\s*)+),', array)):
+        text = re.sub(r"\\(.)", r"\1", "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', element)))
+        if text:
+            found[wires] = [(ord(low) - ord("0"), ord(high) - ord("0")) for low, high in zip(text[::2], text[1::2])]
+    return found
 
 
 def main():
-    document = json.loads((root / "rules" / "networks" / "best_known.json").read_text())
+    folder = root / "rules" / "networks"
+    header = (folder / "best_known.hpp").read_text()
+    known = {"sort": networks_in(header, "sort_networks"), "median": networks_in(header, "median_networks")}
     chance = random.Random(1)
-    text = [
-        "// SPDX-License-Identifier: Apache-2.0",
-        "// Written by scripts/make_schedules.py from rules/networks/best_known.json; do not edit.",
-        "// Selection networks in an order that keeps their values in registers.",
-        "#pragma once",
-        "",
-        "#include <cstdint>",
-        "",
-        "namespace bragg::detail::cpu::schedules {",
-        "",
-        "// clang-format off",
-        f"inline constexpr int size_count = {len(SIZES)};",
-        "/// Points that there are networks for, ascending.",
-        "inline constexpr std::uint8_t sizes[] = {",
-        braces(SIZES),
-        "};",
-        f"inline constexpr std::uint8_t need_low = {NEED_LOW}, need_high = {NEED_HIGH};    // outputs that are read",
-        f"inline constexpr std::uint8_t load_low = {LOAD_LOW}, load_high = {LOAD_HIGH};    // a wire's first use",
-        f"inline constexpr std::uint8_t store_low = {STORE_LOW}, store_high = {STORE_HIGH};  // a wanted wire's last one",
-    ]
+    schedules = {}
     for registers, name in zip(REGISTERS, ("sixteen", "thirty_two")):
-        starts, numbers, counts = [0], [], []
-        for n in SIZES:
-            for network, wanted in networks_of(n, document):
-                best = schedule(network, registers, wanted, chance)
-                counts.append(f"{operations(best)}/{moves(best, registers, wanted)}")
-                for step in steps(best, wanted):
-                    numbers.extend(step)
-                starts.append(len(numbers) // 3)
+        schedules[name] = [(steps(best, wanted), f"{operations(best)}/{moves(best, registers, wanted)}")
+                           for n in SIZES for network, wanted in networks_of(n, known)
+                           for best in [schedule(network, registers, wanted, chance)]]
+    (folder / "schedules.hpp").write_text(text_of(schedules))
+
+
+def text_of(schedules):
+    """The header; of each network its steps and what it costs."""
+    text = HEAD.format(count=len(SIZES), sizes=", ".join(map(str, SIZES)), need_low=NEED_LOW, need_high=NEED_HIGH,
+                       load_low=LOAD_LOW, load_high=LOAD_HIGH, store_low=STORE_LOW, store_high=STORE_HIGH).split("\n")
+    for name, networks in schedules.items():
+        costs = "Minima and maxima, and moves to and from memory, of each: " + ", ".join(cost for _, cost in networks)
         text += [
             "",
-            f"/// For {name.replace('_', '-')} registers. Minima and maxima, and moves to and from memory, of each list:",
-            *("//" + line[3:].rstrip(",") for line in braces(counts).split("\n")),
+            f"/// For {name.replace('_', '-')} registers.",
+            *textwrap.wrap(costs, 110, initial_indent="/// ", subsequent_indent="/// "),
             f"struct {name} {{",
-            "  /// (low, high, flags) of all networks one after another.",
-            "  static constexpr std::uint8_t steps[] = {",
-            braces(numbers),
-            "  };",
-            "  /// Network 2k brings the middle of sizes[k] points to its place, network 2k + 1 sorts them: its",
-            "  /// steps are [start[i], start[i + 1]).",
-            "  static constexpr std::uint16_t start[] = {",
-            braces(starts),
+            "  static constexpr std::string_view networks[2 * size_count] = {",
+            *texts("".join(chr(48 + part) for step in network for part in step) for network, _ in networks),
             "  };",
             "};",
         ]
-    text += ["// clang-format on", "", "}  // namespace bragg::detail::cpu::schedules", ""]
-    (root / "rules" / "networks" / "schedules.hpp").write_text("\n".join(text))
+    return "\n".join([*text, "// clang-format on", "", "}  // namespace bragg::detail::cpu::schedules", ""])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@
 #include <numeric>
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "host/cpu/passes.hpp"
@@ -354,18 +355,19 @@ template <class ScheduleT>
 void expect_schedule(std::size_t size, bool middle, const std::vector<std::uint64_t>& inputs) {
   namespace schedules = cpu::schedules;
   const int points = schedules::sizes[size];
-  const std::size_t list = 2 * size + (middle ? 0 : 1);
+  const std::string_view network = ScheduleT::networks[2 * size + (middle ? 0 : 1)];
   constexpr std::uint64_t garbage = 0x5A5A5A5A5A5A5A5A;
   std::vector<std::uint64_t> wires(inputs.size(), garbage), stored(inputs.size(), garbage);
-  for (std::size_t k = ScheduleT::start[list]; k < ScheduleT::start[list + 1]; ++k) {
-    const std::uint8_t* const step = ScheduleT::steps + 3 * k;
-    const int flags = step[2];
-    if ((flags & schedules::load_low) != 0) wires[step[0]] = inputs[step[0]];
-    if ((flags & schedules::load_high) != 0) wires[step[1]] = inputs[step[1]];
-    ASSERT_NO_FATAL_FAILURE(compare(
-        {step[0], step[1], (flags & schedules::need_low) != 0, (flags & schedules::need_high) != 0}, wires));
-    if ((flags & schedules::store_low) != 0) stored[step[0]] = wires[step[0]];
-    if ((flags & schedules::store_high) != 0) stored[step[1]] = wires[step[1]];
+  for (std::size_t k = 0; k < network.size() / 3; ++k) {
+    const auto [low_wire, high_wire, flags] = schedules::step_of(network, k);
+    const auto low = static_cast<std::uint16_t>(low_wire);
+    const auto high = static_cast<std::uint16_t>(high_wire);
+    if ((flags & schedules::load_low) != 0) wires[low] = inputs[low];
+    if ((flags & schedules::load_high) != 0) wires[high] = inputs[high];
+    ASSERT_NO_FATAL_FAILURE(
+        compare({low, high, (flags & schedules::need_low) != 0, (flags & schedules::need_high) != 0}, wires));
+    if ((flags & schedules::store_low) != 0) stored[low] = wires[low];
+    if ((flags & schedules::store_high) != 0) stored[high] = wires[high];
   }
   for (int rank = middle ? (points - 1) / 2 : 0; rank <= (middle ? points / 2 : points - 1); ++rank) {
     ASSERT_EQ(stored[static_cast<std::size_t>(rank)], sorted_bits(inputs, rank))

@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <string_view>
 #include <utility>
 
 #include "host/cpu/columns.hpp"
@@ -123,9 +124,8 @@ template <class KeysT, int kSizeT, bool kMiddleT>
 struct UnrolledNetwork {
   static constexpr int wires = schedules::sizes[kSizeT];
   static constexpr int smaller = kSizeT == 0 ? 0 : schedules::sizes[kSizeT - 1];
-  static constexpr int list = 2 * kSizeT + (kMiddleT ? 0 : 1);
-  static constexpr int first = BRAGG_SCHEDULE::start[list];
-  static constexpr int count = BRAGG_SCHEDULE::start[list + 1] - first;
+  static constexpr std::string_view network = BRAGG_SCHEDULE::networks[2 * kSizeT + (kMiddleT ? 0 : 1)];
+  static constexpr int count = static_cast<int>(network.size() / 3);
   static constexpr int first_rank = kMiddleT ? (wires - 1) / 2 : 0;
   using D = typename KeysT::D;
   using Vector = hn::Vec<D>;
@@ -151,10 +151,10 @@ struct UnrolledNetwork {
 
   template <std::size_t kStepT>
   static HWY_INLINE void step(const Columns& c, int first_wire, KeysT& keys, Vector* v) {
-    constexpr const std::uint8_t* s = BRAGG_SCHEDULE::steps + 3 * (first + static_cast<int>(kStepT));
-    constexpr int low = s[0];
-    constexpr int high = s[1];
-    constexpr int flags = s[2];
+    constexpr schedules::Step s = schedules::step_of(network, kStepT);
+    constexpr int low = s.low;
+    constexpr int high = s.high;
+    constexpr int flags = s.flags;
     constexpr int line = static_cast<int>(kStepT) * lines / count;
     constexpr int next_line = (static_cast<int>(kStepT) + 1) * lines / count;
     if constexpr (next_line > line) ask(c, first_wire, line);

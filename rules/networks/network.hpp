@@ -5,8 +5,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
-#include "rules/networks/networks.hpp"
+#include "rules/networks/best_known.hpp"
 
 namespace bragg::detail {
 
@@ -23,11 +24,10 @@ namespace network {
 // A ListT has push_back, size and operator[], as std::vector.
 
 template <class ListT>
-constexpr void append_table(ListT& list, const std::uint8_t* wires, const std::uint16_t* start, int size,
-                            int base) {
-  for (std::size_t k = start[size]; k < start[size + 1]; ++k) {
-    list.push_back({static_cast<std::uint16_t>(base + wires[2 * k]),
-                    static_cast<std::uint16_t>(base + wires[2 * k + 1])});
+constexpr void append_known(ListT& list, std::string_view network, int base) {
+  for (std::size_t k = 0; k < network.size(); k += 2) {
+    list.push_back({static_cast<std::uint16_t>(base + network[k] - '0'),
+                    static_cast<std::uint16_t>(base + network[k + 1] - '0')});
   }
 }
 
@@ -48,7 +48,7 @@ template <class ListT>
 constexpr void append_sort(ListT& list, int base, int count, int points) {
   if (base >= points) return;
   if (count <= largest_network) {
-    return append_table(list, sort_wires, sort_start, points - base < count ? points - base : count, base);
+    return append_known(list, sort_networks[points - base < count ? points - base : count], base);
   }
   append_sort(list, base, count / 2, points);
   append_sort(list, base + count / 2, count / 2, points);
@@ -97,7 +97,7 @@ constexpr void make_selection(ListT& list, ListT& other, FlagsT& needed, int poi
   append_sort(list, 0, count, points);
   const std::size_t outputs = prune(list, needed, points, first, last);
   if (points < 3 || points > largest_network || first < (points - 1) / 2 || last > points / 2) return;
-  append_table(other, median_wires, median_start, points, 0);
+  append_known(other, median_networks[points], 0);
   if (points % 2 == 0) {  // the lists bring the two middle values there in any order
     other.push_back({static_cast<std::uint16_t>(points / 2 - 1), static_cast<std::uint16_t>(points / 2)});
   }
@@ -119,8 +119,7 @@ struct FixedList {
 
 /// More comparators than a sorting network of `points` ≤ 128 wires has.
 constexpr std::size_t most_comparators(int points) {
-  return points <= largest_network ? static_cast<std::size_t>(sort_start[points + 1] - sort_start[points]) + 1
-                                   : std::size_t{1500};
+  return points <= largest_network ? sort_networks[points].size() / 2 + 1 : std::size_t{1500};
 }
 
 template <int kPoints, int kFirst, int kLast>
