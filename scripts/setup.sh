@@ -3,15 +3,23 @@
 # Installs the Debian or Ubuntu packages that bragg is built with and that are not there yet.
 #   scripts/setup.sh        what the build and the tests need
 #   scripts/setup.sh --ci   and what the checks need
+#   scripts/setup.sh --clang | --aarch64    and what scripts/portable.sh needs
 set -euo pipefail
+
+foreign=  # architecture whose packages are wanted beside this machine's
 
 packages=(g++ cmake ninja-build ccache pkg-config libhwy-dev libfmt-dev nlohmann-json3-dev libcli11-dev
   libgtest-dev libbenchmark-dev make python3)
 case "${1-}" in
   "") ;;
   --ci) packages+=(clang-format clang-tidy) ;;
+  --clang) packages+=(clang libomp-dev) ;;
+  --aarch64)
+    packages+=(g++-aarch64-linux-gnu qemu-user-static libhwy-dev:arm64 libfmt-dev:arm64 libgtest-dev:arm64)
+    foreign=arm64
+    ;;
   *)
-    echo "usage: scripts/setup.sh [--ci]" >&2
+    echo "usage: scripts/setup.sh [--ci|--clang|--aarch64]" >&2
     exit 2
     ;;
 esac
@@ -40,5 +48,6 @@ if [[ $EUID -ne 0 ]]; then
   as_root=(sudo)
 fi
 echo "setup: installing ${missing[*]}"
+[[ -z "$foreign" ]] || "${as_root[@]}" dpkg --add-architecture "$foreign"
 "${as_root[@]}" apt-get update -qq
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
