@@ -30,6 +30,8 @@ write_basic_package_version_file(braggConfigVersion.cmake COMPATIBILITY SameMino
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/braggConfig.cmake"
               "${CMAKE_CURRENT_BINARY_DIR}/braggConfigVersion.cmake" DESTINATION "${BRAGG_PACKAGE_DIR}")
 
+install(FILES LICENSE NOTICE LICENSES/MIT-SorterHunter.txt DESTINATION "${CMAKE_INSTALL_DATADIR}/licenses/bragg")
+
 # Paths relative to the .pc file: the installed tree can be moved.
 file(RELATIVE_PATH BRAGG_PREFIX_FROM_PC "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
 list(JOIN HWY_LDFLAGS " " BRAGG_HWY_FLAGS)
