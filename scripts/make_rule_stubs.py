@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes python/bragg/rules.pyi, what type checkers and editors know of the classes that bragg.rules makes:
+"""Makes python/bragg/rules.pyi, the types of the classes that bragg.rules builds at run time, on stdout.
 
-scripts/make_rule_stubs.py > python/bragg/rules.pyi, with the package of this source installed.
+scripts/generate.sh runs this, by an interpreter that has the package of this source installed.
 """
 
 import inspect

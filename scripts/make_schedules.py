@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes rules/networks/schedules.hpp: the networks of best_known.hpp in an order that keeps their values in registers.
+"""Prints rules/networks/schedules.hpp: the networks of best_known.hpp in an order that keeps their values in registers.
 
 Comparators that do not share a wire may go in any order. The order here is found by list scheduling with random
 restarts: next comes a comparator whose values are in registers, and of those one that frees them. What it costs is
@@ -207,7 +207,7 @@ def main():
         schedules[name] = [(steps(best, wanted), f"{operations(best)}/{moves(best, registers, wanted)}")
                            for n in SIZES for network, wanted in networks_of(n, known)
                            for best in [schedule(network, registers, wanted, chance)]]
-    (folder / "schedules.hpp").write_text(text_of(schedules))
+    print(text_of(schedules), end="")
 
 
 def text_of(schedules):

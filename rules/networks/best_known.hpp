@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The smallest known comparator networks, from bertdobbelaere/SorterHunter: see LICENSES/SorterHunter.txt.
+// The smallest known comparator networks, from bertdobbelaere/SorterHunter: see LICENSES/MIT-SorterHunter.txt.
 #pragma once
 
 #include <string_view>

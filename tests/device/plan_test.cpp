@@ -426,7 +426,7 @@ TEST(DevicePlan, AggregatesUpdatesInDeviceMemoryInOneCall) {
   EXPECT_EQ(reports.at(0).rows.size(), 5u);
 }
 
-// As in the README.
+// As in docs/cpp.md.
 bragg::Status aggregate_on_device(std::span<const void* const> workers, std::int64_t d, void* update,
                                   bragg::Stream stream) {
   bragg::Plan plan(bragg::parse("nnm(f=3) | trimmed_mean(f=3)"), {.n = 16, .sizes = {d}},

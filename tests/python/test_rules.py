@@ -116,7 +116,7 @@ def test_stub_is_fresh():
     made = subprocess.run(
         [sys.executable, SOURCE / "scripts/make_rule_stubs.py"], capture_output=True, text=True, check=True
     ).stdout
-    assert (SOURCE / "python/bragg/rules.pyi").read_text() == made, "run scripts/make_rule_stubs.py"
+    assert (SOURCE / "python/bragg/rules.pyi").read_text() == made, "run scripts/generate.sh"
 
 
 def test_types_are_right(tmp_path):
