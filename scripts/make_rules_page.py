@@ -14,17 +14,18 @@ HEAD = """\
 
 # Rules
 
-A pipeline is any number of pre-aggregators and one rule, separated by `|`: `nnm(f=2) | trimmed_mean(f=2)`. The text
-is the same in C++, C, Python and the command. `bragg rules` prints these tables, `bragg rules NAME` one rule,
-`bragg rules --json` everything for programs. [choosing.md](choosing.md) says which rule to take, and which f.
+A pipeline is any number of pre-aggregators and one rule, separated by `|`: `nnm(f=2) | trimmed_mean(f=2)`.
+The text is the same in C++, C, Python and the command. `bragg rules` prints these tables, `bragg rules NAME`
+one rule, `bragg rules --json` everything for programs. [choosing.md](choosing.md) says which rule to take,
+and which f.
 
-In the tables, the rows x_1 … x_n are the updates of n workers, of which up to f may be bad. ‖x‖ is the Euclidean
-length. o is the origin, or the reference (`--base`) where one is given. r = f/(n−2f). A rule is (f, κ)-robust when
-its output is never farther from the mean of the honest rows than √κ times their own spread, whatever the bad rows
-hold ([more](choosing.md#what-is-promised-κ)).
+In the tables, the rows x_1 … x_n are the updates of n workers, of which up to f may be bad. ‖x‖ is the
+Euclidean length. o is the origin, or the reference (`--base`) where one is given. r = f/(n−2f). A rule is (f,
+κ)-robust when its output is never farther from the mean of the honest rows than √κ times their own spread,
+whatever the bad rows hold ([more](choosing.md#what-is-promised-κ)).
 
-A coordinate-wise rule judges each coordinate by itself, a geometric rule judges whole rows by their distances, and a
-pre-aggregator replaces the rows that the next stage sees.
+A coordinate-wise rule judges each coordinate by itself, a geometric rule judges whole rows by their
+distances, and a pre-aggregator replaces the rows that the next stage sees.
 """
 
 

@@ -6,7 +6,7 @@ usage: scripts/sass_report.py OBJECT… [--kernel REGEX] [--least N] [--cuobjdum
 
 For each kernel whose readable name matches, the straight pieces of code of at least N instructions, in order, with
 the numbers of instructions for each unit. "loop" says how many loops a piece lies in: what runs for each tile has at
-least one. From these counts and the rates of a multiprocessor follow the bounds in docs/kernels.md.
+least one. From these counts and the rates of a multiprocessor follow the bounds in docs/predictions.md.
 """
 
 import argparse

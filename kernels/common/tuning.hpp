@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How each pass is launched, and where one kernel gives way to another: every choice that a measurement on
 // hardware may change, in one place. bench/gpu/variants.cu times alternatives beside what is chosen here;
-// kernels/budgets.txt holds the registers that follow, and docs/kernels.md the reckoning.
+// kernels/budgets.txt holds the registers that follow, and docs/predictions.md the reckoning.
 #pragma once
 
 #include <bragg/updates.hpp>
