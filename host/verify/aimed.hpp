@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is guaranteed with at most f bad rows, judged where rounding would break it: honest rows with
-// constants that drown their differences, bad rows that cancel, shrink to nothing or stand at the cut. Beside
-// `judge`, which asks whether a result is the oracle's, this asks whether it keeps the bounds, which hold
-// however ties are decided: so every result is judged.
+// Judges the guarantees for at most f bad rows where rounding would break them: honest rows with constants
+// that drown their differences, bad rows that cancel, shrink to nothing or stand at the cut. `judge` asks
+// whether a result is the oracle's; this asks whether it keeps the bounds. They hold however ties are
+// decided, so every result is judged.
 //
 // All of it is long double, from differences to a honest row (or to o): nothing is lost to a common part.
-// What a result is allowed beyond the exact bound:
+// Allowances beyond the exact bound:
 //
 // * Per coordinate, the rounding of the output: half a unit of its dtype; (n + 16)·2⁻⁵³ of the
 //   largest honest |x_j| for the float64 sums that make it; half a unit of what mixed points are

@@ -332,7 +332,7 @@ void Draw::measure_honest() {
   for (long double& x : direction_) x = length > 0 ? x / std::sqrt(length) : 0;
 }
 
-/// What the bad row number `turn` holds.
+/// The bad row number `turn`.
 Values Draw::attack(std::size_t kind, std::size_t turn) {
   const long double step = spread_ > 0 ? spread_ : 1;
   const long double most = sizes_of(dtype_).most;
@@ -422,7 +422,7 @@ constexpr std::array attack_names = {"far",
                                      "a cluster by zero",
                                      "other constants"};
 
-/// What the pipeline has most to fear from.
+/// The attack that suits the pipeline best.
 std::size_t Draw::favourite() {
   constexpr std::array<std::size_t, 4> of_median = {4, 9, 10,
                                                     14};      // huge and alike, ladders, a cluster by zero

@@ -115,8 +115,8 @@ class Part {
   }
   /// The honest points' distances to `from`, ascending.
   std::vector<long double> honest_distances(const Vector& from) const;
-  /// What the mean of the n−f points nearest to `from`, of n, is off from that of the n−f honest ones nearest
-  /// to it; `centre` is set to the latter.
+  /// The distance of the mean of the n−f points nearest to `from`, of n, from the mean of the n−f honest ones
+  /// nearest to it; `centre` is set to the latter.
   long double replaced(const Vector& from, int f, Vector& centre) const;
   std::vector<long double> krum_scores(int neighbors) const;
 
@@ -260,7 +260,7 @@ void Part::mix(const Bucketing& stage) {
     for (std::size_t at = place; at < end; ++at) {
       const Point& point = points_[static_cast<std::size_t>(stage.permutation[at])];
       bucket.bad = bucket.bad || point.bad;
-      // What a bad bucket holds is for the library to say: see docs/numerics.md.
+      // The library decides what a bad bucket holds: see docs/numerics.md.
       bucket.infinite = bucket.infinite || point.bad;
       bucket.weight += point.weight;
       for (std::size_t j = 0; j < d_ && !bucket.bad; ++j) bucket.at[j] += point.weight * point.at[j];

@@ -174,7 +174,7 @@ void fill(Values& row, ValueF value) {
 constexpr long double inf = std::numeric_limits<long double>::infinity();
 constexpr long double nan = std::numeric_limits<long double>::quiet_NaN();
 
-/// What a bad row holds; it comes as an honest one. First those that are not finite.
+/// The contents of bad rows, each made from an honest row. Those that are not finite come first.
 constexpr std::size_t nonfinite_attacks = 6;
 constexpr std::array<Attack, 13> attacks = {{
     {"NaN", [](Values& row, const Scales&, Random&) { fill(row, [](std::size_t) { return nan; }); }},

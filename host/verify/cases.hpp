@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is verified: pipelines, and shapes and data to run them on, drawn from a seed.
+// Cases to verify: pipelines, and shapes and data for them, drawn from a seed.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What cases are drawn with.
+// Random values for cases.
 #pragma once
 
 #include <array>

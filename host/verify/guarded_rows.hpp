@@ -45,7 +45,7 @@ class GuardedBuffer {
     }
     return true;
   }
-  /// What it holds before anything is written to it.
+  /// Its content before anything is written to it.
   static constexpr unsigned char pattern = 0xA5;
   /// Guards included.
   std::span<unsigned char> whole() { return memory_; }

@@ -116,7 +116,7 @@ reference::Input slice(const reference::Input& input, std::int64_t first, std::i
   return part;
 }
 
-/// What mixed points are rounded to before they are ordered.
+/// The dtype that mixed points are rounded to before they are ordered.
 DType dtype_of_mixed(DType in) { return in == DType::f64 ? DType::f64 : DType::f32; }
 
 Expectation::Part expect_part(const Pipeline& pipeline, const Request& request, const reference::Input& input,
@@ -191,7 +191,7 @@ bool is_geometric_median(const GeometricMedian& rule, DType out, const Accuracy&
   return excess <= allowed + total * rounding;
 }
 
-/// What is wrong with `got`, or null. Non-finite values must agree exactly. `share`: see Verdict::worst.
+/// The fault of `got`, or null. Non-finite values must agree exactly. `share`: see Verdict::worst.
 const char* compare(long double got, long double expected, DType out, const Accuracy& accuracy,
                     const Bound& bound, long double& share) {
   share = 0;
@@ -250,7 +250,7 @@ void judge_part(const Pipeline& pipeline, const Request& request, const Expectat
   }
 }
 
-/// What a failed run left in the output, against what on_failure says.
+/// Compares the output of a failed run with on_failure.
 std::optional<Breach> judge_failure(OnFailure on_failure, const Outcome& got) {
   const auto everywhere = [](const auto& values, auto holds) {
     return std::all_of(values.begin(), values.end(), holds);

@@ -12,7 +12,7 @@
 
 namespace bragg::verify {
 
-/// What the library computes with, so how far it may be from the exact value before the final rounding.
+/// The arithmetic of the library, from which follows its error before the final rounding.
 struct Accuracy {
   bool exact = false;  ///< an order statistic: one value of the input, or the rounded midpoint of two
   bool mixed =
@@ -31,7 +31,7 @@ struct Bound {
 Bound bound_of(DType in, DType out, const Accuracy& accuracy, int n, long double expected,
                long double magnitude);
 
-/// What the oracle says of rows that are judged by themselves: whole, or one tensor of them.
+/// The oracle's results, per part: whole rows, or each tensor of them.
 struct Expectation {
   struct Part {
     std::int64_t first = 0;  ///< coordinate

@@ -12,7 +12,7 @@ namespace bragg::verify {
 
 using Rows = std::vector<std::vector<long double>>;
 
-/// What is aggregated, and how it lies in memory.
+/// The data of one aggregation, and its layout in memory.
 struct Request {
   Rows rows = {};
   DType dtype = DType::f32;

@@ -19,7 +19,7 @@ struct Backend {
   std::function<Outcome(const Pipeline&, const Request&)> run;
 };
 
-/// What this build can use on this machine: the CPU, then every CUDA device.
+/// The backends of this build on this machine: the CPU, then every CUDA device.
 std::vector<Backend> backends();
 
 /// How far a verification is.
@@ -45,7 +45,7 @@ struct Settings {
   std::function<void(const Stage&)> progress = {};
 };
 
-/// What came of the runs of a rule, alone or in a pipeline.
+/// The outcome of all runs of a rule, alone or in a pipeline.
 struct Cell {
   std::string rule;
   DType dtype = DType::f32;
