@@ -38,7 +38,7 @@ bool same_shape(const Case& a, const Case& b) {
   return a.n == b.n && a.size.d == b.size.d && a.dtype == b.dtype;
 }
 
-/// What all rules on a shape are measured with.
+/// Data and bandwidth that all rules on a shape share.
 struct Shaped {
   Buffer data, out, previous;
   std::shared_ptr<const void> on_device;

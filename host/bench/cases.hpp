@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is measured: pipelines on shapes, as given or from a preset.
+// Cases to measure: pipelines on shapes, as given or from a preset.
 #pragma once
 
 #include <bragg/pipeline.hpp>

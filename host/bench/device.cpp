@@ -51,7 +51,7 @@ class Stopwatch {
   cudaEvent_t start_ = nullptr, stop_ = nullptr;
 };
 
-/// What is enqueued by the call, as a graph that can be launched any number of times.
+/// The work that a call enqueues, as a graph that can be launched any number of times.
 class Graph {
  public:
   template <class EnqueueT>
@@ -169,8 +169,8 @@ void measure_launches(Floors& floors, Stopwatch& watch, Stream stream, double se
   floors.node_us = std::max(many_us - one_us, 0.0) / kernels;
 }
 
-/// What a run's passes are, as far as the first coordinates tell: how many rows have weight, how many points
-/// there are, and how they are mixed, hardly depends on which coordinates are seen.
+/// The passes of a run, derived from its first coordinates: the number of rows with weight, the number of
+/// points and their mixing hardly depend on which coordinates are seen.
 std::vector<PassWork> passes_on_device(const Case& one, const void* updates) {
   constexpr std::int64_t most = 4096;
   const std::int64_t sizes[] = {std::min(one.size.d, most)};

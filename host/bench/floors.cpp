@@ -17,7 +17,7 @@ namespace {
 /// Data is out of the cache when it is so many times as large.
 constexpr std::size_t beyond_cache = 8;
 
-/// What a loop reads must be used.
+/// Keeps the values that a loop reads in use.
 std::atomic<std::uint32_t> sink;
 
 /// A thread's part of so many bytes, whole cache lines but for the last one's.
@@ -34,7 +34,7 @@ Part part_of(std::size_t bytes, int thread, int threads) {
   return {begin, end - begin};
 }
 
-/// What is timed at a time: longer than the threads' start, and so short that others let one of many alone.
+/// Length of a trial: longer than the threads' start, and so short that some trials are undisturbed.
 constexpr double trial_seconds = 1e-3;
 
 /// Seconds from the first thread's start to the last one's end of body(thread, threads) on all of them.

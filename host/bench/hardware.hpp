@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the machine says of itself.
+// The machine's description of itself.
 #pragma once
 
 #include <cstdint>

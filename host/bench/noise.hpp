@@ -39,7 +39,7 @@ BRAGG_HD inline std::uint16_t to_f16(float value) {
                                     ((bits >> 13U) & 0x3FFU));
 }
 
-/// What holds a value of the dtype: a number, or the bits of one.
+/// The type that holds a value of the dtype: a number, or the bits of one.
 template <DType dtype>
 using Bits = std::conditional_t<dtype == DType::f32, float,
                                 std::conditional_t<dtype == DType::f64, double, std::uint16_t>>;

@@ -75,7 +75,7 @@ double chains(std::int64_t steps) {
     operation(v10);
     operation(v11);
   }
-  // What comes of them must be used. Their addresses must not: they would live in memory.
+  // Their sum must be used. Their addresses must not: they would live in memory.
   const auto first = hn::Add(hn::Add(hn::Add(v0, v1), hn::Add(v2, v3)), hn::Add(v4, v5));
   const auto second = hn::Add(hn::Add(hn::Add(v6, v7), hn::Add(v8, v9)), hn::Add(v10, v11));
   [[maybe_unused]] const volatile LaneT used = hn::GetLane(hn::Add(first, second));

@@ -8,7 +8,7 @@
 
 namespace bragg::bench {
 
-/// What a unit of the core does, on lanes of so many bits.
+/// An operation of the core, on lanes of so many bits.
 enum class Unit : std::uint8_t {
   fma_f32,
   fma_f64,

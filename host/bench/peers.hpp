@@ -29,7 +29,7 @@ struct Peers {
 /// the sources that it was built from. @throws Error io_error: there is no run.py.
 std::filesystem::path peers_folder(const std::string& given);
 
-/// What came of a peer on a case.
+/// The outcome of a peer on a case.
 struct PeerRow {
   std::string peer;
   std::string version = {}, path = {};

@@ -48,7 +48,7 @@ Json hardware_json(const Findings& findings) {
 /// Rates that were not measured, as those of a device's units, are null.
 Json rate(double per_second, double unit) { return per_second > 0 ? Json(per_second / unit) : Json(nullptr); }
 
-/// What only a CUDA device has.
+/// Figures that only a CUDA device has.
 Json cuda_json(const Floors& floors) {
   if (floors.launch_us <= 0) return nullptr;
   return {{"fma_f64_single_gflop_per_s", rate(2 * floors.fma_f64_single, 1e9)},

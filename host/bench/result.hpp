@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What was found, for programs. docs/command.md has the fields.
+// The result as JSON and CSV. docs/command.md has the fields.
 #pragma once
 
 #include <string>

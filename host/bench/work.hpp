@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a pass has to do at the least: bytes to move, operations of one unit. What bounds it follows from
-// that.
+// The least work of a pass: bytes to move, operations of one unit. Its bound follows from them.
 #pragma once
 
 #include <bragg/pipeline.hpp>
@@ -43,7 +42,7 @@ PassWork mix_select_work(const detail::SelectRule& rule, int points, int rows, d
 /// the subsets of four rows, made once, and of those that each point adds up.
 double mixing_work(int points, int rows, double entries, bool equal);
 
-/// What the passes of a run are, by what the solve has found. `solution` has table rows as Engine's.
+/// The passes of a run, from the solution of its solve. `solution` has table rows as Engine's.
 /// `rows`: those with data, the previous output among them where there is one.
 std::vector<PassWork> passes_of(const Pipeline& pipeline, int rows, std::int64_t d, DType dtype,
                                 const detail::Solution& solution);
