@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is written on the command line, as values. Errors are bragg::Error.
+// Command-line arguments as values. Errors are bragg::Error.
 #pragma once
 
 #include <cstdint>

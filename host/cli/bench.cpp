@@ -40,8 +40,8 @@ DType dtype_of(const std::string& name) {
   throw Error(Status::invalid_argument, fmt::format("--dtype: '{}' is none of f32, f16, bf16, f64", name));
 }
 
-/// What was asked for; where nothing was, the preset `small`. A preset's rules, n, d and dtypes can be
-/// replaced one by one.
+/// The rules and shapes that the command names; by default those of the preset `small`. A preset's rules, n,
+/// d and dtypes can be replaced one by one.
 std::vector<bench::Block> blocks_for(const BenchCommand& command) {
   const bool own = !command.rules.empty() && !command.n.empty() && !command.sizes.empty();
   std::vector<bench::Block> blocks;
@@ -154,7 +154,7 @@ std::string peer_name(const PeerRow& peer) {
   return peer.version.empty() ? peer.peer : fmt::format("{} {}", peer.peer, peer.version);
 }
 
-/// What is said of peers, each with the rules that it is said of.
+/// Notes on peers, each with the rules that it concerns.
 class Notes {
  public:
   void add(const PeerRow& peer, const std::string& words, const std::string& rule) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a signal does to a command that writes a file: it ends at once, wherever it is, and leaves nothing.
+// Signals: a command that writes a file ends at once, wherever it is, and leaves nothing behind.
 #pragma once
 
 #include <atomic>

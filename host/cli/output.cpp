@@ -22,7 +22,7 @@ namespace {
   throw Error(Status::io_error, fmt::format("{}: {}: {}", option, path.string(), why));
 }
 
-/// What is written to as it is: renaming a file over it would take it from everybody.
+/// A device or a pipe: it is written to in place, because renaming a file over it would remove it.
 bool is_stream(const fs::file_status& status) { return fs::is_character_file(status) || fs::is_fifo(status); }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a run made of each worker, for people and for programs.
+// The report on each worker, for people and for programs.
 #pragma once
 
 #include <bragg/io.hpp>

@@ -429,7 +429,7 @@ void FileAggregation::run_integers() {
 
 void FileAggregation::run_whole() {
   const auto windows = cut(floating_);
-  // What fits into one window is read once.
+  // A model that fits into one window is read once.
   const bool loaded = windows.size() == 1 && !widen_;
   if (loaded) load_once(windows.front());
   solve_and_apply(windows, {0, windows.empty() ? 0 : windows.front().pieces.size()}, loaded, nullptr);
@@ -465,7 +465,7 @@ void FileAggregation::solve_and_apply(std::span<const Window> windows, Range pie
   const auto pieces_of = [&](const Window& window) {
     return loaded ? pieces : Range{0, window.pieces.size()};
   };
-  // What was loaded once is in the first slot.
+  // A window that was loaded once is in the first slot.
   const auto slot_of = [&](std::size_t w) {
     return loaded ? 0 : static_cast<int>(w % static_cast<std::size_t>(passes_->slots()));
   };

@@ -66,7 +66,7 @@ class CudaWindowPasses final : public WindowPasses {
  private:
   static constexpr int slot_count = 2;
 
-  /// What of a window is on the device.
+  /// A window's data on the device.
   struct Window {
     Rows rows;
     Cut cut;

@@ -146,7 +146,7 @@ bool same_place(const fs::path& a, const fs::path& b) {
 
 namespace {
 
-/// What abandon_outputs() has to know.
+/// The open outputs, for abandon_outputs().
 struct Outputs {
   std::mutex mutex;  // held from before a name is made to after it is gone or final
   std::vector<fs::path> temporary;

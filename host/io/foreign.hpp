@@ -10,7 +10,7 @@ namespace bragg::detail {
 /// Enough of a file for `foreign_format`.
 inline constexpr std::size_t foreign_bytes = 128;
 
-/// What a file is that begins with these bytes, and what to do about it; empty where nothing is known of it.
+/// The kind of a file that begins with these bytes, and the remedy; empty for an unknown one.
 std::string foreign_format(std::string_view begin);
 
 }  // namespace bragg::detail

@@ -48,7 +48,7 @@ class JsonReader : public nlohmann::json_sax<nlohmann::json> {
     failure = std::move(what);
     return false;
   }
-  /// What is being read and what should be there, e.g. `tensor "w": shape holds {}, expected …`.
+  /// Names the value being read and the expected one, e.g. `tensor "w": shape holds {}, expected …`.
   virtual bool refuse(const std::string& found) = 0;
 };
 

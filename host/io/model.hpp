@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a checkpoint's headers say, checked; the readers of safetensors and npy.
+// The checked headers of a checkpoint; the readers of safetensors and npy.
 #pragma once
 
 #include <bragg/io.hpp>

@@ -26,7 +26,7 @@ void need_neighbors(int f, int neighbors, int n) {
   }
 }
 
-/// What is known before any data is seen.
+/// Checks a pipeline before any data is seen.
 struct Check {
   int n;                    // points at this stage
   std::vector<int> labels;  // of these points

@@ -34,7 +34,7 @@ struct Result {
   /// Choices between equal points do not count. A fast path whose errors in those terms are relatively below
   /// it cannot decide otherwise.
   long double margin = 0;
-  /// What the objective of a rule run to convergence may be above its minimum.
+  /// Allowed excess of the objective of a rule run to convergence over its minimum.
   long double gap = 0;
   /// The finite points that reached the rule, and their client weights (1 each without): what the rule's
   /// objective is about.

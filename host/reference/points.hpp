@@ -23,7 +23,7 @@ struct Point {
   int label = 0;           ///< the caller's index of the row; after bucketing the bucket's
 };
 
-/// What reaches one stage of a pipeline.
+/// The points that reach one stage of a pipeline.
 struct Stage {
   std::vector<Point> points;
   bool weighted = false;
