@@ -155,7 +155,7 @@ void cut(Columns columns, int points, int blocks, std::int8_t* HWY_RESTRICT plan
     }
   }
   keys.store_check(columns);
-  // What fills a plane up is below no digit.
+  // The padding of a plane is below no digit.
   for (int i = 0; i < blocks * digits; ++i) {
     std::int8_t* const plane_at = planes + i * plane;
     std::fill(plane_at + std::ptrdiff_t{points} * block_columns, plane_at + plane,
@@ -239,7 +239,7 @@ HWY_INLINE void narrow(const std::int8_t* plane, DigitVector found, const std::i
   }
 }
 
-/// What is found of a rank in a block of columns.
+/// The state of the search for a rank in a block of columns.
 struct Rank {
   HWY_ALIGN std::int8_t digits[8 * block_columns];  // of its key: [digit][column]
   HWY_ALIGN std::int16_t below[block_columns];      // points of smaller keys; even bytes, then odd ones

@@ -19,7 +19,7 @@ inline constexpr int most_column_points = 64;
 /// Vectors of columns that are sorted side by side, where all their ranks are kept.
 inline constexpr int sorted_vectors = 2;
 
-/// What a ColumnSort reads and writes: vectors of columns side by side. Pointers need no alignment unless it
+/// Input and output of a ColumnSort: vectors of columns side by side. Pointers need no alignment unless it
 /// says so.
 struct Columns {
   /// Per wire, the first value; wires that no row is left for read constants.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the passes call per block of coordinates; each runs on the best instruction set of the machine. They
-// neither allocate nor throw, so they may be called inside an OpenMP region.
+// Functions that the passes call per block of coordinates. Each runs on the best instruction set of the
+// machine. They neither allocate nor throw, so they may be called inside an OpenMP region.
 #pragma once
 
 #include <bragg/updates.hpp>

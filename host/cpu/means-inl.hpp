@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the coordinate-wise rules make of the values that they keep, Lanes(Wide) coordinates at a time.
+// The coordinate-wise rules' means of the values that they keep, Lanes(Wide) coordinates at a time.
 // Compiled once per target.
 #if defined(BRAGG_HOST_CPU_MEANS_INL_HPP_) == defined(HWY_TARGET_TOGGLE)
 #ifdef BRAGG_HOST_CPU_MEANS_INL_HPP_

@@ -36,7 +36,7 @@ struct OutTable {
   std::size_t stride = 0;
 };
 
-/// What is taken from every row before it is multiplied.
+/// The centre that is subtracted from every row before rows are multiplied.
 struct GramCenter {
   enum class Kind {
     none,

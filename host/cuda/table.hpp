@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a run tells the device of its arguments: one piece of memory, filled on the host and uploaded whole.
+// A run's arguments for the device: one piece of memory, filled on the host and uploaded whole.
 #pragma once
 
 #include <algorithm>
@@ -73,7 +73,7 @@ class RunTable {
   void set_copy(std::size_t tensor, void* data) { at<void*>(copy_at_)[tensor] = data; }
 
  private:
-  /// What an upload is a multiple of, and aligned to.
+  /// The unit of an upload: its size is a multiple of it, and it is aligned to it.
   struct alignas(16) Unit {
     std::byte bytes[16] = {};
   };
