@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a pass is told of the data: plain structs, made on the host and passed to kernels by value. Every
+// Descriptions of a pass's data: plain structs, made on the host and passed to kernels by value. Every
 // pointer is to device memory.
 #pragma once
 
@@ -12,7 +12,7 @@
 
 namespace bragg::detail::cuda {
 
-/// What holds for every address of a tensor, in all rows that are read and the output that is written.
+/// Common alignment of a tensor's addresses, in all rows that are read and the output that is written.
 enum class Alignment : std::uint8_t {
   byte = 0,     ///< nothing
   element = 1,  ///< multiples of the element's own size

@@ -178,7 +178,7 @@ struct DynamicShared {
     return all - offset;
   }
 };
-/// What `take` of `count` elements needs.
+/// Bytes that `take` of `count` elements needs.
 template <class T>
 constexpr std::size_t shared_bytes(std::size_t count) {
   return (count * sizeof(T) + 15) / 16 * 16;

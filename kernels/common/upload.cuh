@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What upload.hpp promises, and something for a block to do when all is there: a launch less.
+// The upload of upload.hpp, and a task for a thread block when all bytes have arrived: it saves a launch.
 #pragma once
 
 #include <cstring>
@@ -9,7 +9,7 @@
 
 namespace bragg::detail::cuda {
 
-/// What travels with one launch.
+/// The bytes that travel with one launch.
 template <int size>
 struct Parcel {
   uint4 words[size];

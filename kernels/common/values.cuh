@@ -25,7 +25,7 @@ using Bits = typename ElementBits<dtype>::Type;
 
 BRAGG_DEVICE int bytes_of(DType dtype) { return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2; }
 
-/// What elements are computed with before they become f64: float, and double for f64. Exact.
+/// The type that elements are widened to before they become f64: float, and double for f64. Exact.
 template <DType dtype>
 struct ValueOf {
   using Type = float;
@@ -178,9 +178,9 @@ BRAGG_DEVICE Piece locate(const Cut& cut, const std::int64_t* sizes, std::int64_
   return piece;
 }
 
-/// What a block does of a cut: of P pieces and B blocks one after another P/B, or one more, so that most lie
-/// in the tensor of the one before, and where a piece lies is searched for once. Pieces may be counted in
-/// `parts`, each of them an item by itself.
+/// The pieces of a cut that a thread block takes: of P pieces and B blocks, P/B consecutive ones, or one
+/// more. So most lie in the tensor of the one before, and the place of a piece is searched for once. Pieces
+/// may be counted in `parts`, each of them an item by itself.
 class OwnPieces {
  public:
   BRAGG_DEVICE OwnPieces(const Cut& cut, const std::int64_t* sizes, int parts = 1)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the kernels of the Gram pass have in common: a batch of chunks, its rows, their statistics.
+// Common parts of the Gram pass's kernels: a batch of chunks, its rows, their statistics.
 #pragma once
 
 #include <cmath>
@@ -224,7 +224,7 @@ BRAGG_DEVICE int fold_lanes(double (&v)[size], int& first, int& end) {
   }
 }
 
-/// What a block's threads have of a chunk, added up: lanes as a tree, warps in order. In shared memory.
+/// A thread block's sums of a chunk: lanes are added as a tree, warps in order. In shared memory.
 template <int warps, int products, int rows>
 struct ChunkTotals {
   double sums[warps][products];

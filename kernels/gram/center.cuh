@@ -9,7 +9,7 @@
 
 namespace bragg::detail::cuda {
 
-/// What the table's row counts for in the median; a centre that is a row is the median of that one.
+/// The weight of a table row in the median. A centre that is a row is the median of that row alone.
 BRAGG_DEVICE double weight_of(const GramArguments& pass, int tensor, int row) {
   if (pass.center == Center::row) return row == pass.center_row ? 1.0 : 0.0;
   if (row >= pass.rows.inputs) return 0.0;
@@ -80,7 +80,7 @@ BRAGG_DEVICE Value<dtype> median_by_bits(const F& falls_short) {
 
 // Of a warp's rows ------------------------------------------------------------------------------------
 
-/// What rows count for, in shared memory.
+/// Weights of rows in the median, in shared memory.
 template <DType dtype, int count>
 struct CountedRows {
   double weight[count];

@@ -15,7 +15,7 @@ constexpr std::int64_t gram_chunk_length(std::int64_t coordinates) {
   return length;
 }
 
-/// What is taken from every row before it is multiplied.
+/// The centre that is subtracted from every row before rows are multiplied.
 enum class Center {
   none,
   row,     ///< a row of the table

@@ -44,7 +44,7 @@ struct alignas(16) DoublePair {
   double x, y;
 };
 
-/// What a lane has loaded of the next stage for one side: 16 bytes of one row at 16t + 64j, or one element of
+/// A lane's loads of the next stage for one side: 16 bytes of one row at 16t + 64j, or one element of
 /// each of the warp's 8 rows.
 struct StageWords {
   std::uint32_t word[16];
@@ -438,7 +438,7 @@ gram_tiles(BRAGG_GRID_CONSTANT GramBatch batch) {
     } else if (wide ? row_most[r] >= infinite_bits : !is_finite(squares[r])) {
       scan_row(pass, piece.tensor, row, data[0][r], 0, piece.size, alignment);
     } else if (wide) {
-      // What was loaded by elements has not been looked at yet.
+      // Values that were loaded by elements have not been checked yet.
       if (lane == 0) raise_max_abs(pass, piece.tensor, row, row_most[r]);
       scan_row<DType::f64>(pass, piece.tensor, row, data[0][r], whole * tile_depth, piece.size, alignment);
     }

@@ -16,7 +16,7 @@ namespace bragg::detail::cuda {
 
 namespace {
 
-/// What is known of a kernel on a device.
+/// Known attributes of a kernel on a device.
 struct Kernel {
   std::size_t most_dynamic_shared = 0;
   std::map<std::pair<int, std::size_t>, int> resident;  ///< by threads and dynamic shared memory

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What has to be known and done before a kernel is launched, once per kernel and device.
+// Preparation of a kernel before its launch, once per kernel and device.
 #pragma once
 
 #include <cstddef>

@@ -37,7 +37,7 @@ class OnDevice {
   bool pushed_;
 };
 
-// What launch.hpp is made of. Of the current device, where none is named.
+// Parts of launch.hpp. They are about the current device, where none is named.
 
 /// Shared memory that a block may have, where its kernel was allowed so much.
 std::size_t most_shared_of_block(int device);

@@ -47,7 +47,7 @@ struct PrepareStep {
   }
 };
 
-/// What a plan keeps on the device from run to run.
+/// A plan's state on the device, from run to run.
 struct PlanState {
   std::uint64_t round = 0;
   int has_previous = 0;
@@ -121,7 +121,7 @@ class StepQueue {
     if (list_.count == StepList::most) flush();
     list_.steps[list_.count++] = step;
   }
-  /// What was added is enqueued.
+  /// Enqueues the steps that were added.
   void flush() {
     if (list_.count > 0) run_steps(list_, blocks_, stream_);
     list_.count = 0;
