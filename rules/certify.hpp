@@ -9,7 +9,7 @@
 
 namespace bragg::detail {
 
-/// What a pipeline's products are taken about when pass 1 is run once more: known before anything runs.
+/// The centre of a pipeline's products when pass 1 runs again. It is known before anything runs.
 struct CenterPlan {
   enum class Kind { none, row, median };
   Kind kind = Kind::none;
@@ -89,7 +89,7 @@ struct CertifyStep {
       b.words->settled = !wide || rescale(b);
     });
     const bool fits = b.words->settled != 0;
-    // What counts beside the median row is how far rows are from the centre, where there is to be one.
+    // Besides the median row, the distance of rows from the centre counts, where there is to be one.
     double limit = 0;
     team.single([&] {
       limit = b.words->limit;

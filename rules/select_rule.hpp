@@ -6,8 +6,8 @@
 
 namespace bragg::detail {
 
-/// What `select` computes per coordinate from the values of the points (NaN read as +inf), y_1 ≤ … ≤ y_m in
-/// order.
+/// The computation of `select` per coordinate, on the values of the points (NaN read as +inf), y_1 ≤ … ≤ y_m
+/// in order.
 struct SelectRule {
   enum class Kind : std::uint8_t {
     median,             ///< `even`

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The three streaming passes on the CPU: all that a backend implements. See DESIGN: gram, combine, select.
+// The three streaming passes on the CPU: gram, combine and select (docs/architecture.md).
 #pragma once
 
 #include <bragg/pipeline.hpp>

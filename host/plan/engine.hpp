@@ -21,8 +21,8 @@ struct ActiveRows {
       invalid;  ///< per active row: its weight was negative or not finite: the row is infinite
 };
 
-/// Applies RULES "Client weights"; reuses the memory of `active`. @throws Error invalid_argument: length, a
-/// share cap below 1/n.
+/// Applies client weights (docs/numerics.md); reuses the memory of `active`. @throws Error invalid_argument:
+/// length, a share cap below 1/n.
 void set_active_rows(std::span<const double> weights, int n, double max_weight_share, ActiveRows& active);
 
 /// Checks the pipeline's bounds once more, for the rows that weights of 0 have left over, and says which of
@@ -35,7 +35,7 @@ bool can_be_weighted(const Pipeline& pipeline, int n, int rows);
 /// @throws Error invalid_argument, too_large: as Plan, of pipeline, n and options.
 void check_request(const Pipeline& pipeline, int n, const Options& options);
 
-/// What solve() found for one tensor (or the whole row): how pass 2 makes the output.
+/// Result of solve() for one tensor (or the whole row): how pass 2 makes the output.
 struct Solution {
   Status status = Status::ok;
   bool coordinate_wise = false;

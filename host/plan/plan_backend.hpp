@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What computes a plan.
+// Interface that executes a plan.
 #pragma once
 
 #include <bragg/plan.hpp>

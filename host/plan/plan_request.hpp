@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a plan is asked for, checked; the same for every backend.
+// The checked request that a plan is made from; the same for every backend.
 #pragma once
 
 #include <bragg/plan.hpp>

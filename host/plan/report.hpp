@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a block says of a run, for people.
+// Builds a Report from a solved block.
 #pragma once
 
 #include <bragg/report.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The column "needs" of RULES, each stage against the number of points that reach it.
+// The column "needs" of docs/rules.md: each stage against the number of points that reach it.
 #include <algorithm>
 #include <numeric>
 #include <stdexcept>

@@ -44,8 +44,8 @@ struct Result {
   std::vector<long double> row_weight;
 };
 
-/// @throws std::invalid_argument where `needs` of RULES fails or weights meet a rule that has none; nothing
-/// for bad data.
+/// @throws std::invalid_argument where a rule's needs (docs/rules.md) fail or weights meet a rule that has
+/// none; nothing for bad data.
 Result aggregate(const Pipeline& pipeline, const Input& input);
 
 /// Philox4x32-10, Salmon et al. 2011.

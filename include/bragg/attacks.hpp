@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What Byzantine workers send: for tests, benchmarks and simulation.
+// Rows that Byzantine workers send: for tests, benchmarks and simulation.
 #pragma once
 
 #include <bragg/error.hpp>

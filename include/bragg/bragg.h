@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-/** What went wrong. The numbers do not change. */
+/** Outcome of a call or a run. The numbers do not change. */
 typedef enum bragg_status {
   BRAGG_OK = 0,
   BRAGG_INVALID_ARGUMENT = 1,    /**< an argument breaks a stated bound */
@@ -39,7 +39,7 @@ typedef enum bragg_dtype {
 /** Whether distances, state and reports are of whole rows or of each tensor apart. */
 typedef enum bragg_scope { BRAGG_WHOLE = 0, BRAGG_PER_TENSOR = 1 } bragg_scope;
 
-/** What the output holds after a run whose status is not BRAGG_OK. */
+/** Content of the output after a run whose status is not BRAGG_OK. */
 typedef enum bragg_on_failure { BRAGG_KEEP = 0, BRAGG_NAN = 1, BRAGG_ZERO = 2 } bragg_on_failure;
 
 /** What computes, and so where rows, outputs and references live. */
@@ -61,7 +61,7 @@ typedef struct bragg_options {
 #define BRAGG_OPTIONS_INIT \
   { sizeof(bragg_options), BRAGG_WHOLE, BRAGG_KEEP, BRAGG_SAME_DTYPE, 0, 0.0, BRAGG_CPU, -1, 0, 0 }
 
-/** What a run did. */
+/** Outcome of a run. */
 typedef struct bragg_report {
   size_t struct_size; /**< set by the caller: sizeof(bragg_report) */
   int32_t status;     /**< bragg_status */
@@ -79,7 +79,7 @@ typedef struct bragg_report {
 #define BRAGG_REPORT_INIT \
   { sizeof(bragg_report), 0, 0, 0, 0, 0.0, 0.0, 0 }
 
-/** What a run made of one row. */
+/** Outcome of a run for one row. */
 typedef struct bragg_row_report {
   size_t struct_size; /**< set by the caller: sizeof(bragg_row_report) */
   double

@@ -7,7 +7,8 @@
 
 namespace bragg {
 
-/// What went wrong. The numbers are those of the C ABI (`bragg_status` in bragg.h) and do not change.
+/// Outcome of a call or a run. The numbers are those of the C ABI (`bragg_status` in bragg.h) and do not
+/// change.
 enum class Status : int {
   ok = 0,
   invalid_argument =

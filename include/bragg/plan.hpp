@@ -26,7 +26,7 @@ BRAGG_API int cuda_device_count() noexcept;
 /// Whether distances, state and report are of the whole row or of each tensor apart.
 enum class Scope : std::uint8_t { whole, per_tensor };
 
-/// What a plan is made for.
+/// Dimensions of the updates that a plan is made for.
 struct Shape {
   int n = 0;                             ///< rows
   std::vector<std::int64_t> sizes = {};  ///< elements of each tensor of a row; {d} for a plain matrix
@@ -53,7 +53,7 @@ struct Options {
   bool own_workspace = true;
 };
 
-/// What a run is given beside the updates.
+/// Arguments of a run besides the updates.
 struct RunArguments {
   /// The reference o (e.g. the global model), of the updates' dtype and tensor sizes; empty: the origin.
   Row reference = {};

@@ -8,7 +8,7 @@
 
 namespace bragg {
 
-/// What a run made of one row.
+/// Outcome of a run for one row.
 struct RowReport {
   /// Geometric rule: the row's coefficient in the output. Coordinate-wise rule: its mean coefficient in the
   /// points which that rule sees (1/n each where there is no pre-aggregator).
@@ -26,7 +26,7 @@ struct RowReport {
   double clip_factor = 1;
 };
 
-/// What a run did, and who looks bad and why. One per tensor where scope = per_tensor.
+/// Outcome of a run: which rows look bad, and why. One per tensor if scope = per_tensor.
 struct Report {
   Status status = Status::ok;
   std::vector<RowReport> rows;  ///< in the caller's order

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Median and trimmed mean of rows, per coordinate, by a comparator network in registers (RULES.md).
+// Median and trimmed mean of rows, per coordinate, by a comparator network in registers.
 //
 // Shapes: 1 to 128 points (f64: 64), padded to a bucket with infinities such that the wanted ranks fall on
 //   the network's outputs: for the median as many −inf as +inf (odd n: one +inf more), else +inf.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the selection kernels share: which row each point is, the gate, writing results.
+// Common parts of the selection kernels: which row each point is, the gate, writing results.
 #pragma once
 
 #include "kernels/common/registers.cuh"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rules of mixed points, and closest_to_median and closest_to_trimmed_mean (MeaMed, Phocas, Bulyan's second
-// stage), per coordinate, by a comparator network in registers (RULES.md).
+// stage), per coordinate, by a comparator network in registers.
 //
 // Shapes: 1 to 128 points (f64: 64), any number of rows.
 // Order: as direct.cuh. Mixed values are sums of f64 products, fused, rounded once (mix.cuh).

@@ -9,7 +9,7 @@
 
 namespace bragg::detail {
 
-/// What is single in a block.
+/// Single values of a block.
 struct SolveWords {
   int status = 0;  ///< Status
   int iterations = 0;
@@ -120,7 +120,7 @@ inline std::size_t solve_block_bytes(const SolveLayout& layout) {
   return bytes;
 }
 
-/// What a report is made of lies at a block's beginning: all up to `chosen`.
+/// Bytes at a block's beginning that a report is made from: all up to `chosen`.
 inline std::size_t report_bytes(int rows) {
   return reinterpret_cast<std::uintptr_t>(
       solve_block(nullptr, {.rows = rows, .products = false, .stages = false}).chosen);

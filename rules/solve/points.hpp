@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What solvers see and produce: points as inner products, results as coefficients. No coordinate of the data
+// Input and output of solvers: points as inner products, results as coefficients. No coordinate of the data
 // is here.
 #pragma once
 

@@ -13,7 +13,7 @@ struct GramScale {
   double limit = 0x1p500;
 };
 
-/// What is known of the rows after a pass.
+/// Magnitudes of the rows, known after a pass.
 struct Magnitudes {
   int rows = 0;
   const std::int64_t* nonfinite = nullptr;

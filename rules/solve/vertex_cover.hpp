@@ -89,7 +89,7 @@ class CoverSearch {
   bool exhausted() const { return work_left_ < 0; }
 
  private:
-  /// What is left of the graph, and what has been taken into the cover.
+  /// The rest of the graph, and the vertices taken into the cover.
   struct State {
     BitSet alive;
     BitSet cover;
