@@ -27,7 +27,8 @@ std::vector<Preset> make_presets() {
        "three rules at n = 8 and 16, to a million coordinates; some seconds",
        {{three, {8, 16}, {"1e4", "1e6"}, {f32}}}},
       {"readme",
-       "the README's tables and plots: six rules at n = 8 to 64, models by size, 16-bit updates; under ten "
+       "the tables and plots of docs/benchmarks.md: six rules at n = 8 to 64, models by size, 16-bit "
+       "updates; under ten "
        "minutes on two cores",
        {{rules, {8, 16, 32, 64}, {"1e6"}, {f32}},
         {rules, {8, 16, 32, 64}, {"1e7"}, {f32}},
@@ -71,7 +72,8 @@ const Preset& preset_of(std::string_view name) {
     if (preset.name == name) return preset;
     names += fmt::format("{}{}", names.empty() ? "" : ", ", preset.name);
   }
-  throw Error(Status::invalid_argument, fmt::format("--preset: '{}' is none; there are {}", name, names));
+  throw Error(Status::invalid_argument,
+              fmt::format("--preset: unknown preset '{}'; available: {}", name, names));
 }
 
 Pipeline pipeline_of(const std::string& form, int n) {

@@ -37,7 +37,8 @@ DType dtype_of(const std::string& name) {
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::f64}) {
     if (name == to_string(dtype)) return dtype;
   }
-  throw Error(Status::invalid_argument, fmt::format("--dtype: '{}' is none of f32, f16, bf16, f64", name));
+  throw Error(Status::invalid_argument,
+              fmt::format("--dtype: unknown dtype '{}'; available: f32, f16, bf16, f64", name));
 }
 
 /// The rules and shapes that the command names; by default those of the preset `small`. A preset's rules, n,

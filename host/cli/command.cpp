@@ -44,13 +44,13 @@ the report could not be written).)help";
 constexpr const char* main_footer = R"help(
 Examples:
   bragg aggregate clients/ --rule "nnm(f=2) | trimmed_mean(f=2)" -o new.safetensors
-      one robust model out of the files in clients/, of which two may be bad
+      one robust model from the files in clients/, of which two may be bad
   bragg rules
-      every rule, what it needs and what it promises
+      every rule, its needs and its guarantee
   bragg verify
-      whether the library is right on this machine
+      checks the library's results on this machine
   bragg bench
-      how fast it is here, and how fast it could be
+      measures the library's speed on this machine, and the machine's limits
 
 Run `bragg aggregate --help` for more.
 
@@ -58,12 +58,12 @@ Run `bragg aggregate --help` for more.
 
 constexpr const char* aggregate_footer = R"help(
 INPUT is one checkpoint per worker: a safetensors file, the folder or
-*.index.json of a sharded model, or a 1-D npy. Or a single folder of worker
-files (taken by name, without the base), or a single 2-D npy, a row per worker.
-All must agree in names, shapes and dtypes.
+*.index.json of a sharded model, or a 1-D npy. Or it is a single folder of worker
+files (in the order of their names, without the base), or a single 2-D npy with
+one row per worker. All must agree in names, shapes and dtypes.
 
-Choosing f: the number of workers that may send anything at all. More than f,
-and nothing is promised; a larger f than needed costs accuracy. Start with
+Choosing f: the number of workers that may send anything at all. With more than
+f, nothing is promised; a larger f than needed costs accuracy. Start with
 "nnm(f=F) | trimmed_mean(f=F)"; `bragg rules` shows the others.
 
 Examples:
@@ -74,48 +74,48 @@ Examples:
     bragg aggregate clients/ --base global.safetensors \
         --rule "clip(c=5) | geometric_median" --report report.json \
         -o new.safetensors
-  By sample counts, none above a tenth of the sum:
+  Weights by sample counts, each capped at a tenth of the sum:
     bragg aggregate clients/ --rule "trimmed_mean(f=2)" --weights @samples.txt \
         --max-weight-share 0.1 -o new.safetensors
-  Larger than memory, each tensor judged by itself:
+  Models larger than memory, with each tensor judged separately:
     bragg aggregate llm-1/ llm-2/ llm-3/ llm-4/ llm-5/ --rule "krum(f=1)" \
         --scope per-tensor --memory 4GiB -o new.safetensors
 
 )help";
 
 constexpr const char* verify_footer = R"help(
-Draws cases afresh: every rule and a spread of pipelines, in f32, f16, bf16 and
-f64, on rows of all lengths, layouts and alignments, with hostile rows and client
-weights among them. Each result is judged by an oracle written from the
-definitions, within bounds derived from the arithmetic; where rounding alone
-decides, any answer goes. A wrong result is shown with the command that repeats
-it. Half a minute by default.
+Draws fresh cases: every rule and many pipelines, in f32, f16, bf16 and f64, on
+rows of all lengths, layouts and alignments, with hostile rows and client weights
+among them. An oracle, written from the definitions, judges each result, within
+bounds derived from the arithmetic; a result that rounding alone decides is not
+judged. A wrong result is shown with the command that repeats it. The run takes
+half a minute by default.
 
---aimed draws rows that are made to break what is guaranteed (constants that
-drown differences, bad rows that cancel, shrink to nothing or stand at the cut)
-and holds each result to the guarantee's own bounds, in extended precision.
+--aimed draws rows that are made to break the guarantees (constants that drown
+differences, bad rows that cancel, shrink to nothing or stand at the cut) and
+holds each result to the guarantee's own bounds, in extended precision.
 
 Examples:
   The CPU and every CUDA device, for ten minutes:
     bragg verify --seconds 600
   The guarantees, for a minute:
     bragg verify --aimed --seconds 60
-  One round of all that has nnm or krum in it, on the GPU, and JSON about it:
+  One round of the pipelines with nnm or krum, on the GPU, with a JSON report:
     bragg verify --device cuda --quick --rule nnm krum --json report.json
 
 )help";
 
 constexpr const char* bench_footer = R"help(
-Times pipelines on random updates in memory, beside the floor: the time that the
-machine's own speeds, measured in the same run with as many threads, allow for
-the bytes and operations that each pass cannot do without. Medians of at least
-ten runs, or five where one takes seconds; `spread` is the distance of the
-quartiles. Threads are bound to cores: where the environment does not say how
-(OMP_PROC_BIND), the program starts itself anew with it set.
+Times pipelines on random updates in memory, and compares them with the floor:
+the least time for the bytes and operations that each pass needs, at the speeds
+of this machine, measured in the same run with as many threads. A time is the
+median of at least ten runs, or five if one takes seconds; `spread` is the
+distance of the quartiles. Threads are bound to cores: the program restarts
+itself with OMP_PROC_BIND set, unless the environment sets it.
 
-In rules, F stands for n/5, rounded down. What is given of --rule, --n, --d and
---dtype takes the place of the preset's. A model's name is its number of
-parameters, and NAME/K is one of K shards of it.
+In rules, F stands for n/5, rounded down. --rule, --n, --d and --dtype each
+replace their part of the preset. The name of a model stands for its number of
+parameters, and NAME/K for one of K shards of it.
 
 )help";
 
@@ -124,7 +124,7 @@ Examples:
   Two rules at three sizes, and JSON for bench/plot.py and bench/compare.py:
     bragg bench --rule median "nnm(f=F) | trimmed_mean(f=F)" --n 16 64 \
         --d 1e6 resnet-50 llama-2-7b/256 --json new.json
-  What other libraries take for the same, on the same data:
+  Other libraries, for the same rule on the same data:
     bragg bench --rule "krum(f=F)" --n 16 --d 1e6 --against numpy-ops byzfl-torch
 
 )help";
@@ -201,13 +201,13 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
   sub->add_option("--max-weight-share", command.max_weight_share,
                   "cap on a weight's share of the sum of all; 0: none")
       ->check(CLI::Range(0.0, 1.0));
-  sub->add_option("--scope", command.scope, "judge workers by the whole model, or by each tensor apart")
+  sub->add_option("--scope", command.scope, "judge workers by the whole model, or by each tensor separately")
       ->check(CLI::IsMember({"whole", "per-tensor"}))
       ->capture_default_str();
-  sub->add_option("--memory", command.memory, "bound on the memory taken, e.g. 512MiB")
+  sub->add_option("--memory", command.memory, "bound on windows and buffers, e.g. 512MiB")
       ->capture_default_str();
   sub->add_option("--device", command.device,
-                  "what computes; auto: a CUDA device where there is one, else the CPU")
+                  "device that computes; auto: a CUDA device if there is one, else the CPU")
       ->check(CLI::IsMember({"cpu", "cuda", "auto"}))
       ->capture_default_str();
   sub->add_option("--threads", command.threads, "CPU threads; 0: automatic. The result does not depend on it")
@@ -221,49 +221,49 @@ void add_verify(CLI::App& app, bragg::cli::VerifyCommand& command) {
   CLI::App* const sub =
       app.add_subcommand("verify", "Check the library on this machine against its definitions");
   sub->footer(std::string(verify_footer) + exit_codes);
-  sub->add_option("--device", command.device, "what is checked; all: the CPU and every CUDA device")
+  sub->add_option("--device", command.device, "device to check; all: the CPU and every CUDA device")
       ->check(CLI::IsMember({"cpu", "cuda", "all"}))
       ->capture_default_str();
   sub->add_flag("--aimed", command.aimed, "cases aimed at the guarantees, and held to them");
-  sub->add_option("--seed", command.seed, "what the cases are drawn from; a fresh one each time");
+  sub->add_option("--seed", command.seed, "seed of the cases; by default a fresh one each time");
   sub->add_option("--rule", command.rules, "only pipelines with one of these rules, e.g. nnm krum");
   CLI::Option* const seconds =
       sub->add_option("--seconds", command.seconds, "how long; at least one round of cases is run")
           ->check(CLI::Range(0.0, 1e7))
           ->capture_default_str();
   sub->add_flag("--quick", command.quick, "one round of cases")->excludes(seconds);
-  sub->add_option("--json", command.json, "JSON file to write: runs and worst errors, and what was wrong");
+  sub->add_option("--json", command.json, "JSON file to write: runs, worst errors and wrong results");
 }
 
 void add_bench(CLI::App& app, bragg::cli::BenchCommand& command) {
-  CLI::App* const sub = app.add_subcommand("bench", "Measure throughput, beside what the machine allows");
+  CLI::App* const sub = app.add_subcommand("bench", "Measure speed, and the limits of the machine");
   sub->footer(bench_footer + ("Presets:\n" + bragg::cli::preset_lines()) + bench_examples + exit_codes);
   sub->add_option("-r,--rule", command.rules, "pipelines, e.g. median \"nnm(f=F) | trimmed_mean(f=F)\"");
   sub->add_option("--n", command.n, "numbers of workers, e.g. 16 64")->delimiter(',');
   sub->add_option("--d", command.sizes, "coordinates of an update: numbers or models, e.g. 1e6 resnet-50")
       ->delimiter(',');
   sub->add_option("--tensors", command.tensors,
-                  "that each update is in: of three, a large one and two of 256")
+                  "tensors per update: of every three, a large one and two of 256")
       ->capture_default_str();
   sub->add_option("--dtype", command.dtypes, "f32, f16, bf16, f64; several may be given")->delimiter(',');
-  sub->add_option("--preset", command.preset, "what is measured where nothing is given: see below; small");
+  sub->add_option("--preset", command.preset, "set of rules and shapes, see below; default: small");
   sub->add_option("--device", command.device,
-                  "what computes; auto: a CUDA device where there is one, else the CPU")
+                  "device that computes; auto: a CUDA device if there is one, else the CPU")
       ->check(CLI::IsMember({"cpu", "cuda", "auto"}))
       ->capture_default_str();
   sub->add_option("--threads", command.threads, "CPU threads; 0: automatic")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
-  sub->add_option("--seconds", command.seconds, "for each row, as far as it allows for its repetitions")
+  sub->add_option("--seconds", command.seconds, "time per row, if it allows the least number of timings")
       ->check(CLI::Range(0.001, 3600.0))
       ->capture_default_str();
   sub->add_option("--against", command.peers,
                   "other libraries to time on the same data, e.g. torch; f32 only")
       ->delimiter(',');
   sub->add_option("--peers", command.peers_folder,
-                  "folder of their adapters; else BRAGG_PEERS, else bragg's");
-  sub->add_option("--python", command.python, "what runs the adapters")->capture_default_str();
-  sub->add_option("--json", command.json, "JSON file to write: everything, passes and floors too");
+                  "folder of their adapters; default: BRAGG_PEERS, else bragg's own");
+  sub->add_option("--python", command.python, "interpreter that runs the adapters")->capture_default_str();
+  sub->add_option("--json", command.json, "JSON file to write: everything, including passes and floors");
   sub->add_option("--csv", command.csv, "CSV file to write: the rows");
 }
 
@@ -295,7 +295,7 @@ std::string unknown_word(const CLI::App& app) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app("bragg: robust aggregation of model updates. Up to f bad workers cannot poison the result.",
+  CLI::App app("bragg: robust aggregation of model updates. Up to f bad workers cannot corrupt the result.",
                "bragg");
   app.footer(std::string(main_footer) + exit_codes);
   app.set_version_flag("--version", "bragg " BRAGG_VERSION_STRING);

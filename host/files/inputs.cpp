@@ -24,7 +24,8 @@ void check_agreement(const Model& first, std::span<const TensorInfo> expected, c
     const bool only_here =
         i == expected.size() || (j < other.tensors.size() && other.tensors[j].info.name < expected[i].name);
     if (only_here)
-      refuse(fmt::format("holds tensor {}, which {} has not", show(other.tensors[j].info.name), where));
+      refuse(
+          fmt::format("holds tensor {}, which is missing from {}", show(other.tensors[j].info.name), where));
     const TensorInfo& a = expected[i];
     if (j == other.tensors.size() || a.name < other.tensors[j].info.name) {
       refuse(fmt::format("has no tensor {}, which {} holds", show(a.name), where));

@@ -198,7 +198,7 @@ OutputFile::OutputFile(const fs::path& path, std::int64_t bytes) : path_(follow_
   const bool exists = ::stat(path_.c_str(), &there) == 0;
   if (exists && !S_ISREG(there.st_mode)) {
     throw Error(Status::invalid_argument,
-                fmt::format("output {} is there and is not a regular file; give the name of a file",
+                fmt::format("output {} exists and is not a regular file; give the name of a file",
                             show(path.string())));
   }
   const mode_t mode = exists ? there.st_mode & 07777 : 0666;
