@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What got faster or slower between two results of `bragg bench --json`, beyond the noise.
+"""Finds what got faster or slower between two results of `bragg bench --json`, beyond the noise.
 
     compare.py OLD NEW [--threshold PERCENT] [--fail-on-regression]
 
@@ -37,7 +37,7 @@ def judge(old, new, threshold):
 
 
 def differences(old, new):
-    """What makes times of two files differ, other than the code."""
+    """Differences between two files, other than the code, that change times."""
     found = []
     for name in ("cpu", "cores", "instruction_set", "cuda_device"):
         before, after = old["hardware"].get(name), new["hardware"].get(name)

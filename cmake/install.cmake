@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# What is installed: headers, both libraries with their CMake packages and pkg-config file, the command and its data.
+# Installs headers, both libraries with their CMake packages and pkg-config file, the command and its data.
 include(CheckLinkerFlag)
 include(CMakePackageConfigHelpers)
 

@@ -49,7 +49,7 @@ def compile_commands(folder):
 
 
 def kernels_in(text):
-    """What the compiler's output says of each kernel."""
+    """Resources of each kernel, from the compiler's output."""
     kernels, entry = [], None
     for line in text.splitlines():
         if match := ENTRY.search(line):

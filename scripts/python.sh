@@ -37,7 +37,7 @@ fi
 pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
 "${pip[@]}" install "${requirements[@]}"
 
-# What is compiled in one build folder is not compiled again for another, if it is with the same options.
+# One build folder reuses the objects of another that was compiled with the same options.
 export CCACHE_BASEDIR=$PWD
 # CMake's own choice for scripts/test.sh; Python may name the same compiler otherwise, and ccache goes by names.
 export CC=${CC:-cc} CXX=${CXX:-c++}
@@ -47,5 +47,5 @@ rm -rf build/python-wheel
 "${pip[@]}" install --force-reinstall --no-deps build/python-wheel/bragg-*.whl
 ls -sh build/python-wheel
 
-# What no test may find is the source: only the wheel's package is imported.
+# No test may find the source: only the wheel's package is imported.
 "$venv/bin/python" -m pytest tests/python "$@"

@@ -25,7 +25,7 @@ import sys
 MOST_TOGETHER = 8
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "tidy"
-# What has a name at file scope that another source of its folder has too.
+# Sources that share a name at file scope with another source of their folder.
 APART = ("examples/quickstart.cpp", "host/cli/bench.cpp", "host/files/cuda_passes.cpp",
          "rules/solve/vertex_cover.cpp")
 # misc-unused-* look at no other file than the one that is compiled.

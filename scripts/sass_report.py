@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What the device code of kernels consists of: instructions by the unit that issues them, block by block.
+"""Counts the instructions of kernels' device code, by the unit that issues them, block by block.
 
 usage: scripts/sass_report.py OBJECT… [--kernel REGEX] [--least N] [--cuobjdump PATH]
 

@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# What a build without CUDA leaves out cannot be checked there, nor what only the test of the installed tree compiles.
+# Sources that a build without CUDA leaves out cannot be checked there, nor those that only install_test compiles.
 database=build/cpu
 without='kernels/runtime/check|kernels/runtime/runtime|examples/consumer/'
 if [[ -f build/cuda/compile_commands.json ]]; then

@@ -61,7 +61,7 @@ USUAL = {
 
 
 def usual(*patterns):
-    """What matches in the root folder, the newest version first."""
+    """Matches in the root folder, the newest version first."""
     root = os.environ.get("BRAGG_GPU_ROOT", "/")
     return [path for pattern in patterns for path in sorted(glob.glob(os.path.join(root, pattern)), reverse=True)]
 

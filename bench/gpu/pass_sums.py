@@ -12,7 +12,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import result_file  # noqa: E402
 
-# What the passes of a pipeline are called there. Variants combine all n rows, so pipelines that combine fewer have no sum.
+# The names of a pipeline's passes there. Variants combine all n rows, so pipelines that combine fewer have no sum.
 PASSES = {
     "geometric_median": ("gram", "combine"),
     "nnm(f=F) | trimmed_mean(f=F)": ("gram", "mix+select trimmed_mean"),

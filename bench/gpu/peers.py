@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What PyTorch, CuPy, cuBLAS and ByzFL take on the same device, each checked against bragg before it counts.
+"""Times PyTorch, CuPy, cuBLAS and ByzFL on the same device, each checked against bragg before it counts.
 
     peers.py --bragg PATH [--times BENCH.json] [--device cuda] [--json OUT.json] [--seconds 0.1] [--n 16 64] [--d 1e6 1e7]
 
@@ -210,7 +210,7 @@ def attempt(call, device, seconds):
 
 
 class Bragg:
-    """What bragg says of a rule on updates in a file."""
+    """bragg's result of a rule on updates in a file."""
 
     def __init__(self, program, device, folder):
         self.program, self.device, self.folder = program, device, pathlib.Path(folder)

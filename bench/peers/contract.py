@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What run.py and the adapters share: bragg's text form, read, and what an adapter says of a rule.
+"""Shared by run.py and the adapters: a reader of bragg's text form, and the description of a rule by an adapter.
 
 An adapter is a module of this folder, named as the peer with "_" for "-". Its own imports are in
 `load`, since the settings of thread pools have to be in the environment before a library is loaded.

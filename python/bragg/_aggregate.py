@@ -265,8 +265,8 @@ def aggregate(
 
     Args:
         updates: An array whose first axis counts the rows, or a list of n arrays, or of n trees of arrays: dicts (such
-            as state dicts), lists and tuples, within each other. Of NumPy, PyTorch, CuPy, JAX, or another library with
-            DLPack and the array API; float32, float16, bfloat16 or float64, all the same, on one device. Integer and
+            as state dicts), lists and tuples, nested. From NumPy, PyTorch, CuPy, JAX, or another library with DLPack
+            and the array API; float32, float16, bfloat16 or float64, all the same, on one device. Integer and
             boolean arrays in trees take the lower median of each element.
         rule: The pipeline: text, such as "nnm(f=2) | trimmed_mean(f=2)", or Nnm(f=2) | TrimmedMean(f=2).
         out: Where the result goes; it is returned. It may be exactly one of the updates, or base, or else apart.
@@ -281,7 +281,7 @@ def aggregate(
     Raises:
         AggregationError: The data defeats the rule, such as too many rows with NaN. `out` is not written to.
         ValueError: An argument breaks a bound, or shapes, dtypes or devices differ. ParseError: so does the rule's text.
-        TypeError: What should be an array is none.
+        TypeError: An argument that should be an array is not one.
     """
     form = _form(updates)
     text = _rule_text(rule)
@@ -406,8 +406,8 @@ class Plan:
     ) -> None:
         """A plan for updates that look like `like`, and are where it is. Only its shapes, dtype and device are read.
 
-        on_failure: What `out` holds when the data defeats the rule: what it held before, NaN, or zero. The other
-        arguments, and what is raised, are as in `aggregate`.
+        on_failure: The content of `out` if the data defeats the rule: its former content, NaN, or zero. The other
+        arguments and exceptions are as in `aggregate`.
         """
         form = _form(like)
         self._library, self._nothing = form.nothing()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the package needs of each array library beside the memory itself: room for results, and streams.
+"""Support for each array library besides the memory itself: allocation of results, and streams.
 
 No library is imported here that the caller has not imported.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run says of itself."""
+"""Reports of runs, and errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did, and who looks bad and why. Every tuple has a value for each row, in the caller's order."""
+    """Outcome of a run: which rows look bad, and why. Every tuple has one value per row, in the caller's order."""
 
     status: str
     """"ok", or why there is no result: "too_many_nonfinite", "nonfinite_reference", "too_large" or
@@ -33,7 +33,7 @@ class Report:
     nonfinite: tuple[int, ...]
     """Coordinates that are NaN or infinite."""
     clip_factors: tuple[float, ...]
-    """What clip, arc and centered_clipping scaled the row by: 1 is not at all; 0 is a row that is not finite."""
+    """Factor by which clip, arc and centered_clipping scaled the row: 1 if not at all; 0 if the row is not finite."""
 
 
 class AggregationError(ValueError):

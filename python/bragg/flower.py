@@ -49,9 +49,9 @@ class RobustStrategy(FedAvg):
         Args:
             rule: The pipeline: text, such as "nnm(f=2) | trimmed_mean(f=2)", or Nnm(f=2) | TrimmedMean(f=2).
             weighted: Weigh each row by its reply's metric `weighted_by_key`, which is "num-examples". A hostile node
-                says what it likes there, so this is off by default, and to be capped.
+                may claim any number, so this is off by default; cap it.
             max_weight_share: A cap on a weight's share of the sum of all; 0 is none.
-            fedavg: What FedAvg takes. The metrics of the nodes are aggregated by `median_metrics` unless
+            fedavg: Arguments of FedAvg. The metrics of the nodes are aggregated by `median_metrics` unless
                 `train_metrics_aggr_fn` or `evaluate_metrics_aggr_fn` is given.
 
         Raises:

@@ -100,7 +100,7 @@ _CONVERT_DEFAULT: dict[str, Callable[[str], Any]] = {"int": int, "uint": int, "f
 
 
 def _default(parameter: dict[str, str]) -> Any:
-    """What the signature shows: None where the library draws or derives the value."""
+    """The default in the signature: None where the library draws or derives the value."""
     text = parameter["default"]
     if not text:
         return inspect.Parameter.empty
