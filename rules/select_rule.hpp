@@ -11,7 +11,7 @@ namespace bragg::detail {
 struct SelectRule {
   enum class Kind : std::uint8_t {
     median,             ///< `even`
-    trimmed_mean,       ///< drops f a side
+    trimmed_mean,       ///< drops f per side
     closest_to_median,  ///< mean of the `keep` values closest to the median (midpoint); ties to the smaller
                         ///< value
     closest_to_trimmed_mean,  ///< mean of the `keep` values closest to the trimmed mean (f)

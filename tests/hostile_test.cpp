@@ -98,7 +98,7 @@ std::vector<long double> mean_of(const Rows& rows) {
   return mean;
 }
 
-/// Bad rows that are the honest mean moved by `steps` deviations a coordinate (ALIE), or scaled
+/// Bad rows that are the honest mean moved by `steps` deviations per coordinate (ALIE), or scaled
 /// (inner-product).
 Attack statistical(const char* name, long double deviations, long double factor) {
   return {name, [=](Rows& bad, const Rows& honest, std::mt19937_64&) {

@@ -30,7 +30,7 @@ struct Row {
   Timing timing = {};
   double input_bytes = 0;  ///< n·d elements
   bool in_cache = false;   ///< inputs and output fit in the last-level cache
-  double bandwidth = 0;    ///< that the floor is of: bytes a second
+  double bandwidth = 0;    ///< of the floor: bytes per second
   std::vector<PassRow> passes = {};
   std::optional<double> graph_ms = {};  ///< of a replay of a CUDA graph of the run
   std::optional<double> solve_ms = {};  ///< the n-sized mathematics between the passes, where there is some

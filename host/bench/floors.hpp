@@ -16,7 +16,7 @@ namespace bragg::bench {
 struct Floors {
   int threads = 1;
   std::size_t memory_bytes = 0;  ///< that the bandwidths are of: more than the cache holds
-  double read = 0;               ///< bytes a second
+  double read = 0;               ///< bytes per second
   double copy = 0;               ///< read and written
   std::string read_how = {}, copy_how = {};
   double fma_f32 = 0, fma_f64 = 0;  ///< multiply-adds a second

@@ -20,7 +20,7 @@ class PlanRequest {
   Options options;
   DType out_dtype;
   bool stateful = false;  ///< the rule starts at the previous output
-  std::size_t parts = 1;  ///< that are solved apart
+  std::size_t parts = 1;  ///< parts that are solved separately
   /// The outputs are the points before the rule, so many of them; 0: it is the rule's one. The backends are
   /// given the tensors of all, one output after another.
   int point_outputs = 0;

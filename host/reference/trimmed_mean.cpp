@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Coordinate-wise trimmed mean, Yin et al. 2018. With client weights: f rows a side go, whatever they weigh.
+// Coordinate-wise trimmed mean, Yin et al. 2018. With client weights: f rows per side are dropped, whatever
+// they weigh.
 #include <algorithm>
 
 #include "host/reference/coordinate_wise.hpp"

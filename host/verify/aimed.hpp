@@ -48,7 +48,7 @@
 //   |H| − k; the honest share of Σ c τ is more than a half only then), and μ is that of the least
 //   λ; while Σc > n−2f, honest rows hold at least n−2f−k of it.
 // * meamed, phocas, bulyan: one honest range beyond the honest range of each coordinate.
-// * centered_clipping: off by at most τ·k/n an iteration from what honest rows alone make of v (a
+// * centered_clipping: off by at most τ·k/n per iteration from what honest rows alone make of v (a
 //   step of honest rows brings no two points further apart), and no farther than τ an iteration
 //   from where it started.
 // * clip, arc: no farther from o than the length that they clip to; `| mean`: k/n of it from the

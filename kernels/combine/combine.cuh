@@ -6,9 +6,9 @@
 //              alignment, the grid or the run. IEEE propagation of what is read.
 // Map          a block takes tiles of 1024 coordinates, a thread 8 of them: runs of 16 bytes where all
 //              addresses are multiples of 16 and the tile is whole, else every 128th coordinate.
-// Bound        memory: the rows with a coefficient once, out once; 8 multiply-adds a row for 16 to 64 bytes.
+// Bound        Memory: rows with a coefficient once, out once; 8 multiply-adds per row for 16 to 64 bytes.
 // Resources    128 threads, 128 registers at most (4 blocks resident); 5 KB shared: pointers and coefficients
-//              of 256 rows. Eight 16-byte loads of a thread are under way.
+//              of 256 rows. A thread has eight 16-byte loads in flight.
 // Measured     not yet run on hardware.
 #pragma once
 

@@ -11,8 +11,8 @@
 namespace bragg::detail::cuda {
 
 /// select of rows (direct.cuh). `vectors`: registers of a row that a thread takes, loads of 4 · vectors bytes
-/// (f64: 8 · vectors); 8 bytes and more where registers allow it. `blocks`: that a multiprocessor holds at
-/// least, from which follows what registers a thread may use; so many that 48 KB or more are under way.
+/// (f64: 8 · vectors); 8 bytes and more where registers allow it. `blocks`: least number of blocks per
+/// multiprocessor, which limits the registers of a thread; so many that 48 KB or more are in flight.
 template <DType dtype, int kPoints>
 struct DirectTuning {
   static constexpr int threads = 128;
@@ -36,7 +36,8 @@ struct TileTuning {
   }();
 };
 
-/// select of nothing: mixed points as they are (mixed.cuh). Four blocks, 128 registers a thread, would spill.
+/// select of nothing: mixed points as they are (mixed.cuh). Four blocks, 128 registers per thread, would
+/// spill.
 struct MixedTuning {
   static constexpr int threads = 128;
   static constexpr int blocks = 3;

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Medians of the rows' coordinates by themselves, for the kernels whose blocks see too few rows to find them.
 //
-// Order        exact: the median is one of the values.
-// Map          a block 1024 coordinates of a chunk, a lane one of a warp's 32 at a time. Their rows are
-//              staged in shared memory, a lane reading what it has written; of more rows than find room
-//              there each step reads them anew, from the caches. The median is found bit by bit: a step
-//              counts the values below what the bits so far stand for.
-// Bound        shared memory: a step (32 of f32, 64 of f64, 16 and 19 of bf16 and f16) reads every value
+// Order        Exact: the median is one of the values.
+// Map          A thread block takes 1024 coordinates of a chunk, a lane one of a warp's 32 at a time. Their
+//              rows are staged in shared memory, where a lane reads only what it has written. If the rows do
+//              not fit there, each step reads them again, from the caches. The median is found bit by bit: a
+//              step counts the values below the prefix found so far.
+// Bound        Shared memory: a step (32 for f32, 64 for f64, 16 and 19 for bf16 and f16) reads every value
 //              once.
-// Resources    128 threads at most; 32 values a row and warp shared, up to 96 KB.
-// Measured     not yet run on hardware.
+// Resources    128 threads at most; 32 values per row and warp shared, up to 96 KB.
+// Measured     Not yet run on hardware.
 #pragma once
 
 #include <algorithm>

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products of a chunk for up to 8 rows: plain f64 multiply-adds.
 //
-// Order        a thread adds its own coordinates, lanes are added as a tree, warps in order: one order for
-//              all pairs, so equal rows have bit-equal products. What is not finite stays in its row's pairs.
-// Map          a block a chunk; a warp takes every fourth run of 32 × 16 bytes of each row, a lane 16 bytes.
-//              Tails and unaligned rows take the same places by way of shared memory: the same bits.
-//              About a centre a lane has all rows of its coordinates in registers, and finds the median
-//              there; a row is the median of itself.
-// Bound        memory: every value is loaded and converted once; n(n+1)/2 multiply-adds a coordinate are at
-//              most 36 for 32 bytes. A median is n² comparisons and additions more. Of a chunk of 65536 a
-//              product is the sum of 512 and 8 terms.
-// Resources    128 threads; registers: the pairs' sums (72 at 8 rows), 16 bytes a row, values; 2 to 20 KB
+// Order        A thread adds its own coordinates, lanes are added as a tree, warps in order: one order for
+//              all pairs, so equal rows have bit-equal products. A non-finite value stays in its row's pairs.
+// Map          One thread block per chunk; each warp takes every fourth run of 32 × 16 bytes of each row,
+//              each lane 16 bytes. Tails and unaligned rows go through shared memory to the same places: the
+//              same bits. About a centre, a lane has all rows of its coordinates in registers and finds the
+//              median there; a row is the median of itself.
+// Bound        Memory: every value is loaded and converted once; n(n+1)/2 multiply-adds per coordinate are at
+//              most 36 for 32 bytes. A median costs n² further comparisons and additions. In a chunk of 65536
+//              a product is the sum of 512 and 8 terms.
+// Resources    128 threads; registers: the pairs' sums (72 at 8 rows), 16 bytes per row, values; 2 to 20 KB
 //              shared.
 // Measured     not yet run on hardware.
 #pragma once

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products of a chunk for 9 to 48 rows: tensor cores, f64, straight from global memory.
 //
-// Order        a product's coordinates are added as the tensor core adds them, warps in order: one order for
-//              all pairs, so equal rows have bit-equal products. What is not finite stays in its row's pairs.
-// Map          a block a chunk; a warp takes every fourth group of 128 bytes of each row. Rows go by octets:
-//              lane (g = lane/4, t = lane%4) loads 16 bytes at 16t and at 64 + 16t of row g of each. The sum
-//              over k does not care which coordinate is which k as long as both factors agree; a column
-//              fragment of an octet is half of the row fragment of the same rows. So every value is loaded
-//              and converted once. 16 × 8 tiles that lie above the diagonal are left out. Tails and unaligned
-//              rows take the same places by way of shared memory: the same bits. About a centre all do: a
-//              lane finds the medians of 4 bytes there (f64: half the lanes, of 8), by a network that sorts
-//              all rows' in its registers, or bit by bit where rows have weights. After 4096 coordinates of
-//              each warp sums are added up, in global memory: a product of a chunk of 65536 is the sum of
-//              4096 terms, of 4 warps', and 4 times.
-// Bound        memory until the tensor cores are: at 48 rows of f32 they need 3072 operations for 192 bytes.
-//              About a centre the network's minima and maxima too: 79 a coordinate of 16 rows, 411 of 48; in
-//              all 2.3 times the instructions.
-// Resources    128 threads; registers: sums (8 a tile, 96 at 48 rows), two loads (8) and four values (8) an
-//              octet: one load is under way while the products of the other are made. 5 to 28 KB shared.
+// Order        A product's coordinates are added as the tensor core adds them, warps in order: one order for
+//              all pairs, so equal rows have bit-equal products. A non-finite value stays in its row's pairs.
+// Map          One thread block per chunk; each warp takes every fourth group of 128 bytes of each row. Rows
+//              go by octets: lane (g = lane/4, t = lane%4) loads 16 bytes at 16t and at 64 + 16t of row g of
+//              each octet. Any assignment of coordinates to k gives the same sum if both factors agree, and
+//              a column fragment of an octet is half of the row fragment of the same rows. So every value is
+//              loaded and converted once. 16 × 8 tiles above the diagonal are left out. Tails and unaligned
+//              rows go through shared memory to the same places: the same bits. About a centre, all rows do:
+//              there a lane finds the medians of 4 bytes (f64: half of the lanes, of 8 bytes), by a network
+//              that sorts all rows' values in its registers, or bit by bit if rows have weights. After 4096
+//              coordinates of each warp, sums are added in global memory: in a chunk of 65536 a product is
+//              the sum of 4096 terms, of 4 warps', and 4 times.
+// Bound        Memory, until the tensor cores are: at 48 rows of f32 they need 3072 operations for 192 bytes.
+//              About a centre, also the network's minima and maxima: 79 per coordinate of 16 rows, 411 of 48;
+//              2.3 times the instructions in total.
+// Resources    128 threads; registers: sums (8 per tile, 96 at 48 rows), two loads (8) and four values (8)
+//              per octet: one load is in flight during the products of the other. 5 to 28 KB shared.
 // Measured     not yet run on hardware.
 #pragma once
 

@@ -2,17 +2,18 @@
 // Squares of a chunk's rows, and their products with the reference: all that is asked where no distance
 // between rows is wanted.
 //
-// Order        a thread adds its own coordinates, lanes are added as a tree, warps in order: one order for
+// Order        A thread adds its own coordinates, lanes are added as a tree, warps in order: one order for
 //              all products, so equal rows have bit-equal ones.
-// Map          a block a chunk and a few rows; a warp takes every fourth run of 32 × 16 bytes of each, a lane
-//              16 bytes. The reference is read once for those rows, from L2 but for the first. Tails and
-//              unaligned rows take the same places by way of shared memory: the same bits. A centre is read
-//              as the reference is: a row, or medians that another kernel has found.
-// Bound        memory: every value is loaded and converted once, and multiplied once or twice. Of a chunk of
+// Map          One thread block per chunk and few rows; each warp takes every fourth run of 32 × 16 bytes of
+//              each row, each lane 16 bytes. The reference is read once for those rows, from L2 except the
+//              first time. Tails and unaligned rows go through shared memory to the same places: the same
+//              bits. A centre is read as the reference is: a row, or medians that another kernel has found.
+// Bound        Memory: every value is loaded and converted once, and multiplied once or twice. In a chunk of
 //              65536 a product is the sum of 512 and 8 terms.
-// Resources    128 threads; registers: 16 bytes and two sums a row; 10 to 12 KB shared.
-// Measured     not yet run on hardware.
-// Not done     a warp a row and no sums over warps: less is under way of few rows (reckoned, not run).
+// Resources    128 threads; registers: 16 bytes and two sums per row; 10 to 12 KB shared.
+// Measured     Not yet run on hardware.
+// Not done     One warp per row, without sums over warps: fewer loads of few rows are in flight (estimated,
+//              not run).
 #pragma once
 
 #include "kernels/common/tuning.hpp"

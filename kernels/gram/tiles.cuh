@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of a chunk for any number of rows of any mixture of dtypes: tensor cores, f64, 64 × 64 pairs a
-// block, rows staged through shared memory.
+// Products of a chunk for any number of rows of any mixture of dtypes: tensor cores, f64, 64 × 64 pairs per
+// thread block, rows staged through shared memory.
 //
 // Order        a product's coordinates are added as the tensor core adds them, first those of even fragments
 //              of 16, then those of odd ones: one order for all pairs, so equal rows have bit-equal products.
@@ -14,10 +14,10 @@
 //              taken from what is staged.
 //              After 4096 coordinates of each warp sums are added up, in global memory: a product of a chunk
 //              of 65536 is the sum of 4096 terms, of 2 warps', and 8 times.
-// Bound        FP64 tensor cores: 64 multiply-adds a value that is read. One block is resident, and a stage
-//              takes less time (640 cycles on the diagonal) than memory to answer: so six stages ahead are
-//              asked for in L2, a line of 128 bytes an instruction, and on the diagonal two are under way in
-//              registers. Whether that instruction brings the line or a sector of it, hardware has to tell.
+// Bound        FP64 tensor cores: 64 multiply-adds per value that is read. One block is resident, and a stage
+//              takes less time (640 cycles on the diagonal) than memory's latency: so six stages ahead are
+//              prefetched into L2, one line of 128 bytes per instruction, and on the diagonal two are in
+//              flight in registers. Hardware has to show whether a prefetch brings the line or a sector.
 // Resources    256 threads; registers: sums 64, loads 32 (a stage of both sides, or two of one), fragments
 // 40;
 //              68 KB shared: two stages of 128 rows × 34 doubles (the two of padding keep lanes on different

@@ -8,13 +8,12 @@
 //   it, else coordinates that lie a block apart, several points under way together; of the pieces of
 //   tile_length a block takes one range.
 // Bound by memory to n ≈ 100: n·d elements are read once, d written; then by minima and maxima (n = 64: 614
-//   a coordinate for the median, 1042 for the sort; 16-bit types: two coordinates an operation). What a
-//   trimmed mean drops costs nothing (trim.cuh).
-// Registers: `vectors` · bucket and about 40 (bounds: common/tuning.hpp). Shared: 24 bytes a point, and a
-// tile of
-//   `vectors` · 512 bytes a point (f64: 1024), through which elements at odd addresses go.
-// Not finite: a multiply-add a register tells (its own pipe, not that of minima); only a warp that saw some
-//   counts them, row by row, and takes the minima that replace NaN.
+//   per coordinate for the median, 1042 for the sort; 16-bit types: two coordinates per operation). Values
+//   that a trimmed mean drops cost nothing (trim.cuh).
+// Registers: `vectors` · bucket and about 40 (bounds: common/tuning.hpp). Shared: 24 bytes per point, and a
+//   tile of `vectors` · 512 bytes per point (f64: 1024), through which elements at odd addresses go.
+// Not finite: one multiply-add per register detects it, on another pipe than minima; only a warp that found
+//   some counts them, row by row, and takes the minima that replace NaN.
 // Deterministic: a coordinate is one thread's. Not yet run on hardware.
 #pragma once
 

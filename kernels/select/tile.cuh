@@ -9,8 +9,8 @@
 //   registers, puts back what the rule needs of it, and finishes with plain loops over the column.
 // Bytes and operations: rows are read once for every 16 points, from L1 or L2 but the first time; 2·points·
 //   rows f64 operations on tensor cores; 2·(comparators of the bucket) minima and maxima.
-// Registers: by the blocks of common/tuning.hpp; shared: 512 bytes a point (f64: 1024), coefficients where
-//   there is room.
+// Registers: by the blocks of common/tuning.hpp; shared: 512 bytes per point (f64: 1024), and coefficients
+//   if there is room.
 // Deterministic: a coordinate is one thread's, a mixed value one warp's. Not yet run on hardware.
 #pragma once
 
@@ -64,7 +64,7 @@ BRAGG_DEVICE void mix_tile(const SelectArguments& a, int tensor, const MixTable&
 }
 
 /// Asks for a whole tile of all rows, which are of one dtype, before it is mixed: barriers part the blocks'
-/// work into phases, and memory must not idle while they sort. A line of 128 bytes a thread, by its last
+/// work into phases, and memory must not idle while they sort. A line of 128 bytes per thread, by its last
 /// element: where rows do not begin on a line, the first is the last of the tile before.
 BRAGG_DEVICE void prefetch_tile(const SelectArguments& a, int tensor, std::int64_t begin) {
   if (begin + tile_threads > a.rows.sizes[tensor]) return;

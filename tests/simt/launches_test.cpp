@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How many launches a run is: for a small model they are most of its time.
+// Number of launches per run: for a small model they take most of its time.
 #include <gtest/gtest.h>
 #include <bragg/bragg.hpp>
 
