@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The smallest known comparator networks, from bertdobbelaere/SorterHunter: see LICENSES/MIT-SorterHunter.txt.
+// The smallest known comparator networks, from bertdobbelaere/SorterHunter: see
+// LICENSES/MIT-SorterHunter.txt.
 #pragma once
 
 #include <string_view>
