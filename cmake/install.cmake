@@ -34,7 +34,6 @@ install(FILES LICENSE NOTICE LICENSES/MIT-SorterHunter.txt DESTINATION "${CMAKE_
 
 # Paths relative to the .pc file: the installed tree can be moved.
 file(RELATIVE_PATH BRAGG_PREFIX_FROM_PC "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
-list(JOIN HWY_LDFLAGS " " BRAGG_HWY_FLAGS)
 configure_file(cmake/bragg.pc.in bragg.pc @ONLY)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/bragg.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
 
