@@ -318,6 +318,8 @@ std::string print_stage(AnyRule rule) {
 
 }  // namespace detail
 
+inline namespace v0 {
+
 Pipeline parse(std::string_view text) { return detail::Parser(text).parse(); }
 
 PreSequence parse_pre_aggregators(std::string_view text) {
@@ -329,5 +331,7 @@ std::string to_string(const Pipeline& pipeline) {
   for (const PreAggregator& stage : pipeline.pre) text += detail::print_stage(stage) + " | ";
   return text + detail::print_stage(pipeline.rule);
 }
+
+}  // namespace v0
 
 }  // namespace bragg

@@ -597,6 +597,8 @@ void check_takes_weights(const Pipeline& pipeline) {
 
 }  // namespace detail
 
+inline namespace v0 {
+
 void validate(const Pipeline& pipeline, int n) {
   if (n < 1) throw Error(Status::invalid_argument, fmt::format("n = {} rows: needs n ≥ 1", n));
   detail::StagePoints points{n, n};
@@ -634,5 +636,7 @@ std::span<const RuleInfo> rules() noexcept {
   }();
   return infos;
 }
+
+}  // namespace v0
 
 }  // namespace bragg

@@ -21,6 +21,10 @@ while read -r header; do
     <<< "#include <$header>"
 done < <(cd "$prefix/include" && find bragg -name '*.hpp' -o -name '*.h')
 "$cc" -std=c11 -fsyntax-only -Wall -Wextra -Wpedantic -Werror -I"$prefix/include" -x c - <<< '#include <bragg/bragg.h>'
+if "$cc" -M -I"$prefix/include" -x c - <<< '#include <bragg/bragg.h>' | grep '\.hpp'; then
+  echo "bragg.h includes a C++ header" >&2
+  exit 1
+fi
 
 echo "== CMake package, shared and static"
 cmake -G Ninja -S "$source/examples/consumer" -B "$work/consumer" -DCMAKE_PREFIX_PATH="$prefix" > /dev/null
@@ -37,6 +41,27 @@ static=$(pkg-config --cflags --static --libs bragg)
 # shellcheck disable=SC2086  # the flags are words
 "$cxx" -std=c++20 "$source/examples/consumer/main.cpp" -o "$work/static" ${static/-lbragg/-l:libbragg.a}
 "$work/static"
+
+echo "== without tools, as part of another project"
+mkdir "$work/parent"
+cat > "$work/parent/CMakeLists.txt" << EOF
+cmake_minimum_required(VERSION 3.25)
+project(parent LANGUAGES C CXX)
+set(BRAGG_CUDA OFF)
+add_subdirectory("$source" bragg)
+add_executable(consumer "$source/examples/consumer/main.cpp")
+target_link_libraries(consumer PRIVATE bragg::bragg_static)
+EOF
+cmake -G Ninja -S "$work/parent" -B "$work/parent/build" > /dev/null
+# All that would be compiled: the library (and the consumer), no command, oracle, judge or measurement.
+compiled=$(ninja -C "$work/parent/build" -t targets all | grep -o '^[^:]*\.o:' | grep -v '^CMakeFiles/consumer')
+for folder in cli verify reference bench; do
+  if grep "host/$folder/" <<< "$compiled"; then
+    echo "a project that includes bragg compiles host/$folder" >&2
+    exit 1
+  fi
+done
+grep -q 'host/capi/capi' <<< "$compiled"
 
 echo "== the command"
 mkdir "$work/alone"

@@ -5,8 +5,8 @@
 set -euo pipefail
 
 symbols=$(nm -D --defined-only --format=posix "$1" | cut -d' ' -f1)
-# bragg_… of the C interface; members of namespace bragg, their vtables and type information.
-foreign=$(grep -Ev '^(bragg_|_ZNK?5bragg|_ZT[ISV]N5bragg)' <<< "$symbols" || true)
+# bragg_… of the C interface; members of namespace bragg::v0, their vtables and type information.
+foreign=$(grep -Ev '^(bragg_|_ZNK?5bragg2v0|_ZT[ISV]N5bragg2v0)' <<< "$symbols" || true)
 internal=$(grep -E '^_Z(T[ISV])?NK?5bragg6detail' <<< "$symbols" || true)
 
 status=0
@@ -18,7 +18,7 @@ if [[ -n $internal ]]; then
   printf 'exported internals:\n%s\n' "$(c++filt <<< "$internal")" >&2
   status=1
 fi
-for name in 'bragg::parse(' 'bragg::Plan::run(' 'bragg::attacks::' 'typeinfo for bragg::ParseError'; do
+for name in 'bragg::v0::parse(' 'bragg::v0::Plan::run(' 'bragg::v0::attacks::' 'typeinfo for bragg::v0::ParseError'; do
   if ! c++filt <<< "$symbols" | grep -F "$name" > /dev/null; then
     echo "not exported: $name" >&2
     status=1

@@ -11,7 +11,9 @@
 
 #include "rules/bucketing.hpp"
 
-namespace bragg::attacks {
+namespace bragg {
+inline namespace v0 {
+namespace attacks {
 
 namespace {
 
@@ -192,4 +194,6 @@ std::vector<T> hostile(std::size_t d, Hostile kind) {
 BRAGG_DEFINE_ATTACKS(float);
 BRAGG_DEFINE_ATTACKS(double);
 
-}  // namespace bragg::attacks
+}  // namespace attacks
+}  // namespace v0
+}  // namespace bragg

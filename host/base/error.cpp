@@ -2,6 +2,7 @@
 #include <bragg/error.hpp>
 
 namespace bragg {
+inline namespace v0 {
 
 const char* to_string(Status status) noexcept {
   switch (status) {
@@ -38,4 +39,5 @@ ParseError::ParseError(const std::string& message, int column)
     : Error(Status::invalid_argument, message), column_(column) {}
 ParseError::~ParseError() = default;
 
+}  // namespace v0
 }  // namespace bragg

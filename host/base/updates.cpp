@@ -5,6 +5,7 @@
 #include <numeric>
 
 namespace bragg {
+inline namespace v0 {
 
 namespace {
 
@@ -99,4 +100,5 @@ std::int64_t Updates::d() const noexcept {
   return std::accumulate(sizes_.begin(), sizes_.end(), std::int64_t{0});
 }
 
+}  // namespace v0
 }  // namespace bragg

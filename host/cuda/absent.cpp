@@ -5,7 +5,9 @@
 
 namespace bragg {
 
+inline namespace v0 {
 int cuda_device_count() noexcept { return 0; }
+}  // namespace v0
 
 namespace detail {
 

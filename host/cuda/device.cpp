@@ -7,7 +7,9 @@
 
 namespace bragg {
 
+inline namespace v0 {
 int cuda_device_count() noexcept { return detail::cuda::device_count(); }
+}  // namespace v0
 
 namespace detail::cuda {
 

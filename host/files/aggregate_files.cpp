@@ -27,6 +27,7 @@
 #include "host/plan/report.hpp"
 
 namespace bragg {
+inline namespace v0 {
 
 namespace {
 
@@ -521,4 +522,5 @@ FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesy
   }
 }
 
+}  // namespace v0
 }  // namespace bragg

@@ -8,6 +8,7 @@
 #include "host/io/model.hpp"
 
 namespace bragg {
+inline namespace v0 {
 
 namespace {
 
@@ -93,4 +94,5 @@ void write_npy(const std::filesystem::path& path, const TensorToWrite& array) {
   write_whole(path, detail::npy_layout(info_of(array)), {&array, 1});
 }
 
+}  // namespace v0
 }  // namespace bragg

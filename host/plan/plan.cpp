@@ -5,6 +5,7 @@
 #include "host/plan/report.hpp"
 
 namespace bragg {
+inline namespace v0 {
 
 struct Plan::Impl {
   detail::PlanRequest request;
@@ -73,4 +74,5 @@ std::vector<Report> aggregate(const Pipeline& pipeline, const Updates& updates, 
   return {plan.reports().begin(), plan.reports().end()};
 }
 
+}  // namespace v0
 }  // namespace bragg

@@ -43,6 +43,8 @@ PreAggregated run_pre_aggregators(const PreSequence& sequence, const Updates& up
 
 }  // namespace detail
 
+inline namespace v0 {
+
 std::vector<Report> pre_aggregate(const PreSequence& sequence, const Updates& updates,
                                   std::span<const Output> out, const RunArguments& arguments,
                                   const Options& options) {
@@ -53,5 +55,7 @@ std::vector<Report> pre_aggregate(const PreSequence& sequence, const Updates& up
   }
   return std::move(done.reports);
 }
+
+}  // namespace v0
 
 }  // namespace bragg

@@ -10,7 +10,9 @@
 #include <type_traits>
 #include <vector>
 
-namespace bragg::attacks {
+namespace bragg {
+inline namespace v0 {
+namespace attacks {
 
 /// Mean and standard deviation of each coordinate over the honest rows (over their number, not one less).
 struct Moments {
@@ -93,4 +95,6 @@ BRAGG_DECLARE_ATTACKS(float);
 BRAGG_DECLARE_ATTACKS(double);
 #undef BRAGG_DECLARE_ATTACKS
 
-}  // namespace bragg::attacks
+}  // namespace attacks
+}  // namespace v0
+}  // namespace bragg

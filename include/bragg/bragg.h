@@ -4,9 +4,9 @@
 #ifndef BRAGG_BRAGG_H
 #define BRAGG_BRAGG_H
 
+#include <bragg/export.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <bragg/export.hpp> /* plain macros */
 
 #ifdef __cplusplus
 extern "C" {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <bragg/export.hpp>
+#include <bragg/export.h>
 #include <stdexcept>
 #include <string>
 
 namespace bragg {
+inline namespace v0 {
 
 /// Outcome of a call or a run. The numbers are those of the C ABI (`bragg_status` in bragg.h) and do not
 /// change.
@@ -56,4 +57,5 @@ class BRAGG_API ParseError : public Error {
   int column_;
 };
 
+}  // namespace v0
 }  // namespace bragg

@@ -13,6 +13,7 @@
 #include <vector>
 
 namespace bragg {
+inline namespace v0 {
 
 /// A tensor of a checkpoint file.
 struct TensorInfo {
@@ -112,4 +113,5 @@ struct FileResult {
 BRAGG_API FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesystem::path> inputs,
                                      const std::filesystem::path& output, const FileOptions& options = {});
 
+}  // namespace v0
 }  // namespace bragg

@@ -13,6 +13,7 @@
 #include <vector>
 
 namespace bragg {
+inline namespace v0 {
 
 /// In a rule's integer parameter: the default that follows from n and f (RULES: e.g. neighbors = n−f−2).
 inline constexpr int automatic = -1;
@@ -275,4 +276,5 @@ struct RuleInfo {
 /// Every rule there is, in the order of the documentation.
 BRAGG_API std::span<const RuleInfo> rules() noexcept;
 
+}  // namespace v0
 }  // namespace bragg

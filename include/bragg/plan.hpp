@@ -13,6 +13,7 @@
 struct CUstream_st;
 
 namespace bragg {
+inline namespace v0 {
 
 /// A cudaStream_t: work that is done in order on a CUDA device, apart from the calling thread.
 using Stream = ::CUstream_st*;
@@ -143,4 +144,5 @@ BRAGG_API std::vector<Report> pre_aggregate(const PreSequence& sequence, const U
                                             std::span<const Output> out, const RunArguments& arguments = {},
                                             const Options& options = {});
 
+}  // namespace v0
 }  // namespace bragg

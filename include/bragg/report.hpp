@@ -7,6 +7,7 @@
 #include <vector>
 
 namespace bragg {
+inline namespace v0 {
 
 /// Outcome of a run for one row.
 struct RowReport {
@@ -44,4 +45,5 @@ struct Report {
   double distance_error = 0;
 };
 
+}  // namespace v0
 }  // namespace bragg

@@ -9,6 +9,7 @@
 #include <vector>
 
 namespace bragg {
+inline namespace v0 {
 
 /// Element types of updates. 16-bit values are passed as their bits (uint16_t).
 enum class DType : std::uint8_t { f32 = 0, f16 = 1, bf16 = 2, f64 = 3 };
@@ -91,4 +92,5 @@ struct BRAGG_API Output {
   explicit Output(std::vector<void*> tensors_in) : tensors(std::move(tensors_in)) {}
 };
 
+}  // namespace v0
 }  // namespace bragg
