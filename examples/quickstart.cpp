@@ -12,8 +12,8 @@ int main() {
     updates[8 * d + j] = -1000.F;  // one lies
   }
   std::vector<float> mean(d), robust(d);
-  const auto view = bragg::Updates::matrix(updates.data(), n, d, bragg::DType::f32);
-  bragg::aggregate(bragg::Mean{}, view, bragg::Output(mean.data()));
-  bragg::aggregate(bragg::parse("nnm(f=2) | trimmed_mean(f=2)"), view, bragg::Output(robust.data()));
+  const auto view = bragg::Updates::matrix(updates, n, d);
+  bragg::aggregate(bragg::Mean{}, view, bragg::Output(mean));
+  bragg::aggregate(bragg::parse("nnm(f=2) | trimmed_mean(f=2)"), view, bragg::Output(robust));
   std::printf("mean:   %g\nrobust: %g\n", mean[0], robust[0]);
 }

@@ -69,7 +69,7 @@ BRAGG_HD bool lacks_reference(TeamT team, const SolveBlock& b, const Stage& s, i
                               bool out_of_range = false) {
   if (reference < 0 || b.infinite[s.marks][reference] == 0) return false;
   if (out_of_range && b.nonfinite[s.inputs + (reference - s.count)] == 0) return false;
-  fail(team, b, Status::nonfinite_reference);
+  fail(team, b, Status::nonfinite_base);
   return true;
 }
 

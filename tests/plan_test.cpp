@@ -9,7 +9,10 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iterator>
+#include <limits>
 #include <new>
+#include <span>
+#include <type_traits>
 
 #include "tests/support/fixture.hpp"
 #include "tests/support/long_rows.hpp"
@@ -75,6 +78,124 @@ std::string message_of(CallF call, Status status = Status::invalid_argument) {
   return "";
 }
 
+// No stream is meant by 0, nullptr or {}.
+static_assert(std::is_convertible_v<CUstream_st*, Stream>);
+static_assert(!std::is_constructible_v<Stream, int> && !std::is_constructible_v<Stream, long>);
+static_assert(!std::is_constructible_v<Stream, std::nullptr_t> && !std::is_default_constructible_v<Stream>);
+template <class PlanT, class... StreamT>
+concept RunsOn = requires(PlanT& plan, const Updates& updates, const Output& out, StreamT... stream) {
+  plan.run(updates, out, stream...);
+};
+static_assert(RunsOn<Plan> && RunsOn<Plan, Stream> && RunsOn<Plan, RunArguments>);
+static_assert(!RunsOn<Plan, int> && !RunsOn<Plan, std::nullptr_t>);
+
+// No length is known of a pointer, and none is guessed.
+static_assert(std::is_constructible_v<Output, std::vector<float>&> &&
+              std::is_constructible_v<Row, double (&)[2]>);
+static_assert(!std::is_constructible_v<Output, const std::vector<float>&>);
+static_assert(!std::is_constructible_v<Output, std::vector<int>&> &&
+              !std::is_constructible_v<Row, std::span<int>>);
+
+TEST(Plan, RunsWithoutAStreamWhereBracesStandForOne) {
+  std::vector<float> data = {1, 2, 9};
+  std::vector<float> out(1);
+  Plan plan(Median{}, {.n = 3, .sizes = {1}});
+  plan.run(Updates::matrix(data, 3, 1), Output(out), {});
+  EXPECT_EQ(plan.status(), Status::ok);
+  EXPECT_EQ(out[0], 2);
+  EXPECT_EQ(plan.wait(Stream::legacy_default()), Status::ok);
+}
+
+TEST(Plan, AggregatesSpansAsPointers) {
+  Generator random = generator("spans");
+  const int n = 5;
+  const std::int64_t d = 7;
+  const std::vector<float> f32 = random_matrix(random, n, d);
+  const std::vector<double> f64(f32.begin(), f32.end());
+  std::vector<float> out(7), expected(7);
+  aggregate(parse("clip(c=1) | mean"), Updates::matrix(f32.data(), n, d, DType::f32), Output(expected.data()),
+            {.base = Row(f32.data())});
+  aggregate(parse("clip(c=1) | mean"), Updates::matrix(f32, n, d), Output(out),
+            {.base = Row(std::span(f32).first(7))});
+  EXPECT_EQ(out, expected);
+  // Every other row of three.
+  std::vector<double> strided(7), pointed(7);
+  aggregate(Median{}, Updates::matrix(f64, 3, d, 2 * d), Output(strided));
+  aggregate(Median{}, Updates::matrix(f64.data(), 3, d, DType::f64, 2 * d), Output(pointed.data()));
+  EXPECT_EQ(strided, pointed);
+  const std::vector<std::uint16_t> bits = {0x3C00, 0x4000, 0x4200};  // 1, 2, 3 as f16
+  std::vector<std::uint16_t> half(1);
+  aggregate(Median{}, Updates::matrix(bits, 3, 1, DType::f16), Output(half, DType::f16));
+  EXPECT_EQ(half[0], 0x4000);
+  aggregate(Median{}, Updates::matrix(bits, 3, 1, DType::f16), Output(std::span(out).first(1)), {},
+            {.out_dtype = DType::f32});
+  EXPECT_EQ(out[0], 2);
+}
+
+TEST(Plan, RefusesSpansThatDoNotFit) {
+  const auto says = [](const std::string& message, const char* what) {
+    EXPECT_NE(message.find(what), std::string::npos) << message;
+  };
+  const std::vector<float> data(12, 1);
+  const std::vector<double> doubles(12, 1);
+  const std::vector<std::uint16_t> bits(12);
+  says(message_of([&] { Updates::matrix(data, 4, 4); }),
+       "a span of 12 elements, too short for n = 4 rows of d = 4");
+  says(message_of([&] { Updates::matrix(std::span(data).first(11), 4, 3); }), "11 elements, too short");
+  says(message_of([&] { Updates::matrix(doubles, 13, 1); }), "too short");
+  says(message_of([&] { Updates::matrix(data, 3, 3, 5); }),
+       "too short for n = 3 rows of d = 3 with row_stride = 5");
+  says(message_of([&] { Updates::matrix(bits, 5, 3, DType::bf16); }), "too short");
+  says(message_of([&] { Updates::matrix(bits, 4, 3, DType::f32); }), "needs f16 or bf16");
+  constexpr std::int64_t huge = std::numeric_limits<std::int64_t>::max();
+  says(message_of([&] { Updates::matrix(data, 3, 2, huge); }), "too short");
+  says(message_of([&] { Updates::matrix(std::span<const float>(), 1, 1); }), "too short");
+  says(message_of([&] { Updates::matrix(data, 0, 3); }), "needs at least 1 row");
+  says(message_of([&] { Updates::matrix(data, 4, 3, 2); }), "rows would overlap");
+  Updates::matrix(data, 3, 2, 5);  // its last row ends with the span
+  Updates::matrix(std::span<const float>(), 3, 0);
+
+  const Updates updates = Updates::matrix(data, 4, 3);
+  std::vector<float> out(4, 42);
+  std::vector<double> wide(3);
+  says(message_of([&] { aggregate(Mean{}, updates, Output(std::span(out).first(2))); }),
+       "out: a span of 2 elements; needs 3");
+  says(message_of([&] { aggregate(Mean{}, updates, Output(out)); }), "out: a span of 4 elements; needs 3");
+  says(message_of([&] { aggregate(Mean{}, updates, Output(wide)); }), "out: a span of f64; needs f32");
+  std::vector<std::uint16_t> half(3);
+  says(message_of(
+           [&] { aggregate(Mean{}, Updates::matrix(bits, 4, 3, DType::f16), Output(half, DType::bf16)); }),
+       "out: a span of bf16; needs f16");
+  says(message_of([&] { Output(half, DType::f64); }), "needs f16 or bf16");
+  says(message_of([&] { Row(bits, DType::f32); }), "needs f16 or bf16");
+  const Output fits{std::span(out).first(3)};
+  says(message_of([&] { aggregate(Mean{}, updates, fits, {.base = Row(data)}); }),
+       "base: a span of 12 elements; needs 3");
+  says(message_of([&] { aggregate(Mean{}, updates, fits, {.base = Row(wide)}); }),
+       "base: a span of f64; needs f32");
+  const std::vector<Output> points(4, Output(std::span(out).first(2)));
+  says(message_of([&] { pre_aggregate(Clip{.c = 1}, updates, points); }),
+       "out[0]: a span of 2 elements; needs 3");
+  EXPECT_EQ(out, std::vector<float>(4, 42));
+}
+
+TEST(Plan, IsNotAskedForAnotherPlaceThanThatOfTheUpdates) {
+  const std::vector<float> data(12, 1);
+  std::vector<float> out(3);
+  const Updates updates = Updates::matrix(data, 4, 3);
+  aggregate(Mean{}, updates, Output(out), {}, {.device = Device::cpu});
+  const char* const refused = "options.device = cuda, but the updates are in host memory";
+  EXPECT_NE(message_of([&] {
+              aggregate(Mean{}, updates, Output(out), {}, {.device = Device::cuda});
+            }).find(refused),
+            std::string::npos);
+  const std::vector<Output> points(4, Output(out));
+  EXPECT_NE(message_of([&] {
+              pre_aggregate(Nnm{.f = 1}, updates, points, {}, {.device = Device::cuda});
+            }).find(refused),
+            std::string::npos);
+}
+
 TEST(Plan, IsTheSameBitsForAnyNumberOfThreads) {
   Generator random = generator("threads");
   const int n = 12;
@@ -92,7 +213,7 @@ TEST(Plan, IsTheSameBitsForAnyNumberOfThreads) {
   }
 }
 
-TEST(Plan, MayWriteOverOneOfItsInputsOrTheReference) {
+TEST(Plan, MayWriteOverOneOfItsInputsOrTheBase) {
   Generator random = generator("alias");
   const int n = 11;
   const std::int64_t d = 30011;
@@ -101,17 +222,17 @@ TEST(Plan, MayWriteOverOneOfItsInputsOrTheReference) {
   for (const char* text : all_kinds) {
     std::vector<float> expected(static_cast<std::size_t>(d));
     const Updates updates = Updates::matrix(data.data(), n, d, DType::f32);
-    aggregate(parse(text), updates, Output(expected.data()), {.reference = Row(base.data())});
+    aggregate(parse(text), updates, Output(expected.data()), {.base = Row(base.data())});
     for (const int row : {0, 5, 10}) {
       std::vector<float> copy = data;
       float* const target = copy.data() + row * d;
       aggregate(parse(text), Updates::matrix(copy.data(), n, d, DType::f32), Output(target),
-                {.reference = Row(base.data())});
+                {.base = Row(base.data())});
       EXPECT_TRUE(std::equal(expected.begin(), expected.end(), target)) << text << " into row " << row;
     }
-    std::vector<float> reference = base;
-    aggregate(parse(text), updates, Output(reference.data()), {.reference = Row(reference.data())});
-    EXPECT_EQ(reference, expected) << text << " into the reference";
+    std::vector<float> over = base;
+    aggregate(parse(text), updates, Output(over.data()), {.base = Row(over.data())});
+    EXPECT_EQ(over, expected) << text << " into the base";
   }
 }
 
@@ -206,7 +327,7 @@ TEST(Plan, CenteredClippingGoesOnFromItsPreviousOutput) {
       GuardedRows reference(normal_rows(random, 1, static_cast<int>(d), 0.2, 1), DType::bf16, Layout::rows,
                             0);
       std::vector<float> out(static_cast<std::size_t>(d));
-      plan.run(rows.updates(), Output(out.data()), {.reference = Row(reference.row(0))});
+      plan.run(rows.updates(), Output(out.data()), {.base = Row(reference.row(0))});
       ASSERT_EQ(plan.status(), Status::ok);
       input.rows = rows.values();
       input.reference = reference.values()[0];

@@ -34,11 +34,10 @@ struct Points {
 Points run_points(const PreSequence& sequence, const Request& request) {
   GuardedRows rows(request.rows, request.dtype, request.layout, request.misalignment);
   std::optional<GuardedRows> reference;
-  RunArguments arguments{.reference = {}, .weights = request.weights};
+  RunArguments arguments{.base = {}, .weights = request.weights};
   if (!request.reference.empty()) {
     reference.emplace(Rows{request.reference}, request.dtype, request.layout, 1);
-    for (void* tensor : reference->tensors_of(reference->row(0)))
-      arguments.reference.tensors.push_back(tensor);
+    for (void* tensor : reference->tensors_of(reference->row(0))) arguments.base.tensors.push_back(tensor);
   }
   const DType out_dtype = verify::out_dtype(request);
   const auto count = static_cast<std::size_t>(points_after(sequence, static_cast<int>(request.rows.size())));
@@ -69,7 +68,7 @@ Points run_points(const PreSequence& sequence, const Request& request) {
     for (Output& out : outputs) {
       for (void*& tensor : out.tensors) tensor = image.on_device(tensor);
     }
-    for (const void*& tensor : arguments.reference.tensors) tensor = image.on_device(tensor);
+    for (const void*& tensor : arguments.base.tensors) tensor = image.on_device(tensor);
     const Updates host = rows.updates();
     std::vector<std::vector<const void*>> tensors(request.rows.size());
     for (int i = 0; i < host.n(); ++i) {

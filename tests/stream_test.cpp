@@ -155,8 +155,8 @@ Expected run_plan(const Pipeline& pipeline, const std::vector<Model>& models, co
   for (const std::int64_t size : sizes)
     expected.tensors.emplace_back(static_cast<std::size_t>(size) * size_of(out), '\0');
   for (std::string& tensor : expected.tensors) output.tensors.push_back(tensor.data());
-  RunArguments arguments{.reference = {}, .weights = options.weights};
-  if (base != nullptr) arguments.reference = Row(pointers(*base));
+  RunArguments arguments{.base = {}, .weights = options.weights};
+  if (base != nullptr) arguments.base = Row(pointers(*base));
   expected.reports = aggregate(pipeline, updates, output, arguments, options.options);
   return expected;
 }
@@ -604,7 +604,7 @@ TEST(Stream, ANonfiniteBaseIsNamed) {
   options.base = folder / "base";
   const auto [status, message] =
       failure_of([&] { aggregate_files(parse("clip(c=1) | median"), paths, folder / "out", options); });
-  EXPECT_EQ(status, Status::nonfinite_reference);
+  EXPECT_EQ(status, Status::nonfinite_base);
   EXPECT_NE(message.find((folder / "base").string()), std::string::npos) << message;
   EXPECT_FALSE(fs::exists(folder / "out"));
 }

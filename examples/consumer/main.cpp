@@ -6,8 +6,7 @@
 int main() {
   const std::array<float, 6> updates{1, 2, 1, 2, 900, -900};  // three workers, two coordinates
   std::array<float, 2> result{};
-  bragg::aggregate(bragg::Median{}, bragg::Updates::matrix(updates.data(), 3, 2, bragg::DType::f32),
-                   bragg::Output(result.data()));
+  bragg::aggregate(bragg::Median{}, bragg::Updates::matrix(updates, 3, 2), bragg::Output(result));
   std::printf("bragg %s: median %g %g\n", BRAGG_VERSION_STRING, result[0], result[1]);
   try {
     bragg::parse("median | krum");

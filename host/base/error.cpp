@@ -14,8 +14,8 @@ const char* to_string(Status status) noexcept {
       return "too_many_nonfinite";
     case Status::too_large:
       return "too_large";
-    case Status::nonfinite_reference:
-      return "nonfinite_reference";
+    case Status::nonfinite_base:
+      return "nonfinite_base";
     case Status::unsupported:
       return "unsupported";
     case Status::bad_file:

@@ -55,6 +55,51 @@ Updates Updates::matrix(const void* data, int n, std::int64_t d, DType dtype, st
   return updates;
 }
 
+namespace {
+
+/// The address of a matrix whose last row the span holds. The void* form checks the rest.
+template <class T>
+const void* checked_data(std::span<const T> data, int n, std::int64_t d, std::int64_t row_stride) {
+  if (n < 1 || d < 1 || (row_stride != -1 && row_stride < d)) return data.data();
+  const auto elements = static_cast<std::int64_t>(data.size());
+  const std::int64_t stride = row_stride == -1 ? d : row_stride;
+  // (n − 1) · stride + d elements, without a product that could overflow.
+  if (elements < d || (n > 1 && (elements - d) / (n - 1) < stride)) {
+    refuse(fmt::format("data: a span of {} elements, too short for n = {} rows of d = {}{}", elements, n, d,
+                       stride == d ? "" : fmt::format(" with row_stride = {}", stride)));
+  }
+  return data.data();
+}
+
+DType checked_bits(DType dtype) {
+  if (dtype == DType::f16 || dtype == DType::bf16) return dtype;
+  throw Error(Status::invalid_argument,
+              fmt::format("dtype = {} for a span of 16-bit values; needs f16 or bf16", to_string(dtype)));
+}
+
+}  // namespace
+
+Row::Row(std::span<const std::uint16_t> bits, DType dtype)
+    : tensors{bits.data()}, extent{{bits.size(), checked_bits(dtype)}} {}
+
+Output::Output(std::span<std::uint16_t> bits, DType dtype)
+    : tensors{bits.data()}, extent{{bits.size(), checked_bits(dtype)}} {}
+
+Updates Updates::matrix(std::span<const float> data, int n, std::int64_t d, std::int64_t row_stride,
+                        MemorySpace space) {
+  return matrix(checked_data(data, n, d, row_stride), n, d, DType::f32, row_stride, space);
+}
+
+Updates Updates::matrix(std::span<const double> data, int n, std::int64_t d, std::int64_t row_stride,
+                        MemorySpace space) {
+  return matrix(checked_data(data, n, d, row_stride), n, d, DType::f64, row_stride, space);
+}
+
+Updates Updates::matrix(std::span<const std::uint16_t> bits, int n, std::int64_t d, DType dtype,
+                        std::int64_t row_stride, MemorySpace space) {
+  return matrix(checked_data(bits, n, d, row_stride), n, d, checked_bits(dtype), row_stride, space);
+}
+
 Updates Updates::rows(std::span<const void* const> rows, std::int64_t d, DType dtype, MemorySpace space) {
   check_count(rows.size());
   if (d < 0) refuse(fmt::format("d = {}; needs d ≥ 0", d));

@@ -266,7 +266,7 @@ Row measure_on_device(const Case& one, const void* updates, const Budget& budget
     row.graph_ms =
         time_batches(replay, {.seconds = budget.seconds / 4, .calls = 5, .few = 3}, poll).ms.median;
   }
-  if (const Status status = plan.status(stream.get()); status != Status::ok) {
+  if (const Status status = plan.wait(stream.get()); status != Status::ok) {
     row.note = fmt::format("ended with {}", to_string(status));
   }
   row.extra_memory = static_cast<double>(plan.workspace_bytes());

@@ -29,7 +29,7 @@ constexpr bool same(EnumT value, int code) {
 static_assert(same(Status::ok, BRAGG_OK) && same(Status::invalid_argument, BRAGG_INVALID_ARGUMENT) &&
               same(Status::too_many_nonfinite, BRAGG_TOO_MANY_NONFINITE) &&
               same(Status::too_large, BRAGG_TOO_LARGE) &&
-              same(Status::nonfinite_reference, BRAGG_NONFINITE_REFERENCE) &&
+              same(Status::nonfinite_base, BRAGG_NONFINITE_BASE) &&
               same(Status::unsupported, BRAGG_UNSUPPORTED) && same(Status::bad_file, BRAGG_BAD_FILE) &&
               same(Status::io_error, BRAGG_IO_ERROR) && same(Status::out_of_memory, BRAGG_OUT_OF_MEMORY) &&
               same(Status::internal, BRAGG_INTERNAL) && same(Status::not_converged, BRAGG_NOT_CONVERGED));
@@ -122,25 +122,26 @@ bragg::Options options_of(const bragg_options* options) {
   made.max_weight_share = given.max_weight_share;
   made.device = checked_enum(given.device, bragg::Device::cuda, "options.device");
   made.cuda_device = given.cuda_device;
-  made.own_workspace = given.lent_workspace == 0;
+  made.lent_workspace = given.lent_workspace != 0;
   return made;
 }
 
-bragg_status outcome(const bragg::Plan& plan) {
-  if (plan.status() == Status::ok) return BRAGG_OK;
-  return fail(plan.status(), bragg::detail::describe_failure(plan.status(), plan.reports()).c_str());
+bragg_status outcome(const bragg::Plan& plan, Status status) {
+  if (status == Status::ok) return BRAGG_OK;
+  return fail(status, bragg::detail::describe_failure(status, plan.reports()).c_str());
 }
 
 bragg_status run(bragg::Plan& plan, const bragg::Updates& updates, const bragg::Output& out,
                  const bragg::RunArguments& arguments) {
   if (updates.space() == bragg::MemorySpace::cuda) {
-    plan.run(updates, out, nullptr, arguments);
-    plan.status(nullptr);
+    plan.run(updates, out, bragg::Stream::legacy_default(), arguments);
   } else {
     plan.run(updates, out, arguments);
   }
-  return outcome(plan);
+  return outcome(plan, plan.wait(bragg::Stream::legacy_default()));
 }
+
+bragg::Stream stream_of(void* stream) { return static_cast<CUstream_st*>(stream); }
 
 /// The arguments of a run as the C interface has them.
 struct CallArguments {
@@ -163,7 +164,7 @@ bragg::Updates matrix_of(const void* data, int n, std::int64_t d, std::int64_t r
 }
 
 CallArguments call_arguments(const bragg_plan* plan, const void* const* rows, void* const* out,
-                             const void* const* reference, const double* weights, bragg::MemorySpace space) {
+                             const void* const* base, const double* weights, bragg::MemorySpace space) {
   need(plan, "plan");
   const bragg::Shape& shape = plan->plan.shape();
   const std::size_t tensors = shape.sizes.size();
@@ -176,8 +177,7 @@ CallArguments call_arguments(const bragg_plan* plan, const void* const* rows, vo
     pointers.emplace_back(rows + i * tensors, rows + (i + 1) * tensors);
   }
   bragg::RunArguments rest;
-  if (reference != nullptr)
-    rest.reference = bragg::Row(std::vector<const void*>(reference, reference + tensors));
+  if (base != nullptr) rest.base = bragg::Row(std::vector<const void*>(base, base + tensors));
   rest.weights = weights_of(weights, shape.n);
   return {bragg::Updates::tensors(pointers, shape.sizes, shape.dtype, space),
           bragg::Output(std::vector<void*>(out, out + tensors)), std::move(rest)};
@@ -217,9 +217,9 @@ bragg_status bragg_plan_create(const char* pipeline, int32_t n, const int64_t* s
 void bragg_plan_destroy(bragg_plan* plan) { delete plan; }
 
 bragg_status bragg_plan_run(bragg_plan* plan, const void* const* rows, void* const* out,
-                            const void* const* reference, const double* weights) {
+                            const void* const* base, const double* weights) {
   return guarded([&] {
-    const CallArguments call = call_arguments(plan, rows, out, reference, weights, bragg::MemorySpace::host);
+    const CallArguments call = call_arguments(plan, rows, out, base, weights, bragg::MemorySpace::host);
     return run(plan->plan, call.updates, call.out, call.rest);
   });
 }
@@ -227,12 +227,12 @@ bragg_status bragg_plan_run(bragg_plan* plan, const void* const* rows, void* con
 int32_t bragg_cuda_device_count(void) { return bragg::cuda_device_count(); }
 
 bragg_status bragg_plan_enqueue(bragg_plan* plan, const void* const* rows, void* const* out,
-                                const void* const* reference, const double* weights, void* workspace,
+                                const void* const* base, const double* weights, void* workspace,
                                 void* stream) {
   return guarded([&] {
-    CallArguments call = call_arguments(plan, rows, out, reference, weights, bragg::MemorySpace::cuda);
+    CallArguments call = call_arguments(plan, rows, out, base, weights, bragg::MemorySpace::cuda);
     call.rest.workspace = workspace;
-    plan->plan.run(call.updates, call.out, static_cast<bragg::Stream>(stream), call.rest);
+    plan->plan.run(call.updates, call.out, stream_of(stream), call.rest);
     return BRAGG_OK;
   });
 }
@@ -240,8 +240,7 @@ bragg_status bragg_plan_enqueue(bragg_plan* plan, const void* const* rows, void*
 bragg_status bragg_plan_wait(bragg_plan* plan, void* stream) {
   return guarded([&] {
     need(plan, "plan");
-    plan->plan.status(static_cast<bragg::Stream>(stream));
-    return outcome(plan->plan);
+    return outcome(plan->plan, plan->plan.wait(stream_of(stream)));
   });
 }
 
@@ -300,7 +299,7 @@ bragg_status bragg_plan_row_report(const bragg_plan* plan, size_t index, int32_t
 }
 
 bragg_status bragg_aggregate(const char* pipeline, const void* data, int32_t n, int64_t d, int64_t row_stride,
-                             int32_t dtype, void* out, const void* reference, const double* weights,
+                             int32_t dtype, void* out, const void* base, const double* weights,
                              const bragg_options* options) {
   return guarded([&] {
     need(pipeline, "pipeline");
@@ -309,7 +308,7 @@ bragg_status bragg_aggregate(const char* pipeline, const void* data, int32_t n, 
     const bragg::Updates updates = matrix_of(data, n, d, row_stride, dtype, chosen);
     bragg::Plan plan(parsed, bragg::Shape::of(updates), chosen);
     bragg::RunArguments arguments;
-    if (reference != nullptr) arguments.reference = bragg::Row(reference);
+    if (base != nullptr) arguments.base = bragg::Row(base);
     arguments.weights = weights_of(weights, n);
     return run(plan, updates, bragg::Output(out), arguments);
   });
@@ -325,7 +324,7 @@ bragg_status bragg_points_after(const char* sequence, int32_t n, int32_t* points
 }
 
 bragg_status bragg_pre_aggregate(const char* sequence, const void* data, int32_t n, int64_t d,
-                                 int64_t row_stride, int32_t dtype, void* out, const void* reference,
+                                 int64_t row_stride, int32_t dtype, void* out, const void* base,
                                  const bragg_options* options) {
   return guarded([&] {
     need(sequence, "sequence");
@@ -340,7 +339,7 @@ bragg_status bragg_pre_aggregate(const char* sequence, const void* data, int32_t
       points.emplace_back(static_cast<std::byte*>(out) + p * bytes);
     }
     bragg::RunArguments arguments;
-    if (reference != nullptr) arguments.reference = bragg::Row(reference);
+    if (base != nullptr) arguments.base = bragg::Row(base);
     bragg::pre_aggregate(parsed, updates, points, arguments, chosen);
     return BRAGG_OK;
   });

@@ -144,7 +144,7 @@ int exit_code(Status status) {
     case Status::out_of_memory:
       return 4;
     case Status::too_many_nonfinite:
-    case Status::nonfinite_reference:
+    case Status::nonfinite_base:
     case Status::too_large:
     case Status::not_converged:
       return 5;

@@ -386,7 +386,7 @@ void FileAggregation::check(const Solution& solution, const TensorInfo* tensor) 
   const std::string where = tensor != nullptr ? fmt::format("tensor {}: ", show(tensor->name)) : "";
   if (solution.status != Status::too_many_nonfinite) {
     std::string what = describe_failure(solution.status, {&solution.report, 1});
-    if (solution.status == Status::nonfinite_reference) what += ": " + options_.base.value_or("").string();
+    if (solution.status == Status::nonfinite_base) what += ": " + options_.base.value_or("").string();
     throw Error(solution.status, where + what);
   }
   std::string files;

@@ -19,8 +19,8 @@ class CpuPlan final : public PlanBackend {
     reports_.resize(request.parts);
   }
 
-  void run(const Updates& updates, const Output& out, Stream, const RunArguments& arguments) override;
-  void wait(Stream) override {}  // a run is over when it returns
+  void run(const Updates& updates, const Output& out, StreamHandle, const RunArguments& arguments) override;
+  void wait(StreamHandle) override {}  // a run is over when it returns
   Status status() const noexcept override { return status_; }
   std::span<const Report> reports() const noexcept override { return reports_; }
   std::size_t workspace_bytes() const noexcept override { return 0; }
@@ -98,12 +98,12 @@ void CpuPlan::keep_output(const Output& out) {
   has_previous_ = true;
 }
 
-void CpuPlan::run(const Updates& updates, const Output& out, Stream, const RunArguments& arguments) {
+void CpuPlan::run(const Updates& updates, const Output& out, StreamHandle, const RunArguments& arguments) {
   const Shape& shape = request_.shape;
   set_active_rows(arguments.weights, shape.n, request_.options.max_weight_share, active_);
   const bool use_previous = request_.stateful && has_previous_;
-  engine_.begin(active_, !arguments.reference.empty(), use_previous, round_);
-  build_table(updates, arguments.reference, use_previous);
+  engine_.begin(active_, !arguments.base.empty(), use_previous, round_);
+  build_table(updates, arguments.base, use_previous);
 
   const auto rows = static_cast<std::size_t>(engine_.table_rows());
   const std::size_t parts = solutions_.size();

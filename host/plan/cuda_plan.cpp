@@ -123,7 +123,7 @@ CudaPlan::CudaPlan(const PlanRequest& request)
   make_constants();
   plan_workspace();
   rehearse();
-  if (request_.options.own_workspace) own_workspace_ = DeviceMemory(workspace_bytes_);
+  if (!request_.options.lent_workspace) own_workspace_ = DeviceMemory(workspace_bytes_);
 }
 
 void CudaPlan::make_constants() {
@@ -270,14 +270,14 @@ void CudaPlan::lay_out(bool has_reference) {
 void CudaPlan::fill_table(const Updates& updates, const Output& out, const RunArguments& arguments) {
   const std::vector<std::int64_t>& sizes = request_.shape.sizes;
   const int inputs = rows_.inputs;
-  const bool has_reference = !arguments.reference.empty();
+  const bool has_reference = !arguments.base.empty();
   table_.start(rows_.count);
   for (std::size_t t = 0; t < sizes.size(); ++t) {
     if (sizes[t] == 0) continue;
     for (int i = 0; i < inputs; ++i) {
       table_.set_row(t, i, updates.data(active_.rows[static_cast<std::size_t>(i)], t), request_.shape.dtype);
     }
-    if (has_reference) table_.set_row(t, inputs, arguments.reference.tensors[t], request_.shape.dtype);
+    if (has_reference) table_.set_row(t, inputs, arguments.base.tensors[t], request_.shape.dtype);
     for (std::size_t k = 0; k * sizes.size() < out.tensors.size(); ++k) {
       table_.set_target(t, out.tensors[k * sizes.size() + t], request_.out_dtype, k);
     }
@@ -458,7 +458,7 @@ void CudaPlan::run(const Updates& updates, const Output& out, Stream stream, con
     throw Error(
         Status::invalid_argument,
         fmt::format("workspace = {}; the plan needs {} bytes of device memory at a multiple of 256, lent "
-                    "to every run since own_workspace is false",
+                    "to every run since lent_workspace is true",
                     workspace_, workspace_bytes_));
   }
   const bool searches = std::holds_alternative<Mda>(request_.pipeline.rule) ||
@@ -471,7 +471,7 @@ void CudaPlan::run(const Updates& updates, const Output& out, Stream stream, con
                     to_string(request_.pipeline)));
   }
 
-  lay_out(!arguments.reference.empty());
+  lay_out(!arguments.base.empty());
   fill_table(updates, out, arguments);
   has_run_ = true;
   if (searches) {

@@ -27,12 +27,11 @@ Plan& Plan::operator=(Plan&&) noexcept = default;
 
 void Plan::run(const Updates& updates, const Output& out, const RunArguments& arguments) {
   if (impl_->on_device()) {
-    throw Error(
-        Status::invalid_argument,
-        "run: the plan is for a CUDA device, whose work goes to a stream; pass one (null is the legacy "
-        "default stream)");
+    throw Error(Status::invalid_argument,
+                "run: the plan is for a CUDA device, whose work goes to a stream; pass one, such as "
+                "Stream::legacy_default()");
   }
-  impl_->request.check(updates, {&out, 1}, arguments.reference);
+  impl_->request.check(updates, {&out, 1}, arguments.base);
   impl_->backend->run(updates, out, nullptr, arguments);
 }
 
@@ -42,13 +41,13 @@ void Plan::run(const Updates& updates, const Output& out, Stream stream, const R
                 "run: the plan is for the CPU and knows no stream; leave it out, or make the plan with "
                 "Options::device = Device::cuda");
   }
-  impl_->request.check(updates, {&out, 1}, arguments.reference);
-  impl_->backend->run(updates, out, stream, arguments);
+  impl_->request.check(updates, {&out, 1}, arguments.base);
+  impl_->backend->run(updates, out, stream.get(), arguments);
 }
 
 Status Plan::status() const noexcept { return impl_->backend->status(); }
-Status Plan::status(Stream stream) {
-  impl_->backend->wait(stream);
+Status Plan::wait(Stream stream) {
+  impl_->backend->wait(stream.get());
   return impl_->backend->status();
 }
 std::size_t Plan::workspace_bytes() const noexcept { return impl_->backend->workspace_bytes(); }
@@ -59,18 +58,16 @@ const Shape& Plan::shape() const noexcept { return impl_->request.shape; }
 
 std::vector<Report> aggregate(const Pipeline& pipeline, const Updates& updates, const Output& out,
                               const RunArguments& arguments, const Options& options) {
-  const bool on_device = updates.space() == MemorySpace::cuda;
   Options chosen = options;
-  chosen.device = on_device ? Device::cuda : Device::cpu;
+  chosen.device = detail::device_of(updates, options);
   Plan plan(pipeline, Shape::of(updates), chosen);
-  if (on_device) {
-    plan.run(updates, out, nullptr, arguments);
-    plan.status(nullptr);
+  if (chosen.device == Device::cuda) {
+    plan.run(updates, out, Stream::legacy_default(), arguments);
   } else {
     plan.run(updates, out, arguments);
   }
-  if (plan.status() != Status::ok)
-    throw Error(plan.status(), detail::describe_failure(plan.status(), plan.reports()));
+  if (const Status status = plan.wait(Stream::legacy_default()); status != Status::ok)
+    throw Error(status, detail::describe_failure(status, plan.reports()));
   return {plan.reports().begin(), plan.reports().end()};
 }
 

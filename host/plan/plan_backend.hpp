@@ -10,14 +10,17 @@
 
 namespace bragg::detail {
 
+/// Of a CUDA device; null on the CPU, and for the legacy default stream.
+using StreamHandle = ::CUstream_st*;
+
 class PlanBackend {
  public:
   virtual ~PlanBackend() = default;
-  /// The arguments are checked. `stream`: of a CUDA device; null on the CPU.
-  virtual void run(const Updates& updates, const Output& out, Stream stream,
+  /// The arguments are checked.
+  virtual void run(const Updates& updates, const Output& out, StreamHandle stream,
                    const RunArguments& arguments) = 0;
   /// Waits for the stream and brings status and reports up to date.
-  virtual void wait(Stream stream) = 0;
+  virtual void wait(StreamHandle stream) = 0;
   virtual Status status() const noexcept = 0;
   virtual std::span<const Report> reports() const noexcept = 0;
   virtual std::size_t workspace_bytes() const noexcept = 0;

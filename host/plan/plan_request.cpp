@@ -25,6 +25,16 @@ DType checked_out_dtype(const Shape& shape, const Options& options) {
 
 }  // namespace
 
+Device device_of(const Updates& updates, const Options& options) {
+  const bool on_device = updates.space() == MemorySpace::cuda;
+  const Device device = on_device ? Device::cuda : Device::cpu;
+  if (options.device && *options.device != device) {
+    refuse(fmt::format("options.device = {}, but the updates are in {} memory; leave it out, or move them",
+                       on_device ? "cpu" : "cuda", on_device ? "a CUDA device's" : "host"));
+  }
+  return device;
+}
+
 PlanRequest::PlanRequest(Pipeline pipeline_in, Shape shape_in, const Options& options_in)
     : pipeline(std::move(pipeline_in)),
       shape(std::move(shape_in)),
@@ -40,17 +50,16 @@ PlanRequest::PlanRequest(Pipeline pipeline_in, Shape shape_in, const Options& op
   if (options.scope == Scope::per_tensor) parts = shape.sizes.size();
 }
 
-void PlanRequest::check(const Updates& updates, std::span<const Output> out, const Row& reference) {
-  check_shape(updates, out, reference);
-  check_overlap(updates, out, reference);
+void PlanRequest::check(const Updates& updates, std::span<const Output> out, const Row& base) {
+  check_shape(updates, out, base);
+  check_overlap(updates, out, base);
 }
 
 std::string PlanRequest::name_of(std::size_t output) const {
   return point_outputs == 0 ? "out" : fmt::format("out[{}]", output);
 }
 
-void PlanRequest::check_shape(const Updates& updates, std::span<const Output> out,
-                              const Row& reference) const {
+void PlanRequest::check_shape(const Updates& updates, std::span<const Output> out, const Row& base) const {
   if (updates.n() != shape.n)
     refuse(fmt::format("updates: n = {}; the plan is for n = {}", updates.n(), shape.n));
   if (updates.dtype() != shape.dtype) {
@@ -74,25 +83,35 @@ void PlanRequest::check_shape(const Updates& updates, std::span<const Output> ou
                          shape.sizes[t]));
     }
   }
-  const auto check_row = [&](const std::string& name, std::size_t count, auto data) {
-    if (count != tensors) refuse(fmt::format("{}: {} tensors; the plan is for {}", name, count, tensors));
+  const auto check_row = [&](const std::string& name, const auto& row, DType dtype) {
+    if (row.tensors.size() != tensors) {
+      refuse(fmt::format("{}: {} tensors; the plan is for {}", name, row.tensors.size(), tensors));
+    }
+    if (row.extent && tensors == 1) {
+      const auto elements = static_cast<std::size_t>(shape.sizes[0]);
+      if (row.extent->dtype != dtype) {
+        refuse(
+            fmt::format("{}: a span of {}; needs {}", name, to_string(row.extent->dtype), to_string(dtype)));
+      }
+      if (row.extent->elements != elements) {
+        refuse(fmt::format("{}: a span of {} elements; needs {}", name, row.extent->elements, elements));
+      }
+    }
     for (std::size_t t = 0; t < tensors; ++t) {
-      if (data(t) == nullptr && shape.sizes[t] > 0) {
+      if (row.tensors[t] == nullptr && shape.sizes[t] > 0) {
         refuse(fmt::format("{}: tensor {} is null, with {} elements", name, t, shape.sizes[t]));
       }
     }
   };
   for (std::size_t k = 0; k < out.size(); ++k) {
-    check_row(name_of(k), out[k].tensors.size(), [&](std::size_t t) { return out[k].tensors[t]; });
+    check_row(name_of(k), out[k], out_dtype);
   }
-  if (!reference.empty()) {
-    check_row("reference", reference.tensors.size(), [&](std::size_t t) { return reference.tensors[t]; });
-  }
+  if (!base.empty()) check_row("base", base, shape.dtype);
 }
 
 /// The rule's output may be exactly a row that is read (then each tile is read before it is written), and
 /// overlap nothing else.
-void PlanRequest::check_overlap(const Updates& updates, std::span<const Output> out, const Row& reference) {
+void PlanRequest::check_overlap(const Updates& updates, std::span<const Output> out, const Row& base) {
   outputs_.clear();
   const auto end_of = [&](const void* data, std::size_t t, DType dtype) {
     return static_cast<const std::byte*>(data) + static_cast<std::size_t>(shape.sizes[t]) * size_of(dtype);
@@ -133,7 +152,7 @@ void PlanRequest::check_overlap(const Updates& updates, std::span<const Output> 
   };
   for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
     for (int i = 0; i < shape.n; ++i) check(updates.data(i, t), t, [&] { return fmt::format("row {}", i); });
-    if (!reference.empty()) check(reference.tensors[t], t, [] { return std::string("the reference"); });
+    if (!base.empty()) check(base.tensors[t], t, [] { return std::string("the base"); });
   }
 }
 

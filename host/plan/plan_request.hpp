@@ -10,6 +10,10 @@
 
 namespace bragg::detail {
 
+/// Where updates are aggregated whose plan is made for them: where they are.
+/// @throws Error invalid_argument: options.device says otherwise.
+Device device_of(const Updates& updates, const Options& options);
+
 class PlanRequest {
  public:
   /// @throws Error invalid_argument, too_large: as Plan's constructor.
@@ -26,7 +30,7 @@ class PlanRequest {
   int point_outputs = 0;
 
   /// @throws Error invalid_argument: as Plan::run, of shapes, dtypes, memory and overlaps.
-  void check(const Updates& updates, std::span<const Output> out, const Row& reference);
+  void check(const Updates& updates, std::span<const Output> out, const Row& base);
 
  private:
   /// Bytes [begin, end) of one tensor.
@@ -38,8 +42,8 @@ class PlanRequest {
   };
 
   std::string name_of(std::size_t output) const;
-  void check_shape(const Updates& updates, std::span<const Output> out, const Row& reference) const;
-  void check_overlap(const Updates& updates, std::span<const Output> out, const Row& reference);
+  void check_shape(const Updates& updates, std::span<const Output> out, const Row& base) const;
+  void check_overlap(const Updates& updates, std::span<const Output> out, const Row& base);
 
   std::vector<Extent> outputs_;
 };

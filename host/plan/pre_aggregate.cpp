@@ -22,7 +22,7 @@ PreAggregated run_pre_aggregators(const PreSequence& sequence, const Updates& up
                 "out, or run the whole pipeline by aggregate");
   }
   Options chosen = options;
-  chosen.device = updates.space() == MemorySpace::cuda ? Device::cuda : Device::cpu;
+  chosen.device = device_of(updates, options);
   // The rule is never run. Of all rules the median asks for nothing.
   PlanRequest request({sequence.pre, Median{}}, Shape::of(updates), chosen);
   request.point_outputs = points_after(sequence, updates.n());
@@ -30,14 +30,14 @@ PreAggregated run_pre_aggregators(const PreSequence& sequence, const Updates& up
     throw Error(Status::invalid_argument, fmt::format("out: {} outputs; needs one for each of {} points",
                                                       out.size(), request.point_outputs));
   }
-  request.check(updates, out, arguments.reference);
+  request.check(updates, out, arguments.base);
   Output all;
   for (const Output& one : out) all.tensors.insert(all.tensors.end(), one.tensors.begin(), one.tensors.end());
 
   const std::unique_ptr<PlanBackend> backend =
       chosen.device == Device::cuda ? make_cuda_plan(request) : make_cpu_plan(request);
-  backend->run(updates, all, stream, arguments);
-  backend->wait(stream);
+  backend->run(updates, all, stream.get(), arguments);
+  backend->wait(stream.get());
   return {backend->status(), {backend->reports().begin(), backend->reports().end()}};
 }
 
@@ -49,7 +49,7 @@ std::vector<Report> pre_aggregate(const PreSequence& sequence, const Updates& up
                                   std::span<const Output> out, const RunArguments& arguments,
                                   const Options& options) {
   detail::PreAggregated done =
-      detail::run_pre_aggregators(sequence, updates, out, arguments, options, nullptr);
+      detail::run_pre_aggregators(sequence, updates, out, arguments, options, Stream::legacy_default());
   if (done.status != Status::ok) {
     throw Error(done.status, detail::describe_failure(done.status, done.reports));
   }

@@ -12,7 +12,7 @@ struct PreAggregated {
   std::vector<Report> reports;
 };
 
-/// bragg::pre_aggregate on a stream (null on the CPU), which it waits for; bad data is a status.
+/// bragg::pre_aggregate on a stream (any on the CPU), which it waits for; bad data is a status.
 /// @throws Error as bragg::pre_aggregate, of arguments.
 PreAggregated run_pre_aggregators(const PreSequence& sequence, const Updates& updates,
                                   std::span<const Output> out, const RunArguments& arguments,

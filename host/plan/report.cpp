@@ -56,8 +56,8 @@ std::string describe_failure(Status status, std::span<const Report> reports) {
             "out "
             "with weight 0",
             where, count, report.rows.size(), rows);
-      case Status::nonfinite_reference:
-        return fmt::format("the reference holds NaN or infinity{}, and the pipeline measures from it", where);
+      case Status::nonfinite_base:
+        return fmt::format("the base holds NaN or infinity{}, and the pipeline measures from it", where);
       case Status::too_large:
         return fmt::format("mda reached its work limit{}; lower f, or take nnm(f) | trimmed_mean(f)", where);
       case Status::not_converged:

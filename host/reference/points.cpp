@@ -24,7 +24,7 @@ void tolerate_infinite(const Stage& stage, int f) {
 }
 
 void need_finite(const Point& reference) {
-  if (reference.infinite) throw Failed{Status::nonfinite_reference};
+  if (reference.infinite) throw Failed{Status::nonfinite_base};
 }
 
 long double dot(const Vector& a, const Vector& b) {

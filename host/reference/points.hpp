@@ -47,7 +47,7 @@ struct Failed {
 
 /// @throws Failed too_many_nonfinite when more than f points are infinite.
 void tolerate_infinite(const Stage& stage, int f);
-/// @throws Failed nonfinite_reference.
+/// @throws Failed nonfinite_base.
 void need_finite(const Point& reference);
 
 long double dot(const Vector& a, const Vector& b);

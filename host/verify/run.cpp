@@ -2,6 +2,7 @@
 #include "host/verify/run.hpp"
 
 #include <optional>
+#include <tuple>
 
 // Where the backend is built; tests put the executor of tests/simt in the device's place.
 #if defined(BRAGG_HAS_CUDA)
@@ -27,11 +28,10 @@ struct Buffers {
 Buffers::Buffers(const Request& request)
     : rows(request.rows, request.dtype, request.layout, request.misalignment),
       out(static_cast<std::size_t>(rows.d()) * size_of(out_dtype(request)), 3),
-      arguments{.reference = {}, .weights = request.weights} {
+      arguments{.base = {}, .weights = request.weights} {
   if (!request.reference.empty()) {
     reference.emplace(Rows{request.reference}, request.dtype, request.layout, 1);
-    for (void* tensor : reference->tensors_of(reference->row(0)))
-      arguments.reference.tensors.push_back(tensor);
+    for (void* tensor : reference->tensors_of(reference->row(0))) arguments.base.tensors.push_back(tensor);
   }
   unsigned char* at = out.data();
   for (const std::int64_t size : rows.sizes()) {
@@ -72,10 +72,10 @@ Plan run_on_device(const Pipeline& pipeline, const Options& options, Buffers& bu
   RunArguments arguments = buffers.arguments;
   if (buffers.reference) {
     for (GuardedBuffer& buffer : buffers.reference->buffers()) image.add(buffer.whole());
-    for (const void*& tensor : arguments.reference.tensors) tensor = image.on_device(tensor);
+    for (const void*& tensor : arguments.base.tensors) tensor = image.on_device(tensor);
   }
   plan.run(on_device(buffers.rows.updates(), image), Output(targets), stream.get(), arguments);
-  plan.status(stream.get());
+  std::ignore = plan.wait(stream.get());  // the caller asks for the status
   image.fetch();
   return plan;
 }

@@ -15,11 +15,11 @@ extern "C" {
 /** Outcome of a call or a run. The numbers do not change. */
 typedef enum bragg_status {
   BRAGG_OK = 0,
-  BRAGG_INVALID_ARGUMENT = 1,    /**< an argument breaks a stated bound */
-  BRAGG_TOO_MANY_NONFINITE = 2,  /**< more rows hold NaN or infinity than the pipeline tolerates */
-  BRAGG_TOO_LARGE = 3,           /**< an exact combinatorial rule (mda, smea) would exceed its work limit */
-  BRAGG_NONFINITE_REFERENCE = 4, /**< the reference, which a rule measures from, is not finite */
-  BRAGG_UNSUPPORTED = 5,         /**< a legal request that this build cannot serve */
+  BRAGG_INVALID_ARGUMENT = 1,   /**< an argument breaks a stated bound */
+  BRAGG_TOO_MANY_NONFINITE = 2, /**< more rows hold NaN or infinity than the pipeline tolerates */
+  BRAGG_TOO_LARGE = 3,          /**< an exact combinatorial rule (mda, smea) would exceed its work limit */
+  BRAGG_NONFINITE_BASE = 4,     /**< the base, which a rule measures from, is not finite */
+  BRAGG_UNSUPPORTED = 5,        /**< a legal request that this build cannot serve */
   BRAGG_BAD_FILE = 6,
   BRAGG_IO_ERROR = 7,
   BRAGG_OUT_OF_MEMORY = 8,
@@ -42,7 +42,7 @@ typedef enum bragg_scope { BRAGG_WHOLE = 0, BRAGG_PER_TENSOR = 1 } bragg_scope;
 /** Content of the output after a run whose status is not BRAGG_OK. */
 typedef enum bragg_on_failure { BRAGG_KEEP = 0, BRAGG_NAN = 1, BRAGG_ZERO = 2 } bragg_on_failure;
 
-/** What computes, and so where rows, outputs and references live. */
+/** What computes, and so where rows, outputs and the base live. */
 typedef enum bragg_device { BRAGG_CPU = 0, BRAGG_CUDA = 1 } bragg_device;
 
 /** Structs begin with their size, so that later versions can add fields. Start from BRAGG_OPTIONS_INIT. */
@@ -120,13 +120,13 @@ BRAGG_API void bragg_plan_destroy(bragg_plan* plan);
 
 /**
  * Aggregates and waits. `rows[i * tensors + t]` is tensor t of row i, `out[t]` where tensor t of the result
- * goes: one of the rows' or the reference's own, or apart from all. `reference` (`tensors` pointers) and
+ * goes: one of the rows' or the base's own, or apart from all. `base` (`tensors` pointers) and
  * `weights` (n) may be null: the origin, and all alike. Nothing is kept of them. Fails with
  * BRAGG_INVALID_ARGUMENT and then has done nothing, or with the run's status: BRAGG_TOO_MANY_NONFINITE,
- * BRAGG_NONFINITE_REFERENCE, BRAGG_TOO_LARGE (mda).
+ * BRAGG_NONFINITE_BASE, BRAGG_TOO_LARGE (mda).
  */
 BRAGG_API bragg_status bragg_plan_run(bragg_plan* plan, const void* const* rows, void* const* out,
-                                      const void* const* reference, const double* weights);
+                                      const void* const* base, const double* weights);
 
 /** CUDA devices that this build and this machine can use. */
 BRAGG_API int32_t bragg_cuda_device_count(void);
@@ -139,8 +139,8 @@ BRAGG_API int32_t bragg_cuda_device_count(void);
  * BRAGG_INTERNAL.
  */
 BRAGG_API bragg_status bragg_plan_enqueue(bragg_plan* plan, const void* const* rows, void* const* out,
-                                          const void* const* reference, const double* weights,
-                                          void* workspace, void* stream);
+                                          const void* const* base, const double* weights, void* workspace,
+                                          void* stream);
 
 /** Waits for `stream`; then as bragg_plan_run's result for the last run enqueued, with its reports. */
 BRAGG_API bragg_status bragg_plan_wait(bragg_plan* plan, void* stream);
@@ -166,12 +166,12 @@ BRAGG_API bragg_status bragg_plan_row_report(const bragg_plan* plan, size_t inde
 
 /**
  * Aggregates an n × d row-major matrix into `out` (d elements) at once. Row i starts at element i *
- * row_stride; -1: d. `dtype`: a bragg_dtype. `reference` (d elements), `weights` (n) and `options` may be
- * null. Fails as plan_create and plan_run do. With device = BRAGG_CUDA data, out and reference are in device
+ * row_stride; -1: d. `dtype`: a bragg_dtype. `base` (d elements), `weights` (n) and `options` may be
+ * null. Fails as plan_create and plan_run do. With device = BRAGG_CUDA data, out and base are in device
  * memory, and the work is done on the legacy default stream.
  */
 BRAGG_API bragg_status bragg_aggregate(const char* pipeline, const void* data, int32_t n, int64_t d,
-                                       int64_t row_stride, int32_t dtype, void* out, const void* reference,
+                                       int64_t row_stride, int32_t dtype, void* out, const void* base,
                                        const double* weights, const bragg_options* options);
 
 /** `*points` is how many points pre-aggregators make of n rows: n, or fewer after bucketing. */
@@ -181,12 +181,12 @@ BRAGG_API bragg_status bragg_points_after(const char* sequence, int32_t n, int32
  * The points that pre-aggregators, e.g. "clip(c=10) | nnm(f=2)", make of an n × d row-major matrix, for a
  * rule of the caller's own: `out` takes bragg_points_after × d of them, row-major, in out_dtype. (A pipeline
  * with a rule of bragg's never makes them, and is faster by far.) A bucket of bad rows alone is +inf
- * throughout; bucketing is in its round 0. `out` lies apart from data and reference. Fails and waits as
+ * throughout; bucketing is in its round 0. `out` lies apart from data and base. Fails and waits as
  * bragg_aggregate.
  */
 BRAGG_API bragg_status bragg_pre_aggregate(const char* sequence, const void* data, int32_t n, int64_t d,
-                                           int64_t row_stride, int32_t dtype, void* out,
-                                           const void* reference, const bragg_options* options);
+                                           int64_t row_stride, int32_t dtype, void* out, const void* base,
+                                           const bragg_options* options);
 
 #ifdef __cplusplus
 }

@@ -14,15 +14,15 @@ enum class Status : int {
   ok = 0,
   invalid_argument =
       1,  ///< An argument breaks a stated bound; the message names it, its value and the bound.
-  too_many_nonfinite = 2,   ///< More rows hold NaN or infinity than the pipeline tolerates.
-  too_large = 3,            ///< An exact combinatorial rule (mda, smea) would exceed its stated work limit.
-  nonfinite_reference = 4,  ///< The caller's reference, which a rule measures from, is not finite.
-  unsupported = 5,          ///< A legal request that this build or device cannot serve.
-  bad_file = 6,             ///< A file's content is malformed or disagrees with the others.
-  io_error = 7,             ///< The operating system refused to open, read, write or rename.
-  out_of_memory = 8,        ///< A stated memory bound is too small, or an allocation failed.
-  internal = 9,             ///< A defect in bragg.
-  not_converged = 10,       ///< An iterative rule ended too far from the optimum to keep its guarantee.
+  too_many_nonfinite = 2,  ///< More rows hold NaN or infinity than the pipeline tolerates.
+  too_large = 3,           ///< An exact combinatorial rule (mda, smea) would exceed its stated work limit.
+  nonfinite_base = 4,      ///< The caller's base, which a rule measures from, is not finite.
+  unsupported = 5,         ///< A legal request that this build or device cannot serve.
+  bad_file = 6,            ///< A file's content is malformed or disagrees with the others.
+  io_error = 7,            ///< The operating system refused to open, read, write or rename.
+  out_of_memory = 8,       ///< A stated memory bound is too small, or an allocation failed.
+  internal = 9,            ///< A defect in bragg.
+  not_converged = 10,      ///< An iterative rule ended too far from the optimum to keep its guarantee.
 };
 
 /// The name of a status as it is spelled above, e.g. "too_many_nonfinite".

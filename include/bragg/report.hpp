@@ -38,7 +38,7 @@ struct Report {
   /// distances as computed. Else NaN.
   double optimality_gap = std::numeric_limits<double>::quiet_NaN();
   /// Rows differ so little beside what they have in common that distances were taken once more, less what a
-  /// majority of them has in each coordinate (or less the reference): one more read.
+  /// majority of them has in each coordinate (or less the base): one more read.
   bool recentred = false;
   /// The largest rounding error that a distance which decided can have, as a share of it and of the spread of
   /// the majority; 0 where no distance was taken.

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <bragg/error.hpp>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -22,21 +24,43 @@ constexpr std::size_t size_of(DType dtype) noexcept {
 /// "f32", "f16", "bf16" or "f64".
 BRAGG_API const char* to_string(DType dtype) noexcept;
 
-/// Where the elements of `Updates`, `Output` and references live.
+/// Where the elements of `Updates`, `Output` and `Row` live.
 enum class MemorySpace : std::uint8_t {
   host = 0,
   cuda = 1,  ///< memory that a CUDA device can access
 };
 
+/// What converts to a span of T: a vector, an array, a span. No pointer: it has no length.
+template <class RangeT, class T>
+concept SpanOf = std::constructible_from<std::span<T>, RangeT>;
+
+/// Elements and dtype of a row of one tensor that was given as a span.
+struct Extent {
+  std::size_t elements = 0;
+  DType dtype = DType::f32;
+};
+
 /// One row: d coordinates held as a list of tensors, each contiguous. Non-owning; `data` may be unaligned.
-/// A tensor of no elements may have a null pointer.
+/// A tensor of no elements may have a null pointer. Of a span a run checks length and dtype; a pointer is
+/// believed.
 struct BRAGG_API Row {
   std::vector<const void*> tensors;
+  std::optional<Extent> extent = {};  ///< of `tensors[0]`, where it is the only one and was given as a span
 
   Row() = default;
+  template <SpanOf<const float> RangeT>
+  explicit Row(const RangeT& data) : Row(std::span<const float>(data), DType::f32) {}
+  template <SpanOf<const double> RangeT>
+  explicit Row(const RangeT& data) : Row(std::span<const double>(data), DType::f64) {}
+  /// `bits` of f16 or bf16. @throws Error invalid_argument: another dtype.
+  Row(std::span<const std::uint16_t> bits, DType dtype);
   explicit Row(const void* data) : tensors{data} {}
   explicit Row(std::vector<const void*> tensors_in) : tensors(std::move(tensors_in)) {}
   bool empty() const noexcept { return tensors.empty(); }
+
+ private:
+  template <class T>
+  Row(std::span<const T> data, DType dtype) : tensors{data.data()}, extent{{data.size(), dtype}} {}
 };
 
 /// A non-owning view of n worker updates of d coordinates each.
@@ -45,7 +69,18 @@ struct BRAGG_API Row {
 /// same tensor sizes. The elements are only read. The pointed-to data must outlive every use of the view.
 class BRAGG_API Updates {
  public:
-  /// An n × d row-major matrix; row i starts at `data + i * row_stride` elements.
+  /// An n × d row-major matrix; row i starts at element i * row_stride (-1: d) of `data`.
+  /// @throws Error invalid_argument: n < 1, d < 0, row_stride < d, or `data` ends before the last row does.
+  static Updates matrix(std::span<const float> data, int n, std::int64_t d, std::int64_t row_stride = -1,
+                        MemorySpace space = MemorySpace::host);
+  static Updates matrix(std::span<const double> data, int n, std::int64_t d, std::int64_t row_stride = -1,
+                        MemorySpace space = MemorySpace::host);
+  /// `bits` of f16 or bf16. @throws Error invalid_argument also for another dtype.
+  static Updates matrix(std::span<const std::uint16_t> bits, int n, std::int64_t d, DType dtype,
+                        std::int64_t row_stride = -1, MemorySpace space = MemorySpace::host);
+
+  /// The same of a bare pointer, for bindings: nothing tells whether there are so many elements of that
+  /// dtype.
   /// @throws Error invalid_argument: n < 1, d < 0, row_stride < d, or data null while n·d > 0.
   static Updates matrix(const void* data, int n, std::int64_t d, DType dtype, std::int64_t row_stride = -1,
                         MemorySpace space = MemorySpace::host);
@@ -82,14 +117,25 @@ class BRAGG_API Updates {
 
 /// Where one aggregated row is written: a list of tensors with the sizes of the updates. Non-owning.
 ///
-/// May be exactly one of the inputs, or the reference (every tensor at the same address and of the same
-/// dtype); any other overlap is an error.
+/// May be exactly one of the inputs, or the base (every tensor at the same address and of the same dtype);
+/// any other overlap is an error. Of a span a run checks length and dtype; a pointer is believed.
 struct BRAGG_API Output {
   std::vector<void*> tensors;
+  std::optional<Extent> extent = {};  ///< of `tensors[0]`, where it is the only one and was given as a span
 
   Output() = default;
+  template <SpanOf<float> RangeT>
+  explicit Output(RangeT&& data) : Output(std::span<float>(data), DType::f32) {}
+  template <SpanOf<double> RangeT>
+  explicit Output(RangeT&& data) : Output(std::span<double>(data), DType::f64) {}
+  /// `bits` of f16 or bf16. @throws Error invalid_argument: another dtype.
+  Output(std::span<std::uint16_t> bits, DType dtype);
   explicit Output(void* data) : tensors{data} {}
   explicit Output(std::vector<void*> tensors_in) : tensors(std::move(tensors_in)) {}
+
+ private:
+  template <class T>
+  Output(std::span<T> data, DType dtype) : tensors{data.data()}, extent{{data.size(), dtype}} {}
 };
 
 }  // namespace v0

@@ -70,7 +70,7 @@ class Batch {
   int cuda_device() const noexcept { return cuda_device_; }
   Updates view() const;
 
-  /// One more row of the same sizes and device: the reference, or where the result goes. `arrays`: as one of
+  /// One more row of the same sizes and device: the base, or where the result goes. `arrays`: as one of
   /// the rows.
   /// @throws as the constructor; nb::value_error: `dtype` is another, or it is to be written and cannot be.
   std::vector<void*> read_row(nb::handle arrays, const char* argument, DType dtype, bool to_write,

@@ -42,7 +42,7 @@ void raise_failure(Status status, const char* message, std::span<const Report> r
 void raise_error(const Error& error) {
   switch (error.status()) {
     case Status::too_many_nonfinite:
-    case Status::nonfinite_reference:
+    case Status::nonfinite_base:
     case Status::too_large:
     case Status::not_converged:
       raise_failure(error.status(), error.what(), {});

@@ -12,6 +12,7 @@
 #include <list>
 #include <mutex>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "host/plan/pre_aggregate.hpp"
@@ -63,7 +64,7 @@ struct Call {
     out = Output(batch.read_row(out_in, "out", out_dtype, !fresh, stream));
     if (!base.is_none()) {
       const std::vector<void*> row = batch.read_row(base, "base", updates.dtype(), false, stream);
-      arguments.reference = Row({row.begin(), row.end()});
+      arguments.base = Row({row.begin(), row.end()});
     }
     if (!weights) return;
     if (weights->size() != static_cast<std::size_t>(updates.n())) {
@@ -83,7 +84,7 @@ void run(Plan& plan, const Call& call, Stream stream) {
   }
 }
 
-Stream as_stream(std::uintptr_t stream) { return reinterpret_cast<Stream>(stream); }
+Stream as_stream(std::uintptr_t stream) { return reinterpret_cast<CUstream_st*>(stream); }
 
 // Plan ------------------------------------------------------------------------------------------------------
 
@@ -168,16 +169,15 @@ class PlanObject {
 
   Status wait(std::uintptr_t stream) {
     const nb::gil_scoped_release released;
-    if (device_ == Device::cpu) return plan_.status();
-    if (as_stream(stream) != stream_) plan_.status(stream_);
-    return plan_.status(as_stream(stream));
+    if (as_stream(stream) != stream_) std::ignore = plan_.wait(stream_);
+    return plan_.wait(as_stream(stream));
   }
 
   Device device_;
   int cuda_device_;
   DType out_dtype_ = DType::f32;
   Plan plan_;
-  Stream stream_ = nullptr;  // of the last run
+  Stream stream_ = Stream::legacy_default();  // of the last run
   std::atomic<bool> in_use_ = false;
 };
 
@@ -262,8 +262,8 @@ Reports aggregate_arrays(std::string rule, nb::handle updates, nb::handle names,
           .out_dtype = options.out_dtype,
           .max_weight_share = max_weight_share,
           .threads = threads,
-          .device = options.device,
-          .cuda_device = options.cuda_device};
+          .device = batch.device(),
+          .cuda_device = batch.cuda_device()};
   const Call call(std::move(batch), out, fresh, options.out_dtype.value_or(shape.dtype), base, weights,
                   stream);
   std::vector<Report> reports;
@@ -271,7 +271,7 @@ Reports aggregate_arrays(std::string rule, nb::handle updates, nb::handle names,
     const nb::gil_scoped_release released;
     Plan plan = plan_cache().take(key, options);
     run(plan, call, as_stream(stream));
-    const Status status = options.device == Device::cuda ? plan.status(as_stream(stream)) : plan.status();
+    const Status status = plan.wait(as_stream(stream));
     if (return_reports || status != Status::ok) reports.assign(plan.reports().begin(), plan.reports().end());
     plan_cache().give_back(std::move(key), std::move(plan));
     if (status != Status::ok) {
@@ -309,7 +309,7 @@ Reports pre_aggregate_arrays(std::string_view sequence, nb::handle updates, nb::
   RunArguments arguments;
   if (!base.is_none()) {
     const std::vector<void*> row = batch.read_row(base, "base", view.dtype(), false, stream);
-    arguments.reference = Row({row.begin(), row.end()});
+    arguments.base = Row({row.begin(), row.end()});
   }
   detail::PreAggregated done;
   {

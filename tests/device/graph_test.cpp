@@ -72,10 +72,10 @@ TEST(Graphs, ReplayARunOnNewData) {
       if (replay == 1 && std::string(text) == "mean") continue;
       fill(rows, data, stream.get());
       graph.launch(stream.get());
-      ASSERT_EQ(captured.status(stream.get()), Status::ok) << text;
+      ASSERT_EQ(captured.wait(stream.get()), Status::ok) << text;
       const std::vector<float> replayed = out.values();
       plain.run(updates, Output(out.data()), stream.get());
-      ASSERT_EQ(plain.status(stream.get()), Status::ok) << text;
+      ASSERT_EQ(plain.wait(stream.get()), Status::ok) << text;
       const std::vector<float> expected = out.values();
       EXPECT_EQ(std::memcmp(replayed.data(), expected.data(), expected.size() * sizeof(float)), 0)
           << text << ", replay " << replay;
@@ -133,7 +133,7 @@ TEST(Plans, CountCoordinatesInSixtyFourBits) {
     Plan plan(parse(text), Shape::of(updates), {.device = Device::cuda});
     detail::cuda::set_bytes(out.data(), 0xFF, out.bytes(), stream.get());
     plan.run(updates, Output(out.data()), stream.get());
-    ASSERT_EQ(plan.status(stream.get()), Status::ok) << text;
+    ASSERT_EQ(plan.wait(stream.get()), Status::ok) << text;
     int row = 0;
     while (std::string_view(text) == "krum(f=1)" &&
            !plan.report().rows[static_cast<std::size_t>(row)].selected)

@@ -95,7 +95,7 @@ TEST(DevicePlan, AgreesWithTheCpuAndIsTheSameBitsEachTime) {
       for (int run = 0; run < 2; ++run) {
         const DeviceArray<float> out(std::vector<float>(static_cast<std::size_t>(d), -7));
         plan.run(device_matrix(device, n, d), Output(out.data()), stream.get());
-        EXPECT_EQ(plan.status(stream.get()), Status::ok);
+        EXPECT_EQ(plan.wait(stream.get()), Status::ok);
         const std::vector<float> got = out.values();
         if (is_order_statistic_or_one_row(text)) {
           EXPECT_EQ(got, expected) << text;
@@ -121,8 +121,8 @@ TEST(DevicePlan, MayWriteOverOneOfItsInputsOrTheReference) {
     Plan plan(parse(text), {.n = n, .sizes = {d}}, on_cuda());
     const auto run = [&](const DeviceArray<float>& rows, const DeviceArray<float>& reference, float* out) {
       plan.reset();
-      plan.run(device_matrix(rows, n, d), Output(out), stream.get(), {.reference = Row(reference.data())});
-      ASSERT_EQ(plan.status(stream.get()), Status::ok);
+      plan.run(device_matrix(rows, n, d), Output(out), stream.get(), {.base = Row(reference.data())});
+      ASSERT_EQ(plan.wait(stream.get()), Status::ok);
     };
     const DeviceArray<float> rows(data), reference(base);
     const DeviceArray<float> apart(std::vector<float>(static_cast<std::size_t>(d)));
@@ -164,10 +164,10 @@ TEST(DevicePlan, KeepsPreviousOutputAndRoundAsTheCpuDoes) {
         std::vector<float> expected(static_cast<std::size_t>(d));
         const DeviceArray<float> out(expected);
         host.run(Updates::matrix(data.data(), n, d, DType::f32), Output(expected.data()),
-                 {.reference = has_reference ? Row(base.data()) : Row()});
+                 {.base = has_reference ? Row(base.data()) : Row()});
         device.run(device_matrix(rows, n, d), Output(out.data()), stream.get(),
-                   {.reference = has_reference ? Row(device_base.data()) : Row()});
-        ASSERT_EQ(device.status(stream.get()), host.status());
+                   {.base = has_reference ? Row(device_base.data()) : Row()});
+        ASSERT_EQ(device.wait(stream.get()), host.status());
         EXPECT_LT(difference(out.values(), expected), 1e-5) << text << ", round " << round;
       }
     }
@@ -189,7 +189,7 @@ TEST(DevicePlan, LeavesTheOutputAndTheStateAloneWhenARunFails) {
               on_cuda({.on_failure = on_failure}));
     const DeviceArray<float> out(std::vector<float>(static_cast<std::size_t>(d), 42));
     plan.run(device_matrix(bad_rows, n, d), Output(out.data()), stream.get());
-    EXPECT_EQ(plan.status(stream.get()), Status::too_many_nonfinite);
+    EXPECT_EQ(plan.wait(stream.get()), Status::too_many_nonfinite);
     EXPECT_EQ(plan.report().rows[2].nonfinite, 1);
     for (const float x : out.values()) {
       if (on_failure == OnFailure::nan) {
@@ -199,12 +199,12 @@ TEST(DevicePlan, LeavesTheOutputAndTheStateAloneWhenARunFails) {
       }
     }
     plan.run(device_matrix(good_rows, n, d), Output(out.data()), stream.get());
-    EXPECT_EQ(plan.status(stream.get()), Status::ok);
+    EXPECT_EQ(plan.wait(stream.get()), Status::ok);
     Plan fresh(parse("bucketing(s=1, seed=3) | nnm(f=2) | trimmed_mean(f=2)"), {.n = n, .sizes = {d}},
                on_cuda());
     const DeviceArray<float> expected(std::vector<float>(static_cast<std::size_t>(d)));
     fresh.run(device_matrix(good_rows, n, d), Output(expected.data()), stream.get());
-    fresh.status(stream.get());
+    ASSERT_EQ(fresh.wait(stream.get()), Status::ok);
     EXPECT_EQ(out.values(), expected.values()) << "the failed run drew a permutation";
   }
 }
@@ -254,7 +254,7 @@ TEST(DevicePlan, SolvesTensorsApartAndWritesNothingWhenOneFails) {
       host.run(Updates::tensors(host_rows, sizes, DType::f32), targets_of(expected.data()));
       plan.run(Updates::tensors(device_rows, sizes, DType::f32, MemorySpace::cuda), targets_of(out.data()),
                stream.get());
-      EXPECT_EQ(plan.status(stream.get()), host.status()) << text;
+      EXPECT_EQ(plan.wait(stream.get()), host.status()) << text;
       EXPECT_LT(difference(out.values(), expected), 1e-5) << text;
       ASSERT_EQ(plan.reports().size(), host.reports().size());
       for (std::size_t part = 0; part < host.reports().size(); ++part) {
@@ -294,7 +294,7 @@ TEST(DevicePlan, TakesWeightsAsTheCpuDoes) {
       Plan plan(parse(text), {.n = n, .sizes = {d}}, on_cuda());
       host.run(Updates::matrix(data.data(), n, d, DType::f32), Output(expected.data()), {.weights = weights});
       plan.run(device_matrix(device, n, d), Output(out.data()), stream.get(), {.weights = weights});
-      EXPECT_EQ(plan.status(stream.get()), host.status()) << text;
+      EXPECT_EQ(plan.wait(stream.get()), host.status()) << text;
       EXPECT_LT(difference(out.values(), expected), 1e-5) << text;
       for (int i = 0; i < n; ++i) {
         EXPECT_NEAR(plan.report().rows[static_cast<std::size_t>(i)].weight,
@@ -312,7 +312,7 @@ TEST(DevicePlan, UsesALentWorkspaceAndOwnsNone) {
   const std::vector<float> data = random_matrix(random, n, d);
   const DeviceArray<float> device(data);
   const OwnStream stream;
-  Plan plan(parse("nnm(f=2) | trimmed_mean(f=2)"), {.n = n, .sizes = {d}}, on_cuda({.own_workspace = false}));
+  Plan plan(parse("nnm(f=2) | trimmed_mean(f=2)"), {.n = n, .sizes = {d}}, on_cuda({.lent_workspace = true}));
   ASSERT_GT(plan.workspace_bytes(), 0u);
   const DeviceArray<float> out(std::vector<float>(static_cast<std::size_t>(d)));
   const Updates updates = device_matrix(device, n, d);
@@ -320,7 +320,7 @@ TEST(DevicePlan, UsesALentWorkspaceAndOwnsNone) {
             std::string::npos);
   const detail::cuda::DeviceMemory workspace(plan.workspace_bytes());
   plan.run(updates, Output(out.data()), stream.get(), {.workspace = workspace.data()});
-  EXPECT_EQ(plan.status(stream.get()), Status::ok);
+  EXPECT_EQ(plan.wait(stream.get()), Status::ok);
   std::vector<float> expected(static_cast<std::size_t>(d));
   aggregate(plan.pipeline(), Updates::matrix(data.data(), n, d, DType::f32), Output(expected.data()));
   EXPECT_LT(difference(out.values(), expected), 1e-5);
@@ -342,7 +342,7 @@ TEST(DevicePlan, SeveralRunInThreadsAtOnce) {
       for (int run = 0; run < 3; ++run) {
         const DeviceArray<float> out(std::vector<float>(static_cast<std::size_t>(d)));
         plan.run(device_matrix(device, n, d), Output(out.data()), stream.get());
-        plan.status(stream.get());
+        EXPECT_EQ(plan.wait(stream.get()), Status::ok);
         results[k] = out.values();
       }
     });
@@ -373,7 +373,7 @@ TEST(DevicePlan, ServesManyRows) {
       const OwnStream stream;
       Plan plan(parse(text), {.n = n, .sizes = {d}}, on_cuda());
       plan.run(device_matrix(device, n, d), Output(out.data()), stream.get());
-      EXPECT_EQ(plan.status(stream.get()), Status::ok) << text;
+      EXPECT_EQ(plan.wait(stream.get()), Status::ok) << text;
       EXPECT_LT(difference(out.values(), expected), 1e-5) << text << ", n = " << n;
     }
   }
@@ -388,7 +388,7 @@ TEST(DevicePlan, TakesRowsWithoutCoordinates) {
       Plan plan(parse(text), {.n = 12, .sizes = sizes}, on_cuda());
       plan.run(Updates::tensors(rows, sizes, DType::f32, MemorySpace::cuda),
                Output(std::vector<void*>(sizes.size())), stream.get());
-      EXPECT_EQ(plan.status(stream.get()), Status::ok) << text;
+      EXPECT_EQ(plan.wait(stream.get()), Status::ok) << text;
     }
   }
 }
@@ -404,7 +404,13 @@ TEST(DevicePlan, SaysWhatIsWrong) {
   const auto says = [](const std::string& message, const char* what) {
     EXPECT_NE(message.find(what), std::string::npos) << message;
   };
-  says(message_of([&] { on_device.run(there, Output(device.data() + 32)); }), "stream");
+  says(message_of([&] { on_device.run(there, Output(device.data() + 32)); }), "Stream::legacy_default()");
+  says(message_of([&] { on_device.run(there, Output(device.data() + 32), {}); }), "Stream::legacy_default()");
+  says(message_of(
+           [&] { aggregate(Median{}, there, Output(device.data() + 32), {}, {.device = Device::cpu}); }),
+       "options.device = cpu, but the updates are in a CUDA device's memory");
+  says(message_of([&] { aggregate(Median{}, here, Output(host.data() + 32), {}, {.device = Device::cuda}); }),
+       "options.device = cuda, but the updates are in host memory");
   says(message_of([&] { on_host.run(here, Output(host.data() + 32), stream.get()); }), "for the CPU");
   says(message_of([&] { on_device.run(here, Output(device.data() + 32), stream.get()); }), "host memory");
   says(message_of([&] { on_host.run(there, Output(host.data() + 32)); }), "CUDA device's memory");
@@ -433,7 +439,7 @@ bragg::Status aggregate_on_device(std::span<const void* const> workers, std::int
                    {.device = bragg::Device::cuda});  // made once
   plan.run(bragg::Updates::rows(workers, d, bragg::DType::f32, bragg::MemorySpace::cuda),
            bragg::Output(update), stream);  // every round; returns at once
-  return plan.status(stream);               // waits; plan.report() says who looks bad
+  return plan.wait(stream);                 // plan.report() says who looks bad
 }
 
 TEST(DevicePlan, IsUsedAsTheReadmeSays) {

@@ -35,7 +35,7 @@ std::uint64_t launches_of(const char* text, int n, DType dtype, std::vector<std:
   const std::uint64_t before = detail::simt::launches();
   plan.run(Updates::tensors(tensors, sizes, dtype, MemorySpace::cuda), Output(outputs), stream.get());
   const std::uint64_t made = detail::simt::launches() - before;
-  EXPECT_EQ(plan.status(stream.get()), Status::ok) << text;
+  EXPECT_EQ(plan.wait(stream.get()), Status::ok) << text;
   return made;
 }
 

@@ -161,11 +161,11 @@ class Model {
   void run(Plan& plan, const std::vector<double>& weights, bool has_reference) {
     RunArguments arguments;
     arguments.weights = weights;
-    if (has_reference) arguments.reference.tensors = {reference_.data()};
+    if (has_reference) arguments.base.tensors = {reference_.data()};
     const std::vector<std::int64_t> sizes{d_};
     plan.run(Updates::tensors(rows_, sizes, dtype_, MemorySpace::cuda),
              Output(std::vector<void*>{out_.data()}), stream_.get(), arguments);
-    plan.status(stream_.get());
+    EXPECT_EQ(plan.wait(stream_.get()), Status::ok);
   }
 
  private:
