@@ -18,6 +18,7 @@
 #include <string_view>
 #include <vector>
 
+#include "host/base/dtype.hpp"
 #include "host/cpu/passes.hpp"
 #include "rules/networks/order.hpp"
 #include "rules/networks/schedules.hpp"
@@ -93,6 +94,24 @@ Real decode(const unsigned char* bytes, DType dtype) {
                            exponent - format.max_exponent - format.fraction_bits);
   }
   return (bits & 0x8000) != 0 ? -magnitude : magnitude;
+}
+
+TEST(DTypes, EverySixteenBitsAreDecoded) {
+  for (const DType dtype : {DType::f16, DType::bf16}) {
+    for (unsigned k = 0; k < 0x10000; ++k) {
+      const auto bits = static_cast<std::uint16_t>(k);
+      unsigned char bytes[8] = {};
+      std::memcpy(bytes, &bits, 2);
+      const Real expected = decode(bytes, dtype);
+      const float value = dtype == DType::f16 ? float_of<DType::f16>(bits) : float_of<DType::bf16>(bits);
+      if (std::isnan(expected)) {
+        ASSERT_TRUE(std::isnan(value)) << k;
+      } else {
+        ASSERT_EQ(static_cast<Real>(value), expected) << k;
+      }
+      ASSERT_EQ(std::signbit(value), k >= 0x8000) << k;
+    }
+  }
 }
 
 /// Writes a value that the dtype can hold, or what it rounds to.
@@ -305,7 +324,7 @@ const std::vector<std::int64_t> odd_sizes{5, 0, 131, 1, 300};
 // ------------------------------------------------------------------------------------------------------
 
 // By the 0–1 principle. Each bit of a word is an input of its own.
-void compare(const cpu::Comparator& c, std::vector<std::uint64_t>& wires) {
+void compare(const Comparator& c, std::vector<std::uint64_t>& wires) {
   ASSERT_LT(c.low, c.high);
   const std::uint64_t x = wires[c.low];
   const std::uint64_t y = wires[c.high];
@@ -326,7 +345,7 @@ std::uint64_t sorted_bits(const std::vector<std::uint64_t>& inputs, int rank) {
 
 void expect_selects(int points, int first, int last, const std::vector<std::uint64_t>& inputs) {
   std::vector<std::uint64_t> wires = inputs;
-  for (const cpu::Comparator& c : cpu::selection_network(points, first, last)) compare(c, wires);
+  for (const Comparator& c : cpu::selection_network(points, first, last)) compare(c, wires);
   for (int rank = first; rank <= last; ++rank) {
     ASSERT_EQ(wires[static_cast<std::size_t>(rank)], sorted_bits(inputs, rank))
         << points << " points, rank " << rank;
@@ -452,7 +471,7 @@ TEST(Network, MergesOfSortedChunksSelect) {
   for (const int chunk : {16, 64}) {
     for (const int points : {chunk + 1, 2 * chunk, 2 * chunk + 5, 3 * chunk, 4 * chunk - 1, 5 * chunk + 7}) {
       for (const auto& [first, last] : kept_ranks(points)) {
-        const std::vector<cpu::Comparator> merges = cpu::merge_network(points, chunk, first, last);
+        const std::vector<Comparator> merges = cpu::merge_network(points, chunk, first, last);
         for (int round = 0; round < 5; ++round) {
           const std::vector<std::uint64_t> inputs = zero_one_inputs(points, 0, random);
           std::vector<std::uint64_t> wires;
@@ -463,7 +482,7 @@ TEST(Network, MergesOfSortedChunksSelect) {
               wires.push_back(sorted_bits(part, rank));
             }
           }
-          for (const cpu::Comparator& c : merges) ASSERT_NO_FATAL_FAILURE(compare(c, wires));
+          for (const Comparator& c : merges) ASSERT_NO_FATAL_FAILURE(compare(c, wires));
           for (int rank = first; rank <= last; ++rank) {
             ASSERT_EQ(wires[static_cast<std::size_t>(rank)], sorted_bits(inputs, rank))
                 << points << " points in chunks of " << chunk << ", rank " << rank;

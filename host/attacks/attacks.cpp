@@ -9,6 +9,7 @@
 #include <numbers>
 #include <numeric>
 
+#include "host/base/dtype.hpp"
 #include "rules/bucketing.hpp"
 
 namespace bragg {
@@ -16,17 +17,6 @@ inline namespace v0 {
 namespace attacks {
 
 namespace {
-
-double f16_value(std::uint16_t bits) {
-  const double sign = (bits & 0x8000u) != 0 ? -1.0 : 1.0;
-  const int exponent = (bits >> 10) & 31;
-  const int fraction = bits & 1023;
-  if (exponent == 31) {
-    return fraction == 0 ? sign * std::numeric_limits<double>::infinity()
-                         : std::numeric_limits<double>::quiet_NaN();
-  }
-  return sign * (exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25));
-}
 
 template <class T>
 T load(const void* data, std::int64_t i) {
@@ -43,10 +33,9 @@ double element(const void* data, std::int64_t i, DType dtype) {
     case DType::f64:
       return load<double>(data, i);
     case DType::f16:
-      return f16_value(load<std::uint16_t>(data, i));
+      return static_cast<double>(detail::float_of<DType::f16>(load<std::uint16_t>(data, i)));
     case DType::bf16:
-      return static_cast<double>(
-          std::bit_cast<float>(static_cast<std::uint32_t>(load<std::uint16_t>(data, i)) << 16));
+      return static_cast<double>(detail::float_of<DType::bf16>(load<std::uint16_t>(data, i)));
   }
   throw Error(Status::invalid_argument, fmt::format("honest: unknown dtype {}", static_cast<int>(dtype)));
 }

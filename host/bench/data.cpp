@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "host/base/dtype.hpp"
 #include "host/bench/noise.hpp"
 
 namespace bragg::bench {
@@ -69,23 +70,8 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
 
 Buffer random_updates(int n, std::int64_t d, DType dtype) {
   Buffer buffer(static_cast<std::size_t>(n) * static_cast<std::size_t>(d) * size_of(dtype));
-  const auto filled = [&]<DType known>() {
-    fill<known>(n, d, reinterpret_cast<Bits<known>*>(buffer.data()));
-  };
-  switch (dtype) {
-    case DType::f32:
-      filled.operator()<DType::f32>();
-      break;
-    case DType::f64:
-      filled.operator()<DType::f64>();
-      break;
-    case DType::f16:
-      filled.operator()<DType::f16>();
-      break;
-    case DType::bf16:
-      filled.operator()<DType::bf16>();
-      break;
-  }
+  detail::with_dtype(
+      dtype, [&]<DType known>() { fill<known>(n, d, reinterpret_cast<Bits<known>*>(buffer.data())); });
   return buffer;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host/bench/peaks.hpp"
 
-#include "host/cpu/kernels.hpp"
+#include "host/cpu/targets.hpp"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "host/bench/peaks.cpp"

@@ -8,7 +8,7 @@
 //
 // One thread of Zen 2, f32, 1e5 columns, ns a value: median of 256, 1024, 4096 points 1.10, 1.31, 2.00, where
 // merges of sorted chunks take 1.39, 3.58, 11.8; trimmed mean 1.61, 1.89, 2.92 instead of 1.77, 4.64, 15.6.
-#include "host/cpu/kernels.hpp"
+#include "host/cpu/select.hpp"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "host/cpu/bisection.cpp"
@@ -460,16 +460,8 @@ void bisect_as(const SelectJob& job, Columns columns, int count, unsigned char* 
 
 void bisect_any(const SelectJob& job, const Columns& columns, int count, unsigned char* memory,
                 double* results) {
-  switch (job.key_dtype) {
-    case DType::f32:
-      return bisect_as<DType::f32>(job, columns, count, memory, results);
-    case DType::f16:
-      return bisect_as<DType::f16>(job, columns, count, memory, results);
-    case DType::bf16:
-      return bisect_as<DType::bf16>(job, columns, count, memory, results);
-    case DType::f64:
-      return bisect_as<DType::f64>(job, columns, count, memory, results);
-  }
+  with_dtype(job.key_dtype,
+             [&]<DType kTypeT>() HWY_ATTR { bisect_as<kTypeT>(job, columns, count, memory, results); });
 }
 
 int block() { return block_columns; }

@@ -12,6 +12,10 @@ namespace bragg::detail::cpu {
 /// of the same order, as many to a vector as there are.
 enum class KeyKind : std::uint8_t { f32, sixteen, f64 };
 
+constexpr KeyKind key_kind(DType dtype) {
+  return dtype == DType::f64 ? KeyKind::f64 : dtype == DType::f32 ? KeyKind::f32 : KeyKind::sixteen;
+}
+
 constexpr int key_bytes(KeyKind kind) { return kind == KeyKind::sixteen ? 2 : kind == KeyKind::f32 ? 4 : 8; }
 
 inline constexpr int most_column_points = 64;

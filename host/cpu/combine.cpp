@@ -49,27 +49,14 @@ void sweep(const RowSource* rows, const double* coefficients, std::int64_t begin
   }
 }
 
-template <DType kTypeT>
 void sweep_some(const RowSource* rows, const double* coefficients, int row_count, std::int64_t begin,
                 int count, double* tile) {
-  if (row_count == sweep_rows) return sweep<kTypeT, sweep_rows>(rows, coefficients, begin, count, tile);
-  int k = 0;
-  for (; k + 2 <= row_count; k += 2) sweep<kTypeT, 2>(rows + k, coefficients + k, begin, count, tile);
-  if (k < row_count) sweep<kTypeT, 1>(rows + k, coefficients + k, begin, count, tile);
-}
-
-void sweep_any(const RowSource* rows, const double* coefficients, int row_count, std::int64_t begin,
-               int count, double* tile) {
-  switch (rows[0].dtype) {
-    case DType::f32:
-      return sweep_some<DType::f32>(rows, coefficients, row_count, begin, count, tile);
-    case DType::f16:
-      return sweep_some<DType::f16>(rows, coefficients, row_count, begin, count, tile);
-    case DType::bf16:
-      return sweep_some<DType::bf16>(rows, coefficients, row_count, begin, count, tile);
-    case DType::f64:
-      return sweep_some<DType::f64>(rows, coefficients, row_count, begin, count, tile);
-  }
+  with_dtype(rows[0].dtype, [&]<DType kTypeT>() HWY_ATTR {
+    if (row_count == sweep_rows) return sweep<kTypeT, sweep_rows>(rows, coefficients, begin, count, tile);
+    int k = 0;
+    for (; k + 2 <= row_count; k += 2) sweep<kTypeT, 2>(rows + k, coefficients + k, begin, count, tile);
+    if (k < row_count) sweep<kTypeT, 1>(rows + k, coefficients + k, begin, count, tile);
+  });
 }
 
 bool all_finite(const double* tile, int count) {
@@ -95,7 +82,7 @@ void combine_rows(const RowSource* rows, const double* coefficients, const int* 
       while (together < sweep_rows && k + together < row_count && rows[k + together].dtype == rows[k].dtype) {
         ++together;
       }
-      sweep_any(rows + k, coefficients + k, together, begin + done, length, tile);
+      sweep_some(rows + k, coefficients + k, together, begin + done, length, tile);
       k += together;
     }
     // Counting rereads the rows, so it comes before an output that may lie on one of them.

@@ -19,9 +19,8 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
-#include <type_traits>
-#include <utility>
 
+#include "host/cpu/passes.hpp"
 #include "host/cpu/simd-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -61,25 +60,10 @@ void statistics_of(const unsigned char* bytes, int count, const double* center, 
 
 void statistics(const RowSource& row, std::int64_t begin, int count, const double* center,
                 std::int64_t& nonfinite, double& max_abs) {
-  const unsigned char* bytes = row.at(begin);
-  switch (row.dtype) {
-    case DType::f32:
-      return statistics_of<DType::f32>(bytes, count, center, nonfinite, max_abs);
-    case DType::f16:
-      return statistics_of<DType::f16>(bytes, count, center, nonfinite, max_abs);
-    case DType::bf16:
-      return statistics_of<DType::bf16>(bytes, count, center, nonfinite, max_abs);
-    case DType::f64:
-      return statistics_of<DType::f64>(bytes, count, center, nonfinite, max_abs);
-  }
+  with_dtype(row.dtype, [&]<DType kTypeT>() HWY_ATTR {
+    statistics_of<kTypeT>(row.at(begin), count, center, nonfinite, max_abs);
+  });
 }
-
-#undef BRAGG_INLINED
-#if defined(__GNUC__)
-#define BRAGG_INLINED HWY_ATTR __attribute__((always_inline))
-#else
-#define BRAGG_INLINED HWY_ATTR
-#endif
 
 // Rows of a panel: of one type, at most this many.
 constexpr int panel_rows = 4;
@@ -91,27 +75,17 @@ constexpr int stride = depth + static_cast<int>(hn::MaxLanes(Wide()));
 constexpr int panels_together = 3;
 constexpr int columns_together = 12;
 
+// Columns of a tile of four rows: what the registers hold.
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3
-constexpr bool many_registers = false;
+constexpr int columns_of_four = 3;
 #else
-constexpr bool many_registers = true;
+constexpr int columns_of_four = 4;
 #endif
 
 constexpr int triangle(int n) { return n * (n + 1) / 2; }
 
 // Vectors from one row of running sums to the next: odd, so that rows do not share cache sets.
 int pitch_of(int columns) { return columns | 1; }
-
-// f(constant 0), …, f(constant N−1). An array of vectors stays in registers only if its indices are constants
-// from the start: GCC unrolls loops too late.
-template <class F, int... kI>
-HWY_INLINE void each(std::integer_sequence<int, kI...>, const F& f) {
-  (f(std::integral_constant<int, kI>()), ...);
-}
-template <int kN, class F>
-HWY_INLINE void each(const F& f) {
-  each(std::make_integer_sequence<int, kN>(), f);
-}
 
 // Rows' next stretches, that tiles and panels ask memory for while they work. All asked for while rows are
 // widened, they arrive while nothing else is done: at n = 16 the pass took a third longer.
@@ -192,30 +166,16 @@ void widen(const RowSource* rows, std::int64_t begin, int count, double scale,
   });
 }
 
-template <int kRowsT, bool kCenteredT>
-void widen_any(const RowSource* rows, std::int64_t begin, int count, double scale, const double* center,
-               double* to, double* sums, std::ptrdiff_t pitch, const Ahead::Stream* ahead) {
-  switch (rows[0].dtype) {
-    case DType::f32:
-      return widen<DType::f32, kRowsT, kCenteredT>(rows, begin, count, scale, center, to, sums, pitch, ahead);
-    case DType::f16:
-      return widen<DType::f16, kRowsT, kCenteredT>(rows, begin, count, scale, center, to, sums, pitch, ahead);
-    case DType::bf16:
-      return widen<DType::bf16, kRowsT, kCenteredT>(rows, begin, count, scale, center, to, sums, pitch,
-                                                    ahead);
-    case DType::f64:
-      return widen<DType::f64, kRowsT, kCenteredT>(rows, begin, count, scale, center, to, sums, pitch, ahead);
-  }
-}
-
 template <int kRowsT>
 void widen_rows(const RowSource* rows, std::int64_t begin, int count, double scale, const double* center,
                 double* to, double* sums, std::ptrdiff_t pitch, const Ahead::Stream* ahead) {
-  if (center == nullptr) {
-    widen_any<kRowsT, false>(rows, begin, count, scale, center, to, sums, pitch, ahead);
-  } else {
-    widen_any<kRowsT, true>(rows, begin, count, scale, center, to, sums, pitch, ahead);
-  }
+  with_dtype(rows[0].dtype, [&]<DType kTypeT>() HWY_ATTR {
+    if (center == nullptr) {
+      widen<kTypeT, kRowsT, false>(rows, begin, count, scale, center, to, sums, pitch, ahead);
+    } else {
+      widen<kTypeT, kRowsT, true>(rows, begin, count, scale, center, to, sums, pitch, ahead);
+    }
+  });
 }
 
 // Adds the products of the rows at a and at b to `sums`. The fewer rows stay in registers while the others
@@ -294,7 +254,7 @@ void multiply_panel(const double* a, int rows, const double* b, int columns, int
     case 3:
       return strip<3, 4>(a, b, columns, count, sums, pitch, ahead);
     default:
-      return strip < 4, many_registers ? 4 : 3 > (a, b, columns, count, sums, pitch, ahead);
+      return strip<4, columns_of_four>(a, b, columns, count, sums, pitch, ahead);
   }
 }
 
@@ -417,17 +377,7 @@ void center_values_of(const unsigned char* bytes, int count, double* to) {
 }
 
 void center_values_any(const RowSource& row, std::int64_t begin, int count, double* to) {
-  const unsigned char* bytes = row.at(begin);
-  switch (row.dtype) {
-    case DType::f32:
-      return center_values_of<DType::f32>(bytes, count, to);
-    case DType::f16:
-      return center_values_of<DType::f16>(bytes, count, to);
-    case DType::bf16:
-      return center_values_of<DType::bf16>(bytes, count, to);
-    case DType::f64:
-      return center_values_of<DType::f64>(bytes, count, to);
-  }
+  with_dtype(row.dtype, [&]<DType kTypeT>() HWY_ATTR { center_values_of<kTypeT>(row.at(begin), count, to); });
 }
 
 }  // namespace

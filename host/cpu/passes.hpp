@@ -2,7 +2,6 @@
 // The three streaming passes on the CPU: gram, combine and select (docs/architecture.md).
 #pragma once
 
-#include <bragg/pipeline.hpp>
 #include <bragg/updates.hpp>
 #include <cstddef>
 #include <cstdint>

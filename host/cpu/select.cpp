@@ -4,7 +4,7 @@
 // merges of them), and reduced in f64. Medians and trimmed means of many points are bisected (bisection.cpp).
 // Mixed points are made in a tile first. A strip is read whole before any of it is written, so the output may
 // lie on a row.
-#include "host/cpu/kernels.hpp"
+#include "host/cpu/select.hpp"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "host/cpu/select.cpp"
@@ -167,17 +167,7 @@ bool read_wide(const unsigned char* bytes, int width, double* HWY_RESTRICT to) {
 }
 
 bool read_wide_any(DType dtype, const unsigned char* bytes, int width, double* to) {
-  switch (dtype) {
-    case DType::f32:
-      return read_wide<DType::f32>(bytes, width, to);
-    case DType::f16:
-      return read_wide<DType::f16>(bytes, width, to);
-    case DType::bf16:
-      return read_wide<DType::bf16>(bytes, width, to);
-    case DType::f64:
-      return read_wide<DType::f64>(bytes, width, to);
-  }
-  return false;
+  return with_dtype(dtype, [&]<DType kTypeT>() HWY_ATTR { return read_wide<kTypeT>(bytes, width, to); });
 }
 
 /// Plain points for the weighted rules, NaN as +inf.
@@ -322,16 +312,7 @@ void add_subsets(const unsigned char* const* rows, std::int64_t offset, double* 
 }
 
 void add_subsets_any(DType dtype, const unsigned char* const* rows, std::int64_t offset, double* table) {
-  switch (dtype) {
-    case DType::f32:
-      return add_subsets<DType::f32>(rows, offset, table);
-    case DType::f16:
-      return add_subsets<DType::f16>(rows, offset, table);
-    case DType::bf16:
-      return add_subsets<DType::bf16>(rows, offset, table);
-    case DType::f64:
-      return add_subsets<DType::f64>(rows, offset, table);
-  }
+  with_dtype(dtype, [&]<DType kTypeT>() HWY_ATTR { add_subsets<kTypeT>(rows, offset, table); });
 }
 
 /// Stores values, and remembers whether all of them were finite as what is stored.
@@ -548,16 +529,8 @@ void add_scaled(const unsigned char* bytes, int width, double coefficient, bool 
 
 void add_scaled_any(DType dtype, const unsigned char* bytes, int width, double coefficient, bool is_first,
                     double* to) {
-  switch (dtype) {
-    case DType::f32:
-      return add_scaled<DType::f32>(bytes, width, coefficient, is_first, to);
-    case DType::f16:
-      return add_scaled<DType::f16>(bytes, width, coefficient, is_first, to);
-    case DType::bf16:
-      return add_scaled<DType::bf16>(bytes, width, coefficient, is_first, to);
-    case DType::f64:
-      return add_scaled<DType::f64>(bytes, width, coefficient, is_first, to);
-  }
+  with_dtype(dtype,
+             [&]<DType kTypeT>() HWY_ATTR { add_scaled<kTypeT>(bytes, width, coefficient, is_first, to); });
 }
 
 /// A strip of points of few rows each: a point after another.

@@ -5,6 +5,7 @@
 #include <tuple>
 #include <utility>
 
+#include "host/base/dtype.hpp"
 #include "rules/networks/order.hpp"
 
 namespace bragg::detail::cpu {
@@ -24,19 +25,6 @@ constexpr std::int64_t bytes_ahead = 128;
 /// Medians and trimmed means of more points are bisected. For every kind of key merging two sorted chunks
 /// costs less than bisection, and merging three costs more.
 constexpr int most_sorted_points = 2 * most_column_points;
-
-KeyKind kind_of(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return KeyKind::f32;
-    case DType::f16:
-    case DType::bf16:
-      return KeyKind::sixteen;
-    case DType::f64:
-      break;
-  }
-  return KeyKind::f64;
-}
 
 /// Whether bisection is what costs least.
 bool bisects(const SelectJob& job) {
@@ -63,8 +51,8 @@ std::pair<int, int> ranks_of(const SelectRule& rule, int points) {
 }
 
 void Selection::prepare_network(SelectJob& job) {
-  job.keys = kind_of(job.key_dtype);
-  job.infinity = job.key_dtype == DType::f16 ? 0x7C00 : 0x7F80;
+  job.keys = key_kind(job.key_dtype);
+  job.infinity = infinity_bits(job.key_dtype);
   job.ahead = bytes_ahead;
   std::tie(job.first_rank, job.last_rank) = ranks_of(job.rule, job.points);
   const bool middle = job.rule.kind == SelectRule::Kind::median;

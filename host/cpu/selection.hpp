@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "host/cpu/kernels.hpp"
 #include "host/cpu/passes.hpp"
+#include "host/cpu/select.hpp"
 
 namespace bragg::detail::cpu {
 

@@ -13,9 +13,10 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <type_traits>
+#include <utility>
 
-#include "host/cpu/kernels.hpp"
+#include "host/base/dtype.hpp"
+#include "host/cpu/targets.hpp"
 
 #undef BRAGG_NATIVE_F16
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
@@ -32,6 +33,13 @@
 #define BRAGG_KEEP_IN_REGISTER(vector) static_cast<void>(vector)
 #endif
 
+#undef BRAGG_INLINED
+#if defined(__GNUC__)
+#define BRAGG_INLINED HWY_ATTR __attribute__((always_inline))
+#else
+#define BRAGG_INLINED HWY_ATTR
+#endif
+
 HWY_BEFORE_NAMESPACE();
 namespace bragg::detail::cpu::HWY_NAMESPACE {
 
@@ -41,9 +49,16 @@ using Wide = hn::ScalableTag<double>;
 using WideVector = hn::Vec<Wide>;
 using Narrow = hn::Rebind<float, Wide>;  // as many lanes as Wide
 
-template <DType kTypeT>
-using Bits = std::conditional_t<kTypeT == DType::f64, double,
-                                std::conditional_t<kTypeT == DType::f32, float, std::uint16_t>>;
+// f(constant 0), …, f(constant N−1). An array of vectors stays in registers only if its indices are constants
+// from the start: GCC unrolls loops too late.
+template <class F, int... kI>
+HWY_INLINE void each(std::integer_sequence<int, kI...>, const F& f) {
+  (f(std::integral_constant<int, kI>()), ...);
+}
+template <int kN, class F>
+HWY_INLINE void each(const F& f) {
+  each(std::make_integer_sequence<int, kN>(), f);
+}
 
 // Highway's unaligned loads and stores copy bytes, whatever the pointer's type says.
 template <class LaneT>
@@ -208,16 +223,7 @@ void write_tile_as(const double* tile, int count, unsigned char* out) {
 }
 
 HWY_INLINE void write_tile(const double* tile, int count, DType dtype, unsigned char* out) {
-  switch (dtype) {
-    case DType::f32:
-      return write_tile_as<DType::f32>(tile, count, out);
-    case DType::f16:
-      return write_tile_as<DType::f16>(tile, count, out);
-    case DType::bf16:
-      return write_tile_as<DType::bf16>(tile, count, out);
-    case DType::f64:
-      return write_tile_as<DType::f64>(tile, count, out);
-  }
+  with_dtype(dtype, [&]<DType kTypeT>() HWY_ATTR { write_tile_as<kTypeT>(tile, count, out); });
 }
 
 }  // namespace bragg::detail::cpu::HWY_NAMESPACE

@@ -6,7 +6,7 @@
 #include <limits>
 #include <numeric>
 
-#include "host/cpu/kernels.hpp"
+#include "host/cpu/select.hpp"
 
 namespace bragg::detail::cpu {
 namespace {

@@ -6,8 +6,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
-#include <utility>
 #include <vector>
+
+#include "rules/networks/order.hpp"
 
 namespace bragg::detail {
 
@@ -15,38 +16,22 @@ namespace {
 
 constexpr std::int64_t tile = 256;  // columns sorted side by side, in vector registers
 
-/// The exchanges of Batcher's odd-even merge sort for n values (Knuth, TAOCP 3, 5.2.2, algorithm M).
-std::vector<std::pair<int, int>> sorting_network(int n) {
-  std::vector<std::pair<int, int>> exchanges;
-  int top = 1;
-  while (top < n) top *= 2;
-  for (int p = top / 2; p > 0; p /= 2) {
-    int r = 0, d = p;
-    for (int q = top / 2;; q /= 2) {
-      for (int i = 0; i + d < n; ++i) {
-        if ((i & p) == r) exchanges.emplace_back(i, i + d);
-      }
-      if (q <= p) break;
-      d = q - p;
-      r = p;
-    }
-  }
-  return exchanges;
-}
-
 template <class T>
-void exchange(T* __restrict a, T* __restrict b) {
+void compare(const Comparator& c, T* values) {
+  T* __restrict const low = values + c.low * tile;
+  T* __restrict const high = values + c.high * tile;
   for (std::int64_t k = 0; k < tile; ++k) {
-    const T low = std::min(a[k], b[k]);
-    b[k] = std::max(a[k], b[k]);
-    a[k] = low;
+    const T least = std::min(low[k], high[k]);
+    high[k] = std::max(low[k], high[k]);
+    low[k] = least;
   }
 }
 
 template <class T, bool is_bool = false>
 void run(std::span<const void* const> rows, std::int64_t count, std::byte* out, int threads) {
   const auto n = static_cast<std::int64_t>(rows.size());
-  const auto network = sorting_network(static_cast<int>(n));
+  const auto middle = static_cast<int>((n - 1) / 2);
+  const std::vector<Comparator> network = cpu::selection_network(static_cast<int>(n), middle, middle);
   // Made here: what is thrown in a parallel region ends the process.
   std::vector<T> all_values(static_cast<std::size_t>(threads) * static_cast<std::size_t>(n * tile));
 #pragma omp parallel num_threads(threads)
@@ -64,8 +49,8 @@ void run(std::span<const void* const> rows, std::int64_t count, std::byte* out, 
           for (std::int64_t k = 0; k < size; ++k) row[k] = row[k] != 0;
         }
       }
-      for (const auto& [a, b] : network) exchange(values + a * tile, values + b * tile);
-      std::memcpy(out + begin * sizeof(T), values + (n - 1) / 2 * tile, bytes);
+      for (const Comparator& c : network) compare(c, values);
+      std::memcpy(out + begin * sizeof(T), values + middle * tile, bytes);
     }
   }
 }
