@@ -20,21 +20,14 @@ constexpr Rule rules[] = {{"median", SelectRule::Kind::median, false},
                           {"meamed", SelectRule::Kind::closest_to_median, false},
                           {"mix_trimmed_mean", SelectRule::Kind::trimmed_mean, true}};
 
-/// Means of n−f rows, as nnm makes them.
-struct Mixture {
-  std::vector<int> start = {0}, entry_row;
-  std::vector<double> coefficient;
-
-  Mixture(int n, int f) {
-    for (int i = 0; i < n; ++i) {
-      for (int k = 0; k < n - f; ++k) {
-        entry_row.push_back((i + k) % n);
-        coefficient.push_back(1.0 / (n - f));
-      }
-      start.push_back(static_cast<int>(entry_row.size()));
-    }
+/// Means of n−f rows, as nnm makes them: coefficients, [point][row].
+std::vector<double> mixture_of(int n, int f) {
+  std::vector<double> mix(static_cast<std::size_t>(n) * static_cast<std::size_t>(n));
+  for (int i = 0; i < n; ++i) {
+    for (int k = 0; k < n - f; ++k) mix[static_cast<std::size_t>(i * n + (i + k) % n)] = 1.0 / (n - f);
   }
-};
+  return mix;
+}
 
 void select(benchmark::State& state, Rule kind, int n, std::int64_t d, DType dtype) {
   const Shaped& shape = shaped(n, d, dtype);
@@ -44,19 +37,14 @@ void select(benchmark::State& state, Rule kind, int n, std::int64_t d, DType dty
   const SelectRule rule{.kind = kind.kind, .f = f, .keep = n - f};
   std::vector<int> rows;
   for (int i = 0; i < n; ++i) rows.push_back(i);
-  const Mixture mixture(n, f);
+  const std::vector<double> mix = mixture_of(n, f);
   detail::PointTable points;
   points.count = n;
   points.rows = rows;
-  if (kind.mixed) {
-    points.mixed = true;
-    points.start = mixture.start;
-    points.entry_row = mixture.entry_row;
-    points.entry_coefficient = mixture.coefficient;
-  }
+  if (kind.mixed) points.mix = mix;
   void* const target = shape.out.data();
   const detail::OutTable out{.dtype = dtype, .data = &target};
-  const double mixing = mixing_work(n, n, static_cast<double>(mixture.entry_row.size()), true);
+  const double mixing = mixing_work(n, n, static_cast<double>(n) * (n - f), true);
   const PassWork work =
       kind.mixed ? mix_select_work(rule, n, n, mixing, d, dtype) : select_work(rule, n, d, dtype);
   measure(state, shape, {work}, [&] { passes.select(table, rule, points, out, {}); });

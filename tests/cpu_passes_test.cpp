@@ -1020,17 +1020,12 @@ TEST_P(CpuPassesTest, SelectMayWriteOverARowAndDoesNotDependOnThreads) {
   for (const DType dtype : all_dtypes) {
     for (const bool mixed : {false, true}) {
       const std::vector<int> rows = all_rows(9);
-      std::vector<int> start(10), entry_row;
-      std::vector<double> coefficient;
-      for (int p = 0; p < 9; ++p) {
-        for (int k = 0; k < 6; ++k) entry_row.push_back((p + k) % 9), coefficient.push_back(1.0 / 6);
-        start[static_cast<std::size_t>(p) + 1] = static_cast<int>(entry_row.size());
+      std::vector<double> mix(9 * 9);
+      for (std::size_t p = 0; p < 9; ++p) {
+        for (std::size_t k = 0; k < 6; ++k) mix[9 * p + (p + k) % 9] = 1.0 / 6;
       }
       PointTable points = plain_points(rows);
-      points.mixed = mixed;
-      points.start = start;
-      points.entry_row = entry_row;
-      points.entry_coefficient = coefficient;
+      if (mixed) points.mix = mix;
       const SelectRule rule{Kind::trimmed_mean, EvenMedian::midpoint, 2, 0};
       const std::vector<std::int64_t> sizes{20001, 3};
       Out first(dtype, sizes);
@@ -1080,29 +1075,25 @@ void expect_mixed(Mixing mixing) {
         problem.set(2, bad, 130, std::numeric_limits<Real>::quiet_NaN());
         problem.set(4, bad, 0, infinity);
       }
-      std::vector<int> start{0}, entry_row;
-      std::vector<double> coefficient;
+      const auto rows = static_cast<std::size_t>(n) + 1;
+      std::vector<double> mix(static_cast<std::size_t>(n) * rows);
       std::vector<std::uint8_t> infinite;
       const auto draw_coefficient = [&] { return std::uniform_real_distribution(0.0, 1.0)(random); };
       for (int p = 0; p < n; ++p) {
         const bool is_infinite = n > 4 && p == 1;
         infinite.push_back(is_infinite);
         const double same = draw_coefficient();
-        for (int r = n; r >= 0 && !is_infinite; --r) {  // entries in no particular order
+        double* const coefficients = mix.data() + static_cast<std::size_t>(p) * rows;
+        for (int r = n; r >= 0 && !is_infinite; --r) {
           if (r == bad || (r != p && random() % 3 == 0)) continue;
           if (r == p && p == bad) continue;
           if (mixing == Mixing::few && r != p && (r != n || p % 2 == 0)) continue;
-          entry_row.push_back(r);
-          coefficient.push_back(equal ? same : draw_coefficient());
+          coefficients[r] = equal ? same : draw_coefficient();
         }
-        start.push_back(static_cast<int>(entry_row.size()));
       }
       PointTable points;
       points.count = n;
-      points.mixed = true;
-      points.start = start;
-      points.entry_row = entry_row;
-      points.entry_coefficient = coefficient;
+      points.mix = mix;
       points.infinite = infinite;
       const int f = n / 4;
       Out out(dtype, problem.sizes);
@@ -1115,10 +1106,9 @@ void expect_mixed(Mixing mixing) {
           Real most = 0;
           for (int p = 0; p < n; ++p) {
             Real v = 0;
-            for (int e = start[static_cast<std::size_t>(p)]; e < start[static_cast<std::size_t>(p) + 1];
-                 ++e) {
-              const std::size_t k = static_cast<std::size_t>(e);
-              v += static_cast<Real>(coefficient[k]) * problem.value(t, entry_row[k], i);
+            for (int r = 0; r <= n; ++r) {
+              const double c = mix[static_cast<std::size_t>(p) * rows + static_cast<std::size_t>(r)];
+              if (c != 0) v += static_cast<Real>(c) * problem.value(t, r, i);
             }
             values.push_back(infinite[static_cast<std::size_t>(p)] != 0 ? infinity : v);
             most = std::max(most, std::abs(v));
@@ -1145,14 +1135,10 @@ TEST_P(CpuPassesTest, AFiniteCombinationNeverBecomesInfinite) {
       problem.set(0, r, i,
                   i % 2 == 0 ? std::numeric_limits<float>::max() : -std::numeric_limits<float>::max());
   }
-  const std::vector<int> start{0, 2}, entry_row{0, 1};
-  const std::vector<double> coefficient{0.6, 0.6};
+  const std::vector<double> mix{0.6, 0.6};
   PointTable points;
   points.count = 1;
-  points.mixed = true;
-  points.start = start;
-  points.entry_row = entry_row;
-  points.entry_coefficient = coefficient;
+  points.mix = mix;
   Out out(DType::f32, problem.sizes);
   CpuPasses(2, 1).select(problem.table, {}, points, out.table, {});
   for (std::int64_t i = 0; i < 40; ++i) {

@@ -85,14 +85,27 @@ double mixing_work(int points, int rows, double entries, bool equal) {
 
 namespace {
 
-/// Whether each point's coefficients are all the same.
-bool has_equal_shares(const detail::Solution& solution) {
-  for (std::size_t p = 0; p + 1 < solution.start.size(); ++p) {
-    const auto first = solution.entry_coefficient.begin() + solution.start[p];
-    const auto last = solution.entry_coefficient.begin() + solution.start[p + 1];
-    if (std::adjacent_find(first, last, std::not_equal_to<>()) != last) return false;
+/// What mixed points are made of.
+struct Mixture {
+  std::set<std::size_t> rows;  // that have a coefficient
+  double entries = 0;
+  bool equal = true;  // each point's coefficients are all the same
+};
+
+Mixture mixture_of(const detail::Solution& solution) {
+  Mixture mixture;
+  const std::size_t rows = solution.mix.size() / static_cast<std::size_t>(solution.points);
+  double share = 0;  // of the point
+  for (std::size_t k = 0; k < solution.mix.size(); ++k) {
+    if (k % rows == 0) share = 0;
+    const double coefficient = solution.mix[k];
+    if (coefficient == 0) continue;
+    if (share == 0) share = coefficient;
+    mixture.equal = mixture.equal && coefficient == share;
+    mixture.entries += 1;
+    mixture.rows.insert(k % rows);
   }
-  return true;
+  return mixture;
 }
 
 }  // namespace
@@ -120,14 +133,12 @@ std::vector<PassWork> passes_of(const Pipeline& pipeline, int rows, std::int64_t
     passes.push_back(combine_work(std::min(used, rows), d, dtype));
     if (is_stateful(pipeline)) passes.back().bytes_written *= 2;  // the output is kept
   } else if (solution.mixed) {
-    const std::set<int> used_rows(solution.entry_row.begin(), solution.entry_row.end());
-    const auto used = static_cast<int>(used_rows.size());
-    const auto points = static_cast<int>(solution.start.size()) - 1;
-    const double mixing =
-        mixing_work(points, used, static_cast<double>(solution.entry_row.size()), has_equal_shares(solution));
-    passes.push_back(mix_select_work(solution.rule, points, used, mixing, d, dtype));
+    const Mixture mixture = mixture_of(solution);
+    const auto used = static_cast<int>(mixture.rows.size());
+    const double mixing = mixing_work(solution.points, used, mixture.entries, mixture.equal);
+    passes.push_back(mix_select_work(solution.rule, solution.points, used, mixing, d, dtype));
   } else {
-    passes.push_back(select_work(solution.rule, static_cast<int>(solution.rows.size()), d, dtype));
+    passes.push_back(select_work(solution.rule, solution.points, d, dtype));
   }
   return passes;
 }

@@ -263,10 +263,7 @@ void CpuPasses::Impl::prepare_center(const RowTable& table, const GramCenter& ce
     }
     const PointTable points{.count = static_cast<int>(median_rows.size()),
                             .rows = median_rows,
-                            .mixed = false,
-                            .start = {},
-                            .entry_row = {},
-                            .entry_coefficient = {},
+                            .mix = {},
                             .infinite = {},
                             .weights = median_weights};
     const SelectRule rule{.kind = SelectRule::Kind::median, .even = EvenMedian::lower};

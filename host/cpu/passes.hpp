@@ -91,17 +91,15 @@ constexpr double gram_rounding(std::int64_t additions) {
   return (static_cast<double>(additions) + 16) * 0x1.01p-53;
 }
 
-/// The points that `select` sees: rows themselves, or combinations of rows (compressed sparse rows).
+/// The points that `select` sees: rows themselves, or combinations of rows.
 struct PointTable {
   int count = 0;
-  std::span<const int> rows;  ///< not mixed: point i is row rows[i]
-  bool mixed = false;
-  std::span<const int> start;  ///< mixed: entries of point i are [start[i], start[i+1])
-  std::span<const int> entry_row;
-  std::span<const double> entry_coefficient;
-  std::span<const std::uint8_t>
-      infinite;  ///< empty, or per point: it reads +inf in every coordinate (and has no entries)
+  std::span<const int> rows;               ///< point i is row rows[i], unless points are mixed
+  std::span<const double> mix;             ///< empty, or mixed: coefficients, [point][table row]
+  std::span<const std::uint8_t> infinite;  ///< empty, or per point: it reads +inf in every coordinate
   std::span<const double> weights;  ///< empty, or per point (≥ 0): weighted median / weighted trimmed mean
+
+  bool mixed() const noexcept { return !mix.empty(); }
 };
 
 class CpuPasses {

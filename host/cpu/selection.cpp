@@ -101,54 +101,45 @@ bool Selection::prepare_subsets(const RowTable& table, const PointTable& points,
   if (points.count < least_subset_points || used_rows_.empty()) return false;
   job.subset_dtype = table.dtype_of(used_rows_.front());
   if (table.dtype_of(used_rows_.back()) != job.subset_dtype) return false;  // inputs first, then references
-  const std::size_t groups = (used_rows_.size() + 3) / 4;
-  const std::size_t words = (groups + 3) / 4;
+  const std::size_t words = (used_rows_.size() + 15) / 16;
   const auto count = static_cast<std::size_t>(points.count);
   subset_coefficients_.assign(count, 0);
   subsets_.assign(count * words, 0);
-  const auto place = [&](std::size_t group, unsigned subset) {
-    const std::size_t in_block = group % subset_groups;
-    return std::uint64_t{in_block * subset_group_bytes + subset * subset_bytes} << (16 * (group % 4));
-  };
   for (std::size_t p = 0; p < count; ++p) {
-    std::vector<unsigned>& subset = subset_of_group_;
-    subset.assign(words * 4, 0);
-    for (int e = points.start[p]; e < points.start[p + 1]; ++e) {
-      const double coefficient = points.entry_coefficient[static_cast<std::size_t>(e)];
-      if (coefficient == 0) continue;
-      if (subset_coefficients_[p] == 0) subset_coefficients_[p] = coefficient;
-      const auto row = static_cast<std::size_t>(points.entry_row[static_cast<std::size_t>(e)]);
-      const auto used = static_cast<std::size_t>(used_index_[row]);
-      const unsigned bit = 1U << (used % 4);
-      if (coefficient != subset_coefficients_[p] || (subset[used / 4] & bit) != 0) return false;
-      subset[used / 4] |= bit;
+    const double* const mix = points.mix.data() + p * static_cast<std::size_t>(table.rows);
+    for (std::size_t group = 0; group < words * 4; ++group) {
+      unsigned subset = 0;
+      for (std::size_t u = 4 * group; u < std::min(4 * group + 4, used_rows_.size()); ++u) {
+        const double coefficient = mix[used_rows_[u]];
+        if (coefficient == 0) continue;
+        if (subset_coefficients_[p] == 0) subset_coefficients_[p] = coefficient;
+        if (coefficient != subset_coefficients_[p]) return false;
+        subset |= 1U << (u % 4);
+      }
+      const std::size_t place = group % subset_groups * subset_group_bytes + subset * subset_bytes;
+      subsets_[p * words + group / 4] |= std::uint64_t{place} << (16 * (group % 4));
     }
-    for (std::size_t g = 0; g < words * 4; ++g) subsets_[p * words + g / 4] |= place(g, subset[g]);
   }
   job.subset_coefficients = subset_coefficients_.data();
   job.subsets = subsets_.data();
   return true;
 }
 
-/// From points' entries to rows' coefficients for four points at a time, rows ascending.
-void Selection::prepare_products(const PointTable& points, SelectJob& job) {
+/// From points' coefficients to rows' for four points at a time, rows ascending.
+void Selection::prepare_products(const RowTable& table, const PointTable& points, SelectJob& job) {
   entries_.clear();
   group_start_.assign(1, 0);
-  dense_.assign(used_rows_.size() * 4, 0.0);
   for (int first = 0; first < points.count; first += 4) {
-    for (int p = 0; p < std::min(4, points.count - first); ++p) {
-      const auto point = static_cast<std::size_t>(first + p);
-      for (int e = points.start[point]; e < points.start[point + 1]; ++e) {
-        const auto entry = static_cast<std::size_t>(e);
-        const int used = used_index_[static_cast<std::size_t>(points.entry_row[entry])];
-        dense_[static_cast<std::size_t>(4 * used + p)] += points.entry_coefficient[entry];
-      }
-    }
     for (std::size_t u = 0; u < used_rows_.size(); ++u) {
-      double* const c = &dense_[4 * u];
-      if (c[0] == 0 && c[1] == 0 && c[2] == 0 && c[3] == 0) continue;
-      entries_.push_back({static_cast<int>(u), {c[0], c[1], c[2], c[3]}});
-      std::fill_n(c, 4, 0.0);
+      MixEntry entry{.row = static_cast<int>(u)};
+      bool any = false;
+      for (int p = 0; p < std::min(4, points.count - first); ++p) {
+        entry.coefficient[p] =
+            points.mix[static_cast<std::size_t>(first + p) * static_cast<std::size_t>(table.rows) +
+                       static_cast<std::size_t>(used_rows_[u])];
+        any = any || entry.coefficient[p] != 0;
+      }
+      if (any) entries_.push_back(entry);
     }
     group_start_.push_back(entries_.size());
   }
@@ -156,25 +147,44 @@ void Selection::prepare_products(const PointTable& points, SelectJob& job) {
   job.group_start = group_start_.data();
 }
 
-void Selection::prepare_mix(const RowTable& table, const PointTable& points, SelectJob& job) {
-  if (points.entry_row.size() <= most_few_entries * static_cast<std::size_t>(points.count)) {
-    job.few_start = points.start.data();
-    job.few_rows = points.entry_row.data();
-    job.few_coefficients = points.entry_coefficient.data();
-    return;
+/// Each point's rows.
+void Selection::prepare_few(const RowTable& table, const PointTable& points, SelectJob& job) {
+  few_start_.assign(1, 0);
+  few_rows_.clear();
+  few_coefficients_.clear();
+  const double* coefficient = points.mix.data();
+  for (int p = 0; p < points.count; ++p) {
+    for (int r = 0; r < table.rows; ++r, ++coefficient) {
+      if (*coefficient == 0) continue;
+      few_rows_.push_back(r);
+      few_coefficients_.push_back(*coefficient);
+    }
+    few_start_.push_back(static_cast<int>(few_rows_.size()));
   }
-  used_index_.assign(static_cast<std::size_t>(table.rows), -1);
-  for (const int row : points.entry_row) used_index_[static_cast<std::size_t>(row)] = 0;
+  job.few_start = few_start_.data();
+  job.few_rows = few_rows_.data();
+  job.few_coefficients = few_coefficients_.data();
+}
+
+void Selection::prepare_mix(const RowTable& table, const PointTable& points, SelectJob& job) {
+  const auto rows = static_cast<std::size_t>(table.rows);
+  is_used_.assign(rows, 0);
+  std::size_t entries = 0;
+  for (std::size_t k = 0; k < points.mix.size(); ++k) {
+    if (points.mix[k] == 0) continue;
+    ++entries;
+    is_used_[k % rows] = 1;
+  }
+  if (entries <= most_few_entries * static_cast<std::size_t>(points.count)) {
+    return prepare_few(table, points, job);
+  }
   used_rows_.clear();
   for (int r = 0; r < table.rows; ++r) {
-    int& index = used_index_[static_cast<std::size_t>(r)];
-    if (index < 0) continue;
-    index = static_cast<int>(used_rows_.size());
-    used_rows_.push_back(r);
+    if (is_used_[static_cast<std::size_t>(r)] != 0) used_rows_.push_back(r);
   }
   job.used_rows = used_rows_.data();
   job.used_row_count = static_cast<int>(used_rows_.size());
-  if (!prepare_subsets(table, points, job)) prepare_products(points, job);
+  if (!prepare_subsets(table, points, job)) prepare_products(table, points, job);
 }
 
 SelectJob Selection::prepare(const RowTable& table, const SelectRule& rule, const PointTable& points,
@@ -183,9 +193,9 @@ SelectJob Selection::prepare(const RowTable& table, const SelectRule& rule, cons
   job.rule = rule;
   job.points = points.count;
   job.wide = table.dtype == DType::f64;
-  job.mixed = points.mixed;
-  job.count_nonfinite = counted && !points.mixed;
-  job.key_dtype = points.mixed ? (job.wide ? DType::f64 : DType::f32) : table.dtype;
+  job.mixed = points.mixed();
+  job.count_nonfinite = counted && !points.mixed();
+  job.key_dtype = points.mixed() ? (job.wide ? DType::f64 : DType::f32) : table.dtype;
   if (!points.infinite.empty()) job.infinite = points.infinite.data();
   if (rule.kind == SelectRule::Kind::none) {
     // There is nothing to sort.
@@ -195,7 +205,7 @@ SelectJob Selection::prepare(const RowTable& table, const SelectRule& rule, cons
     job.weights = points.weights.data();
     for (const double weight : points.weights) job.total_weight += weight;
   }
-  if (points.mixed) {
+  if (points.mixed()) {
     prepare_mix(table, points, job);
   } else {
     job.rows = points.rows.data();

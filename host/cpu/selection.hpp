@@ -24,19 +24,21 @@ class Selection {
   void prepare_network(SelectJob& job);
   void prepare_mix(const RowTable& table, const PointTable& points, SelectJob& job);
   bool prepare_subsets(const RowTable& table, const PointTable& points, SelectJob& job);
-  void prepare_products(const PointTable& points, SelectJob& job);
+  void prepare_products(const RowTable& table, const PointTable& points, SelectJob& job);
+  void prepare_few(const RowTable& table, const PointTable& points, SelectJob& job);
 
   // Kept while the rule and the number of points are the same.
   std::vector<Comparator> merges_;
   int merges_points_ = -1, merges_chunk_ = 0, merges_first_ = 0, merges_last_ = 0;
 
-  std::vector<int> used_rows_, used_index_;
+  std::vector<std::uint8_t> is_used_;
+  std::vector<int> used_rows_;
   std::vector<MixEntry> entries_;
   std::vector<std::size_t> group_start_;
-  std::vector<double> dense_;
   std::vector<double> subset_coefficients_;
   std::vector<std::uint64_t> subsets_;
-  std::vector<unsigned> subset_of_group_;
+  std::vector<int> few_start_, few_rows_;
+  std::vector<double> few_coefficients_;
 };
 
 }  // namespace bragg::detail::cpu

@@ -267,19 +267,8 @@ void CudaWindowPasses::collect(GramSums& sums) {
 void CudaWindowPasses::start(const Solution& solution) {
   const Stream stream = slots_[0].stream.get();
   const std::size_t rows = active_.size() + 1;  // and the origin
-  const std::size_t points = solution.mixed ? solution.start.size() - 1 : solution.rows.size();
-  std::vector<double> numbers;
-  if (!solution.coordinate_wise) {
-    numbers = solution.coefficients;
-  } else if (solution.mixed) {
-    numbers.assign(points * rows, 0.0);
-    for (std::size_t p = 0; p < points; ++p) {
-      for (int e = solution.start[p]; e < solution.start[p + 1]; ++e) {
-        numbers[p * rows + static_cast<std::size_t>(solution.entry_row[static_cast<std::size_t>(e)])] =
-            solution.entry_coefficient[static_cast<std::size_t>(e)];
-      }
-    }
-  }
+  const std::size_t points = solution.coordinate_wise ? static_cast<std::size_t>(solution.points) : 0;
+  std::vector<double> numbers = solution.coordinate_wise ? solution.mix : solution.coefficients;
   // Weights and infinite points by point; rows that are points are all rows, or chosen ones.
   const std::size_t matrix = numbers.size();
   const std::size_t marks = solution.mixed ? points : rows;
@@ -326,19 +315,18 @@ void CudaWindowPasses::apply(int slot, const RowTable& window, const OutTable& o
              .nonfinite = counters},
             stream);
   } else {
-    SelectArguments arguments{
-        .rows = w.rows,
-        .tiles = w.cut,
-        .parts = {},
-        .out = w.target,
-        .gate = gate,
-        .rule = solution.rule,
-        .points = static_cast<int>(solution.mixed ? solution.start.size() - 1 : solution.rows.size()),
-        .chosen = solution.mixed ? nullptr : words_ + 2,
-        .mix = solution.mixed ? matrix_ : nullptr,
-        .infinite = infinite_,
-        .weights = weights_,
-        .nonfinite = solution.mixed ? nullptr : counters};
+    SelectArguments arguments{.rows = w.rows,
+                              .tiles = w.cut,
+                              .parts = {},
+                              .out = w.target,
+                              .gate = gate,
+                              .rule = solution.rule,
+                              .points = solution.points,
+                              .chosen = solution.mixed ? nullptr : words_ + 2,
+                              .mix = solution.mixed ? matrix_ : nullptr,
+                              .infinite = infinite_,
+                              .weights = weights_,
+                              .nonfinite = solution.mixed ? nullptr : counters};
     arguments.workspace = s.workspace.at_least(select_workspace_bytes(arguments), stream);
     select(arguments, stream);
   }

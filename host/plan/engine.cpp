@@ -189,15 +189,13 @@ void Engine::Impl::load(const GramSums& sums, const SolveBlock& b) const {
 void Engine::Impl::describe_points(const SolveBlock& b, const Finish& finish, Solution& solution) const {
   const Stage& stage = finish.stage;
   const int rows = table_rows();
-  const int origin = stage.inputs;
   const std::uint8_t* const infinite = stage.mixed ? b.infinite[stage.marks] : b.invalid;
   const double* const weights = b.weights[stage.marks];
   solution.rule = points_alone ? SelectRule{.kind = SelectRule::Kind::none} : finish.rule;
+  solution.points = finish.points;
   solution.mixed = stage.mixed;
   solution.rows.clear();
-  solution.start.assign(1, 0);
-  solution.entry_row.clear();
-  solution.entry_coefficient.clear();
+  solution.mix.clear();
   solution.infinite.clear();
   solution.weights.clear();
 
@@ -218,12 +216,8 @@ void Engine::Impl::describe_points(const SolveBlock& b, const Finish& finish, So
       continue;
     }
     const double* const mix = b.mix[stage.mix] + static_cast<std::size_t>(i) * rows;
-    for (int j = 0; j < rows; ++j) {
-      if (mix[j] == 0 || (j == origin && !has_reference)) continue;  // the origin is a row of zeros
-      solution.entry_row.push_back(j);
-      solution.entry_coefficient.push_back(mix[j]);
-    }
-    solution.start.push_back(static_cast<int>(solution.entry_row.size()));
+    solution.mix.insert(solution.mix.end(), mix, mix + rows);
+    if (!has_reference) solution.mix[solution.mix.size() - rows + stage.inputs] = 0;  // the origin: zeros
   }
   if (!any_infinite) solution.infinite.clear();
   if (equal_weights || !(total_weight > 0)) solution.weights.clear();
@@ -263,13 +257,9 @@ void Engine::apply(const RowTable& window, Solution& solution, const OutTable& o
     counts = e.counts;
   }
   if (solution.coordinate_wise) {
-    const PointTable points{.count = solution.mixed ? static_cast<int>(solution.start.size()) - 1
-                                                    : static_cast<int>(solution.rows.size()),
+    const PointTable points{.count = solution.points,
                             .rows = solution.rows,
-                            .mixed = solution.mixed,
-                            .start = solution.start,
-                            .entry_row = solution.entry_row,
-                            .entry_coefficient = solution.entry_coefficient,
+                            .mix = solution.mix,
                             .infinite = solution.infinite,
                             .weights = solution.weights};
     e.passes.select(window, solution.rule, points, out, counts);
@@ -286,8 +276,14 @@ void Engine::apply(const RowTable& window, Solution& solution, const OutTable& o
 bool Engine::reads_row(const Solution& solution, int table_row) {
   if (solution.infinite_everywhere) return false;
   if (!solution.coordinate_wise) return solution.coefficients[static_cast<std::size_t>(table_row)] != 0;
-  const std::vector<int>& rows = solution.mixed ? solution.entry_row : solution.rows;
-  return std::find(rows.begin(), rows.end(), table_row) != rows.end();
+  if (!solution.mixed) {
+    return std::find(solution.rows.begin(), solution.rows.end(), table_row) != solution.rows.end();
+  }
+  const std::size_t rows = solution.mix.size() / static_cast<std::size_t>(solution.points);
+  for (auto k = static_cast<std::size_t>(table_row); k < solution.mix.size(); k += rows) {
+    if (solution.mix[k] != 0) return true;
+  }
+  return false;
 }
 
 }  // namespace bragg::detail

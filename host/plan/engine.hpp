@@ -44,10 +44,10 @@ struct Solution {
   std::vector<double> coefficients;  ///< geometric: per table row
   // Coordinate-wise: the points that the rule sees.
   SelectRule rule;
+  int points = 0;
   bool mixed = false;
-  std::vector<int> rows;
-  std::vector<int> start, entry_row;
-  std::vector<double> entry_coefficient;
+  std::vector<int> rows;    ///< not mixed: table row of each point
+  std::vector<double> mix;  ///< mixed: coefficients, [point][table row]; of o where it is the origin, 0
   std::vector<std::uint8_t> infinite;
   std::vector<double> weights;
   Report report;
