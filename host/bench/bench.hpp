@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Throughput of pipelines, beside the floors of the machine and what other libraries take.
+// Throughput of pipelines, compared with the floors of the machine and with other libraries.
 #pragma once
 
 #include <bragg/plan.hpp>
@@ -63,7 +63,7 @@ struct Settings {
   Device device = Device::cpu;
   int threads = 0;  ///< 0: as many as OpenMP would use
   Budget budget = {};
-  double floor_seconds = 1;  ///< before the rows, and once more after them
+  double floor_seconds = 1;  ///< before the rows, and again after them
   std::optional<Peers> peers = {};
   std::function<void(const Stage&)> progress = {};
   /// Called between timings; may throw to end the run.

@@ -16,7 +16,7 @@ namespace bragg::bench {
 
 /// One row of the result.
 struct Case {
-  std::string form;  ///< the rule as it was asked for, e.g. "krum(f=F)"
+  std::string form;  ///< the rule as requested, e.g. "krum(f=F)"
   Pipeline pipeline;
   int n = 0;
   Size size;
@@ -40,7 +40,7 @@ struct Preset {
 
 std::span<const Preset> presets();
 
-/// @throws Error invalid_argument: there is none of this name.
+/// @throws Error invalid_argument: an unknown name.
 const Preset& preset_of(std::string_view name);
 
 /// A text of several rules' mistake.

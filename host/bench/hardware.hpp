@@ -12,7 +12,7 @@ struct Hardware {
   std::string cpu = "unknown";
   int cores = 1;  ///< logical, that this process may use
   std::int64_t l1d_bytes = 0, l2_bytes = 0;
-  std::int64_t cache_bytes = 0;  ///< last level, all that there is of it
+  std::int64_t cache_bytes = 0;  ///< the whole last level
   std::int64_t memory_bytes = 0;
   std::string instruction_set;  ///< what the passes run
   std::string huge_pages;       ///< the system's word on transparent ones

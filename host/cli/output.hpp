@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files that the command itself writes. Errors name the option that asked for them.
+// Files that the command itself writes. Errors name their option.
 #pragma once
 
 #include <filesystem>

@@ -491,7 +491,7 @@ void FileAggregation::solve_and_apply(std::span<const Window> windows, Range pie
   for (int row = 0; row < static_cast<int>(readers_.size()); ++row) {
     if (!reads(row)) progress_.bytes_total -= bytes;
   }
-  // A window is written when its slot is wanted again: others are computed meanwhile.
+  // A window is written when its slot is needed again: others are computed meanwhile.
   const auto write_window = [&](std::size_t w) {
     passes_->wait(slot_of(w));
     write(windows[w], pieces_of(windows[w]), passes_->output(slot_of(w)));

@@ -24,7 +24,7 @@ T* at(void* base, std::size_t offset) {
   return reinterpret_cast<T*>(static_cast<std::byte*>(base) + offset);
 }
 
-/// Device memory that grows when more is wanted; what it held is lost then.
+/// Device memory that grows on demand; growing loses its content.
 class GrowingMemory {
  public:
   void* at_least(std::size_t bytes, Stream stream) {

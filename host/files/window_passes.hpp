@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The passes over windows of rows in host memory, by whatever computes them. A window lies in a slot; what
-// was asked of a slot may be under way until it is waited for, while the caller fills another.
+// Interface of the passes over windows of rows in host memory. A window lies in a slot; work on a slot may be
+// under way until it is waited for, while the caller fills another.
 #pragma once
 
 #include <cstddef>

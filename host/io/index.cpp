@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A sharded model: an index with {"weight_map": {tensor: file}} beside the safetensors files that it names.
+// A sharded model: an index with {"weight_map": {tensor: file}}, in the folder of the files that it names.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -56,7 +56,7 @@ class IndexReader final : public JsonReader {
 
   bool in_weight_map() const { return depth_ == 2 && weight_map_next_; }
 
-  /// A value beside the weight map may be anything.
+  /// A value outside the weight map may be anything.
   bool other(const std::string& found) { return depth_ >= 1 && !weight_map_next_ ? true : refuse(found); }
 
   bool open(const std::string& found, bool object) {

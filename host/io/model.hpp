@@ -58,7 +58,7 @@ struct Layout {
 /// too large.
 Layout safetensors_layout(std::span<const TensorInfo> tensors, const Metadata& metadata);
 
-/// The npy file of one array. @throws Error invalid_argument: a dtype that npy has not.
+/// The npy file of one array. @throws Error invalid_argument: a dtype that npy lacks.
 Layout npy_layout(const TensorInfo& tensor);
 
 inline constexpr std::int64_t max_header_bytes =

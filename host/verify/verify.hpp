@@ -76,7 +76,7 @@ struct Findings {
   std::vector<Finding> findings;  ///< the first of the breaches
 };
 
-/// @throws Error invalid_argument: settings.rules has one that there is not.
+/// @throws Error invalid_argument: settings.rules has an unknown rule.
 Findings verify(const Settings& settings);
 
 }  // namespace bragg::verify

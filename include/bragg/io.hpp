@@ -66,7 +66,7 @@ BRAGG_API void write_safetensors(const std::filesystem::path& path, std::span<co
                                  std::span<const std::pair<std::string, std::string>> metadata = {});
 
 /// Writes one npy file (the name is not kept), whole or not at all.
-/// @throws Error invalid_argument (a dtype that npy has not, negative size), io_error.
+/// @throws Error invalid_argument (a dtype that npy lacks, negative size), io_error.
 BRAGG_API void write_npy(const std::filesystem::path& path, const TensorToWrite& array);
 
 /// How far a file aggregation is; called often, from the calling thread.
