@@ -40,9 +40,9 @@ struct Row {
 
   double bytes() const;
   double floor_ms() const;
-  /// The floor of what a run takes.
+  /// The floor as a share of a run's time.
   double share() const { return timing.ms.median > 0 ? floor_ms() / timing.ms.median : 0; }
-  /// Of the pass that the floor has most of.
+  /// The bound of the pass with the largest part of the floor.
   const char* bound() const;
 };
 

@@ -10,9 +10,9 @@
 
 namespace bragg::bench {
 
-/// Of all multiprocessors: bandwidths by loops with 2, 4 and 8 loads of a thread under way, and for copies
-/// the runtime's own; units by loops in registers; what launches and graphs cost. `seconds`: about how long
-/// this takes. @throws Error out_of_memory, unsupported.
+/// Speeds of all multiprocessors: bandwidths by loops with 2, 4 and 8 loads of a thread in flight, and for
+/// copies the runtime's own; units by loops in registers; the cost of launches and graphs. `seconds`: about
+/// how long this takes. @throws Error out_of_memory, unsupported.
 Floors measure_device_floors(std::string& name, double seconds);
 
 /// random_updates(n, d, dtype) in the device's memory, made there. @throws Error out_of_memory, unsupported.

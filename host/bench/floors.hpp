@@ -19,12 +19,12 @@ struct Floors {
   double read = 0;               ///< bytes per second
   double copy = 0;               ///< read and written
   std::string read_how = {}, copy_how = {};
-  double fma_f32 = 0, fma_f64 = 0;  ///< multiply-adds a second
+  double fma_f32 = 0, fma_f64 = 0;  ///< multiply-adds per second
   double min_max_16 = 0, min_max_32 = 0, min_max_64 = 0;
   std::string min_max_32_how = {}, min_max_64_how = {};  ///< "integer" or "float"
-  /// Of a CUDA device only. fma_f64 is that of its tensor cores where they are faster than one by one.
-  double fma_f64_single = 0;  ///< multiply-adds a second, one by one
-  double to_f64 = 0;          ///< conversions from f32 a second
+  /// For a CUDA device only. fma_f64 is the rate of its tensor cores if they are faster.
+  double fma_f64_single = 0;  ///< multiply-adds per second, without tensor cores
+  double to_f64 = 0;          ///< conversions from f32 per second
   double launch_us = 0, graph_us = 0,
          node_us = 0;  ///< of a kernel, a graph of one, and each kernel more in it
 
@@ -32,7 +32,7 @@ struct Floors {
   Rates rates(double bandwidth) const;
 };
 
-/// Of two measurements the faster of each: a machine that others use, too, may be slow for a moment.
+/// The better of two measurements, for each figure: a shared machine may be slow for a moment.
 Floors best_of(const Floors& a, const Floors& b);
 
 /// The bandwidth at which `threads` threads read the data again and again, the best of all ways. Data so much

@@ -23,7 +23,7 @@ BRAGG_HD inline float bell(std::uint64_t index) {
   return static_cast<float>((sum - mean) / deviation);
 }
 
-/// Of a row; row 0 is neither the quietest nor the loudest.
+/// Deviation of a row; row 0 has neither the smallest nor the largest.
 BRAGG_HD inline float deviation_of(int row, int n) {
   const auto place = static_cast<int>((std::int64_t{row} * 7 + 3) % n);
   return static_cast<float>(1 + 0.5 * place / n);

@@ -19,11 +19,11 @@ enum class Unit : std::uint8_t {
   min_max_integer_64,
 };
 
-/// Repeats twelve independent chains of the operation; returns the operations done, a lane counting as one.
-/// A comparator is two of them: a minimum and a maximum.
+/// Repeats twelve independent chains of the operation; returns the operations done, each lane counting as
+/// one. A comparator is two of them: a minimum and a maximum.
 double run_unit(Unit unit, std::int64_t steps);
 
-/// How memory is read: as so many streams side by side, each with a prefetch so many bytes ahead (0: none).
+/// A way to read memory: `streams` streams side by side, each with a prefetch `ahead` bytes ahead (0: none).
 struct ReadVariant {
   int streams = 1;  ///< 1, 2, 4 or 8
   int ahead = 0;
@@ -32,7 +32,7 @@ struct ReadVariant {
 /// Reads all of [data, data + bytes), whole cache lines; what it returns depends on them.
 std::uint32_t read_bytes(const unsigned char* data, std::size_t bytes, ReadVariant variant);
 
-/// How memory is copied: by stores that go past the cache or not.
+/// A way to copy memory: by stores that bypass the cache, or not.
 struct CopyVariant {
   bool streaming = true;
   int ahead = 0;

@@ -7,7 +7,7 @@
 
 namespace bragg::bench {
 
-/// Of times, in the unit that they came in. Quartiles as NumPy's: linear between neighbours.
+/// Spread of times, in their unit. Quartiles as NumPy's: linear between neighbours.
 struct Spread {
   double least = 0, q1 = 0, median = 0, q3 = 0, most = 0;
 
@@ -18,7 +18,7 @@ struct Spread {
 /// `values` is not empty.
 Spread spread_of(std::vector<double> values);
 
-/// How long is measured: at least `calls` timings and `seconds`; where a call takes long, at least `few` and
+/// Length of a measurement: at least `calls` timings and `seconds`; if a call takes long, at least `few` and
 /// no more than 20 times `seconds`.
 struct Budget {
   double seconds = 0.5;

@@ -24,22 +24,22 @@ struct PassWork {
   double bytes() const { return bytes_read + bytes_written; }
 };
 
-/// Above this many points the operations of a selection are not counted: a network is not the way.
+/// Above this many points, operations of a selection are not counted: nobody would use a network.
 inline constexpr int most_network_points = 128;
 
-/// Inner products of all pairs of n rows, a row with itself among them: n(n+1)/2·d multiply-adds.
+/// Work of the inner products of all pairs of n rows, including a row with itself: n(n+1)/2·d multiply-adds.
 PassWork gram_work(int n, std::int64_t d, DType dtype);
-/// Whether rows are finite, and no products.
+/// Work of finding out which rows are finite, without products.
 PassWork statistics_work(int n, std::int64_t d, DType dtype);
-/// Of k rows with a coefficient: k·d multiply-adds.
+/// Work of combining k rows with a coefficient: k·d multiply-adds.
 PassWork combine_work(int k, std::int64_t d, DType dtype);
-/// Of as many rows: what is left of the selection network without the outputs that the rule has no use for.
+/// Work of a selection among rows: the selection network, pruned to the outputs that the rule uses.
 PassWork select_work(const detail::SelectRule& rule, int points, std::int64_t d, DType dtype);
-/// Of points that are combinations of `rows` rows, `mixing` multiply-adds or additions a coordinate.
+/// Work of a selection among combinations of `rows` rows, `mixing` multiply-adds or additions per coordinate.
 PassWork mix_select_work(const detail::SelectRule& rule, int points, int rows, double mixing, std::int64_t d,
                          DType dtype);
-/// The fewer of: a multiply-add for each of `entries` coefficients; where each point's are all equal, sums of
-/// the subsets of four rows, made once, and of those that each point adds up.
+/// The smaller number: one multiply-add per coefficient of `entries`; or, if each point's coefficients are
+/// all equal, the sums of subsets of four rows, made once, and the additions of those per point.
 double mixing_work(int points, int rows, double entries, bool equal);
 
 /// The passes of a run, from the solution of its solve. `solution` has table rows as Engine's.

@@ -58,7 +58,7 @@ class ReadFile {
   FileId id_;
 };
 
-/// Where a path leads: the target of symbolic links, which need not be there.
+/// The target of a path through symbolic links; it need not exist.
 std::filesystem::path follow_links(std::filesystem::path path);
 
 /// Whether both paths lead to one place, whether or not a file is there yet.

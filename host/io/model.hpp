@@ -46,7 +46,7 @@ Model read_npy(const ReadFile& file);
 /// The parts of a sharded model that `index` (*.index.json) names.
 Model read_index(const std::filesystem::path& index);
 
-/// Where a safetensors file of these tensors holds what.
+/// Layout of a safetensors file of these tensors.
 struct Layout {
   std::string header;                 ///< the file's first bytes, up to the data
   std::vector<std::int64_t> offsets;  ///< of each tensor, in the given order, from the start of the file

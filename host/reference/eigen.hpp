@@ -10,7 +10,7 @@ struct Eigen {
   std::vector<Vector> vectors;  ///< of unit length, in the same order
 };
 
-/// Of a symmetric matrix, by Jacobi's rotations.
+/// Eigenvalues and eigenvectors of a symmetric matrix, by Jacobi's rotations.
 Eigen eigen(std::vector<Vector> matrix);
 
 }  // namespace bragg::reference

@@ -58,7 +58,7 @@ class GuardedBuffer {
   std::vector<unsigned char> memory_;
 };
 
-/// How a row of d coordinates is cut into tensors, empty ones among them.
+/// A cut of a row of d coordinates into tensors, some of them empty.
 inline std::vector<std::int64_t> tensor_sizes(Layout layout, std::int64_t d) {
   if (layout != Layout::tensors) return {d};
   std::vector<std::int64_t> sizes{0};

@@ -22,7 +22,7 @@ struct Backend {
 /// The backends of this build on this machine: the CPU, then every CUDA device.
 std::vector<Backend> backends();
 
-/// How far a verification is.
+/// Progress of a verification.
 struct Stage {
   int rounds = 0;  ///< finished
   int cases = 0;

@@ -69,7 +69,7 @@ BRAGG_API void write_safetensors(const std::filesystem::path& path, std::span<co
 /// @throws Error invalid_argument (a dtype that npy lacks, negative size), io_error.
 BRAGG_API void write_npy(const std::filesystem::path& path, const TensorToWrite& array);
 
-/// How far a file aggregation is; called often, from the calling thread.
+/// Progress of a file aggregation; reported often, from the calling thread.
 struct Progress {
   int pass = 1;                   ///< 1 or 2
   int passes = 2;                 ///< 1 where the pipeline needs no distances, or goes tensor by tensor
