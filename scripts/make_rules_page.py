@@ -20,9 +20,9 @@ one rule, `bragg rules --json` everything for programs. [choosing.md](choosing.m
 and which f.
 
 In the tables, the rows x_1 … x_n are the updates of n workers, of which up to f may be bad. ‖x‖ is the
-Euclidean length. o is the origin, or the reference (`--base`) where one is given. r = f/(n−2f). A rule is (f,
-κ)-robust when its output is never farther from the mean of the honest rows than √κ times their own spread,
-whatever the bad rows hold ([more](choosing.md#what-is-promised-κ)).
+Euclidean length. o is the origin, or the base (`--base`, the reference) where one is given. r = f/(n−2f). A
+rule is (f, κ)-robust when its output is never farther from the mean of the honest rows than √κ times their
+own spread, whatever the bad rows hold ([more](choosing.md#what-is-promised-κ)).
 
 A coordinate-wise rule judges each coordinate by itself, a geometric rule judges whole rows by their
 distances, and a pre-aggregator replaces the rows that the next stage sees.
