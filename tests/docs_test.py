@@ -284,6 +284,13 @@ class Tables(Docs):
         for row in shown[1:]:
             self.assertIn(row, known)
 
+    def test_install_lists_the_build_s_options(self):
+        lists = read("CMakeLists.txt")
+        options = set(re.findall(r"^(?:option|set)\((BRAGG_\w+) \"", lists, re.MULTILINE))
+        shown = set(re.findall(r"`(BRAGG_\w+)`", prose("docs/install.md")))
+        self.assertIn("BRAGG_CUDA", options)
+        self.assertEqual(shown, options)
+
     def test_readme_is_short(self):
         self.assertLessEqual(len(read("README.md").splitlines()), 160)
 
