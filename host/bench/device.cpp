@@ -37,7 +37,7 @@ class Stopwatch {
 
   /// Milliseconds that the device takes for what `enqueue` gives it. Waits.
   template <class EnqueueT>
-  double time(Stream stream, const EnqueueT& enqueue) {
+  double time(cuda::Stream stream, const EnqueueT& enqueue) {
     BRAGG_CUDA_CHECK(cudaEventRecord(start_, stream));
     enqueue();
     BRAGG_CUDA_CHECK(cudaEventRecord(stop_, stream));
@@ -55,7 +55,7 @@ class Stopwatch {
 class Graph {
  public:
   template <class EnqueueT>
-  Graph(Stream stream, const EnqueueT& enqueue) {
+  Graph(cuda::Stream stream, const EnqueueT& enqueue) {
     cudaGraph_t graph = nullptr;
     BRAGG_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     enqueue();
@@ -67,7 +67,7 @@ class Graph {
   ~Graph() { cudaGraphExecDestroy(graph_); }
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
-  void launch(Stream stream) const { BRAGG_CUDA_CHECK(cudaGraphLaunch(graph_, stream)); }
+  void launch(cuda::Stream stream) const { BRAGG_CUDA_CHECK(cudaGraphLaunch(graph_, stream)); }
 
  private:
   cudaGraphExec_t graph_ = nullptr;
@@ -83,7 +83,7 @@ constexpr int load_variants[] = {2, 4, 8};
 
 /// The least milliseconds of `enqueue` in a number of batches.
 template <class EnqueueT>
-double least_ms(Stopwatch& watch, Stream stream, double seconds, const EnqueueT& enqueue) {
+double least_ms(Stopwatch& watch, cuda::Stream stream, double seconds, const EnqueueT& enqueue) {
   const auto batch = [&](int calls) {
     return watch.time(stream, [&] {
       for (int k = 0; k < calls; ++k) enqueue();
@@ -93,7 +93,7 @@ double least_ms(Stopwatch& watch, Stream stream, double seconds, const EnqueueT&
 }
 
 /// Bytes a second at which `bytes` are read again and again.
-double read_rate(Stopwatch& watch, Stream stream, const void* data, std::size_t bytes, double seconds,
+double read_rate(Stopwatch& watch, cuda::Stream stream, const void* data, std::size_t bytes, double seconds,
                  int* best_loads = nullptr) {
   const cuda::DeviceMemory sink(4);
   double rate = 0;
@@ -108,7 +108,7 @@ double read_rate(Stopwatch& watch, Stream stream, const void* data, std::size_t 
   return rate;
 }
 
-void measure_memory(Floors& floors, Stopwatch& watch, Stream stream, double seconds) {
+void measure_memory(Floors& floors, Stopwatch& watch, cuda::Stream stream, double seconds) {
   const std::size_t bytes = floors.memory_bytes;
   const cuda::DeviceMemory from(bytes), to(bytes);
   cuda::set_bytes(from.data(), 1, bytes, stream);
@@ -134,7 +134,7 @@ void measure_memory(Floors& floors, Stopwatch& watch, Stream stream, double seco
   }
 }
 
-void measure_units(Floors& floors, Stopwatch& watch, Stream stream, double seconds) {
+void measure_units(Floors& floors, Stopwatch& watch, cuda::Stream stream, double seconds) {
   const cuda::DeviceMemory sink(4);
   constexpr int units = 8;
   const auto rate = [&](DeviceUnit unit) {
@@ -155,7 +155,7 @@ void measure_units(Floors& floors, Stopwatch& watch, Stream stream, double secon
   floors.to_f64 = rate(DeviceUnit::to_f64);
 }
 
-void measure_launches(Floors& floors, Stopwatch& watch, Stream stream, double seconds) {
+void measure_launches(Floors& floors, Stopwatch& watch, cuda::Stream stream, double seconds) {
   constexpr int kernels = 64;
   const auto nothing = [&](int count) {
     for (int k = 0; k < count; ++k) enqueue_nothing(stream);

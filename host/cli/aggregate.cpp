@@ -75,7 +75,8 @@ void run(const AggregateCommand& command) {
   options.options.scope = command.scope == "per-tensor" ? Scope::per_tensor : Scope::whole;
   options.options.max_weight_share = command.max_weight_share;
   options.options.threads = command.threads;
-  options.options.device = device_for(command.device);
+  const Device device = device_for(command.device);
+  options.options.device = device;
   if (command.weights) options.weights = parse_weights(*command.weights);
   const std::vector<fs::path> inputs = find_inputs(command.inputs, command.base, command.output);
   if (command.report) check_report(*command.report, command, inputs);
@@ -89,7 +90,6 @@ void run(const AggregateCommand& command) {
   }();
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
 
-  const Device device = options.options.device;
   if (command.report) write_report(*command.report, pipeline, result, command.output, device);
   if (!command.quiet) {
     fmt::print("{}\n{}", worker_table(result), summary(command, pipeline, result, device, seconds.count()));

@@ -14,7 +14,7 @@ namespace bragg::verify {
 
 class DeviceImage {
  public:
-  explicit DeviceImage(Stream stream) : stream_(stream) {}
+  explicit DeviceImage(detail::cuda::Stream stream) : stream_(stream) {}
 
   /// Mirrors a piece of host memory; its alignment modulo 256 is kept.
   void add(std::span<unsigned char> host) {
@@ -52,7 +52,7 @@ class DeviceImage {
     unsigned char* device;
   };
 
-  Stream stream_;
+  detail::cuda::Stream stream_;
   std::vector<Piece> pieces_;
 };
 

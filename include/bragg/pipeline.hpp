@@ -18,10 +18,11 @@ inline namespace v0 {
 /// In a rule's integer parameter: the default that follows from n and f (RULES: e.g. neighbors = n−f−2).
 inline constexpr int automatic = -1;
 
-/// Where an iterative rule starts. `origin` is the origin, or the caller's reference where one is given.
+/// Where an iterative rule starts. `origin` is the origin, or the caller's base where one is given;
+/// `reference` is the base.
 enum class Start : std::uint8_t { medoid, mean, origin, previous, reference };
 
-// Notation: n rows x_i in R^d, f of them Byzantine. o is the origin, or the caller's reference.
+// Notation: n rows x_i in R^d, f of them Byzantine. o is the origin, or the caller's base.
 // Coordinate-wise rules ------------------------------------------------------------------------------------
 
 /// (1/n) Σ x_i. Not robust: one NaN is in the result.
@@ -91,7 +92,7 @@ struct GeometricMedian {
 };
 
 /// `iters` times v ← v + (1/n) Σ (x_i − v)·min(1, tau/‖x_i − v‖). Karimireddy et al. 2021. start = previous:
-/// the plan's last output; on the first run the reference if there is one, else the origin.
+/// the plan's last output; on the first run the base if there is one, else the origin.
 struct CenteredClipping {
   double tau = 0;
   int iters = 1;

@@ -152,9 +152,8 @@ class BRAGG_API Plan {
 
 /// The one-liner: plans, runs and waits, where the updates are: for device memory on the current device (or
 /// options.cuda_device), on its legacy default stream. It returns no status, so it throws one that is not ok.
-/// @throws Error as Plan's constructor and run, and with the run's status; invalid_argument: options.device
-/// is
-///   not where the updates are.
+/// @throws Error as Plan's constructor and run, and with the run's status; invalid_argument where
+///   options.device is not that of the updates.
 BRAGG_API std::vector<Report> aggregate(const Pipeline& pipeline, const Updates& updates, const Output& out,
                                         const RunArguments& arguments = {}, const Options& options = {});
 

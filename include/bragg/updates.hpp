@@ -79,8 +79,7 @@ class BRAGG_API Updates {
   static Updates matrix(std::span<const std::uint16_t> bits, int n, std::int64_t d, DType dtype,
                         std::int64_t row_stride = -1, MemorySpace space = MemorySpace::host);
 
-  /// The same of a bare pointer, for bindings: nothing tells whether there are so many elements of that
-  /// dtype.
+  /// The same of a bare pointer, for bindings: nobody checks that so many elements of the dtype are there.
   /// @throws Error invalid_argument: n < 1, d < 0, row_stride < d, or data null while n·d > 0.
   static Updates matrix(const void* data, int n, std::int64_t d, DType dtype, std::int64_t row_stride = -1,
                         MemorySpace space = MemorySpace::host);
@@ -124,10 +123,12 @@ struct BRAGG_API Output {
   std::optional<Extent> extent = {};  ///< of `tensors[0]`, where it is the only one and was given as a span
 
   Output() = default;
+  // NOLINTBEGIN(bugprone-forwarding-reference-overload): no Output is a span
   template <SpanOf<float> RangeT>
   explicit Output(RangeT&& data) : Output(std::span<float>(data), DType::f32) {}
   template <SpanOf<double> RangeT>
   explicit Output(RangeT&& data) : Output(std::span<double>(data), DType::f64) {}
+  // NOLINTEND(bugprone-forwarding-reference-overload)
   /// `bits` of f16 or bf16. @throws Error invalid_argument: another dtype.
   Output(std::span<std::uint16_t> bits, DType dtype);
   explicit Output(void* data) : tensors{data} {}

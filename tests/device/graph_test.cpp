@@ -28,7 +28,7 @@ std::vector<float> random_matrix(std::mt19937_64& random, int n, std::int64_t d)
 class Graph {
  public:
   template <class EnqueueF>
-  Graph(Stream stream, EnqueueF enqueue) {
+  Graph(detail::cuda::Stream stream, EnqueueF enqueue) {
     cudaGraph_t graph = nullptr;
     BRAGG_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     enqueue();
@@ -39,13 +39,13 @@ class Graph {
   ~Graph() { cudaGraphExecDestroy(graph_); }
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
-  void launch(Stream stream) const { BRAGG_CUDA_CHECK(cudaGraphLaunch(graph_, stream)); }
+  void launch(detail::cuda::Stream stream) const { BRAGG_CUDA_CHECK(cudaGraphLaunch(graph_, stream)); }
 
  private:
   cudaGraphExec_t graph_ = nullptr;
 };
 
-void fill(const DeviceArray<float>& device, const std::vector<float>& values, Stream stream) {
+void fill(const DeviceArray<float>& device, const std::vector<float>& values, detail::cuda::Stream stream) {
   detail::cuda::copy_to_device(device.data(), values.data(), values.size() * sizeof(float), stream);
   detail::cuda::synchronize(stream);
 }
