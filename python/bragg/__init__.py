@@ -10,7 +10,7 @@ array([1., 1., 1., 1.], dtype=float32)
 """
 
 from . import rules
-from ._aggregate import Plan, aggregate, pre_aggregate
+from ._aggregate import Plan, Result, aggregate, aggregate_with_report, pre_aggregate, pre_aggregate_with_report
 from ._bragg import cuda_device_count
 from ._bragg import version as __version__
 from ._report import AggregationError, ParseError, Report
@@ -21,9 +21,12 @@ __all__ = [
     "ParseError",
     "Plan",
     "Report",
+    "Result",
     "__version__",
     "aggregate",
+    "aggregate_with_report",
     "cuda_device_count",
     "pre_aggregate",
+    "pre_aggregate_with_report",
 ]
 __all__ += rules.__all__

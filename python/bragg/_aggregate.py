@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple
 
 from . import _bragg, _trees
 from ._arrays import Library, library_of
@@ -203,7 +204,21 @@ def _form(updates: Any) -> _Arrays | _Trees:
     return _Arrays(updates)
 
 
-@overload
+class Result(NamedTuple):
+    """What `aggregate_with_report` and `pre_aggregate_with_report` return."""
+
+    value: Any
+    """What `aggregate`, or `pre_aggregate`, returns."""
+    reports: tuple[Report, ...]
+    """One, or one for each tensor where scope is "per_tensor"."""
+
+    @property
+    def report(self) -> Report:
+        """The one report. @raises ValueError: there are others."""
+        (report,) = self.reports
+        return report
+
+
 def aggregate(
     updates: Any,
     rule: str | Rule | Pipeline,
@@ -212,47 +227,6 @@ def aggregate(
     base: Any = None,
     weights: Iterable[float] | None = None,
     scope: Literal["whole", "per_tensor"] = "whole",
-    max_weight_share: float = 0,
-    out_dtype: Any = None,
-    threads: int = 0,
-    return_report: Literal[False] = False,
-) -> Any: ...
-@overload
-def aggregate(
-    updates: Any,
-    rule: str | Rule | Pipeline,
-    *,
-    out: Any = None,
-    base: Any = None,
-    weights: Iterable[float] | None = None,
-    scope: Literal["whole"] = "whole",
-    max_weight_share: float = 0,
-    out_dtype: Any = None,
-    threads: int = 0,
-    return_report: Literal[True],
-) -> tuple[Any, Report]: ...
-@overload
-def aggregate(
-    updates: Any,
-    rule: str | Rule | Pipeline,
-    *,
-    out: Any = None,
-    base: Any = None,
-    weights: Iterable[float] | None = None,
-    scope: Literal["per_tensor"],
-    max_weight_share: float = 0,
-    out_dtype: Any = None,
-    threads: int = 0,
-    return_report: Literal[True],
-) -> tuple[Any, tuple[Report, ...]]: ...
-def aggregate(
-    updates: Any,
-    rule: str | Rule | Pipeline,
-    *,
-    out: Any = None,
-    base: Any = None,
-    weights: Iterable[float] | None = None,
-    scope: str = "whole",
     max_weight_share: float = 0,
     out_dtype: Any = None,
     threads: int = 0,
@@ -270,22 +244,59 @@ def aggregate(
             boolean arrays in trees take the lower median of each element.
         rule: The pipeline: text, such as "nnm(f=2) | trimmed_mean(f=2)", or Nnm(f=2) | TrimmedMean(f=2).
         out: Where the result goes; it is returned. It may be exactly one of the updates, or base, or else apart.
-        base: The reference that distances and clipping are about, such as the global model; as one row of updates.
+        base: What distances and clipping are about, such as the global model; as one row of updates.
         weights: n client weights. 0 leaves a row out; a negative one, or one that is not finite, is taken for bad data.
         scope: Whether rows are judged as a whole, or "per_tensor".
         max_weight_share: A cap on a weight's share of the sum of all; 0 is none.
         out_dtype: float32, for updates of 16 bits; else that of the updates.
         threads: CPU threads; 0 is as many as OpenMP would use. The result does not depend on it.
         return_report: Return (result, report) instead: a Report, or one for each tensor where scope is "per_tensor".
+            `aggregate_with_report` returns the same with types.
 
     Raises:
         AggregationError: The data defeats the rule, such as too many rows with NaN. `out` is not written to.
         ValueError: An argument breaks a bound, or shapes, dtypes or devices differ. ParseError: so does the rule's text.
         TypeError: An argument that should be an array is not one.
     """
+    value, reports = _aggregate(
+        updates, rule, out, base, weights, _options(scope, out_dtype, max_weight_share, threads), return_report
+    )
+    return (value, _as_scope_says(reports, scope)) if return_report else value
+
+
+def aggregate_with_report(
+    updates: Any,
+    rule: str | Rule | Pipeline,
+    *,
+    out: Any = None,
+    base: Any = None,
+    weights: Iterable[float] | None = None,
+    scope: Literal["whole", "per_tensor"] = "whole",
+    max_weight_share: float = 0,
+    out_dtype: Any = None,
+    threads: int = 0,
+) -> Result:
+    """As `aggregate`, and what the run says of every row: `value` and `report`, or `reports` of each tensor."""
+    options = _options(scope, out_dtype, max_weight_share, threads)
+    return Result(*_aggregate(updates, rule, out, base, weights, options, True))
+
+
+def _as_scope_says(reports: tuple[Report, ...], scope: str) -> Report | tuple[Report, ...]:
+    return reports[0] if scope == "whole" else reports
+
+
+def _aggregate(
+    updates: Any,
+    rule: str | Rule | Pipeline,
+    out: Any,
+    base: Any,
+    weights: Iterable[float] | None,
+    options: tuple[str, str | None, float, int],
+    return_reports: bool,
+) -> tuple[Any, tuple[Report, ...]]:
+    """The result, and the reports if they are asked for."""
     form = _form(updates)
     text = _rule_text(rule)
-    options = _options(scope, out_dtype, max_weight_share, threads)
     numbers = _numbers(weights)
     fresh = out is None
     row = form.empty(options[1]) if fresh else form.out(out)
@@ -299,54 +310,18 @@ def aggregate(
         numbers,
         *options,
         form.stream,
-        return_report,
+        return_reports,
     )
     form.finish(row, fresh, numbers)
-    result = form.result(row) if fresh else out
-    if not return_report:
-        return result
-    return result, reports[0] if scope == "whole" else reports
+    return form.result(row) if fresh else out, reports
 
 
-@overload
 def pre_aggregate(
     updates: Any,
     sequence: str | PreAggregator | Pipeline,
     *,
     base: Any = None,
     scope: Literal["whole", "per_tensor"] = "whole",
-    out_dtype: Any = None,
-    threads: int = 0,
-    return_report: Literal[False] = False,
-) -> Any: ...
-@overload
-def pre_aggregate(
-    updates: Any,
-    sequence: str | PreAggregator | Pipeline,
-    *,
-    base: Any = None,
-    scope: Literal["whole"] = "whole",
-    out_dtype: Any = None,
-    threads: int = 0,
-    return_report: Literal[True],
-) -> tuple[Any, Report]: ...
-@overload
-def pre_aggregate(
-    updates: Any,
-    sequence: str | PreAggregator | Pipeline,
-    *,
-    base: Any = None,
-    scope: Literal["per_tensor"],
-    out_dtype: Any = None,
-    threads: int = 0,
-    return_report: Literal[True],
-) -> tuple[Any, tuple[Report, ...]]: ...
-def pre_aggregate(
-    updates: Any,
-    sequence: str | PreAggregator | Pipeline,
-    *,
-    base: Any = None,
-    scope: str = "whole",
     out_dtype: Any = None,
     threads: int = 0,
     return_report: bool = False,
@@ -365,9 +340,32 @@ def pre_aggregate(
     Raises:
         AggregationError, ValueError, ParseError, TypeError: As `aggregate`.
     """
+    points, reports = _pre_aggregate(updates, sequence, base, _options(scope, out_dtype, 0, threads))
+    return (points, _as_scope_says(reports, scope)) if return_report else points
+
+
+def pre_aggregate_with_report(
+    updates: Any,
+    sequence: str | PreAggregator | Pipeline,
+    *,
+    base: Any = None,
+    scope: Literal["whole", "per_tensor"] = "whole",
+    out_dtype: Any = None,
+    threads: int = 0,
+) -> Result:
+    """As `pre_aggregate`, and what the run says of every row: `value` and `report`, or `reports` of each tensor."""
+    return Result(*_pre_aggregate(updates, sequence, base, _options(scope, out_dtype, 0, threads)))
+
+
+def _pre_aggregate(
+    updates: Any,
+    sequence: str | PreAggregator | Pipeline,
+    base: Any,
+    options: tuple[str, str | None, float, int],
+) -> tuple[Any, tuple[Report, ...]]:
     form = _form(updates)
     text = _rule_text(sequence)
-    scope, dtype, _, threads = _options(scope, out_dtype, 0, threads)
+    scope, dtype, _, threads = options
     rows = form.empty_points(_bragg.points_after(text, form.n()), dtype)
     reports = _bragg.pre_aggregate(
         text,
@@ -380,10 +378,7 @@ def pre_aggregate(
         threads,
         form.stream,
     )
-    points = form.points(rows)
-    if not return_report:
-        return points
-    return points, reports[0] if scope == "whole" else reports
+    return form.points(rows), reports
 
 
 class Plan:
@@ -425,7 +420,7 @@ class Plan:
 
         On the CPU it has waited. On a GPU the work is on the current stream, nothing has been waited for or allocated,
         and the call can be captured in a CUDA graph (mda and smea excepted); updates, base and out must stay as they
-        are until the stream has done it. Bad data raises nothing: see `check`.
+        are until the stream has done it. Bad data raises nothing: `check` does.
 
         Raises:
             ValueError, TypeError: As `aggregate`, or these are no updates that the plan is for.
@@ -434,8 +429,8 @@ class Plan:
         form = _form(updates)
         numbers = _numbers(weights)
         row = form.out(out)
-        reference = None if base is None else form.floats_of(form.row(base, "base"))
-        self._plan.run(form.floats, form.names, form.floats_of(row), reference, numbers, form.stream)
+        floats = None if base is None else form.floats_of(form.row(base, "base"))
+        self._plan.run(form.floats, form.names, form.floats_of(row), floats, numbers, form.stream)
         form.finish(row, False, numbers)
         return out
 
@@ -443,14 +438,22 @@ class Plan:
         """Waits for the last run, and for the current stream. @raises AggregationError: the data defeated the rule."""
         self._plan.check(self._stream())
 
+    def wait(self) -> str:
+        """Waits for the last run, and for the current stream. "ok", or as `Report.status`."""
+        return self._plan.wait(self._stream())
+
     def status(self) -> str:
-        """Waits for the last run: "ok", or as `Report.status`."""
-        return self._plan.status(self._stream())
+        """Deprecated: the same as `wait`."""
+        warnings.warn("bragg.Plan.status() waits for the run: call wait()", DeprecationWarning, stacklevel=2)
+        return self.wait()
 
     @property
     def reports(self) -> tuple[Report, ...]:
-        """Of the last run, which is waited for: one, or one for each tensor where scope is "per_tensor"."""
-        return self._plan.reports(self._stream())
+        """Of the last run: one, or one for each tensor where scope is "per_tensor".
+
+        Does not wait: a run on a GPU has reports once `wait` or `check` returns. @raises RuntimeError: before that.
+        """
+        return self._plan.reports()
 
     def reset(self) -> None:
         """Forgets the last result, and sets the round of bucketing to 0."""

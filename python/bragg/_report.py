@@ -11,7 +11,7 @@ class Report:
     """Outcome of a run: which rows look bad, and why. Every tuple has one value per row, in the caller's order."""
 
     status: str
-    """"ok", or why there is no result: "too_many_nonfinite", "nonfinite_reference", "too_large" or
+    """"ok", or why there is no result: "too_many_nonfinite", "nonfinite_base", "too_large" or
     "not_converged"."""
     iterations: int
     """Of geometric_median, centered_clipping and caf; else 0."""

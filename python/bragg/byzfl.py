@@ -203,12 +203,12 @@ class CenteredClipping(_Aggregator):
 
     def _aggregate(self, rows: Any, pre: Sequence[_PreAggregator], **options: Any) -> Any:
         if self.m is not None and any(isinstance(stage, (Clipping, ARC)) for stage in pre):
-            # They clip about the origin, and one pipeline has one reference, which is m.
+            # They clip about the origin, and one pipeline has one base, which is m.
             for stage in pre:
                 rows = stage._points(rows)
             pre = ()
         if self.L and self.tau:
-            base = self._reference(rows)
+            base = self._base(rows)
             self.m, report = super()._aggregate(rows, pre, base=base, return_report=True, **options)
             if rows[0].dtype == np.float64 and not pre and all(factor == 1 for factor in report.clip_factors):
                 self.m = Average()._aggregate(rows, ())  # where a step that clips nothing leads, rounded less
@@ -216,7 +216,7 @@ class CenteredClipping(_Aggregator):
             self.m = _zeros(rows)
         return self.m
 
-    def _reference(self, rows: Any) -> Any:
+    def _base(self, rows: Any) -> Any:
         """m, like the rows that it is used with."""
         if self.m is None:
             return None

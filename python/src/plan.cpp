@@ -110,26 +110,30 @@ class PlanObject {
     const nb::gil_scoped_release released;
     stream_ = as_stream(stream);
     python::run(plan_, call, stream_);
+    under_way_ = device_ == Device::cuda;
   }
 
   // `stream`: the current one. A captured run is replayed there, and not where it was captured.
-  const char* status(std::uintptr_t stream) {
+  const char* wait(std::uintptr_t stream) {
     const InUse in_use(*this);
-    return to_string(wait(stream));
+    return to_string(wait_for(stream));
   }
 
   void check(std::uintptr_t stream) {
     const InUse in_use(*this);
-    const Status status = wait(stream);
+    const Status status = wait_for(stream);
     if (status == Status::ok) return;
     throw RunFailed{status,
                     detail::describe_failure(status, plan_.reports()),
                     {plan_.reports().begin(), plan_.reports().end()}};
   }
 
-  Reports reports(std::uintptr_t stream) {
+  Reports reports() {
     const InUse in_use(*this);
-    wait(stream);
+    if (under_way_) {
+      throw std::runtime_error(
+          "reports: the last run has not been waited for; call wait() or check() before reading them");
+    }
     return reports_to_python(plan_.reports());
   }
 
@@ -167,10 +171,12 @@ class PlanObject {
           return Plan(std::move(pipeline), batch.shape(), options);
         }()) {}
 
-  Status wait(std::uintptr_t stream) {
+  Status wait_for(std::uintptr_t stream) {
     const nb::gil_scoped_release released;
     if (as_stream(stream) != stream_) std::ignore = plan_.wait(stream_);
-    return plan_.wait(as_stream(stream));
+    const Status status = plan_.wait(as_stream(stream));
+    under_way_ = false;
+    return status;
   }
 
   Device device_;
@@ -178,6 +184,7 @@ class PlanObject {
   DType out_dtype_ = DType::f32;
   Plan plan_;
   Stream stream_ = Stream::legacy_default();  // of the last run
+  bool under_way_ = false;                    // that was not waited for
   std::atomic<bool> in_use_ = false;
 };
 
@@ -334,9 +341,9 @@ void add_plan(nb::module_& module) {
            nb::arg("stream"))
       .def("run", &PlanObject::run, nb::arg("updates").none(), nb::arg("names").none(), nb::arg("out").none(),
            nb::arg("base").none(), nb::arg("weights").none(), nb::arg("stream"))
-      .def("status", &PlanObject::status, nb::arg("stream"))
+      .def("wait", &PlanObject::wait, nb::arg("stream"))
       .def("check", &PlanObject::check, nb::arg("stream"))
-      .def("reports", &PlanObject::reports, nb::arg("stream"))
+      .def("reports", &PlanObject::reports)
       .def("reset", &PlanObject::reset)
       .def_prop_ro("rule", &PlanObject::rule)
       .def_prop_ro("n", &PlanObject::n);

@@ -278,7 +278,7 @@ def test_data_that_defeats_the_rule(library, rng):
 def test_a_base_that_is_not_finite():
     with pytest.raises(bragg.AggregationError) as caught:
         bragg.aggregate(np.ones((5, 3)), "clip(c=1) | mean", base=np.array([0, np.inf, 0]))
-    assert caught.value.status == "nonfinite_reference"
+    assert caught.value.status == "nonfinite_base"
 
 
 def test_too_large_a_search():
@@ -293,6 +293,9 @@ def test_reports_are_the_run_s(rng):
     rows[3] *= 50
     rows[5, 1] = np.nan
     result, report = bragg.aggregate(rows, "multi_krum(f=2)", return_report=True)
+    typed = bragg.aggregate_with_report(rows, "multi_krum(f=2)")
+    assert (typed.value == result).all()
+    assert repr(typed.report) == repr(report)  # NaN is not NaN
     assert report.status == "ok"
     assert report.converged
     assert not report.recentred
@@ -308,6 +311,10 @@ def test_reports_are_the_run_s(rng):
     assert (report.iterations, report.converged) == (1, False)
     _, reports = bragg.aggregate([[row[:5], row[5:]] for row in rows], "median", scope="per_tensor", return_report=True)
     assert [sum(report.nonfinite) for report in reports] == [1, 0]
+    typed = bragg.aggregate_with_report([[row[:5], row[5:]] for row in rows], "median", scope="per_tensor")
+    assert repr(typed.reports) == repr(reports)
+    with pytest.raises(ValueError, match="too many values"):
+        _ = typed.report
 
 
 def test_weights_may_come_as_anything_that_counts(library, rng):

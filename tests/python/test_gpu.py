@@ -107,8 +107,12 @@ def test_a_run_does_not_wait():
     plan.run(rows, out)
     event.record()
     assert not event.query()
+    with pytest.raises(RuntimeError, match="^reports: the last run has not been waited for; call wait"):
+        _ = plan.reports
+    assert not event.query()
     plan.check()
     assert event.query()
+    assert plan.reports[0].status == "ok"
 
 
 def test_a_graph_replays_it(rng):
@@ -141,7 +145,7 @@ def test_a_replay_s_outcome_is_seen():
     torch.cuda._sleep(50_000_000)
     rows[:4] = torch.nan
     graph.replay()
-    assert plan.status() == "too_many_nonfinite"
+    assert plan.wait() == "too_many_nonfinite"
     assert (out == 0).all()
     rows.fill_(2)
     graph.replay()

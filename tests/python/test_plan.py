@@ -20,11 +20,17 @@ def test_a_plan_gives_what_aggregate_gives(library, rng):
         rows = rng.standard_normal((9, 40)).astype(np.float32)
         assert plan.run(library.array(rows), out) is out
         plan.check()
-        assert plan.status() == "ok"
+        assert plan.wait() == "ok"
         assert (library.values(out) == bragg.aggregate(rows, "nnm(f=2) | trimmed_mean(f=2)")).all()
         _, report = bragg.aggregate(rows, "nnm(f=2) | trimmed_mean(f=2)", return_report=True)
         assert repr(plan.reports) == repr((report,))  # NaN is not NaN
     assert repr(plan) == "Plan('nnm(f=2) | trimmed_mean(f=2)', n=9)"
+
+
+def test_the_old_name_of_wait_still_works(rng):
+    plan = bragg.Plan("median", rng.standard_normal((5, 3)))
+    with pytest.warns(DeprecationWarning, match=r"call wait\(\)"):
+        assert plan.status() == "ok"
 
 
 def test_state_goes_on(rng):
@@ -72,11 +78,11 @@ def test_trees(rng):
 def test_what_a_failed_run_leaves(on_failure, left):
     rows = np.ones((5, 3))
     plan = bragg.Plan("krum(f=1)", rows, on_failure=on_failure)
-    assert plan.status() == "ok"
+    assert plan.wait() == "ok"
     rows[[1, 2]] = np.nan
     out = plan.run(rows, np.full(3, 7.0))
     np.testing.assert_array_equal(out, np.full(3, left, float))
-    assert plan.status() == "too_many_nonfinite"
+    assert plan.wait() == "too_many_nonfinite"
     assert plan.reports[0].nonfinite == (0, 3, 3, 0, 0)
     with pytest.raises(bragg.AggregationError, match="rows 1 .*, 2 ") as caught:
         plan.check()
@@ -135,11 +141,11 @@ def test_a_plan_serves_one_thread_at_a_time(rng):
     thread.start()
     deadline = time.monotonic() + 60
     while not refused and time.monotonic() < deadline:
-        attempt(plan.status)
+        attempt(plan.wait)
     stop.set()
     thread.join()
     assert set(refused) == {"the plan is in use by another thread; give each thread a plan of its own"}
-    assert plan.status() == "ok"
+    assert plan.wait() == "ok"
 
 
 def test_out_of_another_dtype(rng):

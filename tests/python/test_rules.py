@@ -127,12 +127,13 @@ def test_types_are_right(tmp_path):
         "import bragg\n"
         "pipeline: bragg.Pipeline = bragg.Nnm(f=2) | bragg.TrimmedMean(f=2)\n"
         "result, report = bragg.aggregate([], pipeline, return_report=True)\n"
-        "weights: tuple[float, ...] = report.weights\n"
+        "weights: tuple[float, ...] = bragg.aggregate_with_report([], pipeline).report.weights\n"
         "plan = bragg.Plan('median', result, on_failure='nan')\n"
-        "status: str = plan.status()\n"
+        "status: str = plan.wait()\n"
         "bragg.Krum(g=2)  # wrong\n"
         "bragg.Median(even='most')  # wrong\n"
         "bragg.aggregate([], 3)  # wrong\n"
+        "bragg.pre_aggregate_with_report([], 'nnm(f=1)').reports[0].weights.append(1)  # wrong\n"
     )
     done = subprocess.run(
         [
@@ -159,7 +160,7 @@ def test_types_are_right(tmp_path):
         cwd=tmp_path,
     )
     wrong = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line}
-    assert wrong == {7, 8, 9}, done.stdout
+    assert wrong == {7, 8, 9, 10}, done.stdout
 
 
 def test_all_is_what_there_is():
