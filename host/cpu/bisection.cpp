@@ -24,6 +24,7 @@
 
 #include "host/cpu/columns-inl.hpp"
 #include "host/cpu/means-inl.hpp"
+#include "host/cpu/scratch.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace bragg::detail::cpu::HWY_NAMESPACE {
@@ -32,9 +33,9 @@ namespace {
 #if HWY_TARGET == HWY_SCALAR
 
 // A vector of one lane has no room for the bytes of several columns.
-void bisect_any(const SelectJob&, const Columns&, int, unsigned char*, double*) {}
+void bisect_any(const Bisection&, const Columns&, int, unsigned char*, double*) {}
 int block() { return 0; }
-std::size_t scratch_bytes(const SelectJob&) { return 0; }
+std::size_t scratch_bytes(const Bisection&) { return 0; }
 
 #else
 
@@ -247,26 +248,26 @@ struct Rank {
 };
 
 /// A thread's scratch, cut from one aligned block.
-struct Scratch {
+struct BisectionScratch {
+  ScratchCutter cut;
   std::int8_t* planes;  // [block][digit][point][column]
   std::int8_t* among;   // [point][column]: all ones, or 0
   std::int8_t* masked;  // [point][column]: digits
-  std::size_t bytes;
 
-  Scratch(const SelectJob& job, unsigned char* memory) {
+  BisectionScratch(const Bisection& job, unsigned char* memory) : cut(memory) {
     const auto plane = static_cast<std::size_t>(plane_bytes(job.points));
-    const int digits = key_bytes(job.keys);
-    const auto planes_bytes = static_cast<std::size_t>(group_blocks(job.points, digits) * digits) * plane;
-    planes = lanes_at<std::int8_t>(memory);
-    among = planes + planes_bytes;
-    masked = among + plane;
-    bytes = planes_bytes + 2 * plane;
+    const auto digits = static_cast<int>(size_of(job.dtype));
+    planes =
+        cut.take<std::int8_t>(static_cast<std::size_t>(group_blocks(job.points, digits) * digits) * plane);
+    among = cut.take<std::int8_t>(plane);
+    masked = cut.take<std::int8_t>(plane);
   }
 };
 
 /// Per column, the key of the rank and the points around it.
 template <int kDigitsT>
-void find_rank(const Scratch& scratch, const std::int8_t* planes, int points, int wanted, Rank& rank) {
+void find_rank(const BisectionScratch& scratch, const std::int8_t* planes, int points, int wanted,
+               Rank& rank) {
   const Digits d;
   const Counts dc;
   const auto low_bytes = hn::BitCast(d, hn::Set(dc, 0x00FF));
@@ -373,7 +374,8 @@ void sum_between(const std::int8_t* planes, int points, const ValueOf<kTypeT>* l
 }
 
 template <DType kTypeT>
-void block_median(const SelectJob& job, const Scratch& scratch, const std::int8_t* planes, double* results) {
+void block_median(const Bisection& job, const BisectionScratch& scratch, const std::int8_t* planes,
+                  double* results) {
   Rank rank;
   find_rank<digits_of<kTypeT>>(scratch, planes, job.points, job.first_rank, rank);
   HWY_ALIGN ValueOf<kTypeT> low[block_columns];
@@ -396,7 +398,7 @@ void block_median(const SelectJob& job, const Scratch& scratch, const std::int8_
 }
 
 template <DType kTypeT>
-void block_trimmed_mean(const SelectJob& job, const Scratch& scratch, const std::int8_t* planes,
+void block_trimmed_mean(const Bisection& job, const BisectionScratch& scratch, const std::int8_t* planes,
                         double* results) {
   const Wide d;
   Rank first, last;
@@ -438,8 +440,8 @@ void block_trimmed_mean(const SelectJob& job, const Scratch& scratch, const std:
 }
 
 template <DType kTypeT>
-void bisect_as(const SelectJob& job, Columns columns, int count, unsigned char* memory, double* results) {
-  const Scratch scratch(job, memory);
+void bisect_as(const Bisection& job, Columns columns, int count, unsigned char* memory, double* results) {
+  const BisectionScratch scratch(job, memory);
   const std::ptrdiff_t block = digits_of<kTypeT> * plane_bytes(job.points);
   const int group = group_blocks(job.points, digits_of<kTypeT>);
   for (int done = 0; done < count; done += group * block_columns) {
@@ -449,7 +451,7 @@ void bisect_as(const SelectJob& job, Columns columns, int count, unsigned char* 
     for (int b = 0; b < blocks; ++b) {
       const std::int8_t* const planes = scratch.planes + b * block;
       double* const to = results + done + b * block_columns;
-      if (job.rule.kind == SelectRule::Kind::median) {
+      if (job.is_median) {
         block_median<kTypeT>(job, scratch, planes, to);
       } else {
         block_trimmed_mean<kTypeT>(job, scratch, planes, to);
@@ -458,14 +460,14 @@ void bisect_as(const SelectJob& job, Columns columns, int count, unsigned char* 
   }
 }
 
-void bisect_any(const SelectJob& job, const Columns& columns, int count, unsigned char* memory,
+void bisect_any(const Bisection& job, const Columns& columns, int count, unsigned char* memory,
                 double* results) {
-  with_dtype(job.key_dtype,
+  with_dtype(job.dtype,
              [&]<DType kTypeT>() HWY_ATTR { bisect_as<kTypeT>(job, columns, count, memory, results); });
 }
 
 int block() { return block_columns; }
-std::size_t scratch_bytes(const SelectJob& job) { return Scratch(job, nullptr).bytes; }
+std::size_t scratch_bytes(const Bisection& job) { return BisectionScratch(job, nullptr).cut.bytes(); }
 
 #endif  // HWY_TARGET != HWY_SCALAR
 
@@ -480,12 +482,12 @@ HWY_EXPORT(bisect_any);
 HWY_EXPORT(block);
 HWY_EXPORT(scratch_bytes);
 
-void bisect(const SelectJob& job, const Columns& columns, int count, unsigned char* memory, double* results) {
+void bisect(const Bisection& job, const Columns& columns, int count, unsigned char* memory, double* results) {
   HWY_DYNAMIC_DISPATCH(bisect_any)(job, columns, count, memory, results);
 }
 
 int bisection_columns() { return HWY_DYNAMIC_DISPATCH(block)(); }
-std::size_t bisection_bytes(const SelectJob& job) { return HWY_DYNAMIC_DISPATCH(scratch_bytes)(job); }
+std::size_t bisection_bytes(const Bisection& job) { return HWY_DYNAMIC_DISPATCH(scratch_bytes)(job); }
 
 }  // namespace bragg::detail::cpu
 #endif  // HWY_ONCE

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The coordinate-wise rules per block of coordinates, as of kernels.hpp.
+// The coordinate-wise rules per block of coordinates, as the passes of kernels.hpp.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <variant>
 
 #include "host/cpu/columns.hpp"
 #include "host/cpu/kernels.hpp"
@@ -12,86 +14,119 @@
 
 namespace bragg::detail::cpu {
 
-using detail::Comparator;
+// what a point is ---------------------------------------------------------------------------------
 
-/// Four points' coefficients of one row.
-struct MixEntry {
-  int row = 0;  ///< index into SelectJob::used_rows
-  double coefficient[4] = {0, 0, 0, 0};
+/// Each point is a row.
+struct Rows {
+  std::span<const int> rows;  ///< table row of each point
+  bool count_nonfinite = false;
 };
 
-/// Mixing by subsets: the sums of all subsets of four rows are made once, for a few columns, and each point
-/// adds one of each group of rows. A block of groups is what stays in L1.
+/// Each point is a combination of few rows, which it reads for itself.
+struct FewRows {
+  const int* start = nullptr;  ///< entries of point p are [start[p], start[p+1])
+  const int* rows = nullptr;   ///< table row of each entry
+  const double* coefficients = nullptr;
+};
+
+/// Each point is a combination of rows with one coefficient: the sums of all subsets of four rows are made
+/// once, for a few columns, and each point adds one of each group of rows. A block of groups is what stays in
+/// L1.
+struct Subsets {
+  std::span<const int> used;             ///< table rows that have a coefficient
+  DType dtype = DType::f32;              ///< of all used rows
+  const double* coefficients = nullptr;  ///< per point
+  /// Places of a point's sums in the block's table, 16 bits each: four groups to a word, words of a point
+  /// together.
+  const std::uint64_t* places = nullptr;
+};
 inline constexpr int subset_columns = 8;
 inline constexpr int subset_groups = 16;                                                ///< of a block
 inline constexpr int subset_bytes = subset_columns * static_cast<int>(sizeof(double));  ///< of one sum
 inline constexpr int subset_group_bytes = 16 * subset_bytes;
 inline constexpr std::size_t subset_table_bytes = std::size_t{subset_groups} * subset_group_bytes;
 
+/// Four points' coefficients of one row.
+struct MixEntry {
+  int row = 0;  ///< index into Products::used
+  double coefficient[4] = {0, 0, 0, 0};
+};
+
+/// Each point is a combination of rows with any coefficients.
+struct Products {
+  std::span<const int> used;          ///< table rows that have a coefficient
+  const MixEntry* entries = nullptr;  ///< entries of points 4g … 4g+3 are [group_start[g], group_start[g+1])
+  const std::size_t* group_start = nullptr;
+};
+
+// what becomes of the points ----------------------------------------------------------------------
+
+/// Each is written to an output of its own (SelectRule::Kind::none).
+struct Written {};
+
+/// Networks sort the points as far as the rule reads them.
+struct Networks {
+  int first_rank = 0;  ///< of the ranks that the rule reads
+  int last_rank = 0;
+  bool middle_only = false;    ///< the network finds those ranks, the middle one or two, alone
+  ColumnNetwork network;       ///< of a chunk of points
+  ColumnNetwork last_network;  ///< of fewer points than a chunk, at the end
+  int chunk = 0;               ///< points that a network takes: all, or else sorted chunks are merged
+  int wires = 0;               ///< points, and constants that fill the networks up
+  int low_wires = 0;           ///< of the constants, those that sort before all points
+  std::span<const Comparator> merges;
+};
+
+/// Median or trimmed mean, whose ranks are bisected.
+struct Bisection {
+  bool is_median = false;
+  int points = 0;            ///< at most most_bisected_points
+  DType dtype = DType::f32;  ///< of the points
+  int first_rank = 0;        ///< of the ranks that the rule reads
+  int last_rank = 0;
+};
+inline constexpr int most_bisected_points = 32767;
+
+/// Weighted median or weighted trimmed mean, one coordinate after another.
+struct Weighted {
+  std::span<const double> weights;  ///< per point
+  double total = 0;
+};
+
+// -------------------------------------------------------------------------------------------------
+
 /// What select computes, prepared once for all its chunks.
 struct SelectJob {
   SelectRule rule;
   int points = 0;
-  const int* rows = nullptr;               ///< not mixed: table row of each point
   const std::uint8_t* infinite = nullptr;  ///< null, or per point
-  const double* weights = nullptr;         ///< null, or per point
-  double total_weight = 0;
-  bool wide = false;  ///< mixed points and weighted values are f64; else f32
-  bool count_nonfinite = false;
+  DType dtype = DType::f32;                ///< of the points; combinations are f64 or f32
+  std::variant<Rows, FewRows, Subsets, Products> source;
+  std::variant<Written, Networks, Bisection, Weighted> method;
 
-  // Not weighted: how the points are sorted.
-  KeyKind keys = KeyKind::f32;
-  DType key_dtype = DType::f32;  ///< what the keys stand for
-  std::uint16_t infinity = 0;    ///< 16-bit types: the bits of +inf
-  int first_rank = 0;            ///< of the ranks that the rule reads
-  int last_rank = 0;
-  bool middle_only = false;    ///< the network finds those ranks, the middle one or two, alone
-  bool bisected = false;       ///< by bisection; else by the networks below
-  ColumnNetwork network;       ///< of a chunk of points
-  int wires = 0;               ///< points, and constants that fill the networks up
-  int low_wires = 0;           ///< of the constants, those that sort before all points
-  int chunk = 0;               ///< points that a network takes: all, or else sorted chunks are merged
-  ColumnNetwork last_network;  ///< of fewer points than a chunk, at the end
-  const Comparator* merges = nullptr;
-  std::size_t merge_count = 0;
-  std::int64_t ahead = 0;  ///< bytes from what is read of a row to what is asked of memory
-
-  // Mixed: each point is a combination of rows.
-  bool mixed = false;
-  /// Null, or where points have few entries: those of point p are [few_start[p], few_start[p+1]). Else by
-  /// what follows.
-  const int* few_start = nullptr;
-  const int* few_rows = nullptr;  ///< table row of each
-  const double* few_coefficients = nullptr;
-  const int* used_rows = nullptr;  ///< table rows that have an entry
-  int used_row_count = 0;
-  const MixEntry* entries = nullptr;  ///< entries of points 4g … 4g+3 are [group_start[g], group_start[g+1])
-  const std::size_t* group_start = nullptr;
-  /// Null, or where each point's coefficients are all the same: that one, and the places of its sums in the
-  /// block's table of subsets, 16 bits each: four groups to a word, words of a point together.
-  const double* subset_coefficients = nullptr;
-  const std::uint64_t* subsets = nullptr;
-  DType subset_dtype = DType::f32;  ///< of all used rows
+  bool mixed() const { return !std::holds_alternative<Rows>(source); }
+  bool count_nonfinite() const {
+    const auto* const plain = std::get_if<Rows>(&source);
+    return plain != nullptr && plain->count_nonfinite;
+  }
 };
 
-/// The weighted rules, one coordinate after another: results[i] for `count` columns of `values` (point p of
-/// column i is values[p·stride + i]). `order`: scratch for job.points entries.
+/// results[i] for `count` columns of `values` (point p of column i is values[p·stride + i]). `order`:
+/// scratch, an int per point.
 template <class ValueT>
-void select_weighted(const SelectJob& job, const ValueT* values, std::size_t stride, int count,
-                     double* results, int* order);
+void select_weighted(const SelectRule& rule, const Weighted& weighted, const ValueT* values,
+                     std::size_t stride, int count, double* results, int* order);
 
-/// Median or trimmed mean of up to most_bisected_points points, bisected: results[i] for `count` columns, a
-/// multiple of bisection_columns(). Of `columns`: at, infinity, seen. `memory`: aligned,
-/// bisection_bytes(job).
-void bisect(const SelectJob& job, const Columns& columns, int count, unsigned char* memory, double* results);
+/// results[i] for `count` columns, a multiple of bisection_columns(). Of `columns`: at, infinity, seen.
+/// `memory`: aligned, bisection_bytes().
+void bisect(const Bisection& job, const Columns& columns, int count, unsigned char* memory, double* results);
 int bisection_columns();  ///< 0: not on this instruction set
-std::size_t bisection_bytes(const SelectJob& job);
-inline constexpr int most_bisected_points = 32767;
+std::size_t bisection_bytes(const Bisection& job);
 
 /// Bytes of scratch that a thread needs for the job.
 std::size_t select_scratch_bytes(const SelectJob& job);
 
-/// out[0][begin, begin+count) = rule(points); of Kind::none out[p] = point p. `rows`: every table row.
+/// out[0][begin, begin+count) = rule(points); of Written out[p] = point p. `rows`: every table row.
 /// `nonfinite`: per table row, added to.
 void select_chunk(const SelectJob& job, const RowSource* rows, std::int64_t begin, std::int64_t count,
                   DType out_dtype, unsigned char* const* out, std::int64_t* nonfinite,

@@ -2,6 +2,7 @@
 #include "host/cpu/selection.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <tuple>
 #include <utility>
 
@@ -18,19 +19,15 @@ constexpr std::size_t most_few_entries = 2;
 /// Below this many points there is less to share than the table of subsets costs.
 constexpr int least_subset_points = 4;
 
-/// Bytes asked of memory ahead of what is sorted. 64 rows fill a third of L1 with it; at 256 and more they
-/// evict each other, and with none the memory idles while networks run (64 rows: half the bandwidth).
-constexpr std::int64_t bytes_ahead = 128;
-
 /// Medians and trimmed means of more points are bisected. For every kind of key merging two sorted chunks
 /// costs less than bisection, and merging three costs more.
 constexpr int most_sorted_points = 2 * most_column_points;
 
 /// Whether bisection is what costs least.
-bool bisects(const SelectJob& job) {
-  const bool trimmed = job.rule.kind == SelectRule::Kind::trimmed_mean;
-  if (!trimmed && job.rule.kind != SelectRule::Kind::median) return false;
-  return job.points > most_sorted_points && job.points <= most_bisected_points && bisection_columns() > 0;
+bool bisects(const SelectRule& rule, int points) {
+  const bool trimmed = rule.kind == SelectRule::Kind::trimmed_mean;
+  if (!trimmed && rule.kind != SelectRule::Kind::median) return false;
+  return points > most_sorted_points && points <= most_bisected_points && bisection_columns() > 0;
 }
 
 }  // namespace
@@ -50,57 +47,46 @@ std::pair<int, int> ranks_of(const SelectRule& rule, int points) {
   return {0, points - 1};
 }
 
-void Selection::prepare_network(SelectJob& job) {
-  job.keys = key_kind(job.key_dtype);
-  job.infinity = infinity_bits(job.key_dtype);
-  job.ahead = bytes_ahead;
-  std::tie(job.first_rank, job.last_rank) = ranks_of(job.rule, job.points);
-  const bool middle = job.rule.kind == SelectRule::Kind::median;
-  if (bisects(job)) {
-    job.bisected = true;
-    job.wires = job.points;
-    return;
-  }
-  job.chunk = job.points;
-  job.network = column_network(job.keys, job.points, middle);
+Networks Selection::networks_for(const SelectRule& rule, int points, DType dtype) {
+  const KeyKind keys = key_kind(dtype);
+  const bool middle = rule.kind == SelectRule::Kind::median;
+  Networks job;
+  std::tie(job.first_rank, job.last_rank) = ranks_of(rule, points);
+  job.chunk = points;
+  job.network = column_network(keys, points, middle);
   if (job.network.sort != nullptr) {
     job.middle_only = middle;
     job.wires = job.network.wires;
     if (middle) {
-      job.low_wires = (job.wires - 1) / 2 - (job.points - 1) / 2;
-      job.first_rank = (job.points - 1) / 2;
-      job.last_rank = job.points / 2;
+      job.low_wires = (job.wires - 1) / 2 - (points - 1) / 2;
+      job.first_rank = (points - 1) / 2;
+      job.last_rank = points / 2;
     }
-    return;
+    return job;
   }
   job.chunk = most_column_points;
-  while (column_network(job.keys, job.chunk, false).sort == nullptr) job.chunk /= 2;
-  job.network = column_network(job.keys, job.chunk, false);
-  const int rest = job.points % job.chunk;
-  job.wires = job.points;
+  while (column_network(keys, job.chunk, false).sort == nullptr) job.chunk /= 2;
+  job.network = column_network(keys, job.chunk, false);
+  const int rest = points % job.chunk;
+  job.wires = points;
   if (rest > 0) {
-    job.last_network = column_network(job.keys, rest, false);
+    job.last_network = column_network(keys, rest, false);
     job.wires += job.last_network.wires - rest;
   }
-  const int first = job.first_rank;
-  const int last = job.last_rank;
-  if (merges_points_ != job.points || merges_chunk_ != job.chunk || merges_first_ != first ||
-      merges_last_ != last) {
-    merges_ = merge_network(job.points, job.chunk, first, last);
-    merges_points_ = job.points;
-    merges_chunk_ = job.chunk;
-    merges_first_ = first;
-    merges_last_ = last;
+  const std::array merges_of{points, job.chunk, job.first_rank, job.last_rank};
+  if (merges_of_ != merges_of) {
+    merges_ = merge_network(points, job.chunk, job.first_rank, job.last_rank);
+    merges_of_ = merges_of;
   }
-  job.merges = merges_.data();
-  job.merge_count = merges_.size();
+  job.merges = merges_;
+  return job;
 }
 
 /// Where each point's coefficients are all the same: which of its groups' subsets it adds up.
-bool Selection::prepare_subsets(const RowTable& table, const PointTable& points, SelectJob& job) {
+bool Selection::find_subsets(const RowTable& table, const PointTable& points) {
   if (points.count < least_subset_points || used_rows_.empty()) return false;
-  job.subset_dtype = table.dtype_of(used_rows_.front());
-  if (table.dtype_of(used_rows_.back()) != job.subset_dtype) return false;  // inputs first, then references
+  // Inputs come first, then references.
+  if (table.dtype_of(used_rows_.back()) != table.dtype_of(used_rows_.front())) return false;
   const std::size_t words = (used_rows_.size() + 15) / 16;
   const auto count = static_cast<std::size_t>(points.count);
   subset_coefficients_.assign(count, 0);
@@ -120,13 +106,11 @@ bool Selection::prepare_subsets(const RowTable& table, const PointTable& points,
       subsets_[p * words + group / 4] |= std::uint64_t{place} << (16 * (group % 4));
     }
   }
-  job.subset_coefficients = subset_coefficients_.data();
-  job.subsets = subsets_.data();
   return true;
 }
 
 /// From points' coefficients to rows' for four points at a time, rows ascending.
-void Selection::prepare_products(const RowTable& table, const PointTable& points, SelectJob& job) {
+Products Selection::products(const RowTable& table, const PointTable& points) {
   entries_.clear();
   group_start_.assign(1, 0);
   for (int first = 0; first < points.count; first += 4) {
@@ -143,12 +127,11 @@ void Selection::prepare_products(const RowTable& table, const PointTable& points
     }
     group_start_.push_back(entries_.size());
   }
-  job.entries = entries_.data();
-  job.group_start = group_start_.data();
+  return {.used = used_rows_, .entries = entries_.data(), .group_start = group_start_.data()};
 }
 
 /// Each point's rows.
-void Selection::prepare_few(const RowTable& table, const PointTable& points, SelectJob& job) {
+FewRows Selection::few_rows(const RowTable& table, const PointTable& points) {
   few_start_.assign(1, 0);
   few_rows_.clear();
   few_coefficients_.clear();
@@ -161,9 +144,7 @@ void Selection::prepare_few(const RowTable& table, const PointTable& points, Sel
     }
     few_start_.push_back(static_cast<int>(few_rows_.size()));
   }
-  job.few_start = few_start_.data();
-  job.few_rows = few_rows_.data();
-  job.few_coefficients = few_coefficients_.data();
+  return {.start = few_start_.data(), .rows = few_rows_.data(), .coefficients = few_coefficients_.data()};
 }
 
 void Selection::prepare_mix(const RowTable& table, const PointTable& points, SelectJob& job) {
@@ -176,15 +157,21 @@ void Selection::prepare_mix(const RowTable& table, const PointTable& points, Sel
     is_used_[k % rows] = 1;
   }
   if (entries <= most_few_entries * static_cast<std::size_t>(points.count)) {
-    return prepare_few(table, points, job);
+    job.source = few_rows(table, points);
+    return;
   }
   used_rows_.clear();
   for (int r = 0; r < table.rows; ++r) {
     if (is_used_[static_cast<std::size_t>(r)] != 0) used_rows_.push_back(r);
   }
-  job.used_rows = used_rows_.data();
-  job.used_row_count = static_cast<int>(used_rows_.size());
-  if (!prepare_subsets(table, points, job)) prepare_products(table, points, job);
+  if (find_subsets(table, points)) {
+    job.source = Subsets{.used = used_rows_,
+                         .dtype = table.dtype_of(used_rows_.front()),
+                         .coefficients = subset_coefficients_.data(),
+                         .places = subsets_.data()};
+  } else {
+    job.source = products(table, points);
+  }
 }
 
 SelectJob Selection::prepare(const RowTable& table, const SelectRule& rule, const PointTable& points,
@@ -192,23 +179,28 @@ SelectJob Selection::prepare(const RowTable& table, const SelectRule& rule, cons
   SelectJob job;
   job.rule = rule;
   job.points = points.count;
-  job.wide = table.dtype == DType::f64;
-  job.mixed = points.mixed();
-  job.count_nonfinite = counted && !points.mixed();
-  job.key_dtype = points.mixed() ? (job.wide ? DType::f64 : DType::f32) : table.dtype;
   if (!points.infinite.empty()) job.infinite = points.infinite.data();
-  if (rule.kind == SelectRule::Kind::none) {
-    // There is nothing to sort.
-  } else if (points.weights.empty()) {
-    prepare_network(job);
-  } else {
-    job.weights = points.weights.data();
-    for (const double weight : points.weights) job.total_weight += weight;
-  }
   if (points.mixed()) {
+    job.dtype = table.dtype == DType::f64 ? DType::f64 : DType::f32;
     prepare_mix(table, points, job);
   } else {
-    job.rows = points.rows.data();
+    job.dtype = table.dtype;
+    job.source = Rows{.rows = points.rows, .count_nonfinite = counted};
+  }
+  if (rule.kind == SelectRule::Kind::none) {
+    job.method = Written{};
+  } else if (!points.weights.empty()) {
+    job.method = Weighted{.weights = points.weights,
+                          .total = std::accumulate(points.weights.begin(), points.weights.end(), 0.0)};
+  } else if (bisects(rule, points.count)) {
+    const auto [first_rank, last_rank] = ranks_of(rule, points.count);
+    job.method = Bisection{.is_median = rule.kind == SelectRule::Kind::median,
+                           .points = points.count,
+                           .dtype = job.dtype,
+                           .first_rank = first_rank,
+                           .last_rank = last_rank};
+  } else {
+    job.method = networks_for(rule, points.count, job.dtype);
   }
   return job;
 }

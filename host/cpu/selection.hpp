@@ -2,6 +2,7 @@
 // What select prepares before its threads start: networks, and coefficients in the order they are used.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -21,15 +22,15 @@ class Selection {
   SelectJob prepare(const RowTable& table, const SelectRule& rule, const PointTable& points, bool counted);
 
  private:
-  void prepare_network(SelectJob& job);
+  Networks networks_for(const SelectRule& rule, int points, DType dtype);
+  FewRows few_rows(const RowTable& table, const PointTable& points);
+  bool find_subsets(const RowTable& table, const PointTable& points);
+  Products products(const RowTable& table, const PointTable& points);
   void prepare_mix(const RowTable& table, const PointTable& points, SelectJob& job);
-  bool prepare_subsets(const RowTable& table, const PointTable& points, SelectJob& job);
-  void prepare_products(const RowTable& table, const PointTable& points, SelectJob& job);
-  void prepare_few(const RowTable& table, const PointTable& points, SelectJob& job);
 
   // Kept while the rule and the number of points are the same.
   std::vector<Comparator> merges_;
-  int merges_points_ = -1, merges_chunk_ = 0, merges_first_ = 0, merges_last_ = 0;
+  std::array<int, 4> merges_of_ = {-1, 0, 0, 0};  // points, chunk, first and last rank
 
   std::vector<std::uint8_t> is_used_;
   std::vector<int> used_rows_;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <span>
 
 #include "host/cpu/select.hpp"
 
@@ -23,21 +24,21 @@ double midpoint(ValueT low, ValueT high) {
 
 // `weight(p)` in the order of the values; the total is positive.
 template <class ValueT, class WeightT>
-double weighted_median(const SelectJob& job, const ValueT* column, std::size_t stride, const int* order,
-                       const WeightT& weight, double total) {
+double weighted_median(EvenMedian even, int points, const ValueT* column, std::size_t stride,
+                       const int* order, const WeightT& weight, double total) {
   const auto value = [&](int k) { return column[static_cast<std::size_t>(order[k]) * stride]; };
   double below = 0;
   int last = 0;
-  for (int k = 0; k < job.points; ++k) {
+  for (int k = 0; k < points; ++k) {
     const double w = weight(order[k]);
     if (w == 0) continue;
     below += w;
     last = k;
     if (std::abs(below - (total - below)) <= 1e-12 * total) {
       int next = k + 1;
-      while (next < job.points && weight(order[next]) == 0) ++next;
-      if (next == job.points || job.rule.even == EvenMedian::lower) return static_cast<double>(value(k));
-      if (job.rule.even == EvenMedian::upper) return static_cast<double>(value(next));
+      while (next < points && weight(order[next]) == 0) ++next;
+      if (next == points || even == EvenMedian::lower) return static_cast<double>(value(k));
+      if (even == EvenMedian::upper) return static_cast<double>(value(next));
       return midpoint(value(k), value(next));
     }
     if (below > total - below) break;
@@ -46,14 +47,15 @@ double weighted_median(const SelectJob& job, const ValueT* column, std::size_t s
 }
 
 template <class ValueT>
-double weighted_trimmed_mean(const SelectJob& job, const ValueT* column, std::size_t stride,
+double weighted_trimmed_mean(int f, std::span<const double> weights, const ValueT* column, std::size_t stride,
                              const int* order) {
-  const int first = job.rule.f;
-  const int last = job.points - job.rule.f;
+  const int first = f;
+  const int last = static_cast<int>(weights.size()) - f;
+  const auto weight = [&](int k) { return weights[static_cast<std::size_t>(order[k])]; };
   double total = 0;
-  for (int k = first; k < last; ++k) total += job.weights[order[k]];
+  for (int k = first; k < last; ++k) total += weight(k);
   // Shares, not weights: sums of large values times weights could overflow.
-  const auto share = [&](int k) { return total > 0 ? job.weights[order[k]] / total : 1.0 / (last - first); };
+  const auto share = [&](int k) { return total > 0 ? weight(k) / total : 1.0 / (last - first); };
   const auto value = [&](int k) {
     return static_cast<double>(column[static_cast<std::size_t>(order[k]) * stride]);
   };
@@ -77,29 +79,33 @@ double weighted_trimmed_mean(const SelectJob& job, const ValueT* column, std::si
 }  // namespace
 
 template <class ValueT>
-void select_weighted(const SelectJob& job, const ValueT* values, std::size_t stride, int count,
-                     double* results, int* order) {
+void select_weighted(const SelectRule& rule, const Weighted& weighted, const ValueT* values,
+                     std::size_t stride, int count, double* results, int* order) {
+  const auto points = static_cast<int>(weighted.weights.size());
   const auto equal = [](int) { return 1.0; };
-  const auto given = [&](int p) { return job.weights[p]; };
+  const auto given = [&](int p) { return weighted.weights[static_cast<std::size_t>(p)]; };
   for (int i = 0; i < count; ++i) {
     const ValueT* column = values + i;
-    for (int p = 0; p < job.points; ++p) order[p] = p;
-    std::sort(order, order + job.points, [&](int a, int b) {
+    std::iota(order, order + points, 0);
+    std::sort(order, order + points, [&](int a, int b) {
       const ValueT x = column[static_cast<std::size_t>(a) * stride];
       const ValueT y = column[static_cast<std::size_t>(b) * stride];
       return x < y || (x == y && a < b);
     });
-    if (job.rule.kind == SelectRule::Kind::trimmed_mean) {
-      results[i] = weighted_trimmed_mean(job, column, stride, order);
-    } else if (job.total_weight > 0) {
-      results[i] = weighted_median(job, column, stride, order, given, job.total_weight);
+    if (rule.kind == SelectRule::Kind::trimmed_mean) {
+      results[i] = weighted_trimmed_mean(rule.f, weighted.weights, column, stride, order);
+    } else if (weighted.total > 0) {
+      results[i] = weighted_median(rule.even, points, column, stride, order, given, weighted.total);
     } else {
-      results[i] = weighted_median(job, column, stride, order, equal, static_cast<double>(job.points));
+      results[i] =
+          weighted_median(rule.even, points, column, stride, order, equal, static_cast<double>(points));
     }
   }
 }
 
-template void select_weighted<float>(const SelectJob&, const float*, std::size_t, int, double*, int*);
-template void select_weighted<double>(const SelectJob&, const double*, std::size_t, int, double*, int*);
+template void select_weighted(const SelectRule&, const Weighted&, const float*, std::size_t, int, double*,
+                              int*);
+template void select_weighted(const SelectRule&, const Weighted&, const double*, std::size_t, int, double*,
+                              int*);
 
 }  // namespace bragg::detail::cpu

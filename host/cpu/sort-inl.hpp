@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: Apache-2.0
+// Strips of points sorted by networks as far as the rule needs, or bisected. Compiled once per target.
+#if defined(BRAGG_HOST_CPU_SORT_INL_HPP_) == defined(HWY_TARGET_TOGGLE)
+#ifdef BRAGG_HOST_CPU_SORT_INL_HPP_
+#undef BRAGG_HOST_CPU_SORT_INL_HPP_
+#else
+#define BRAGG_HOST_CPU_SORT_INL_HPP_
+#endif
+
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <span>
+#include <type_traits>
+#include <variant>
+
+#include "host/cpu/columns.hpp"
+#include "host/cpu/mix-inl.hpp"
+#include "host/cpu/reduce-inl.hpp"
+#include "host/cpu/scratch.hpp"
+#include "host/cpu/select.hpp"
+#include "host/cpu/simd-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace bragg::detail::cpu::HWY_NAMESPACE {
+namespace {
+
+/// Bytes asked of memory ahead of what is sorted. 64 rows fill a third of L1 with it; at 256 and more they
+/// evict each other, and with none the memory idles while networks run (64 rows: half the bandwidth).
+constexpr std::int64_t sort_ahead = 128;
+
+/// body.operator()<LaneT>(), of the type that keys are compared as.
+template <class BodyT>
+HWY_INLINE decltype(auto) with_lane(KeyKind kind, const BodyT& body) {
+  switch (kind) {
+    case KeyKind::f32:
+      return body.template operator()<float>();
+    case KeyKind::sixteen:
+      return body.template operator()<std::int16_t>();
+    case KeyKind::f64:
+      break;
+  }
+  return body.template operator()<double>();
+}
+
+/// Columns of a vector of keys.
+int key_lanes(DType dtype) {
+  return with_lane(key_kind(dtype), []<class LaneT>() HWY_ATTR {
+    return static_cast<int>(hn::MaxLanes(hn::ScalableTag<LaneT>()));
+  });
+}
+
+/// Columns that are sorted or bisected at a time, of which a strip is a multiple.
+int step_columns(const SelectJob& job) {
+  return std::holds_alternative<Bisection>(job.method) ? bisection_columns() : key_lanes(job.dtype);
+}
+
+int tile_width(const SelectJob& job, const Networks& networks, int strip) {
+  return networks.middle_only ? strip : sorted_vectors * key_lanes(job.dtype);
+}
+
+/// Scratch of a strip.
+template <class ValueT>
+struct SortScratch {
+  int strip = 0;                       // its columns
+  unsigned char* keys = nullptr;       // [rank or wire][tile_width]; bisected: what bisection takes
+  ValueT* decoded = nullptr;           // 16-bit types: the same, as values
+  const unsigned char** at = nullptr;  // per wire
+  std::int64_t* real = nullptr;        // per wire
+  unsigned char* seen = nullptr;       // a vector
+  unsigned char* positive = nullptr;   // a strip of +inf
+  unsigned char* negative = nullptr;   // a strip of −inf
+  unsigned char* zeros = nullptr;      // rows: a strip
+  unsigned char* tail = nullptr;       // rows: [point][step_columns]
+
+  SortScratch(const SelectJob& job, int strip_in, ScratchCutter& cut) : strip(strip_in) {
+    const std::size_t size = size_of(job.dtype);
+    int wires = job.points;
+    if (const auto* const bisection = std::get_if<Bisection>(&job.method)) {
+      keys = cut.take<unsigned char>(bisection_bytes(*bisection));
+    } else if (const auto* const networks = std::get_if<Networks>(&job.method)) {
+      wires = networks->wires;
+      const auto kept = static_cast<std::size_t>(networks->middle_only ? 2 : wires) *
+                        static_cast<std::size_t>(tile_width(job, *networks, strip));
+      keys = cut.take<unsigned char>(kept * size);
+      if (size == 2) decoded = cut.take<ValueT>(kept);
+    } else {
+      return;
+    }
+    const auto columns = static_cast<std::size_t>(strip);
+    at = cut.take<const unsigned char*>(static_cast<std::size_t>(wires));
+    real = cut.take<std::int64_t>(static_cast<std::size_t>(wires));
+    seen = cut.take<unsigned char>(static_cast<std::size_t>(key_lanes(job.dtype)) * size);
+    positive = cut.take<unsigned char>(columns * size);
+    negative = cut.take<unsigned char>(columns * size);
+    if (job.mixed()) return;
+    zeros = cut.take<unsigned char>(columns * size);
+    tail = cut.take<unsigned char>(static_cast<std::size_t>(job.points * step_columns(job)) * size);
+  }
+};
+
+/// ±infinity, as bits of the type.
+void fill_infinity(DType dtype, double sign, unsigned char* to, int count) {
+  with_dtype(dtype, [&]<DType kTypeT>() HWY_ATTR {
+    if constexpr (size_of(kTypeT) == 2) {
+      const auto bits = static_cast<std::uint16_t>(infinity_bits(kTypeT) | (sign < 0 ? 0x8000 : 0));
+      std::fill_n(lanes_at<std::uint16_t>(to), count, bits);
+    } else {
+      using T = std::conditional_t<kTypeT == DType::f64, double, float>;
+      std::fill_n(lanes_at<T>(to), count, static_cast<T>(sign) * std::numeric_limits<T>::infinity());
+    }
+  });
+}
+
+/// What stays in the scratch for all strips. `mixed`: null, or the points.
+template <class ValueT>
+void prepare(const SelectJob& job, const SortScratch<ValueT>& scratch, const Points<ValueT>& mixed) {
+  if (scratch.seen == nullptr) return;
+  const auto* const networks = std::get_if<Networks>(&job.method);
+  const std::size_t size = size_of(job.dtype);
+  std::memset(scratch.seen, 0, static_cast<std::size_t>(key_lanes(job.dtype)) * size);
+  fill_infinity(job.dtype, 1, scratch.positive, scratch.strip);
+  fill_infinity(job.dtype, -1, scratch.negative, scratch.strip);
+  if (!job.mixed()) std::memset(scratch.zeros, 0, static_cast<std::size_t>(scratch.strip) * size);
+  for (int p = 0; p < job.points; ++p) {
+    scratch.real[p] = -1;
+    if (job.mixed()) scratch.at[p] = reinterpret_cast<const unsigned char*>(mixed[p]);
+  }
+  // What sorts before and after all points, so that the middle stays in the middle.
+  for (int wire = job.points; networks != nullptr && wire < networks->wires; ++wire) {
+    scratch.real[wire] = 0;
+    scratch.at[wire] = wire < job.points + networks->low_wires ? scratch.negative : scratch.positive;
+  }
+}
+
+// what is not finite ------------------------------------------------------------------------------
+
+/// Adds each point's non-finite values to its row's.
+void count_nonfinite(const Rows& source, const Strip& strip, std::int64_t* nonfinite) {
+  for (const int r : source.rows) {
+    const RowSource& row = strip.rows[r];
+    double unused = 0;
+    if (row.data != nullptr) row_statistics(row, strip.begin, strip.count, nonfinite[r], unused);
+  }
+}
+
+/// Whether a vector that ColumnSorts left in `seen` tells of a value that is not finite.
+bool find_nonfinite(DType dtype, const unsigned char* seen) {
+  return with_lane(key_kind(dtype), [&]<class LaneT>() HWY_ATTR {
+    if constexpr (std::is_same_v<LaneT, double>) {
+      const Wide d;
+      return !hn::AllFalse(d, hn::IsNaN(hn::Load(d, lanes_at<double>(seen))));
+    } else {
+      const hn::RebindToSigned<hn::ScalableTag<LaneT>> d;
+      using T = hn::TFromD<decltype(d)>;
+      const auto largest = static_cast<T>(sizeof(T) == 4 ? 0x7F7FFFFF : infinity_bits(dtype) - 1);
+      return !hn::AllFalse(d, hn::Gt(hn::Load(d, lanes_at<T>(seen)), hn::Set(d, largest)));
+    }
+  });
+}
+
+/// Notes in `seen` what the least and the largest keys of sorted columns tell, as the networks for the middle
+/// do.
+template <class LaneT>
+void note_extremes(const unsigned char* least, const unsigned char* largest, int columns,
+                   unsigned char* seen) {
+  const hn::ScalableTag<LaneT> d;
+  const hn::RebindToSigned<decltype(d)> di;
+  for (int i = 0; i < columns; i += static_cast<int>(hn::MaxLanes(d))) {
+    const auto low = hn::Load(d, lanes_at<LaneT>(least) + i);
+    const auto high = hn::Load(d, lanes_at<LaneT>(largest) + i);
+    if constexpr (std::is_same_v<LaneT, double>) {
+      auto* const check = lanes_at<double>(seen);
+      hn::Store(hn::Add(hn::Load(d, check), hn::Add(hn::Sub(low, low), hn::Sub(high, high))), d, check);
+    } else {
+      auto* const check = lanes_at<hn::TFromD<decltype(di)>>(seen);
+      auto most = hn::BitCast(di, high);
+      if constexpr (std::is_same_v<LaneT, float>) {
+        most = hn::BitCast(di, hn::Max(hn::Abs(low), hn::Abs(high)));
+      } else {
+        most = hn::Max(hn::Not(low), high);  // -inf is the complement of +inf
+      }
+      hn::Store(hn::Max(hn::Load(di, check), most), di, check);
+    }
+  }
+}
+
+// sorting -----------------------------------------------------------------------------------------
+
+/// What merges sorted chunks in a tile of keys.
+template <class LaneT>
+void merge_chunks(std::span<const Comparator> merges, unsigned char* HWY_RESTRICT keys) {
+  const hn::ScalableTag<LaneT> d;
+  constexpr std::size_t lanes = hn::MaxLanes(d);
+  constexpr std::size_t width = sorted_vectors * lanes;
+  LaneT* HWY_RESTRICT const tile = lanes_at<LaneT>(keys);
+  for (const Comparator c : merges) {
+    LaneT* const low = tile + c.low * width;
+    LaneT* const high = tile + c.high * width;
+    for (std::size_t i = 0; i < width; i += lanes) {
+      const auto x = hn::Load(d, low + i);
+      const auto y = hn::Load(d, high + i);
+      if (c.need_low) hn::Store(hn::Min(x, y), d, low + i);
+      if (c.need_high) hn::Store(hn::Max(x, y), d, high + i);
+    }
+  }
+}
+
+/// 16-bit keys of one rank back to the values that they stand for.
+template <DType kTypeT>
+void decode(const unsigned char* HWY_RESTRICT keys, int columns, float* HWY_RESTRICT values) {
+  const hn::ScalableTag<float> df;
+  const hn::Rebind<std::int16_t, decltype(df)> di;
+  const hn::Rebind<std::uint16_t, decltype(df)> du;
+  for (int i = 0; i < columns; i += static_cast<int>(hn::MaxLanes(df))) {
+    const auto bits = flip_magnitude(di, hn::Load(di, lanes_at<std::int16_t>(keys) + i));
+    hn::Store(f32_of_bits<kTypeT>(df, hn::BitCast(du, bits)), df, values + i);
+  }
+}
+
+/// The values of the keys of ranks [first, last]: the keys themselves but for 16-bit types.
+template <class ValueT>
+const ValueT* decode_ranks(DType dtype, const SortScratch<ValueT>& scratch, int width, int first, int last,
+                           int columns) {
+  if constexpr (std::is_same_v<ValueT, float>) {
+    if (size_of(dtype) == 2) {
+      for (int rank = first; rank <= last; ++rank) {
+        const unsigned char* const from = scratch.keys + std::int64_t{rank} * width * 2;
+        float* const to = scratch.decoded + std::int64_t{rank} * width;
+        if (dtype == DType::f16) {
+          decode<DType::f16>(from, columns, to);
+        } else {
+          decode<DType::bf16>(from, columns, to);
+        }
+      }
+      return scratch.decoded;
+    }
+  }
+  return lanes_at<ValueT>(scratch.keys);
+}
+
+/// The rule on the strip's columns [0, count), whole steps of them, which lie `at`.
+template <class ValueT>
+void sort_columns(const SelectJob& job, const Networks& networks, int count,
+                  const SortScratch<ValueT>& scratch, double* results) {
+  const KeyKind kind = key_kind(job.dtype);
+  const int width = tile_width(job, networks, scratch.strip);
+  const int first_rank = networks.middle_only ? networks.first_rank : 0;  // of those in the tile
+  Columns columns{.ahead = job.mixed() ? 0 : sort_ahead,
+                  .infinity = infinity_bits(job.dtype),
+                  .stride = std::int64_t{width} * key_bytes(kind),
+                  .seen = scratch.seen};
+  for (int done = 0; done < count; done += width) {
+    const int length = std::min(width, count - done);
+    columns.offset = std::int64_t{done} * key_bytes(kind);
+    columns.vectors = length / key_lanes(job.dtype);
+    for (int first = 0; first < job.points; first += networks.chunk) {
+      columns.at = scratch.at + first;
+      columns.real = scratch.real + first;
+      columns.keys = scratch.keys + first * columns.stride;
+      const int points = std::min(networks.chunk, job.points - first);
+      (points == networks.chunk ? networks.network : networks.last_network).sort(columns);
+      if (networks.middle_only || !job.count_nonfinite()) continue;
+      with_lane(kind, [&]<class LaneT>() HWY_ATTR {
+        note_extremes<LaneT>(columns.keys, columns.keys + (points - 1) * columns.stride, length,
+                             scratch.seen);
+      });
+    }
+    if (!networks.merges.empty()) {
+      with_lane(kind, [&]<class LaneT>() HWY_ATTR { merge_chunks<LaneT>(networks.merges, scratch.keys); });
+    }
+    const ValueT* const values = decode_ranks(job.dtype, scratch, width, networks.first_rank - first_rank,
+                                              networks.last_rank - first_rank, length);
+    apply_rule(job.rule, job.points, Sorted<ValueT>{values, width, first_rank}, length, results + done);
+  }
+}
+
+template <class ValueT>
+void sort_columns(const SelectJob& job, const Bisection& bisection, int count,
+                  const SortScratch<ValueT>& scratch, double* results) {
+  const Columns points{.at = scratch.at, .infinity = infinity_bits(job.dtype), .seen = scratch.seen};
+  bisect(bisection, points, count, scratch.keys, results);
+}
+
+/// The rule on a strip of points that are rows, straight from them.
+template <class ValueT, class MethodT>
+void sort_rows(const SelectJob& job, const Rows& source, const MethodT& method, const Strip& strip,
+               const SortScratch<ValueT>& scratch, double* results, std::int64_t* nonfinite) {
+  const std::size_t size = size_of(job.dtype);
+  std::memset(scratch.seen, 0, static_cast<std::size_t>(key_lanes(job.dtype)) * size);
+  for (int p = 0; p < job.points; ++p) {
+    const RowSource& row = strip.rows[source.rows[static_cast<std::size_t>(p)]];
+    if (job.infinite != nullptr && job.infinite[p] != 0) {
+      scratch.at[p] = scratch.positive;
+    } else {
+      scratch.at[p] = row.data == nullptr ? scratch.zeros : row.at(strip.begin);
+    }
+  }
+  const int step = step_columns(job);
+  const int whole_columns = strip.count / step * step;
+  sort_columns(job, method, whole_columns, scratch, results);
+  if (whole_columns < strip.count) {
+    // The columns after the last whole step: copies, followed by zeros.
+    const std::size_t step_bytes = static_cast<std::size_t>(step) * size;
+    for (int p = 0; p < job.points; ++p) {
+      unsigned char* const copy = scratch.tail + static_cast<std::size_t>(p) * step_bytes;
+      std::memset(copy, 0, step_bytes);
+      std::memcpy(copy, scratch.at[p] + static_cast<std::size_t>(whole_columns) * size,
+                  static_cast<std::size_t>(strip.count - whole_columns) * size);
+      scratch.at[p] = copy;
+    }
+    sort_columns(job, method, step, scratch, results + whole_columns);
+  }
+  if (source.count_nonfinite && find_nonfinite(job.dtype, scratch.seen)) {
+    count_nonfinite(source, strip, nonfinite);
+  }
+}
+
+}  // namespace
+}  // namespace bragg::detail::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
