@@ -20,6 +20,7 @@
 
 #include "host/base/dtype.hpp"
 #include "host/cpu/passes.hpp"
+#include "rules/means.hpp"
 #include "rules/networks/order.hpp"
 #include "rules/networks/schedules.hpp"
 #include "tests/support/seed.hpp"
@@ -1013,6 +1014,49 @@ TEST_P(CpuPassesTest, MedianEqualsStdMidpoint) {
                                                     static_cast<float>(narrow.value(0, 1, i))));
     ASSERT_EQ(wide_out.value(0, i), std::midpoint(static_cast<double>(wide.value(0, 0, i)),
                                                   static_cast<double>(wide.value(0, 1, i))));
+  }
+}
+
+TEST_P(CpuPassesTest, MidpointsAndMeansHaveTheBitsOfTheScalarOnes) {
+  std::mt19937_64 random(40);
+  constexpr int n = 8;
+  constexpr std::int64_t columns = 2048;
+  Problem problem(DType::f64, n, {columns}, Data::normal, 1);
+  for (std::int64_t i = 0; i < columns; ++i) {
+    for (int r = 0; r < n; ++r) {
+      // A third of the columns is of values whose sums overflow, a third has infinities and NaN.
+      double y =
+          std::ldexp(std::uniform_real_distribution(-1.0, 1.0)(random),
+                     i % 3 == 1 ? 1024 - static_cast<int>(random() % 30) : static_cast<int>(random() % 20));
+      if (i % 3 == 2 && random() % 8 == 0) y *= std::numeric_limits<double>::infinity();
+      problem.set(0, r, i, i % 3 == 2 && random() % 8 == 0 ? std::numeric_limits<double>::quiet_NaN() : y);
+    }
+  }
+  const std::vector<int> rows = all_rows(n);
+  for (const int f : {0, 2, 3}) {
+    Out median(DType::f64, problem.sizes), mean(DType::f64, problem.sizes);
+    CpuPasses(n, 1).select(problem.table, {}, plain_points(rows), median.table, {});
+    CpuPasses(n, 1).select(problem.table, {Kind::trimmed_mean, EvenMedian::midpoint, f, 0},
+                           plain_points(rows), mean.table, {});
+    for (std::int64_t i = 0; i < columns; ++i) {
+      std::vector<double> y;
+      for (int r = 0; r < n; ++r) {
+        const auto v = static_cast<double>(problem.value(0, r, i));
+        y.push_back(std::isnan(v) ? std::numeric_limits<double>::infinity() : v);
+      }
+      std::sort(y.begin(), y.end());
+      const double low = y[static_cast<std::size_t>(f)], high = y[static_cast<std::size_t>(n - 1 - f)];
+      double sum = 0, shrunk = 0;
+      for (int k = f; k < n - f; ++k) {
+        sum += y[static_cast<std::size_t>(k)];
+        shrunk = std::fma(y[static_cast<std::size_t>(k)], shrink, shrunk);
+      }
+      ASSERT_EQ(mean.value(0, i), is_large<double>(low, high)
+                                      ? finish_shrunk_mean(shrunk, n - 2 * f, low, high)
+                                      : finish_mean(sum, n - 2 * f, low, high))
+          << "f " << f << " column " << i;
+      ASSERT_EQ(median.value(0, i), detail::midpoint(y[n / 2 - 1], y[n / 2])) << "column " << i;
+    }
   }
 }
 

@@ -422,7 +422,7 @@ void block_trimmed_mean(const Bisection& job, const BisectionScratch& scratch, c
     const auto ties = hn::Add(hn::Mul(of_low, hn::Mul(least, scale)), hn::Mul(of_high, hn::Mul(most, scale)));
     const auto sum = hn::Add(hn::Load(d, sums + i), ties);
     const auto result =
-        shrunk ? finish_large_mean(sum, kept, least, most) : finish_mean(sum, kept, least, most);
+        shrunk ? finish_shrunk_mean(sum, kept, least, most) : finish_mean(sum, kept, least, most);
     return hn::IfThenElse(hn::Eq(least, most), least, result);
   };
   sum_between<kTypeT, false>(planes, job.points, low, high, sums);

@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include "host/cpu/simd-inl.hpp"
+#include "rules/means.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace bragg::detail::cpu::HWY_NAMESPACE {
@@ -29,8 +30,7 @@ HWY_INLINE WideVector load_wide(const ValueT* values) {
   }
 }
 
-constexpr double large_value = 0x1p1000;
-constexpr double shrink = 0x1p-64;  // sums of up to 2^64 values of any size stay finite
+// Twins of rules/means.hpp.
 
 // Lanes where a plain f64 sum of values between low and high might overflow.
 HWY_INLINE hn::Mask<Wide> is_large(WideVector low, WideVector high) {
@@ -48,7 +48,7 @@ HWY_INLINE WideVector finish_mean(WideVector sum, int count, WideVector low, Wid
 }
 
 // The same, where the sum is that of values times `shrink`.
-HWY_INLINE WideVector finish_large_mean(WideVector sum, int count, WideVector low, WideVector high) {
+HWY_INLINE WideVector finish_shrunk_mean(WideVector sum, int count, WideVector low, WideVector high) {
   const auto scale = hn::Set(Wide(), shrink);
   const auto scaled = finish_mean(sum, count, hn::Mul(low, scale), hn::Mul(high, scale));
   return hn::Max(hn::Min(hn::Div(scaled, scale), high), low);

@@ -52,7 +52,7 @@ WideVector trimmed_mean_of(const Sorted<ValueT>& y, int points, int f, WideVecto
       const auto scale = hn::Set(d, shrink);
       auto scaled_sum = hn::Zero(d);
       for (int i = f; i < points - f; ++i) scaled_sum = hn::MulAdd(y[i], scale, scaled_sum);
-      return hn::IfThenElse(large, finish_large_mean(scaled_sum, count, low, high), mean);
+      return hn::IfThenElse(large, finish_shrunk_mean(scaled_sum, count, low, high), mean);
     }
   }
   return mean;
@@ -134,7 +134,7 @@ WideVector closest_mean_of(const Sorted<ValueT>& y, int points, int keep, WideVe
       for (int j = 0; j < keep; ++j) {
         sum = hn::MulAdd(closest_pick(y, points, keep, j, centre), scale, sum);
       }
-      mean = hn::IfThenElse(large, finish_large_mean(sum, keep, low, high), mean);
+      mean = hn::IfThenElse(large, finish_shrunk_mean(sum, keep, low, high), mean);
     }
   }
   return hn::IfThenElse(is_finite(d, centre), mean, centre);

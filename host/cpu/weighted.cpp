@@ -8,25 +8,18 @@
 #include <span>
 
 #include "host/cpu/select.hpp"
+#include "rules/means.hpp"
 
 namespace bragg::detail::cpu {
 namespace {
-
-template <class ValueT>
-double midpoint(ValueT low, ValueT high) {
-  if (std::isinf(low)) return static_cast<double>(low);
-  if constexpr (std::is_same_v<ValueT, float>) {
-    return (static_cast<double>(low) + static_cast<double>(high)) * 0.5;
-  } else {
-    return std::isinf(high) ? high : std::midpoint(low, high);
-  }
-}
 
 // `weight(p)` in the order of the values; the total is positive.
 template <class ValueT, class WeightT>
 double weighted_median(EvenMedian even, int points, const ValueT* column, std::size_t stride,
                        const int* order, const WeightT& weight, double total) {
-  const auto value = [&](int k) { return column[static_cast<std::size_t>(order[k]) * stride]; };
+  const auto value = [&](int k) {
+    return static_cast<double>(column[static_cast<std::size_t>(order[k]) * stride]);
+  };
   double below = 0;
   int last = 0;
   for (int k = 0; k < points; ++k) {
@@ -37,13 +30,13 @@ double weighted_median(EvenMedian even, int points, const ValueT* column, std::s
     if (std::abs(below - (total - below)) <= 1e-12 * total) {
       int next = k + 1;
       while (next < points && weight(order[next]) == 0) ++next;
-      if (next == points || even == EvenMedian::lower) return static_cast<double>(value(k));
-      if (even == EvenMedian::upper) return static_cast<double>(value(next));
+      if (next == points || even == EvenMedian::lower) return value(k);
+      if (even == EvenMedian::upper) return value(next);
       return midpoint(value(k), value(next));
     }
     if (below > total - below) break;
   }
-  return static_cast<double>(value(last));
+  return value(last);
 }
 
 template <class ValueT>

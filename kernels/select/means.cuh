@@ -1,43 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Midpoints, means and closest values: the same f64 operations in the same order as host/cpu/select.cpp, so
-// that the bits are the same.
+// The rules on sorted values: the same f64 operations in the same order as host/cpu/reduce-inl.hpp, so that
+// the bits are the same.
 #pragma once
 
 #include "kernels/common/values.cuh"
+#include "rules/means.hpp"
 #include "rules/select_rule.hpp"
 
 namespace bragg::detail::cuda {
-
-inline constexpr double large_value = 0x1p1000;  ///< sums of larger f64 values might overflow
-inline constexpr double shrink = 0x1p-64;        ///< sums of up to 2^64 shrunk values stay finite
-
-/// As std::midpoint; midpoint(−inf, +inf) = −inf.
-BRAGG_DEVICE double midpoint(double low, double high) {
-  const double sum = low + high;
-  const double middle = is_finite(sum) ? sum * 0.5 : low * 0.5 + high * 0.5;
-  return middle == middle ? middle : low;
-}
-
-template <class ValueT>
-BRAGG_DEVICE bool is_large(double low, double high) {
-  if constexpr (sizeof(ValueT) < sizeof(double)) {
-    return false;
-  } else {
-    return fmax(fabs(low), fabs(high)) >= large_value;
-  }
-}
-
-/// sum/count inside [low, high], the extremes of what is summed; −inf where the least is −inf.
-BRAGG_DEVICE double finish_mean(double sum, int count, double low, double high) {
-  const double mean = fmax(fmin(sum / static_cast<double>(count), high), low);
-  return low == -infinity_of<double>() ? low : mean;
-}
-
-/// The same for a sum of values times `shrink`.
-BRAGG_DEVICE double finish_shrunk_mean(double sum, int count, double low, double high) {
-  const double mean = finish_mean(sum, count, low * shrink, high * shrink);
-  return fmax(fmin(mean / shrink, high), low);
-}
 
 /// Whether `right` is strictly closer to the centre than `left` ≤ right.
 template <class ValueT>
