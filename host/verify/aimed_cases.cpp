@@ -125,9 +125,10 @@ Sizes sizes_of(DType dtype) {
       return {1e20L, 1e-30L, 1e-39L, 0x1.FEp127L};
     case DType::f32:
       return {1e20L, 1e-30L, 1e-43L, std::numeric_limits<float>::max()};
-    default:
-      return {1e140L, 1e-150L, 1e-320L, 0x1p500L};
+    case DType::f64:
+      break;
   }
+  return {1e140L, 1e-150L, 1e-320L, 0x1p500L};
 }
 
 long double normal(Random& random) {

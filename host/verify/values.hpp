@@ -25,9 +25,10 @@ inline Format format_of(DType dtype) {
       return {8, -126, 127};
     case DType::f32:
       return {24, -126, 127};
-    default:
-      return {53, -1022, 1023};
+    case DType::f64:
+      break;
   }
+  return {53, -1022, 1023};
 }
 
 /// Distance between neighbouring values of `dtype` at |x|.
