@@ -152,20 +152,8 @@ BRAGG_DEVICE void add_terms(const Rows& rows, const TileT& tile, const CombineTe
     add_elements<TileT::dtype>(tile, terms, 0, alike, sums);
   }
   for (int k = alike; k < terms.count[0]; ++k) {
-    switch (rows.dtype_of(terms.row[k])) {
-      case DType::f32:
-        add_elements<DType::f32>(tile, terms, k, k + 1, sums);
-        break;
-      case DType::f16:
-        add_elements<DType::f16>(tile, terms, k, k + 1, sums);
-        break;
-      case DType::bf16:
-        add_elements<DType::bf16>(tile, terms, k, k + 1, sums);
-        break;
-      case DType::f64:
-        add_elements<DType::f64>(tile, terms, k, k + 1, sums);
-        break;
-    }
+    with_dtype(rows.dtype_of(terms.row[k]),
+               [&]<DType dtype>() { add_elements<dtype>(tile, terms, k, k + 1, sums); });
   }
 }
 
@@ -214,16 +202,7 @@ BRAGG_DEVICE void write_as(const TileT& tile, void* to, Alignment alignment,
 template <class TileT>
 BRAGG_DEVICE void write_tile(const TileT& tile, DType type, void* to, Alignment alignment,
                              const double (&values)[TileT::own]) {
-  switch (type) {
-    case DType::f32:
-      return write_as<DType::f32>(tile, to, alignment, values);
-    case DType::f16:
-      return write_as<DType::f16>(tile, to, alignment, values);
-    case DType::bf16:
-      return write_as<DType::bf16>(tile, to, alignment, values);
-    case DType::f64:
-      return write_as<DType::f64>(tile, to, alignment, values);
-  }
+  with_dtype(type, [&]<DType known>() { write_as<known>(tile, to, alignment, values); });
 }
 
 /// `hold(tensor, first)` brings the terms of a group of rows to shared memory.

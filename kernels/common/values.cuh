@@ -2,6 +2,8 @@
 // Element types on the device: reading, the order of coordinate-wise rules, rounding once to the output.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/common/rows.hpp"
 #include "kernels/common/simt.cuh"
 
@@ -23,6 +25,25 @@ struct ElementBits<DType::f64> {
 template <DType dtype>
 using Bits = typename ElementBits<dtype>::Type;
 
+/// f.operator()<dtype>() of a dtype known at run time.
+#if defined(__CUDACC__)
+#pragma nv_exec_check_disable
+#endif
+template <class F>
+BRAGG_HD inline decltype(auto) with_dtype(DType dtype, const F& f) {
+  switch (dtype) {
+    case DType::f32:
+      return f.template operator()<DType::f32>();
+    case DType::f16:
+      return f.template operator()<DType::f16>();
+    case DType::bf16:
+      return f.template operator()<DType::bf16>();
+    case DType::f64:
+      break;
+  }
+  return f.template operator()<DType::f64>();
+}
+
 BRAGG_DEVICE int bytes_of(DType dtype) { return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2; }
 
 /// The type that elements are widened to before they become f64: float, and double for f64. Exact.
@@ -36,6 +57,25 @@ struct ValueOf<DType::f64> {
 };
 template <DType dtype>
 using Value = typename ValueOf<dtype>::Type;
+
+/// The same of a dtype whose elements are computed with as ValueT.
+template <class ValueT, class F>
+BRAGG_DEVICE void with_dtype_of(DType dtype, const F& f) {
+  if constexpr (std::is_same_v<ValueT, double>) {
+    f.template operator()<DType::f64>();
+  } else {
+    switch (dtype) {
+      case DType::f32:
+        return f.template operator()<DType::f32>();
+      case DType::f16:
+        return f.template operator()<DType::f16>();
+      case DType::bf16:
+      case DType::f64:  // is double's
+        break;
+    }
+    f.template operator()<DType::bf16>();
+  }
+}
 
 template <DType dtype>
 BRAGG_DEVICE Value<dtype> value_of(Bits<dtype> bits) {
@@ -100,16 +140,9 @@ BRAGG_DEVICE Bits<dtype> load_element(const void* tensor, std::int64_t index, Al
 
 /// The same for a dtype known at run time, as f64.
 BRAGG_DEVICE double load_f64(const void* tensor, std::int64_t index, DType dtype, Alignment alignment) {
-  switch (dtype) {
-    case DType::f32:
-      return value_of<DType::f32>(load_element<DType::f32>(tensor, index, alignment));
-    case DType::f16:
-      return value_of<DType::f16>(load_element<DType::f16>(tensor, index, alignment));
-    case DType::bf16:
-      return value_of<DType::bf16>(load_element<DType::bf16>(tensor, index, alignment));
-    default:
-      return value_of<DType::f64>(load_element<DType::f64>(tensor, index, alignment));
-  }
+  return with_dtype(dtype, [&]<DType known>() {
+    return static_cast<double>(value_of<known>(load_element<known>(tensor, index, alignment)));
+  });
 }
 
 /// x rounded once to the type, ties to even; zero becomes +0.
@@ -143,16 +176,8 @@ BRAGG_DEVICE void store_element(void* tensor, std::int64_t index, Bits<dtype> bi
 /// The same for a dtype known at run time.
 BRAGG_DEVICE void store_rounded(void* tensor, std::int64_t index, double x, DType dtype,
                                 Alignment alignment) {
-  switch (dtype) {
-    case DType::f32:
-      return store_element<DType::f32>(tensor, index, round_to<DType::f32>(x), alignment);
-    case DType::f16:
-      return store_element<DType::f16>(tensor, index, round_to<DType::f16>(x), alignment);
-    case DType::bf16:
-      return store_element<DType::bf16>(tensor, index, round_to<DType::bf16>(x), alignment);
-    default:
-      return store_element<DType::f64>(tensor, index, round_to<DType::f64>(x), alignment);
-  }
+  with_dtype(dtype,
+             [&]<DType known>() { store_element<known>(tensor, index, round_to<known>(x), alignment); });
 }
 
 /// Piece `index` of a cut.

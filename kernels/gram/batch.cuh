@@ -161,16 +161,8 @@ BRAGG_DEVICE void scan_row(const GramArguments& pass, int tensor, int row, const
 /// The same for a dtype known at run time.
 BRAGG_DEVICE void scan_row(const GramArguments& pass, int tensor, int row, const unsigned char* p, int begin,
                            int end, Alignment alignment) {
-  switch (pass.rows.dtype_of(row)) {
-    case DType::f32:
-      return scan_row<DType::f32>(pass, tensor, row, p, begin, end, alignment);
-    case DType::f16:
-      return scan_row<DType::f16>(pass, tensor, row, p, begin, end, alignment);
-    case DType::bf16:
-      return scan_row<DType::bf16>(pass, tensor, row, p, begin, end, alignment);
-    case DType::f64:
-      return scan_row<DType::f64>(pass, tensor, row, p, begin, end, alignment);
-  }
+  with_dtype(pass.rows.dtype_of(row),
+             [&]<DType dtype>() { scan_row<dtype>(pass, tensor, row, p, begin, end, alignment); });
 }
 
 /// A warp completes the statistics of a row of the chunk from what the products told: its square, which is

@@ -22,9 +22,7 @@ inline constexpr int center_threads = 128;
 inline constexpr int center_coordinates = 1024;  ///< of a block
 inline constexpr std::size_t most_center_shared = 96 * 1024;
 
-BRAGG_HD constexpr int bytes_of_warp(int rows, DType dtype) {
-  return rows * 32 * static_cast<int>(size_of(dtype));
-}
+constexpr int bytes_of_warp(int rows, DType dtype) { return rows * 32 * static_cast<int>(size_of(dtype)); }
 
 /// Shared memory may hold no warp's rows: `staged` false.
 template <DType dtype, bool staged>
@@ -105,16 +103,7 @@ void launch_centers(const GramBatch& batch, Stream stream) {
 }
 
 inline void launch_centers(const GramBatch& batch, Stream stream) {
-  switch (batch.pass.rows.dtype) {
-    case DType::f32:
-      return launch_centers<DType::f32>(batch, stream);
-    case DType::f16:
-      return launch_centers<DType::f16>(batch, stream);
-    case DType::bf16:
-      return launch_centers<DType::bf16>(batch, stream);
-    case DType::f64:
-      return launch_centers<DType::f64>(batch, stream);
-  }
+  with_dtype(batch.pass.rows.dtype, [&]<DType dtype>() { launch_centers<dtype>(batch, stream); });
 }
 
 }  // namespace bragg::detail::cuda

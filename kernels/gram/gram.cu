@@ -50,16 +50,7 @@ void launch_chunks(const GramBatch& batch, Stream stream) {
     const auto kernel = batch.pass.center == Center::none ? gram_tiles<false> : gram_tiles<true>;
     return simt::launch_dependent(kernel, batch.chunks * tiles, 1, tile_threads, tile_shared, stream, batch);
   }
-  switch (batch.pass.rows.dtype) {
-    case DType::f32:
-      return gram_chunks<DType::f32>(batch, stream);
-    case DType::f16:
-      return gram_chunks<DType::f16>(batch, stream);
-    case DType::bf16:
-      return gram_chunks<DType::bf16>(batch, stream);
-    case DType::f64:
-      return gram_chunks<DType::f64>(batch, stream);
-  }
+  with_dtype(batch.pass.rows.dtype, [&]<DType dtype>() { gram_chunks<dtype>(batch, stream); });
 }
 
 int as_many_as_fit(std::int64_t blocks, int resident) {

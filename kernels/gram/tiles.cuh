@@ -95,16 +95,8 @@ BRAGG_DEVICE std::uint64_t store_vectors(const StageWords& loaded, double* row, 
 template <bool centered>
 BRAGG_DEVICE std::uint64_t store_vectors(const StageWords& loaded, double* row, DType dtype, double scale,
                                          const double* centers) {
-  switch (dtype) {
-    case DType::f32:
-      return store_vectors<DType::f32, centered>(loaded, row, scale, centers);
-    case DType::f16:
-      return store_vectors<DType::f16, centered>(loaded, row, scale, centers);
-    case DType::bf16:
-      return store_vectors<DType::bf16, centered>(loaded, row, scale, centers);
-    default:
-      return store_vectors<DType::f64, centered>(loaded, row, scale, centers);
-  }
+  return with_dtype(
+      dtype, [&]<DType known>() { return store_vectors<known, centered>(loaded, row, scale, centers); });
 }
 
 BRAGG_DEVICE void load_elements(StageWords& loaded, const unsigned char* const* data, const DType* dtypes,
