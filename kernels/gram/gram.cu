@@ -48,7 +48,8 @@ void launch_chunks(const GramBatch& batch, Stream stream) {
   if (goes_by_tiles(batch.pass.rows, batch.rows, batch.pass.pairs)) {
     const auto tiles = static_cast<int>(triangle((batch.rows + tile_rows - 1) / tile_rows));
     const auto kernel = batch.pass.center == Center::none ? gram_tiles<false> : gram_tiles<true>;
-    return simt::launch_dependent(kernel, batch.chunks * tiles, 1, tile_threads, tile_shared, stream, batch);
+    return simt::launch_dependent(kernel, batch.chunks * tiles, 1, gram_tile_threads, tile_shared, stream,
+                                  batch);
   }
   with_dtype(batch.pass.rows.dtype, [&]<DType dtype>() { gram_chunks<dtype>(batch, stream); });
 }

@@ -30,7 +30,7 @@
 
 namespace bragg::detail::cuda {
 
-inline constexpr int tile_threads = 256;
+inline constexpr int gram_tile_threads = 256;
 inline constexpr int tile_rows = 64;
 inline constexpr int tile_depth = 32;
 inline constexpr int tile_pitch = tile_depth + 2;
@@ -220,7 +220,7 @@ BRAGG_DEVICE void multiply_off_diagonal(const double* rows, int place, int quart
 }
 
 template <bool centered>
-BRAGG_KERNEL(tile_threads, 1)
+BRAGG_KERNEL(gram_tile_threads, 1)
 gram_tiles(BRAGG_GRID_CONSTANT GramBatch batch) {
   simt::grid_dependency_sync();
   BRAGG_SHARED(const unsigned char*, data, [2][tile_rows]);
@@ -411,7 +411,7 @@ gram_tiles(BRAGG_GRID_CONSTANT GramBatch batch) {
   for (int lanes = 1; lanes < 4; lanes *= 2) raise(most, simt::shuffle_xor(most, lanes));
   if (lane % 4 == 0) row_most[own] = most;
   simt::sync_threads();
-  for (int r = warp; r < tile_rows; r += tile_threads / 32) {
+  for (int r = warp; r < tile_rows; r += gram_tile_threads / 32) {
     if (centered ? tile_row * tile_rows + r >= batch.rows : data[0][r] == nullptr) continue;
     const int row = row_of(table, tile_row * tile_rows + r);
     const bool wide = dtypes[0][r] == DType::f64;

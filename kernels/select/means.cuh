@@ -86,9 +86,11 @@ BRAGG_DEVICE double apply_rule(const Column<ValueT>& y, const SelectRule& rule) 
       return trimmed_mean_of(y, rule.f);
     case SelectRule::Kind::closest_to_median:
       return closest_mean_of(y, rule.keep, median_of(y));
-    default:
-      return closest_mean_of(y, rule.keep, trimmed_mean_of(y, rule.f));
+    case SelectRule::Kind::closest_to_trimmed_mean:
+    case SelectRule::Kind::none:  // is mixed.cuh's
+      break;
   }
+  return closest_mean_of(y, rule.keep, trimmed_mean_of(y, rule.f));
 }
 
 }  // namespace bragg::detail::cuda
