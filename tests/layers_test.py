@@ -31,7 +31,7 @@ FLOORS = (
     ("bench",),
     ("tests",),
 )
-INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"@]+)[>"]', re.MULTILINE)
 SOURCES = (".c", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".in")
 GENERATED = ("bragg/export.hpp", "bragg/export.h", "bragg/version.hpp")
 

@@ -10,9 +10,4 @@ namespace bragg::detail::cuda {
 template <DType dtype>
 void gram_chunks(const GramBatch& batch, Stream stream);
 
-extern template void gram_chunks<DType::f32>(const GramBatch&, Stream);
-extern template void gram_chunks<DType::f16>(const GramBatch&, Stream);
-extern template void gram_chunks<DType::bf16>(const GramBatch&, Stream);
-extern template void gram_chunks<DType::f64>(const GramBatch&, Stream);
-
 }  // namespace bragg::detail::cuda

@@ -18,6 +18,7 @@
 // Deterministic: sums are made by lane, then warp by warp in order. Not yet run on hardware.
 #pragma once
 
+#include "kernels/select/launch.hpp"
 #include "kernels/select/mix.cuh"
 #include "kernels/select/weighted.cuh"
 
@@ -170,17 +171,17 @@ ChunkLaunch chunk_launch(const SelectArguments& a) {
   return launch;
 }
 
-template <class ValueT>
+template <DType value>
 std::size_t chunk_workspace(const SelectArguments& a) {
-  const ChunkLaunch launch = chunk_launch<ValueT>(a);
+  const ChunkLaunch launch = chunk_launch<Value<value>>(a);
   return launch.is_shared ? 0 : launch.tiles_bytes * static_cast<std::size_t>(launch.blocks);
 }
 
-template <class ValueT>
+template <DType value>
 void launch_chunks(const SelectArguments& a, Stream stream) {
-  const ChunkLaunch launch = chunk_launch<ValueT>(a);
+  const ChunkLaunch launch = chunk_launch<Value<value>>(a);
   const ChunkLayout layout{launch.team_warps, launch.is_shared ? nullptr : a.workspace};
-  simt::launch_dependent(chunk_kernel<ValueT>, launch.blocks, 1, chunk_threads,
+  simt::launch_dependent(chunk_kernel<Value<value>>, launch.blocks, 1, chunk_threads,
                          launch.is_shared ? launch.tiles_bytes : 0, stream, a, layout);
 }
 

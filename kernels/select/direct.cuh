@@ -19,6 +19,7 @@
 
 #include "kernels/common/registers.cuh"
 #include "kernels/common/tuning.hpp"
+#include "kernels/select/launch.hpp"
 #include "kernels/select/means.cuh"
 #include "kernels/select/points.cuh"
 #include "kernels/select/trim.cuh"
@@ -314,14 +315,19 @@ void launch_direct_bucket(const SelectArguments& a, Stream stream) {
   simt::launch_dependent(kernel, blocks, 1, TuningT::threads, shared, stream, a);
 }
 
-/// Enqueues the kernel of the bucket that holds the points.
-template <DType dtype, bool kMedian, int kPoints = buckets[0]>
-void launch_direct(const SelectArguments& a, Stream stream) {
+/// Enqueues the kernel of the bucket that holds the points: this or a larger one.
+template <DType dtype, bool kMedian, int kPoints>
+void launch_direct_from(const SelectArguments& a, Stream stream) {
   if (a.points <= kPoints) {
     launch_direct_bucket<dtype, kPoints, kMedian>(a, stream);
   } else if constexpr (kPoints < largest_bucket<dtype>) {
-    launch_direct<dtype, kMedian, bucket_after<kPoints>>(a, stream);
+    launch_direct_from<dtype, kMedian, bucket_after<kPoints>>(a, stream);
   }
+}
+
+template <DType dtype, bool median>
+void launch_direct(const SelectArguments& a, Stream stream) {
+  launch_direct_from<dtype, median, buckets[0]>(a, stream);
 }
 
 }  // namespace bragg::detail::cuda

@@ -1,32 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernels of select, each compiled in a file of its own.
+// The kernels of select. Each instance is compiled in a file of its own (kernels/CMakeLists.txt).
 #pragma once
 
 #include "kernels/select/select.hpp"
 
 namespace bragg::detail::cuda {
 
-void direct_median_f32(const SelectArguments& arguments, Stream stream);
-void direct_median_f16(const SelectArguments& arguments, Stream stream);
-void direct_median_bf16(const SelectArguments& arguments, Stream stream);
-void direct_median_f64(const SelectArguments& arguments, Stream stream);
-void direct_trimmed_mean_f32(const SelectArguments& arguments, Stream stream);
-void direct_trimmed_mean_f16(const SelectArguments& arguments, Stream stream);
-void direct_trimmed_mean_bf16(const SelectArguments& arguments, Stream stream);
-void direct_trimmed_mean_f64(const SelectArguments& arguments, Stream stream);
+/// The median or the trimmed mean of rows.
+template <DType dtype, bool median>
+void launch_direct(const SelectArguments& a, Stream stream);
 
-/// Mixed points and rules about a centre. The value's type: f32, or f64 of f64 rows.
-void tile_f32(const SelectArguments& arguments, Stream stream);
-void tile_f64(const SelectArguments& arguments, Stream stream);
+/// Rules of mixed points, and rules about a centre. `value`: f32, or f64 of f64 rows.
+template <DType value>
+void launch_tile(const SelectArguments& a, Stream stream);
 
 /// Kind::none.
-void mixed_f32(const SelectArguments& arguments, Stream stream);
-void mixed_f64(const SelectArguments& arguments, Stream stream);
+template <DType value>
+void launch_mixed(const SelectArguments& a, Stream stream);
 
-/// Any rule, and any number of points.
-void chunks_f32(const SelectArguments& arguments, Stream stream);
-void chunks_f64(const SelectArguments& arguments, Stream stream);
-std::size_t chunks_f32_workspace(const SelectArguments& arguments);
-std::size_t chunks_f64_workspace(const SelectArguments& arguments);
+/// Any rule but that, and any number of points.
+template <DType value>
+void launch_chunks(const SelectArguments& a, Stream stream);
+template <DType value>
+std::size_t chunk_workspace(const SelectArguments& a);
 
 }  // namespace bragg::detail::cuda

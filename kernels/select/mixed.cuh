@@ -13,6 +13,7 @@
 #pragma once
 
 #include "kernels/common/tuning.hpp"
+#include "kernels/select/launch.hpp"
 #include "kernels/select/mix.cuh"
 #include "kernels/select/points.cuh"
 

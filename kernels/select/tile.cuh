@@ -16,6 +16,7 @@
 
 #include "kernels/common/registers.cuh"
 #include "kernels/common/tuning.hpp"
+#include "kernels/select/launch.hpp"
 #include "kernels/select/means.cuh"
 #include "kernels/select/mix.cuh"
 #include "kernels/select/trim.cuh"
@@ -147,14 +148,9 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
         if (alike && (tile_threads < left || !own.is_last())) prefetch_tile(a, tensor, begin + tile_threads);
         mix_tile<value, kPoints, TuningT::ahead>(a, tensor, mixing, loads, begin, left, tile);
         simt::sync_threads();
-      } else if constexpr (value == DType::f64) {
-        read_points<DType::f64>(a, table, begin, left, alignment, tile);
-      } else if (a.rows.dtype == DType::f32) {
-        read_points<DType::f32>(a, table, begin, left, alignment, tile);
-      } else if (a.rows.dtype == DType::f16) {
-        read_points<DType::f16>(a, table, begin, left, alignment, tile);
       } else {
-        read_points<DType::bf16>(a, table, begin, left, alignment, tile);
+        with_dtype_of<ValueT>(
+            a.rows.dtype, [&]<DType dtype>() { read_points<dtype>(a, table, begin, left, alignment, tile); });
       }
       ValueT* const column = tile + simt::thread();
       const double x = rule_of_column<value, kPoints>(column, a.points, a.rule, kept);
@@ -178,14 +174,19 @@ void launch_tile_bucket(const SelectArguments& a, Stream stream) {
   simt::launch_dependent(kernel, blocks, 1, tile_threads, shared, stream, a);
 }
 
-/// Enqueues the kernel of the bucket that holds the points.
-template <DType value, int kPoints = buckets[0]>
-void launch_tile(const SelectArguments& a, Stream stream) {
+/// Enqueues the kernel of the bucket that holds the points: this or a larger one.
+template <DType value, int kPoints>
+void launch_tile_from(const SelectArguments& a, Stream stream) {
   if (a.points <= kPoints) {
     launch_tile_bucket<value, kPoints>(a, stream);
   } else if constexpr (kPoints < largest_bucket<value>) {
-    launch_tile<value, bucket_after<kPoints>>(a, stream);
+    launch_tile_from<value, bucket_after<kPoints>>(a, stream);
   }
+}
+
+template <DType value>
+void launch_tile(const SelectArguments& a, Stream stream) {
+  launch_tile_from<value, buckets[0]>(a, stream);
 }
 
 }  // namespace bragg::detail::cuda
