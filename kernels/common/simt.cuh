@@ -40,21 +40,17 @@ BRAGG_DEVICE int warp() { return static_cast<int>(threadIdx.x >> 5); }
 
 BRAGG_DEVICE void sync_threads() { __syncthreads(); }
 BRAGG_DEVICE bool sync_threads_or(bool p) { return __syncthreads_or(p) != 0; }
-BRAGG_DEVICE void sync_warp(unsigned mask = ~0u) { __syncwarp(mask); }
+BRAGG_DEVICE void sync_warp() { __syncwarp(); }
+/// Of whole warps: every lane takes part.
 template <class T>
-BRAGG_DEVICE T shuffle(T v, int source, unsigned mask = ~0u) {
-  return __shfl_sync(mask, v, source);
+BRAGG_DEVICE T shuffle_xor(T v, int lanes) {
+  return __shfl_xor_sync(~0u, v, lanes);
 }
-template <class T>
-BRAGG_DEVICE T shuffle_xor(T v, int lanes, unsigned mask = ~0u) {
-  return __shfl_xor_sync(mask, v, lanes);
-}
-BRAGG_DEVICE unsigned ballot(bool p, unsigned mask = ~0u) { return __ballot_sync(mask, p); }
-BRAGG_DEVICE bool any(bool p, unsigned mask = ~0u) { return __any_sync(mask, p) != 0; }
+BRAGG_DEVICE unsigned ballot(bool p) { return __ballot_sync(~0u, p); }
+BRAGG_DEVICE bool any(bool p) { return __any_sync(~0u, p) != 0; }
 BRAGG_DEVICE int popcount(unsigned bits) { return __popc(bits); }
 
 /// Integers only: sums of floating-point numbers would depend on the order of arrival.
-BRAGG_DEVICE int atomic_add(int* p, int v) { return atomicAdd(p, v); }
 BRAGG_DEVICE unsigned atomic_add(unsigned* p, unsigned v) { return atomicAdd(p, v); }
 BRAGG_DEVICE unsigned long long atomic_add(unsigned long long* p, unsigned long long v) {
   return atomicAdd(p, v);
@@ -124,10 +120,8 @@ BRAGG_DEVICE double fma(double a, double b, double c) { return __fma_rn(a, b, c)
 BRAGG_DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
 /// Two 16-bit floats in one register: the smaller and the larger of each half; of a number and NaN, the
-/// number. The instructions themselves: thousands of __hmin2, each with temporaries in memory, take the
-/// compiler minutes.
-// Spelled out: the toolkit's functions go through structs, which take the compiler minutes in a large
-// network.
+/// number. Spelled out: the toolkit's functions go through structs, which take the compiler minutes in a
+/// large network.
 BRAGG_DEVICE std::uint32_t min_f16x2(std::uint32_t a, std::uint32_t b) {
   std::uint32_t m;
   asm("min.f16x2 %0, %1, %2;" : "=r"(m) : "r"(a), "r"(b));

@@ -45,10 +45,6 @@ void check_access(const void* p, std::size_t bytes, std::size_t alignment, Acces
   shadow::check(p, bytes, access, site);
 }
 
-int atomic_add(int* p, int v, Site site) {
-  return atomic(
-      p, [v](int x) { return static_cast<int>(static_cast<unsigned>(x) + static_cast<unsigned>(v)); }, site);
-}
 unsigned atomic_add(unsigned* p, unsigned v, Site site) {
   return atomic(
       p, [v](unsigned x) { return x + v; }, site);

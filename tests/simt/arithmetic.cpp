@@ -100,7 +100,7 @@ __attribute__((target("avx2,fma"), optimize("O3"))) void product_with_fma(double
 Product best_product() { return &product; }
 #endif
 
-void complete_product(unsigned, const void* const* in, void* const* out) {
+void complete_product(const void* const* in, void* const* out) {
   static const Product multiply = best_product();
   double a[16][16];
   double b[16][8];
@@ -133,7 +133,7 @@ void mma_16x8x16(double (&c)[4], const double (&a)[8], const double (&b)[4], Sit
   std::copy_n(a, 8, mine.a);
   std::copy_n(b, 4, mine.b);
   std::copy_n(c, 4, mine.c);
-  exchange(~0u, &mine, c, &complete_product, site);
+  exchange(&mine, c, &complete_product, site);
 }
 
 float f16_to_float(std::uint16_t bits) {

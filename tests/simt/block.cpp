@@ -161,7 +161,7 @@ void Block::run(int block_x, int block_y) {
   for (int first = 0, w = 0; first < launch.threads; first += warp_size, ++w) {
     const int lanes = std::min(warp_size, launch.threads - first);
     warps[w].live = lanes == warp_size ? ~0u : (1u << lanes) - 1;
-    warps[w].meetings.clear();
+    warps[w].meeting.arrived = 0;
   }
   ready.start(schedule.order, launch.threads, random);
 

@@ -65,19 +65,17 @@ struct Thread {
   bool has_synced = false;  // with the kernels before
 };
 
-/// Lanes of a warp on their way to a meeting point.
+/// The lanes of a warp on their way to a meeting point.
 struct Meeting {
-  unsigned mask = 0;
   unsigned arrived = 0;
   Site site;
-  Exchange complete = nullptr;  // null: sync_warp, which orders memory
   const void* in[warp_size];
   void* out[warp_size];
 };
 
 struct Warp {
-  unsigned live = 0;              // lanes that have not exited
-  std::vector<Meeting> meetings;  // at most one a mask
+  unsigned live = 0;  // lanes that have not exited
+  Meeting meeting;
 };
 
 /// A piece of dynamic shared memory that some thread has taken.

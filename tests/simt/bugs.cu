@@ -74,7 +74,7 @@ write_after_read(const float* in, float* out) {
     tile[t] = in[t] + static_cast<float>(round);
     simt::sync_threads();
     // A meeting of the warp lets all threads read first, in most orders.
-    sum += simt::shuffle(tile[n - 1 - t], simt::lane());
+    sum += simt::shuffle_xor(tile[n - 1 - t], 0);
     if constexpr (!broken) simt::sync_threads();
   }
   out[t] = sum;
@@ -140,7 +140,7 @@ shuffle_for_barrier(const float* in, float* out) {
   BRAGG_SHARED(float, tile, [n]);
   const int t = simt::thread();
   tile[t] = in[t];
-  const float zero = simt::shuffle(0.0f, 0);
+  const float zero = simt::shuffle_xor(0.0f, 1);
   if constexpr (!broken) simt::sync_warp();
   out[t] = tile[t ^ 1] + zero;
 }
@@ -170,13 +170,13 @@ BRAGG_KERNEL(n, 1)
 exited_lanes(float* out) {
   const int t = simt::thread();
   out[t] = 0;
-  if (simt::lane() >= 16) return;
-  out[t] = simt::shuffle_xor(static_cast<float>(simt::lane()), 1, broken ? ~0u : 0xFFFFu);
+  if (broken && simt::lane() >= 16) return;
+  out[t] = simt::shuffle_xor(static_cast<float>(simt::lane()), 1);
 }
 bool run_exited_lanes(bool broken) {
   Buffers b(n);
   launch(broken ? exited_lanes<true> : exited_lanes<false>, 1, 0, b.out());
-  return b.holds([](int i) { return i % 32 < 16 ? (i % 32) ^ 1 : 0; });
+  return b.holds([](int i) { return (i % 32) ^ 1; });
 }
 
 template <bool broken>
@@ -185,26 +185,15 @@ divergent_shuffle(float* out) {
   const int t = simt::thread();
   const auto value = static_cast<float>(simt::warp());
   if (broken && simt::lane() % 2 == 0) {
-    out[t] = simt::shuffle(value, 0);
+    out[t] = simt::shuffle_xor(value, 1);
   } else {
-    out[t] = simt::shuffle(value, 0);
+    out[t] = simt::shuffle_xor(value, 1);
   }
 }
 bool run_divergent_shuffle(bool broken) {
   Buffers b(n);
   launch(broken ? divergent_shuffle<true> : divergent_shuffle<false>, 1, 0, b.out());
   return b.holds([](int i) { return i / 32; });
-}
-
-template <bool broken>
-BRAGG_KERNEL(n, 1)
-not_in_own_mask(float* out) {
-  out[simt::thread()] = simt::any(true, broken ? 1u : ~0u) ? 1.0f : 0.0f;
-}
-bool run_not_in_own_mask(bool broken) {
-  Buffers b(n);
-  launch(broken ? not_in_own_mask<true> : not_in_own_mask<false>, 1, 0, b.out());
-  return b.holds([](int) { return 1; });
 }
 
 BRAGG_KERNEL(n, 1) any_lane(float* out) { out[simt::thread()] = simt::any(true) ? 1.0f : 0.0f; }
@@ -583,7 +572,6 @@ constexpr Bug all_bugs[] = {
     {"absent_lanes", run_absent_lanes, every_build, "exited or never were"},
     {"write_after_reads", run_write_after_reads, shadow, "race with", random | greedy},
     {"divergent_shuffle", run_divergent_shuffle, every_build, "warp is divergent"},
-    {"not_in_own_mask", run_not_in_own_mask, every_build, "not in its own mask"},
     {"write_past_global", run_write_past_global, shadow | red_zones | address_build,
      "0 bytes behind the end of"},
     {"read_past_global", run_read_past_global, shadow | address_build, "0 bytes behind the end of"},

@@ -15,7 +15,7 @@ namespace simt = detail::simt;
 void show_places(int blocks_x, int blocks_y, int threads, int* out);
 
 /// 64 threads; out[thread * exchanges + i].
-inline constexpr int exchanges = 7;
+inline constexpr int exchanges = 4;
 void exchange_values(float* out);
 
 /// c + a·b by one warp: a 16 × 16, b 16 × 8, c 16 × 8, rows one after the other.
@@ -23,8 +23,7 @@ std::vector<double> multiply(const std::vector<double>& a, const std::vector<dou
                              const std::vector<double>& c);
 
 struct Counts {
-  int added;
-  unsigned added_unsigned;
+  unsigned added;
   unsigned long long added_long;
   unsigned long long largest;
 };

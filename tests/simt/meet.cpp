@@ -35,43 +35,31 @@ bool barrier(bool predicate, const Site& site) {
   return b.barrier_result;
 }
 
-Meeting& meeting_of(Warp& warp, unsigned mask, Exchange complete, const Site& site) {
-  for (Meeting& m : warp.meetings) {
-    if (m.mask != mask) continue;
-    if (!same(m.site, site)) {
-      fail("the warp is divergent: lanes of this mask wait at " + to_string(m.site) + ", this is", site);
-    }
-    return m;
-  }
-  Meeting& m = warp.meetings.emplace_back();
-  m.mask = mask;
-  m.site = site;
-  m.complete = complete;
-  return m;
-}
-
-void meet(unsigned mask, const void* in, void* out, Exchange complete, const Site& site) {
+void meet(const void* in, void* out, Exchange complete, const Site& site) {
   Block& b = the_block;
   const Coordinates& place = running->place;
   Warp& warp = b.warps[place.warp];
+  Meeting& m = warp.meeting;
   running->site = site;
-  if ((mask >> place.lane & 1) == 0) fail("a lane is not in its own mask", site);
-  if ((mask & ~warp.live) != 0) fail("the mask names lanes that have exited or never were", site);
-  Meeting& m = meeting_of(warp, mask, complete, site);
+  if (warp.live != ~0u) fail("lanes of the warp have exited or never were", site);
+  if (m.arrived != 0 && !same(m.site, site)) {
+    fail("the warp is divergent: lanes wait at " + to_string(m.site) + ", this is", site);
+  }
+  m.site = site;
   m.arrived |= 1u << place.lane;
   m.in[place.lane] = in;
   m.out[place.lane] = out;
   running->state = State::at_warp;
-  if (m.arrived == mask) {
+  if (m.arrived == ~0u) {
+    m.arrived = 0;
     if (complete != nullptr) {
-      complete(mask, m.in, m.out);
+      complete(m.in, m.out);
     } else {
-      shadow::warp_barrier(place.warp, mask);
+      shadow::warp_barrier(place.warp);
     }
-    warp.meetings.erase(warp.meetings.begin() + (&m - warp.meetings.data()));
     for (int i = 0; i < warp_size; ++i) {
       const int lane = b.schedule.order == Order::reverse ? warp_size - 1 - i : i;
-      if ((mask >> lane & 1) != 0) b.make_ready(place.warp * warp_size + lane);
+      b.make_ready(place.warp * warp_size + lane);
     }
   }
   b.wait();
@@ -83,48 +71,38 @@ struct ToShuffle {
   std::size_t bytes = 0;
 };
 
-void complete_shuffle(unsigned mask, const void* const* in, void* const* out) {
+void complete_shuffle(const void* const* in, void* const* out) {
   for (int lane = 0; lane < warp_size; ++lane) {
-    if ((mask >> lane & 1) == 0) continue;
-    const int source = static_cast<const ToShuffle*>(in[lane])->source;
-    if ((mask >> source & 1) == 0) {
-      fail("lane " + std::to_string(lane) + " shuffles from lane " + std::to_string(source) +
-               ", which is not in the mask,",
-           running->site);
-    }
-    const auto* const from = static_cast<const ToShuffle*>(in[source]);
+    const auto* const from =
+        static_cast<const ToShuffle*>(in[static_cast<const ToShuffle*>(in[lane])->source]);
     std::memcpy(out[lane], from->value, from->bytes);
   }
 }
 
-void complete_ballot(unsigned mask, const void* const* in, void* const* out) {
+void complete_ballot(const void* const* in, void* const* out) {
   unsigned ballot = 0;
   for (int lane = 0; lane < warp_size; ++lane) {
-    if ((mask >> lane & 1) != 0 && *static_cast<const bool*>(in[lane])) ballot |= 1u << lane;
+    if (*static_cast<const bool*>(in[lane])) ballot |= 1u << lane;
   }
-  for (int lane = 0; lane < warp_size; ++lane) {
-    if ((mask >> lane & 1) != 0) *static_cast<unsigned*>(out[lane]) = ballot;
-  }
+  for (int lane = 0; lane < warp_size; ++lane) *static_cast<unsigned*>(out[lane]) = ballot;
 }
 
 }  // namespace
 
 void sync_threads(Site site) { barrier(false, site); }
 bool sync_threads_or(bool p, Site site) { return barrier(p, site); }
-void sync_warp(unsigned mask, Site site) { meet(mask, nullptr, nullptr, nullptr, site); }
+void sync_warp(Site site) { meet(nullptr, nullptr, nullptr, site); }
 
-void exchange(unsigned mask, const void* in, void* out, Exchange complete, Site site) {
-  meet(mask, in, out, complete, site);
-}
+void exchange(const void* in, void* out, Exchange complete, Site site) { meet(in, out, complete, site); }
 
-void shuffle_bytes(unsigned mask, int source, const void* in, void* out, std::size_t bytes, Site site) {
+void shuffle_bytes(int source, const void* in, void* out, std::size_t bytes, Site site) {
   const ToShuffle mine{source, in, bytes};
-  meet(mask, &mine, out, &complete_shuffle, site);
+  meet(&mine, out, &complete_shuffle, site);
 }
 
-unsigned ballot(bool p, unsigned mask, Site site) {
+unsigned ballot(bool p, Site site) {
   unsigned result = 0;
-  meet(mask, &p, &result, &complete_ballot, site);
+  meet(&p, &result, &complete_ballot, site);
   return result;
 }
 

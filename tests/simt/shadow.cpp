@@ -60,19 +60,11 @@ Cell* cell_of(const void* p) {
   return nullptr;
 }
 
-/// What a lane knows of the others of its warp: known[l] is the last sync_warp before which all that lane l
-/// did is ordered before what this lane does now.
-using Knowledge = std::array<std::uint32_t, warp_size>;
-struct WarpClock {
-  std::uint32_t now = 0;  // sync_warps since the block's barrier
-  std::array<Knowledge, warp_size> known{};
-};
-
 struct Clock {
   std::uint32_t epoch = 1;
   std::uint32_t launch_epoch = 1;
   std::uint32_t block_epoch = 1;
-  std::array<WarpClock, max_block_threads / warp_size> warps;
+  std::array<std::uint32_t, max_block_threads / warp_size> warps{};  ///< sync_warps since the block's barrier
 };
 Clock the_clock;
 
@@ -84,17 +76,10 @@ struct Event {
   std::uint32_t lanes;
 };
 
-bool knows(const Knowledge& known, int own_lane, const Event& event) {
-  for (std::uint32_t left = event.lanes; left != 0; left &= left - 1) {
-    const int lane = __builtin_ctz(left);
-    if (lane != own_lane && known[lane] <= event.stamp) return false;
-  }
-  return true;
-}
-
 bool ordered_in_block(const Event& event, const Coordinates& me) {
   if (event.epoch < the_clock.epoch) return true;
-  return event.warp == me.warp && knows(the_clock.warps[me.warp].known[me.lane], me.lane, event);
+  if (event.warp != me.warp) return false;
+  return event.stamp < the_clock.warps[me.warp] || (event.lanes & ~(1u << me.lane)) == 0;
 }
 
 bool ordered(const Event& event, const Coordinates& me) {
@@ -155,21 +140,17 @@ void check_order(const Cell& cell, const Coordinates& me, const void* p, Access 
 
 /// Readers that this one is ordered behind need not be remembered.
 void note_read(Cell& cell, const Coordinates& me, Place place) {
-  const WarpClock& warp = the_clock.warps[me.warp];
-  const std::uint32_t mine = 1u << me.lane;
-  std::uint32_t lanes = mine;
+  const std::uint32_t now = the_clock.warps[me.warp];
+  std::uint32_t lanes = 1u << me.lane;
   if (cell.read_epoch == the_clock.epoch) {
     if (cell.read_warp != me.warp) {
       cell.read_warp = several_warps;
       return;
     }
-    for (std::uint32_t left = cell.read_lanes & ~mine; left != 0; left &= left - 1) {
-      const int lane = __builtin_ctz(left);
-      if (warp.known[me.lane][lane] <= cell.read_stamp) lanes |= 1u << lane;
-    }
+    if (cell.read_stamp == now) lanes |= cell.read_lanes;
   }
   cell.read_epoch = the_clock.epoch;
-  cell.read_stamp = warp.now;
+  cell.read_stamp = now;
   cell.read_warp = static_cast<std::uint8_t>(me.warp);
   cell.read_lanes = lanes;
   cell.read_place = place;
@@ -177,7 +158,7 @@ void note_read(Cell& cell, const Coordinates& me, Place place) {
 
 void note_write(Cell& cell, const Coordinates& me, Access access, Place place) {
   cell.write_epoch = the_clock.epoch;
-  cell.write_stamp = the_clock.warps[me.warp].now;
+  cell.write_stamp = the_clock.warps[me.warp];
   cell.write_place = place;
   cell.writer = static_cast<std::uint16_t>(me.thread);
   cell.flags = static_cast<std::uint8_t>((cell.flags & ~atomic_write) | initialised |
@@ -274,28 +255,11 @@ void begin_block() {
 }
 
 void block_barrier() {
-  Clock& c = the_clock;
-  ++c.epoch;
-  for (WarpClock& warp : c.warps) {
-    if (warp.now != 0) warp = {};
-  }
+  ++the_clock.epoch;
+  the_clock.warps.fill(0);
 }
 
-void warp_barrier(int warp, unsigned mask) {
-  WarpClock& clock = the_clock.warps[warp];
-  ++clock.now;
-  Knowledge joined{};
-  for (int i = 0; i < warp_size; ++i) {
-    if ((mask >> i & 1) == 0) continue;
-    for (int l = 0; l < warp_size; ++l) joined[l] = std::max(joined[l], clock.known[i][l]);
-  }
-  for (int i = 0; i < warp_size; ++i) {
-    if ((mask >> i & 1) != 0) joined[i] = clock.now;
-  }
-  for (int i = 0; i < warp_size; ++i) {
-    if ((mask >> i & 1) != 0) clock.known[i] = joined;
-  }
-}
+void warp_barrier(int warp) { ++the_clock.warps[warp]; }
 
 void check(const void* p, std::size_t bytes, Access access, const Site& site) {
   if (running != nullptr) check_at(p, bytes, access, place_of(site));

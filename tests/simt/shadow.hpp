@@ -21,7 +21,7 @@ std::size_t initialised_bytes(const void* p, std::size_t bytes);
 void begin_launch();
 void begin_block();
 void block_barrier();
-void warp_barrier(int warp, unsigned mask);
+void warp_barrier(int warp);
 
 /// The running thread touches memory. Ends its block where it may not.
 void check(const void* p, std::size_t bytes, Access access, const Site& site);
@@ -32,7 +32,7 @@ inline std::size_t initialised_bytes(const void*, std::size_t bytes) { return by
 inline void begin_launch() {}
 inline void begin_block() {}
 inline void block_barrier() {}
-inline void warp_barrier(int, unsigned) {}
+inline void warp_barrier(int) {}
 inline void check(const void*, std::size_t, Access, const Site&) {}
 #endif
 

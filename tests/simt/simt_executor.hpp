@@ -22,16 +22,6 @@ struct alignas(8) uint2 {
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
-struct alignas(8) float2 {
-  float x, y;
-};
-struct alignas(16) float4 {
-  float x, y, z, w;
-};
-struct alignas(16) double2 {
-  double x, y;
-};
-
 /// The bound is compiled in as bytes before the kernel's first instruction, where `launch` finds it: an
 /// attribute takes constants that depend on template parameters, and keeps the function's type.
 #define BRAGG_KERNEL(max_threads, min_blocks) \
@@ -106,33 +96,24 @@ void sync_threads(Site site = Site::current());
 /// Launches wait for each other here, but a kernel that `launch_dependent` started is held to it.
 void grid_dependency_sync();
 bool sync_threads_or(bool p, Site site = Site::current());
-void sync_warp(unsigned mask = ~0u, Site site = Site::current());
+void sync_warp(Site site = Site::current());
 
-/// What the last lane to arrive does for all: in[lane] and out[lane] of those in the mask.
-using Exchange = void (*)(unsigned mask, const void* const* in, void* const* out);
-void exchange(unsigned mask, const void* in, void* out, Exchange complete, Site site);
-/// `shuffle` of any type: lane k gets the bytes of lane sources[k].
-void shuffle_bytes(unsigned mask, int source, const void* in, void* out, std::size_t bytes, Site site);
+/// What the last lane of a warp to arrive does for all: in[lane] and out[lane].
+using Exchange = void (*)(const void* const* in, void* const* out);
+/// Every lane of the warp takes part, at the same place.
+void exchange(const void* in, void* out, Exchange complete, Site site);
+/// Lane k gets the bytes of its lane `source`.
+void shuffle_bytes(int source, const void* in, void* out, std::size_t bytes, Site site);
 
 template <class T>
-BRAGG_SIMT_UNCHECKED T shuffle_from(unsigned mask, T v, int source, Site site) {
-  static_assert(std::is_arithmetic_v<T> && sizeof(T) >= 4, "what __shfl_sync takes");
+BRAGG_SIMT_UNCHECKED T shuffle_xor(T v, int lanes, Site site = Site::current()) {
+  static_assert(std::is_arithmetic_v<T> && sizeof(T) >= 4, "what __shfl_xor_sync takes");
   T out;
-  shuffle_bytes(mask, source, &v, &out, sizeof(T), site);
+  shuffle_bytes((self->lane ^ lanes) & 31, &v, &out, sizeof(T), site);
   return out;
 }
-template <class T>
-BRAGG_SIMT_UNCHECKED T shuffle(T v, int source, unsigned mask = ~0u, Site site = Site::current()) {
-  return shuffle_from(mask, v, source & 31, site);
-}
-template <class T>
-BRAGG_SIMT_UNCHECKED T shuffle_xor(T v, int lanes, unsigned mask = ~0u, Site site = Site::current()) {
-  return shuffle_from(mask, v, (self->lane ^ lanes) & 31, site);
-}
-unsigned ballot(bool p, unsigned mask = ~0u, Site site = Site::current());
-inline bool any(bool p, unsigned mask = ~0u, Site site = Site::current()) {
-  return ballot(p, mask, site) != 0;
-}
+unsigned ballot(bool p, Site site = Site::current());
+inline bool any(bool p, Site site = Site::current()) { return ballot(p, site) != 0; }
 inline int popcount(unsigned bits) { return __builtin_popcount(bits); }
 
 // Memory.
@@ -141,7 +122,6 @@ enum class Access : std::uint8_t { read, write, atomic };
 /// The address is a multiple of `alignment`; in a build with hooks, also what the shadow has to say.
 void check_access(const void* p, std::size_t bytes, std::size_t alignment, Access access, Site site);
 
-int atomic_add(int* p, int v, Site site = Site::current());
 unsigned atomic_add(unsigned* p, unsigned v, Site site = Site::current());
 unsigned long long atomic_add(unsigned long long* p, unsigned long long v, Site site = Site::current());
 unsigned long long atomic_max(unsigned long long* p, unsigned long long v, Site site = Site::current());
