@@ -21,6 +21,7 @@ FLOORS = (
     ("kernels/runtime",),
     ("kernels/common",),
     ("kernels/combine", "kernels/gram", "kernels/select", "kernels/solve"),
+    ("kernels",),
     ("host/base",),
     ("host/io", "host/cpu", "host/cuda", "host/attacks", "host/reference"),
     ("host/plan",),
