@@ -88,6 +88,17 @@ struct Weiszfeld {
     });
   }
 
+  /// Σ |v_i|·‖x_i‖ about the central row.
+  template <class TeamT>
+  BRAGG_HD double extent(TeamT team) const {
+    return team.sum(points->size, [&](int i) { return std::fabs(v[i]) * length(i); });
+  }
+  BRAGG_HD double length(int i) const { return std::sqrt(std::fabs(entry(i, i))); }
+  /// What sums of products about the central row may hide in the square of distance i. `extent_v`: of v.
+  BRAGG_HD double hidden(int i, double extent_v) const {
+    return 16 * rounding * (extent_v * (length(i) + extent_v));
+  }
+
   /// (‖x_i − v‖² + mu²)^½.
   BRAGG_HD double soft(int i, double mu) const {
     const double larger = distance[i] > mu ? distance[i] : mu;
@@ -97,15 +108,24 @@ struct Weiszfeld {
     return larger * std::sqrt(1 + ratio * ratio);
   }
 
-  /// Takes products about the row nearest to v where that is much nearer than the central one: rounding is
-  /// relative to lengths about it.
+  /// Products are about the central row: what the coefficients lack of 1 is its, and moves v nowhere.
   template <class TeamT>
-  BRAGG_HD void recenter(TeamT team) {
+  BRAGG_HD void complete(TeamT team) const {
+    const double lacking = 1 - team.sum(points->size, [&](int i) { return v[i]; });
+    team.single([&] { v[central] += lacking; });
+  }
+
+  /// Takes products about the row nearest to v where that is much nearer than the central one: rounding is
+  /// relative to lengths about it. False: that is not so.
+  template <class TeamT>
+  BRAGG_HD_CALLED bool recenter(TeamT team) {
     const int nearest = team.argmin(points->count, [&](int i) { return distance[i]; });
-    if (!(distance[nearest] < distance[central] / 16)) return;
+    if (!(distance[nearest] < distance[central] / 16)) return false;
+    complete(team);
     central = nearest;
     center(team, *points, central, gram);
     measure(team);
+    return true;
   }
 
   /// The weighted lower median of the distances of the finite rows: the scale that `tol` refers to. Each
@@ -206,12 +226,13 @@ struct Optimality {
 
   /// An objective this near to its minimum, relative to `scale`, is the minimum, whatever `tol` asks for.
   static constexpr double least_tol = 1e-9;
-  static constexpr double one = 4;  ///< errors: rows that are nearer cannot be told apart
+  static constexpr int one = 4;  ///< errors: rows that are nearer cannot be told apart
 
   BRAGG_HD double relative() const { return gap + noise > 0 ? (gap + noise) / scale : 0; }
-  BRAGG_HD bool reached(double tol) const {
-    return gap <= tol * scale + noise && gap + noise <= (tol > least_tol ? tol : least_tol) * scale;
+  BRAGG_HD bool proven(double tol) const {
+    return gap + noise <= (tol > least_tol ? tol : least_tol) * scale;
   }
+  BRAGG_HD bool reached(double tol) const { return gap <= tol * scale + noise && proven(tol); }
 };
 
 /// The certificate, with the rows in S that are within reach(i) of v. Let R = Σ p_i (x_i − v)/r_i over the
@@ -223,9 +244,10 @@ struct Optimality {
 /// 3. Without a root, which would leave only half of the digits: v* = Σ a_i x_i with a_i = (p_i/r*_i)/W*, or
 ///    it is a row. With t the typical distance, W* ≥ (P/2)/(t + L) and r_i ≤ r*_i + L, so Σ a_i max(r_i, t) ≤
 ///    3 (t + L), and ⟨R, v* − v⟩ = Σ a_i ⟨R, x_i − v⟩ is at most 3 (t + L) max_i ⟨R, x_i − v⟩/max(r_i, t).
-/// Overwrites w.next, w.pulled.
+/// Where r_i² may be off by the share h of itself, p_i h of R is in doubt. `extent_v`: of w.v. Overwrites
+/// w.next, w.pulled.
 template <class TeamT, class ReachF>
-BRAGG_HD void certify(TeamT team, const Weiszfeld& w, Optimality& out, ReachF reach) {
+BRAGG_HD void certify(TeamT team, const Weiszfeld& w, Optimality& out, double extent_v, ReachF reach) {
   const Points& points = *w.points;
   const int m = points.count;
   const int size = points.size;
@@ -236,24 +258,26 @@ BRAGG_HD void certify(TeamT team, const Weiszfeld& w, Optimality& out, ReachF re
   const double total = team.sum(m, pull);
   const double at_v = team.sum(m, [&](int i) { return here(i) ? points.weight(i) : 0.0; });
   team.parallel_for(size, [&](int i) { w.next[i] = (i < m ? pull(i) : 0.0) - total * w.v[i]; });
-  const auto length = [&](int i) { return std::sqrt(std::fabs(w.entry(i, i))); };
-  const double extent_v = team.sum(size, [&](int i) { return std::fabs(w.v[i]) * length(i); });
-  const double extent = team.sum(size, [&](int i) { return std::fabs(w.next[i]) * length(i); });
+  const double doubt = team.sum(m, [&](int i) {
+    const double squared = w.distance[i] * w.distance[i];
+    return points.finite(i) && !here(i) ? points.weight(i) * (w.hidden(i, extent_v) / squared) : 0.0;
+  });
+  const double extent = team.sum(size, [&](int i) { return std::fabs(w.next[i]) * w.length(i); });
   w.apply(team, w.next, w.pulled);
   const double along = team.sum(size, [&](int i) { return w.v[i] * w.pulled[i]; });
   const double unit = 0x1p-53 * (size + 8) * extent;
   const auto at_least = [&](int i) { return w.distance[i] > out.typical ? w.distance[i] : out.typical; };
   const auto slope = [&](int i) { return points.finite(i) ? (w.pulled[i] - along) / at_least(i) : 0.0; };
-  const auto blur = [&](int i) { return points.finite(i) ? (length(i) + extent_v) / at_least(i) : 0.0; };
+  const auto blur = [&](int i) { return points.finite(i) ? (w.length(i) + extent_v) / at_least(i) : 0.0; };
   const double steepest = slope(team.argmin(m, [&](int i) { return -slope(i); }));
   const double across = 3 * (out.typical + out.farthest);
   out.gap = steepest > 0 ? steepest * across : 0;
-  out.noise = unit * blur(team.argmin(m, [&](int i) { return -blur(i); })) * across;
+  out.noise = (unit * blur(team.argmin(m, [&](int i) { return -blur(i); })) + doubt) * across;
   if (!(at_v > 0)) return;
   const double squared = team.sum(size, [&](int i) { return w.next[i] * w.pulled[i]; });
   const double resultant = squared > 0 ? std::sqrt(squared) : 0;
   const double excess = resultant > at_v ? (resultant - at_v) * out.farthest : 0;
-  const double noise = unit * (extent / (resultant + at_v)) * out.farthest;
+  const double noise = (unit * (extent / (resultant + at_v)) + doubt) * out.farthest;
   if (excess + noise < out.gap + out.noise) {
     out.gap = excess;
     out.noise = noise;
@@ -293,16 +317,23 @@ BRAGG_HD_CALLED Optimality optimality(TeamT team, const Weiszfeld& w, double tol
   }
   // 2 Σ_S p_i r_i takes no more than half of the tolerance.
   const double reach = tol * (out.typical / 8);
-  const double extent_v =
+  const double far_v =
       merge > 0 ? team.sum(points.size, [&](int i) { return std::fabs(w.v[i]) * points.extent_of(i); }) : 0.0;
   const double root = std::sqrt(points.rounding);
-  const auto error = [&](int i) { return merge > 0 ? root * (points.extent_of(i) + extent_v) : 0.0; };
-  certify(team, w, out, [&](int i) { return merge * error(i) > reach ? merge * error(i) : reach; });
-  out.gap += team.sum(m, [&](int i) {
+  const auto error = [&](int i) { return merge > 0 ? root * (points.extent_of(i) + far_v) : 0.0; };
+  const double extent_v = w.extent(team);
+  certify(team, w, out, extent_v, [&](int i) { return merge * error(i) > reach ? merge * error(i) : reach; });
+  const auto counts = [&](int i) {
     const double length = w.distance[i];
-    const bool counts = length <= reach || length > Optimality::one * error(i);
-    const bool near = points.finite(i) && (length <= reach || length <= merge * error(i));
-    return near && counts ? 2 * points.weight(i) * length : 0.0;
+    const bool near = length <= reach || length <= merge * error(i);
+    return points.finite(i) && near && (length <= reach || length > Optimality::one * error(i));
+  };
+  out.gap += team.sum(m, [&](int i) { return counts(i) ? 2 * points.weight(i) * w.distance[i] : 0.0; });
+  out.noise += team.sum(m, [&](int i) {
+    if (!counts(i)) return 0.0;
+    const double squared = w.distance[i] * w.distance[i];
+    const double hidden = w.hidden(i, extent_v);
+    return 2 * points.weight(i) * (hidden < squared ? hidden / w.distance[i] : std::sqrt(hidden));
   });
   return out;
 }
@@ -311,7 +342,7 @@ BRAGG_HD_CALLED Optimality optimality(TeamT team, const Weiszfeld& w, double tol
 template <class TeamT>
 BRAGG_HD Optimality merged_optimality(TeamT team, const Weiszfeld& w, double tol) {
   Optimality best = optimality(team, w, tol);
-  for (double merge = Optimality::one; merge <= 4096 && !best.reached(tol); merge *= 4) {
+  for (int merge = Optimality::one; merge <= 4096 && !best.reached(tol); merge *= 4) {
     const Optimality found = optimality(team, w, tol, merge);
     if (found.gap + found.noise < best.gap + best.noise) best = found;
   }
@@ -450,22 +481,26 @@ BRAGG_HD_CALLED Optimality newton(TeamT team, const Weiszfeld& w, double mu, dou
   const Points& points = *w.points;
   Optimality found;
   for (int k = 0; k < most_steps; ++k) {
-    const double squared = newton_step(team, w, mu);
-    // v and the minimiser lie among the rows: a step longer than across them is rounding (collinear rows).
-    const int farthest =
-        team.argmin(points.count, [&](int i) { return points.finite(i) ? -w.distance[i] : 0.0; });
-    const double across = 2 * w.distance[farthest];
-    if (!(squared >= 0 && squared <= across * across)) {
+    double squared = newton_step(team, w, mu);
+    if (!(squared >= 0 && squared < infinity)) {
       w.measure(team);
       return found;
     }
+    // v and the minimiser lie among the rows, and no step need be longer than across them. Where the
+    // objective hardly bends (heavy rows in a line, light ones beside it) Newton's is, and still leads down.
+    const int farthest =
+        team.argmin(points.count, [&](int i) { return points.finite(i) ? -w.distance[i] : 0.0; });
+    const double across = 2 * w.distance[farthest];
+    const double share = squared > across * across ? across / std::sqrt(squared) : 1;
+    squared *= share * share;
     const double along = team.sum(points.size, [&](int i) { return w.v[i] * w.image[i]; });
     double* const before = w.matrix;
     double* const inner = w.right;  // ⟨x_i − v, δ⟩
     team.parallel_for(points.count, [&](int i) {
-      inner[i] = w.image[i] - along;
+      inner[i] = share * (w.image[i] - along);
       before[i] = w.soft(i, mu);
     });
+    team.parallel_for(points.size, [&](int i) { w.step[i] *= share; });
     const auto move = [&](double by) {
       team.parallel_for(points.size, [&](int i) { w.v[i] += w.step[i] * by; });
       w.measure(team);
@@ -503,10 +538,11 @@ BRAGG_HD_CALLED Optimality newton(TeamT team, const Weiszfeld& w, double mu, dou
 template <class TeamT>
 BRAGG_HD Optimality follow(TeamT team, Weiszfeld& w, double tol) {
   constexpr int steps = 16;  // at one mu
+  constexpr int turns = 11;  // of mu to a sixteenth
   const Points& points = *w.points;
   Optimality found = optimality(team, w, tol);
-  const double least = 1e-13 * found.typical;
-  for (double mu = found.typical; mu > least; mu /= 16) {
+  double mu = found.typical;
+  for (int turn = 0; turn < turns && mu > 0; ++turn) {
     newton(team, w, mu, tol, steps);
     // Weiszfeld's step gives v coefficients that are as small as the rows' parts in it, and its distances
     // less rounding.
@@ -522,17 +558,17 @@ BRAGG_HD Optimality follow(TeamT team, Weiszfeld& w, double tol) {
       const Optimality polished = newton(team, w, 0, tol, steps);
       if (polished.reached(tol)) return polished;
     }
+    mu /= 16;
   }
   return optimality(team, w, tol);
 }
 
 /// The same v as a mean of rows, where it is far from one. To products, rows that are alike about the central
 /// one may have coefficients of any size that cancel; not so in a sum of rows that have more in common. What
-/// Weiszfeld's step makes of v is a mean, and its objective is no larger.
+/// Weiszfeld's step makes of v is a mean, and its objective is no larger: what was proven of v holds of it.
 template <class TeamT>
 BRAGG_HD void tame(TeamT team, const Weiszfeld& w, double tol, Optimality& found) {
   constexpr double wild = 1024;
-  constexpr int most_steps = 8;
   const int size = w.points->size;
   const int nearest = team.argmin(w.points->count, [&](int i) { return w.distance[i]; });
   if (w.distance[nearest] <= 0) {
@@ -548,14 +584,11 @@ BRAGG_HD void tame(TeamT team, const Weiszfeld& w, double tol, Optimality& found
     w.measure(team);
   }
   if (!(team.sum(size, [&](int i) { return std::fabs(w.v[i]); }) > wild)) return;
-  for (int k = 0; k < most_steps; ++k) {
-    weiszfeld_step(team, w, 0);
-    team.parallel_for(size, [&](int i) { w.v[i] = w.next[i]; });
-    w.measure(team);
-    found = optimality(team, w, tol);
-    if (found.reached(tol)) return;
-  }
-  found = merged_optimality(team, w, tol);
+  weiszfeld_step(team, w, 0);
+  team.parallel_for(size, [&](int i) { w.v[i] = w.next[i]; });
+  w.measure(team);
+  const Optimality tamed = merged_optimality(team, w, tol);
+  if (tamed.gap + tamed.noise < found.gap + found.noise) found = tamed;
 }
 
 /// One of Weiszfeld's steps.
@@ -643,11 +676,11 @@ BRAGG_HD Optimality converge(TeamT team, const GeometricMedian& rule, Weiszfeld&
       team.parallel_for(size, [&](int i) { w.v[i] = start[i]; });
       w.measure(team);
     }
+    // Rows that are one with v about the central row may not be so about that nearest to v.
+    if (w.recenter(team)) found = merged_optimality(team, w, rule.tol);
   }
   tame(team, w, rule.tol, found);
-  // Products are about the central row: what the coefficients lack of 1 is its, and moves v nowhere.
-  const double lacking = 1 - team.sum(size, [&](int i) { return w.v[i]; });
-  team.single([&] { w.v[w.central] += lacking; });
+  w.complete(team);
   return found;
 }
 
@@ -710,7 +743,7 @@ BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& poi
   Status status = Status::ok;
   if (rule.max_iters >= GeometricMedian::plain_iters && nu <= 0) {
     const Optimality found = converge(team, rule, w, start, out);
-    out.converged = found.reached(rule.tol);
+    out.converged = found.proven(rule.tol);
     out.optimality_gap = found.relative();
     // Of a majority that distances do not tell apart nothing can be proven, and nothing is wrong with v.
     const double blurred = 2048 * std::sqrt(points.rounding) * points.extent_of(start);
