@@ -168,6 +168,24 @@ TEST(AimedJudge, SeesAWorsePlaceThanTheGeometricMedian) {
   }
 }
 
+// The last row pulls as hard as the first one holds: along a way of 1e14 the sum hardly changes, but steeply
+// beside it, where the output is rounded to.
+TEST(AimedJudge, AllowsWhatRoundingAddsToAGeometricMedianFarFromTheBest) {
+  constexpr long double huge = std::numeric_limits<float>::max();
+  Case drawn{.text = "geometric_median(start=origin)", .roles = std::vector<Role>(4, Role::honest)};
+  drawn.roles[3] = Role::bad;
+  drawn.pipeline = parse("geometric_median(start=origin)");
+  drawn.request = {.rows = {{-368.894287L, 3.34146995e+21L, 7.4610593e+11L},
+                            {-194.114746L, 3.70740825e+21L, -1.45802514e+12L},
+                            {-753.138977L, 2.201933e+21L, -1.74412884e+12L},
+                            {huge, -huge, -huge}},
+                   .dtype = DType::f32};
+  for (Values& row : drawn.request.rows) {
+    for (long double& x : row) x = round_to(DType::f32, x);
+  }
+  EXPECT_EQ(judge_aimed(drawn, run(drawn.pipeline, drawn.request)).complaint(), "");
+}
+
 TEST(AimedJudge, SeesWhatIsNoRowOfKrum) {
   const Case drawn = a_case("krum(f=F)", DType::f32, [](const Case& one) {
     return one.data.starts_with("normal") && one.data.find("common") == std::string::npos &&

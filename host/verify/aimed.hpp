@@ -37,7 +37,9 @@
 //   is the mean of the subsets' means and their s² is no less.
 // * geometric_median: ‖v − x̄‖ ≤ 2/(W_H − W_B)·Σ_H w‖x − x̄‖, from Σw‖v − x‖ ≤ Σw‖x̄ − x‖; and no
 //   better point is found: the sum of distances is within 1e-9 (or the gap that a report with
-//   converged = false proves) weights times the median distance of any other point's.
+//   converged = false proves) weights times the median distance of any other point's, less what
+//   rounding the output may have added: by convexity no more than Σ |slope_j| times what coordinate
+//   j is allowed.
 // * monna, cge: kept bad rows take the place of honest ones that are no nearer to the pivot (to o):
 //   with the n−f nearest honest rows, at most 2/(n−f) times the sum of their k largest distances
 //   from those rows' mean.

@@ -473,25 +473,29 @@ class Objective {
     }
     return sum;
   }
+  /// Σ w (x − v)/‖x − v‖ over the points that are not at v: minus a subgradient.
+  Vector pull(const Vector& v) const {
+    Vector pull(v.size(), 0);
+    for (const Point* const point : points_) {
+      const long double far = distance(point->at, v);
+      for (std::size_t j = 0; j < v.size() && far > 0; ++j)
+        pull[j] += point->weight * ((point->at[j] - v[j]) / far);
+    }
+    return pull;
+  }
   /// Weiszfeld's step with Vardi and Zhang's correction at a point.
   Vector step(const Vector& from) const {
-    const std::size_t d = from.size();
-    Vector pull(d, 0);
     long double weights = 0;
     long double here = 0;
     for (const Point* const point : points_) {
       const long double far = distance(point->at, from);
-      if (far == 0) {
-        here += point->weight;
-        continue;
-      }
-      weights += point->weight / far;
-      for (std::size_t j = 0; j < d; ++j) pull[j] += point->weight * ((point->at[j] - from[j]) / far);
+      (far > 0 ? weights : here) += far > 0 ? point->weight / far : point->weight;
     }
-    const long double force = length(pull);
+    const Vector force = pull(from);
+    const long double most = length(force);
     Vector to = from;
-    if (weights == 0 || force <= here) return to;
-    for (std::size_t j = 0; j < d; ++j) to[j] += pull[j] * ((1 - here / force) / weights);
+    if (weights == 0 || most <= here) return to;
+    for (std::size_t j = 0; j < to.size(); ++j) to[j] += force[j] * ((1 - here / most) / weights);
     return to;
   }
   Vector improved(Vector at) const {
@@ -539,20 +543,22 @@ void Part::judge_objective() {
   }
   row = objective.improved(std::move(row));
   if (objective.excess(row, best) < 0) best = std::move(row);
-  // The last rounding may have moved the output off the best place, and that changes the sum by no more than
-  // weights times the way.
+  // What the last rounding made of a place has a sum that is larger by no more than the way times the slope
+  // at its end: the sum is convex. It need not have come from near `best`, where many places are about as
+  // good.
   Vector nearest = best;
-  long double way = 0;
+  long double rounded = 0;
+  const Vector slope = objective.pull(out_);
   for (std::size_t j = 0; j < d_; ++j) {
     nearest[j] = std::clamp(best[j], out_[j] - allowance_[j], out_[j] + allowance_[j]);
-    way += std::pow(std::min(allowance_[j], std::fabs(out_[j] - best[j])), 2.0L);
+    rounded += std::fabs(slope[j]) * allowance_[j];
   }
   const long double scale = std::max(objective.median_distance(best), spread_);
   long double allowed = gap_ * objective.weight() * scale;
   if (clipped_to_ >= 0) allowed += 2 * objective.weight() * of_factor * clipped_to_;
   allowed += 2 * objective.weight() * blurred_;
-  const long double excess = std::min(objective.excess(out_, best) - objective.weight() * std::sqrt(way),
-                                      objective.excess(nearest, best));
+  const long double excess =
+      std::min(objective.excess(out_, best) - rounded, objective.excess(nearest, best));
   if (excess > 0) verdict_.worst = std::max(verdict_.worst, allowed > 0 ? excess / allowed : 1e9L);
   if (excess <= allowed) return;
   std::size_t worst = 0;
