@@ -5,18 +5,15 @@
 
 #include <bragg/updates.hpp>
 #include <cstdint>
+#include <type_traits>
 
 namespace bragg::detail::cpu {
 
-/// How values are held while they are sorted: f32 and f64 as they are, NaN as +inf; 16-bit types as integers
-/// of the same order, as many to a vector as there are.
-enum class KeyKind : std::uint8_t { f32, sixteen, f64 };
-
-constexpr KeyKind key_kind(DType dtype) {
-  return dtype == DType::f64 ? KeyKind::f64 : dtype == DType::f32 ? KeyKind::f32 : KeyKind::sixteen;
-}
-
-constexpr int key_bytes(KeyKind kind) { return kind == KeyKind::sixteen ? 2 : kind == KeyKind::f32 ? 4 : 8; }
+/// What values are held as while they are sorted: f32 and f64 as they are, NaN as +inf; 16-bit types as
+/// integers of the same order, as many to a vector as there are.
+template <DType kTypeT>
+using Key = std::conditional_t<kTypeT == DType::f64, double,
+                               std::conditional_t<kTypeT == DType::f32, float, std::int16_t>>;
 
 inline constexpr int most_column_points = 64;
 
@@ -50,7 +47,7 @@ struct ColumnNetwork {
   ColumnSort sort = nullptr;
   int wires = 0;
 };
-ColumnNetwork column_network(KeyKind kind, int points, bool middle);
+ColumnNetwork column_network(DType dtype, int points, bool middle);
 ColumnNetwork column_network_f32(int points, bool middle);
 ColumnNetwork column_network_sixteen(int points, bool middle);
 ColumnNetwork column_network_f64(int points, bool middle);

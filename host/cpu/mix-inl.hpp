@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "host/cpu/means-inl.hpp"
 #include "host/cpu/scratch.hpp"
@@ -58,8 +59,8 @@ struct Points {
 
 /// Scratch of a strip.
 struct MixScratch {
-  double* line;            // one value per column
-  unsigned char* tail;     // one row's last elements
+  double* line;                   // one value per column
+  unsigned char* tail = nullptr;  // one row's last elements
   double* rows = nullptr;  // products: [used row][product_columns]; subsets: [used row][subset_columns]
   // Subsets.
   unsigned char* table = nullptr;          // sums of a block of groups
@@ -68,6 +69,7 @@ struct MixScratch {
   unsigned char* zeros = nullptr;          // a strip of them, of any type
 
   MixScratch(const SelectJob& job, int strip, double* line_in, ScratchCutter& cut) : line(line_in) {
+    if (!job.by_value()) return;
     const std::size_t bytes = static_cast<std::size_t>(strip) * sizeof(double);
     tail = cut.take<unsigned char>(bytes);
     if (const auto* const products = std::get_if<Products>(&job.source)) {
@@ -293,82 +295,63 @@ struct FiniteTest<double> {
   HWY_INLINE bool all() const { return hn::AllFalse(Wide(), hn::IsNaN(bad)); }
 };
 
-/// What a block of the table's groups is added to.
-template <class ValueT>
-struct SubsetSums {
-  const unsigned char* table;
-  const std::uint64_t* places;  // of the next point, from the block's first word on
-  std::ptrdiff_t words_of_point;
-  int words;  // of the block
-  bool first, last;
-  double* sums;               // of the next point, between blocks
-  const double* coefficient;  // likewise
-  ValueT* to;                 // likewise
-  std::ptrdiff_t stride;
-  FiniteTest<ValueT> finite;
-};
-
-/// kPointsT points at once, so that no chain of additions is waited for. Four table entries' places are in 64
-/// bits.
-template <int kPointsT, bool kCarefulT, class ValueT>
-HWY_INLINE void add_some_points(SubsetSums<ValueT>& s) {
-  const Wide d;
-  WideVector sum[kPointsT][subset_vectors];
-  for (int p = 0; p < kPointsT; ++p) {
-    for (int v = 0; v < subset_vectors; ++v) {
-      sum[p][v] = s.first ? hn::Zero(d) : hn::Load(d, s.sums + p * subset_columns + v * wide_lanes);
-    }
-  }
-  for (int w = 0; w < s.words; ++w) {
-    std::uint64_t places[kPointsT];
-    for (int p = 0; p < kPointsT; ++p) places[p] = s.places[p * s.words_of_point + w];
-    for (int k = 0; k < 4; ++k) {
-      for (int p = 0; p < kPointsT; ++p) {
-        const auto* const entry = lanes_at<double>(s.table + (places[p] >> (16 * k) & 0xFFFF));
-        for (int v = 0; v < subset_vectors; ++v) {
-          sum[p][v] = hn::Add(sum[p][v], hn::Load(d, entry + v * wide_lanes));
-        }
-      }
-    }
-  }
-  for (int p = 0; p < kPointsT; ++p) {
-    const auto share = hn::Set(d, s.coefficient[p]);
-    for (int v = 0; v < subset_vectors; ++v) {
-      if (!s.last) {
-        hn::Store(sum[p][v], d, s.sums + p * subset_columns + v * wide_lanes);
-      } else if constexpr (kCarefulT) {
-        store_mixed(hn::Mul(sum[p][v], share), s.to + p * s.stride + v * wide_lanes);
-      } else {
-        s.finite.store(hn::Mul(sum[p][v], share), s.to + p * s.stride + v * wide_lanes);
-      }
-    }
-  }
-  s.places += kPointsT * s.words_of_point;
-  s.sums += kPointsT * subset_columns;
-  s.coefficient += kPointsT;
-  s.to += kPointsT * s.stride;
-}
-
 /// A block of the table's groups, added to every point's sum; the last one: shared out and stored. False:
 /// something is not finite, or too large for f32, and has to be stored with care.
 template <bool kCarefulT, class ValueT>
-bool add_points(const Subsets& source, int first, int groups, const MixScratch& scratch,
-                const Points<ValueT>& points, int column) {
-  SubsetSums<ValueT> s{.table = scratch.table,
-                       .places = source.places + first / 4,
-                       .words_of_point = (groups + 3) / 4,
-                       .words = (std::min(subset_groups, groups - first) + 3) / 4,
-                       .first = first == 0,
-                       .last = first + subset_groups >= groups,
-                       .sums = scratch.sums,
-                       .coefficient = source.coefficients,
-                       .to = points.values + column,
-                       .stride = points.stride,
-                       .finite = {}};
+HWY_NOINLINE bool add_points(const Subsets& source, int first, int groups, const MixScratch& scratch,
+                             const Points<ValueT>& points, int column) {
+  const Wide d;
+  const std::ptrdiff_t words_of_point = (groups + 3) / 4;
+  const int words = (std::min(subset_groups, groups - first) + 3) / 4;  // of the block
+  const bool is_last = first + subset_groups >= groups;
+  const unsigned char* const table = scratch.table;
+  // Of the next points.
+  const std::uint64_t* at = source.places + first / 4;
+  double* sums = scratch.sums;
+  const double* coefficients = source.coefficients;
+  ValueT* to = points.values + column;
+  FiniteTest<ValueT> finite;
+  // Of kPoints points at once, so that no chain of additions is waited for.
+  const auto add = [&](auto kPoints) BRAGG_INLINED {
+    WideVector sum[kPoints][subset_vectors];
+    for (int p = 0; p < kPoints; ++p) {
+      for (int v = 0; v < subset_vectors; ++v) {
+        sum[p][v] = first == 0 ? hn::Zero(d) : hn::Load(d, sums + p * subset_columns + v * wide_lanes);
+      }
+    }
+    for (int w = 0; w < words; ++w) {
+      std::uint64_t places[kPoints];  // of four groups each
+      for (int p = 0; p < kPoints; ++p) places[p] = at[p * words_of_point + w];
+      for (int k = 0; k < 4; ++k) {
+        for (int p = 0; p < kPoints; ++p) {
+          const auto* const entry = lanes_at<double>(table + (places[p] >> (16 * k) & 0xFFFF));
+          for (int v = 0; v < subset_vectors; ++v) {
+            sum[p][v] = hn::Add(sum[p][v], hn::Load(d, entry + v * wide_lanes));
+          }
+        }
+      }
+    }
+    for (int p = 0; p < kPoints; ++p) {
+      const auto share = hn::Set(d, coefficients[p]);
+      for (int v = 0; v < subset_vectors; ++v) {
+        if (!is_last) {
+          hn::Store(sum[p][v], d, sums + p * subset_columns + v * wide_lanes);
+        } else if constexpr (kCarefulT) {
+          store_mixed(hn::Mul(sum[p][v], share), to + p * points.stride + v * wide_lanes);
+        } else {
+          finite.store(hn::Mul(sum[p][v], share), to + p * points.stride + v * wide_lanes);
+        }
+      }
+    }
+    at += kPoints * words_of_point;
+    sums += kPoints * subset_columns;
+    coefficients += kPoints;
+    to += kPoints * points.stride;
+  };
   int p = 0;
-  for (; p + 2 <= points.count; p += 2) add_some_points<2, kCarefulT>(s);
-  if (p < points.count) add_some_points<1, kCarefulT>(s);
-  return s.finite.all();
+  for (; p + 2 <= points.count; p += 2) add(std::integral_constant<int, 2>());
+  if (p < points.count) add(std::integral_constant<int, 1>());
+  return finite.all();
 }
 
 /// The points' columns from `column` on, of rows from `offset` bytes on. Sums of subsets of four rows are
@@ -417,8 +400,8 @@ void make_points(const Subsets& source, const Strip& strip, const MixScratch& sc
 
 /// to[i] += coefficient · element i, of `width` elements; `is_first`: to[i] = …
 template <DType kTypeT>
-void add_scaled(const unsigned char* bytes, int width, double coefficient, bool is_first,
-                double* HWY_RESTRICT to) {
+HWY_NOINLINE void add_scaled(const unsigned char* bytes, int width, double coefficient, bool is_first,
+                             double* HWY_RESTRICT to) {
   const Wide d;
   constexpr std::int64_t size = static_cast<std::int64_t>(size_of(kTypeT));
   const auto c = hn::Set(d, coefficient);
@@ -435,21 +418,21 @@ template <class ValueT>
 void make_points(const FewRows& source, const Strip& strip, const MixScratch& scratch,
                  const Points<ValueT>& points) {
   const int width = (strip.count + mixed_step - 1) / mixed_step * mixed_step;
+  double* const line = scratch.line;
   for (int p = 0; p < points.count; ++p) {
+    ValueT* const to = points[p];
     bool is_first = true;
     for (int e = source.start[p]; e < source.start[p + 1]; ++e) {
       const RowSource& row = strip.rows[source.rows[e]];
       if (row.data == nullptr) continue;
       const unsigned char* const bytes = whole(row, strip.begin, strip.count, width, scratch.tail);
       with_dtype(row.dtype, [&]<DType kTypeT>() HWY_ATTR {
-        add_scaled<kTypeT>(bytes, width, source.coefficients[e], is_first, scratch.line);
+        add_scaled<kTypeT>(bytes, width, source.coefficients[e], is_first, line);
       });
       is_first = false;
     }
-    if (is_first) std::fill_n(scratch.line, width, 0.0);
-    for (int i = 0; i < width; i += wide_lanes) {
-      store_mixed(hn::Load(Wide(), scratch.line + i), points[p] + i);
-    }
+    if (is_first) std::fill_n(line, width, 0.0);
+    for (int i = 0; i < width; i += wide_lanes) store_mixed(hn::Load(Wide(), line + i), to + i);
   }
 }
 

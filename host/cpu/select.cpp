@@ -56,18 +56,13 @@ struct Scratch {
   Scratch(const SelectJob& job, unsigned char* memory)
       : cut(memory),
         strip(strip_of(job)),
-        points{.values = cut.take<ValueT>(values_of(job, strip)), .stride = strip, .count = job.points},
+        points{.values = cut.take<ValueT>(static_cast<std::size_t>(job.by_value() ? job.points * strip : 0)),
+               .stride = strip,
+               .count = job.points},
         results(cut.take<double>(static_cast<std::size_t>(strip))),
         mix(job, strip, results, cut),
         sort(job, strip, cut),
-        order(cut.take<int>(is_weighted(job) ? static_cast<std::size_t>(job.points) : 0)) {}
-
-  static bool is_weighted(const SelectJob& job) { return std::holds_alternative<Weighted>(job.method); }
-  static std::size_t values_of(const SelectJob& job, int strip) {
-    return job.mixed() || is_weighted(job)
-               ? static_cast<std::size_t>(job.points) * static_cast<std::size_t>(strip)
-               : 0;
-  }
+        order(cut.take<int>(std::holds_alternative<Weighted>(job.method) ? job.points : 0)) {}
 };
 
 /// Where results go.

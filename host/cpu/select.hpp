@@ -105,6 +105,8 @@ struct SelectJob {
   std::variant<Written, Networks, Bisection, Weighted> method;
 
   bool mixed() const { return !std::holds_alternative<Rows>(source); }
+  /// Points' values are made before they are reduced; else they are read where they lie.
+  bool by_value() const { return mixed() || std::holds_alternative<Weighted>(method); }
   bool count_nonfinite() const {
     const auto* const plain = std::get_if<Rows>(&source);
     return plain != nullptr && plain->count_nonfinite;

@@ -6,7 +6,6 @@
 #include <tuple>
 #include <utility>
 
-#include "host/base/dtype.hpp"
 #include "rules/networks/order.hpp"
 
 namespace bragg::detail::cpu {
@@ -48,12 +47,11 @@ std::pair<int, int> ranks_of(const SelectRule& rule, int points) {
 }
 
 Networks Selection::networks_for(const SelectRule& rule, int points, DType dtype) {
-  const KeyKind keys = key_kind(dtype);
   const bool middle = rule.kind == SelectRule::Kind::median;
   Networks job;
   std::tie(job.first_rank, job.last_rank) = ranks_of(rule, points);
   job.chunk = points;
-  job.network = column_network(keys, points, middle);
+  job.network = column_network(dtype, points, middle);
   if (job.network.sort != nullptr) {
     job.middle_only = middle;
     job.wires = job.network.wires;
@@ -65,12 +63,12 @@ Networks Selection::networks_for(const SelectRule& rule, int points, DType dtype
     return job;
   }
   job.chunk = most_column_points;
-  while (column_network(keys, job.chunk, false).sort == nullptr) job.chunk /= 2;
-  job.network = column_network(keys, job.chunk, false);
+  while (column_network(dtype, job.chunk, false).sort == nullptr) job.chunk /= 2;
+  job.network = column_network(dtype, job.chunk, false);
   const int rest = points % job.chunk;
   job.wires = points;
   if (rest > 0) {
-    job.last_network = column_network(keys, rest, false);
+    job.last_network = column_network(dtype, rest, false);
     job.wires += job.last_network.wires - rest;
   }
   const std::array merges_of{points, job.chunk, job.first_rank, job.last_rank};
@@ -205,16 +203,10 @@ SelectJob Selection::prepare(const RowTable& table, const SelectRule& rule, cons
   return job;
 }
 
-ColumnNetwork column_network(KeyKind kind, int points, bool middle) {
-  switch (kind) {
-    case KeyKind::f32:
-      return column_network_f32(points, middle);
-    case KeyKind::sixteen:
-      return column_network_sixteen(points, middle);
-    case KeyKind::f64:
-      break;
-  }
-  return column_network_f64(points, middle);
+ColumnNetwork column_network(DType dtype, int points, bool middle) {
+  if (dtype == DType::f64) return column_network_f64(points, middle);
+  if (dtype == DType::f32) return column_network_f32(points, middle);
+  return column_network_sixteen(points, middle);
 }
 
 }  // namespace bragg::detail::cpu

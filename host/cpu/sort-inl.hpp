@@ -33,24 +33,10 @@ namespace {
 /// evict each other, and with none the memory idles while networks run (64 rows: half the bandwidth).
 constexpr std::int64_t sort_ahead = 128;
 
-/// body.operator()<LaneT>(), of the type that keys are compared as.
-template <class BodyT>
-HWY_INLINE decltype(auto) with_lane(KeyKind kind, const BodyT& body) {
-  switch (kind) {
-    case KeyKind::f32:
-      return body.template operator()<float>();
-    case KeyKind::sixteen:
-      return body.template operator()<std::int16_t>();
-    case KeyKind::f64:
-      break;
-  }
-  return body.template operator()<double>();
-}
-
 /// Columns of a vector of keys.
 int key_lanes(DType dtype) {
-  return with_lane(key_kind(dtype), []<class LaneT>() HWY_ATTR {
-    return static_cast<int>(hn::MaxLanes(hn::ScalableTag<LaneT>()));
+  return with_dtype(dtype, []<DType kTypeT>() HWY_ATTR {
+    return static_cast<int>(hn::MaxLanes(hn::ScalableTag<Key<kTypeT>>()));
   });
 }
 
@@ -59,15 +45,11 @@ int step_columns(const SelectJob& job) {
   return std::holds_alternative<Bisection>(job.method) ? bisection_columns() : key_lanes(job.dtype);
 }
 
-int tile_width(const SelectJob& job, const Networks& networks, int strip) {
-  return networks.middle_only ? strip : sorted_vectors * key_lanes(job.dtype);
-}
-
 /// Scratch of a strip.
 template <class ValueT>
 struct SortScratch {
   int strip = 0;                       // its columns
-  unsigned char* keys = nullptr;       // [rank or wire][tile_width]; bisected: what bisection takes
+  unsigned char* keys = nullptr;       // [rank or wire][tile]; bisected: what bisection takes
   ValueT* decoded = nullptr;           // 16-bit types: the same, as values
   const unsigned char** at = nullptr;  // per wire
   std::int64_t* real = nullptr;        // per wire
@@ -84,10 +66,9 @@ struct SortScratch {
       keys = cut.take<unsigned char>(bisection_bytes(*bisection));
     } else if (const auto* const networks = std::get_if<Networks>(&job.method)) {
       wires = networks->wires;
-      const auto kept = static_cast<std::size_t>(networks->middle_only ? 2 : wires) *
-                        static_cast<std::size_t>(tile_width(job, *networks, strip));
-      keys = cut.take<unsigned char>(kept * size);
-      if (size == 2) decoded = cut.take<ValueT>(kept);
+      const int kept = networks->middle_only ? 2 * strip : wires * sorted_vectors * key_lanes(job.dtype);
+      keys = cut.take<unsigned char>(static_cast<std::size_t>(kept) * size);
+      if (size == 2) decoded = cut.take<ValueT>(static_cast<std::size_t>(kept));
     } else {
       return;
     }
@@ -150,14 +131,14 @@ void count_nonfinite(const Rows& source, const Strip& strip, std::int64_t* nonfi
 
 /// Whether a vector that ColumnSorts left in `seen` tells of a value that is not finite.
 bool find_nonfinite(DType dtype, const unsigned char* seen) {
-  return with_lane(key_kind(dtype), [&]<class LaneT>() HWY_ATTR {
-    if constexpr (std::is_same_v<LaneT, double>) {
+  return with_dtype(dtype, [&]<DType kTypeT>() HWY_ATTR {
+    if constexpr (kTypeT == DType::f64) {
       const Wide d;
       return !hn::AllFalse(d, hn::IsNaN(hn::Load(d, lanes_at<double>(seen))));
     } else {
-      const hn::RebindToSigned<hn::ScalableTag<LaneT>> d;
+      const hn::RebindToSigned<hn::ScalableTag<Key<kTypeT>>> d;
       using T = hn::TFromD<decltype(d)>;
-      const auto largest = static_cast<T>(sizeof(T) == 4 ? 0x7F7FFFFF : infinity_bits(dtype) - 1);
+      const auto largest = static_cast<T>(sizeof(T) == 4 ? 0x7F7FFFFF : infinity_bits(kTypeT) - 1);
       return !hn::AllFalse(d, hn::Gt(hn::Load(d, lanes_at<T>(seen)), hn::Set(d, largest)));
     }
   });
@@ -193,12 +174,12 @@ void note_extremes(const unsigned char* least, const unsigned char* largest, int
 
 /// What merges sorted chunks in a tile of keys.
 template <class LaneT>
-void merge_chunks(std::span<const Comparator> merges, unsigned char* HWY_RESTRICT keys) {
+HWY_NOINLINE void merge_chunks(std::span<const Comparator> merges, unsigned char* HWY_RESTRICT keys) {
   const hn::ScalableTag<LaneT> d;
   constexpr std::size_t lanes = hn::MaxLanes(d);
   constexpr std::size_t width = sorted_vectors * lanes;
   LaneT* HWY_RESTRICT const tile = lanes_at<LaneT>(keys);
-  for (const Comparator c : merges) {
+  for (const Comparator& c : merges) {
     LaneT* const low = tile + c.low * width;
     LaneT* const high = tile + c.high * width;
     for (std::size_t i = 0; i < width; i += lanes) {
@@ -231,11 +212,7 @@ const ValueT* decode_ranks(DType dtype, const SortScratch<ValueT>& scratch, int 
       for (int rank = first; rank <= last; ++rank) {
         const unsigned char* const from = scratch.keys + std::int64_t{rank} * width * 2;
         float* const to = scratch.decoded + std::int64_t{rank} * width;
-        if (dtype == DType::f16) {
-          decode<DType::f16>(from, columns, to);
-        } else {
-          decode<DType::bf16>(from, columns, to);
-        }
+        dtype == DType::f16 ? decode<DType::f16>(from, columns, to) : decode<DType::bf16>(from, columns, to);
       }
       return scratch.decoded;
     }
@@ -247,31 +224,34 @@ const ValueT* decode_ranks(DType dtype, const SortScratch<ValueT>& scratch, int 
 template <class ValueT>
 void sort_columns(const SelectJob& job, const Networks& networks, int count,
                   const SortScratch<ValueT>& scratch, double* results) {
-  const KeyKind kind = key_kind(job.dtype);
-  const int width = tile_width(job, networks, scratch.strip);
+  const auto size = static_cast<std::int64_t>(size_of(job.dtype));
+  const int lanes = key_lanes(job.dtype);
+  const int width = networks.middle_only ? scratch.strip : sorted_vectors * lanes;
+  const bool note = !networks.middle_only && job.count_nonfinite();
   const int first_rank = networks.middle_only ? networks.first_rank : 0;  // of those in the tile
   Columns columns{.ahead = job.mixed() ? 0 : sort_ahead,
                   .infinity = infinity_bits(job.dtype),
-                  .stride = std::int64_t{width} * key_bytes(kind),
+                  .stride = width * size,
                   .seen = scratch.seen};
   for (int done = 0; done < count; done += width) {
     const int length = std::min(width, count - done);
-    columns.offset = std::int64_t{done} * key_bytes(kind);
-    columns.vectors = length / key_lanes(job.dtype);
+    columns.offset = done * size;
+    columns.vectors = length / lanes;
     for (int first = 0; first < job.points; first += networks.chunk) {
       columns.at = scratch.at + first;
       columns.real = scratch.real + first;
       columns.keys = scratch.keys + first * columns.stride;
       const int points = std::min(networks.chunk, job.points - first);
       (points == networks.chunk ? networks.network : networks.last_network).sort(columns);
-      if (networks.middle_only || !job.count_nonfinite()) continue;
-      with_lane(kind, [&]<class LaneT>() HWY_ATTR {
-        note_extremes<LaneT>(columns.keys, columns.keys + (points - 1) * columns.stride, length,
-                             scratch.seen);
+      if (!note) continue;
+      with_dtype(job.dtype, [&]<DType kTypeT>() HWY_ATTR {
+        note_extremes<Key<kTypeT>>(columns.keys, columns.keys + (points - 1) * columns.stride, length,
+                                   scratch.seen);
       });
     }
     if (!networks.merges.empty()) {
-      with_lane(kind, [&]<class LaneT>() HWY_ATTR { merge_chunks<LaneT>(networks.merges, scratch.keys); });
+      with_dtype(job.dtype,
+                 [&]<DType kTypeT>() HWY_ATTR { merge_chunks<Key<kTypeT>>(networks.merges, scratch.keys); });
     }
     const ValueT* const values = decode_ranks(job.dtype, scratch, width, networks.first_rank - first_rank,
                                               networks.last_rank - first_rank, length);

@@ -16,15 +16,10 @@ class CpuWindowPasses final : public WindowPasses {
   int slots() const noexcept override { return 1; }
   std::byte* rows(int) noexcept override { return rows_.get(); }
   std::byte* output(int) noexcept override { return output_.get(); }
-  void wait(int) override {}
-  void loaded(int, std::span<const int>, std::int64_t) override {}
   void accumulate(int, const RowTable& window, GramSums& sums) override { engine_.accumulate(window, sums); }
-  void collect(GramSums&) override {}
-  void start(const Solution&) override {}
   void apply(int, const RowTable& window, const OutTable& out, Solution& solution) override {
     engine_.apply(window, solution, out);
   }
-  void finish(Solution&) override {}
 
  private:
   Engine& engine_;

@@ -27,19 +27,19 @@ class WindowPasses {
   virtual std::byte* output(int slot) noexcept = 0;
 
   /// Until nothing is under way in the slot: it may be filled, and its output read.
-  virtual void wait(int slot) = 0;
+  virtual void wait(int /*slot*/) {}
   /// The first `bytes` bytes of these rows were filled.
-  virtual void loaded(int slot, std::span<const int> rows, std::int64_t bytes) = 0;
+  virtual void loaded(int /*slot*/, std::span<const int> /*rows*/, std::int64_t /*bytes*/) {}
 
   /// Pass 1 over one window; its table points into the slot. All windows' sums are in `sums` after `collect`.
   virtual void accumulate(int slot, const RowTable& window, GramSums& sums) = 0;
-  virtual void collect(GramSums& sums) = 0;
+  virtual void collect(GramSums& /*sums*/) {}
 
   /// Pass 2: start once, then apply to each window; non-finite counts are in the solution's report after
   /// `finish`.
-  virtual void start(const Solution& solution) = 0;
+  virtual void start(const Solution& /*solution*/) {}
   virtual void apply(int slot, const RowTable& window, const OutTable& out, Solution& solution) = 0;
-  virtual void finish(Solution& solution) = 0;
+  virtual void finish(Solution& /*solution*/) {}
 };
 
 std::unique_ptr<WindowPasses> make_cpu_passes(Engine& engine, const SlotShape& shape);
