@@ -5,9 +5,9 @@
 #include "host/files/window_passes.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 #include "host/cuda/device.hpp"
+#include "host/cuda/layout.hpp"
 #include "host/cuda/table.hpp"
 #include "kernels/combine/combine.hpp"
 #include "kernels/common/upload.hpp"
@@ -18,11 +18,6 @@
 namespace bragg::detail::cuda {
 
 namespace {
-
-template <class T>
-T* at(void* base, std::size_t offset) {
-  return reinterpret_cast<T*>(static_cast<std::byte*>(base) + offset);
-}
 
 /// Device memory that grows on demand; growing loses its content.
 class GrowingMemory {
@@ -53,8 +48,10 @@ class CudaWindowPasses final : public WindowPasses {
   ~CudaWindowPasses() override;
 
   int slots() const noexcept override { return slot_count; }
-  std::byte* rows(int slot) noexcept override { return at<std::byte>(slots_[slot].rows.data(), 0); }
-  std::byte* output(int slot) noexcept override { return at<std::byte>(slots_[slot].output.data(), 0); }
+  std::byte* rows(int slot) noexcept override { return static_cast<std::byte*>(slots_[slot].rows.data()); }
+  std::byte* output(int slot) noexcept override {
+    return static_cast<std::byte*>(slots_[slot].output.data());
+  }
   void wait(int slot) override;
   void loaded(int slot, std::span<const int> rows, std::int64_t bytes) override;
   void accumulate(int slot, const RowTable& window, GramSums& sums) override;
@@ -93,11 +90,13 @@ class CudaWindowPasses final : public WindowPasses {
   double* median_weights_ = nullptr;
   std::uint8_t* left_out_ = nullptr;
 
-  // The solution: [coefficients or mixing matrix | weights | ok, infinite | infinite points | chosen].
+  // Of the solution.
   GrowingMemory solution_;
-  const double* matrix_ = nullptr;
+  const double* matrix_ = nullptr;  // of a combination, or of mixed points
   const double* weights_ = nullptr;
-  const int* words_ = nullptr;
+  const int* status_ = nullptr;
+  const int* infinite_everywhere_ = nullptr;
+  const int* chosen_ = nullptr;
   const std::uint8_t* infinite_ = nullptr;
 };
 
@@ -130,9 +129,9 @@ void CudaWindowPasses::wait(int slot) { synchronize(slots_[slot].stream.get()); 
 void CudaWindowPasses::loaded(int slot, std::span<const int> rows, std::int64_t bytes) {
   const Slot& s = slots_[slot];
   for (const int row : rows) {
-    const auto offset = static_cast<std::size_t>(row * shape_.row_stride);
-    copy_to_device(at<std::byte>(s.device_rows.data(), offset), at<std::byte>(s.rows.data(), offset),
-                   static_cast<std::size_t>(bytes), s.stream.get());
+    const Place<std::byte> place{static_cast<std::size_t>(row * shape_.row_stride)};
+    copy_to_device(place.in(s.device_rows.data()), place.in(s.rows.data()), static_cast<std::size_t>(bytes),
+                   s.stream.get());
   }
 }
 
@@ -142,8 +141,9 @@ CudaWindowPasses::Window CudaWindowPasses::describe(int slot, const RowTable& wi
   const std::size_t tensors = window.sizes.size();
   const auto count = static_cast<std::size_t>(window.rows);
   const auto mirrored = [](const PinnedMemory& host, const DeviceMemory& device, const void* address) {
-    return at<void>(device.data(), static_cast<std::size_t>(static_cast<const std::byte*>(address) -
-                                                            static_cast<const std::byte*>(host.data())));
+    const std::ptrdiff_t offset =
+        static_cast<const std::byte*>(address) - static_cast<const std::byte*>(host.data());
+    return static_cast<std::byte*>(device.data()) + offset;
   };
   RunTable table(tensors, window.rows, 2 * tensors + 1);
   table.start(window.rows);
@@ -176,11 +176,11 @@ CudaWindowPasses::Window CudaWindowPasses::describe(int slot, const RowTable& wi
 
   void* const device = s.table.at_least(table.bytes(), s.stream.get());
   upload(device, table.data(), table.bytes(), s.stream.get());
-  made.rows.data = at<const void*>(device, table.rows_at());
-  made.rows.sizes = at<std::int64_t>(device, table.numbers_at());
-  made.rows.alignment = at<std::uint8_t>(device, table.alignment_at());
+  made.rows.data = table.at().rows.in(device);
+  made.rows.sizes = table.at().numbers.in(device);
+  made.rows.alignment = table.at().alignment.in(device);
   made.cut.first = made.rows.sizes + tensors;
-  made.target.data = at<void*>(device, table.target_at());
+  made.target.data = table.at().target.in(device);
   if (out != nullptr) made.target.dtype = out->dtype;
   return made;
 }
@@ -188,18 +188,24 @@ CudaWindowPasses::Window CudaWindowPasses::describe(int slot, const RowTable& wi
 void CudaWindowPasses::begin_sums(const GramSums& sums, int rows) {
   const auto n = static_cast<std::size_t>(rows);
   const std::size_t squares = sums.wanted ? n * n : 0;
-  // [products | low | nonfinite | max_abs | scale | weights | left out]
-  const std::size_t bytes = (2 * squares + 3 * n + 1) * sizeof(double) + n;
+  Layout layout;
+  const auto products = layout.add<double>(squares);
+  const auto low = layout.add<double>(squares);
+  const auto nonfinite = layout.add<unsigned long long>(n);
+  const auto max_abs = layout.add<unsigned long long>(n);
+  const auto scale = layout.add<double>(1);
+  const auto weights = layout.add<double>(n);
+  const auto left_out = layout.add<std::uint8_t>(n);
   const Stream stream = slots_[0].stream.get();
-  void* const memory = sums_.at_least(bytes, stream);
-  products_ = at<double>(memory, 0);
-  low_ = products_ + squares;
-  nonfinite_ = at<unsigned long long>(memory, 2 * squares * sizeof(double));
-  max_abs_ = nonfinite_ + n;
-  scale_ = reinterpret_cast<double*>(max_abs_ + n);
-  median_weights_ = scale_ + 1;
-  left_out_ = reinterpret_cast<std::uint8_t*>(median_weights_ + n);
-  set_bytes(memory, 0, bytes, stream);
+  void* const memory = sums_.at_least(layout.bytes(), stream);
+  products_ = products.in(memory);
+  low_ = low.in(memory);
+  nonfinite_ = nonfinite.in(memory);
+  max_abs_ = max_abs.in(memory);
+  scale_ = scale.in(memory);
+  median_weights_ = weights.in(memory);
+  left_out_ = left_out.in(memory);
+  set_bytes(memory, 0, layout.bytes(), stream);
   copy_to_device(scale_, &sums.scale, sizeof(double), stream);
   const GramCenter& center = sums.center;
   if (center.kind != GramCenter::Kind::none) {
@@ -268,41 +274,47 @@ void CudaWindowPasses::start(const Solution& solution) {
   const Stream stream = slots_[0].stream.get();
   const std::size_t rows = active_.size() + 1;  // and the origin
   const std::size_t points = solution.coordinate_wise ? static_cast<std::size_t>(solution.points) : 0;
-  std::vector<double> numbers = solution.coordinate_wise ? solution.mix : solution.coefficients;
-  // Weights and infinite points by point; rows that are points are all rows, or chosen ones.
-  const std::size_t matrix = numbers.size();
+  const std::vector<double>& numbers = solution.coordinate_wise ? solution.mix : solution.coefficients;
+  // By point; rows that are points are all rows, or chosen ones.
   const std::size_t marks = solution.mixed ? points : rows;
-  numbers.resize(matrix + marks, 0.0);
-  std::vector<std::uint8_t> infinite(marks, 0);
-  std::vector<int> words{static_cast<int>(Status::ok), solution.infinite_everywhere ? 1 : 0};
+  Layout layout;
+  const auto matrix = layout.add<double>(numbers.size());
+  const auto weights = layout.add<double>(marks);
+  const auto status = layout.add<int>(1);
+  const auto infinite_everywhere = layout.add<int>(1);
+  const auto chosen = layout.add<int>(points);
+  const auto infinite = layout.add<std::uint8_t>(marks);
+  const auto nonfinite = layout.add<unsigned long long>(rows);
+
+  std::vector<std::byte> image(layout.bytes());
+  void* const here = image.data();
+  std::copy(numbers.begin(), numbers.end(), matrix.in(here));
+  *status.in(here) = static_cast<int>(Status::ok);
+  *infinite_everywhere.in(here) = solution.infinite_everywhere ? 1 : 0;
   for (std::size_t p = 0; p < points; ++p) {
     const std::size_t k = solution.mixed ? p : static_cast<std::size_t>(solution.rows[p]);
-    if (!solution.weights.empty()) numbers[matrix + k] = solution.weights[p];
-    if (!solution.infinite.empty()) infinite[k] = solution.infinite[p];
-    if (!solution.mixed) words.push_back(solution.rows[p]);
+    if (!solution.weights.empty()) weights.in(here)[k] = solution.weights[p];
+    if (!solution.infinite.empty()) infinite.in(here)[k] = solution.infinite[p];
+    if (!solution.mixed) chosen.in(here)[p] = solution.rows[p];
   }
-  const std::size_t numbers_bytes = numbers.size() * sizeof(double);
-  const std::size_t words_bytes = words.size() * sizeof(int);
-  const std::size_t counters = (numbers_bytes + words_bytes + marks + 7) / 8 * 8;
-  auto* const memory =
-      static_cast<std::byte*>(solution_.at_least(counters + rows * sizeof(std::int64_t), stream));
-  copy_to_device(memory, numbers.data(), numbers_bytes, stream);
-  copy_to_device(memory + numbers_bytes, words.data(), words_bytes, stream);
-  copy_to_device(memory + numbers_bytes + words_bytes, infinite.data(), marks, stream);
-  set_bytes(memory + counters, 0, rows * sizeof(std::int64_t), stream);
-  synchronize(stream);  // the vectors go
-  matrix_ = at<double>(memory, 0);
-  weights_ = solution.weights.empty() ? nullptr : matrix_ + matrix;
-  words_ = at<int>(memory, numbers_bytes);
-  infinite_ = solution.infinite.empty() ? nullptr : at<std::uint8_t>(memory, numbers_bytes + words_bytes);
-  nonfinite_ = at<unsigned long long>(memory, counters);
+
+  void* const memory = solution_.at_least(image.size(), stream);
+  copy_to_device(memory, image.data(), image.size(), stream);
+  synchronize(stream);  // the image goes
+  matrix_ = matrix.in(memory);
+  weights_ = solution.weights.empty() ? nullptr : weights.in(memory);
+  status_ = status.in(memory);
+  infinite_everywhere_ = infinite_everywhere.in(memory);
+  chosen_ = chosen.in(memory);
+  infinite_ = solution.infinite.empty() ? nullptr : infinite.in(memory);
+  nonfinite_ = nonfinite.in(memory);
 }
 
 void CudaWindowPasses::apply(int slot, const RowTable& window, const OutTable& out, Solution& solution) {
   Slot& s = slots_[slot];
   const Stream stream = s.stream.get();
   const Window w = describe(slot, window, tile_length, &out);
-  const Gate gate{.status = words_, .on_failure = OnFailure::keep};
+  const Gate gate{.status = status_, .on_failure = OnFailure::keep};
   unsigned long long* const counters = solution.counted ? nullptr : nonfinite_;
   if (!solution.coordinate_wise) {
     combine({.rows = w.rows,
@@ -311,7 +323,7 @@ void CudaWindowPasses::apply(int slot, const RowTable& window, const OutTable& o
              .out = w.target,
              .gate = gate,
              .coefficients = matrix_,
-             .infinite = words_ + 1,
+             .infinite = infinite_everywhere_,
              .nonfinite = counters},
             stream);
   } else {
@@ -322,7 +334,7 @@ void CudaWindowPasses::apply(int slot, const RowTable& window, const OutTable& o
                               .gate = gate,
                               .rule = solution.rule,
                               .points = solution.points,
-                              .chosen = solution.mixed ? nullptr : words_ + 2,
+                              .chosen = solution.mixed ? nullptr : chosen_,
                               .mix = solution.mixed ? matrix_ : nullptr,
                               .infinite = infinite_,
                               .weights = weights_,

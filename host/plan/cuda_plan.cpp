@@ -5,10 +5,11 @@
 #include <bragg/plan.hpp>
 
 #include <algorithm>
-#include <cstring>
+#include <span>
 #include <utility>
 
 #include "host/cuda/device.hpp"
+#include "host/cuda/layout.hpp"
 #include "host/cuda/table.hpp"
 #include "host/plan/plan_backend.hpp"
 #include "host/plan/report.hpp"
@@ -24,10 +25,8 @@ namespace bragg::detail::cuda {
 
 namespace {
 
-template <class T>
-T* at(void* base, std::size_t offset) {
-  return reinterpret_cast<T*>(static_cast<std::byte*>(base) + offset);
-}
+/// Of a workspace and of the arrays in it.
+constexpr std::size_t workspace_alignment = 256;
 
 class CudaPlan final : public PlanBackend {
  public:
@@ -70,9 +69,8 @@ class CudaPlan final : public PlanBackend {
   unsigned long long* counters() const {
     return needs_.statistics ? nullptr : reinterpret_cast<unsigned long long*>(device_block().nonfinite);
   }
-  Gate gate() const { return {.status = &state()->status, .on_failure = request_.options.on_failure}; }
+  Gate gate() const { return {.status = &state_->status, .on_failure = request_.options.on_failure}; }
 
-  PlanState* state() const { return at<PlanState>(constants_.data(), state_at_); }
   /// The first part's block as addresses on the device.
   SolveBlock device_block() const { return solve_block(blocks_.first, blocks_.layout); }
   Parts parts() const {
@@ -82,20 +80,22 @@ class CudaPlan final : public PlanBackend {
   const PlanRequest& request_;
   int device_;
   PassNeeds needs_;
-  std::vector<int> first_permutation_;  // per pre-aggregator, among all permutations; -1: none
 
   // On the device as long as the plan: sizes and cuts, permutations, the state.
   DeviceMemory constants_;
-  std::size_t state_at_ = 0, permutations_at_ = 0;
-  std::vector<const int*> permutations_;
+  std::vector<const int*> permutations_;  // [pre-aggregator]; null: its own
+  PlanState* state_ = nullptr;
   const std::int64_t* sizes_ = nullptr;
   Cut tiles_, chunks_;
-  DeviceMemory previous_;                 // the previous output, tensors aligned to 16 bytes
-  std::vector<std::size_t> previous_at_;  // [tensor]
+  DeviceMemory previous_memory_;
+  std::vector<void*> previous_;  // [tensor] the previous output, aligned to 16 bytes
 
   // The workspace: [table | blocks | products of a batch of chunks | medians of one | select's own].
   RunTable table_;
-  std::size_t blocks_at_ = 0, partial_at_ = 0, centers_at_ = 0, select_at_ = 0, workspace_bytes_ = 0;
+  Place<std::byte> blocks_at_;
+  Place<double> partial_at_;
+  Place<std::byte> centers_at_, select_at_;
+  std::size_t workspace_bytes_ = 0;
   std::int64_t batch_ = 0;
   DeviceMemory own_workspace_;
 
@@ -134,50 +134,57 @@ void CudaPlan::make_constants() {
   tiles_ = {.tensors = static_cast<int>(tensors), .length = tile_length};
   chunks_ = {.tensors = static_cast<int>(tensors), .length = gram_chunk_length(d)};
 
-  // [sizes | first tiles | first chunks | permutations | state]
-  std::vector<std::int64_t> numbers(sizes);
-  for (Cut* cut : {&tiles_, &chunks_}) {
-    for (const std::int64_t size : sizes) {
-      numbers.push_back(cut->pieces);
-      cut->pieces += (size + cut->length - 1) / cut->length;
-    }
-    numbers.push_back(cut->pieces);
-  }
-  std::vector<int> permutations;
-  for (const PreAggregator& stage : request_.pipeline.pre) {
+  const std::vector<PreAggregator>& stages = request_.pipeline.pre;
+  const auto permutation_of = [](const PreAggregator& stage) {
     const auto* const bucketing = std::get_if<Bucketing>(&stage);
-    const bool given = bucketing != nullptr && !bucketing->permutation.empty();
-    first_permutation_.push_back(given ? static_cast<int>(permutations.size()) : -1);
-    if (given)
-      permutations.insert(permutations.end(), bucketing->permutation.begin(), bucketing->permutation.end());
+    return bucketing != nullptr ? std::span<const int>(bucketing->permutation) : std::span<const int>();
+  };
+
+  Layout layout;
+  const auto sizes_at = layout.add<std::int64_t>(tensors);
+  const auto tiles_at = layout.add<std::int64_t>(tensors + 1);
+  const auto chunks_at = layout.add<std::int64_t>(tensors + 1);
+  std::vector<Place<int>> permutations_at;
+  for (const PreAggregator& stage : stages)
+    permutations_at.push_back(layout.add<int>(permutation_of(stage).size()));
+  const auto state_at = layout.add<PlanState>(1);
+  std::vector<std::byte> bytes(layout.bytes());
+  const auto number_pieces = [&](Cut& cut, std::int64_t* first) {
+    for (const std::int64_t size : sizes) {
+      *first++ = cut.pieces;
+      cut.pieces += (size + cut.length - 1) / cut.length;
+    }
+    *first = cut.pieces;
+  };
+  std::copy(sizes.begin(), sizes.end(), sizes_at.in(bytes.data()));
+  number_pieces(tiles_, tiles_at.in(bytes.data()));
+  number_pieces(chunks_, chunks_at.in(bytes.data()));
+  for (std::size_t k = 0; k < stages.size(); ++k) {
+    const std::span<const int> permutation = permutation_of(stages[k]);
+    std::copy(permutation.begin(), permutation.end(), permutations_at[k].in(bytes.data()));
   }
-  permutations_at_ = numbers.size() * sizeof(std::int64_t);
-  state_at_ = (permutations_at_ + permutations.size() * sizeof(int) + 15) / 16 * 16;
-  std::vector<std::byte> bytes(state_at_ + sizeof(PlanState));
-  std::memcpy(bytes.data(), numbers.data(), permutations_at_);
-  if (!permutations.empty()) {
-    std::memcpy(bytes.data() + permutations_at_, permutations.data(), permutations.size() * sizeof(int));
-  }
-  const PlanState state;
-  std::memcpy(bytes.data() + state_at_, &state, sizeof(state));
+  *state_at.in(bytes.data()) = PlanState{};
 
   constants_ = DeviceMemory(bytes.size());
   const OwnStream stream;
   copy_to_device(constants_.data(), bytes.data(), bytes.size(), stream.get());
   synchronize(stream.get());
-  sizes_ = at<std::int64_t>(constants_.data(), 0);
-  tiles_.first = sizes_ + tensors;
-  chunks_.first = tiles_.first + tensors + 1;
-  for (const int first : first_permutation_) {
-    permutations_.push_back(first < 0 ? nullptr : at<int>(constants_.data(), permutations_at_) + first);
+  sizes_ = sizes_at.in(constants_.data());
+  tiles_.first = tiles_at.in(constants_.data());
+  chunks_.first = chunks_at.in(constants_.data());
+  state_ = state_at.in(constants_.data());
+  for (std::size_t k = 0; k < stages.size(); ++k) {
+    const bool given = !permutation_of(stages[k]).empty();
+    permutations_.push_back(given ? permutations_at[k].in(constants_.data()) : nullptr);
   }
   if (request_.stateful) {
-    std::size_t bytes_of_previous = 0;
+    Layout previous;
+    std::vector<Place<std::byte>> places;
     for (const std::int64_t size : sizes) {
-      previous_at_.push_back(bytes_of_previous);
-      bytes_of_previous += (static_cast<std::size_t>(size) * size_of(request_.out_dtype) + 15) / 16 * 16;
+      places.push_back(previous.add<std::byte>(static_cast<std::size_t>(size) * size_of(request_.out_dtype)));
     }
-    previous_ = DeviceMemory(bytes_of_previous);
+    previous_memory_ = DeviceMemory(previous.bytes());
+    for (const Place<std::byte>& place : places) previous_.push_back(place.in(previous_memory_.data()));
   }
 }
 
@@ -191,28 +198,29 @@ Stage CudaPlan::first_stage() const {
 }
 
 void CudaPlan::plan_workspace() {
-  const auto padded = [](std::size_t bytes) { return (bytes + 255) / 256 * 256; };
   const int rows = request_.shape.n + references();
   const int outputs = std::max(request_.point_outputs, 1);
   table_ = RunTable(request_.shape.sizes.size(), rows, 0, static_cast<std::size_t>(outputs));
-  blocks_at_ = padded(table_.bytes());
-  partial_at_ = blocks_at_ + solve_block_bytes(layout(request_.shape.n)) * request_.parts;
   batch_ = gram_batch(rows, chunks_.pieces, needs_.pairs);
   rows_.dtype = request_.shape.dtype;
   rows_.reference_dtype[0] = request_.shape.dtype;
   rows_.reference_dtype[1] = request_.out_dtype;
   rows_.count = rows;
   rows_.inputs = request_.shape.n;
-  centers_at_ =
-      partial_at_ + (needs_.products
-                         ? padded(gram_partial_doubles(rows, chunks_.pieces, needs_.pairs) * sizeof(double))
-                         : 0);
-  select_at_ = centers_at_ + (needs_.products ? padded(gram_center_bytes(rows_, chunks_, needs_.pairs)) : 0);
+  const std::size_t partial = needs_.products ? gram_partial_doubles(rows, chunks_.pieces, needs_.pairs) : 0;
+  const std::size_t centers = needs_.products ? gram_center_bytes(rows_, chunks_, needs_.pairs) : 0;
+  Layout workspace;
+  workspace.add<std::byte>(table_.bytes());
+  blocks_at_ = workspace.add<std::byte>(solve_block_bytes(layout(request_.shape.n)) * request_.parts,
+                                        workspace_alignment);
+  partial_at_ = workspace.add<double>(partial, workspace_alignment);
+  centers_at_ = workspace.add<std::byte>(centers, workspace_alignment);
+  select_at_ = workspace.add<std::byte>(0, workspace_alignment);
 
   set_active_rows({}, request_.shape.n, 0, active_);
   finish_ = run_sequence(request_.pipeline, {.stage = first_stage(), .permutations = permutations_},
                          [](const auto&) {});
-  workspace_bytes_ = select_at_;  // and what select needs, which the rehearsal finds out
+  workspace_bytes_ = select_at_.offset;  // and what select needs, which the rehearsal finds out
 }
 
 /// Every run that there can be, of whatever rows have weight, with a reference and without: the kernels that
@@ -249,19 +257,19 @@ void CudaPlan::rehearse() {
 void CudaPlan::lay_out(bool has_reference) {
   const int inputs = static_cast<int>(active_.rows.size());
   has_reference_ = has_reference;
-  rows_ = {.data = at<const void*>(workspace_, table_.rows_at()),
+  rows_ = {.data = table_.at().rows.in(workspace_),
            .sizes = sizes_,
-           .alignment = at<std::uint8_t>(workspace_, table_.alignment_at()),
+           .alignment = table_.at().alignment.in(workspace_),
            .tensors = static_cast<int>(request_.shape.sizes.size()),
            .count = inputs + references(),
            .inputs = inputs,
            .zeros = {!has_reference, false},
            .dtype = request_.shape.dtype,
            .reference_dtype = {request_.shape.dtype, request_.out_dtype}};
-  target_ = {.data = at<void*>(workspace_, table_.target_at()),
-             .copy = request_.stateful ? at<void*>(workspace_, table_.copy_at()) : nullptr,
+  target_ = {.data = table_.at().target.in(workspace_),
+             .copy = request_.stateful ? table_.at().copy.in(workspace_) : nullptr,
              .dtype = request_.out_dtype};
-  blocks_ = {.first = at<std::byte>(workspace_, blocks_at_),
+  blocks_ = {.first = blocks_at_.in(workspace_),
              .stride = solve_block_bytes(layout(inputs)),
              .parts = static_cast<int>(request_.parts),
              .layout = layout(inputs)};
@@ -282,9 +290,8 @@ void CudaPlan::fill_table(const Updates& updates, const Output& out, const RunAr
       table_.set_target(t, out.tensors[k * sizes.size() + t], request_.out_dtype, k);
     }
     if (request_.stateful) {
-      void* const previous = at<void>(previous_.data(), previous_at_[t]);
-      table_.set_row(t, inputs + 1, previous, request_.out_dtype);
-      table_.set_copy(t, previous);
+      table_.set_row(t, inputs + 1, previous_[t], request_.out_dtype);
+      table_.set_copy(t, previous_[t]);
     }
   }
   bool any_invalid = false;
@@ -309,8 +316,8 @@ void CudaPlan::prepare_previous(Stream stream) {
            .tiles = tiles_,
            .parts = {},
            .out = {.data = target_.copy, .copy = nullptr, .dtype = request_.out_dtype},
-           .gate = {.status = &state()->has_previous, .on_failure = OnFailure::keep},
-           .coefficients = at<double>(workspace_, table_.coefficients_at())},
+           .gate = {.status = &state_->has_previous, .on_failure = OnFailure::keep},
+           .coefficients = table_.at().coefficients.in(workspace_)},
           stream);
 }
 
@@ -320,7 +327,7 @@ void CudaPlan::enqueue_gram(Stream stream) {
   GramArguments arguments{.rows = rows_,
                           .chunks = chunks_,
                           .parts = parts(),
-                          .partial = at<double>(workspace_, partial_at_),
+                          .partial = partial_at_.in(workspace_),
                           .batch = batch_,
                           .products = needs_.products ? b.gram[0] : nullptr,
                           .pairs = needs_.pairs,
@@ -344,8 +351,8 @@ void CudaPlan::enqueue_gram(Stream stream) {
                                                            : Center::none;
   arguments.center_row = plan.row;
   arguments.left_out = b.left_out;
-  arguments.weights = plan.weighted ? at<double>(workspace_, table_.weights_at()) : nullptr;
-  arguments.centers = at<void>(workspace_, centers_at_);
+  arguments.weights = plan.weighted ? table_.at().weights.in(workspace_) : nullptr;
+  arguments.centers = centers_at_.in(workspace_);
   const int more = (plan.kind == CenterPlan::Kind::none ? 0 : 1) + (wide ? 1 : 0);
   for (int round = 0; round < more; ++round) {
     const CertifyStep certify{.stage = first_stage(),
@@ -392,7 +399,7 @@ void CudaPlan::share_on_host() {
 
 void CudaPlan::enqueue_steps(Stream stream) {
   const SequenceInputs inputs{
-      .stage = first_stage(), .pivot = pivot_, .rounds = &state()->round, .permutations = permutations_};
+      .stage = first_stage(), .pivot = pivot_, .rounds = &state_->round, .permutations = permutations_};
   StepQueue steps(blocks_, stream);
   finish_ = run_sequence(request_.pipeline, inputs, [&](const auto& step) {
     if constexpr (requires { step(SerialTeam{}, device_block()); }) {
@@ -402,9 +409,9 @@ void CudaPlan::enqueue_steps(Stream stream) {
       search_on_host(step, stream);
     }
   });
-  if (blocks_.parts == 1) steps.add(EndStep{state()});
+  if (blocks_.parts == 1) steps.add(EndStep{state_});
   steps.flush();
-  if (blocks_.parts != 1) end_run(blocks_, state(), stream);
+  if (blocks_.parts != 1) end_run(blocks_, state_, stream);
 }
 
 SelectArguments CudaPlan::select_arguments() const {
@@ -424,7 +431,7 @@ SelectArguments CudaPlan::select_arguments() const {
           .infinite = stage.mixed ? b.infinite[stage.marks] : invalid,
           .weights = weighted ? b.weights[stage.marks] : nullptr,
           .nonfinite = counters(),
-          .workspace = at<void>(workspace_, select_at_)};
+          .workspace = select_at_.in(workspace_)};
 }
 
 void CudaPlan::enqueue_pass_2(Stream stream) {
@@ -432,8 +439,9 @@ void CudaPlan::enqueue_pass_2(Stream stream) {
   if (!finish_.combine) {
     const SelectArguments arguments = select_arguments();
     if (is_rehearsal()) {
-      const std::size_t bytes = select_at_ + (select_workspace_bytes(arguments) + 255) / 256 * 256;
-      workspace_bytes_ = std::max(workspace_bytes_, bytes);
+      workspace_bytes_ =
+          std::max(workspace_bytes_,
+                   select_at_.offset + padded(select_workspace_bytes(arguments), workspace_alignment));
     }
     select(arguments, stream);
     return;
@@ -454,12 +462,12 @@ void CudaPlan::run(const Updates& updates, const Output& out, Stream stream, con
   set_active_rows(arguments.weights, request_.shape.n, request_.options.max_weight_share, active_);
   pivot_ = check_active_rows(request_.pipeline, request_.shape.n, active_);
   workspace_ = arguments.workspace != nullptr ? arguments.workspace : own_workspace_.data();
-  if (workspace_ == nullptr || reinterpret_cast<std::uintptr_t>(workspace_) % 256 != 0) {
+  if (workspace_ == nullptr || reinterpret_cast<std::uintptr_t>(workspace_) % workspace_alignment != 0) {
     throw Error(
         Status::invalid_argument,
-        fmt::format("workspace = {}; the plan needs {} bytes of device memory at a multiple of 256, lent "
+        fmt::format("workspace = {}; the plan needs {} bytes of device memory at a multiple of {}, lent "
                     "to every run since lent_workspace is true",
-                    workspace_, workspace_bytes_));
+                    workspace_, workspace_bytes_, workspace_alignment));
   }
   const bool searches = std::holds_alternative<Mda>(request_.pipeline.rule) ||
                         std::holds_alternative<Smea>(request_.pipeline.rule);
@@ -483,13 +491,12 @@ void CudaPlan::run(const Updates& updates, const Output& out, Stream stream, con
 }
 
 void CudaPlan::upload_table(Stream stream) {
-  const PrepareStep prepare{
-      .inputs = rows_.inputs,
-      .rows = rows_.count,
-      .invalid = table_.has_invalid() ? at<std::uint8_t>(workspace_, table_.invalid_at()) : nullptr,
-      .weights = active_.weighted ? at<double>(workspace_, table_.weights_at()) : nullptr,
-      // About a centre each factor is rounded once more.
-      .rounding = gram_rounding(gram_additions + 2)};
+  const PrepareStep prepare{.inputs = rows_.inputs,
+                            .rows = rows_.count,
+                            .invalid = table_.has_invalid() ? table_.at().invalid.in(workspace_) : nullptr,
+                            .weights = active_.weighted ? table_.at().weights.in(workspace_) : nullptr,
+                            // About a centre each factor is rounded once more.
+                            .rounding = gram_rounding(gram_additions + 2)};
   upload_and_prepare(workspace_, table_.data(), table_.bytes(), prepare, blocks_, stream);
 }
 
@@ -510,7 +517,7 @@ void CudaPlan::wait(Stream stream) {
   synchronize(stream);
   if (!has_run_) return;
   PlanState state_now;
-  copy_to_host(&state_now, state(), sizeof(state_now), stream);
+  copy_to_host(&state_now, state_, sizeof(state_now), stream);
   synchronize(stream);
   status_ = static_cast<Status>(state_now.status);
 
@@ -538,7 +545,7 @@ void CudaPlan::reset() {
   const OnDevice on(device_);
   const OwnStream stream;
   const PlanState fresh;
-  copy_to_device(state(), &fresh, sizeof(fresh), stream.get());
+  copy_to_device(state_, &fresh, sizeof(fresh), stream.get());
   synchronize(stream.get());
 }
 
