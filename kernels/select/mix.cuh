@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Points as combinations of rows, Z = C·X in float64 on tensor cores, 16 points × 32 coordinates a warp.
 //
-// mma_16x8x16 with 16 points, 16 rows, 8 coordinates: the coordinate of column g of tile q is 4g + q, so that
-// a lane's four column tiles take 16 consecutive bytes of a row (f32), and its results of a point are four
-// consecutive coordinates. Of 8 points at most, with 16 coordinates, 16 rows, 8 points, so that no half of a
-// tile is idle: the coordinate of row g + 8h of tile q is 4g + 2q + h, for the same reasons. A row that none
-// of the points has a coefficient for is not read: it may hold NaN; a step without such rows is not in the
-// table. All of a step's rows are under way before the first is converted; with kAhead the next step's, too,
-// before this one is multiplied.
+// What lane 4g + t holds of mma_16x8x16 (common/simt.cuh), in tile q of 8 or 16 coordinates:
+//
+//                   16 points, q = 0 … 3                   8 points at most (kFew), q = 0, 1
+//   A[g+8h][t+4i]   coefficient of point g+8h, row t+4i    row t+4i at coordinate 4g+2q+h
+//   B[t+4i][g]      row t+4i at coordinate 4g+q            coefficient of point g, row t+4i
+//   C[g+8h][2t+i]   point g+8h at coordinate 4(2t+i)+q     point 2t+i at coordinate 4g+2q+h
+//
+// Over all tiles a lane reads coordinates 4g … 4g+3 of rows t, t+4, t+8 and t+12, which are 16 consecutive
+// bytes of each (f32), and gets four consecutive coordinates of each of its points. The map of few points
+// leaves no half of a tile idle. A row that none of the points has a coefficient for is not read: it may
+// hold NaN; a step without such rows is not in the table. All of a step's rows are under way before the first
+// is converted; with kAhead the next step's, too, before this one is multiplied.
 //
 // Tried and lost (by its code, not run): a branch between vectors and elements at each step, and a whole step
 // of elements under way, which spilled with 128 registers; a question to each rounded value, six
