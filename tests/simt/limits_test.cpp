@@ -7,6 +7,7 @@
 #include <array>
 #include <set>
 
+#include "kernels/gram/gram.hpp"
 #include "kernels/select/select.hpp"
 #include "tests/device/device_rows.hpp"
 #include "tests/simt/simt_executor.hpp"
@@ -18,6 +19,7 @@ namespace {
 namespace simt = detail::simt;
 using detail::SelectRule;
 using detail::cuda::Alignment;
+using detail::cuda::Center;
 using Kind = SelectRule::Kind;
 
 /// Puts the device back that was there before.
@@ -141,6 +143,81 @@ TEST(Limits, SelectRunsAtEveryShapeAndItsBitsDoNotDependOnThem) {
     simt::set_device_profile(simt::device_profiles().back());
     std::vector<std::vector<unsigned char>> largest;
     ASSERT_NO_THROW(largest = run_select(c, seed));
+    ASSERT_EQ(smallest, largest);
+  }
+}
+
+struct GramCase {
+  DType dtype = DType::f32;
+  int rows = 0;
+  Center center = Center::none;
+  std::vector<DType> references = {};
+
+  std::string text() const {
+    return std::string(to_string(dtype)) + ", " + std::to_string(rows) + " rows, " +
+           std::to_string(references.size()) + " references, centre " +
+           std::to_string(static_cast<int>(center));
+  }
+};
+
+/// From registers to tiles, and where tiles begin; where fewer of a block's warps have room for the rows that
+/// they find medians of, and where none has.
+std::vector<GramCase> gram_cases() {
+  std::vector<GramCase> cases;
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::f64}) {
+    for (const Center center : {Center::none, Center::row, Center::median}) {
+      for (const int rows : {8, 48, 49, 64, 65, 128, 129}) {
+        cases.push_back({.dtype = dtype, .rows = rows, .center = center});
+      }
+      const DType other = dtype == DType::f32 ? DType::f64 : DType::f32;
+      cases.push_back({.dtype = dtype, .rows = 5, .center = center, .references = {dtype, other}});
+    }
+    for (const int warps : {4, 2, 1}) {
+      const int border = 96 * 1024 / (32 * static_cast<int>(size_of(dtype)) * warps);
+      for (const int rows : {border, border + 1}) {
+        if (rows <= 800) cases.push_back({.dtype = dtype, .rows = rows, .center = Center::median});
+      }
+    }
+  }
+  return cases;
+}
+
+std::vector<double> run_gram(const GramCase& c, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::uniform_real_distribution<double> uniform(-1, 1);
+  RowsShape shape{.dtype = c.dtype, .inputs = c.rows, .references = c.references, .sizes = {37}};
+  DeviceRows data(std::move(shape), [&](int, std::int64_t) -> long double { return uniform(random); });
+  const auto rows = static_cast<std::size_t>(data.shape.count());
+  const DeviceArray<double> products(std::vector<double>(rows * rows, 42.0));
+  detail::cuda::GramArguments a;
+  a.rows = data.rows();
+  a.chunks = data.cut(detail::cuda::gram_chunk_length(37));
+  a.batch = detail::cuda::gram_batch(data.shape.count(), a.chunks.pieces);
+  a.products = products.data();
+  a.center = c.center;
+  const detail::cuda::DeviceMemory partial(
+      sizeof(double) * detail::cuda::gram_partial_doubles(data.shape.count(), a.chunks.pieces));
+  a.partial = static_cast<double*>(partial.data());
+  const detail::cuda::DeviceMemory centers(detail::cuda::gram_center_bytes(a.rows, a.chunks));
+  a.centers = centers.data();
+  detail::cuda::gram(a, nullptr);
+  return products.values();
+}
+
+TEST(Limits, GramRunsAtEveryShapeAndItsBitsDoNotDependOnThem) {
+  const ProfileGuard guard;
+  const std::uint64_t seed = session_seed();
+  Generator chance = generator("share of gram's limits");
+  for (const GramCase& c : gram_cases()) {
+    if (chance() % (test_share() * slowness) != 0) continue;
+    SCOPED_TRACE(c.text());
+    simt::set_device_profile(simt::device_profiles().front());
+    std::vector<double> smallest;
+    ASSERT_NO_THROW(smallest = run_gram(c, seed));
+    if (simt::hooks) continue;  // as above
+    simt::set_device_profile(simt::device_profiles().back());
+    std::vector<double> largest;
+    ASSERT_NO_THROW(largest = run_gram(c, seed));
     ASSERT_EQ(smallest, largest);
   }
 }
