@@ -19,7 +19,8 @@ std::size_t most_dynamic_shared(const void* kernel);
 /// @throws Error internal: not one block has room.
 int resident_blocks(const void* kernel, int threads, std::size_t shared);
 
-/// Whatever is known of kernels is forgotten: the device is another, or as after cudaDeviceReset.
+/// Forgets all kernels, for tests that put another device in place. Nothing tells the library of a
+/// cudaDeviceReset, and looking for one at every launch would cost a call of the driver: see Plan.
 void forget_kernels() noexcept;
 
 /// While one lives, the launches of its thread are not made: their kernels are made ready instead. So the
