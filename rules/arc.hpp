@@ -2,10 +2,8 @@
 // Adaptive robust clipping, Allouah et al. 2024.
 #pragma once
 
-#include <bragg/pipeline.hpp>
-
 #include "rules/clip.hpp"
-#include "rules/solve/points.hpp"
+#include "rules/rule.hpp"
 
 namespace bragg::detail {
 
@@ -26,5 +24,24 @@ BRAGG_HD Status transform(TeamT team, const Arc& rule, const Points& points, Scr
   out.weighted = points.weights != nullptr;
   return Status::ok;
 }
+
+template <>
+struct RuleOf<Arc> : PreAggregatingRule<Arc> {
+  static constexpr RuleText text{
+      .name = "arc",
+      .definition = "the k = ⌊2f(n−f)/n⌋ rows of largest norm about o are scaled to the (k+1)-th largest",
+      .needs = "n ≥ 2f+1",
+      .guarantee = "no row is longer than the longest honest row",
+      .source = "Allouah et al. 2024"};
+  static constexpr std::tuple parameters{tolerated(&Arc::f, "0 ≤ f, 2f < n")};
+  static constexpr Products products = Products::lengths;
+  static constexpr bool takes_weights = true;
+  static constexpr std::array examples = {"arc(f=F) | trimmed_mean(f=F)", "arc(f=F) | multi_krum(f=F)",
+                                          "arc(f=F) | nnm(f=F) | trimmed_mean(f=F)",
+                                          "arc(f=F) | clip(c=2) | cge(f=F)"};
+
+  static void check(const Arc& rule, const StagePoints& points) { need_majority(text.name, rule.f, points); }
+  static int reference(const Arc&, const Stage& stage) { return stage.count; }
+};
 
 }  // namespace bragg::detail

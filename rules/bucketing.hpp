@@ -2,9 +2,7 @@
 // Bucketing, Karimireddy et al. 2022.
 #pragma once
 
-#include <bragg/pipeline.hpp>
-
-#include "rules/solve/points.hpp"
+#include "rules/rule.hpp"
 
 namespace bragg::detail {
 
@@ -92,5 +90,42 @@ BRAGG_HD Status transform(TeamT team, const BucketingDraw& draw, const Points& p
   });
   return Status::ok;
 }
+
+template <>
+struct RuleOf<Bucketing> : PreAggregatingRule<Bucketing> {
+  static constexpr RuleText text{.name = "bucketing",
+                                 .definition = "the rows, permuted, become ⌈n/s⌉ means of s rows each",
+                                 .needs = "1 ≤ s ≤ n; the next rule must stand ⌈n/s⌉ rows",
+                                 .guarantee = "that of the rule after it for ⌈n/s⌉ rows, f of them bad",
+                                 .source = "Karimireddy et al. 2022"};
+  static constexpr std::tuple parameters{
+      required(&Bucketing::s, "s", "1 ≤ s ≤ n", "rows in a bucket"),
+      parameter(&Bucketing::seed, "seed", "0 ≤ seed < 2^64", "of the permutations, one drawn each run"),
+      derived(&Bucketing::permutation, "permutation", "drawn", "each of 0 to n−1 once",
+              "the permutation to use")};
+  static constexpr bool merges = true;
+  static constexpr bool takes_weights = true;
+  static constexpr std::array examples = {"bucketing(s=1, seed=7) | trimmed_mean(f=F)",
+                                          "bucketing(s=2, seed=7) | median",
+                                          "bucketing(s=2, seed=9) | geometric_median"};
+
+  static void check(const Bucketing& rule, const StagePoints& points) {
+    need_between(text.name, "s", rule.s, 1, points.n, "1 ≤ s ≤ n");
+    need_permutation(text.name, "permutation", rule.permutation, points);
+  }
+  static Memory memory(const Bucketing&) { return Memory::round; }
+  static int points_after(const Bucketing& rule, int n) {
+    return rule.s < 1 ? n : n / rule.s + (n % rule.s != 0 ? 1 : 0);
+  }
+  using OnBlock = BucketingDraw;
+  static OnBlock on_block(const Bucketing& rule, const SequenceInputs& inputs, std::size_t stage) {
+    const int* const own = rule.permutation.empty() ? nullptr : rule.permutation.data();
+    return {.s = rule.s,
+            .seed = rule.seed,
+            .round = inputs.round,
+            .rounds = inputs.rounds,
+            .permutation = inputs.permutations.empty() ? own : inputs.permutations[stage]};
+  }
+};
 
 }  // namespace bragg::detail

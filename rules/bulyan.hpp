@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bulyan's first stage, El Mhamdi et al. 2018: which points the coordinate-wise second stage sees.
+// Bulyan, El Mhamdi et al. 2018: a first stage chooses the points that the coordinate-wise second stage sees.
 #pragma once
 
-#include <bragg/pipeline.hpp>
-
-#include "rules/solve/points.hpp"
+#include "rules/rule.hpp"
 
 namespace bragg::detail {
 
@@ -49,5 +47,44 @@ BRAGG_HD Status select_points(TeamT team, const Bulyan& rule, const Points& poin
   });
   return Status::ok;
 }
+
+/// Bulyan's first stage.
+struct ChooseStep {
+  Bulyan rule;
+  Stage stage;
+
+  template <class TeamT>
+  BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
+    if (has_failed(b)) return;
+    const Status status = select_points(team, rule, points_of(b, stage), b.scratch(), b.chosen);
+    if (status != Status::ok) fail(team, b, status);
+  }
+};
+
+template <>
+struct RuleOf<Bulyan> : GeometricRule<Bulyan> {
+  static constexpr RuleText text{
+      .name = "bulyan",
+      .definition =
+          "n−2f rows by repeated Krum, then of each coordinate the mean of the n−4f values closest to the "
+          "median",
+      .needs = "n ≥ 4f+3",
+      .guarantee = "at most one honest range beyond the honest values of each coordinate",
+      .source = "El Mhamdi et al. 2018"};
+  static constexpr std::tuple parameters{tolerated(&Bulyan::f, "0 ≤ f, 4f+3 ≤ n")};
+  static constexpr std::array examples = {"bulyan(f=F)"};
+
+  static void check(const Bulyan& rule, const StagePoints& points) {
+    need_more_than(text.name, 4, rule.f, points);
+  }
+  using Step = ChooseStep;
+  static Step step(const Bulyan& rule, const Stage& stage, const SequenceInputs&) {
+    return {.rule = rule, .stage = stage};
+  }
+  static int chosen_points(const Bulyan& rule, int points) { return points - 2 * rule.f; }
+  static SelectRule select(const Bulyan& rule, int points) {
+    return {.kind = SelectRule::Kind::closest_to_median, .keep = points - 2 * rule.f};
+  }
+};
 
 }  // namespace bragg::detail

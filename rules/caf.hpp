@@ -3,10 +3,8 @@
 // √c_j ⟨y_i, y_j⟩ / Σc, an eigenvector u of M gives the covariance's: Σ √c_i u_i y_i, up to its length.
 #pragma once
 
-#include <bragg/pipeline.hpp>
-
+#include "rules/rule.hpp"
 #include "rules/solve/eigen.hpp"
-#include "rules/solve/points.hpp"
 
 namespace bragg::detail {
 
@@ -189,5 +187,21 @@ BRAGG_HD Status solve(TeamT team, const Caf& rule, const Points& points, Scratch
   }
   return Status::ok;
 }
+
+template <>
+struct RuleOf<Caf> : GeometricRule<Caf> {
+  static constexpr RuleText text{.name = "caf",
+                                 .definition =
+                                     "rows that stick out along the top eigenvector of the covariance lose "
+                                     "weight step by step; the mean "
+                                     "of least top eigenvalue",
+                                 .needs = "n ≥ 2f+1",
+                                 .guarantee = "(f, κ)-robust",
+                                 .source = "Allouah et al. 2025"};
+  static constexpr std::tuple parameters{tolerated(&Caf::f, "0 ≤ f, 2f < n")};
+  static constexpr std::array examples = {"caf(f=F)"};
+
+  static void check(const Caf& rule, const StagePoints& points) { need_majority(text.name, rule.f, points); }
+};
 
 }  // namespace bragg::detail

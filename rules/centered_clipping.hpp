@@ -2,9 +2,7 @@
 // Centered clipping, Karimireddy et al. 2021.
 #pragma once
 
-#include <bragg/pipeline.hpp>
-
-#include "rules/solve/points.hpp"
+#include "rules/rule.hpp"
 
 namespace bragg::detail {
 
@@ -62,5 +60,37 @@ BRAGG_HD Status solve(TeamT team, const CenteredClipping& rule, const Points& po
   }
   return Status::ok;
 }
+
+template <>
+struct ChoicesOf<CenteredClipping::Start> {
+  static constexpr std::array<std::string_view, 3> names = {"previous", "reference", "origin"};
+};
+
+template <>
+struct RuleOf<CenteredClipping> : GeometricRule<CenteredClipping> {
+  static constexpr RuleText text{.name = "centered_clipping",
+                                 .definition = "iters times v ← v + (1/n) Σ (x_i − v)·min(1, tau/‖x_i − v‖)",
+                                 .needs = "n ≥ 1",
+                                 .guarantee = "bad rows move v by at most tau·f/n an iteration",
+                                 .source = "Karimireddy et al. 2021"};
+  static constexpr std::tuple parameters{
+      required(&CenteredClipping::tau, "tau", "tau > 0", "radius that updates are clipped to"),
+      parameter(&CenteredClipping::iters, "iters", "iters ≥ 1", "iterations"),
+      choice(&CenteredClipping::start, "start", "the first v; previous: the plan's last output")};
+  static constexpr bool takes_weights = true;
+  static constexpr bool stays_by_start = true;
+  static constexpr std::array examples = {"centered_clipping(tau=1)", "centered_clipping(tau=2, iters=5)"};
+
+  static void check(const CenteredClipping& rule, const StagePoints&) {
+    need_finite(text.name, "tau", rule.tau, false);
+    need_at_least(text.name, "iters", rule.iters, 1);
+  }
+  static int reference(const CenteredClipping&, const Stage& stage) {
+    return stage.size() - 1;  // the previous output, or the origin where there is none
+  }
+  static Memory memory(const CenteredClipping& rule) {
+    return rule.start == CenteredClipping::Start::previous ? Memory::previous : Memory::none;
+  }
+};
 
 }  // namespace bragg::detail

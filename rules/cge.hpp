@@ -2,9 +2,7 @@
 // Comparative gradient elimination, Gupta et al. 2020.
 #pragma once
 
-#include <bragg/pipeline.hpp>
-
-#include "rules/solve/points.hpp"
+#include "rules/rule.hpp"
 
 namespace bragg::detail {
 
@@ -21,5 +19,22 @@ BRAGG_HD Status solve(TeamT team, const Cge& rule, const Points& points, Scratch
   });
   return Status::ok;
 }
+
+template <>
+struct RuleOf<Cge> : GeometricRule<Cge> {
+  static constexpr RuleText text{
+      .name = "cge",
+      .definition = "mean of the n−f rows of least norm about o, the origin or the reference",
+      .needs = "n ≥ 2f+1",
+      .guarantee = "bad rows are no longer than the longest honest row; no bound on their direction",
+      .source = "Gupta et al. 2020"};
+  static constexpr std::tuple parameters{tolerated(&Cge::f, "0 ≤ f, 2f < n")};
+  static constexpr Products products = Products::lengths;
+  static constexpr bool takes_weights = true;
+  static constexpr std::array examples = {"cge(f=F)"};
+
+  static void check(const Cge& rule, const StagePoints& points) { need_majority(text.name, rule.f, points); }
+  static int reference(const Cge&, const Stage& stage) { return stage.count; }
+};
 
 }  // namespace bragg::detail

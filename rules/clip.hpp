@@ -2,9 +2,7 @@
 // Static clipping about o.
 #pragma once
 
-#include <bragg/pipeline.hpp>
-
-#include "rules/solve/points.hpp"
+#include "rules/rule.hpp"
 
 namespace bragg::detail {
 
@@ -30,5 +28,28 @@ BRAGG_HD Status transform(TeamT team, const Clip& rule, const Points& points, Sc
   out.weighted = points.weights != nullptr;
   return Status::ok;
 }
+
+template <>
+struct RuleOf<Clip> : PreAggregatingRule<Clip> {
+  static constexpr RuleText text{
+      .name = "clip",
+      .definition = "o + (x_i − o)·min(1, c/‖x_i − o‖), o the origin or the reference",
+      .needs = "n ≥ 1",
+      .guarantee = "no row is farther than c from o",
+      .source = ""};
+  static constexpr std::tuple parameters{
+      required(&Clip::c, "c", "c ≥ 0", "longest distance from o that is kept")};
+  static constexpr Products products = Products::lengths;
+  static constexpr bool takes_weights = true;
+  static constexpr std::array examples = {"clip(c=2) | mean",
+                                          "clip(c=2) | trimmed_mean(f=F)",
+                                          "clip(c=1) | caf(f=F)",
+                                          "nnm(f=F) | clip(c=1) | smea(f=F)",
+                                          "clip(c=3) | bucketing(s=2, seed=1) | nnm(f=1) | median",
+                                          "bucketing(s=2, seed=5) | clip(c=1) | mean"};
+
+  static void check(const Clip& rule, const StagePoints&) { need_finite(text.name, "c", rule.c, true); }
+  static int reference(const Clip&, const Stage& stage) { return stage.count; }
+};
 
 }  // namespace bragg::detail

@@ -4,10 +4,8 @@
 // what the objective may be above its minimum, never because a step was short.
 #pragma once
 
-#include <bragg/pipeline.hpp>
-
+#include "rules/rule.hpp"
 #include "rules/solve/eigen.hpp"
-#include "rules/solve/points.hpp"
 
 namespace bragg::detail {
 
@@ -627,7 +625,7 @@ BRAGG_HD Optimality converge(TeamT team, const GeometricMedian& rule, Weiszfeld&
   const Points& points = *w.points;
   const int size = points.size;
   double* const start = w.saved;
-  if (rule.start != Start::medoid) {
+  if (rule.start != GeometricMedian::Start::medoid) {
     team.parallel_for(size, [&](int i) { start[i] = w.v[i]; });
     const double to_medoid = w.distance[medoid];
     move_to_row(team, w, medoid);
@@ -650,7 +648,7 @@ BRAGG_HD Optimality converge(TeamT team, const GeometricMedian& rule, Weiszfeld&
     }
     found = optimality(team, w, rule.tol);
     if (found.reached(rule.tol)) break;
-    if (round == 0 && rule.start != Start::medoid) {
+    if (round == 0 && rule.start != GeometricMedian::Start::medoid) {
       // If any row is the minimiser, the medoid is: it is approached by steps alone at a rate that an
       // attacker can bring close to 1.
       team.parallel_for(size, [&](int i) { start[i] = w.v[i]; });
@@ -726,10 +724,10 @@ BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& poi
 
   team.parallel_for(size, [&](int i) {
     switch (rule.start) {
-      case Start::mean:
+      case GeometricMedian::Start::mean:
         w.v[i] = i < m && points.finite(i) ? points.weight(i) / kept : 0;
         break;
-      case Start::origin:
+      case GeometricMedian::Start::origin:
         w.v[i] = i == (points.infinite[points.origin()] == 0 ? points.origin() : start) ? 1 : 0;
         break;
       default:
@@ -756,5 +754,47 @@ BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& poi
   team.parallel_for(m, [&](int i) { out.scores[i] /= points.scale; });
   return status;
 }
+
+template <>
+struct ChoicesOf<GeometricMedian::Start> {
+  static constexpr std::array<std::string_view, 3> names = {"medoid", "mean", "origin"};
+};
+
+template <>
+struct RuleOf<GeometricMedian> : GeometricRule<GeometricMedian> {
+  static constexpr RuleText text{
+      .name = "geometric_median",
+      .definition = "argmin_v Σ‖v − x_i‖, by Weiszfeld's iteration with weights 1/max(nu, ‖x_i − v‖)",
+      .needs = "n ≥ 1",
+      .guarantee = "κ = 4(1+r)², r = f/(n−2f)",
+      .source = "Vardi & Zhang 2000; RFA: Pillutla et al. 2019"};
+  static constexpr std::tuple parameters{
+      parameter(&GeometricMedian::nu, "nu", "nu ≥ 0", "floor on the distances that weights are made of"),
+      parameter(&GeometricMedian::max_iters, "max_iters", "max_iters ≥ 1", "iterations to stop after"),
+      parameter(&GeometricMedian::tol, "tol", "tol ≥ 0",
+                "gap of the objective to stop at, relative; of fewer than 100 iterations a step, relative to "
+                "the median distance"),
+      choice(&GeometricMedian::start, "start", "where the iteration starts")};
+  static constexpr bool takes_weights = true;
+  static constexpr bool weighs_its_majority = true;
+  static constexpr std::array examples = {"geometric_median", "geometric_median(start=mean)",
+                                          "geometric_median(nu=0.1, max_iters=3, tol=0, start=origin)"};
+
+  static void check(const GeometricMedian& rule, const StagePoints&) {
+    need_finite(text.name, "nu", rule.nu, true);
+    need_at_least(text.name, "max_iters", rule.max_iters, 1);
+    need_finite(text.name, "tol", rule.tol, true);
+  }
+  static int reference(const GeometricMedian& rule, const Stage& stage) {
+    return rule.start == GeometricMedian::Start::origin ? stage.count : -1;
+  }
+  /// Where a run ends does not depend on where it starts, unless it is told the number of its steps.
+  static bool forgets_start(const GeometricMedian& rule) {
+    return rule.max_iters >= GeometricMedian::plain_iters && !(rule.nu > 0);
+  }
+  static Step step(const GeometricMedian& rule, const Stage& stage, const SequenceInputs&) {
+    return {.rule = rule, .stage = stage, .reference = reference(rule, stage), .out_of_range = true};
+  }
+};
 
 }  // namespace bragg::detail

@@ -186,4 +186,15 @@ Status solve_mda(const double* squared_distances, int m, int ld, const std::uint
   return Status::ok;
 }
 
+Status search(const Mda& rule, const Points& points, double* distances, std::uint8_t* keep) {
+  const auto n = static_cast<std::size_t>(points.count);
+  for (int i = 0; i < points.count; ++i) {
+    for (int j = 0; j < points.count; ++j) {
+      distances[static_cast<std::size_t>(i) * n + static_cast<std::size_t>(j)] =
+          points.squared_distance(i, j);
+    }
+  }
+  return solve_mda(distances, points.count, points.count, points.infinite, rule.f, keep);
+}
+
 }  // namespace bragg::detail

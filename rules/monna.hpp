@@ -2,9 +2,7 @@
 // MoNNA, Farhadkhani et al. 2023.
 #pragma once
 
-#include <bragg/pipeline.hpp>
-
-#include "rules/solve/points.hpp"
+#include "rules/rule.hpp"
 
 namespace bragg::detail {
 
@@ -27,5 +25,27 @@ BRAGG_HD Status solve(TeamT team, const Monna& rule, const Points& points, Scrat
   });
   return Status::ok;
 }
+
+template <>
+struct RuleOf<Monna> : GeometricRule<Monna> {
+  static constexpr RuleText text{.name = "monna",
+                                 .definition = "mean of the n−f rows nearest to row `pivot`, itself included",
+                                 .needs = "n ≥ 2f+1",
+                                 .guarantee = "(f, κ)-robust for an honest pivot",
+                                 .source = "Farhadkhani et al. 2023"};
+  static constexpr std::tuple parameters{
+      tolerated(&Monna::f, "0 ≤ f, 2f < n"),
+      parameter(&Monna::pivot, "pivot", "0 ≤ pivot < n", "index of the trusted row")};
+  static constexpr bool takes_weights = true;
+  static constexpr std::array examples = {"monna(f=F, pivot=0)"};
+
+  static void check(const Monna& rule, const StagePoints& points) {
+    need_majority(text.name, rule.f, points);
+    need_between(text.name, "pivot", rule.pivot, 0, points.n - 1, "0 ≤ pivot < n");
+  }
+  static Step step(const Monna& rule, const Stage& stage, const SequenceInputs& inputs) {
+    return {.rule = {.f = rule.f, .pivot = inputs.pivot}, .stage = stage};
+  }
+};
 
 }  // namespace bragg::detail

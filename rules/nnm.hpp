@@ -2,9 +2,7 @@
 // Nearest-neighbour mixing, Allouah et al. 2023.
 #pragma once
 
-#include <bragg/pipeline.hpp>
-
-#include "rules/solve/points.hpp"
+#include "rules/rule.hpp"
 
 namespace bragg::detail {
 
@@ -30,5 +28,32 @@ BRAGG_HD Status transform(TeamT team, const Nnm& rule, const Points& points, Scr
   out.weighted = false;  // consumed by the means
   return Status::ok;
 }
+
+template <>
+struct RuleOf<Nnm> : PreAggregatingRule<Nnm> {
+  static constexpr RuleText text{
+      .name = "nnm",
+      .definition = "each row becomes the mean of the n−f rows nearest to it, itself included",
+      .needs = "n ≥ 2f+1",
+      .guarantee = "the κ of the rule after it becomes 8f/(n−f)·(κ+1)",
+      .source = "Allouah et al. 2023"};
+  static constexpr std::tuple parameters{tolerated(&Nnm::f, "0 ≤ f, 2f < n")};
+  static constexpr Products products = Products::pairs;
+  static constexpr bool merges = true;
+  static constexpr bool takes_weights = true;
+  static constexpr bool consumes_weights = true;
+  static constexpr std::array examples = {"nnm(f=F) | mean",
+                                          "nnm(f=F) | median",
+                                          "nnm(f=F) | trimmed_mean(f=F)",
+                                          "nnm(f=F) | meamed(f=F)",
+                                          "nnm(f=F) | phocas(f=F)",
+                                          "nnm(f=F) | multi_krum(f=F)",
+                                          "nnm(f=F) | geometric_median",
+                                          "nnm(f=F) | centered_clipping(tau=1, iters=3)",
+                                          "nnm(f=F) | cge(f=F)",
+                                          "nnm(f=F) | bulyan(f=F)"};
+
+  static void check(const Nnm& rule, const StagePoints& points) { need_majority(text.name, rule.f, points); }
+};
 
 }  // namespace bragg::detail

@@ -42,9 +42,9 @@ std::string quoted(std::string_view text) {
 }
 
 std::string parameter_names(const RuleEntry& entry) {
-  if (entry.parameters.empty()) return fmt::format("{} has no parameters", entry.info.name);
+  if (entry.info.parameters.empty()) return fmt::format("{} has no parameters", entry.info.name);
   std::string names;
-  for (const ParameterInfo& parameter : entry.parameters) {
+  for (const ParameterInfo& parameter : entry.info.parameters) {
     names += fmt::format("{}{}", names.empty() ? "" : ", ", parameter.name);
     names += parameter.default_value.empty() ? " (required)"
                                              : fmt::format(" (default {})", parameter.default_value);
@@ -159,7 +159,7 @@ class Parser {
 
   AnyRule read_parameters(const RuleEntry& entry) {
     AnyRule rule = entry.make();
-    std::vector<bool> given(entry.parameters.size(), false);
+    std::vector<bool> given(entry.info.parameters.size(), false);
     skip_blanks();
     if (!at_end() && peek() == '(') {
       ++at_;
@@ -187,7 +187,7 @@ class Parser {
 
   void require_all(const RuleEntry& entry, const std::vector<bool>& given) const {
     for (std::size_t p = 0; p < given.size(); ++p) {
-      const ParameterInfo& parameter = entry.parameters[p];
+      const ParameterInfo& parameter = entry.info.parameters[p];
       if (given[p] || !parameter.default_value.empty()) continue;
       fail(fmt::format("{} needs {}, the {}, e.g. {}({}=2)", entry.info.name, parameter.name,
                        parameter.meaning, entry.info.name, parameter.name));
@@ -201,29 +201,18 @@ class Parser {
       fail(fmt::format("expected a parameter as name=value, found {}; {}", found(), parameter_names(entry)));
     }
     const std::string_view name = read_while(is_name_part);
-    const auto hit = std::find_if(entry.parameters.begin(), entry.parameters.end(),
+    const auto parameters = entry.info.parameters;
+    const auto hit = std::find_if(parameters.begin(), parameters.end(),
                                   [&](const ParameterInfo& parameter) { return parameter.name == name; });
-    if (hit == entry.parameters.end()) {
+    if (hit == parameters.end()) {
       fail_at(begin, fmt::format("unknown parameter {}; {}", quoted(name), parameter_names(entry)));
     }
-    const auto p = static_cast<std::size_t>(hit - entry.parameters.begin());
+    const auto p = static_cast<std::size_t>(hit - parameters.begin());
     if (given[p]) fail_at(begin, fmt::format("{} is given twice", name));
     given[p] = true;
     expect('=', fmt::format("after {}", name));
     skip_blanks();
-    const ParameterSlot slot = slot_of(entry, p, rule);
-    std::visit([&](auto* value) { read_value(*hit, *value); }, slot);
-    // The number that stands for "automatic" in a struct is no value to write.
-    const auto* const* const number = std::get_if<int*>(&slot);
-    if (number != nullptr && **number == automatic && has_automatic_default(*hit)) {
-      fail_at(value_begin_, fmt::format("{} = {}: needs {}; leave it out for {}", name, **number, hit->bound,
-                                        hit->default_value));
-    }
-  }
-
-  /// Whether the default follows from n and f.
-  static bool has_automatic_default(const ParameterInfo& parameter) {
-    return !parameter.default_value.empty() && !is_digit(parameter.default_value.front());
+    std::visit([&](auto slot) { read_value(*hit, slot); }, slot_of(entry, p, rule));
   }
 
   std::string_view read_word(const ParameterInfo& parameter) {
@@ -236,39 +225,51 @@ class Parser {
   }
 
   static std::string expected(const ParameterInfo& parameter) {
-    if (parameter.type == "int") return "an integer";
-    if (parameter.type == "uint") return "an integer ≥ 0";
-    if (parameter.type == "float") return "a number";
-    if (parameter.type == "choice") return fmt::format("one of {}", parameter.bound);
-    return "a list such as [2,0,1]";
+    switch (parameter.type) {
+      case ParameterType::integer:
+        return "an integer";
+      case ParameterType::unsigned_int:
+        return "an integer ≥ 0";
+      case ParameterType::number:
+        return "a number";
+      case ParameterType::choice:
+        return fmt::format("one of {}", parameter.bound);
+      case ParameterType::integer_list:
+        return "a list such as [2,0,1]";
+    }
+    return "a value";
+  }
+
+  void read_value(const ParameterInfo& parameter, std::optional<int>* value) {
+    read_value(parameter, &value->emplace());
   }
 
   template <class NumberT>
-  void read_value(const ParameterInfo& parameter, NumberT& value) requires std::is_arithmetic_v<NumberT> {
+  void read_value(const ParameterInfo& parameter, NumberT* value) {
     const std::string_view word = read_word(parameter);
-    const auto [end, code] = std::from_chars(word.data(), word.data() + word.size(), value);
+    const auto [end, code] = std::from_chars(word.data(), word.data() + word.size(), *value);
     if (code == std::errc::result_out_of_range) {
-      fail_at(value_begin_,
-              fmt::format("{} = {} is out of range for {}", parameter.name, quoted(word), parameter.type));
+      fail_at(value_begin_, fmt::format("{} = {} is out of range for {}", parameter.name, quoted(word),
+                                        to_string(parameter.type)));
     }
     bool good = code == std::errc{} && end == word.data() + word.size();
-    if constexpr (std::is_floating_point_v<NumberT>) good = good && std::isfinite(value);
+    if constexpr (std::is_floating_point_v<NumberT>) good = good && std::isfinite(*value);
     if (!good)
       fail_at(value_begin_,
               fmt::format("{} = {}: needs {}", parameter.name, quoted(word), expected(parameter)));
   }
 
-  template <class ChoiceT>
-  void read_value(const ParameterInfo& parameter, ChoiceT& value) requires std::is_enum_v<ChoiceT> {
+  void read_value(const ParameterInfo& parameter, const ChoiceSlot& choice) {
     const std::string_view word = read_word(parameter);
-    const auto choices = choices_of(parameter);
-    if (std::find(choices.begin(), choices.end(), word) == choices.end() || !set_choice(&value, word)) {
+    const auto name = std::find(choice.names.begin(), choice.names.end(), word);
+    if (name == choice.names.end()) {
       fail_at(value_begin_,
               fmt::format("{} = {}: needs {}", parameter.name, quoted(word), expected(parameter)));
     }
+    *choice.value = static_cast<std::uint8_t>(name - choice.names.begin());
   }
 
-  void read_value(const ParameterInfo& parameter, std::vector<int>& value) {
+  void read_value(const ParameterInfo& parameter, std::vector<int>* values) {
     value_begin_ = at_;
     if (at_end() || peek() != '[') {
       fail(fmt::format("expected {} for {}, found {}", expected(parameter), parameter.name, found()));
@@ -284,7 +285,7 @@ class Parser {
         fail_at(value_begin_, fmt::format("expected an integer in {}, found {}", parameter.name,
                                           word.empty() ? found() : quoted(word)));
       }
-      value.push_back(number);
+      values->push_back(number);
       skip_blanks();
       if (at_end() || (peek() != ',' && peek() != ']')) {
         fail(fmt::format("expected ',' or ']' in {}, found {}", parameter.name, found()));
@@ -304,11 +305,12 @@ std::string print_stage(AnyRule rule) {
   const RuleEntry& entry = entry_of(rule);
   AnyRule defaults = entry.make();
   std::string parameters;
-  for (std::size_t p = 0; p < entry.parameters.size(); ++p) {
+  for (std::size_t p = 0; p < entry.info.parameters.size(); ++p) {
+    const ParameterInfo& parameter = entry.info.parameters[p];
     const std::string value = print_value(slot_of(entry, p, rule));
-    const bool is_required = entry.parameters[p].default_value.empty();
+    const bool is_required = parameter.default_value.empty();
     if (!is_required && value == print_value(slot_of(entry, p, defaults))) continue;
-    parameters += fmt::format("{}{}={}", parameters.empty() ? "" : ", ", entry.parameters[p].name, value);
+    parameters += fmt::format("{}{}={}", parameters.empty() ? "" : ", ", parameter.name, value);
   }
   if (parameters.empty()) return std::string(entry.info.name);
   return fmt::format("{}({})", entry.info.name, parameters);

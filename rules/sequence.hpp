@@ -3,52 +3,12 @@
 #pragma once
 
 #include <algorithm>
-#include <span>
-#include <type_traits>
 
+#include "rules/all.hpp"
 #include "rules/certify.hpp"
-#include "rules/select_rule.hpp"
-#include "rules/steps.hpp"
+#include "rules/needs.hpp"
 
 namespace bragg::detail {
-
-template <class RuleT>
-constexpr bool is_coordinate_wise =
-    std::is_same_v<RuleT, Mean> || std::is_same_v<RuleT, Median> || std::is_same_v<RuleT, TrimmedMean> ||
-    std::is_same_v<RuleT, Meamed> || std::is_same_v<RuleT, Phocas>;
-
-inline bool is_geometric(const Aggregator& rule) {
-  return std::visit([](const auto& r) { return !is_coordinate_wise<std::decay_t<decltype(r)>>; }, rule);
-}
-
-/// What pass 1 has to give.
-struct PassNeeds {
-  bool statistics = false;  ///< which rows are finite
-  bool products = false;
-  bool pairs = false;  ///< products of all rows; else only of each with itself and with the references
-};
-
-/// Whether distances between rows are wanted, and not only those to the references. Clipping leaves a point
-/// on the line from its row to a reference; of a mean of rows, all their products are part.
-inline bool takes_pairs(const Pipeline& pipeline) {
-  bool merged = false;
-  for (const PreAggregator& stage : pipeline.pre) {
-    const bool merges = std::holds_alternative<Bucketing>(stage);
-    if (std::holds_alternative<Nnm>(stage) || (merged && !merges)) return true;
-    merged = merged || merges;
-  }
-  return is_geometric(pipeline.rule) && (merged || !std::holds_alternative<Cge>(pipeline.rule));
-}
-
-inline PassNeeds needs_of(const Pipeline& pipeline) {
-  const bool geometric = is_geometric(pipeline.rule);
-  const bool measures = std::any_of(pipeline.pre.begin(), pipeline.pre.end(), [](const PreAggregator& stage) {
-    return !std::holds_alternative<Bucketing>(stage);
-  });
-  return {.statistics = geometric || !pipeline.pre.empty(),
-          .products = geometric || measures,
-          .pairs = takes_pairs(pipeline)};
-}
 
 /// What pass 2 does with the block that the steps leave behind.
 struct Finish {
@@ -60,131 +20,56 @@ struct Finish {
   bool scored = false;  ///< b.scores are the points' scores
 };
 
-/// What a run brings beside the data.
-struct SequenceInputs {
-  Stage stage = {};  ///< of the rows
-  int pivot = 0;     ///< monna's, among the points
-  std::uint64_t round = 0;
-  const std::uint64_t* rounds = nullptr;  ///< as BucketingDraw::rounds
-  /// Per pre-aggregator the address of its permutation on the device; empty: the rule's own.
-  std::span<const int* const> permutations = {};
-};
-
 namespace sequence {
-
-inline SelectRule select_rule(const Median& rule, int) {
-  return {.kind = SelectRule::Kind::median, .even = rule.even};
-}
-inline SelectRule select_rule(const TrimmedMean& rule, int) {
-  return {.kind = SelectRule::Kind::trimmed_mean, .f = rule.f};
-}
-inline SelectRule select_rule(const Meamed& rule, int points) {
-  return {.kind = SelectRule::Kind::closest_to_median, .f = rule.f, .keep = points - rule.f};
-}
-inline SelectRule select_rule(const Phocas& rule, int points) {
-  return {.kind = SelectRule::Kind::closest_to_trimmed_mean, .f = rule.f, .keep = points - rule.f};
-}
-
-/// The reference that a rule measures from, as an index among the stage's points; -1: none.
-template <class RuleT>
-int reference_of(const RuleT& rule, const Stage& stage) {
-  if constexpr (std::is_same_v<RuleT, Clip> || std::is_same_v<RuleT, Arc> || std::is_same_v<RuleT, Cge>) {
-    return stage.count;
-  } else if constexpr (std::is_same_v<RuleT, GeometricMedian>) {
-    return rule.start == Start::origin ? stage.count : -1;
-  } else if constexpr (std::is_same_v<RuleT, CenteredClipping>) {
-    return stage.size() - 1;  // the previous output, or the origin where there is none
-  } else {
-    return -1;
-  }
-}
 
 /// How the points stand after a pre-aggregator.
 inline Stage after(const Stage& from, const PreAggregator& rule, bool products) {
-  Stage to = from;
-  const auto* const bucketing = std::get_if<Bucketing>(&rule);
-  const bool merges = bucketing != nullptr || std::holds_alternative<Nnm>(rule);
-  if (bucketing != nullptr) {
-    const int s = bucketing->s < from.count ? bucketing->s : from.count;
-    to.count = (from.count + s - 1) / s;
-  }
-  to.weighted = from.weighted && !std::holds_alternative<Nnm>(rule);  // its means consume them
-  to.are_rows = from.are_rows && !merges;
-  to.mixed = true;
-  to.marks = 1 - from.marks;
-  to.mix = 1 - from.mix;
-  if (products) to.gram = 1 - from.gram;
-  to.shifted = products && (std::holds_alternative<Clip>(rule) || std::holds_alternative<Arc>(rule));
-  // Twice a sum over the old points, and of coefficients as often.
-  to.rounding = from.rounding + 4 * (from.size() + 2) * 0x1p-53;
-  return to;
+  return visit_rule(rule, [&](auto of, const auto& r) {
+    Stage to = from;
+    to.count = of.points_after(r, from.count);
+    to.weighted = from.weighted && !of.consumes_weights;
+    to.are_rows = from.are_rows && !of.merges;
+    to.mixed = true;
+    to.marks = 1 - from.marks;
+    to.mix = 1 - from.mix;
+    if (products) to.gram = 1 - from.gram;
+    to.shifted = products && of.reference(r, from) >= 0;
+    // Twice a sum over the old points, and of coefficients as often.
+    to.rounding = from.rounding + 4 * (from.size() + 2) * 0x1p-53;
+    return to;
+  });
 }
 
 template <class RunF>
 void transform_step(const PreAggregator& rule, const SequenceInputs& in, std::size_t k, const Stage& from,
                     const Stage& to, bool products, bool weighted, RunF& run) {
-  std::visit(
-      [&](const auto& r) {
-        using RuleT = std::decay_t<decltype(r)>;
-        if constexpr (std::is_same_v<RuleT, Bucketing>) {
-          const int* const own = r.permutation.empty() ? nullptr : r.permutation.data();
-          const int* const permutation = in.permutations.empty() ? own : in.permutations[k];
-          run(TransformStep<BucketingDraw>{.rule = {.s = r.s,
-                                                    .seed = r.seed,
-                                                    .round = in.round,
-                                                    .rounds = in.rounds,
-                                                    .permutation = permutation},
-                                           .from = from,
-                                           .to = to,
-                                           .weighted = weighted,
-                                           .measured = products});
-        } else {
-          run(TransformStep<RuleT>{.rule = r,
-                                   .from = from,
-                                   .to = to,
-                                   .reference = reference_of(r, from),
-                                   .weighted = weighted,
-                                   .measured = products});
-        }
-      },
-      rule);
+  visit_rule(rule, [&](auto of, const auto& r) {
+    run(typename decltype(of)::Step{.rule = of.on_block(r, in, k),
+                                    .from = from,
+                                    .to = to,
+                                    .reference = of.reference(r, from),
+                                    .weighted = weighted,
+                                    .measured = products});
+  });
 }
 
 template <class RunF>
 Finish rule_steps(const Pipeline& pipeline, const SequenceInputs& in, const Stage& stage, RunF& run) {
   Finish finish{.stage = stage, .points = stage.count};
-  std::visit(
-      [&](const auto& rule) {
-        using RuleT = std::decay_t<decltype(rule)>;
-        if constexpr (std::is_same_v<RuleT, Bulyan>) {
-          run(ChooseStep{.rule = rule, .stage = stage});
-          finish.chosen = true;
-          finish.points = stage.count - 2 * rule.f;
-          finish.rule = {.kind = SelectRule::Kind::closest_to_median, .keep = finish.points - 2 * rule.f};
-        } else if constexpr (std::is_same_v<RuleT, Mean>) {
-          run(MeanStep{.stage = stage});
-          finish.combine = true;
-        } else if constexpr (is_coordinate_wise<RuleT>) {
-          finish.rule = select_rule(rule, stage.count);
-        } else {
-          if constexpr (std::is_same_v<RuleT, Mda> || std::is_same_v<RuleT, Smea>) {
-            run(SearchStep<RuleT>{.rule = rule, .stage = stage});
-          } else if constexpr (std::is_same_v<RuleT, Monna>) {
-            run(SolveStep<Monna>{.rule = {.f = rule.f, .pivot = in.pivot}, .stage = stage});
-          } else if constexpr (std::is_same_v<RuleT, Krum>) {
-            // One row of least score: the mean of the first.
-            run(SolveStep<MultiKrum>{.rule = {.f = rule.f, .m = 1, .neighbors = rule.neighbors},
-                                     .stage = stage});
-          } else {
-            run(SolveStep<RuleT>{.rule = rule,
-                                 .stage = stage,
-                                 .reference = reference_of(rule, stage),
-                                 .out_of_range = std::is_same_v<RuleT, GeometricMedian>});
-          }
-          finish.combine = finish.scored = true;
-        }
-      },
-      pipeline.rule);
+  visit_rule(pipeline.rule, [&](auto of, const auto& rule) {
+    using RuleT = std::decay_t<decltype(rule)>;
+    if constexpr (!std::is_void_v<typename decltype(of)::Step>) run(of.step(rule, stage, in));
+    if constexpr (requires { of.chosen_points(rule, 0); }) {
+      finish.chosen = true;
+      finish.points = of.chosen_points(rule, stage.count);
+    }
+    if constexpr (Selecting<RuleT>) {
+      finish.rule = of.select(rule, finish.points);
+    } else {
+      finish.combine = true;
+      finish.scored = !is_coordinate_wise<RuleT>;
+    }
+  });
   if (finish.combine) {
     run(CombinationStep{.stage = stage});
   } else {
@@ -219,36 +104,41 @@ inline Recentring recentring_of(const Pipeline& pipeline, const Stage& rows) {
   Recentring out;
   out.certificate.pairs = needs.pairs;
   out.certificate.tolerated = tolerated_rows(pipeline, rows.inputs);
-  bool has_nnm = false;
-  bool from_origin = std::holds_alternative<Cge>(pipeline.rule);
-  bool starts_at_origin = false;
+  const auto measure = [&](auto of, const auto& rule) {
+    const int reference = of.reference(rule, rows) - rows.count;
+    if (reference < 0) return;
+    out.certificate.measured |= 1U << reference;
+    if (!of.forgets_start(rule)) out.certificate.needed |= 1U << reference;
+  };
+  bool takes_pairs_before = false;
+  bool weighted = rows.weighted;
   for (const PreAggregator& stage : pipeline.pre) {
-    has_nnm = has_nnm || std::holds_alternative<Nnm>(stage);
-    from_origin = from_origin || std::holds_alternative<Clip>(stage) || std::holds_alternative<Arc>(stage);
+    visit_rule(stage, [&](auto of, const auto& rule) {
+      measure(of, rule);
+      takes_pairs_before = takes_pairs_before || of.products == Products::pairs;
+      weighted = weighted && !of.consumes_weights;
+    });
   }
-  const bool clipping = std::holds_alternative<CenteredClipping>(pipeline.rule);
-  const bool from_previous = clipping && rows.references > 1;
-  from_origin = from_origin || (clipping && !from_previous);
-  if (const auto* const median = std::get_if<GeometricMedian>(&pipeline.rule)) {
-    // Where a run ends does not depend on where it starts, unless it is told the number of its steps.
-    const bool counted = median->max_iters < GeometricMedian::plain_iters || median->nu > 0;
-    starts_at_origin = !counted && median->start == Start::origin;
-    from_origin = from_origin || (counted && median->start == Start::origin);
-  }
-  if (from_origin) out.certificate.needed |= 1U;
-  if (from_previous) out.certificate.needed |= 2U;
-  out.certificate.measured = out.certificate.needed | (starts_at_origin ? 1U : 0U);
+  bool stays_by_start = false;
+  visit_rule(pipeline.rule, [&](auto of, const auto& rule) {
+    measure(of, rule);
+    if constexpr (is_coordinate_wise<std::decay_t<decltype(rule)>>) {
+      weighted = false;
+    } else {
+      weighted = weighted && of.weighs_its_majority;
+      stays_by_start = of.stays_by_start;
+    }
+  });
   if (!needs.pairs) {
     // From the origin of zeros a row's length is its product with itself, which is clear.
     if (rows.has_origin) out.plan = {.kind = CenterPlan::Kind::row, .row = rows.inputs};
-  } else if (clipping && !has_nnm && (from_previous || rows.has_origin)) {
+  } else if (stays_by_start && !takes_pairs_before && (rows.references > 1 || rows.has_origin)) {
     // What bounds this rule is no majority, but lengths about where it starts.
     out.certificate.pairs = false;
     out.plan = {.kind = CenterPlan::Kind::row, .row = rows.rows() - 1};
   } else {
-    out.certificate.weighted =
-        rows.weighted && !has_nnm && std::holds_alternative<GeometricMedian>(pipeline.rule);
-    out.plan = {.kind = CenterPlan::Kind::median, .weighted = out.certificate.weighted};
+    out.certificate.weighted = weighted;
+    out.plan = {.kind = CenterPlan::Kind::median, .weighted = weighted};
   }
   return out;
 }
@@ -267,10 +157,7 @@ Finish run_sequence(const Pipeline& pipeline, const SequenceInputs& in, RunF run
   }
   const bool weighted = recentring.certificate.weighted;
   for (std::size_t k = 0; k < pipeline.pre.size(); ++k) {
-    bool products = is_geometric(pipeline.rule);  // of the new points, for a later stage
-    for (std::size_t later = k + 1; later < pipeline.pre.size(); ++later) {
-      products = products || !std::holds_alternative<Bucketing>(pipeline.pre[later]);
-    }
+    const bool products = takes_products(pipeline, k + 1);  // of the new points, for a later stage
     const Stage next = sequence::after(stage, pipeline.pre[k], products);
     sequence::transform_step(pipeline.pre[k], in, k, stage, next, products, weighted, run);
     run(MixStep{.from = stage, .to = next, .products = products});

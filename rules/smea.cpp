@@ -11,6 +11,8 @@
 //  leave one.
 #include "rules/smea.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -318,6 +320,20 @@ Status solve_smea(const double* gram, int m, int ld, const std::uint8_t* infinit
   }
   for (const int i : SmeaSearch(gram, ld, points, m - f).run()) keep[points[at(i)]] = 1;
   return Status::ok;
+}
+
+Status search(const Smea& rule, const Points& points, double*, std::uint8_t* keep) {
+  return solve_smea(points.gram, points.count, points.size, points.infinite, rule.f, keep);
+}
+
+void need_few_subsets(const Smea& rule, const StagePoints& points) {
+  if (!smea_is_too_large(points.n, rule.f)) return;
+  throw Error(
+      Status::too_large,
+      fmt::format(
+          "smea: {} with f = {}: more subsets of n−f rows to compare than the limits of {:.0f}, and of "
+          "{:.2g} times (n−f)³; lower f, or take nnm(f={}) | trimmed_mean(f={})",
+          rows_text(points), rule.f, smea_subset_limit, smea_work_limit, rule.f, rule.f));
 }
 
 }  // namespace bragg::detail

@@ -3,64 +3,15 @@
 // on a block; a step that finds a failure writes it to the block's status, and later steps do nothing.
 #pragma once
 
-#include <bragg/pipeline.hpp>
 #include <cstdint>
-#include <type_traits>
 
-#include "rules/arc.hpp"
-#include "rules/bucketing.hpp"
-#include "rules/bulyan.hpp"
-#include "rules/caf.hpp"
-#include "rules/centered_clipping.hpp"
-#include "rules/cge.hpp"
-#include "rules/clip.hpp"
-#include "rules/geometric_median.hpp"
-#include "rules/krum.hpp"
-#include "rules/monna.hpp"
-#include "rules/nnm.hpp"
-#include "rules/solve/block.hpp"
 #include "rules/solve/spread.hpp"
+#include "rules/stage.hpp"
 
 namespace bragg::detail {
 
-/// The points as they stand between two steps. Known before anything runs: it depends on no data.
-struct Stage {
-  int inputs = 0;      ///< rows
-  int references = 0;  ///< the origin, and the previous output where there is one
-  int count = 0;       ///< points
-  int gram = 0;        ///< which of the block's two buffers holds them
-  int mix = 0;
-  int marks = 0;            ///< infinite and weights
-  bool mixed = false;       ///< points are combinations of rows: `mix` holds their coefficients
-  bool shifted = false;     ///< products are of points less b.shift, made by the transform that made them
-  bool weighted = false;    ///< points have weights
-  bool are_rows = true;     ///< point i comes of row i alone
-  bool has_origin = false;  ///< the origin is a caller's reference, not zeros
-  double rounding = 0;      ///< of the points' products, beyond that of the rows' (as Points::rounding)
-
-  BRAGG_HD int rows() const { return inputs + references; }
-  BRAGG_HD int size() const { return count + references; }
-};
-
-BRAGG_HD inline Points points_of(const SolveBlock& b, const Stage& s) {
-  return {.count = s.count,
-          .size = s.size(),
-          .gram = b.gram[s.gram],
-          .infinite = b.infinite[s.marks],
-          .weights = s.weighted ? b.weights[s.marks] : nullptr,
-          .scale = b.words->scale,
-          .extent = b.extent[s.gram],
-          .rounding = b.words->rounding + s.rounding};
-}
-
-BRAGG_HD inline bool has_failed(const SolveBlock& b) {
-  return b.words->status != static_cast<int>(Status::ok);
-}
-
-template <class TeamT>
-BRAGG_HD void fail(TeamT team, const SolveBlock& b, Status status) {
-  team.single([&] { b.words->status = static_cast<int>(status); });
-}
+template <class RuleT>
+struct RuleOf;  // rules/rule.hpp
 
 /// The reference point that a step cannot do without is not finite. `reference`: its index in the stage; -1:
 /// none is needed. `out_of_range`: one that its products leave the range of f64 for will do.
@@ -115,7 +66,7 @@ struct StartStep {
 /// A pre-aggregator: the new points as coefficients over the old ones, in b.transform.
 template <class RuleT>
 struct TransformStep {
-  RuleT rule;
+  typename RuleOf<RuleT>::OnBlock rule;
   Stage from;
   Stage to;
   int reference = -1;     ///< that it measures from
@@ -135,7 +86,7 @@ struct TransformStep {
                    .clip_factors = b.clip_factors};
     const Status status = transform(team, rule, points_of(b, from), b.scratch(), made);
     if (status != Status::ok) return fail(team, b, status);
-    if constexpr (std::is_same_v<RuleT, BucketingDraw> || std::is_same_v<RuleT, Nnm>) {
+    if constexpr (RuleOf<RuleT>::merges) {
       if (measured) replace_drowning(team, points_of(b, from), weighted, b.scratch(), made);
     }
     team.parallel_for(from.references, [&](int r) {
@@ -246,7 +197,7 @@ struct GramStep {
   }
 };
 
-/// A geometric rule: its result as coefficients of the points.
+/// A geometric rule: its result as coefficients of the points. RuleT: what there is a `solve` for.
 template <class RuleT>
 struct SolveStep {
   RuleT rule;
@@ -268,47 +219,11 @@ struct SolveStep {
   }
 };
 
-/// A rule that searches on the host: mda, smea.
+/// A rule that searches on the host (rules/search.hpp).
 template <class RuleT>
 struct SearchStep {
   RuleT rule;
   Stage stage;
-};
-
-/// Bulyan's first stage.
-struct ChooseStep {
-  Bulyan rule;
-  Stage stage;
-
-  template <class TeamT>
-  BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
-    if (has_failed(b)) return;
-    const Status status = select_points(team, rule, points_of(b, stage), b.scratch(), b.chosen);
-    if (status != Status::ok) fail(team, b, status);
-  }
-};
-
-/// The mean of points as coefficients.
-struct MeanStep {
-  Stage stage;
-
-  template <class TeamT>
-  BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
-    if (has_failed(b)) return;
-    const double* const weights = b.weights[stage.marks];
-    const auto weight = [&](int i) { return stage.weighted ? weights[i] : 1.0; };
-    const double total = team.sum(stage.count, weight);
-    if (!(total > 0)) return fail(team, b, Status::too_many_nonfinite);  // no row has a valid weight
-    team.parallel_for(stage.size(),
-                      [&](int i) { b.coefficients[i] = i < stage.count ? weight(i) / total : 0; });
-    team.parallel_for(stage.count, [&](int i) { b.clip_factors[i] = 1; });
-    if (!stage.mixed) return;
-    // A bucket of infinite rows only: the mean is infinite in every coordinate, which combinations cannot
-    // say.
-    const int found =
-        team.argmin(stage.count, [&](int i) { return b.infinite[stage.marks][i] != 0 ? 0.0 : 1.0; });
-    team.single([&] { b.words->infinite = b.infinite[stage.marks][found] != 0; });
-  }
 };
 
 /// Coefficients of points → coefficients of rows.

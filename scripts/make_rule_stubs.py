@@ -45,7 +45,7 @@ def stub_of(name: str, rule: dict) -> str:
     arguments = []
     for parameter in rule["parameters"]:
         if parameter["type"] == "choice":
-            choices = ", ".join(f'"{choice}"' for choice in parameter["bound"].split(" | "))
+            choices = ", ".join(f'"{choice}"' for choice in parameter["choices"])
             kind = f"Literal[{choices}]"
         else:
             kind = TYPES[parameter["type"]]

@@ -2,10 +2,11 @@
 """The documentation against the program: docs_test.py BRAGG SOURCE BUILD. Needs Python, and CC and CXX or cc and c++.
 
 Checked: C++, CMake and make blocks are in the tree word for word; C programs and console blocks give the output
-shown; the worked example of adding-a-rule.md compiles; links and paths lead somewhere; tables say what the
+shown; the worked example of adding-a-rule.md compiles and runs; links and paths lead somewhere; tables say what the
 program says; docs/rules.md is what scripts/generate.sh makes.
 """
 
+import concurrent.futures
 import difflib
 import glob
 import json
@@ -19,7 +20,7 @@ import tempfile
 import textwrap
 import unittest
 
-from seed import print_seed, seeded
+from seed import SEED, print_seed, seeded
 
 BRAGG = SOURCE = BUILD = ""
 SANITIZE = os.environ.get("BRAGG_SANITIZE", "")
@@ -27,18 +28,53 @@ SANITIZE = os.environ.get("BRAGG_SANITIZE", "")
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 ADDING_A_RULE = "docs/adding-a-rule.md"
 
-# What adding-a-rule.md describes in words: the line in the table of rules.
-TABLE_LINE = """
-  table.push_back(entry<NearestPair>({.name = "nearest_pair",
-                                      .kind = geometric,
-                                      .definition = "mean of the two rows closest to each other",
-                                      .needs = "n ≥ 2f+2",
-                                      .guarantee = "none",
-                                      .source = ""},
-                                     {tolerated<&NearestPair::f>("0 ≤ f, 2f < n−1")},
-                                     [](const NearestPair& rule, const StagePoints& points) {
-                                       need_majority("nearest_pair", rule.f, points);
-                                     }));
+# The new rule of adding-a-rule.md against its oracle: seeded rows, some of them bad.
+PROGRAM = """
+#include <bragg/pipeline.hpp>
+#include <bragg/plan.hpp>
+#include <bragg/updates.hpp>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <vector>
+#include "host/reference/oracle.hpp"
+
+int main(int, char** argv) {
+  std::mt19937_64 random(std::strtoull(argv[1], nullptr, 10));
+  int judged = 0;
+  for (const char* const text : {"nearest_pair(f=2)", "nnm(f=2) | nearest_pair(f=2)"}) {
+    for (int round = 0; round < 20; ++round) {
+      const int n = 5 + round % 8;
+      constexpr int d = 7;
+      std::vector<double> rows(n * d);
+      for (double& x : rows) x = std::normal_distribution<double>(1, 1)(random);
+      for (int j = 0; j < d; ++j) rows[j] = round % 2 == 0 ? 1e6 : NAN;
+      bragg::reference::Input input;
+      input.f64 = true;
+      for (int i = 0; i < n; ++i) input.rows.emplace_back(rows.begin() + i * d, rows.begin() + (i + 1) * d);
+      const bragg::Pipeline pipeline = bragg::parse(text);
+      const bragg::reference::Result expected = bragg::reference::aggregate(pipeline, input);
+      if (expected.status != bragg::Status::ok || bragg::to_string(pipeline) != text) return 2;
+      std::vector<double> out(d);
+      bragg::aggregate(pipeline, bragg::Updates::matrix(rows.data(), n, d, bragg::DType::f64), bragg::Output(out.data()));
+      if (expected.margin < 1e-9) continue;
+      ++judged;
+      for (int j = 0; j < d; ++j) {
+        if (std::abs(out[j] - expected.out[j]) <= 1e-9) continue;
+        std::printf("%s, n = %d: %g, but the oracle has %Lg\\n", text, n, out[j], expected.out[j]);
+        return 1;
+      }
+    }
+  }
+  try {
+    bragg::validate(bragg::parse("nearest_pair(f=2)"), 4);
+    return 3;
+  } catch (const bragg::Error&) {
+  }
+  std::printf("%d\\n", judged);
+  return judged < 20 ? 4 : 0;
+}
 """
 
 
@@ -192,32 +228,55 @@ class Snippets(Docs):
                         self.same(without_chance(got), without_chance(shown), "%s:%d, $ %s" % (page, line, command))
         self.assertGreater(found, 0)
 
-    def test_the_rule_of_adding_a_rule_compiles(self):
-        for part in ("host", "include", "rules"):
+    def test_the_rule_of_adding_a_rule_runs(self):
+        """In library, oracle and the steps of the kernels. What depends on the list of rules is compiled, the rest is the build's."""
+        for part in ("host", "include", "kernels", "rules"):
             shutil.copytree(os.path.join(SOURCE, part), self.path(part))
-        struct_block, solver_block = [block for _, block in blocks(ADDING_A_RULE, "cpp")]
+        struct_block, rule_block, oracle_block = [block for _, block in blocks(ADDING_A_RULE, "cpp")]
 
-        def splice(name, *changes):
+        def splice(name, anchor, replacement):
             text = read(name)
-            for anchor, replacement in changes:
-                self.assertEqual(text.count(anchor), 1, "%s has changed: where is %r?" % (name, anchor))
-                text = text.replace(anchor, replacement)
+            self.assertEqual(text.count(anchor), 1, "%s has changed: where is %r?" % (name, anchor))
             with open(self.path(name), "w", encoding="utf-8") as file:
-                file.write(text)
+                file.write(text.replace(anchor, replacement))
 
-        using = "using PreAggregator = "
-        splice("include/bragg/pipeline.hpp", (using, struct_block + "\n" + using), ("Cge, Bulyan>;", "Cge, Bulyan, NearestPair>;"))
-        splice("rules/table.cpp", ("\n  return table;\n", TABLE_LINE + "\n  return table;\n"))
+        closed_list = "// The closed list of rules"
+        splice("include/bragg/pipeline.hpp", closed_list, struct_block + "\n" + closed_list)
+        text = re.sub(r"(using Aggregators = [^>]*)>;", r"\1, NearestPair>;", open(self.path("include/bragg/pipeline.hpp"), encoding="utf-8").read())
+        with open(self.path("include/bragg/pipeline.hpp"), "w", encoding="utf-8") as file:
+            file.write(text)
         nnm = '#include "rules/nnm.hpp"\n'
-        splice("rules/steps.hpp", (nnm, '#include "rules/nearest_pair.hpp"\n' + nnm))
-        with open(self.path("rules/nearest_pair.hpp"), "w", encoding="utf-8") as file:
-            file.write('#pragma once\n#include <bragg/pipeline.hpp>\n#include "rules/solve/points.hpp"\n')
-            file.write("namespace bragg::detail {\n%s}\n" % solver_block)
-        for source in ("rules/table.cpp", "host/plan/engine.cpp"):
-            command = [os.environ.get("CXX", "c++"), "-std=c++20", "-fsyntax-only", "-DFMT_HEADER_ONLY", "-DBRAGG_STATIC_DEFINE"]
-            command += ["-Wall", "-Wextra", "-I" + self.folder, "-I" + self.path("include"), "-I" + os.path.join(BUILD, "include")]
-            done = subprocess.run([*command, self.path(source)], capture_output=True, text=True)
-            self.assertEqual(done.returncode, 0, done.stderr[-4000:])
+        splice("rules/all.hpp", nnm, '#include "rules/nearest_pair.hpp"\n' + nnm)
+        program = "#define BRAGG_STATIC_DEFINE\n" + PROGRAM
+        made = {"rules/nearest_pair.hpp": rule_block, "host/reference/nearest_pair.cpp": oracle_block, "program.cpp": program}
+        for name, content in made.items():
+            with open(self.path(name), "w", encoding="utf-8") as file:
+                file.write(content)
+
+        compiler = [os.environ.get("CXX", "c++"), "-std=c++20", "-Wall", "-Wextra", "-Werror", "-DFMT_HEADER_ONLY", "-DBRAGG_STATIC_DEFINE"]
+        compiler += ["-I" + self.folder, "-I" + self.path("include"), "-I" + os.path.join(BUILD, "include")]
+        compiler += ["-fsanitize=" + SANITIZE] if SANITIZE else []
+        sources = ["program.cpp", "host/reference/nearest_pair.cpp", "host/reference/oracle.cpp"]
+        sources += ["rules/%s.cpp" % name for name in ("needs", "parse", "table")]
+        sources += ["host/plan/%s.cpp" % name for name in ("cpu_plan", "engine", "plan", "plan_request", "report", "weights")]
+        objects = [source.replace("/", "_") + ".o" for source in sources]
+
+        def run(command):
+            return subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
+
+        commands = [[*compiler, "-O0", "-c", source, "-o", out] for source, out in zip(sources, objects)]
+        # The kernels' source, on the executor of the tests.
+        executor = ["-DBRAGG_HAS_CUDA=1", "-I" + os.path.join(SOURCE, "tests", "simt")]
+        commands.append([*compiler, *executor, "-fsyntax-only", "-x", "c++", "kernels/solve/step.cu"])
+        commands.append([*compiler, *executor, "-fsyntax-only", "host/plan/cuda_plan.cpp"])
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            for done in pool.map(run, commands):
+                self.assertEqual(done.returncode, 0, " ".join(done.args) + done.stderr[-4000:])
+        libraries = [os.path.join(BUILD, "libbragg.a"), os.path.join(BUILD, "host/reference/libbragg_reference.a")]
+        done = run([*compiler, *objects, *libraries, "-lhwy", "-fopenmp", "-o", "program"])
+        self.assertEqual(done.returncode, 0, done.stderr[-4000:])
+        done = run(["./program", str(SEED)])
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
 
 class References(Docs):

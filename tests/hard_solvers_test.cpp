@@ -1198,6 +1198,7 @@ TEST(GeometricMedian, OfHardRowsIsTheMinimiser) {
     const int f = n < 3 ? 0 : 1 + static_cast<int>(random() % at((n - 1) / 2));
     Rows rows = normal_rows(random, n, d, round % 2 == 0 ? 0.5 : 0);
     std::vector<double> weights;
+    using Start = GeometricMedian::Start;
     const Start starts[] = {Start::medoid, Start::mean, Start::origin};
     const GeometricMedian rule{.start = starts[random() % 3]};
     const char* what = "";
@@ -1272,11 +1273,11 @@ TEST(GeometricMedian, ManyRowsAreSolvedWithoutElimination) {
 TEST(GeometricMedian, OneStepFromAfarIsNoConvergence) {
   // One bad row less than half, 1e150 away: the mean is as far, and a step goes half of the way.
   Rows rows = {{0, 1}, {1, 0}, {2, 2}, {1, 3}, {1e150, 1e150}, {1e150, 1e150}, {1e150, 1e150}};
-  const Median got = run_median(rows, {}, {.start = Start::mean});
+  const Median got = run_median(rows, {}, {.start = GeometricMedian::Start::mean});
   EXPECT_EQ(got.status, Status::ok);
   EXPECT_TRUE(got.converged);
   EXPECT_LT(std::abs(got.point[0]), 10);
-  const Median plain = run_median(rows, {}, {.max_iters = 99, .start = Start::mean});
+  const Median plain = run_median(rows, {}, {.max_iters = 99, .start = GeometricMedian::Start::mean});
   EXPECT_EQ(plain.status, Status::ok);
   EXPECT_FALSE(plain.converged);
   EXPECT_TRUE(std::isnan(plain.gap));

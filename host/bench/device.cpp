@@ -14,6 +14,7 @@
 #include "host/plan/engine.hpp"
 #include "kernels/runtime/check.hpp"
 #include "kernels/runtime/runtime.hpp"
+#include "rules/needs.hpp"
 
 namespace bragg::bench {
 
@@ -208,9 +209,7 @@ std::vector<PassWork> passes_on_device(const Case& one, const void* updates) {
   return passes_of(one.pipeline, one.n + (previous ? 1 : 0), one.size.d, one.dtype, solution);
 }
 
-bool can_be_captured(const Pipeline& pipeline) {
-  return !std::holds_alternative<Mda>(pipeline.rule) && !std::holds_alternative<Smea>(pipeline.rule);
-}
+bool can_be_captured(const Pipeline& pipeline) { return !detail::searches_on_host(pipeline); }
 
 }  // namespace
 

@@ -6,8 +6,8 @@
 #include <set>
 
 #include "host/cpu/selection.hpp"
+#include "rules/needs.hpp"
 #include "rules/networks/order.hpp"
-#include "rules/sequence.hpp"
 
 namespace bragg::bench {
 
@@ -110,10 +110,7 @@ Mixture mixture_of(const detail::Solution& solution) {
 
 }  // namespace
 
-bool is_stateful(const Pipeline& pipeline) {
-  const auto* const clipping = std::get_if<CenteredClipping>(&pipeline.rule);
-  return clipping != nullptr && clipping->start == Start::previous;
-}
+bool is_stateful(const Pipeline& pipeline) { return detail::keeps_previous(pipeline); }
 
 std::vector<PassWork> passes_of(const Pipeline& pipeline, int rows, std::int64_t d, DType dtype,
                                 const detail::Solution& solution) {

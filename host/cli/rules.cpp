@@ -92,9 +92,10 @@ std::string rules_json(const std::string& name) {
     for (const ParameterInfo& parameter : rule.parameters) {
       parameters.push_back(
           {{"name", parameter.name},
-           {"type", parameter.type},
+           {"type", to_string(parameter.type)},
            {"default", parameter.default_value.empty() ? Json(nullptr) : Json(parameter.default_value)},
            {"bound", parameter.bound},
+           {"choices", parameter.choices},
            {"meaning", parameter.meaning}});
     }
     all.push_back({{"name", rule.name},
@@ -104,7 +105,8 @@ std::string rules_json(const std::string& name) {
                    {"needs", rule.needs},
                    {"guarantee", rule.guarantee},
                    {"source", rule.source},
-                   {"takes_weights", rule.takes_weights}});
+                   {"takes_weights", rule.takes_weights},
+                   {"examples", rule.examples}});
   }
   return all.dump(2) + "\n";
 }

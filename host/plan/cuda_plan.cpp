@@ -469,8 +469,7 @@ void CudaPlan::run(const Updates& updates, const Output& out, Stream stream, con
                     "to every run since lent_workspace is true",
                     workspace_, workspace_bytes_, workspace_alignment));
   }
-  const bool searches = std::holds_alternative<Mda>(request_.pipeline.rule) ||
-                        std::holds_alternative<Smea>(request_.pipeline.rule);
+  const bool searches = searches_on_host(request_.pipeline);
   if (searches && is_capturing(stream)) {
     throw Error(
         Status::unsupported,

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "host/plan/engine.hpp"
+#include "rules/needs.hpp"
 
 namespace bragg::detail {
 
@@ -44,8 +45,7 @@ PlanRequest::PlanRequest(Pipeline pipeline_in, Shape shape_in, const Options& op
   for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
     if (shape.sizes[t] < 0) refuse(fmt::format("sizes[{}] = {}; needs a size ≥ 0", t, shape.sizes[t]));
   }
-  const auto* clipping = std::get_if<CenteredClipping>(&pipeline.rule);
-  stateful = clipping != nullptr && clipping->start == Start::previous;
+  stateful = keeps_previous(pipeline);
   if (shape.sizes.empty()) options.scope = Scope::whole;  // one (empty) report
   if (options.scope == Scope::per_tensor) parts = shape.sizes.size();
 }

@@ -7,6 +7,7 @@
 
 namespace bragg::reference {
 
+template <>
 void apply(const Arc& rule, Stage& stage) {
   need_finite(stage.origin);
   tolerate_infinite(stage, rule.f);

@@ -37,6 +37,7 @@ std::vector<int> draw_permutation(int n, std::uint64_t seed, std::uint64_t round
   return permutation;
 }
 
+template <>
 void apply(const Bucketing& rule, Stage& stage) {
   const int n = stage.n();
   const std::vector<int> permutation =

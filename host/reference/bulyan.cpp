@@ -10,6 +10,7 @@
 
 namespace bragg::reference {
 
+template <>
 Point apply(const Bulyan& rule, Stage& stage) {
   tolerate_infinite(stage, rule.f);
   const int theta = stage.n() - 2 * rule.f;

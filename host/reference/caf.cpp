@@ -106,6 +106,7 @@ Vector squared_projections(Stage& stage, const Spread& spread) {
 
 }  // namespace
 
+template <>
 Point apply(const Caf& rule, Stage& stage) {
   tolerate_infinite(stage, rule.f);
   const auto n = static_cast<long double>(stage.n());

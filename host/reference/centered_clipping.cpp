@@ -6,8 +6,9 @@
 
 namespace bragg::reference {
 
+template <>
 Point apply(const CenteredClipping& rule, Stage& stage) {
-  const bool from_previous = rule.start == Start::previous && !stage.previous.empty();
+  const bool from_previous = rule.start == CenteredClipping::Start::previous && !stage.previous.empty();
   Point v = from_previous ? stage.previous.front() : stage.origin;
   need_finite(v);
   // Infinite rows contribute nothing and still count in the total.

@@ -4,6 +4,7 @@
 
 namespace bragg::reference {
 
+template <>
 Point apply(const Cge& rule, Stage& stage) {
   need_finite(stage.origin);
   tolerate_infinite(stage, rule.f);

@@ -4,6 +4,7 @@
 
 namespace bragg::reference {
 
+template <>
 void apply(const Clip& rule, Stage& stage) {
   need_finite(stage.origin);
   for (Point& point : stage.points) {

@@ -304,12 +304,12 @@ Point medoid_of(const Problem& problem, Stage& stage) {
   return problem.points[best];
 }
 
-Point start_of(Start start, const Problem& problem, Stage& stage) {
-  if (start == Start::origin) {
+Point start_of(GeometricMedian::Start start, const Problem& problem, Stage& stage) {
+  if (start == GeometricMedian::Start::origin) {
     need_finite(stage.origin);
     return stage.origin;
   }
-  if (start == Start::mean) {
+  if (start == GeometricMedian::Start::mean) {
     long double total = 0;
     for (const long double p : problem.p) total += p;
     Vector share = problem.p;
@@ -341,6 +341,7 @@ Point minimize(const Problem& problem, Point v, Stage& stage) {
 
 }  // namespace
 
+template <>
 Point apply(const GeometricMedian& rule, Stage& stage) {
   Problem problem;
   problem.nu = rule.nu;
@@ -358,12 +359,12 @@ Point apply(const GeometricMedian& rule, Stage& stage) {
   const bool to_convergence = rule.max_iters >= 100 && rule.nu == 0;
   if (to_convergence) {
     if (const Point* row = strict_optimum(problem)) {
-      if (rule.start == Start::origin) need_finite(stage.origin);
+      if (rule.start == GeometricMedian::Start::origin) need_finite(stage.origin);
       return *row;
     }
   }
   Point v = start_of(rule.start, problem, stage);
-  if (to_convergence && rule.start != Start::medoid) {
+  if (to_convergence && rule.start != GeometricMedian::Start::medoid) {
     // The medoid is the start where the one given is far from it.
     Stage aside = stage;
     const Point medoid = medoid_of(problem, aside);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "host/reference/rules.hpp"
 
@@ -31,22 +32,24 @@ KrumScores krum_scores(const Stage& stage, const std::vector<int>& candidates, i
 
 namespace {
 
-std::vector<int> least_scores(Stage& stage, int f, int neighbors, int keep) {
+std::vector<int> least_scores(Stage& stage, int f, std::optional<int> neighbors, int keep) {
   tolerate_infinite(stage, f);
   std::vector<int> all(stage.points.size());
   std::iota(all.begin(), all.end(), 0);
-  const KrumScores scores = krum_scores(stage, all, neighbors == automatic ? stage.n() - f - 2 : neighbors);
+  const KrumScores scores = krum_scores(stage, all, neighbors.value_or(stage.n() - f - 2));
   return least(stage, scores.score, scores.terms, keep);
 }
 
 }  // namespace
 
+template <>
 Point apply(const Krum& rule, Stage& stage) {
   return mean_of(stage, least_scores(stage, rule.f, rule.neighbors, 1));
 }
 
+template <>
 Point apply(const MultiKrum& rule, Stage& stage) {
-  const int m = rule.m == automatic ? stage.n() - rule.f : rule.m;
+  const int m = rule.m.value_or(stage.n() - rule.f);
   return mean_of(stage, least_scores(stage, rule.f, rule.neighbors, m));
 }
 

@@ -22,6 +22,7 @@ std::vector<int> first_equal(const Stage& stage) {
 
 }  // namespace
 
+template <>
 Point apply(const Mda& rule, Stage& stage) {
   tolerate_infinite(stage, rule.f);
   const int n = stage.n();

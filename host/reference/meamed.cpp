@@ -5,6 +5,7 @@
 
 namespace bragg::reference {
 
+template <>
 Point apply(const Meamed& rule, Stage& stage) {
   return each_coordinate(stage, [&](std::size_t c) {
     const Column sorted = column(stage, c);

@@ -8,6 +8,7 @@
 
 namespace bragg::reference {
 
+template <>
 Point apply(const Mean&, Stage& stage) {
   const auto weight = [&](const Point& point) {
     return point.invalid ? 0 : stage.weighted ? point.weight : 1;

@@ -5,6 +5,7 @@
 
 namespace bragg::reference {
 
+template <>
 Point apply(const Median& rule, Stage& stage) {
   return each_coordinate(stage, [&](std::size_t c) { return median_of(column(stage, c), rule.even); });
 }

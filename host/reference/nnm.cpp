@@ -4,6 +4,7 @@
 
 namespace bragg::reference {
 
+template <>
 void apply(const Nnm& rule, Stage& stage) {
   tolerate_infinite(stage, rule.f);
   const int near = stage.n() - rule.f;

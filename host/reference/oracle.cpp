@@ -54,9 +54,8 @@ Stage first_stage(const Input& input, const ClientWeights& clients) {
 }  // namespace
 
 Result aggregate(const Pipeline& pipeline, const Input& input) {
-  if (input.rows.empty()) throw std::invalid_argument("needs n >= 1");
   const ClientWeights clients = client_weights(input);
-  check_needs(pipeline, clients.active, !input.weights.empty());
+  if (clients.active.empty()) throw std::invalid_argument("no row takes part");
   Stage stage = first_stage(input, clients);
   Result result;
   try {

@@ -44,8 +44,9 @@ struct Result {
   std::vector<long double> row_weight;
 };
 
-/// @throws std::invalid_argument where a rule's needs (docs/rules.md) fail or weights meet a rule that has
-/// none; nothing for bad data.
+/// The bounds of the pipeline are the caller's to keep: `validate` it for the rows that take part, and give
+/// weights only to rules that take them. @throws std::invalid_argument for inputs that do not fit each other;
+/// nothing for bad data.
 Result aggregate(const Pipeline& pipeline, const Input& input);
 
 /// Philox4x32-10, Salmon et al. 2011.

@@ -35,6 +35,7 @@ std::vector<Vector> content(const Stage& stage, const std::vector<int>& subset) 
 
 }  // namespace
 
+template <>
 Point apply(const Smea& rule, Stage& stage) {
   tolerate_infinite(stage, rule.f);
   struct Candidate {

@@ -27,6 +27,7 @@ void decide_border(Stage& stage, const Column& sorted, int f) {
 
 }  // namespace
 
+template <>
 Point apply(const TrimmedMean& rule, Stage& stage) {
   return each_coordinate(stage, [&](std::size_t c) {
     const Column sorted = column(stage, c);

@@ -653,11 +653,10 @@ void Part::judge_rule() {
              std::holds_alternative<Bulyan>(rule)) {
     judge_ranges(1);
   } else if (const auto* const krum = std::get_if<Krum>(&rule)) {
-    judge_krum(f, krum->neighbors == automatic ? n_ - f - 2 : krum->neighbors, 1);
+    judge_krum(f, krum->neighbors.value_or(n_ - f - 2), 1);
     judge_is_a_row();
   } else if (const auto* const multi = std::get_if<MultiKrum>(&rule)) {
-    judge_krum(f, multi->neighbors == automatic ? n_ - f - 2 : multi->neighbors,
-               multi->m == automatic ? n_ - f : multi->m);
+    judge_krum(f, multi->neighbors.value_or(n_ - f - 2), multi->m.value_or(n_ - f));
   } else if (const auto* const median = std::get_if<GeometricMedian>(&rule)) {
     judge_geometric_median(*median);
   } else if (const auto* const clipping = std::get_if<CenteredClipping>(&rule)) {

@@ -11,59 +11,12 @@
 #include <set>
 
 #include "host/verify/draw.hpp"
+#include "rules/needs.hpp"
 #include "rules/table.hpp"
 
 namespace bragg::verify {
 
 namespace {
-
-constexpr std::array texts = {
-    "mean",
-    "median",
-    "median(even=lower)",
-    "median(even=upper)",
-    "trimmed_mean(f=F)",
-    "meamed(f=F)",
-    "phocas(f=F)",
-    "krum(f=F)",
-    "krum(f=F, neighbors=N1)",
-    "multi_krum(f=F)",
-    "multi_krum(f=F, m=2)",
-    "geometric_median",
-    "geometric_median(start=mean)",
-    "geometric_median(nu=0.1, max_iters=3, tol=0, start=origin)",
-    "centered_clipping(tau=1)",
-    "centered_clipping(tau=2, iters=5)",
-    "mda(f=F)",
-    "smea(f=F)",
-    "caf(f=F)",
-    "monna(f=F, pivot=0)",
-    "cge(f=F)",
-    "bulyan(f=F)",
-    "nnm(f=F) | mean",
-    "nnm(f=F) | median",
-    "nnm(f=F) | trimmed_mean(f=F)",
-    "nnm(f=F) | meamed(f=F)",
-    "nnm(f=F) | phocas(f=F)",
-    "nnm(f=F) | multi_krum(f=F)",
-    "nnm(f=F) | geometric_median",
-    "nnm(f=F) | centered_clipping(tau=1, iters=3)",
-    "nnm(f=F) | cge(f=F)",
-    "nnm(f=F) | bulyan(f=F)",
-    "bucketing(s=1, seed=7) | trimmed_mean(f=F)",
-    "bucketing(s=2, seed=7) | median",
-    "bucketing(s=2, seed=9) | geometric_median",
-    "clip(c=2) | mean",
-    "clip(c=2) | trimmed_mean(f=F)",
-    "clip(c=1) | caf(f=F)",
-    "arc(f=F) | trimmed_mean(f=F)",
-    "arc(f=F) | multi_krum(f=F)",
-    "arc(f=F) | nnm(f=F) | trimmed_mean(f=F)",
-    "nnm(f=F) | clip(c=1) | smea(f=F)",
-    "clip(c=3) | bucketing(s=2, seed=1) | nnm(f=1) | median",
-    "bucketing(s=2, seed=5) | clip(c=1) | mean",
-    "arc(f=F) | clip(c=2) | cge(f=F)",
-};
 
 /// A hash that is the same everywhere: FNV-1a.
 std::uint64_t hash(std::string_view text) {
@@ -323,7 +276,14 @@ bool takes_weights(const Pipeline& pipeline) {
   }
 }
 
-std::span<const char* const> pipelines() { return texts; }
+std::span<const char* const> pipelines() {
+  static const std::vector<const char*> texts = [] {
+    std::vector<const char*> all;
+    for (const RuleInfo& rule : rules()) all.insert(all.end(), rule.examples.begin(), rule.examples.end());
+    return all;
+  }();
+  return texts;
+}
 
 std::vector<std::string> rules_in(std::string_view pipeline) {
   std::vector<std::string> names;
@@ -354,9 +314,7 @@ std::optional<Pipeline> legal_pipeline(const char* text, int n, int f) {
   }
 }
 
-bool is_combinatorial(const Pipeline& pipeline) {
-  return std::holds_alternative<Mda>(pipeline.rule) || std::holds_alternative<Smea>(pipeline.rule);
-}
+bool is_combinatorial(const Pipeline& pipeline) { return detail::searches_on_host(pipeline); }
 
 Case draw_case(const char* text, DType dtype, std::uint64_t seed, std::int64_t work) {
   Random random = generator(text, dtype, seed);

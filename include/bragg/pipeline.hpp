@@ -5,6 +5,7 @@
 #include <bragg/types.hpp>
 #include <concepts>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,13 +15,6 @@
 
 namespace bragg {
 inline namespace v0 {
-
-/// In a rule's integer parameter: the default that follows from n and f (RULES: e.g. neighbors = n−f−2).
-inline constexpr int automatic = -1;
-
-/// Where an iterative rule starts. `origin` is the origin, or the caller's base where one is given;
-/// `reference` is the base.
-enum class Start : std::uint8_t { medoid, mean, origin, previous, reference };
 
 // Notation: n rows x_i in R^d, f of them Byzantine. o is the origin, or the caller's base.
 // Coordinate-wise rules ------------------------------------------------------------------------------------
@@ -57,19 +51,18 @@ struct Phocas {
 
 // Geometric rules ------------------------------------------------------------------------------------------
 
-/// The row of least score; score_i = Σ of its `neighbors` (n−f−2) least squared distances. Blanchard et al.
-/// 2017.
+/// The row of least score; score_i = Σ of its `neighbors` least squared distances. Blanchard et al. 2017.
 struct Krum {
   int f = 0;
-  int neighbors = automatic;
+  std::optional<int> neighbors = std::nullopt;  ///< none: n−f−2
   bool operator==(const Krum&) const = default;
 };
 
-/// Mean of the m (n−f) rows of least Krum score. Blanchard et al. 2017.
+/// Mean of the m rows of least Krum score. Blanchard et al. 2017.
 struct MultiKrum {
   int f = 0;
-  int m = automatic;
-  int neighbors = automatic;
+  std::optional<int> m = std::nullopt;          ///< none: n−f
+  std::optional<int> neighbors = std::nullopt;  ///< none: n−f−2
   bool operator==(const MultiKrum&) const = default;
 };
 
@@ -82,21 +75,26 @@ struct MultiKrum {
 /// between that and 1e-9 (or tol) is ok and not `converged`. Any other run stops when the steps still to come
 /// are estimated to add up to at most `tol` (weighted) median distances of the rows to v, or after max_iters.
 struct GeometricMedian {
+  /// `origin`: the origin, or the caller's reference where one is given.
+  enum class Start : std::uint8_t { medoid, mean, origin };
   static constexpr int plain_iters = 100;
   static constexpr double proven_gap = 0x1p-7;
   double nu = 0;
   int max_iters = 1000;
   double tol = 1e-10;
-  Start start = Start::medoid;  ///< medoid | mean | origin
+  Start start = Start::medoid;
   bool operator==(const GeometricMedian&) const = default;
 };
 
 /// `iters` times v ← v + (1/n) Σ (x_i − v)·min(1, tau/‖x_i − v‖). Karimireddy et al. 2021. start = previous:
 /// the plan's last output; on the first run the base if there is one, else the origin.
 struct CenteredClipping {
+  /// `previous`: the plan's last output; on the first run the reference if there is one, else the origin.
+  /// `reference` and `origin`: the caller's reference if there is one, else the origin.
+  enum class Start : std::uint8_t { previous, reference, origin };
   double tau = 0;
   int iters = 1;
-  Start start = Start::previous;  ///< previous | reference | origin
+  Start start = Start::previous;
   bool operator==(const CenteredClipping&) const = default;
 };
 
@@ -171,16 +169,28 @@ struct Arc {
   bool operator==(const Arc&) const = default;
 };
 
-using PreAggregator = std::variant<Nnm, Bucketing, Clip, Arc>;
-using Aggregator = std::variant<Mean, Median, TrimmedMean, Meamed, Phocas, Krum, MultiKrum, GeometricMedian,
-                                CenteredClipping, Mda, Smea, Caf, Monna, Cge, Bulyan>;
+// The closed list of rules ---------------------------------------------------------------------------------
+
+/// A list of rules, from which all follows that is made for each of them.
+template <class... RuleT>
+struct RuleList {
+  using Variant = std::variant<RuleT...>;
+  template <class T>
+  static constexpr bool contains = (std::same_as<T, RuleT> || ...);
+};
+
+// A rule is here or it does not exist; the order is that of the documentation.
+using PreAggregators = RuleList<Nnm, Bucketing, Clip, Arc>;
+using Aggregators = RuleList<Mean, Median, TrimmedMean, Meamed, Phocas, Krum, MultiKrum, GeometricMedian,
+                             CenteredClipping, Mda, Smea, Caf, Monna, Cge, Bulyan>;
+
+using PreAggregator = PreAggregators::Variant;
+using Aggregator = Aggregators::Variant;
 
 template <class T>
-concept PreAggregatorRule =
-    std::same_as<T, Nnm> || std::same_as<T, Bucketing> || std::same_as<T, Clip> || std::same_as<T, Arc>;
+concept PreAggregatorRule = PreAggregators::contains<T>;
 template <class T>
-concept AggregatorRule =
-    !PreAggregatorRule<T> && std::constructible_from<Aggregator, T> && !std::same_as<T, Aggregator>;
+concept AggregatorRule = Aggregators::contains<T>;
 
 /// Any sequence of pre-aggregators, applied left to right, and one rule.
 struct BRAGG_API Pipeline {
@@ -255,23 +265,36 @@ enum class RuleKind : std::uint8_t { coordinate_wise, geometric, pre_aggregator 
 /// "coordinate-wise", "geometric" or "pre-aggregator".
 BRAGG_API const char* to_string(RuleKind kind) noexcept;
 
+enum class ParameterType : std::uint8_t {
+  integer,       ///< int or std::optional<int>
+  unsigned_int,  ///< std::uint64_t
+  number,        ///< double
+  choice,        ///< an enumeration
+  integer_list,  ///< std::vector<int>
+};
+
+/// "int", "uint", "float", "choice" or "int list".
+BRAGG_API const char* to_string(ParameterType type) noexcept;
+
 struct ParameterInfo {
-  std::string_view name;           ///< as in text and in the struct
-  std::string_view type;           ///< "int", "uint", "float", "choice" or "int list"
+  std::string_view name;  ///< as in text and in the struct
+  ParameterType type;
   std::string_view default_value;  ///< empty: required
-  std::string_view bound;          ///< e.g. "0 ≤ f, 2f < n"
+  std::string_view bound;          ///< e.g. "0 ≤ f, 2f < n"; of a choice "a | b"
   std::string_view meaning;
+  std::span<const std::string_view> choices;  ///< the names that a choice can be; else empty
 };
 
 struct RuleInfo {
   std::string_view name;
   RuleKind kind;
   std::span<const ParameterInfo> parameters;
-  std::string_view definition;  ///< one sentence or formula
-  std::string_view needs;       ///< bound on n, e.g. "n ≥ 2f+3"
-  std::string_view guarantee;   ///< what f bad rows can do, e.g. "κ = 6(1+r), r = f/(n−2f)"
-  std::string_view source;      ///< paper
-  bool takes_weights;           ///< client weights are defined for it
+  std::string_view definition;            ///< one sentence or formula
+  std::string_view needs;                 ///< bound on n, e.g. "n ≥ 2f+3"
+  std::string_view guarantee;             ///< what f bad rows can do, e.g. "κ = 6(1+r), r = f/(n−2f)"
+  std::string_view source;                ///< paper
+  bool takes_weights;                     ///< client weights are defined for it
+  std::span<const char* const> examples;  ///< pipelines with it, where F stands for f, and N1 for n−f−1
 };
 
 /// Every rule there is, in the order of the documentation.

@@ -5,8 +5,8 @@
 #include "kernels/common/tuning.hpp"
 #include "kernels/runtime/stream.hpp"
 #include "kernels/solve/one_of.hpp"
+#include "rules/all.hpp"
 #include "rules/certify.hpp"
-#include "rules/steps.hpp"
 
 namespace bragg::detail::cuda {
 
@@ -72,11 +72,28 @@ struct EndStep {
   }
 };
 
-using AnyStep =
-    OneOf<PrepareStep, CertifyStep, StartStep, ErrorStep, TransformStep<Nnm>, TransformStep<BucketingDraw>,
-          TransformStep<Clip>, TransformStep<Arc>, MixStep, GramStep, SolveStep<MultiKrum>, SolveStep<Monna>,
-          SolveStep<Cge>, SolveStep<GeometricMedian>, SolveStep<CenteredClipping>, SolveStep<Caf>, ChooseStep,
-          MeanStep, CombinationStep, ShareStep, EndStep>;
+template <class StepT>
+constexpr bool runs_on_device = !std::is_void_v<StepT> && !is_search<StepT>;
+
+/// OneOf all the steps that run on a device, each once.
+template <class OneOfT, class... StepT>
+struct DeviceSteps {
+  using Type = OneOfT;
+};
+template <class... DoneT, class StepT, class... RestT>
+struct DeviceSteps<OneOf<DoneT...>, StepT, RestT...>
+    : DeviceSteps<std::conditional_t<runs_on_device<StepT> && !(std::is_same_v<StepT, DoneT> || ...),
+                                     OneOf<DoneT..., StepT>, OneOf<DoneT...>>,
+                  RestT...> {};
+
+template <class PreAggregatorsT, class AggregatorsT>
+struct StepsOfRules;
+template <class... PreT, class... RuleT>
+struct StepsOfRules<RuleList<PreT...>, RuleList<RuleT...>>
+    : DeviceSteps<OneOf<>, PrepareStep, CertifyStep, StartStep, ErrorStep, typename RuleOf<PreT>::Step...,
+                  MixStep, GramStep, typename RuleOf<RuleT>::Step..., CombinationStep, ShareStep, EndStep> {};
+
+using AnyStep = StepsOfRules<PreAggregators, Aggregators>::Type;
 
 /// Steps that one launch runs, one after another.
 struct StepList {

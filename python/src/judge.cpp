@@ -42,6 +42,7 @@ std::pair<bool, std::string> judge_result(std::string_view rule, nb::handle upda
                                 .trespass = {}};
   const auto d = static_cast<std::ptrdiff_t>(outcome.out.size());
   for (auto row = all.begin(); row != all.end(); row += d) request.rows.emplace_back(row, row + d);
+  validate(pipeline, static_cast<int>(request.rows.size()));
   DType ignored{};
   if (!base.is_none()) request.reference = values(base, "base", &ignored);
   request.options.out_dtype = out_dtype;

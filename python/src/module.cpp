@@ -29,7 +29,10 @@ nb::list rules_to_python() {
     for (const ParameterInfo& parameter : rule.parameters) {
       nb::dict entry;
       entry["name"] = text(parameter.name);
-      entry["type"] = text(parameter.type);
+      entry["type"] = to_string(parameter.type);
+      nb::list choices;
+      for (const std::string_view choice : parameter.choices) choices.append(text(choice));
+      entry["choices"] = choices;
       entry["default"] = text(parameter.default_value);
       entry["bound"] = text(parameter.bound);
       entry["meaning"] = text(parameter.meaning);
@@ -44,6 +47,9 @@ nb::list rules_to_python() {
     entry["guarantee"] = text(rule.guarantee);
     entry["source"] = text(rule.source);
     entry["takes_weights"] = rule.takes_weights;
+    nb::list examples;
+    for (const char* const example : rule.examples) examples.append(example);
+    entry["examples"] = examples;
     made.append(entry);
   }
   return made;

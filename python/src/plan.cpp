@@ -19,6 +19,7 @@
 #include "host/plan/report.hpp"
 #include "python/src/arrays.hpp"
 #include "python/src/errors.hpp"
+#include "rules/needs.hpp"
 
 namespace bragg::python {
 
@@ -225,7 +226,7 @@ class PlanCache {
   }
 
   void give_back(Key key, Plan plan) {
-    if (has_state(plan.pipeline()) || plan.workspace_bytes() > largest_workspace) return;
+    if (detail::has_memory(plan.pipeline()) || plan.workspace_bytes() > largest_workspace) return;
     const std::lock_guard lock(mutex_);
     entries_.emplace_front(std::move(key), std::move(plan));
     if (entries_.size() > most) entries_.pop_back();
@@ -234,14 +235,6 @@ class PlanCache {
  private:
   static constexpr std::size_t most = 8;
   static constexpr std::size_t largest_workspace = std::size_t{64} << 20;
-
-  static bool has_state(const Pipeline& pipeline) {
-    for (const PreAggregator& stage : pipeline.pre) {
-      if (std::holds_alternative<Bucketing>(stage)) return true;
-    }
-    const auto* const clipping = std::get_if<CenteredClipping>(&pipeline.rule);
-    return clipping != nullptr && clipping->start == Start::previous;
-  }
 
   std::mutex mutex_;
   std::list<std::pair<Key, Plan>> entries_;

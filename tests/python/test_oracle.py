@@ -10,29 +10,8 @@ import pytest
 from bragg import _bragg
 from conftest import DATA, dtype_named
 
-PIPELINES = [
-    "mean",
-    "median",
-    "median(even=lower)",
-    "trimmed_mean(f=2)",
-    "meamed(f=2)",
-    "phocas(f=2)",
-    "krum(f=2)",
-    "multi_krum(f=2, m=5)",
-    "geometric_median",
-    "centered_clipping(tau=3, iters=3)",
-    "mda(f=2)",
-    "smea(f=2)",
-    "caf(f=2)",
-    "monna(f=2, pivot=1)",
-    "cge(f=2)",
-    "bulyan(f=2)",
-    "nnm(f=2) | trimmed_mean(f=2)",
-    "bucketing(s=2, seed=5) | median",
-    "clip(c=4) | mean",
-    "arc(f=2) | trimmed_mean(f=2)",
-    "nnm(f=2) | clip(c=4) | krum(f=2)",
-]
+# Of the table of rules, for n = 11 and f = 2.
+PIPELINES = [text.replace("=F", "=2").replace("N1", "8") for rule in _bragg.rules() for text in rule["examples"]]
 
 
 def draw(rng, n=11, d=67, bad=2):
@@ -51,11 +30,6 @@ def judge(text, attempt, draws=5):
         if judged or complaint:
             break
     return judged, complaint
-
-
-def test_every_rule_is_among_the_pipelines():
-    tried = {stage.split("(")[0].strip() for text in PIPELINES for stage in text.split("|")}
-    assert tried == {rule["name"] for rule in _bragg.rules()}
 
 
 @pytest.mark.parametrize("text", PIPELINES)

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rules/needs.hpp"
+
+#include <algorithm>
+
+#include "rules/all.hpp"
+
+namespace bragg::detail {
+
+namespace {
+
+Products products_of(const auto& stage) {
+  return visit_rule(stage, [](auto of, const auto&) { return of.products; });
+}
+
+Memory memory_of(const auto& stage) {
+  return visit_rule(stage, [](auto of, const auto& rule) { return of.memory(rule); });
+}
+
+}  // namespace
+
+// Clipping leaves a point on the line from its row to a reference; of a mean of rows, all their products are
+// part.
+bool takes_pairs(const Pipeline& pipeline) {
+  bool merged = false;
+  const auto takes = [&](Products products) {
+    return products == Products::pairs || (merged && products == Products::lengths);
+  };
+  for (const PreAggregator& stage : pipeline.pre) {
+    if (takes(products_of(stage))) return true;
+    merged = merged || visit_rule(stage, [](auto of, const auto&) { return of.merges; });
+  }
+  return takes(products_of(pipeline.rule));
+}
+
+bool takes_products(const Pipeline& pipeline, std::size_t first) {
+  const auto from = pipeline.pre.begin() + static_cast<std::ptrdiff_t>(std::min(first, pipeline.pre.size()));
+  return products_of(pipeline.rule) != Products::none ||
+         std::any_of(from, pipeline.pre.end(),
+                     [](const PreAggregator& stage) { return products_of(stage) != Products::none; });
+}
+
+PassNeeds needs_of(const Pipeline& pipeline) {
+  const bool products = takes_products(pipeline, 0);
+  return {
+      .statistics = products || !pipeline.pre.empty(), .products = products, .pairs = takes_pairs(pipeline)};
+}
+
+bool keeps_previous(const Pipeline& pipeline) { return memory_of(pipeline.rule) == Memory::previous; }
+
+bool has_memory(const Pipeline& pipeline) {
+  return memory_of(pipeline.rule) != Memory::none ||
+         std::any_of(pipeline.pre.begin(), pipeline.pre.end(),
+                     [](const PreAggregator& stage) { return memory_of(stage) != Memory::none; });
+}
+
+bool searches_on_host(const Pipeline& pipeline) {
+  return visit_rule(pipeline.rule,
+                    [](auto of, const auto&) { return is_search<typename decltype(of)::Step>; });
+}
+
+}  // namespace bragg::detail
