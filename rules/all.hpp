@@ -9,6 +9,7 @@
 #include "rules/centered_clipping.hpp"
 #include "rules/cge.hpp"
 #include "rules/clip.hpp"
+#include "rules/faba.hpp"
 #include "rules/geometric_median.hpp"
 #include "rules/krum.hpp"
 #include "rules/mda.hpp"

@@ -91,6 +91,37 @@ TEST_P(Golden, AgreesWithByzFL) {
   }
 }
 
+/// A number, or "nan", "inf" or "-inf".
+double number(const nlohmann::json& entry) {
+  return entry.is_string() ? std::stod(entry.get<std::string>()) : entry.get<double>();
+}
+
+/// tests/data/faba.json: from a reference in long double that shares nothing with the oracle.
+TEST_P(Golden, AgreesOnFaba) {
+  std::ifstream file(BRAGG_TEST_DATA "/faba.json");
+  const nlohmann::json document = nlohmann::json::parse(file);
+  int compared = 0;
+  for (const auto& entry : document.at("cases")) {
+    Rows rows;
+    for (const auto& row : entry.at("rows")) {
+      rows.emplace_back();
+      for (const auto& x : row) rows.back().push_back(number(x));
+    }
+    for (const auto& [pipeline, expected] : entry.at("expect").items()) {
+      SCOPED_TRACE(pipeline + ", n = " + std::to_string(rows.size()));
+      const std::vector<double> out = GetParam().aggregate(bragg::parse(pipeline), rows);
+      ASSERT_EQ(out.size(), expected.size());
+      double largest = 0;
+      for (const auto& x : expected) largest = std::max(largest, std::abs(x.get<double>()));
+      for (std::size_t c = 0; c < out.size(); ++c) {
+        EXPECT_NEAR(out[c], expected[c].get<double>(), 1e-9 * largest) << "coordinate " << c;
+      }
+      ++compared;
+    }
+  }
+  EXPECT_GT(compared, 10);
+}
+
 INSTANTIATE_TEST_SUITE_P(All, Golden,
                          testing::Values(Implementation{"oracle", by_oracle, 1},
                                          Implementation{"library", by_library, 50}),

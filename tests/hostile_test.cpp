@@ -61,6 +61,7 @@ const Case cases[] = {
     {"smea(f=2)", {Bound::Kind::diameters, 4}},
     {"caf(f=2)", {Bound::Kind::diameters, 10}},
     {"cge(f=2)", {Bound::Kind::oracle_only}},
+    {"faba(f=2)", {Bound::Kind::diameters, 2}},
     {"centered_clipping(tau=1, iters=3)", {Bound::Kind::radius, 3}},
     {"nnm(f=2) | trimmed_mean(f=2)", {Bound::Kind::kappa, after_nnm(kappa_trimmed)}},
     {"nnm(f=2) | median", {Bound::Kind::kappa, after_nnm(kappa_median)}},

@@ -334,6 +334,19 @@ TEST(OracleMda, TakesTheLeastDiameter) {
   expect_status(Mda{.f = 1}, line({0, nan, 1, nan}), Status::too_many_nonfinite);
 }
 
+TEST(OracleFaba, RemovesTheFarthestFromTheMean) {
+  expect_out(Faba{.f = 0}, line({1, 2, 6}), {3});
+  expect_out(Faba{.f = 1}, line({0, 1, 10, 2}), {1});
+  // The mean is 4, and 20 goes; then it is 0, and of −4 and 4 the latter, of the higher index.
+  expect_out(Faba{.f = 2}, line({-4, 0, 20, 4, 0}), {-4 / 3.0L});
+  // Of equal rows 5 is farthest from the mean, by weight 0 is.
+  expect_out(Faba{.f = 1}, line({0, 2, 5}), {1});
+  expect_out(Faba{.f = 1}, weighted(line({0, 2, 5}), {1, 1, 3}), {4.25L});
+  expect_out(Faba{.f = 1}, line({0, nan, 1, 2}), {1});  // infinite rows first
+  expect_out(Faba{.f = 2}, line({0, nan, 1, 2, 9}), {1});
+  expect_status(Faba{.f = 1}, line({0, nan, 1, nan}), Status::too_many_nonfinite);
+}
+
 TEST(OracleSmea, TakesTheLeastTopEigenvalue) {
   expect_out(Smea{.f = 1}, line({0, 1, 10, 2}), {1});
   expect_out(Smea{.f = 2}, rows(triangle), {0.5L, std::sqrt(3.0L) / 6});
@@ -515,7 +528,7 @@ TEST(OracleArguments, MayBeOfNoCoordinates) {
   for (const Aggregator& rule : std::vector<Aggregator>{
            Mean{}, Median{}, TrimmedMean{.f = 1}, Meamed{.f = 1}, Phocas{.f = 1}, Krum{.f = 1},
            MultiKrum{.f = 1}, GeometricMedian{}, CenteredClipping{.tau = 1}, Mda{.f = 1}, Smea{.f = 1},
-           Caf{.f = 1}, Monna{.f = 1}, Cge{.f = 1}, Bulyan{.f = 1}}) {
+           Caf{.f = 1}, Monna{.f = 1}, Cge{.f = 1}, Faba{.f = 1}, Bulyan{.f = 1}}) {
     expect_out(rule, empty, {});
     expect_out(Pipeline({Nnm{.f = 1}, Clip{.c = 1}, Arc{.f = 1}}, rule), empty, {});
   }

@@ -351,6 +351,7 @@ TEST(Bounds, OnNAreTheRulesOwn) {
     expect_least_n(Caf{f}, 2 * f + 1);
     expect_least_n(Monna{.f = f}, 2 * f + 1);
     expect_least_n(Cge{f}, 2 * f + 1);
+    expect_least_n(Faba{f}, 2 * f + 1);
     expect_least_n(Bulyan{f}, 4 * f + 3);
     expect_least_n(Nnm{f} | Median{}, 2 * f + 1);
     expect_least_n(Arc{f} | Median{}, 2 * f + 1);

@@ -35,6 +35,7 @@ constexpr std::array texts = {
     "caf(f=F)",
     "monna(f=F, pivot=0)",
     "cge(f=F)",
+    "faba(f=F)",
     "bulyan(f=F)",
     "nnm(f=F) | median",
     "nnm(f=F) | trimmed_mean(f=F)",

@@ -668,6 +668,16 @@ void Part::judge_rule() {
     const long double share = weighted ? 1 : k / kept;
     check_ball(mean_, decided(farthest + share * diameter),
                "farther from the honest mean than the diameter allows");
+  } else if (std::holds_alternative<Faba>(rule)) {
+    // When the last honest row went, a share β of those left was bad, each within D/(1−2β) of the honest
+    // rows' mean: its own distance from the mean of all was no larger. D: honest diameter.
+    const long double beta = k / (kept + 1);
+    if (weighted || 2 * beta >= 1) return;
+    long double diameter = 0;
+    for (const Vector* const point : honest_) diameter = std::max(diameter, honest_distances(*point).back());
+    const long double farthest = honest_distances(mean_).back();
+    check_ball(mean_, decided(farthest + k / kept * diameter / (1 - 2 * beta)),
+               "farther from the honest mean than rows that stay allow");
   } else if (std::holds_alternative<Smea>(rule)) {
     if (!weighted) check_kappa(4 * r, "farther from the honest mean than κ allows");
   } else if (std::holds_alternative<Caf>(rule)) {

@@ -131,6 +131,13 @@ struct Cge {
   bool operator==(const Cge&) const = default;
 };
 
+/// f times the row farthest from the mean of those left is removed; the mean of the rest. Xia et al. 2019. 2f <
+/// n.
+struct Faba {
+  int f = 0;
+  bool operator==(const Faba&) const = default;
+};
+
 /// n−2f rows chosen by repeated Krum, then MeaMed-like averaging per coordinate. El Mhamdi et al. 2018. n ≥
 /// 4f+3.
 struct Bulyan {
@@ -182,7 +189,7 @@ struct RuleList {
 // A rule is here or it does not exist; the order is that of the documentation.
 using PreAggregators = RuleList<Nnm, Bucketing, Clip, Arc>;
 using Aggregators = RuleList<Mean, Median, TrimmedMean, Meamed, Phocas, Krum, MultiKrum, GeometricMedian,
-                             CenteredClipping, Mda, Smea, Caf, Monna, Cge, Bulyan>;
+                             CenteredClipping, Mda, Smea, Caf, Monna, Cge, Faba, Bulyan>;
 
 using PreAggregator = PreAggregators::Variant;
 using Aggregator = Aggregators::Variant;

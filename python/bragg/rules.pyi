@@ -224,6 +224,20 @@ class Cge(Rule):
 
     def __init__(self, *, f: int) -> None: ...
 
+class Faba(Rule):
+    """f times the row farthest from the mean of those left is removed; the mean of the rest.
+
+    Needs n ≥ 2f+1.
+    Guarantee: for n ≥ 3f bad rows that stay are within D/(1−2β) of a mean of honest ones, D the honest diameter, β = f/(n−f+1).
+    Client weights: yes.
+    Source: Xia et al. 2019.
+
+    Parameters:
+        f: number of bad rows to tolerate (0 ≤ f, 2f < n)
+    """
+
+    def __init__(self, *, f: int) -> None: ...
+
 class Bulyan(Rule):
     """n−2f rows by repeated Krum, then of each coordinate the mean of the n−4f values closest to the median.
 
@@ -313,6 +327,7 @@ __all__: list[str] = [
     "Caf",
     "Monna",
     "Cge",
+    "Faba",
     "Bulyan",
     "Nnm",
     "Bucketing",
