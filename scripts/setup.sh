@@ -31,7 +31,8 @@ fi
 
 missing=()
 for package in "${packages[@]}"; do
-  if [[ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null)" != installed ]]; then
+  # A line per architecture that it is installed for.
+  if ! dpkg-query -W -f '${db:Status-Status}\n' "$package" 2> /dev/null | grep -qx installed; then
     missing+=("$package")
   fi
 done

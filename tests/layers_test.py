@@ -21,7 +21,6 @@ FLOORS = (
     ("kernels/runtime",),
     ("kernels/common",),
     ("kernels/combine", "kernels/gram", "kernels/select", "kernels/solve"),
-    ("kernels",),
     ("host/base",),
     ("host/io", "host/cpu", "host/cuda", "host/attacks", "host/reference"),
     ("host/plan",),
@@ -32,7 +31,7 @@ FLOORS = (
     ("bench",),
     ("tests",),
 )
-INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"@]+)[>"]', re.MULTILINE)
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 SOURCES = (".c", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".in")
 GENERATED = ("bragg/export.hpp", "bragg/export.h", "bragg/version.hpp")
 

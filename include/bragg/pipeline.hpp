@@ -131,8 +131,8 @@ struct Cge {
   bool operator==(const Cge&) const = default;
 };
 
-/// f times the row farthest from the mean of those left is removed; the mean of the rest. Xia et al. 2019. 2f <
-/// n.
+/// f times the row farthest from the mean of those left is removed; the mean of the rest. Xia et al. 2019. 2f
+/// < n.
 struct Faba {
   int f = 0;
   bool operator==(const Faba&) const = default;
