@@ -97,13 +97,22 @@ void fill_infinity(DType dtype, double sign, unsigned char* to, int count) {
   });
 }
 
+/// One store, as wide as the load of a network that follows it: bytes that others have written would make
+/// that load wait.
+void clear_seen(DType dtype, unsigned char* seen) {
+  with_dtype(dtype, [&]<DType kTypeT>() HWY_ATTR {
+    const hn::ScalableTag<Key<kTypeT>> d;
+    hn::Store(hn::Zero(d), d, lanes_at<Key<kTypeT>>(seen));
+  });
+}
+
 /// What stays in the scratch for all strips. `mixed`: null, or the points.
 template <class ValueT>
 void prepare(const SelectJob& job, const SortScratch<ValueT>& scratch, const Points<ValueT>& mixed) {
   if (scratch.seen == nullptr) return;
   const auto* const networks = std::get_if<Networks>(&job.method);
   const std::size_t size = size_of(job.dtype);
-  std::memset(scratch.seen, 0, static_cast<std::size_t>(key_lanes(job.dtype)) * size);
+  clear_seen(job.dtype, scratch.seen);
   fill_infinity(job.dtype, 1, scratch.positive, scratch.strip);
   fill_infinity(job.dtype, -1, scratch.negative, scratch.strip);
   if (!job.mixed()) std::memset(scratch.zeros, 0, static_cast<std::size_t>(scratch.strip) * size);
@@ -271,7 +280,7 @@ template <class ValueT, class MethodT>
 void sort_rows(const SelectJob& job, const Rows& source, const MethodT& method, const Strip& strip,
                const SortScratch<ValueT>& scratch, double* results, std::int64_t* nonfinite) {
   const std::size_t size = size_of(job.dtype);
-  std::memset(scratch.seen, 0, static_cast<std::size_t>(key_lanes(job.dtype)) * size);
+  clear_seen(job.dtype, scratch.seen);
   for (int p = 0; p < job.points; ++p) {
     const RowSource& row = strip.rows[source.rows[static_cast<std::size_t>(p)]];
     if (job.infinite != nullptr && job.infinite[p] != 0) {
