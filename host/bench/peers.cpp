@@ -134,7 +134,9 @@ fs::path peers_folder(const std::string& given) {
     std::error_code ignored;
     const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
     places.push_back(program.parent_path().parent_path() / "share/bragg/peers");
+#ifdef BRAGG_PEERS_SOURCE
     places.emplace_back(BRAGG_PEERS_SOURCE);
+#endif
   }
   std::error_code ignored;
   for (const fs::path& place : places) {
