@@ -138,7 +138,7 @@ class Aggregate(Case):
         inputs = self.workers(rows)
         required = {"f": "1", "tau": "1", "c": "1", "s": "1"}
         rules = json.loads(self.run_bragg("rules", "--json").stdout)
-        self.assertEqual(len(rules), 19)
+        self.assertEqual(len(rules), 20)
         for rule in rules:
             given = ["%s=%s" % (p["name"], required[p["name"]]) for p in rule["parameters"] if p["default"] is None]
             text = "%s(%s)" % (rule["name"], ", ".join(given))
@@ -631,12 +631,12 @@ about = {"peer": sys.argv[1], "version": "1.0"}
 
     def test_usage(self):
         for options, says in [
-            (["--preset", "huge"], "there are small, readme"),
+            (["--preset", "huge"], "unknown preset 'huge'; available: small, readme"),
             (["--d", "resnet-51"], "resnet-51"),
             (["--d", "0"], "--d: '0'"),
             (["--n", "0"], "--n: 0"),
             (["--n", "many"], "many"),
-            (["--dtype", "f8"], "--dtype: 'f8'"),
+            (["--dtype", "f8"], "--dtype: unknown dtype 'f8'; available: f32"),
             (["--rule", "krum(f=9)", "--n", "8"], "needs n ≥ 2f+3"),
             (["--seconds", "0"], "seconds"),
             (["--threads", "-1"], "threads"),
