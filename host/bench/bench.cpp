@@ -80,12 +80,7 @@ Phases time_phases(const Case& one, const Shaped& shaped, const Options& options
   const auto once = [&](bool keep) {
     engine.begin(active, false, previous, 1);
     const Clock::time_point start = Clock::now();
-    if (engine.needs_statistics()) {
-      engine.reset(sums);
-      do {
-        engine.accumulate(window, sums);
-      } while (!engine.settled(sums));
-    }
+    sum_over(engine, sums, [&](detail::GramSums& to) { engine.accumulate(window, to); });
     const double first = seconds_since(start);
     engine.solve(sums, phases.solution);
     const double solved = seconds_since(start);

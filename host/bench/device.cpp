@@ -174,39 +174,17 @@ void measure_launches(Floors& floors, Stopwatch& watch, cuda::Stream stream, dou
 /// points and their mixing hardly depend on which coordinates are seen.
 std::vector<PassWork> passes_on_device(const Case& one, const void* updates) {
   constexpr std::int64_t most = 4096;
-  const std::int64_t sizes[] = {std::min(one.size.d, most)};
-  const bool previous = is_stateful(one.pipeline);
+  const std::int64_t d = std::min(one.size.d, most);
   const std::size_t row_bytes = static_cast<std::size_t>(one.size.d) * size_of(one.dtype);
-  const std::size_t seen_bytes = static_cast<std::size_t>(sizes[0]) * size_of(one.dtype);
-  const auto rows = static_cast<std::size_t>(one.n);
-  std::vector<unsigned char> seen(rows * seen_bytes);
+  const std::size_t seen_bytes = static_cast<std::size_t>(d) * size_of(one.dtype);
+  const auto n = static_cast<std::size_t>(one.n);
+  std::vector<unsigned char> seen(n * seen_bytes);
   BRAGG_CUDA_CHECK(
-      cudaMemcpy2D(seen.data(), seen_bytes, updates, row_bytes, seen_bytes, rows, cudaMemcpyDeviceToHost));
-  const std::vector<unsigned char> zeros(seen_bytes);
-  std::vector<const void*> table;
-  for (std::size_t i = 0; i < rows; ++i) table.push_back(seen.data() + i * seen_bytes);
-  table.push_back(nullptr);  // the origin
-  if (previous) table.push_back(zeros.data());
-  detail::Engine engine(one.pipeline, one.n, {});
-  detail::ActiveRows active;
-  detail::set_active_rows({}, one.n, 0, active);
-  engine.begin(active, false, previous, 1);
-  detail::GramSums sums;
-  if (engine.needs_statistics()) {
-    engine.reset(sums);
-    do {
-      engine.accumulate({.dtype = one.dtype,
-                         .reference_dtype = one.dtype,
-                         .inputs = one.n,
-                         .rows = static_cast<int>(table.size()),
-                         .sizes = sizes,
-                         .data = table.data()},
-                        sums);
-    } while (!engine.settled(sums));
-  }
-  detail::Solution solution;
-  engine.solve(sums, solution);
-  return passes_of(one.pipeline, one.n + (previous ? 1 : 0), one.size.d, one.dtype, solution);
+      cudaMemcpy2D(seen.data(), seen_bytes, updates, row_bytes, seen_bytes, n, cudaMemcpyDeviceToHost));
+  std::vector<const void*> rows;
+  for (std::size_t i = 0; i < n; ++i) rows.push_back(seen.data() + i * seen_bytes);
+  return passes_of(one.pipeline, one.n + (is_stateful(one.pipeline) ? 1 : 0), one.size.d, one.dtype,
+                   solution_of(one.pipeline, std::move(rows), d, one.dtype));
 }
 
 bool can_be_captured(const Pipeline& pipeline) { return !detail::searches_on_host(pipeline); }

@@ -140,6 +140,29 @@ std::vector<PassWork> passes_of(const Pipeline& pipeline, int rows, std::int64_t
   return passes;
 }
 
+detail::Solution solution_of(const Pipeline& pipeline, std::vector<const void*> rows, std::int64_t d,
+                             DType dtype) {
+  const auto n = static_cast<int>(rows.size());
+  const bool previous = is_stateful(pipeline);
+  const std::vector<unsigned char> zeros(static_cast<std::size_t>(d) * size_of(dtype));
+  rows.push_back(nullptr);  // the origin
+  if (previous) rows.push_back(zeros.data());
+  const detail::RowTable table{.dtype = dtype,
+                               .reference_dtype = dtype,
+                               .inputs = n,
+                               .rows = static_cast<int>(rows.size()),
+                               .sizes = {&d, 1},
+                               .data = rows.data()};
+  detail::Engine engine(pipeline, n, {});
+  detail::ActiveRows active;
+  detail::set_active_rows({}, n, 0, active);
+  engine.begin(active, false, previous, 1);
+  detail::GramSums sums;
+  detail::Solution solution;
+  solve_over(engine, sums, solution, [&](detail::GramSums& to) { engine.accumulate(table, to); });
+  return solution;
+}
+
 Floor floor_of(const PassWork& work, const Rates& rates) {
   const auto time_of = [](double amount, double rate) { return rate > 0 ? amount / rate : 0; };
   const double copied = 2 * std::min(work.bytes_read, work.bytes_written);

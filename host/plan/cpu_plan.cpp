@@ -125,13 +125,8 @@ void CpuPlan::run(const Updates& updates, const Output& out, StreamHandle, const
 
   status_ = Status::ok;
   for (std::size_t part = 0; part < parts; ++part) {
-    if (engine_.needs_statistics()) {
-      engine_.reset(sums_);
-      do {
-        engine_.accumulate(window(part), sums_);
-      } while (!engine_.settled(sums_));
-    }
-    engine_.solve(sums_, solutions_[part]);
+    solve_over(engine_, sums_, solutions_[part],
+               [&](GramSums& sums) { engine_.accumulate(window(part), sums); });
     if (status_ == Status::ok) status_ = solutions_[part].status;
   }
   // One failing tensor leaves the whole output unwritten.

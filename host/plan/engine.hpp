@@ -62,9 +62,8 @@ class Engine {
   Engine(Engine&&) noexcept;
   Engine& operator=(Engine&&) noexcept;
 
-  // A run is: begin; for each tensor or the whole row { reset, accumulate each window, until `settled`; solve
-  // }; then apply each window. Table rows: the active rows, then o (null: the origin), then, where
-  // `has_previous`, the previous output.
+  // A run is: begin; solve_over for each tensor or the whole row; then apply each window. Table rows: the
+  // active rows, then o (null: the origin), then, where `has_previous`, the previous output.
 
   /// @throws Error invalid_argument: too few active rows for the pipeline, weights for a rule that has none.
   void begin(const ActiveRows& active, bool has_reference, bool has_previous, std::uint64_t round);
@@ -98,5 +97,22 @@ class Engine {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+/// Pass 1: `accumulate(sums)` goes over all windows, once more each time the sums have not settled.
+template <class AccumulateF>
+void sum_over(Engine& engine, GramSums& sums, AccumulateF accumulate) {
+  if (!engine.needs_statistics()) return;
+  engine.reset(sums);
+  do {
+    accumulate(sums);
+  } while (!engine.settled(sums));
+}
+
+/// Pass 1 where it is needed, and the n-sized mathematics.
+template <class AccumulateF>
+void solve_over(Engine& engine, GramSums& sums, Solution& solution, AccumulateF accumulate) {
+  sum_over(engine, sums, accumulate);
+  engine.solve(sums, solution);
+}
 
 }  // namespace bragg::detail
