@@ -4,13 +4,12 @@
 #include <fmt/format.h>
 #include <omp.h>
 #include <unistd.h>
-#include <bragg/error.hpp>
+#include <bragg/io.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <system_error>
 
@@ -27,49 +26,15 @@ using Json = nlohmann::json;
 /// Of the largest |x|: what single precision makes of a sum of n values, with some room.
 constexpr double relative_tolerance = 1e-4;
 
-void write_npy(const fs::path& path, const float* values, int n, std::int64_t d) {
-  std::string header = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", n, d);
-  constexpr std::size_t alignment = 64;
-  constexpr std::size_t before = 10;  // magic, version, length
-  header.append(alignment - (before + header.size() + 1) % alignment, ' ');
-  header += '\n';
-  std::string head("\x93NUMPY\x01\x00", 8);
-  head += static_cast<char>(header.size() & 0xFFU);
-  head += static_cast<char>(header.size() >> 8U);
-  head += header;
-  const std::uintmax_t bytes =
-      sizeof(float) * static_cast<std::uintmax_t>(n) * static_cast<std::uintmax_t>(d);
-  std::error_code code;
-  const fs::space_info room = fs::space(path.parent_path(), code);
-  if (!code && room.available < bytes + head.size()) {
-    throw Error(Status::io_error, fmt::format("{}: no room for the peers' input of {} bytes",
-                                              path.parent_path().string(), bytes));
-  }
-  std::ofstream out(path, std::ios::binary | std::ios::trunc);
-  out << head;
-  out.write(reinterpret_cast<const char*>(values), static_cast<std::streamsize>(bytes));
-  out.close();
-  if (!out) throw Error(Status::io_error, fmt::format("cannot write {}", path.string()));
-}
-
-/// The d values that follow the header; what a peer writes is read by NumPy's rules as far as they concern
-/// it.
-std::vector<float> read_npy(const fs::path& path, std::int64_t d) {
-  std::ifstream in(path, std::ios::binary);
-  char head[10] = {};
-  in.read(head, sizeof(head));
-  if (!in || std::memcmp(head, "\x93NUMPY\x01", 7) != 0) {
-    throw Error(Status::bad_file, "its output is not an npy file of version 1");
-  }
-  const std::size_t length = static_cast<unsigned char>(head[8]) + 256U * static_cast<unsigned char>(head[9]);
-  std::string header(length, ' ');
-  in.read(header.data(), static_cast<std::streamsize>(length));
-  if (header.find("<f4") == std::string::npos || header.find(fmt::format("({},)", d)) == std::string::npos) {
+/// The d values that a peer wrote.
+std::vector<float> read_output(const fs::path& path, std::int64_t d) {
+  const Checkpoint output = Checkpoint::open(path);
+  const TensorInfo& tensor = output.tensors().front();
+  if (tensor.dtype != "F32" || tensor.shape != std::vector{d}) {
     throw Error(Status::bad_file, fmt::format("its output is not {} values of float32", d));
   }
   std::vector<float> values(static_cast<std::size_t>(d));
-  in.read(reinterpret_cast<char*>(values.data()), static_cast<std::streamsize>(4 * d));
-  if (!in) throw Error(Status::bad_file, "its output is cut short");
+  std::memcpy(values.data(), output.data(0), static_cast<std::size_t>(tensor.bytes));
   return values;
 }
 
@@ -112,7 +77,7 @@ void read_result(const Json& json, const Pipeline& pipeline, const PeerInput& in
   if (json.contains("equivalent_rule") && json["equivalent_rule"].is_string()) {
     row.equivalent_rule = json["equivalent_rule"].get<std::string>();
   }
-  const std::vector<float> theirs = read_npy(input.output(), input.d());
+  const std::vector<float> theirs = read_output(input.output(), input.d());
   std::vector<float> ours(theirs.size());
   aggregate(row.equivalent_rule.empty() ? pipeline : parse(row.equivalent_rule), input.updates(),
             Output(ours.data()), {}, options);
@@ -156,7 +121,7 @@ PeerInput::PeerInput(const unsigned char* updates, int n, std::int64_t d) : upda
   folder_ = name;
   const auto* const values = reinterpret_cast<const float*>(updates);
   try {
-    write_npy(input(), values, n, d);
+    write_npy(input(), {.name = "", .dtype = "F32", .shape = {n, d}, .data = values});
   } catch (...) {
     fs::remove_all(folder_, code);
     throw;
