@@ -129,6 +129,10 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths,
     inputs.base = open_model(*base);
     check_agreement(first, inputs.tensors, *inputs.base);
   }
+  for (std::size_t t = 0; t < inputs.tensors.size(); ++t) {
+    const bool floating = element_type_of(inputs.tensors[t]).kind == ElementKind::floating;
+    (floating ? inputs.floating : inputs.integers).push_back(t);
+  }
   inputs.format = inputs.base ? format_of(*inputs.base) : format_of_most(inputs.models);
   return inputs;
 }

@@ -22,8 +22,9 @@ struct InputRow {
 struct Inputs {
   std::vector<Model> models;
   std::vector<InputRow> rows;
-  std::vector<std::string> names;   ///< of the rows
-  std::vector<TensorInfo> tensors;  ///< of a row, sorted by name
+  std::vector<std::string> names;               ///< of the rows
+  std::vector<TensorInfo> tensors;              ///< of a row, sorted by name
+  std::vector<std::size_t> floating, integers;  ///< which of them
   std::optional<Model> base;
   std::optional<std::string> format;  ///< the metadata "format" of the base, else of most models
   bool npy = false;

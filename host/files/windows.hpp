@@ -2,12 +2,11 @@
 // A model cut into windows that are read, aggregated and written one at a time.
 #pragma once
 
-#include <algorithm>
-#include <bragg/io.hpp>
 #include <cstdint>
 #include <span>
-#include <string>
 #include <vector>
+
+#include "host/io/element_type.hpp"
 
 namespace bragg::detail {
 
@@ -19,39 +18,24 @@ struct Piece {
   std::int64_t size() const noexcept { return end - begin; }
 };
 
+/// Some pieces of a window.
+struct Range {
+  std::size_t first = 0;
+  std::size_t count = 0;
+};
+
 /// Pieces of one dtype. A tensor that fits into a window is in one window whole, perhaps with others; one
 /// that does not has windows of its own.
 struct Window {
+  const ElementType* type = nullptr;  ///< in the inputs' files
   std::vector<Piece> pieces;
   std::int64_t elements = 0;
-};
 
-/// Cuts those of `tensors` that `chosen` lists, in that order, into windows of at most `capacity(t)`
-/// elements, a multiple of gram_block.
-template <class CapacityF>
-std::vector<Window> plan_windows(std::span<const TensorInfo> tensors, std::span<const std::size_t> chosen,
-                                 CapacityF capacity) {
-  std::vector<Window> windows;
-  const TensorInfo* last = nullptr;  // what the open window may be continued with; null: nothing
-  for (const std::size_t t : chosen) {
-    const TensorInfo& tensor = tensors[t];
-    const std::int64_t most = capacity(t);
-    if (tensor.elements > most) {
-      for (std::int64_t begin = 0; begin < tensor.elements; begin += most) {
-        const std::int64_t size = std::min(most, tensor.elements - begin);
-        windows.push_back({{{t, begin, begin + size}}, size});
-      }
-      last = nullptr;
-      continue;
-    }
-    if (last == nullptr || last->dtype != tensor.dtype || windows.back().elements + tensor.elements > most) {
-      windows.emplace_back();
-    }
-    windows.back().pieces.push_back({t, 0, tensor.elements});
-    windows.back().elements += tensor.elements;
-    last = &tensor;
+  /// Of a row in the inputs' files.
+  std::uint64_t bytes() const noexcept { return static_cast<std::uint64_t>(elements * type->bytes); }
+  std::span<const Piece> some(Range range) const {
+    return std::span(pieces).subspan(range.first, range.count);
   }
-  return windows;
-}
+};
 
 }  // namespace bragg::detail

@@ -51,6 +51,10 @@ const ElementType& element_type_of(DType dtype) noexcept {
   });
 }
 
+const ElementType& element_type_of(const TensorInfo& tensor) noexcept {
+  return *find_element_type(tensor.dtype);
+}
+
 bool is_foreign_type(std::string_view name) noexcept {
   return std::find(foreign_types.begin(), foreign_types.end(), name) != foreign_types.end();
 }

@@ -2,7 +2,7 @@
 // The element types that files hold.
 #pragma once
 
-#include <bragg/updates.hpp>
+#include <bragg/io.hpp>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -27,6 +27,9 @@ const ElementType* find_npy_type(std::string_view descr) noexcept;
 
 /// The safetensors name of a floating-point type.
 const ElementType& element_type_of(DType dtype) noexcept;
+
+/// The type of a tensor whose dtype bragg knows, as of all that files were found to hold.
+const ElementType& element_type_of(const TensorInfo& tensor) noexcept;
 
 /// Whether the safetensors format has this type, though bragg does not.
 bool is_foreign_type(std::string_view name) noexcept;

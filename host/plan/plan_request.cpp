@@ -14,17 +14,17 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& message) { throw Error(Status::invalid_argument, message); }
 
-DType checked_out_dtype(const Shape& shape, const Options& options) {
-  const DType out = options.out_dtype.value_or(shape.dtype);
-  const bool widens = out == DType::f32 && (shape.dtype == DType::f16 || shape.dtype == DType::bf16);
-  if (out != shape.dtype && !widens) {
-    refuse(fmt::format("out_dtype = {} for {} updates; needs {}, or f32 for 16-bit updates", to_string(out),
-                       to_string(shape.dtype), to_string(shape.dtype)));
+}  // namespace
+
+DType checked_out_dtype(DType in, const Options& options, const std::string& what, const char* kind) {
+  const DType out = options.out_dtype.value_or(in);
+  const bool widens = out == DType::f32 && size_of(in) == 2;
+  if (out != in && !widens) {
+    refuse(fmt::format("out_dtype = {} for {}; needs {}, or f32 for 16-bit {}", to_string(out), what,
+                       to_string(in), kind));
   }
   return out;
 }
-
-}  // namespace
 
 Device device_of(const Updates& updates, const Options& options) {
   const bool on_device = updates.space() == MemorySpace::cuda;
@@ -40,7 +40,8 @@ PlanRequest::PlanRequest(Pipeline pipeline_in, Shape shape_in, const Options& op
     : pipeline(std::move(pipeline_in)),
       shape(std::move(shape_in)),
       options(options_in),
-      out_dtype(checked_out_dtype(shape, options)) {
+      out_dtype(checked_out_dtype(shape.dtype, options, fmt::format("{} updates", to_string(shape.dtype)),
+                                  "updates")) {
   check_request(pipeline, shape.n, options);
   for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
     if (shape.sizes[t] < 0) refuse(fmt::format("sizes[{}] = {}; needs a size ≥ 0", t, shape.sizes[t]));

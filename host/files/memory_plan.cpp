@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/files/memory_plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace bragg::detail {
+
+namespace {
+
+constexpr std::uint64_t least_memory = 1 << 20;
+// Windows beyond these gain nothing: the first keeps reads long, the second keeps the window in a cache.
+constexpr std::int64_t long_read = 1 << 20;
+constexpr std::int64_t cached_window = 32 << 20;
+
+bool mixes_f64(const Inputs& inputs) {
+  const auto is_f64 = [&](std::size_t t) { return element_type_of(inputs.tensors[t]).dtype == DType::f64; };
+  return std::any_of(inputs.floating.begin(), inputs.floating.end(), is_f64) &&
+         !std::all_of(inputs.floating.begin(), inputs.floating.end(), is_f64);
+}
+
+}  // namespace
+
+/// Half of what the n-sized mathematics leaves is for windows; the rest is for headers and the passes'
+/// scratch.
+MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows, bool statistics,
+                       const FileOptions& options) {
+  if (options.memory < least_memory) {
+    throw Error(Status::invalid_argument,
+                fmt::format("memory = {} bytes; needs at least {} (1 MiB)", options.memory, least_memory));
+  }
+  MemoryPlan plan{.widen = options.options.scope == Scope::whole && mixes_f64(inputs),
+                  .widest = {},
+                  .slot = {.rows = rows}};
+  std::int64_t largest = 1, row_bytes = 0;
+  constexpr std::int64_t plenty = std::int64_t{1} << 40;
+  for (std::size_t t = 0; t < inputs.tensors.size(); ++t) {
+    const std::int64_t widest = plan.widen ? 8
+                                           : std::max(element_type_of(inputs.tensors[t]).bytes,
+                                                      element_type_of(output.tensors[t]).bytes);
+    plan.widest.push_back(widest);
+    largest = std::max(largest, widest);
+    row_bytes = std::min(plenty, row_bytes + std::min(plenty, inputs.tensors[t].elements) * widest);
+  }
+  constexpr std::int64_t square_matrices =
+      11;  // sums, the Gram matrix, mixing matrices, and what they are made from
+  const std::int64_t n = rows;
+  const std::int64_t mathematics = statistics ? square_matrices * 8 * (n + 2) * (n + 2) : 0;
+  const std::int64_t block = (n + 1) * gram_block * largest;
+  const auto memory =
+      static_cast<std::int64_t>(std::min<std::uint64_t>(options.memory, std::uint64_t{1} << 62));
+  const std::int64_t slots = options.options.device == Device::cuda ? 2 : 1;
+  const std::int64_t needed = mathematics + slots * (block + block / 4);
+  if (needed > memory) {
+    constexpr double mebi = 1 << 20;
+    throw Error(Status::out_of_memory,
+                fmt::format("memory = {:.4g} MiB is too small for {} rows with elements of {} bytes; "
+                            "needs {:.0f} MiB",
+                            static_cast<double>(options.memory) / mebi, rows, largest,
+                            std::ceil(static_cast<double>(needed) / mebi)));
+  }
+  const std::int64_t affordable =
+      std::min((memory - mathematics) / (2 * slots), std::max(cached_window, n * long_read));
+  const std::int64_t useful = (n + 1) * std::min(plenty, row_bytes + gram_block * largest);
+  plan.slot.row_stride = std::max(block, std::min(affordable, useful)) / (n + 1) / 64 * 64;
+  return plan;
+}
+
+std::vector<Window> MemoryPlan::cut(const Inputs& inputs, std::span<const std::size_t> tensors) const {
+  std::vector<Window> windows;
+  const ElementType* open = nullptr;  // what the last window may be continued with; null: nothing
+  for (const std::size_t t : tensors) {
+    const std::int64_t elements = inputs.tensors[t].elements;
+    const ElementType* const type = &element_type_of(inputs.tensors[t]);
+    const std::int64_t most = slot.row_stride / widest[t] / gram_block * gram_block;
+    if (elements > most) {
+      for (std::int64_t begin = 0; begin < elements; begin += most) {
+        const std::int64_t size = std::min(most, elements - begin);
+        windows.push_back({type, {{t, begin, begin + size}}, size});
+      }
+      open = nullptr;
+      continue;
+    }
+    if (open != type || windows.back().elements + elements > most) windows.push_back({type, {}, 0});
+    windows.back().pieces.push_back({t, 0, elements});
+    windows.back().elements += elements;
+    open = type;
+  }
+  return windows;
+}
+
+}  // namespace bragg::detail

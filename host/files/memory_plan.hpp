@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// How much of the inputs is in memory at a time.
+#pragma once
+
+#include "host/files/inputs.hpp"
+#include "host/files/output_plan.hpp"
+#include "host/files/window_passes.hpp"
+#include "host/files/windows.hpp"
+
+namespace bragg::detail {
+
+struct MemoryPlan {
+  bool widen = false;                ///< scope whole, f64 beside others: their products must share one scale
+  std::vector<std::int64_t> widest;  ///< per tensor: bytes of an element read, summed or written, the most
+  SlotShape slot;
+
+  /// Cuts some of the tensors, in that order, into windows that fit into a slot.
+  std::vector<Window> cut(const Inputs& inputs, std::span<const std::size_t> tensors) const;
+};
+
+/// `rows`: those that are read, the base among them. `statistics`: as Engine::needs_statistics, so that
+/// the n-sized mathematics needs memory.
+/// @throws Error invalid_argument, out_of_memory: options.memory is too small.
+MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows, bool statistics,
+                       const FileOptions& options);
+
+}  // namespace bragg::detail

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/files/output_plan.hpp"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <bragg/version.hpp>
+
+#include "host/io/element_type.hpp"
+#include "host/plan/plan_request.hpp"
+
+namespace bragg::detail {
+
+OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const Options& options) {
+  OutputPlan plan{.tensors = inputs.tensors, .layout = {}};
+  for (const std::size_t t : inputs.floating) {
+    TensorInfo& tensor = plan.tensors[t];
+    const DType in = element_type_of(tensor).dtype;
+    const std::string what = fmt::format("tensor {} of {}", show(tensor.name), bragg::to_string(in));
+    const ElementType& out = element_type_of(checked_out_dtype(in, options, what, "tensors"));
+    tensor.dtype = out.name;
+    tensor.bytes = tensor.elements * out.bytes;
+  }
+  if (inputs.npy) {
+    plan.layout = npy_layout(plan.tensors.front());
+    return plan;
+  }
+  Metadata metadata;
+  if (inputs.format) metadata.emplace_back("format", *inputs.format);
+  metadata.emplace_back("bragg_n", std::to_string(inputs.rows.size()));
+  metadata.emplace_back("bragg_pipeline", bragg::to_string(pipeline));
+  metadata.emplace_back("bragg_version", BRAGG_VERSION_STRING);
+  plan.layout = safetensors_layout(plan.tensors, metadata);
+  return plan;
+}
+
+void check_output(const std::filesystem::path& output, const Inputs& inputs) {
+  struct stat there {};
+  if (::stat(output.c_str(), &there) != 0) return;
+  const auto check = [&](const Model& model) {
+    for (const SourceFile& source : model.files) {
+      if (source.id.device != there.st_dev || source.id.inode != there.st_ino) continue;
+      throw Error(Status::invalid_argument,
+                  fmt::format("output {} is a file of the input {}; write to another one", output.string(),
+                              model.path.string()));
+    }
+  };
+  for (const Model& model : inputs.models) check(model);
+  if (inputs.base) check(*inputs.base);
+}
+
+}  // namespace bragg::detail

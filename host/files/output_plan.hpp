@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a file aggregation writes.
+#pragma once
+
+#include "host/files/inputs.hpp"
+
+namespace bragg::detail {
+
+struct OutputPlan {
+  std::vector<TensorInfo> tensors;  ///< in the inputs' order
+  Layout layout;
+};
+
+/// @throws Error invalid_argument: an out_dtype that a tensor cannot have.
+OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const Options& options);
+
+/// The output may not take the place of a file that it is made from: the next run would read it.
+/// @throws Error invalid_argument.
+void check_output(const std::filesystem::path& output, const Inputs& inputs);
+
+}  // namespace bragg::detail

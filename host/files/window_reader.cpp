@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/files/window_reader.hpp"
+
+#include <exception>
+
+#include "host/files/widen.hpp"
+
+namespace bragg::detail {
+
+WindowReader::WindowReader(const Inputs& inputs, std::span<const int> active, std::int64_t row_stride,
+                           WindowPasses& passes, int threads)
+    : passes_(passes), row_stride_(row_stride), inputs_(static_cast<int>(active.size())), threads_(threads) {
+  for (const int row : active) {
+    const InputRow& input = inputs.rows[static_cast<std::size_t>(row)];
+    readers_.emplace_back(inputs.models[input.model], input.offset);
+  }
+  if (inputs.base) readers_.emplace_back(*inputs.base, 0);
+}
+
+void WindowReader::load(const Window& window, int slot, std::span<const int> rows, bool widened) {
+  const std::int64_t size = window.type->bytes;
+  passes_.wait(slot);
+  std::vector<std::exception_ptr> failures(rows.size());
+#pragma omp parallel for schedule(dynamic) num_threads(threads_)
+  for (std::size_t k = 0; k < rows.size(); ++k) {
+    try {
+      const auto i = static_cast<std::size_t>(rows[k]);
+      std::byte* const begin = row(slot, i);
+      std::byte* to = begin + (widened ? window.elements * (8 - size) : 0);
+      for (const Piece& piece : window.pieces) {
+        readers_[i].read(piece.tensor, piece.begin * size, piece.size() * size, to);
+        to += piece.size() * size;
+      }
+      readers_[i].close();  // many workers must not need as many descriptors
+      if (widened) widen_to_f64(begin, window.elements, window.type->dtype);
+    } catch (...) {
+      failures[k] = std::current_exception();
+    }
+  }
+  for (const std::exception_ptr& failure : failures) {
+    if (failure) std::rethrow_exception(failure);
+  }
+  passes_.loaded(slot, rows, window.elements * (widened ? 8 : size));
+}
+
+RowTable WindowReader::table(const Window& window, int slot, Range pieces, bool widened) {
+  const DType dtype = widened ? DType::f64 : window.type->dtype;
+  const auto size = static_cast<std::int64_t>(size_of(dtype));
+  const auto rows = static_cast<std::size_t>(inputs_) + 1;  // and the base, or the origin
+  pointers_.assign(pieces.count * rows, nullptr);
+  sizes_.clear();
+  std::int64_t before = 0;
+  for (std::size_t k = 0; k < pieces.first; ++k) before += window.pieces[k].size() * size;
+  for (std::size_t k = 0; k < pieces.count; ++k) {
+    for (std::size_t i = 0; i < readers_.size(); ++i) pointers_[k * rows + i] = row(slot, i) + before;
+    sizes_.push_back(window.pieces[pieces.first + k].size());
+    before += sizes_.back() * size;
+  }
+  return {.dtype = dtype,
+          .reference_dtype = dtype,
+          .inputs = inputs_,
+          .rows = static_cast<int>(rows),
+          .sizes = sizes_,
+          .data = pointers_.data()};
+}
+
+}  // namespace bragg::detail
