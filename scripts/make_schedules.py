@@ -43,6 +43,7 @@ constexpr Step step_of(std::string_view network, std::size_t k) {{
 }}
 
 // clang-format off
+// NOLINTBEGIN(bugprone-suspicious-missing-comma): a network goes over several lines.
 inline constexpr int need_low = {need_low}, need_high = {need_high};       // outputs that are read
 inline constexpr int load_low = {load_low}, load_high = {load_high};       // a wire's first use
 inline constexpr int store_low = {store_low}, store_high = {store_high};   // a wanted wire's last one
@@ -226,7 +227,7 @@ def text_of(schedules):
             "  };",
             "};",
         ]
-    return "\n".join([*text, "// clang-format on", "", "}  // namespace bragg::detail::cpu::schedules", ""])
+    return "\n".join([*text, "// NOLINTEND(bugprone-suspicious-missing-comma)", "// clang-format on", "", "}  // namespace bragg::detail::cpu::schedules", ""])
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ namespace bragg::detail {
 inline constexpr int largest_network = 64;
 
 // clang-format off
+// NOLINTBEGIN(bugprone-suspicious-missing-comma): a network goes over several lines.
 /// Sorting networks by their number of wires.
 inline constexpr std::string_view sort_networks[largest_network + 1] = {
     "",
@@ -553,6 +554,7 @@ inline constexpr std::string_view median_networks[largest_network + 1] = {
     "Xa\\e7I;M=F?WBTH`JSK]LURdVhYb7R:L;V=X>YCUFaGbHQIdJ\\MhNWSe;`>J?dAQCXFLG\\N^SYUa2C;TGVIXJQKdLRMSNU\\m?NFI"
     "GMJTKUQ`RXVY?`CIEQKPNZOTV\\ILNPOQSV>O?QN`Pa?GX`GRMXGOMQNRPXLNMOPRQSNOPQNPOQ",
 };
+// NOLINTEND(bugprone-suspicious-missing-comma)
 // clang-format on
 
 }  // namespace bragg::detail

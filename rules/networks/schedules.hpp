@@ -21,6 +21,7 @@ constexpr Step step_of(std::string_view network, std::size_t k) {
 }
 
 // clang-format off
+// NOLINTBEGIN(bugprone-suspicious-missing-comma): a network goes over several lines.
 inline constexpr int need_low = 1, need_high = 2;       // outputs that are read
 inline constexpr int load_low = 4, load_high = 8;       // a wire's first use
 inline constexpr int store_low = 16, store_high = 32;   // a wanted wire's last one
@@ -353,6 +354,7 @@ struct thirty_two {
     "UX3UVcW`3W\\3YZ3Z\\3WY3WXcYZc?A3^`3[^3[\\c]`3]^cAD3CDc?B3ABc_`c?@c",
   };
 };
+// NOLINTEND(bugprone-suspicious-missing-comma)
 // clang-format on
 
 }  // namespace bragg::detail::cpu::schedules
