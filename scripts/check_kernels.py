@@ -94,7 +94,7 @@ def main():
 
     failures, matched = [], set()
     for kernel, name in zip(kernels, names):
-        name = name.replace("bragg::detail::cuda::", "").replace("bragg::detail::", "").replace("bragg::", "")
+        name = re.sub(r"bragg::(detail::cuda::|detail::|v\d+::)?", "", name)
         name = re.sub(r"\([^()]*\)$", "", name).removeprefix("void ")
         pattern = max((p for p in budgets if re.search(p, name)), key=len, default=None)
         where = f"{name} [{kernel['arch']}]"

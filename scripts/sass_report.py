@@ -87,7 +87,7 @@ def main():
         names = subprocess.run(["c++filt"], input="\n".join(n for n, _ in found), capture_output=True, text=True,
                                check=True).stdout.splitlines()
         for (_, lines), name in zip(found, names):
-            name = re.sub(r"bragg::(detail::)?(cuda::)?", "", name.removeprefix("void "))
+            name = re.sub(r"bragg::(detail::|v\d+::)?(cuda::)?", "", name.removeprefix("void "))
             name = re.sub(r"\(\w+\)$", "", name)
             if not re.search(options.kernel, name):
                 continue
