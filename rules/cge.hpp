@@ -24,7 +24,7 @@ template <>
 struct RuleOf<Cge> : GeometricRule<Cge> {
   static constexpr RuleText text{
       .name = "cge",
-      .definition = "mean of the n−f rows of least norm about o, the origin or the reference",
+      .definition = "mean of the n−f rows of least norm about o, the origin or the base",
       .needs = "n ≥ 2f+1",
       .guarantee = "bad rows are no longer than the longest honest row; no bound on their direction",
       .source = "Gupta et al. 2020"};

@@ -766,7 +766,7 @@ struct RuleOf<GeometricMedian> : GeometricRule<GeometricMedian> {
       .name = "geometric_median",
       .definition = "argmin_v Σ‖v − x_i‖, by Weiszfeld's iteration with weights 1/max(nu, ‖x_i − v‖)",
       .needs = "n ≥ 1",
-      .guarantee = "κ = 4(1+r)², r = f/(n−2f)",
+      .guarantee = "κ = 4(1+r)², r = f/(n−2f), with the default `nu`, `max_iters` and `tol`",
       .source = "Vardi & Zhang 2000; RFA: Pillutla et al. 2019"};
   static constexpr std::tuple parameters{
       parameter(&GeometricMedian::nu, "nu", "nu ≥ 0", "floor on the distances that weights are made of"),

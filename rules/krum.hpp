@@ -64,7 +64,7 @@ struct RuleOf<Krum> : GeometricRule<Krum> {
       .name = "krum",
       .definition = "the row whose `neighbors` nearest others have the least sum of squared distances to it",
       .needs = "n ≥ 2f+3; n ≥ 2f+1 with other neighbors than n−f−2",
-      .guarantee = "κ = 6(1+r), r = f/(n−2f)",
+      .guarantee = "κ = 6(1+r), r = f/(n−2f), with the default `neighbors`",
       .source = "Blanchard et al. 2017"};
   static constexpr std::tuple parameters{tolerated(&Krum::f, "0 ≤ f, 2f+3 ≤ n"),
                                          derived(&Krum::neighbors, "neighbors", "n−f−2",

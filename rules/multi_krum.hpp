@@ -11,7 +11,7 @@ struct RuleOf<MultiKrum> : GeometricRule<MultiKrum> {
   static constexpr RuleText text{.name = "multi_krum",
                                  .definition = "mean of the m rows of least Krum score",
                                  .needs = "n ≥ 2f+3; n ≥ 2f+1 with other neighbors than n−f−2",
-                                 .guarantee = "(f, κ)-robust for m ≤ n−f",
+                                 .guarantee = "(f, κ)-robust for m ≤ n−f, with the default `neighbors`",
                                  .source = "Blanchard et al. 2017"};
   static constexpr std::tuple parameters{tolerated(&MultiKrum::f, "0 ≤ f, 2f+3 ≤ n"),
                                          derived(&MultiKrum::m, "m", "n−f", "1 ≤ m ≤ n", "rows to average"),

@@ -9,7 +9,7 @@ set -euo pipefail
 foreign=  # architecture whose packages are wanted beside this machine's
 
 packages=(g++ cmake ninja-build ccache pkg-config libhwy-dev libfmt-dev nlohmann-json3-dev libcli11-dev
-  libgtest-dev libbenchmark-dev make python3)
+  libgtest-dev libbenchmark-dev make python3 python3-dev python3-venv)
 case "${1-}" in
   "") ;;
   --ci) packages+=(clang-format clang-tidy) ;;

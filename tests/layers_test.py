@@ -31,6 +31,8 @@ FLOORS = (
     ("bench",),
     ("tests",),
 )
+# Judges the others, so it is written without them.
+APART = ("host/reference",)
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 SOURCES = (".c", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".in")
 GENERATED = ("bragg/export.hpp", "bragg/export.h", "bragg/version.hpp")
@@ -71,6 +73,8 @@ def faults(root, files):
             there = room(other)
             if there == here:
                 continue
+            if here in APART and there != "include":
+                found.append(f"{path} includes {other}: {here} shares no code with what it judges")
             if floor.get(there, len(FLOORS)) > floor[here]:
                 found.append(f"{path} includes {other}: {there} is above {here}")
             arrows[here].setdefault(there, f"{path} includes {other}")
@@ -124,6 +128,9 @@ class Layers(unittest.TestCase):
 
     def test_product_code_that_includes_a_test_is_found(self):
         self.check({"kernels/gram/a.cuh": '#include "tests/b.hpp"\n', "tests/b.hpp": ""}, "tests is above kernels/gram")
+
+    def test_an_oracle_that_shares_code_is_found(self):
+        self.check({"host/reference/a.cpp": '#include "rules/b.hpp"\n', "rules/b.hpp": ""}, "shares no code")
 
     def test_a_circle_is_found(self):
         sources = {"host/io/a.hpp": '#include "host/cpu/b.hpp"\n', "host/cpu/b.hpp": '#include "host/cuda/c.hpp"\n',

@@ -28,7 +28,7 @@ void throw_failure(const Solution& solution, const Inputs& inputs, const Pipelin
   if (count == 0) files = ", but values beyond 2^500 and invalid weights count as infinite";
   throw Error(solution.status,
               fmt::format("{}too many workers are not finite for {}: {} of {} hold NaN or infinity{}; "
-                          "raise f, or leave them out with weight 0",
+                          "raise f where the rule has one, or leave them out with weight 0",
                           where, bragg::to_string(pipeline), count, inputs.names.size(), files));
 }
 

@@ -89,8 +89,8 @@ struct GeometricMedian {
 /// `iters` times v ← v + (1/n) Σ (x_i − v)·min(1, tau/‖x_i − v‖). Karimireddy et al. 2021. start = previous:
 /// the plan's last output; on the first run the base if there is one, else the origin.
 struct CenteredClipping {
-  /// `previous`: the plan's last output; on the first run the reference if there is one, else the origin.
-  /// `reference` and `origin`: the caller's reference if there is one, else the origin.
+  /// `previous`: the plan's last output; on the first run the base if there is one, else the origin.
+  /// `reference` and `origin`: the base if there is one, else the origin.
   enum class Start : std::uint8_t { previous, reference, origin };
   double tau = 0;
   int iters = 1;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every rule for any number of points, and the weighted rules, per coordinate (RULES.md): bisection over the
+// Every rule for any number of points, and the weighted rules, per coordinate: bisection over the
 // bits of values, a fixed number of passes over sorted chunks whatever the data.
 //
 // Shapes: 1 to 65535 points, rows or mixed. Order: as direct.cuh.

@@ -215,8 +215,9 @@ class Result(NamedTuple):
     @property
     def report(self) -> Report:
         """The one report. @raises ValueError: there are others."""
-        (report,) = self.reports
-        return report
+        if len(self.reports) != 1:
+            raise ValueError(f"report: there are {len(self.reports)}, one per tensor; take reports")
+        return self.reports[0]
 
 
 def aggregate(

@@ -93,7 +93,7 @@ class Krum(Rule):
     """the row whose `neighbors` nearest others have the least sum of squared distances to it.
 
     Needs n ≥ 2f+3; n ≥ 2f+1 with other neighbors than n−f−2.
-    Guarantee: κ = 6(1+r), r = f/(n−2f).
+    Guarantee: κ = 6(1+r), r = f/(n−2f), with the default `neighbors`.
     Client weights: no.
     Source: Blanchard et al. 2017.
 
@@ -108,7 +108,7 @@ class MultiKrum(Rule):
     """mean of the m rows of least Krum score.
 
     Needs n ≥ 2f+3; n ≥ 2f+1 with other neighbors than n−f−2.
-    Guarantee: (f, κ)-robust for m ≤ n−f.
+    Guarantee: (f, κ)-robust for m ≤ n−f, with the default `neighbors`.
     Client weights: yes.
     Source: Blanchard et al. 2017.
 
@@ -124,7 +124,7 @@ class GeometricMedian(Rule):
     """argmin_v Σ‖v − x_i‖, by Weiszfeld's iteration with weights 1/max(nu, ‖x_i − v‖).
 
     Needs n ≥ 1.
-    Guarantee: κ = 4(1+r)², r = f/(n−2f).
+    Guarantee: κ = 4(1+r)², r = f/(n−2f), with the default `nu`, `max_iters` and `tol`.
     Client weights: yes.
     Source: Vardi & Zhang 2000; RFA: Pillutla et al. 2019.
 
@@ -211,7 +211,7 @@ class Monna(Rule):
     def __init__(self, *, f: int, pivot: int = 0) -> None: ...
 
 class Cge(Rule):
-    """mean of the n−f rows of least norm about o, the origin or the reference.
+    """mean of the n−f rows of least norm about o, the origin or the base.
 
     Needs n ≥ 2f+1.
     Guarantee: bad rows are no longer than the longest honest row; no bound on their direction.
@@ -283,7 +283,7 @@ class Bucketing(PreAggregator):
     def __init__(self, *, s: int, seed: int = 0, permutation: Sequence[int] | None = None) -> None: ...
 
 class Clip(PreAggregator):
-    """o + (x_i − o)·min(1, c/‖x_i − o‖), o the origin or the reference.
+    """o + (x_i − o)·min(1, c/‖x_i − o‖), o the origin or the base.
 
     Needs n ≥ 1.
     Guarantee: no row is farther than c from o.
