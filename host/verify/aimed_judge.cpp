@@ -126,7 +126,8 @@ class Part {
   Verdict& verdict_;
   std::int64_t first_;
   std::size_t d_;
-  Vector out_;  ///< from the base on
+  Vector given_;  ///< the output as it is
+  Vector out_;    ///< from the base on
   Vector base_;
   Vector reference_;  ///< o, absolute
   bool from_reference_ = false;
@@ -160,7 +161,8 @@ Part::Part(const Case& drawn, const Vector& out, std::int64_t first, std::int64_
     return Vector(row.begin() + first, row.begin() + first + size);
   };
   const Request& request = drawn.request;
-  out_ = slice(out);
+  given_ = slice(out);
+  out_ = given_;
   reference_ = request.reference.empty() ? Vector(d_, 0) : slice(request.reference);
   for (std::size_t i = 0; i < request.rows.size(); ++i) {
     if (drawn.roles[i] == Role::absent) continue;
@@ -398,11 +400,25 @@ void Part::judge_ranges(long double beyond) {
     }
     const long double slack = exact ? 0 : allowance_[j];
     const long double range = high - low;
-    const long double off = std::max(low - out_[j], out_[j] - high) - slack;
+    long double off = std::max(low - out_[j], out_[j] - high) - slack;
+    if (exact) {
+      // From the base on, small values beside a large one would have lost their last bits.
+      low = std::numeric_limits<long double>::infinity();
+      high = -low;
+      for (std::size_t i = 0; i < drawn_.request.rows.size(); ++i) {
+        if (drawn_.roles[i] != Role::honest) continue;
+        const long double value = drawn_.request.rows[i][static_cast<std::size_t>(first_) + j];
+        low = std::min(low, value);
+        high = std::max(high, value);
+      }
+      off = given_[j] < low ? low - given_[j] : given_[j] - high;
+    }
     if (off > 0 && beyond * range > 0) verdict_.worst = std::max(verdict_.worst, off / (beyond * range));
     if (off > beyond * range) {
+      const long double base = exact ? 0 : base_[j];
+      const long double found = exact ? given_[j] : out_[j];
       breach(beyond > 0 ? "more than a range beyond the honest range" : "outside the honest range", j,
-             out_[j] + base_[j], (out_[j] < low ? low : high) + base_[j], beyond * range + slack);
+             found + base, (found < low ? low : high) + base, beyond * range + slack);
       return;
     }
   }
