@@ -188,8 +188,9 @@ TEST(AimedJudge, AllowsWhatRoundingAddsToAGeometricMedianFarFromTheBest) {
 
 TEST(AimedJudge, SeesWhatIsNoRowOfKrum) {
   const Case drawn = a_case("krum(f=F)", DType::f32, [](const Case& one) {
+    // Rows that are alike have a mean that is one of them.
     return one.data.starts_with("normal") && one.data.find("common") == std::string::npos &&
-           one.request.rows.size() > 3;
+           one.data.find("constant") == std::string::npos && one.request.rows.size() > 3;
   });
   Values out = mean_of(drawn, {Role::honest});
   for (long double& x : out) x = round_to(DType::f32, x);
