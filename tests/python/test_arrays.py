@@ -313,7 +313,7 @@ def test_reports_are_the_run_s(rng):
     assert [sum(report.nonfinite) for report in reports] == [1, 0]
     typed = bragg.aggregate_with_report([[row[:5], row[5:]] for row in rows], "median", scope="per_tensor")
     assert repr(typed.reports) == repr(reports)
-    with pytest.raises(ValueError, match="too many values"):
+    with pytest.raises(ValueError, match="one per tensor; take reports"):
         _ = typed.report
 
 
