@@ -49,6 +49,10 @@ class SmeaSearch {
   void center(const double* gram, int ld, const std::vector<int>& points);
   void fill(const std::vector<int>& set);
   bool reaches(const std::vector<int>& set, double top);
+  double reduce(const std::vector<int>& set);
+  Tridiagonal reduced() {
+    return {.n = rows_, .diagonal = diagonal_.data(), .off = off_.data(), .factor = factor_.data()};
+  }
   int count_above(const std::vector<int>& set, double top);
   double top_eigenvalue(const std::vector<int>& set);
   std::vector<int> start();
@@ -157,30 +161,29 @@ bool SmeaSearch::reaches(const std::vector<int>& set, double top) {
   return false;
 }
 
-/// How many eigenvalues of the scatter of `set` are above `top` for certain.
-int SmeaSearch::count_above(const std::vector<int>& set, double top) {
+/// reduced() = the scatter of `set` over its trace, tridiagonal; returns the trace. 0: all points are one.
+double SmeaSearch::reduce(const std::vector<int>& set) {
   fill(set);
   const std::size_t m = set.size();
   double trace = 0;
   for (std::size_t i = 0; i < m; ++i) trace += matrix_[i * m + i];
   if (!(trace > 0)) return 0;
   for (std::size_t i = 0; i < m * m; ++i) matrix_[i] /= trace;
-  const Tridiagonal t{.n = rows_, .diagonal = diagonal_.data(), .off = off_.data(), .factor = factor_.data()};
-  tridiagonalize(SerialTeam{}, matrix_.data(), rows_, t, work_.data());
+  tridiagonalize(SerialTeam{}, matrix_.data(), rows_, reduced(), work_.data());
+  return trace;
+}
+
+/// How many eigenvalues of the scatter of `set` are above `top` for certain.
+int SmeaSearch::count_above(const std::vector<int>& set, double top) {
+  const double trace = reduce(set);
+  if (trace == 0) return 0;
   const double error = 16 * 0x1p-53 * rows_;
-  return detail::count_above(t, top / trace + error);
+  return detail::count_above(reduced(), top / trace + error);
 }
 
 double SmeaSearch::top_eigenvalue(const std::vector<int>& set) {
-  fill(set);
-  const std::size_t m = set.size();
-  double trace = 0;
-  for (std::size_t i = 0; i < m; ++i) trace += matrix_[i * m + i];
-  if (!(trace > 0)) return 0;
-  for (std::size_t i = 0; i < m * m; ++i) matrix_[i] /= trace;
-  const Tridiagonal t{.n = rows_, .diagonal = diagonal_.data(), .off = off_.data(), .factor = factor_.data()};
-  tridiagonalize(SerialTeam{}, matrix_.data(), rows_, t, work_.data());
-  return eigenvalue(t, 0) * trace;
+  const double trace = reduce(set);
+  return trace == 0 ? 0 : eigenvalue(reduced(), 0) * trace;
 }
 
 /// Swaps one kept point for another where that gains a tenth of a percent. False: no swap does.
