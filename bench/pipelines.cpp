@@ -14,9 +14,8 @@ void pipeline(benchmark::State& state, const Case& one) {
   const Updates updates = Updates::matrix(shape.data.data(), one.n, one.size.d, one.dtype);
   Plan plan(one.pipeline, Shape::of(updates));
   // What the solve of a run finds decides what the second pass has to do.
-  const std::vector<PassWork> work =
-      passes_of(one.pipeline, one.n + (is_stateful(one.pipeline) ? 1 : 0), shape.d, one.dtype,
-                solution_of(one.pipeline, shape.rows, shape.d, one.dtype));
+  const std::vector<PassWork> work = passes_of(one.pipeline, one.n, shape.d, one.dtype,
+                                               solution_of(one.pipeline, shape.rows, shape.d, one.dtype));
   measure(state, shape, work, [&] { plan.run(updates, Output(shape.out.data())); });
 }
 

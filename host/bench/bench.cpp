@@ -14,6 +14,7 @@
 #include "host/bench/device.hpp"
 #include "host/bench/threads.hpp"
 #include "host/plan/engine.hpp"
+#include "rules/needs.hpp"
 
 namespace bragg::bench {
 
@@ -57,7 +58,7 @@ Phases time_phases(const Case& one, const Shaped& shaped, const Options& options
   detail::Engine engine(one.pipeline, one.n, options);
   detail::ActiveRows active;
   detail::set_active_rows({}, one.n, 0, active);
-  const bool previous = is_stateful(one.pipeline);
+  const bool previous = detail::keeps_previous(one.pipeline);
   const std::vector<std::int64_t> sizes = tensor_sizes(one.size);
   const Updates updates = updates_at(shaped.data.data(), one.n, sizes, one.dtype, MemorySpace::host);
   const Output last = output_at(shaped.previous.data(), sizes, one.dtype);
@@ -183,8 +184,7 @@ Row Bench::on_cpu(const Case& one) {
     }
   }
   const Phases phases = time_phases(one, shaped_, options_, settings_.budget, settings_.poll);
-  const int rows = one.n + (is_stateful(one.pipeline) ? 1 : 0);
-  const std::vector<PassWork> passes = passes_of(one.pipeline, rows, one.size.d, one.dtype, phases.solution);
+  const std::vector<PassWork> passes = passes_of(one.pipeline, one.n, one.size.d, one.dtype, phases.solution);
   for (const PassWork& work : passes) {
     const bool first = passes.size() > 1 && &work == &passes.front();
     row.passes.push_back(

@@ -183,7 +183,7 @@ std::vector<PassWork> passes_on_device(const Case& one, const void* updates) {
       cudaMemcpy2D(seen.data(), seen_bytes, updates, row_bytes, seen_bytes, n, cudaMemcpyDeviceToHost));
   std::vector<const void*> rows;
   for (std::size_t i = 0; i < n; ++i) rows.push_back(seen.data() + i * seen_bytes);
-  return passes_of(one.pipeline, one.n + (is_stateful(one.pipeline) ? 1 : 0), one.size.d, one.dtype,
+  return passes_of(one.pipeline, one.n, one.size.d, one.dtype,
                    solution_of(one.pipeline, std::move(rows), d, one.dtype));
 }
 

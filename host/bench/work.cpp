@@ -110,10 +110,10 @@ Mixture mixture_of(const detail::Solution& solution) {
 
 }  // namespace
 
-bool is_stateful(const Pipeline& pipeline) { return detail::keeps_previous(pipeline); }
-
-std::vector<PassWork> passes_of(const Pipeline& pipeline, int rows, std::int64_t d, DType dtype,
+std::vector<PassWork> passes_of(const Pipeline& pipeline, int n, std::int64_t d, DType dtype,
                                 const detail::Solution& solution) {
+  const bool previous = detail::keeps_previous(pipeline);
+  const int rows = n + (previous ? 1 : 0);  // with data
   std::vector<PassWork> passes;
   const detail::PassNeeds needs = detail::needs_of(pipeline);
   if (needs.products) {
@@ -128,7 +128,7 @@ std::vector<PassWork> passes_of(const Pipeline& pipeline, int rows, std::int64_t
     int used = 0;
     for (const double c : solution.coefficients) used += c != 0 ? 1 : 0;
     passes.push_back(combine_work(std::min(used, rows), d, dtype));
-    if (is_stateful(pipeline)) passes.back().bytes_written *= 2;  // the output is kept
+    if (previous) passes.back().bytes_written *= 2;  // the output is kept
   } else if (solution.mixed) {
     const Mixture mixture = mixture_of(solution);
     const auto used = static_cast<int>(mixture.rows.size());
@@ -143,7 +143,7 @@ std::vector<PassWork> passes_of(const Pipeline& pipeline, int rows, std::int64_t
 detail::Solution solution_of(const Pipeline& pipeline, std::vector<const void*> rows, std::int64_t d,
                              DType dtype) {
   const auto n = static_cast<int>(rows.size());
-  const bool previous = is_stateful(pipeline);
+  const bool previous = detail::keeps_previous(pipeline);
   const std::vector<unsigned char> zeros(static_cast<std::size_t>(d) * size_of(dtype));
   rows.push_back(nullptr);  // the origin
   if (previous) rows.push_back(zeros.data());

@@ -43,15 +43,11 @@ PassWork mix_select_work(const detail::SelectRule& rule, int points, int rows, d
 double mixing_work(int points, int rows, double entries, bool equal);
 
 /// The passes of a run, from the solution of its solve. `solution` has table rows as Engine's.
-/// `rows`: those with data, the previous output among them where there is one.
-std::vector<PassWork> passes_of(const Pipeline& pipeline, int rows, std::int64_t d, DType dtype,
+std::vector<PassWork> passes_of(const Pipeline& pipeline, int n, std::int64_t d, DType dtype,
                                 const detail::Solution& solution);
 /// The solve of a run over rows of d elements in host memory; where there is a previous output, it is 0.
 detail::Solution solution_of(const Pipeline& pipeline, std::vector<const void*> rows, std::int64_t d,
                              DType dtype);
-
-/// Whether the rule starts at the previous output, so that a run reads and keeps it.
-bool is_stateful(const Pipeline& pipeline);
 
 /// Speeds of a machine, per second.
 struct Rates {
