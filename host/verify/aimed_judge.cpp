@@ -95,6 +95,7 @@ class Part {
   void judge_rule();
   void judge_after_nnm(int f);
   void judge_lengths();
+  void judge_inside();
   void judge_ranges(long double beyond);
   void judge_mean_of_clipped();
   void judge_krum(int f, int neighbors, int m);
@@ -389,8 +390,26 @@ std::vector<long double> Part::krum_scores(int neighbors) const {
 // Rules -----------------------------------------------------------------------------------------------------
 
 /// Per coordinate within the honest range, or so many ranges beyond it.
+/// Of points that are rows, exactly. By the values themselves: from the base on, small ones beside a large
+/// one would have lost their last bits.
+void Part::judge_inside() {
+  for (std::size_t j = 0; j < d_; ++j) {
+    long double low = std::numeric_limits<long double>::infinity();
+    long double high = -low;
+    for (std::size_t i = 0; i < drawn_.request.rows.size(); ++i) {
+      if (drawn_.roles[i] != Role::honest) continue;
+      const long double value = drawn_.request.rows[i][static_cast<std::size_t>(first_) + j];
+      low = std::min(low, value);
+      high = std::max(high, value);
+    }
+    if (given_[j] < low || given_[j] > high) {
+      breach("outside the honest range", j, given_[j], given_[j] < low ? low : high, 0);
+      return;
+    }
+  }
+}
+
 void Part::judge_ranges(long double beyond) {
-  const bool exact = beyond == 0 && !mixed_;
   for (std::size_t j = 0; j < d_; ++j) {
     long double low = std::numeric_limits<long double>::infinity();
     long double high = -low;
@@ -398,27 +417,12 @@ void Part::judge_ranges(long double beyond) {
       low = std::min(low, (*point)[j]);
       high = std::max(high, (*point)[j]);
     }
-    const long double slack = exact ? 0 : allowance_[j];
     const long double range = high - low;
-    long double off = std::max(low - out_[j], out_[j] - high) - slack;
-    if (exact) {
-      // From the base on, small values beside a large one would have lost their last bits.
-      low = std::numeric_limits<long double>::infinity();
-      high = -low;
-      for (std::size_t i = 0; i < drawn_.request.rows.size(); ++i) {
-        if (drawn_.roles[i] != Role::honest) continue;
-        const long double value = drawn_.request.rows[i][static_cast<std::size_t>(first_) + j];
-        low = std::min(low, value);
-        high = std::max(high, value);
-      }
-      off = given_[j] < low ? low - given_[j] : given_[j] - high;
-    }
+    const long double off = std::max(low - out_[j], out_[j] - high) - allowance_[j];
     if (off > 0 && beyond * range > 0) verdict_.worst = std::max(verdict_.worst, off / (beyond * range));
     if (off > beyond * range) {
-      const long double base = exact ? 0 : base_[j];
-      const long double found = exact ? given_[j] : out_[j];
       breach(beyond > 0 ? "more than a range beyond the honest range" : "outside the honest range", j,
-             found + base, (found < low ? low : high) + base, beyond * range + slack);
+             out_[j] + base_[j], (out_[j] < low ? low : high) + base_[j], beyond * range + allowance_[j]);
       return;
     }
   }
@@ -660,10 +664,10 @@ void Part::judge_rule() {
   const auto honest = static_cast<long double>(honest_.size());
   const bool weighted = !drawn_.request.weights.empty();
   if (std::holds_alternative<Median>(rule)) {
-    judge_ranges(0);
+    mixed_ ? judge_ranges(0) : judge_inside();
     if (!weighted) check_kappa(4 * (1 + r) * (1 + r), "farther from the honest mean than κ allows");
   } else if (std::holds_alternative<TrimmedMean>(rule)) {
-    judge_ranges(0);
+    mixed_ ? judge_ranges(0) : judge_inside();
     if (!weighted) check_kappa(6 * r * (1 + r), "farther from the honest mean than κ allows");
   } else if (std::holds_alternative<Meamed>(rule) || std::holds_alternative<Phocas>(rule) ||
              std::holds_alternative<Bulyan>(rule)) {
