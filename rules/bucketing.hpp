@@ -117,6 +117,7 @@ struct RuleOf<Bucketing> : PreAggregatingRule<Bucketing> {
   static int points_after(const Bucketing& rule, int n) {
     return rule.s < 1 ? n : n / rule.s + (n % rule.s != 0 ? 1 : 0);
   }
+  static int points_in_one(const Bucketing& rule, int n) { return rule.s < n ? rule.s : n; }
   using OnBlock = BucketingDraw;
   static OnBlock on_block(const Bucketing& rule, const SequenceInputs& inputs, std::size_t stage) {
     const int* const own = rule.permutation.empty() ? nullptr : rule.permutation.data();

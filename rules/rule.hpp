@@ -137,6 +137,8 @@ struct PreAggregatingRule : CommonRule<RuleT> {
   using OnBlock = RuleT;  ///< the rule as `transform` takes it: on_block(rule, inputs, which stage it is)
   static OnBlock on_block(const RuleT& rule, const SequenceInputs&, std::size_t) { return rule; }
   static int points_after(const RuleT&, int n) { return n; }
+  /// Of n points, how many may have to be bad for a new one to be.
+  static int points_in_one(const RuleT&, int) { return 1; }
 };
 
 template <class RuleT>

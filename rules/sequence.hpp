@@ -86,15 +86,24 @@ struct Recentring {
   CenterPlan plan;
 };
 
-/// f of the first stage that has one; where none has, less than half.
+/// Rows that may be bad: f of the first stage that has one, times the rows in one of its points; where none
+/// has, less than half.
 inline int tolerated_rows(const Pipeline& pipeline, int rows) {
-  int f = -1;
-  const auto ask = [&](const auto& stage) {
-    if constexpr (requires { stage.f; }) f = f < 0 ? stage.f : f;
+  std::int64_t bad = -1;
+  std::int64_t rows_in_point = 1;
+  int points = rows;
+  const auto ask = [&](auto of, const auto& rule) {
+    if (bad >= 0) return;
+    if constexpr (requires { rule.f; }) bad = rule.f * rows_in_point;
+    if constexpr (of.kind == RuleKind::pre_aggregator) {
+      rows_in_point *= of.points_in_one(rule, points);
+      points = of.points_after(rule, points);
+    }
   };
-  for (const PreAggregator& stage : pipeline.pre) std::visit(ask, stage);
-  std::visit(ask, pipeline.rule);
-  return f >= 0 ? f : (rows - 1) / 2;
+  for (const PreAggregator& stage : pipeline.pre) visit_rule(stage, ask);
+  visit_rule(pipeline.rule, ask);
+  const int minority = (rows - 1) / 2;
+  return bad >= 0 && bad < minority ? static_cast<int>(bad) : minority;
 }
 
 /// `rows`: the stage of the rows. Where the majority that a pipeline trusts is one of rows, it is among those

@@ -231,6 +231,28 @@ TEST(Certify, HugeRowsThatCancelInABucketLeaveNothing) {
   }
 }
 
+// f bad buckets hold f·s bad rows: none of them sets the scale of squares for the honest ones.
+TEST(Certify, BadRowsOfEveryBadBucketAreOutOfReach) {
+  Generator random = generator("spoilt");
+  std::normal_distribution<double> normal;
+  std::string permutation = "[0";
+  for (int i = 1; i < 23; ++i) permutation += "," + std::to_string(i);
+  const std::string buckets = "bucketing(s=3, permutation=" + permutation + "]) | ";
+  for (const long double size : {1e-321L, 1e-310L, 1e-240L}) {
+    Rows rows(23, Vector(11));
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const long double scale = i < 6 ? 1e12L * size : i < 9 ? 1e140L : size;
+      for (auto& x : rows[i]) x = scale * normal(random);
+    }
+    for (const char* rule : {"nnm(f=3) | trimmed_mean(f=3)", "mda(f=3)", "caf(f=3)", "multi_krum(f=2)"}) {
+      if (std::string(rule) == "multi_krum(f=2)") std::copy_n(rows.begin() + 9, 3, rows.begin());
+      const Outcome outcome = run_library(parse(buckets + rule), {.rows = rows, .dtype = DType::f64});
+      ASSERT_EQ(outcome.status, Status::ok) << rule;
+      for (const long double x : outcome.out) EXPECT_LE(std::fabs(x), 10 * size) << rule;
+    }
+  }
+}
+
 // Most points at one place, and honest rows that cancel about it in a bucket.
 TEST(Certify, HonestRowsThatCancelInABucketKeepIt) {
   Rows rows(12, Vector(3, 0));
