@@ -67,12 +67,11 @@ class CudaPlan final : public PlanBackend {
   void share_on_host();
   /// Where pass 2 counts non-finite values, because pass 1 did not.
   unsigned long long* counters() const {
-    return needs_.statistics ? nullptr : reinterpret_cast<unsigned long long*>(device_block().nonfinite);
+    return needs_.statistics ? nullptr : reinterpret_cast<unsigned long long*>(blocks_.first.nonfinite);
   }
   Gate gate() const { return {.status = &state_->status, .on_failure = request_.options.on_failure}; }
 
   /// The first part's block as addresses on the device.
-  SolveBlock device_block() const { return solve_block(blocks_.first, blocks_.layout); }
   Parts parts() const {
     return {.per_tensor = request_.options.scope == Scope::per_tensor, .stride = blocks_.stride};
   }
@@ -105,6 +104,7 @@ class CudaPlan final : public PlanBackend {
   void* workspace_ = nullptr;
   Rows rows_;
   Target target_;
+  SolveLayout layout_;
   SolveBlocks blocks_;
   Finish finish_;
   bool has_run_ = false;
@@ -269,10 +269,11 @@ void CudaPlan::lay_out(bool has_reference) {
   target_ = {.data = table_.at().target.in(workspace_),
              .copy = request_.stateful ? table_.at().copy.in(workspace_) : nullptr,
              .dtype = request_.out_dtype};
-  blocks_ = {.first = blocks_at_.in(workspace_),
-             .stride = solve_block_bytes(layout(inputs)),
+  layout_ = layout(inputs);
+  blocks_ = {.first = solve_block(blocks_at_.in(workspace_), layout_),
+             .stride = solve_block_bytes(layout_),
              .parts = static_cast<int>(request_.parts),
-             .layout = layout(inputs)};
+             .rows = layout_.rows};
 }
 
 void CudaPlan::fill_table(const Updates& updates, const Output& out, const RunArguments& arguments) {
@@ -322,7 +323,7 @@ void CudaPlan::prepare_previous(Stream stream) {
 }
 
 void CudaPlan::enqueue_gram(Stream stream) {
-  const SolveBlock b = device_block();
+  const SolveBlock b = blocks_.first;
   const bool wide = request_.shape.dtype == DType::f64;
   GramArguments arguments{.rows = rows_,
                           .chunks = chunks_,
@@ -371,10 +372,10 @@ void CudaPlan::search_on_host(const SearchStep<RuleT>& step, Stream stream) {
   host_block_.resize(blocks_.stride / sizeof(std::max_align_t) + 1);
   auto* const host = reinterpret_cast<std::byte*>(host_block_.data());
   for (int part = 0; part < blocks_.parts; ++part) {
-    std::byte* const device = blocks_.first + static_cast<std::size_t>(part) * blocks_.stride;
+    SolveWords* const device = blocks_.part(part).words;  // where the block begins
     copy_to_host(host, device, blocks_.stride, stream);
     synchronize(stream);
-    run_search(step, solve_block(host, blocks_.layout));
+    run_search(step, solve_block(host, layout_));
     copy_to_device(device, host, blocks_.stride, stream);
     synchronize(stream);  // `host` is used again
   }
@@ -386,8 +387,8 @@ void CudaPlan::share_on_host() {
     finish_ = run_sequence(request_.pipeline, {.stage = first_stage()}, [](const auto&) {});
     return;
   }
-  host_block_.resize(solve_block_bytes(blocks_.layout) / sizeof(std::max_align_t) + 1);
-  const SolveBlock b = solve_block(reinterpret_cast<std::byte*>(host_block_.data()), blocks_.layout);
+  host_block_.resize(solve_block_bytes(layout_) / sizeof(std::max_align_t) + 1);
+  const SolveBlock b = solve_block(reinterpret_cast<std::byte*>(host_block_.data()), layout_);
   PrepareStep{.inputs = rows_.inputs,
               .rows = rows_.count,
               .invalid = table_.invalid(),
@@ -402,7 +403,7 @@ void CudaPlan::enqueue_steps(Stream stream) {
       .stage = first_stage(), .pivot = pivot_, .rounds = &state_->round, .permutations = permutations_};
   StepQueue steps(blocks_, stream);
   finish_ = run_sequence(request_.pipeline, inputs, [&](const auto& step) {
-    if constexpr (requires { step(SerialTeam{}, device_block()); }) {
+    if constexpr (requires { step(SerialTeam{}, blocks_.first); }) {
       steps.add(step);
     } else {
       steps.flush();
@@ -415,7 +416,7 @@ void CudaPlan::enqueue_steps(Stream stream) {
 }
 
 SelectArguments CudaPlan::select_arguments() const {
-  const SolveBlock b = device_block();
+  const SolveBlock b = blocks_.first;
   const Stage& stage = finish_.stage;
   const bool weighted = stage.weighted && (stage.mixed || !equal_weights_);
   const std::uint8_t* const invalid = table_.has_invalid() ? b.invalid : nullptr;
@@ -435,7 +436,7 @@ SelectArguments CudaPlan::select_arguments() const {
 }
 
 void CudaPlan::enqueue_pass_2(Stream stream) {
-  const SolveBlock b = device_block();
+  const SolveBlock b = blocks_.first;
   if (!finish_.combine) {
     const SelectArguments arguments = select_arguments();
     if (is_rehearsal()) {
@@ -483,7 +484,7 @@ void CudaPlan::run(const Updates& updates, const Output& out, Stream stream, con
   has_run_ = true;
   if (searches) {
     // The search takes whole blocks to the host and back, and nothing unwritten is to be copied.
-    set_bytes(blocks_.first, 0, blocks_.stride * request_.parts, stream);
+    set_bytes(blocks_.first.words, 0, blocks_.stride * request_.parts, stream);
   }
   upload_table(stream);
   enqueue(stream);
@@ -520,20 +521,19 @@ void CudaPlan::wait(Stream stream) {
   synchronize(stream);
   status_ = static_cast<Status>(state_now.status);
 
-  SolveLayout front = blocks_.layout;  // lies alike to where a report ends
+  SolveLayout front = layout_;  // lies alike to where a report ends
   front.products = front.stages = false;
   const bool from_host = needs_no_steps();
   host_block_.resize(blocks_.stride / sizeof(std::max_align_t) + 1);
   auto* const host = reinterpret_cast<std::byte*>(host_block_.data());
   const SolveBlock b = solve_block(host, front);
   for (std::size_t part = 0; part < reports_.size(); ++part) {
-    const std::byte* const device = blocks_.first + part * blocks_.stride;
-    const SolveBlock there = solve_block(blocks_.first + part * blocks_.stride, blocks_.layout);
+    const SolveBlock there = blocks_.part(static_cast<int>(part));
     if (from_host) {
       copy_to_host(b.nonfinite, there.nonfinite, sizeof(std::int64_t) * static_cast<std::size_t>(rows_.count),
                    stream);
     } else {
-      copy_to_host(host, device, report_bytes(rows_.count), stream);
+      copy_to_host(host, there.words, report_bytes(rows_.count), stream);
     }
     synchronize(stream);
     write_report(b, finish_, request_.shape.n, active_, true, reports_[part]);

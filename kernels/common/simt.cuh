@@ -38,6 +38,12 @@ BRAGG_DEVICE int blocks() { return static_cast<int>(gridDim.x); }
 BRAGG_DEVICE int lane() { return static_cast<int>(threadIdx.x & 31); }
 BRAGG_DEVICE int warp() { return static_cast<int>(threadIdx.x >> 5); }
 
+/// x, unknown to the compiler: what is computed from it is computed here, not earlier for several branches.
+BRAGG_DEVICE int opaque(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 BRAGG_DEVICE void sync_threads() { __syncthreads(); }
 BRAGG_DEVICE bool sync_threads_or(bool p) { return __syncthreads_or(p) != 0; }
 BRAGG_DEVICE void sync_warp() { __syncwarp(); }

@@ -22,12 +22,17 @@ class OneOf {
     ::new (bytes_) U(value);
   }
 
-  /// f(value). `f` is compiled for each of the types, in line: a call would take a kernel's pointers to
-  /// memory.
+  /// f.operator()<T>() for the T that the value is of. `f` is compiled for each of the types, in line: a call
+  /// would take a kernel's pointers to memory.
   template <class F>
-  BRAGG_HD_INLINE void visit(F f) const {
+  BRAGG_HD_INLINE void visit_type(F f) const {
     int kind = 0;
-    ((kind_ == kind++ ? f(*reinterpret_cast<const T*>(bytes_)) : void()), ...);
+    (void)((kind_ == kind++ && (f.template operator()<T>(), true)) || ...);
+  }
+  /// The value, of type U.
+  template <class U>
+  BRAGG_HD const U& as() const {
+    return *reinterpret_cast<const U*>(bytes_);
   }
 
  private:

@@ -10,12 +10,15 @@
 
 namespace bragg::detail::cuda {
 
-/// The blocks of all parts, `stride` bytes apart, in device memory.
+/// The blocks of all parts, `stride` bytes apart, in device memory. A kernel finds the pointers among its
+/// constants, where they cost no registers.
 struct SolveBlocks {
-  std::byte* first = nullptr;
+  SolveBlock first = {};
   std::size_t stride = 0;
   int parts = 0;
-  SolveLayout layout;
+  int rows = 0;  ///< as SolveLayout
+
+  BRAGG_HD SolveBlock part(int k) const { return moved(first, static_cast<std::size_t>(k) * stride); }
 };
 
 /// Makes blocks ready for pass 1: words, counters, what is known of the rows, and zeros in all else that a
@@ -130,7 +133,7 @@ class StepQueue {
   template <class StepT>
   void add(const StepT& step) {
     if constexpr (is_independent<StepT>) {
-      if (blocks_.layout.rows > most_rows_of_a_list) {
+      if (blocks_.rows > most_rows_of_a_list) {
         flush();
         return run_over_grid(step, blocks_, stream_);
       }

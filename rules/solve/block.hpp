@@ -114,6 +114,16 @@ BRAGG_HD inline SolveBlock solve_block(std::byte* base, const SolveLayout& layou
   return block;
 }
 
+/// The block that lies `bytes` further on.
+BRAGG_HD inline SolveBlock moved(const SolveBlock& block, std::size_t bytes) {
+  struct Pointers {
+    std::byte* of[sizeof(SolveBlock) / sizeof(std::byte*)];
+  };
+  auto pointers = __builtin_bit_cast(Pointers, block);
+  for (std::byte*& pointer : pointers.of) pointer += bytes;
+  return __builtin_bit_cast(SolveBlock, pointers);
+}
+
 inline std::size_t solve_block_bytes(const SolveLayout& layout) {
   std::size_t bytes = 0;
   solve_block(nullptr, layout, &bytes);

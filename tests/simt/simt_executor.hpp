@@ -87,6 +87,7 @@ BRAGG_SIMT_UNCHECKED inline int block() { return self->block; }
 BRAGG_SIMT_UNCHECKED inline int block_y() { return self->block_y; }
 BRAGG_SIMT_UNCHECKED inline int threads() { return self->threads; }
 BRAGG_SIMT_UNCHECKED inline int blocks() { return self->blocks; }
+BRAGG_SIMT_UNCHECKED inline int opaque(int x) { return x; }
 BRAGG_SIMT_UNCHECKED inline int lane() { return self->lane; }
 BRAGG_SIMT_UNCHECKED inline int warp() { return self->warp; }
 
