@@ -10,6 +10,7 @@ import pty
 import random
 import resource
 import select
+import shutil
 import signal
 import stat
 import struct
@@ -96,23 +97,27 @@ class Case(unittest.TestCase):
             for i, row in enumerate(rows)
         ]
 
-    def run_bragg(self, *arguments, code=0):
+    def run_bragg(self, *arguments, code=0, bad=0):
+        """`bad`: so many inputs are named as bad, before the error if there is one."""
         done = subprocess.run([BRAGG, *seeded(arguments)], capture_output=True, text=True, timeout=120)
         self.assertEqual(done.returncode, code, "%s\n%s%s" % (arguments, done.stdout, done.stderr))
+        lines = done.stderr.splitlines()
+        for line in lines[:bad]:
+            self.assertTrue(line.startswith("bragg: warning: bad input"), done.stderr)
         if code == 0:
-            self.assertEqual(done.stderr, "")
+            self.assertEqual(len(lines), bad, done.stderr)
         else:
-            self.assertTrue(done.stderr.startswith("bragg: error: "), done.stderr)
+            self.assertTrue(lines[bad].startswith("bragg: error: "), done.stderr)
             self.assertEqual(done.stdout, "")
         return done
 
-    def aggregate(self, inputs, rule, *options, code=0):
-        return self.run_bragg("aggregate", *inputs, "--rule", rule, "-o", self.output, *options, code=code)
+    def aggregate(self, inputs, rule, *options, code=0, bad=0):
+        return self.run_bragg("aggregate", *inputs, "--rule", rule, "-o", self.output, *options, code=code, bad=bad)
 
-    def refused(self, inputs, rule, *options, code, says):
+    def refused(self, inputs, rule, *options, code, says, bad=0):
         """Fails with this code and these words, and leaves nothing behind."""
         before = sorted(os.listdir(self.folder))
-        done = self.aggregate(inputs, rule, *options, code=code)
+        done = self.aggregate(inputs, rule, *options, code=code, bad=bad)
         for words in [says] if isinstance(says, str) else says:
             self.assertIn(words, done.stderr)
         self.assertEqual(sorted(os.listdir(self.folder)), before)
@@ -822,7 +827,12 @@ class BadFiles(Case):
         good = [self.write("good%d.safetensors" % i, safetensors(self.GOOD)) for i in range(2)]
         bad = self.write("bad.safetensors", content)
         with self.subTest(says):
-            self.refused([good[0], bad, good[1]], "median", code=3, says=["bad.safetensors", says])
+            self.refused([good[0], bad, good[1]], "median", "--strict", code=3, says=["error: " + bad, says])
+            done = self.aggregate([good[0], bad, good[1]], "median", bad=1)
+            for words in [bad, says]:
+                self.assertIn(words, done.stderr)
+            self.assertEqual(read_safetensors(self.output)[0], {"w": [1, 2]})
+            os.remove(self.output)
 
     @staticmethod
     def with_header(header, data=b"\0" * 8):
@@ -918,11 +928,170 @@ class BadFiles(Case):
 
     def test_missing_files_and_folders(self):
         good = self.write("good.safetensors", safetensors(self.GOOD))
-        self.refused([good, self.path("none.safetensors")], "median", code=4, says="none.safetensors")
+        none = self.path("none.safetensors")
+        self.refused([good, none], "median", code=3, says=["1 like " + good, none + ": cannot open it"])
+        self.refused([good, none], "median", "--strict", code=4, says="none.safetensors")
         os.mkdir(self.path("empty"))
         self.refused([self.path("empty")], "median", code=2, says="no *.safetensors")
         self.output = self.path("nowhere", "out.safetensors")
         self.refused([good], "median", code=4, says="nowhere")
+
+
+class BadInputs(Case):
+    """What a worker hands in that is no model of the agreed form counts as a bad worker, and stops nobody."""
+
+    ROBUST = ["nnm(f=1) | trimmed_mean(f=1)", "krum(f=1)", "trimmed_mean(f=1)"]
+
+    def model(self, i):
+        return {"w": ("F32", [2], [i, -i * i]), "steps": ("I64", [], [7])}
+
+    def honest(self, n=12, metadata=None):
+        return [self.write("w%02d.safetensors" % i, safetensors(self.model(i), metadata)) for i in range(n)]
+
+    def aggregated(self, inputs, rule, *options, bad=0):
+        report = self.path("report.json")
+        done = self.aggregate(inputs, rule, "--report", report, *options, bad=bad)
+        with open(report) as file:
+            workers = json.load(file)["workers"]
+        self.assertEqual(sum(w["bad"] is not None for w in workers), bad)
+        for worker in workers:
+            if worker["bad"] is not None:
+                self.assertEqual((worker["weight"], worker["selected"]), (0, False))
+                self.assertIn(worker["bad"], done.stderr)
+                self.assertIn(worker["name"], done.stderr)
+        with open(self.output, "rb") as file:
+            return file.read(), workers
+
+    def hostile(self):
+        """name: what it makes of a worker's path; what the reason says."""
+        whole = safetensors(self.model(5))
+        with_header = BadFiles.with_header
+        entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+        renamed = {"weight": self.model(5)["w"], "steps": self.model(5)["steps"]}
+
+        def content(data):
+            return lambda path: self.write(os.path.basename(path), data)
+
+        def index(weight_map, parts):
+            def make(path):
+                os.remove(path)
+                for name, data in parts.items():
+                    self.write(os.path.join(os.path.basename(path), name), data)
+                self.write(os.path.join(os.path.basename(path), "model.safetensors.index.json"), json.dumps({"weight_map": weight_map}))
+
+            return make
+
+        part = {"a.safetensors": safetensors({"w": self.model(5)["w"]}), "b.safetensors": safetensors({"steps": self.model(5)["steps"]})}
+        return {
+            "1: truncated": (content(whole[:-1]), "not within"),
+            "2: another tensor": (content(safetensors({**self.model(5), "a": ("F32", [1], [1])})), 'holds tensor "a"'),
+            "2: renamed": (content(safetensors(renamed)), 'holds tensor "weight"'),
+            "6: another precision": (content(safetensors({**self.model(5), "w": ("F64", [2], [1, 2])})), "dtype F64, but F32"),
+            "7: compiled": (content(safetensors({"_orig_mod." + k: v for k, v in self.model(5).items()})), 'begin with "_orig_mod."'),
+            "8: a tensor less": (content(safetensors({"w": self.model(5)["w"]})), 'no tensor "steps"'),
+            "14: no tensor": (content(safetensors({}, {"format": "pt"})), "has no tensor"),
+            "21: FP8": (content(with_header({"w": {**entry, "dtype": "F8_E4M3", "shape": [8]}})), "F8_E4M3"),
+            "22: an unknown dtype": (content(with_header({"w": {**entry, "dtype": "F99", "data_offsets": [0, (1 << 63) - 1]}})), "F99"),
+            "37: another rank": (content(safetensors({**self.model(5), "w": ("F32", [3], [1, 2, 3])})), "shape [3], but [2]"),
+            "39: mapped, not in the shard": (
+                index({"w": "a.safetensors", "steps": "b.safetensors", "x": "b.safetensors"}, part),
+                'tensor "x" is not in "b.safetensors"',
+            ),
+            "39: in the shard, not mapped": (
+                index({"w": "a.safetensors"}, {"a.safetensors": whole}),
+                'tensor "steps" of "a.safetensors" is not in the weight_map',
+            ),
+            "39: a shard that is not there": (index({"w": "a.safetensors", "steps": "c.safetensors"}, part), "is not there"),
+            "41: trailing bytes": (content(whole + b"\0"), "but the file at"),
+            "41: duplicate keys": (
+                content(
+                    with_header(
+                        b'{"steps":{"dtype":"I64","shape":[],"data_offsets":[0,8]},"w":{"dtype":"F32","shape":[2],"data_offsets":[8,16]},'
+                        b'"w":{"dtype":"F32","shape":[2],"data_offsets":[16,24]}}',
+                        bytes(24),
+                    )
+                ),
+                "is there twice",
+            ),
+            "47: a pickle": (content(b"PK\x03\x04" + b"\0" * 26 + b"archive/data.pkl"), "PyTorch file"),
+            "47: a pointer": (content(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "git lfs pull"),
+            "47: a page": (content(b"<!DOCTYPE html><html></html>"), "HTML page"),
+            "nothing": (content(b""), "is empty"),
+            "noise": (content(bytes(random.randrange(256) for _ in range(200))), ""),
+            "an npy": (content(npy([2], [1, 2])), "is npy"),
+            "not there": (os.remove, "No such file"),
+            "a folder": (lambda path: (os.remove(path), os.mkdir(path)), "this folder holds"),
+            "a pipe": (lambda path: (os.remove(path), os.mkfifo(path)), "not a regular file"),
+        }
+
+    def test_one_of_twelve_never_stops_a_robust_pipeline(self):
+        for name, (make, says) in self.hostile().items():
+            for at in (0, 6, 11):
+                with self.subTest(name, at=at):
+                    for entry in os.listdir(self.folder):
+                        path = self.path(entry)
+                        shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+                    inputs = self.honest()
+                    rule = self.ROBUST[at % len(self.ROBUST)] if at else self.ROBUST[0]
+                    self.write("w%02d.safetensors" % at, safetensors({**self.model(at), "w": ("F32", [2], [math.nan] * 2)}))
+                    expected, _ = self.aggregated(inputs, rule)
+                    make(inputs[at])
+                    output, workers = self.aggregated(inputs, rule, bad=1)
+                    self.assertEqual(output, expected)
+                    self.assertIn(says, workers[at]["bad"])
+
+    def test_the_form_is_the_bases(self):
+        inputs = self.honest(4)
+        for i in (0, 1, 2):
+            self.write("w%02d.safetensors" % i, safetensors({"v": ("F32", [1], [i])}))
+        base = self.write("base.safetensors", safetensors(self.model(0)))
+        self.refused(inputs, "median", "--base", base, code=5, bad=3, says=["3 of 4 are bad inputs"])
+        self.aggregate(inputs, "median", bad=1)
+        self.assertEqual(read_safetensors(self.output)[0], {"v": [1.5]})  # of 0, 1, 2 and infinity
+
+    def test_without_a_majority_the_groups_are_named(self):
+        inputs = self.honest(4)
+        for i in (0, 1):
+            self.write("w%02d.safetensors" % i, safetensors({"v": ("F32", [1], [i])}))
+        self.refused(
+            inputs, "median", code=3, says=["more than half of the 4", "2 like " + inputs[0], "2 like " + inputs[2], "missing from"]
+        )
+
+    def test_too_many_are_all_listed(self):
+        inputs = self.honest()
+        for at in range(3):
+            self.write("w%02d.safetensors" % at, "no model")
+        error = self.refused(inputs, "nnm(f=2) | trimmed_mean(f=2)", code=5, bad=3, says="3 of 12 are bad inputs")
+        for path in inputs[:3]:
+            self.assertIn("worker: %s: header length" % path, error)
+        self.refused(inputs, "nnm(f=2) | trimmed_mean(f=2)", "--quiet", code=5, bad=3, says="3 of 12 are bad inputs")
+        self.refused(inputs, "mean", code=5, bad=3, says="too many workers")
+        self.refused(inputs, "monna(f=3, pivot=1)", code=5, bad=3, says=["monna: pivot = 1 is a bad input", inputs[1]])
+        self.refused(inputs, "median", "--strict", code=3, says="error: " + inputs[0])
+
+    def test_the_format_is_not_a_workers_to_change(self):  # [3]
+        for other in (None, {"format": "tf"}, {"format": "x" * 5000}):
+            inputs = self.honest(5, {"format": "pt"})
+            self.write("w04.safetensors", safetensors(self.model(4), other))
+            self.aggregate(inputs, "median")
+            self.assertEqual(read_safetensors(self.output)[1]["format"], "pt")
+
+    def test_a_model_of_no_tensors_is_an_error(self):  # [14]
+        inputs = [self.write("%d.safetensors" % i, safetensors({}, {"format": "pt"})) for i in range(3)]
+        self.refused(inputs, "median", code=3, says="holds no tensor")
+
+    def test_the_table_says_bad(self):
+        inputs = self.honest()
+        self.write("w03.safetensors", "no model")
+        lines = self.aggregate(inputs, "median", bad=1).stdout.splitlines()
+        self.assertEqual(lines[4].split(), ["w03.safetensors", "bad", "0", "-"])
+        self.assertEqual(self.aggregate(inputs, "median", "--quiet").stdout, "")
+
+    def test_an_output_does_not_take_the_place_of_a_bad_input(self):
+        inputs = self.honest()
+        self.write("w03.safetensors", "no model")
+        self.output = inputs[3]
+        self.refused(inputs, "median", code=2, bad=1, says="is a file of the input")
 
 
 class Terminal(Case):

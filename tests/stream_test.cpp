@@ -543,14 +543,16 @@ TEST(Stream, DisagreementNamesFileTensorAndBothValues) {
   };
   const TemporaryFolder folder;
   write_model(folder / "first", make_models(1, layout, 10)[0]);
+  fs::copy_file(folder / "first", folder / "third");
   for (const auto& each : cases) {
     write_model(folder / "second", make_models(1, each.layout, 10)[0]);
     for (const bool as_base : {false, true}) {
       FileOptions options;
-      std::vector<fs::path> paths = {folder / "first", folder / "second"};
+      options.bad_inputs = BadInputs::error;
+      std::vector<fs::path> paths = {folder / "first", folder / "second", folder / "third"};
       if (as_base) {
         options.base = paths[1];
-        paths.pop_back();
+        paths.resize(1);
       }
       const auto [status, message] =
           failure_of([&] { aggregate_files(Median{}, paths, folder / "out", options); });
@@ -563,7 +565,7 @@ TEST(Stream, DisagreementNamesFileTensorAndBothValues) {
   write_npy(folder / "second", {"", "F32", {}, "1234"});
   const std::vector<fs::path> mixed = {folder / "first", folder / "second"};
   EXPECT_EQ(failure_of([&] { aggregate_files(Median{}, mixed, folder / "out"); }).first, Status::bad_file);
-  EXPECT_EQ(folder.entries(), 2);
+  EXPECT_EQ(folder.entries(), 3);
 }
 
 TEST(Stream, TooManyNonfiniteWorkersAreNamedAndNothingIsWritten) {
@@ -645,6 +647,7 @@ TEST(Stream, AFileThatChangesMeanwhileIsAnErrorAndNothingIsWritten) {
   const auto paths = write_models(folder, make_models(5, {{"w", "F32", {200000}, {}}}, 14));
   FileOptions options;
   options.memory = mib;
+  options.bad_inputs = BadInputs::error;
   options.progress = [&](const Progress& progress) {
     if (progress.pass == 2) fs::resize_file(paths[3], 100000);
   };
@@ -660,6 +663,7 @@ TEST(Stream, ContentThatChangesMeanwhileIsSeenThoughItsTimeIsPutBack) {
   const auto paths = write_models(folder, make_models(5, {{"w", "F32", {200000}, {}}}, 14));
   FileOptions options;
   options.memory = mib;
+  options.bad_inputs = BadInputs::error;
   options.progress = [&](const Progress& progress) {
     if (progress.pass != 2) return;
     struct stat before {};

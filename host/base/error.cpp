@@ -28,6 +28,8 @@ const char* to_string(Status status) noexcept {
       return "internal";
     case Status::not_converged:
       return "not_converged";
+    case Status::nonfinite_pivot:
+      return "nonfinite_pivot";
   }
   return "unknown status";
 }

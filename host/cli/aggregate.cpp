@@ -64,6 +64,28 @@ Device device_for(const std::string& wanted) {
   return cuda ? Device::cuda : Device::cpu;
 }
 
+/// Bad inputs are told when the progress bar is gone; of a run that fails also where --quiet is given.
+FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inputs,
+                     const AggregateCommand& command, FileOptions& options) {
+  std::string warnings;
+  options.found_bad = [&](std::size_t, const std::string& name, const std::string& reason) {
+    warnings += fmt::format("bragg: warning: bad input, counted as a bad worker: {}\n",
+                            printable(fmt::format("{}: {}", name, reason)));
+  };
+  try {
+    FileResult result = [&] {
+      ProgressBar bar(!command.quiet);
+      options.progress = [&](const Progress& progress) { bar.show(progress); };
+      return aggregate_files(pipeline, inputs, command.output, options);
+    }();
+    if (!command.quiet) fmt::print(stderr, "{}", warnings);
+    return result;
+  } catch (const Error&) {
+    fmt::print(stderr, "{}", warnings);
+    throw;
+  }
+}
+
 }  // namespace
 
 void run(const AggregateCommand& command) {
@@ -75,6 +97,7 @@ void run(const AggregateCommand& command) {
   options.options.scope = command.scope == "per-tensor" ? Scope::per_tensor : Scope::whole;
   options.options.max_weight_share = command.max_weight_share;
   options.options.threads = command.threads;
+  options.bad_inputs = command.strict ? BadInputs::error : BadInputs::row;
   const Device device = device_for(command.device);
   options.options.device = device;
   if (command.weights) options.weights = parse_weights(*command.weights);
@@ -83,11 +106,7 @@ void run(const AggregateCommand& command) {
 
   const EndOnSignal guard(command.output.string());
   const auto start = std::chrono::steady_clock::now();
-  const FileResult result = [&] {
-    ProgressBar bar(!command.quiet);
-    options.progress = [&](const Progress& progress) { bar.show(progress); };
-    return aggregate_files(pipeline, inputs, command.output, options);
-  }();
+  const FileResult result = aggregate(pipeline, inputs, command, options);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
 
   if (command.report) write_report(*command.report, pipeline, result, command.output, device);

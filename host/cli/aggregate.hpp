@@ -21,6 +21,7 @@ struct AggregateCommand {
   std::string scope = "whole";
   std::string device = "auto";
   int threads = 0;
+  bool strict = false;
   bool quiet = false;
 };
 

@@ -31,11 +31,12 @@ constexpr const char* exit_codes = R"help(Exit codes:
   0  done
   1  internal error
   2  wrong usage: an option, the pipeline, or a bound that it breaks
-  3  bad file: malformed, or it disagrees with the others
+  3  bad file: no form that more than half of the inputs share, a bad base, a
+     lone bad input; with --strict any bad input
   4  the system refused to open, read or write, or had no memory
-  5  the data defeats the rule: too many rows that are not finite, a base that
-     is not finite, a search that is too large, an iteration that does not
-     converge
+  5  the data defeats the rule: too many rows that are bad inputs or not finite,
+     a base that is not finite, a pivot that is a bad input, a search that is
+     too large, an iteration that does not converge
   6  `bragg verify` found a result that is wrong
   129, 130, 143  interrupted (SIGHUP, SIGINT, SIGTERM)
 Nothing is written to the output unless the exit code is 0 (or 4, when only
@@ -60,7 +61,9 @@ constexpr const char* aggregate_footer = R"help(
 INPUT is one checkpoint per worker: a safetensors file, the folder or
 *.index.json of a sharded model, or a 1-D npy. Or it is a single folder of worker
 files (in the order of their names, without the base), or a single 2-D npy with
-one row per worker. All must agree in names, shapes and dtypes.
+one row per worker. An input that cannot be read, or has other names, shapes or
+dtypes than the base (else than more than half of the inputs), counts as a bad
+worker.
 
 Choosing f: the number of workers that may send anything at all. With more than
 f, nothing is promised; a larger f than needed costs accuracy. Start with
@@ -147,6 +150,7 @@ int exit_code(Status status) {
     case Status::nonfinite_base:
     case Status::too_large:
     case Status::not_converged:
+    case Status::nonfinite_pivot:
       return 5;
     case Status::internal:
       return 1;
@@ -214,6 +218,7 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
   sub->add_option("--report", command.report, "JSON file to write: who was kept, and why");
+  sub->add_flag("--strict", command.strict, "a bad input is an error, not a bad worker");
   sub->add_flag("-q,--quiet", command.quiet, "print nothing but errors");
 }
 

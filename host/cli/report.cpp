@@ -35,6 +35,7 @@ std::vector<std::string> short_names(const std::vector<std::string>& names) {
 /// One worker over all reports: with one for each tensor, the mean weight, the sum of non-finite values, the
 /// least clip factor.
 struct Line {
+  bool bad = false;
   double weight = 0;
   std::size_t kept = 0;
   double score = std::numeric_limits<double>::quiet_NaN();
@@ -45,6 +46,7 @@ struct Line {
 std::vector<Line> make_lines(const FileResult& result) {
   std::vector<Line> lines(result.workers.size());
   for (std::size_t i = 0; i < lines.size(); ++i) {
+    lines[i].bad = !result.bad[i].empty();
     for (const Report& report : result.reports) {
       const RowReport& row = report.rows[i];
       lines[i].weight += row.weight / static_cast<double>(result.reports.size());
@@ -57,7 +59,9 @@ std::vector<Line> make_lines(const FileResult& result) {
   return lines;
 }
 
-std::string kept_text(std::size_t kept, std::size_t reports) {
+std::string kept_text(const Line& line, std::size_t reports) {
+  const std::size_t kept = line.kept;
+  if (line.bad) return "bad";
   if (reports == 1) return kept == 1 ? "yes" : "no";
   return fmt::format("{}/{}", kept, reports);
 }
@@ -71,7 +75,8 @@ Json workers_json(const FileResult& result, const Report& report) {
                        {"selected", row.selected},
                        {"score", row.score},
                        {"nonfinite", row.nonfinite},
-                       {"clip_factor", row.clip_factor}});
+                       {"clip_factor", row.clip_factor},
+                       {"bad", result.bad[i].empty() ? Json() : Json(result.bad[i])}});
   }
   return workers;
 }
@@ -104,12 +109,12 @@ std::string worker_table(const FileResult& result) {
   table += fmt::format("  {:>10}\n", "non-finite");
   for (std::size_t i = 0; i < lines.size(); ++i) {
     const Line& line = lines[i];
-    table += fmt::format("{:<{}}  {:>7}  {:>10.4g}", names[i], width,
-                         kept_text(line.kept, result.reports.size()), line.weight);
+    table += fmt::format("{:<{}}  {:>7}  {:>10.4g}", names[i], width, kept_text(line, result.reports.size()),
+                         line.weight);
     if (scored)
       table += std::isnan(line.score) ? fmt::format("  {:>11}", "-") : fmt::format("  {:>11.4g}", line.score);
     if (clipped) table += fmt::format("  {:>8.3g}", line.clip_factor);
-    table += fmt::format("  {:>10}\n", line.nonfinite);
+    table += line.bad ? fmt::format("  {:>10}\n", "-") : fmt::format("  {:>10}\n", line.nonfinite);
   }
   return table;
 }

@@ -5,8 +5,8 @@
 #include <bragg/io.hpp>
 
 #include <algorithm>
+#include <iterator>
 #include <new>
-#include <numeric>
 
 #include "host/files/failure.hpp"
 #include "host/files/lower_median.hpp"
@@ -39,10 +39,14 @@ struct Part {
   }
 };
 
+/// An input of which some was used already cannot be read on.
+struct InputLost {};
+
 class FileAggregation {
  public:
-  FileAggregation(const Pipeline& pipeline, std::span<const std::filesystem::path> paths,
-                  const FileOptions& options);
+  FileAggregation(const Pipeline& pipeline, Inputs& inputs, const FileOptions& options,
+                  ProgressCounter& progress, std::uint64_t& bytes_read);
+  /// @throws InputLost: it is a bad one now, and all has to be done again.
   FileResult run(const std::filesystem::path& output);
 
  private:
@@ -54,6 +58,17 @@ class FileAggregation {
   void solve(const Part& part, Solution& solution);
   void apply(const Part& part, Solution& solution);
 
+  bool is_bad(int row) const;
+  /// Of the rows that take part.
+  std::vector<std::uint8_t> bad_rows() const;
+  /// @throws Error too_many_nonfinite, nonfinite_pivot: bad inputs would decide the output.
+  void check_bad(const Solution& solution, const TensorInfo* tensor) const;
+
+  /// Reads the rows that are not bad; their bytes.
+  std::uint64_t read(const Window& window, int slot, std::span<const int> rows, bool widened);
+  void count_read(std::uint64_t bytes);
+  /// Nothing of the row has been used yet: it is infinite from the start.
+  void drop(int row);
   void load(const Window& window, int slot, std::span<const int> rows, bool widened = false);
   /// Of a window that both passes take from memory.
   void load_once(const Window& window);
@@ -64,7 +79,7 @@ class FileAggregation {
   void write(const Window& window, int slot, Range pieces);
 
   const FileOptions& options_;
-  Inputs inputs_;
+  Inputs& inputs_;
   Engine engine_;
   int threads_;
   ActiveRows active_;
@@ -72,28 +87,35 @@ class FileAggregation {
   MemoryPlan memory_;
   std::unique_ptr<WindowPasses> passes_;
   std::optional<WindowReader> reader_;
-  std::vector<int> all_rows_;  // that are read: the active ones, then the base
+  std::vector<int> all_rows_;       // that are read: the active ones that are not bad, then the base
+  std::vector<int> integer_rows_;   // those with a vote in the median of integers
+  std::vector<std::uint8_t> used_;  // per table row: some of it was read
   std::optional<OutputFile> file_;
   std::vector<void*> targets_;
-  ProgressCounter progress_;
+  ProgressCounter& progress_;
+  std::uint64_t& bytes_read_;
   FileResult result_;
 };
 
-FileAggregation::FileAggregation(const Pipeline& pipeline, std::span<const std::filesystem::path> paths,
-                                 const FileOptions& options)
+FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs, const FileOptions& options,
+                                 ProgressCounter& progress, std::uint64_t& bytes_read)
     : options_(options),
-      inputs_(open_inputs(paths, options.base)),
+      inputs_(inputs),
       engine_(pipeline, static_cast<int>(inputs_.rows.size()), options.options),
       threads_(options.options.threads > 0 ? options.options.threads : omp_get_max_threads()),
-      progress_(options) {
+      progress_(progress),
+      bytes_read_(bytes_read) {
   set_active_rows(options.weights, static_cast<int>(inputs_.rows.size()), options.options.max_weight_share,
                   active_);
-  engine_.begin(active_, inputs_.base.has_value(), false, 0);
-  all_rows_.resize(active_.rows.size() + (inputs_.base ? 1 : 0));
-  std::iota(all_rows_.begin(), all_rows_.end(), 0);
+  const int table_rows = static_cast<int>(active_.rows.size()) + (inputs_.base ? 1 : 0);
+  for (int row = 0; row < table_rows; ++row) {
+    if (!is_bad(row)) all_rows_.push_back(row);
+  }
+  for (std::size_t i = 0; i < active_.rows.size(); ++i) {  // an invalid weight is no weight
+    if (!active_.invalid[i] && !is_bad(static_cast<int>(i))) integer_rows_.push_back(static_cast<int>(i));
+  }
   output_ = plan_output(inputs_, pipeline, options.options);
-  memory_ =
-      plan_memory(inputs_, output_, static_cast<int>(all_rows_.size()), engine_.needs_statistics(), options);
+  memory_ = plan_memory(inputs_, output_, table_rows, engine_.needs_statistics(), options);
 
   result_.workers = inputs_.names;
   for (const std::size_t t : inputs_.integers) result_.integers += inputs_.tensors[t].elements;
@@ -101,6 +123,11 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, std::span<const std::
     result_.coordinates += inputs_.tensors[t].elements;
     result_.tensors.push_back(inputs_.tensors[t].name);
   }
+  // Without coordinates no NaN tells that a row is infinite.
+  for (std::size_t i = 0; i < active_.rows.size() && result_.coordinates == 0; ++i)
+    active_.invalid[i] = active_.invalid[i] || is_bad(static_cast<int>(i));
+  engine_.begin(active_, inputs_.base.has_value(), false, 0);
+  used_.assign(static_cast<std::size_t>(table_rows), result_.coordinates == 0);
   passes_ = options.options.device == Device::cuda
                 ? make_cuda_passes(options.options, memory_.slot, result_.coordinates, active_.rows)
                 : make_cpu_passes(engine_, memory_.slot);
@@ -113,6 +140,7 @@ FileResult FileAggregation::run(const std::filesystem::path& output) {
   file_.emplace(output, output_.layout.bytes);
   file_->write(0, output_.layout.header.data(), static_cast<std::int64_t>(output_.layout.header.size()));
   expect_bytes();
+  check_bad({}, nullptr);
   run_integers();
   // A model without floating-point tensors is a row of no coordinates: it has a report too.
   if (options_.options.scope == Scope::whole || inputs_.floating.empty()) {
@@ -121,6 +149,8 @@ FileResult FileAggregation::run(const std::filesystem::path& output) {
     run_per_tensor();
   }
   file_->commit();
+  for (const InputRow& row : inputs_.rows) result_.bad.push_back(row.bad);
+  result_.bytes_read = bytes_read_;
   return std::move(result_);
 }
 
@@ -132,24 +162,20 @@ void FileAggregation::expect_bytes() {
       progress_.expect(static_cast<std::uint64_t>(inputs_.tensors[t].bytes) * times);
   };
   expect(inputs_.floating, all_rows_.size() * static_cast<std::size_t>(passes));
-  expect(inputs_.integers, active_.rows.size());
+  expect(inputs_.integers, integer_rows_.size());
   progress_.advance(0);
 }
 
 void FileAggregation::run_integers() {
   if (inputs_.integers.empty()) return;
-  std::vector<int> valid;  // an invalid weight is no weight
   std::vector<const void*> rows;
-  for (std::size_t i = 0; i < active_.rows.size(); ++i) {
-    if (active_.invalid[i]) continue;
-    valid.push_back(static_cast<int>(i));
-    rows.push_back(reader_->row(0, i));
-  }
-  if (valid.empty())
-    throw Error(Status::invalid_argument, "weights: none is valid; integer tensors need at least 1");
   for (const Window& window : memory_.cut(inputs_, inputs_.integers)) {
-    progress_.skip((active_.rows.size() - valid.size()) * window.bytes());
-    load(window, 0, valid);
+    load(window, 0, integer_rows_);
+    check_bad({}, nullptr);
+    if (integer_rows_.empty())
+      throw Error(Status::invalid_argument, "weights: none is valid; integer tensors need at least 1");
+    rows.clear();
+    for (const int row : integer_rows_) rows.push_back(reader_->row(0, static_cast<std::size_t>(row)));
     lower_median(*window.type, rows, window.elements, passes_->output(0), threads_);
     write(window, 0, {0, window.pieces.size()});
   }
@@ -189,8 +215,16 @@ void FileAggregation::run_part(const Part& part) {
   Solution solution;
   solve(part, solution);
   if (solution.status != Status::ok) throw_failure(solution, inputs_, engine_.pipeline(), part.tensor);
+  check_bad(solution, part.tensor);
   progress_.enter_last_pass();
   apply(part, solution);
+  check_bad(solution, part.tensor);
+  for (std::size_t i = 0; i < solution.report.rows.size(); ++i) {
+    if (inputs_.rows[i].bad.empty()) continue;
+    RowReport& row = solution.report.rows[i];
+    row.weight = 0;  // a rule by coordinate says what it was given
+    row.selected = false;
+  }
   result_.reports.push_back(std::move(solution.report));
 }
 
@@ -235,16 +269,71 @@ void FileAggregation::apply(const Part& part, Solution& solution) {
   passes_->finish(solution);
 }
 
-void FileAggregation::load(const Window& window, int slot, std::span<const int> rows, bool widened) {
-  reader_->load(window, slot, rows, widened);
-  const std::uint64_t bytes = window.bytes() * rows.size();
-  result_.bytes_read += bytes;
+bool FileAggregation::is_bad(int row) const {
+  const auto i = static_cast<std::size_t>(row);
+  return i < active_.rows.size() && !inputs_.rows[static_cast<std::size_t>(active_.rows[i])].bad.empty();
+}
+
+std::vector<std::uint8_t> FileAggregation::bad_rows() const {
+  std::vector<std::uint8_t> bad;
+  for (std::size_t i = 0; i < active_.rows.size(); ++i) bad.push_back(is_bad(static_cast<int>(i)));
+  return bad;
+}
+
+void FileAggregation::check_bad(const Solution& solution, const TensorInfo* tensor) const {
+  check_pivot(inputs_, engine_.pipeline());
+  if (!bad_decide(solution, bad_rows())) return;
+  Solution failed;
+  failed.status = Status::too_many_nonfinite;
+  throw_failure(failed, inputs_, engine_.pipeline(), tensor);
+}
+
+std::uint64_t FileAggregation::read(const Window& window, int slot, std::span<const int> rows, bool widened) {
+  std::vector<int> good;
+  std::copy_if(rows.begin(), rows.end(), std::back_inserter(good), [&](int row) { return !is_bad(row); });
+  const WindowReader::Failures failures = reader_->load(window, slot, good, widened);
+  bool lost = false;
+  for (const auto& [row, error] : failures) {
+    const auto i = static_cast<std::size_t>(row);
+    const bool alone = inputs_.models.size() == 1 || options_.bad_inputs == BadInputs::error;
+    if (alone || i == active_.rows.size() || !is_bad_input(error)) throw error;
+    lost = lost || used_[i] != 0;
+  }
+  for (const auto& [row, error] : failures) {
+    const auto i = static_cast<std::size_t>(active_.rows[static_cast<std::size_t>(row)]);
+    inputs_.rows[i].bad = reason_of(error, inputs_.names[i]);
+    if (options_.found_bad) options_.found_bad(i, inputs_.names[i], inputs_.rows[i].bad);
+    if (!lost) drop(row);
+  }
+  if (lost) throw InputLost{};
+  for (const int row : good) used_[static_cast<std::size_t>(row)] = 1;
+  return window.bytes() * (good.size() - failures.size());
+}
+
+void FileAggregation::drop(int row) {
+  reader_->make_infinite(row);
+  const auto skip = [&](std::vector<int>& rows, std::span<const std::size_t> tensors, std::size_t times) {
+    if (std::erase(rows, row) == 0) return;
+    for (const std::size_t t : tensors)
+      progress_.skip(static_cast<std::uint64_t>(inputs_.tensors[t].bytes) * times);
+  };
+  skip(all_rows_, inputs_.floating, engine_.needs_statistics() ? 2 : 1);
+  skip(integer_rows_, inputs_.integers, 1);
+}
+
+void FileAggregation::count_read(std::uint64_t bytes) {
+  bytes_read_ += bytes;
   progress_.advance(bytes);
 }
 
+void FileAggregation::load(const Window& window, int slot, std::span<const int> rows, bool widened) {
+  count_read(read(window, slot, rows, widened));
+}
+
 void FileAggregation::load_once(const Window& window) {
+  const std::uint64_t bytes = read(window, 0, all_rows_, false);
   if (engine_.needs_statistics()) progress_.skip(all_rows_.size() * window.bytes());
-  load(window, 0, all_rows_);
+  count_read(bytes);
 }
 
 OutTable FileAggregation::target(const Window& window, int slot, Range pieces) {
@@ -272,7 +361,19 @@ void FileAggregation::write(const Window& window, int slot, Range pieces) {
 FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesystem::path> inputs,
                            const std::filesystem::path& output, const FileOptions& options) {
   try {
-    return FileAggregation(pipeline, inputs, options).run(output);
+    Inputs opened = open_inputs(inputs, options.base, options.bad_inputs);
+    for (std::size_t i = 0; i < opened.rows.size() && options.found_bad; ++i) {
+      if (!opened.rows[i].bad.empty()) options.found_bad(i, opened.names[i], opened.rows[i].bad);
+    }
+    ProgressCounter progress(options);
+    std::uint64_t bytes_read = 0;
+    for (;;) {  // at most once for each input that is lost
+      try {
+        return FileAggregation(pipeline, opened, options, progress, bytes_read).run(output);
+      } catch (const InputLost&) {
+        progress.restart();
+      }
+    }
   } catch (const std::bad_alloc&) {
     throw Error(Status::out_of_memory,
                 fmt::format("an allocation failed with memory = {} bytes for {} inputs", options.memory,

@@ -3,9 +3,28 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <string>
+#include <variant>
+#include <vector>
+
 #include "host/plan/report.hpp"
 
 namespace bragg::detail {
+
+namespace {
+
+/// "2 of 12 hold NaN: a, b".
+std::string list(const char* what, const std::vector<std::string>& texts, std::size_t of) {
+  constexpr std::size_t most = 8;
+  const std::size_t shown = std::min(most, texts.size());
+  std::string text = fmt::format("{} of {} {}", texts.size(), of, what);
+  for (std::size_t i = 0; i < shown; ++i) text += (i > 0 ? ", " : ": ") + texts[i];
+  if (texts.size() > shown) text += fmt::format(" and {} more", texts.size() - shown);
+  return text;
+}
+
+}  // namespace
 
 void throw_failure(const Solution& solution, const Inputs& inputs, const Pipeline& pipeline,
                    const TensorInfo* tensor) {
@@ -16,20 +35,57 @@ void throw_failure(const Solution& solution, const Inputs& inputs, const Pipelin
       what += ": " + (inputs.base ? inputs.base->path.string() : std::string());
     throw Error(solution.status, where + what);
   }
-  std::string files;
-  int count = 0;
-  constexpr int most = 8;
-  for (std::size_t i = 0; i < solution.report.rows.size(); ++i) {
-    const std::int64_t nonfinite = solution.report.rows[i].nonfinite;
-    if (nonfinite == 0 || ++count > most) continue;
-    files += fmt::format("{}{} ({} values)", count > 1 ? ", " : ": ", inputs.names[i], nonfinite);
+  std::vector<std::string> bad, nonfinite;
+  for (std::size_t i = 0; i < inputs.rows.size(); ++i) {
+    if (!inputs.rows[i].bad.empty()) {
+      bad.push_back(fmt::format("{} ({})", inputs.names[i], inputs.rows[i].bad));
+    } else if (i < solution.report.rows.size() && solution.report.rows[i].nonfinite > 0) {
+      nonfinite.push_back(fmt::format("{} ({} values)", inputs.names[i], solution.report.rows[i].nonfinite));
+    }
   }
-  if (count > most) files += fmt::format(" and {} more", count - most);
-  if (count == 0) files = ", but values beyond 2^500 and invalid weights count as infinite";
-  throw Error(solution.status,
-              fmt::format("{}too many workers are not finite for {}: {} of {} hold NaN or infinity{}; "
-                          "raise f where the rule has one, or leave them out with weight 0",
-                          where, bragg::to_string(pipeline), count, inputs.names.size(), files));
+  std::string files = list("hold NaN or infinity", nonfinite, inputs.rows.size());
+  if (!bad.empty())
+    files = list("are bad inputs", bad, inputs.rows.size()) + (nonfinite.empty() ? "" : "; " + files);
+  if (bad.empty() && nonfinite.empty())
+    files += ", but values beyond 2^500 and invalid weights count as infinite";
+  throw Error(
+      solution.status,
+      fmt::format("{}too many workers are not finite for {}: {}; raise f where the rule has one, or leave "
+                  "them out with weight 0",
+                  where, bragg::to_string(pipeline), files));
+}
+
+bool bad_decide(const Solution& solution, std::span<const std::uint8_t> bad) {
+  const auto count = std::count(bad.begin(), bad.end(), 1);
+  if (count == 0) return false;
+  if (static_cast<std::size_t>(count) == bad.size() || solution.infinite_everywhere) return true;
+  if (!solution.coordinate_wise) {
+    for (std::size_t i = 0; i < std::min(bad.size(), solution.coefficients.size()); ++i) {
+      if (bad[i] != 0 && solution.coefficients[i] != 0) return true;
+    }
+    return false;
+  }
+  int infinite = 0;
+  for (std::size_t p = 0; p < static_cast<std::size_t>(solution.points); ++p) {
+    const bool marked = !solution.infinite.empty() && solution.infinite[p] != 0;
+    const bool is_bad = !solution.mixed && bad[static_cast<std::size_t>(solution.rows[p])] != 0;
+    infinite += marked || is_bad ? 1 : 0;
+  }
+  const SelectRule& rule = solution.rule;
+  return infinite > (rule.kind == SelectRule::Kind::median ? (solution.points - 1) / 2 : rule.f);
+}
+
+void check_pivot(const Inputs& inputs, const Pipeline& pipeline) {
+  const auto* const monna = std::get_if<Monna>(&pipeline.rule);
+  const bool has_buckets =
+      std::any_of(pipeline.pre.begin(), pipeline.pre.end(), [](const PreAggregator& stage) {
+        return std::holds_alternative<Bucketing>(stage);  // the pivot is a bucket
+      });
+  if (monna == nullptr || has_buckets) return;
+  const auto pivot = static_cast<std::size_t>(monna->pivot);
+  if (inputs.rows[pivot].bad.empty()) return;
+  throw Error(Status::nonfinite_pivot, fmt::format("monna: pivot = {} is a bad input: {} ({})", monna->pivot,
+                                                   inputs.names[pivot], inputs.rows[pivot].bad));
 }
 
 }  // namespace bragg::detail

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+#include <span>
+
 #include "host/files/inputs.hpp"
 #include "host/plan/engine.hpp"
 
@@ -9,5 +12,13 @@ namespace bragg::detail {
 /// Says which files made a solve fail. `tensor`: the one that was solved, or null.
 [[noreturn]] void throw_failure(const Solution& solution, const Inputs& inputs, const Pipeline& pipeline,
                                 const TensorInfo* tensor);
+
+/// Whether bad inputs have a part in the output that the solution describes, or would be most of what a rule
+/// by coordinate chooses from. `bad`: per row that takes part. Of an empty solution: whether no other row is
+/// left.
+bool bad_decide(const Solution& solution, std::span<const std::uint8_t> bad);
+
+/// @throws Error nonfinite_pivot: the row that the rule trusts is a bad input.
+void check_pivot(const Inputs& inputs, const Pipeline& pipeline);
 
 }  // namespace bragg::detail

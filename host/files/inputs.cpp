@@ -2,9 +2,12 @@
 #include "host/files/inputs.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
+#include <memory>
+#include <utility>
 
 #include "host/io/element_type.hpp"
 
@@ -12,50 +15,17 @@ namespace bragg::detail {
 
 namespace {
 
-void check_agreement(const Model& first, std::span<const TensorInfo> expected, const Model& other) {
-  const auto refuse = [&](const std::string& what) { throw_bad_file(other.path, what); };
-  const std::string where = first.path.string();
-  if (other.npy != first.npy) {
-    const auto kind = [](bool npy) { return npy ? "npy" : "safetensors"; };
-    refuse(fmt::format("is {}, but {} is {}", kind(other.npy), where, kind(first.npy)));
-  }
-  std::size_t i = 0, j = 0;
-  while (i < expected.size() || j < other.tensors.size()) {
-    const bool only_here =
-        i == expected.size() || (j < other.tensors.size() && other.tensors[j].info.name < expected[i].name);
-    if (only_here)
-      refuse(
-          fmt::format("holds tensor {}, which is missing from {}", show(other.tensors[j].info.name), where));
-    const TensorInfo& a = expected[i];
-    if (j == other.tensors.size() || a.name < other.tensors[j].info.name) {
-      refuse(fmt::format("has no tensor {}, which {} holds", show(a.name), where));
-    }
-    const TensorInfo& b = other.tensors[j].info;
-    if (a.dtype != b.dtype) {
-      refuse(fmt::format("tensor {} has dtype {}, but {} in {}", show(a.name), b.dtype, a.dtype, where));
-    }
-    if (a.shape != b.shape) {
-      refuse(fmt::format("tensor {} has shape {}, but {} in {}", show(a.name), shape_text(b.shape),
-                         shape_text(a.shape), where));
-    }
-    ++i;
-    ++j;
-  }
-}
-
-std::optional<std::string> format_of(const Model& model) {
-  const auto found = std::find_if(model.metadata.begin(), model.metadata.end(),
-                                  [](const auto& pair) { return pair.first == "format"; });
-  if (found == model.metadata.end()) return std::nullopt;
-  return found->second;
-}
-
 /// None where not even half of the models say the same.
-std::optional<std::string> format_of_most(std::span<const Model> models) {
+std::optional<std::string> format_of_most(const Inputs& inputs) {
   std::map<std::optional<std::string>, std::size_t> votes;
-  for (const Model& model : models) {
-    std::optional<std::string> format = format_of(model);
-    if (2 * ++votes[format] > models.size()) return format;
+  std::size_t voters = 0;
+  for (const InputRow& row : inputs.rows) {
+    if (!row.bad.empty()) continue;
+    ++votes[inputs.models[row.model].format];
+    ++voters;
+  }
+  for (const auto& [format, count] : votes) {
+    if (2 * count > voters) return format;
   }
   return std::nullopt;
 }
@@ -73,17 +43,9 @@ void check_distinct(std::span<const std::filesystem::path> paths) {
   }
 }
 
-void add_models_as_rows(Inputs& inputs) {
-  for (std::size_t i = 0; i < inputs.models.size(); ++i) {
-    inputs.rows.push_back({i, 0});
-    inputs.names.push_back(inputs.models[i].path.string());
-  }
-}
-
 /// A 2-D npy alone holds a row per worker.
-void add_matrix_rows(Inputs& inputs) {
+void add_matrix_rows(Inputs& inputs, TensorInfo& tensor) {
   const std::filesystem::path& path = inputs.models.front().path;
-  TensorInfo& tensor = inputs.tensors.front();
   const std::int64_t n = tensor.shape[0], d = tensor.shape[1];
   // Bounded before anything is made per row: an array of no columns may claim any number of rows.
   constexpr std::int64_t most = 1 << 20;
@@ -93,61 +55,192 @@ void add_matrix_rows(Inputs& inputs) {
   }
   const std::int64_t bytes = tensor.bytes / n;
   tensor = {"", tensor.dtype, {d}, d, bytes};
+  inputs.rows.clear();
+  inputs.names.clear();
   for (std::int64_t i = 0; i < n; ++i) {
-    inputs.rows.push_back({0, i * bytes});
+    inputs.rows.push_back({.model = 0, .offset = i * bytes, .bad = ""});
     inputs.names.push_back(fmt::format("{}[{}]", path.string(), i));
   }
+  inputs.matrix = true;
+}
+
+void add_models(Inputs& inputs, std::span<const std::filesystem::path> paths) {
+  for (const std::filesystem::path& path : paths) {
+    inputs.rows.push_back({.model = inputs.models.size(), .offset = 0, .bad = ""});
+    inputs.names.push_back(path.string());
+    inputs.models.emplace_back(path);
+  }
+}
+
+/// Inputs whose forms have one mark.
+struct Group {
+  FormMark mark;
+  std::vector<std::size_t> inputs;
+};
+
+/// The largest first; of equal ones that of the input that comes first.
+std::vector<Group> group(const std::map<FormMark, std::vector<std::size_t>>& marked) {
+  std::vector<Group> groups;
+  for (const auto& [mark, inputs] : marked) groups.push_back({mark, inputs});
+  std::sort(groups.begin(), groups.end(), [](const Group& a, const Group& b) {
+    return std::pair(b.inputs.size(), a.inputs.front()) < std::pair(a.inputs.size(), b.inputs.front());
+  });
+  return groups;
+}
+
+/// In what the two largest groups differ. The smaller form is the one that is kept: it may be a stranger's.
+std::string difference(const Inputs& inputs, const std::vector<Group>& groups) {
+  if (groups.size() < 2) return "";
+  std::size_t kept = groups[0].inputs.front(), other = groups[1].inputs.front();
+  if (groups[0].mark.tensors > groups[1].mark.tensors) std::swap(kept, other);
+  try {
+    PlacedModel model(inputs.models[other].path);
+    read_placed_model(read_form(inputs.models[kept].path), inputs.names[kept], model);
+  } catch (const Error& error) {
+    return fmt::format("; {}", error.what());
+  }
+  return "";
+}
+
+[[noreturn]] void refuse_forms(const Inputs& inputs, const std::vector<Group>& groups) {
+  constexpr std::size_t most = 8;
+  std::vector<std::string> texts;
+  for (const Group& each : groups)
+    texts.push_back(fmt::format("{} like {}", each.inputs.size(), inputs.names[each.inputs.front()]));
+  for (std::size_t i = 0; i < inputs.rows.size(); ++i) {
+    if (!inputs.rows[i].bad.empty())
+      texts.push_back(fmt::format("{}: {}", inputs.names[i], inputs.rows[i].bad));
+  }
+  const std::size_t more = texts.size() - std::min(most, texts.size());
+  texts.resize(texts.size() - more);
+  throw Error(
+      Status::bad_file,
+      fmt::format("more than half of the {} inputs must agree in names, dtypes and shapes where no base "
+                  "says which: {}{}{}",
+                  inputs.rows.size(), fmt::join(texts, "; "),
+                  more > 0 ? fmt::format(" and {} more", more) : "", difference(inputs, groups)));
+}
+
+/// Does it for a row; what it throws makes a bad row.
+template <class F>
+void try_row(Inputs& inputs, InputRow& row, BadInputs bad_inputs, F f) {
+  PlacedModel& model = inputs.models[row.model];
+  if (!row.bad.empty()) return;
+  try {
+    f(model);
+  } catch (const Error& error) {
+    if (bad_inputs == BadInputs::error || !is_bad_input(error)) throw;
+    row.bad = reason_of(error, model.path);
+  }
+}
+
+/// Groups the inputs by form. @throws Error bad_file: none has more than half.
+std::vector<Group> find_groups(Inputs& inputs, BadInputs bad_inputs) {
+  std::map<FormMark, std::vector<std::size_t>> marked;
+  for (std::size_t i = 0; i < inputs.rows.size(); ++i) {
+    try_row(inputs, inputs.rows[i], bad_inputs,
+            [&](const PlacedModel& model) { marked[mark_form(model.path)].push_back(i); });
+  }
+  std::vector<Group> groups = group(marked);
+  if (groups.empty() || 2 * groups.front().inputs.size() <= inputs.rows.size()) refuse_forms(inputs, groups);
+  return groups;
+}
+
+/// Fills the models of the rows that have the form.
+void place_rows(Inputs& inputs, const Form& form, const std::string& owner, BadInputs bad_inputs) {
+  std::vector<std::shared_ptr<const std::vector<Place>>> distinct;
+  for (InputRow& row : inputs.rows) {
+    try_row(inputs, row, bad_inputs, [&](PlacedModel& model) {
+      read_placed_model(form, owner, model);
+      // Most are laid out alike: one table for all of them.
+      const auto same = std::find_if(distinct.begin(), distinct.end(),
+                                     [&](const auto& places) { return *places == *model.places; });
+      if (same == distinct.end()) {
+        distinct.push_back(model.places);
+      } else {
+        model.places = *same;
+      }
+    });
+  }
+}
+
+PlacedModel read_base(const Form& form, const std::string& owner, const std::filesystem::path& path) {
+  PlacedModel base(path);
+  read_placed_model(form, owner, base);
+  return base;
 }
 
 }  // namespace
 
+bool is_bad_input(const Error& error) {
+  return error.status() == Status::bad_file || error.status() == Status::io_error ||
+         error.status() == Status::unsupported;
+}
+
+std::string reason_of(const Error& error, const std::filesystem::path& path) {
+  std::string_view what = error.what();
+  const std::string start = path.string() + ": ";
+  if (what.starts_with(start)) what.remove_prefix(start.size());
+  return std::string(what);
+}
+
 Inputs open_inputs(std::span<const std::filesystem::path> paths,
-                   const std::optional<std::filesystem::path>& base) {
+                   const std::optional<std::filesystem::path>& base, BadInputs bad_inputs) {
   if (paths.empty()) throw Error(Status::invalid_argument, "inputs: 0 files; needs at least 1");
   check_distinct(paths);
   Inputs inputs;
-  inputs.models.push_back(open_model(paths.front()));
-  for (const StoredTensor& tensor : inputs.models.front().tensors) inputs.tensors.push_back(tensor.info);
-  for (const std::filesystem::path& path : paths.subspan(1)) {
-    inputs.models.push_back(open_model(path));
-    check_agreement(inputs.models.front(), inputs.tensors, inputs.models.back());
-  }
-  const Model& first = inputs.models.front();
-  inputs.npy = first.npy;
-  const std::size_t dimensions = inputs.npy ? inputs.tensors.front().shape.size() : 0;
-  if (paths.size() == 1 && dimensions > 2) {
-    throw_bad_file(first.path, fmt::format("npy shape {}: one npy alone holds a row per worker in two "
-                                           "dimensions; reshape it, or give a file per worker",
-                                           shape_text(inputs.tensors.front().shape)));
-  }
-  if (paths.size() == 1 && dimensions == 2) {
-    add_matrix_rows(inputs);
+  add_models(inputs, paths);
+  Form form;
+  if (paths.size() == 1) {
+    bad_inputs = BadInputs::error;  // there are no others to go on with
+    form = read_form(paths.front());
+    place_rows(inputs, form, paths.front().string(), bad_inputs);
+    const std::size_t dimensions = form.npy ? form.tensors.front().shape.size() : 0;
+    if (dimensions > 2) {
+      throw_bad_file(paths.front(), fmt::format("npy shape {}: one npy alone holds a row per worker in two "
+                                                "dimensions; reshape it, or give a file per worker",
+                                                shape_text(form.tensors.front().shape)));
+    }
+    if (dimensions == 2) add_matrix_rows(inputs, form.tensors.front());
+    if (base) inputs.base = read_base(form, paths.front().string(), *base);
+  } else if (base) {
+    form = read_form(*base);
+    inputs.base = read_base(form, base->string(), *base);
+    place_rows(inputs, form, base->string(), bad_inputs);
   } else {
-    add_models_as_rows(inputs);
+    const std::vector<Group> groups = find_groups(inputs, bad_inputs);
+    const std::string& owner = inputs.names[groups.front().inputs.front()];
+    form = read_form(owner);
+    place_rows(inputs, form, owner, bad_inputs);
+    const auto good = std::count_if(inputs.rows.begin(), inputs.rows.end(),
+                                    [](const InputRow& row) { return row.bad.empty(); });
+    if (2 * static_cast<std::size_t>(good) <= paths.size()) refuse_forms(inputs, {});
   }
-  if (base) {
-    inputs.base = open_model(*base);
-    check_agreement(first, inputs.tensors, *inputs.base);
+  if (form.tensors.empty()) {
+    throw_bad_file(base ? *base : paths.front(),
+                   "holds no tensor, only metadata: there is nothing to aggregate");
   }
+  inputs.npy = form.npy;
+  inputs.tensors = std::move(form.tensors);
   for (std::size_t t = 0; t < inputs.tensors.size(); ++t) {
     const bool floating = element_type_of(inputs.tensors[t]).kind == ElementKind::floating;
     (floating ? inputs.floating : inputs.integers).push_back(t);
   }
-  inputs.format = inputs.base ? format_of(*inputs.base) : format_of_most(inputs.models);
+  inputs.format = inputs.base ? inputs.base->format : format_of_most(inputs);
   return inputs;
 }
 
 void RowReader::read(std::size_t t, std::int64_t begin, std::int64_t bytes, void* to) {
   if (bytes == 0) return;
-  const StoredTensor& tensor = model_->tensors[t];
-  if (!file_ || open_ != tensor.file) {
-    const SourceFile& source = model_->files[tensor.file];
+  const Place& place = (*model_->places)[t];
+  if (!file_ || open_ != place.file) {
+    const SourceFile& source = model_->files[place.file];
     close();  // one descriptor at a time
     file_.emplace(source.path);
-    open_ = tensor.file;
+    open_ = place.file;
     if (file_->id() != source.id) throw_bad_file(source.path, "changed while it was being read");
   }
-  file_->read(tensor.offset + offset_ + begin, to, bytes);
+  file_->read(place.offset + offset_ + begin, to, bytes);
 }
 
 void RowReader::close() {

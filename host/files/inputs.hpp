@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "host/io/model.hpp"
+#include "host/io/form.hpp"
 
 namespace bragg::detail {
 
@@ -17,28 +17,38 @@ namespace bragg::detail {
 struct InputRow {
   std::size_t model = 0;
   std::int64_t offset = 0;  ///< bytes from the tensor's first
+  std::string bad;  ///< why the model is none of the agreed form: the row is infinite; empty: it is one
 };
 
 struct Inputs {
-  std::vector<Model> models;
+  std::vector<PlacedModel> models;
   std::vector<InputRow> rows;
   std::vector<std::string> names;               ///< of the rows
   std::vector<TensorInfo> tensors;              ///< of a row, sorted by name
   std::vector<std::size_t> floating, integers;  ///< which of them
-  std::optional<Model> base;
+  std::optional<PlacedModel> base;
   std::optional<std::string> format;  ///< the metadata "format" of the base, else of most models
   bool npy = false;
+  bool matrix = false;  ///< the rows are those of one file
 };
 
-/// Opens the files and checks that they agree in names, shapes and dtypes.
-/// @throws Error invalid_argument (no inputs), bad_file (file, tensor, both values), io_error.
+/// Whether an error in reading a model says that it is a bad one, and not that something else failed.
+bool is_bad_input(const Error& error);
+
+/// What is wrong with the input at `path`.
+std::string reason_of(const Error& error, const std::filesystem::path& path);
+
+/// Opens the files and compares their names, dtypes and shapes with the agreed ones: the base's, else those
+/// of more than half of the inputs. An input of other ones, or that cannot be read, is a bad row or an error.
+/// @throws Error invalid_argument (no inputs, one given twice), bad_file (no agreed form), io_error; of the
+/// base, of a lone input, and for BadInputs::error of every input, what is wrong with it.
 Inputs open_inputs(std::span<const std::filesystem::path> paths,
-                   const std::optional<std::filesystem::path>& base);
+                   const std::optional<std::filesystem::path>& base, BadInputs bad_inputs);
 
 /// Reads parts of one row; keeps its current file open until close().
 class RowReader {
  public:
-  RowReader(const Model& model, std::int64_t offset) : model_(&model), offset_(offset) {}
+  RowReader(const PlacedModel& model, std::int64_t offset) : model_(&model), offset_(offset) {}
 
   /// Bytes [begin, begin + bytes) of tensor t; certain when close() has returned. @throws Error io_error;
   /// bad_file where the file changed.
@@ -47,7 +57,7 @@ class RowReader {
   void close();
 
  private:
-  const Model* model_;
+  const PlacedModel* model_;
   std::int64_t offset_;
   std::optional<ReadFile> file_;
   std::size_t open_ = 0;  // which file of the model

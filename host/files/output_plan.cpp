@@ -5,6 +5,9 @@
 #include <sys/stat.h>
 #include <bragg/version.hpp>
 
+#include <algorithm>
+#include <cstdint>
+
 #include "host/io/element_type.hpp"
 #include "host/plan/plan_request.hpp"
 
@@ -36,15 +39,23 @@ OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const Opt
 void check_output(const std::filesystem::path& output, const Inputs& inputs) {
   struct stat there {};
   if (::stat(output.c_str(), &there) != 0) return;
-  const auto check = [&](const Model& model) {
-    for (const SourceFile& source : model.files) {
-      if (source.id.device != there.st_dev || source.id.inode != there.st_ino) continue;
-      throw Error(Status::invalid_argument,
-                  fmt::format("output {} is a file of the input {}; write to another one", output.string(),
-                              model.path.string()));
-    }
+  const auto is_there = [&](std::uint64_t device, std::uint64_t inode) {
+    return device == there.st_dev && inode == there.st_ino;
   };
-  for (const Model& model : inputs.models) check(model);
+  const auto check = [&](const PlacedModel& model) {
+    const auto& files = model.files;
+    bool taken = std::any_of(files.begin(), files.end(), [&](const SourceFile& source) {
+      return is_there(source.id.device, source.id.inode);
+    });
+    // One that could not be opened is the worker's file nevertheless.
+    struct stat path {};
+    taken = taken || (::stat(model.path.c_str(), &path) == 0 && is_there(path.st_dev, path.st_ino));
+    if (!taken) return;
+    throw Error(Status::invalid_argument,
+                fmt::format("output {} is a file of the input {}; write to another one", output.string(),
+                            model.path.string()));
+  };
+  for (const PlacedModel& model : inputs.models) check(model);
   if (inputs.base) check(*inputs.base);
 }
 

@@ -12,6 +12,11 @@ class ProgressCounter {
   explicit ProgressCounter(const FileOptions& options) : options_(options) {}
 
   void set_passes(int passes) { progress_.passes = passes; }
+  /// All over again: of what was expected nothing is left.
+  void restart() {
+    progress_.pass = 1;
+    progress_.bytes_total = progress_.bytes_done;
+  }
   void enter_last_pass() { progress_.pass = progress_.passes; }
   void expect(std::uint64_t bytes) { progress_.bytes_total += bytes; }
   /// Bytes that were expected are not going to be read.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host/files/window_reader.hpp"
 
+#include <cstring>
 #include <exception>
 
 #include "host/files/widen.hpp"
@@ -15,12 +16,26 @@ WindowReader::WindowReader(const Inputs& inputs, std::span<const int> active, st
     readers_.emplace_back(inputs.models[input.model], input.offset);
   }
   if (inputs.base) readers_.emplace_back(*inputs.base, 0);
+  for (int i = 0; i < inputs_; ++i) {
+    if (!inputs.rows[static_cast<std::size_t>(active[static_cast<std::size_t>(i)])].bad.empty())
+      make_infinite(i);
+  }
 }
 
-void WindowReader::load(const Window& window, int slot, std::span<const int> rows, bool widened) {
+void WindowReader::make_infinite(int i) {
+  for (int slot = 0; slot < passes_.slots(); ++slot) {
+    passes_.wait(slot);
+    // All bits set are a NaN of every floating-point type.
+    std::memset(row(slot, static_cast<std::size_t>(i)), 0xFF, static_cast<std::size_t>(row_stride_));
+    passes_.loaded(slot, {&i, 1}, row_stride_);
+  }
+}
+
+WindowReader::Failures WindowReader::load(const Window& window, int slot, std::span<const int> rows,
+                                          bool widened) {
   const std::int64_t size = window.type->bytes;
   passes_.wait(slot);
-  std::vector<std::exception_ptr> failures(rows.size());
+  std::vector<std::exception_ptr> caught(rows.size());
 #pragma omp parallel for schedule(dynamic) num_threads(threads_)
   for (std::size_t k = 0; k < rows.size(); ++k) {
     try {
@@ -34,13 +49,20 @@ void WindowReader::load(const Window& window, int slot, std::span<const int> row
       readers_[i].close();  // many workers must not need as many descriptors
       if (widened) widen_to_f64(begin, window.elements, window.type->dtype);
     } catch (...) {
-      failures[k] = std::current_exception();
+      caught[k] = std::current_exception();
     }
   }
-  for (const std::exception_ptr& failure : failures) {
-    if (failure) std::rethrow_exception(failure);
+  Failures failures;
+  for (std::size_t k = 0; k < rows.size(); ++k) {
+    if (!caught[k]) continue;
+    try {
+      std::rethrow_exception(caught[k]);
+    } catch (const Error& error) {
+      failures.emplace_back(rows[k], error);
+    }
   }
   passes_.loaded(slot, rows, window.elements * (widened ? 8 : size));
+  return failures;
 }
 
 RowTable WindowReader::table(const Window& window, int slot, Range pieces, bool widened) {

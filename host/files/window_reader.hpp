@@ -4,6 +4,9 @@
 // per pass.
 #pragma once
 
+#include <bragg/error.hpp>
+#include <utility>
+
 #include "host/files/inputs.hpp"
 #include "host/files/window_passes.hpp"
 #include "host/files/windows.hpp"
@@ -16,8 +19,14 @@ class WindowReader {
   WindowReader(const Inputs& inputs, std::span<const int> active, std::int64_t row_stride,
                WindowPasses& passes, int threads);
 
+  /// Rows that cannot be read, and why.
+  using Failures = std::vector<std::pair<int, Error>>;
+
   /// Reads some rows of a window. Widened: every value as f64.
-  void load(const Window& window, int slot, std::span<const int> rows, bool widened);
+  Failures load(const Window& window, int slot, std::span<const int> rows, bool widened);
+
+  /// Makes a row NaN in every slot, for all windows: it is not loaded any more.
+  void make_infinite(int row);
 
   std::byte* row(int slot, std::size_t i) const {
     return passes_.rows(slot) + static_cast<std::int64_t>(i) * row_stride_;

@@ -2,12 +2,10 @@
 // A sharded model: an index with {"weight_map": {tensor: file}}, in the folder of the files that it names.
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <iterator>
+#include <functional>
 #include <map>
-#include <set>
 #include <system_error>
-#include <tuple>
+#include <utility>
 
 #include "host/io/json.hpp"
 #include "host/io/model.hpp"
@@ -18,7 +16,10 @@ namespace {
 
 class IndexReader final : public JsonReader {
  public:
-  std::map<std::string, std::string> weight_map;
+  /// Told each tensor and the file that it is mapped to.
+  using Entry = std::function<void(const std::string& tensor, const std::string& file)>;
+  explicit IndexReader(Entry entry) : entry_(std::move(entry)) {}
+
   bool has_weight_map = false;
 
   bool null() override { return other("null"); }
@@ -29,7 +30,7 @@ class IndexReader final : public JsonReader {
 
   bool string(std::string& text) override {
     if (!in_weight_map()) return other("a string");
-    entry_->second = text;
+    entry_(tensor_, text);
     return true;
   }
 
@@ -40,13 +41,11 @@ class IndexReader final : public JsonReader {
 
   bool key(std::string& name) override {
     if (depth_ == 1) {
-      if (!keys_.insert(name).second) return fail(fmt::format("the key {} is there twice", show(name)));
       weight_map_next_ = name == "weight_map";
+      if (weight_map_next_ && has_weight_map) return fail("the key \"weight_map\" is there twice");
       has_weight_map = has_weight_map || weight_map_next_;
     } else if (in_weight_map()) {
-      bool added = false;
-      std::tie(entry_, added) = weight_map.try_emplace(name);
-      if (!added) return fail(fmt::format("weight_map: tensor {} is there twice", show(name)));
+      tensor_ = name;
     }
     return true;
   }
@@ -77,13 +76,13 @@ class IndexReader final : public JsonReader {
   bool refuse(const std::string& found) override {
     if (depth_ == 0) return fail(fmt::format("is {}, expected an object", found));
     if (depth_ == 1) return fail(fmt::format("weight_map is {}, expected an object of file names", found));
-    return fail(fmt::format("weight_map: tensor {} is {}, expected a file name", show(entry_->first), found));
+    return fail(fmt::format("weight_map: tensor {} is {}, expected a file name", show(tensor_), found));
   }
 
   int depth_ = 0;
   bool weight_map_next_ = false;
-  std::set<std::string> keys_;
-  std::map<std::string, std::string>::iterator entry_;
+  Entry entry_;
+  std::string tensor_;
 };
 
 bool is_plain_name(const std::string& name) {
@@ -91,75 +90,47 @@ bool is_plain_name(const std::string& name) {
          name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
 }
 
-void add_shard(Model& model, const std::string& name, const std::map<std::string, std::string>& weight_map) {
-  const std::filesystem::path path = model.path.parent_path() / name;
-  std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored))
-    throw_bad_file(model.path, fmt::format("the file {} is not there", show(name)));
-  Model shard = read_safetensors(ReadFile(path));
-  for (StoredTensor& tensor : shard.tensors) {
-    const auto entry = weight_map.find(tensor.info.name);
-    if (entry == weight_map.end()) {
-      throw_bad_file(model.path, fmt::format("tensor {} of {} is not in the weight_map",
-                                             show(tensor.info.name), show(name)));
+/// The files that the weight_map names, each given its place in the order of names.
+std::map<std::string, std::size_t> find_shards(const ReadFile& index) {
+  std::map<std::string, std::size_t> shards;
+  IndexReader reader([&](const std::string& tensor, const std::string& name) {
+    if (shards.contains(name)) return;
+    if (!is_plain_name(name)) {
+      throw_bad_file(
+          index.path(),
+          fmt::format("weight_map: tensor {} is in {}, expected the name of a file in the same folder",
+                      show(tensor), show(name)));
     }
-    if (entry->second != name) {
-      throw_bad_file(model.path, fmt::format("tensor {} is in two files: {}, and {} as the weight_map says",
-                                             show(tensor.info.name), show(name), show(entry->second)));
-    }
-    tensor.file = model.files.size();
-    model.tensors.push_back(std::move(tensor));
-  }
-  std::sort(shard.metadata.begin(), shard.metadata.end());
-  if (model.files.empty()) {
-    model.metadata = std::move(shard.metadata);
-  } else {  // what all parts agree on
-    Metadata shared;
-    std::set_intersection(model.metadata.begin(), model.metadata.end(), shard.metadata.begin(),
-                          shard.metadata.end(), std::back_inserter(shared));
-    model.metadata = std::move(shared);
-  }
-  model.files.push_back(std::move(shard.files.front()));
+    std::error_code ignored;
+    if (!std::filesystem::exists(index.path().parent_path() / name, ignored))
+      throw_bad_file(index.path(), fmt::format("the file {} is not there", show(name)));
+    shards.emplace(name, 0);
+  });
+  read_json(index, 0, index.size(), reader);
+  if (!reader.has_weight_map) throw_bad_file(index.path(), "has no \"weight_map\"");
+  if (shards.empty()) throw_bad_file(index.path(), "the weight_map is empty");
+  for (std::size_t place = 0; auto& [name, at] : shards) at = place++;
+  return shards;
 }
 
 }  // namespace
 
-Model read_index(const std::filesystem::path& index) {
+void visit_index(const std::filesystem::path& index, ModelVisitor& visitor) {
   const ReadFile file(index);
   if (file.size() > max_header_bytes) {
     throw_bad_file(index,
                    fmt::format("has {} bytes, an index has at most {}", file.size(), max_header_bytes));
   }
-  std::string text(static_cast<std::size_t>(file.size()), '\0');
-  file.read(0, text.data(), file.size());
-  IndexReader reader;
-  read_json(index, text, 0, reader);
-  if (!reader.has_weight_map) throw_bad_file(index, "has no \"weight_map\"");
-
-  Model model;
-  model.path = index;
-  std::set<std::string> shards;
-  for (const auto& [tensor, name] : reader.weight_map) {
-    if (!is_plain_name(name)) {
-      throw_bad_file(
-          index, fmt::format("weight_map: tensor {} is in {}, expected the name of a file in the same folder",
-                             show(tensor), show(name)));
-    }
-    shards.insert(name);
-  }
-  if (shards.empty()) throw_bad_file(index, "the weight_map is empty");
-  for (const std::string& name : shards) add_shard(model, name, reader.weight_map);
-  std::sort(model.tensors.begin(), model.tensors.end(),
-            [](const StoredTensor& a, const StoredTensor& b) { return a.info.name < b.info.name; });
-  // Each tensor found is in the map, and only in the file it names: what is left to find is absent.
-  for (std::size_t i = 0; const auto& [tensor, name] : reader.weight_map) {
-    if (i == model.tensors.size() || model.tensors[i].info.name != tensor) {
-      throw_bad_file(index, fmt::format("tensor {} is not in {}, where the weight_map says it is",
-                                        show(tensor), show(name)));
-    }
-    ++i;
-  }
-  return model;
+  const auto shards = find_shards(file);
+  for (const auto& [name, at] : shards) visit_safetensors(ReadFile(index.parent_path() / name), visitor);
+  // Read once more rather than kept: a stranger's map may be long.
+  IndexReader reader([&](const std::string& tensor, const std::string& name) {
+    const auto shard = shards.find(name);
+    if (shard == shards.end()) throw_bad_file(index, "changed while it was being read");
+    visitor.mapped(tensor, shard->second);
+  });
+  read_json(file, 0, file.size(), reader);
+  file.check_unchanged();
 }
 
 }  // namespace bragg::detail

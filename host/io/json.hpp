@@ -2,9 +2,10 @@
 // JSON from untrusted files: streamed, so that a document is judged before anything is built from it.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -52,18 +53,90 @@ class JsonReader : public nlohmann::json_sax<nlohmann::json> {
   virtual bool refuse(const std::string& found) = 0;
 };
 
-/// Parses `text`, which starts at byte `offset` of the file. @throws Error bad_file.
-inline void read_json(const std::filesystem::path& path, std::string_view text, std::int64_t offset,
-                      JsonReader& reader) {
-  // The library takes NUL for the end of the text, wherever it stands.
-  if (const std::size_t nul = text.find('\0'); nul != std::string_view::npos) {
-    throw_bad_file(path, "holds a NUL at byte " + std::to_string(static_cast<std::int64_t>(nul) + offset) +
-                             ", which JSON does not allow");
+/// Bytes of a file, read some at a time as the parser asks for them. A worker chooses them, so the parser is
+/// given no string or number that is longer than it may keep.
+class JsonBytes {
+ public:
+  class Iterator {
+   public:
+    using iterator_category = std::input_iterator_tag;
+    using value_type = char;
+    using difference_type = std::ptrdiff_t;
+    using pointer = const char*;
+    using reference = char;
+
+    Iterator() = default;
+    explicit Iterator(JsonBytes& bytes) : bytes_(&bytes) {}
+    char operator*() const { return bytes_->here_; }
+    Iterator& operator++() {
+      bytes_->advance();
+      return *this;
+    }
+    /// Only with the end.
+    bool operator==(const Iterator& /*end*/) const { return bytes_->ended_; }
+
+   private:
+    JsonBytes* bytes_ = nullptr;
+  };
+
+  JsonBytes(const ReadFile& file, std::int64_t begin, std::int64_t end) : file_(file), at_(begin), end_(end) {
+    advance();
   }
-  if (nlohmann::json::sax_parse(text.begin(), text.end(), &reader)) return;
-  if (!reader.failure.empty()) throw_bad_file(path, reader.failure);
-  const auto at = static_cast<std::int64_t>(reader.syntax_error_at) + offset;
-  throw_bad_file(path, "not valid JSON at byte " + std::to_string(at) + ": " + show(reader.syntax_error));
+
+ private:
+  static constexpr std::int64_t longest = std::int64_t{4} << 20;
+
+  void advance() {
+    if (next_ == buffer_.size()) fill();
+    if (ended_) return;
+    here_ = buffer_[next_++];
+    const std::int64_t byte = at_ - static_cast<std::int64_t>(buffer_.size() - next_) - 1;
+    // The library takes NUL for the end of the text, wherever it stands.
+    if (here_ == '\0') {
+      throw_bad_file(file_.path(),
+                     "holds a NUL at byte " + std::to_string(byte) + ", which JSON does not allow");
+    }
+    if (escaped_) {
+      escaped_ = false;
+    } else if (here_ == '\\') {
+      escaped_ = true;
+    } else if (here_ == '"') {
+      since_quote_ = 0;
+    }
+    if (++since_quote_ > longest) {
+      throw_bad_file(file_.path(), "holds more than " + std::to_string(longest) +
+                                       " bytes without a quote, up to byte " + std::to_string(byte));
+    }
+  }
+
+  void fill() {
+    constexpr std::int64_t some = 1 << 16;
+    const std::int64_t bytes = std::min(some, end_ - at_);
+    ended_ = bytes <= 0;
+    if (ended_) return;
+    buffer_.resize(static_cast<std::size_t>(bytes));
+    file_.read(at_, buffer_.data(), bytes);
+    at_ += bytes;
+    next_ = 0;
+  }
+
+  const ReadFile& file_;
+  std::int64_t at_, end_;  // what is not in the buffer yet
+  std::string buffer_;
+  std::size_t next_ = 0;
+  char here_ = '\0';
+  bool ended_ = false, escaped_ = false;
+  std::int64_t since_quote_ = 0;
+};
+
+/// Parses bytes [begin, end) of a file. @throws Error bad_file.
+inline void read_json(const ReadFile& file, std::int64_t begin, std::int64_t end, JsonReader& reader) {
+  JsonBytes bytes(file, begin, end);
+  if (nlohmann::json::sax_parse(JsonBytes::Iterator(bytes), JsonBytes::Iterator(), &reader)) return;
+  if (!reader.failure.empty()) throw_bad_file(file.path(), reader.failure);
+  const auto at = static_cast<std::int64_t>(reader.syntax_error_at) + begin;
+  throw_bad_file(file.path(),
+                 "not valid JSON at byte " + std::to_string(at) + ": " + show(reader.syntax_error));
 }
 
 }  // namespace bragg::detail

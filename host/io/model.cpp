@@ -39,25 +39,24 @@ fs::path model_of_folder(const fs::path& folder) {
                   indices, singles));
 }
 
+void visit_file(const fs::path& path, ModelVisitor& visitor) {
+  if (path.extension() == ".json") return visit_index(path, visitor);
+  const ReadFile file(path);
+  if (file.size() == 0) throw_bad_file(path, "is empty");
+  std::array<char, 6> magic{};
+  file.read(0, magic.data(), std::min<std::int64_t>(file.size(), 6));
+  visitor.npy = path.extension() == ".npy" || std::memcmp(magic.data(), "\x93NUMPY", 6) == 0;
+  if (!visitor.npy) return visit_safetensors(file, visitor);
+  visitor.files.push_back({path, file.id()});
+  Model model = read_npy(file);
+  for (StoredTensor& tensor : model.tensors) visitor.tensor(tensor.info, tensor.offset);
+}
+
 }  // namespace
 
-Model open_model(const fs::path& path) {
+void visit_model(const fs::path& path, ModelVisitor& visitor) {
   std::error_code ignored;
-  Model model;
-  if (fs::is_directory(path, ignored)) {
-    model = open_model(model_of_folder(path));
-  } else if (path.extension() == ".json") {
-    model = read_index(path);
-  } else {
-    const ReadFile file(path);
-    if (file.size() == 0) throw_bad_file(path, "is empty");
-    std::array<char, 6> magic{};
-    file.read(0, magic.data(), std::min<std::int64_t>(file.size(), 6));
-    const bool npy = path.extension() == ".npy" || std::memcmp(magic.data(), "\x93NUMPY", 6) == 0;
-    model = npy ? read_npy(file) : read_safetensors(file);
-  }
-  model.path = path;
-  return model;
+  visit_file(fs::is_directory(path, ignored) ? model_of_folder(path) : path, visitor);
 }
 
 }  // namespace bragg::detail

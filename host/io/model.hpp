@@ -35,16 +35,40 @@ struct Model {
   Metadata metadata;
 };
 
-/// Reads the headers of a safetensors file, a sharded model or the folder that holds it, or an npy file.
-/// @throws Error bad_file, unsupported (an element type), io_error.
-Model open_model(const std::filesystem::path& path);
+/// Told what a model's headers hold, piece by piece, so that who only compares keeps nothing of a stranger's.
+class ModelVisitor {
+ public:
+  ModelVisitor() = default;
+  ModelVisitor(const ModelVisitor&) = delete;
+  ModelVisitor& operator=(const ModelVisitor&) = delete;
+  virtual ~ModelVisitor() = default;
 
-/// One safetensors or npy file; tensors sorted by name, all of file 0.
-Model read_safetensors(const ReadFile& file);
+  bool npy = false;
+  std::vector<SourceFile> files;  ///< opened so far; what is told below is of the last
+
+  virtual void metadata(std::string& /*key*/, std::string& /*value*/) {}
+  /// By itself it is right: a known dtype, and as many bytes within the data as dtype and shape imply.
+  virtual void tensor(TensorInfo& info, std::int64_t offset) = 0;
+  /// After the tensors of a file, which have to fill its bytes [begin, end).
+  virtual void data(std::int64_t /*begin*/, std::int64_t /*end*/) {}
+  /// After all files: an entry of a sharded model's weight_map, which has to be that of a tensor.
+  virtual void mapped(const std::string& /*tensor*/, std::size_t /*file*/) {}
+};
+
+/// Reads the headers of a safetensors file, a sharded model or the folder that holds it, or an npy file. That
+/// tensors and files fit together is for the visitor to check.
+/// @throws Error bad_file, unsupported (an element type), io_error, and what the visitor throws.
+void visit_model(const std::filesystem::path& path, ModelVisitor& visitor);
+
+/// One safetensors or npy file.
+void visit_safetensors(const ReadFile& file, ModelVisitor& visitor);
 Model read_npy(const ReadFile& file);
 
 /// The parts of a sharded model that `index` (*.index.json) names.
-Model read_index(const std::filesystem::path& index);
+void visit_index(const std::filesystem::path& index, ModelVisitor& visitor);
+
+/// All that the headers hold, checked. @throws Error as visit_model.
+Model open_model(const std::filesystem::path& path);
 
 /// Layout of a safetensors file of these tensors.
 struct Layout {

@@ -27,10 +27,42 @@ struct HeaderTensor {
   bool has_dtype = false, has_shape = false, has_offsets = false;
 };
 
+TensorInfo checked_info(const ReadFile& file, HeaderTensor& tensor, std::int64_t data_bytes) {
+  const std::string name = show(tensor.name);
+  const ElementType* type = find_element_type(tensor.dtype);
+  if (type == nullptr && is_foreign_type(tensor.dtype)) {
+    const char* const instead = tensor.dtype == "C64" ? "store its real and imaginary parts as two tensors"
+                                                      : "convert it to F16 or BF16";
+    throw Error(Status::unsupported, fmt::format("{}: tensor {}: dtype {} cannot be aggregated; {}",
+                                                 file.path().string(), name, tensor.dtype, instead));
+  }
+  if (type == nullptr)
+    throw_bad_file(file.path(), fmt::format("tensor {}: unknown dtype {}", name, show(tensor.dtype)));
+  const auto count = element_count(tensor.shape, type->bytes);
+  if (!count) {
+    throw_bad_file(file.path(), fmt::format("tensor {}: shape {} of {} has more than 2^63 - 1 bytes", name,
+                                            shape_text(tensor.shape), tensor.dtype));
+  }
+  const std::int64_t begin = tensor.offsets[0], end = tensor.offsets[1];
+  if (begin > end || end > data_bytes) {
+    throw_bad_file(file.path(),
+                   fmt::format("tensor {}: data_offsets [{}, {}] are not within the {} bytes of data", name,
+                               begin, end, data_bytes));
+  }
+  const std::int64_t bytes = *count * type->bytes;
+  if (end - begin != bytes) {
+    throw_bad_file(
+        file.path(),
+        fmt::format("tensor {}: data_offsets [{}, {}] hold {} bytes, expected {} for shape {} of {}", name,
+                    begin, end, end - begin, bytes, shape_text(tensor.shape), tensor.dtype));
+  }
+  return {std::move(tensor.name), std::move(tensor.dtype), std::move(tensor.shape), *count, bytes};
+}
+
 class HeaderReader final : public JsonReader {
  public:
-  std::vector<HeaderTensor> tensors;
-  Metadata metadata;
+  HeaderReader(const ReadFile& file, std::int64_t data_begin, ModelVisitor& visitor)
+      : file_(file), data_begin_(data_begin), visitor_(visitor) {}
 
   bool null() override {
     if (at_ == At::metadata_value) {  // the reference implementation reads null as no metadata
@@ -58,12 +90,13 @@ class HeaderReader final : public JsonReader {
 
   bool end_object() override {
     if (at_ == At::tensor) {
-      const HeaderTensor& tensor = tensors.back();
       for (const auto& [has, key] :
-           {std::pair{tensor.has_dtype, "dtype"}, std::pair{tensor.has_shape, "shape"},
-            std::pair{tensor.has_offsets, "data_offsets"}}) {
-        if (!has) return fail(fmt::format("tensor {}: has no \"{}\"", show(tensor.name), key));
+           {std::pair{tensor_.has_dtype, "dtype"}, std::pair{tensor_.has_shape, "shape"},
+            std::pair{tensor_.has_offsets, "data_offsets"}}) {
+        if (!has) return fail(fmt::format("tensor {}: has no \"{}\"", show(tensor_.name), key));
       }
+      TensorInfo info = checked_info(file_, tensor_, file_.size() - data_begin_);
+      visitor_.tensor(info, data_begin_ + tensor_.offsets[0]);
     }
     at_ = at_ == At::names ? At::end : At::names;
     return true;
@@ -81,9 +114,9 @@ class HeaderReader final : public JsonReader {
   }
 
   bool end_array() override {
-    if (at_ == At::offsets && tensors.back().offsets.size() != 2) {
-      return fail(fmt::format("tensor {}: data_offsets holds {} numbers, expected 2",
-                              show(tensors.back().name), tensors.back().offsets.size()));
+    if (at_ == At::offsets && tensor_.offsets.size() != 2) {
+      return fail(fmt::format("tensor {}: data_offsets holds {} numbers, expected 2", show(tensor_.name),
+                              tensor_.offsets.size()));
     }
     at_ = At::tensor;
     return true;
@@ -92,14 +125,11 @@ class HeaderReader final : public JsonReader {
   bool key(std::string& name) override {
     if (at_ == At::names) return name_key(name);
     if (at_ == At::metadata) {
-      if (!metadata_keys_.insert(name).second) {
-        return fail(fmt::format("__metadata__: the key {} is there twice", show(name)));
-      }
-      metadata.emplace_back(name, "");
+      metadata_key_ = name;
       at_ = At::text;
       return true;
     }
-    HeaderTensor& tensor = tensors.back();
+    HeaderTensor& tensor = tensor_;
     bool* has = nullptr;
     if (name == "dtype") {
       has = &tensor.has_dtype;
@@ -121,10 +151,10 @@ class HeaderReader final : public JsonReader {
 
   bool string(std::string& text) override {
     if (at_ == At::dtype) {
-      tensors.back().dtype = text;
+      tensor_.dtype = text;
       at_ = At::tensor;
     } else if (at_ == At::text) {
-      metadata.back().second = text;
+      visitor_.metadata(metadata_key_, text);
       at_ = At::metadata;
     } else {
       return refuse("the string " + show(text));
@@ -134,7 +164,7 @@ class HeaderReader final : public JsonReader {
 
   bool number_unsigned(std::uint64_t value) override {
     if (at_ != At::shape && at_ != At::offsets) return refuse(std::to_string(value));
-    HeaderTensor& tensor = tensors.back();
+    HeaderTensor& tensor = tensor_;
     std::vector<std::int64_t>& list = at_ == At::shape ? tensor.shape : tensor.offsets;
     const char* what = at_ == At::shape ? "shape" : "data_offsets";
     if (value > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
@@ -173,21 +203,21 @@ class HeaderReader final : public JsonReader {
       at_ = At::metadata_value;
       return true;
     }
-    tensors.emplace_back().name = name;
+    tensor_ = {};
+    tensor_.name = name;
     at_ = At::tensor_value;
     return true;
   }
 
   bool refuse(const std::string& found) override {
-    const std::string name = tensors.empty() ? "" : show(tensors.back().name);
+    const std::string name = show(tensor_.name);
     switch (at_) {
       case At::start:
         return fail(fmt::format("the header is {}, expected an object", found));
       case At::metadata_value:
         return fail(fmt::format("__metadata__ is {}, expected an object of strings", found));
       case At::text:
-        return fail(
-            fmt::format("__metadata__: {} is {}, expected a string", show(metadata.back().first), found));
+        return fail(fmt::format("__metadata__: {} is {}, expected a string", show(metadata_key_), found));
       case At::dtype:
         return fail(fmt::format("tensor {}: dtype is {}, expected a string", name, found));
       case At::shape_value:
@@ -201,70 +231,19 @@ class HeaderReader final : public JsonReader {
     }
   }
 
+  const ReadFile& file_;
+  std::int64_t data_begin_;
+  ModelVisitor& visitor_;
   At at_ = At::start;
   bool has_metadata_ = false;
-  std::set<std::string> metadata_keys_;
+  HeaderTensor tensor_;
+  std::string metadata_key_;
 };
-
-TensorInfo checked_info(const ReadFile& file, HeaderTensor& tensor, std::int64_t data_bytes) {
-  const std::string name = show(tensor.name);
-  const ElementType* type = find_element_type(tensor.dtype);
-  if (type == nullptr && is_foreign_type(tensor.dtype)) {
-    const char* const instead = tensor.dtype == "C64" ? "store its real and imaginary parts as two tensors"
-                                                      : "convert it to F16 or BF16";
-    throw Error(Status::unsupported, fmt::format("{}: tensor {}: dtype {} cannot be aggregated; {}",
-                                                 file.path().string(), name, tensor.dtype, instead));
-  }
-  if (type == nullptr)
-    throw_bad_file(file.path(), fmt::format("tensor {}: unknown dtype {}", name, show(tensor.dtype)));
-  const auto count = element_count(tensor.shape, type->bytes);
-  if (!count) {
-    throw_bad_file(file.path(), fmt::format("tensor {}: shape {} of {} has more than 2^63 - 1 bytes", name,
-                                            shape_text(tensor.shape), tensor.dtype));
-  }
-  const std::int64_t begin = tensor.offsets[0], end = tensor.offsets[1];
-  if (begin > end || end > data_bytes) {
-    throw_bad_file(file.path(),
-                   fmt::format("tensor {}: data_offsets [{}, {}] are not within the {} bytes of data", name,
-                               begin, end, data_bytes));
-  }
-  const std::int64_t bytes = *count * type->bytes;
-  if (end - begin != bytes) {
-    throw_bad_file(
-        file.path(),
-        fmt::format("tensor {}: data_offsets [{}, {}] hold {} bytes, expected {} for shape {} of {}", name,
-                    begin, end, end - begin, bytes, shape_text(tensor.shape), tensor.dtype));
-  }
-  return {std::move(tensor.name), std::move(tensor.dtype), std::move(tensor.shape), *count, bytes};
-}
-
-/// The tensors must tile the data: no holes, no overlaps, nothing behind the last.
-void check_tiling(const ReadFile& file, const std::vector<StoredTensor>& tensors, std::int64_t data_begin) {
-  std::vector<const StoredTensor*> by_offset;
-  by_offset.reserve(tensors.size());
-  for (const StoredTensor& tensor : tensors) by_offset.push_back(&tensor);
-  std::sort(by_offset.begin(), by_offset.end(), [](const StoredTensor* a, const StoredTensor* b) {
-    return std::pair(a->offset, a->info.bytes) < std::pair(b->offset, b->info.bytes);
-  });
-  std::int64_t end = data_begin;
-  for (const StoredTensor* tensor : by_offset) {
-    if (tensor->offset != end) {
-      throw_bad_file(
-          file.path(),
-          fmt::format("tensor {}: begins at byte {}, expected {}: the data {}", show(tensor->info.name),
-                      tensor->offset, end, tensor->offset < end ? "of two tensors overlap" : "has a hole"));
-    }
-    end += tensor->info.bytes;
-  }
-  if (end != file.size()) {
-    throw_bad_file(file.path(),
-                   fmt::format("the tensors end at byte {}, but the file at {}", end, file.size()));
-  }
-}
 
 }  // namespace
 
-Model read_safetensors(const ReadFile& file) {
+void visit_safetensors(const ReadFile& file, ModelVisitor& visitor) {
+  visitor.files.push_back({file.path(), file.id()});
   if (file.size() < 8) {
     throw_bad_file(
         file.path(),
@@ -288,32 +267,14 @@ Model read_safetensors(const ReadFile& file) {
                    fmt::format("header length {} at byte 0 is above {}", length, max_header_bytes));
   }
   const auto header_bytes = static_cast<std::int64_t>(length);
-  std::string header(static_cast<std::size_t>(header_bytes), '\0');
-  file.read(8, header.data(), header_bytes);
-  if (header.empty() || header.front() != '{')
-    throw_bad_file(file.path(), "the header at byte 8 does not begin with '{'");
+  char first = '\0';
+  if (header_bytes > 0) file.read(8, &first, 1);
+  if (first != '{') throw_bad_file(file.path(), "the header at byte 8 does not begin with '{'");
 
-  HeaderReader reader;
-  read_json(file.path(), header, 8, reader);
   const std::int64_t data_begin = 8 + header_bytes;
-  std::sort(reader.tensors.begin(), reader.tensors.end(),
-            [](const HeaderTensor& a, const HeaderTensor& b) { return a.name < b.name; });
-
-  Model model;
-  model.path = file.path();
-  model.files.push_back({file.path(), file.id()});
-  model.metadata = std::move(reader.metadata);
-  model.tensors.reserve(reader.tensors.size());
-  for (HeaderTensor& tensor : reader.tensors) {
-    if (!model.tensors.empty() && model.tensors.back().info.name == tensor.name) {
-      throw_bad_file(file.path(), fmt::format("tensor {}: is there twice", show(tensor.name)));
-    }
-    const std::int64_t begin = tensor.offsets[0];
-    TensorInfo info = checked_info(file, tensor, file.size() - data_begin);
-    model.tensors.push_back({std::move(info), 0, data_begin + begin});
-  }
-  check_tiling(file, model.tensors, data_begin);
-  return model;
+  HeaderReader reader(file, data_begin, visitor);
+  read_json(file, 8, data_begin, reader);
+  visitor.data(data_begin, file.size());
 }
 
 Layout safetensors_layout(std::span<const TensorInfo> tensors, const Metadata& metadata) {

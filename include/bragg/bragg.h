@@ -23,8 +23,9 @@ typedef enum bragg_status {
   BRAGG_BAD_FILE = 6,
   BRAGG_IO_ERROR = 7,
   BRAGG_OUT_OF_MEMORY = 8,
-  BRAGG_INTERNAL = 9,      /**< a defect in bragg */
-  BRAGG_NOT_CONVERGED = 10 /**< an iterative rule ended too far from the optimum to keep its guarantee */
+  BRAGG_INTERNAL = 9,        /**< a defect in bragg */
+  BRAGG_NOT_CONVERGED = 10,  /**< an iterative rule ended too far from the optimum to keep its guarantee */
+  BRAGG_NONFINITE_PIVOT = 11 /**< the row that the rule trusts is a bad input */
 } bragg_status;
 
 /** Element types; 16-bit values are their bits in a uint16_t. */

@@ -23,6 +23,7 @@ enum class Status : int {
   out_of_memory = 8,       ///< A stated memory bound is too small, or an allocation failed.
   internal = 9,            ///< A defect in bragg.
   not_converged = 10,      ///< An iterative rule ended too far from the optimum to keep its guarantee.
+  nonfinite_pivot = 11,    ///< The row that the rule trusts is a bad input.
 };
 
 /// The name of a status as it is spelled above, e.g. "too_many_nonfinite".

@@ -77,6 +77,14 @@ struct Progress {
   std::uint64_t bytes_total = 0;  ///< an upper bound until it is known which rows pass 2 reads
 };
 
+/// An input that is no model of the agreed form: it cannot be opened, is truncated or malformed, is of
+/// another format, or has other names, dtypes or shapes. The form is the base's, else that of more than half
+/// of the inputs.
+enum class BadInputs : std::uint8_t {
+  row,    ///< an infinite row: it counts in n and towards f, has no weight and no vote, and is reported
+  error,  ///< an Error
+};
+
 struct FileOptions {
   Options options;  ///< on_failure has no effect: a run that fails leaves no file
   /// Upper bound on the memory that windows, buffers and n-sized mathematics take at a time, in bytes; at
@@ -87,11 +95,15 @@ struct FileOptions {
   /// Client weights, one per worker, or none.
   std::vector<double> weights;
   std::function<void(const Progress&)> progress;
+  BadInputs bad_inputs = BadInputs::row;
+  /// Told the row, its name and the reason of every bad input as it is found, also in a run that fails.
+  std::function<void(std::size_t row, const std::string& name, const std::string& reason)> found_bad;
 };
 
 struct FileResult {
   std::vector<Report> reports;       ///< as Plan::reports
   std::vector<std::string> workers;  ///< a name for each row: its path, or "file[i]" for rows of a 2-D npy
+  std::vector<std::string> bad;      ///< for each row: why it is a bad input; empty: it is none
   std::vector<std::string>
       tensors;                   ///< names of the floating-point tensors, in order (per-tensor reports match)
   std::int64_t coordinates = 0;  ///< floating-point elements of a row
@@ -102,14 +114,19 @@ struct FileResult {
 /// Aggregates checkpoints on disk into one file of the same tensors, in windows of bounded memory, reading
 /// each input at most twice, or once more where Report::recentred (f64 tensors of extreme size: twice more).
 ///
-/// `inputs`: one checkpoint per worker, or a single 2-D npy of one row per worker. All must agree in names,
-/// shapes and dtypes. Floating-point tensors of one file may differ in dtype from each other. Integer and
-/// bool tensors take the lower median of each element over the workers that have weight. The output
-/// (safetensors; npy for npy inputs) appears whole or not at all, and carries pipeline, n and version in its
-/// metadata; its "format" is that of the base, else of most inputs.
-/// @throws Error invalid_argument (an input given twice, an output that is one of them), bad_file
-/// (disagreement: file, tensor, both values; an input that changed meanwhile), io_error, and the run's
-/// status.
+/// `inputs`: one checkpoint per worker, or a single 2-D npy of one row per worker. Floating-point tensors of
+/// one file may differ in dtype from each other. Integer and bool tensors take the lower median of each
+/// element over the workers that have weight. The output (safetensors; npy for npy inputs) appears whole or
+/// not at all, and carries pipeline, n and version in its metadata; its "format" is that of the base, else of
+/// most inputs.
+///
+/// Inputs of another form than the agreed one are bad inputs: the output is what it would be with files full
+/// of NaN in their place. An input that changes while it is read becomes a bad one; where some of it was used
+/// already, the run starts once more without it. More bad inputs than the pipeline gives no weight to are
+/// too_many_nonfinite. A lone input that is bad is an error.
+/// @throws Error invalid_argument (an input given twice, an output that is one of them), bad_file (no form
+/// that more than half of the inputs agree on; a bad base: file, tensor, both values), io_error, and the
+/// run's status.
 BRAGG_API FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesystem::path> inputs,
                                      const std::filesystem::path& output, const FileOptions& options = {});
 

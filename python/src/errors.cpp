@@ -45,6 +45,7 @@ void raise_error(const Error& error) {
     case Status::nonfinite_base:
     case Status::too_large:
     case Status::not_converged:
+    case Status::nonfinite_pivot:
       raise_failure(error.status(), error.what(), {});
       return;
     case Status::out_of_memory:

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a model is apart from its values, and whether another is one of the same. Of a model that is compared
+// only places are kept, so that memory grows with the form that was agreed and not with what strangers send.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "host/io/model.hpp"
+
+namespace bragg::detail {
+
+/// Names, dtypes and shapes.
+struct Form {
+  std::vector<TensorInfo> tensors;  ///< sorted by name
+  bool npy = false;
+
+  std::optional<std::size_t> find(std::string_view name) const;
+};
+
+/// Where a tensor's bytes are.
+struct Place {
+  std::int64_t offset = 0;  ///< from the start of the file
+  std::size_t file = 0;     ///< index in PlacedModel::files
+  bool operator==(const Place&) const = default;
+};
+
+/// A model of some form.
+struct PlacedModel {
+  explicit PlacedModel(std::filesystem::path path_in) : path(std::move(path_in)) {}
+
+  std::filesystem::path path;
+  std::vector<SourceFile> files;
+  std::shared_ptr<const std::vector<Place>>
+      places;                         ///< of the form's tensors; models laid out alike share it
+  std::optional<std::string> format;  ///< the metadata "format"
+};
+
+/// @throws Error as visit_model; bad_file also where a name is there twice.
+Form read_form(const std::filesystem::path& path);
+
+/// Checks that a model is whole and of this form, which `owner` has, and fills `model`; of one that is not,
+/// what was opened. @throws Error bad_file (the tensor, both values), and as visit_model.
+void read_placed_model(const Form& form, const std::string& owner, PlacedModel& model);
+
+/// Equal forms have equal marks. Others have too with a chance of 2⁻⁶⁴, which nobody can better who does not
+/// see the marks: their key is drawn when the program starts.
+struct FormMark {
+  std::uint64_t sum = 0;
+  std::uint64_t tensors = 0;
+  bool operator<(const FormMark& other) const {
+    return std::pair(sum, tensors) < std::pair(other.sum, other.tensors);
+  }
+};
+
+/// In memory that does not grow with the model. @throws Error as visit_model.
+FormMark mark_form(const std::filesystem::path& path);
+
+}  // namespace bragg::detail
