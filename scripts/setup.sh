@@ -12,7 +12,7 @@ packages=(g++ cmake ninja-build ccache pkg-config libhwy-dev libfmt-dev nlohmann
   libgtest-dev libbenchmark-dev make python3 python3-dev python3-venv)
 case "${1-}" in
   "") ;;
-  --ci) packages+=(clang-format clang-tidy) ;;
+  --ci) packages+=(clang-format clang-tidy fish zsh) ;;
   --clang) packages+=(clang libomp-dev) ;;
   --aarch64)
     packages+=(g++-aarch64-linux-gnu qemu-user-static libhwy-dev:arm64 libfmt-dev:arm64 libgtest-dev:arm64)

@@ -8,6 +8,7 @@ import math
 import os
 import pty
 import random
+import re
 import resource
 import select
 import shutil
@@ -768,6 +769,90 @@ class Usage(Case):
                 self.assertIn(parameter["meaning"], explained)
         self.assertEqual(len(json.loads(self.run_bragg("rules", "krum", "--json").stdout)), 1)
         self.run_bragg("rules", "crum", code=2)
+
+
+class Completion(Case):
+    """What shells complete, asked of the shells themselves."""
+
+    def setUp(self):
+        super().setUp()
+        self.write("weights.txt", "1\n")
+        self.write("workers/w0.npy", "")
+        self.bin = self.path("bin")
+        os.mkdir(self.bin)
+        os.symlink(os.path.abspath(BRAGG), os.path.join(self.bin, "bragg"))
+
+    def in_terminal(self, shell, setup, typed, wanted):
+        """Whether `wanted` is on the screen once `typed` was; all that was there."""
+        child, terminal = pty.fork()
+        if child == 0:
+            os.chdir(self.folder)
+            os.environ.update(TERM="dumb", PATH=self.bin + ":" + os.environ["PATH"])
+            os.execvp(shell[0], shell)
+        try:
+            os.write(terminal, (setup + "; printf 're%s\\n' ady\n").encode())
+            self.wait_for(terminal, b"ready")
+            os.write(terminal, typed.encode())
+            self.wait_for(terminal, wanted.encode())
+        finally:
+            os.close(terminal)
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+    def wait_for(self, terminal, wanted):
+        seen, end = b"", time.time() + 20
+        while wanted not in seen:
+            self.assertLess(time.time(), end, "%r is not in %r" % (wanted, seen))
+            if select.select([terminal], [], [], 0.1)[0]:
+                seen += os.read(terminal, 4096)
+
+    TYPED = [
+        ("bragg agg\t", "bragg aggregate "),
+        ("bragg aggregate --dev\t", "--device"),
+        ("bragg aggregate --device=cu\t", "--device=cuda"),
+        ("bragg aggregate --rule tri\t", "--rule trimmed_mean"),
+        ('bragg aggregate --rule "nnm(f=2) | trim\t', "| trimmed_mean"),
+        ("bragg aggregate --weights @wei\t", "@weights.txt"),
+        ("bragg aggregate wor\t", "workers/"),
+        ("bragg aggregate -q --report wei\t", "weights.txt"),
+        ("bragg bench --dtype f32 bf\t", "bf16"),
+        ("bragg bench --pre\t", "--preset"),
+        ("bragg rules bul\t", "bulyan"),
+        ("bragg completion fi\t", "fish"),
+    ]
+
+    def test_bash(self):
+        for typed, wanted in self.TYPED:
+            with self.subTest(typed):
+                self.in_terminal(["bash", "--norc", "-i"], "source <(bragg completion bash)", typed, wanted)
+
+    @unittest.skipUnless(shutil.which("zsh"), "needs zsh")
+    def test_zsh(self):
+        setup = "autoload -Uz compinit; compinit -D -u; source <(bragg completion zsh)"
+        for typed, wanted in self.TYPED:
+            with self.subTest(typed):
+                self.in_terminal(["zsh", "-f", "-i"], setup, typed, wanted)
+
+    @unittest.skipUnless(shutil.which("fish"), "needs fish")
+    def test_fish(self):
+        script = self.write("bragg.fish", self.run_bragg("completion", "fish").stdout)
+        for typed, wanted in self.TYPED:
+            if "|" in typed or "--device=" in typed or " f32 " in typed:
+                continue  # fish completes a word by itself, and one value per option
+            asked = 'source "%s"; complete -C "%s"' % (script, typed.strip("\t"))
+            done = subprocess.run(["fish", "-c", asked], cwd=self.folder, capture_output=True, text=True, timeout=60)
+            with self.subTest(typed):
+                self.assertIn(wanted.split()[-1], done.stdout + done.stderr)
+
+    def test_every_option_of_every_command_is_there(self):
+        scripts = {shell: self.run_bragg("completion", shell).stdout for shell in ["bash", "zsh", "fish"]}
+        for command in re.findall(r"^  ([a-z]+) {4}", self.run_bragg("--help").stdout, re.MULTILINE):
+            for option in re.findall(r"--([a-z-]+)", self.run_bragg(command, "--help").stdout.split("\n\n\n")[0]):
+                for shell, script in scripts.items():
+                    with self.subTest("%s, %s --%s" % (shell, command, option)):
+                        self.assertIn(("-l " if shell == "fish" else "--") + option, script)
+        self.assertIn("SHELL", self.run_bragg("completion", code=2).stderr)
+        self.assertIn("tcsh", self.run_bragg("completion", "tcsh", code=2).stderr)
 
 
 class BadData(Case):

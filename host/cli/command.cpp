@@ -18,6 +18,7 @@
 #include "host/bench/threads.hpp"
 #include "host/cli/aggregate.hpp"
 #include "host/cli/bench.hpp"
+#include "host/cli/completion.hpp"
 #include "host/cli/rules.hpp"
 #include "host/cli/text.hpp"
 #include "host/cli/verify.hpp"
@@ -132,6 +133,13 @@ Examples:
 
 )help";
 
+constexpr const char* completion_footer = R"help(
+To have it in every shell:
+  bash  echo 'source <(bragg completion bash)' >> ~/.bashrc
+  zsh   bragg completion zsh > _bragg, in a folder of $fpath
+  fish  bragg completion fish > ~/.config/fish/completions/bragg.fish
+)help";
+
 constexpr int wrong_result = 6;
 
 int exit_code(Status status) {
@@ -196,12 +204,14 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
   sub->footer(std::string(aggregate_footer) + exit_codes);
   sub->add_option("INPUT", command.inputs, "the workers' checkpoints")->required();
   sub->add_option("-r,--rule", command.rule, "the pipeline, e.g. \"nnm(f=2) | trimmed_mean(f=2)\"")
+      ->type_name(bragg::cli::rule_type)
       ->required();
   sub->add_option("-o,--output", command.output, "file to write: safetensors (npy for npy inputs)")
       ->required();
   sub->add_option("--base", command.base, "the global model, which distances and clipping are about");
   sub->add_option("--weights", command.weights,
-                  "client weights: 1,2,3 or @FILE, one per line; 0 leaves a worker out");
+                  "client weights: 1,2,3 or @FILE, one per line; 0 leaves a worker out")
+      ->type_name(bragg::cli::weights_type);
   sub->add_option("--max-weight-share", command.max_weight_share,
                   "cap on a weight's share of the sum of all; 0: none")
       ->check(CLI::Range(0.0, 1.0));
@@ -231,7 +241,8 @@ void add_verify(CLI::App& app, bragg::cli::VerifyCommand& command) {
       ->capture_default_str();
   sub->add_flag("--aimed", command.aimed, "cases aimed at the guarantees, and held to them");
   sub->add_option("--seed", command.seed, "seed of the cases; by default a fresh one each time");
-  sub->add_option("--rule", command.rules, "only pipelines with one of these rules, e.g. nnm krum");
+  sub->add_option("--rule", command.rules, "only pipelines with one of these rules, e.g. nnm krum")
+      ->type_name(bragg::cli::rule_type);
   CLI::Option* const seconds =
       sub->add_option("--seconds", command.seconds, "how long; at least one round of cases is run")
           ->check(CLI::Range(0.0, 1e7))
@@ -240,18 +251,28 @@ void add_verify(CLI::App& app, bragg::cli::VerifyCommand& command) {
   sub->add_option("--json", command.json, "JSON file to write: runs, worst errors and wrong results");
 }
 
+std::vector<std::string_view> preset_names() {
+  std::vector<std::string_view> names;
+  for (const bragg::bench::Preset& preset : bragg::bench::presets()) names.push_back(preset.name);
+  return names;
+}
+
 void add_bench(CLI::App& app, bragg::cli::BenchCommand& command) {
   CLI::App* const sub = app.add_subcommand("bench", "Measure speed, and the limits of the machine");
   sub->footer(bench_footer + ("Presets:\n" + bragg::cli::preset_lines()) + bench_examples + exit_codes);
-  sub->add_option("-r,--rule", command.rules, "pipelines, e.g. median \"nnm(f=F) | trimmed_mean(f=F)\"");
+  sub->add_option("-r,--rule", command.rules, "pipelines, e.g. median \"nnm(f=F) | trimmed_mean(f=F)\"")
+      ->type_name(bragg::cli::rule_type);
   sub->add_option("--n", command.n, "numbers of workers, e.g. 16 64")->delimiter(',');
   sub->add_option("--d", command.sizes, "coordinates of an update: numbers or models, e.g. 1e6 resnet-50")
       ->delimiter(',');
   sub->add_option("--tensors", command.tensors,
                   "tensors per update: of every three, a large one and two of 256")
       ->capture_default_str();
-  sub->add_option("--dtype", command.dtypes, "f32, f16, bf16, f64; several may be given")->delimiter(',');
-  sub->add_option("--preset", command.preset, "set of rules and shapes, see below; default: small");
+  sub->add_option("--dtype", command.dtypes, "dtypes of updates; default: those of the preset")
+      ->type_name("{f32,f16,bf16,f64}")
+      ->delimiter(',');
+  sub->add_option("--preset", command.preset, "set of rules and shapes, see below; default: small")
+      ->type_name(fmt::format("{{{}}}", fmt::join(preset_names(), ",")));
   sub->add_option("--device", command.device,
                   "device that computes; auto: a CUDA device if there is one, else the CPU")
       ->check(CLI::IsMember({"cpu", "cuda", "auto"}))
@@ -266,7 +287,8 @@ void add_bench(CLI::App& app, bragg::cli::BenchCommand& command) {
                   "other libraries to time on the same data, e.g. torch; f32 only")
       ->delimiter(',');
   sub->add_option("--peers", command.peers_folder,
-                  "folder of their adapters; default: BRAGG_PEERS, else bragg's own");
+                  "folder of their adapters; default: BRAGG_PEERS, else bragg's own")
+      ->type_name(bragg::cli::folder_type);
   sub->add_option("--python", command.python, "interpreter that runs the adapters")->capture_default_str();
   sub->add_option("--json", command.json, "JSON file to write: everything, including passes and floors");
   sub->add_option("--csv", command.csv, "CSV file to write: the rows");
@@ -316,10 +338,16 @@ int run(int argc, char** argv) {
   std::string rule_name;
   bool json = false;
   CLI::App* const rules = app.add_subcommand("rules", "List the rules, or explain one");
-  rules->add_option("NAME", rule_name, "a rule");
+  rules->add_option("NAME", rule_name, "a rule")->type_name(bragg::cli::rule_type);
   rules->add_flag("--json", json, "for programs");
 
   CLI::App* const version = app.add_subcommand("version", "Print the version");
+
+  std::string shell;
+  CLI::App* const completion =
+      app.add_subcommand("completion", "Print what makes a shell complete bragg's commands and options");
+  completion->footer(completion_footer);
+  completion->add_option("SHELL", shell, "the shell")->required()->check(CLI::IsMember(bragg::cli::shells));
 
   try {
     app.parse(argc, argv);
@@ -342,6 +370,8 @@ int run(int argc, char** argv) {
       fmt::print("bragg {}\n", BRAGG_VERSION_STRING);
     } else if (rules->parsed()) {
       fmt::print("{}", json ? bragg::cli::rules_json(rule_name) : bragg::cli::rules_text(rule_name));
+    } else if (completion->parsed()) {
+      fmt::print("{}", bragg::cli::completion_script(app, shell));
     } else if (app.got_subcommand("verify")) {
       right = bragg::cli::run(verify);
     } else if (app.got_subcommand("bench")) {
