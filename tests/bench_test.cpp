@@ -138,10 +138,6 @@ TEST(Timing, TheBudgetIsKept) {
   EXPECT_EQ(calls_of(60000), 5) << "and at least five";
 }
 
-TEST(Timing, WhatPollThrowsEndsIt) {
-  EXPECT_THROW(time_calls([] {}, {}, [] { throw 1; }), int);
-}
-
 // Work -------------------------------------------------------------------------------------------
 
 TEST(Work, BytesAndOperationsOfThePasses) {
@@ -410,12 +406,6 @@ TEST(Run, ProgressGoesFromNoneToAll) {
   EXPECT_EQ(shares.front(), 0);
   EXPECT_TRUE(std::is_sorted(shares.begin(), shares.end()));
   EXPECT_LT(shares.back(), 1);
-}
-
-TEST(Run, PollEndsIt) {
-  Settings settings = quick({{{"median"}, {3}, {"100"}, {DType::f32}}});
-  settings.poll = [] { throw 1; };
-  EXPECT_THROW(run(settings), int);
 }
 
 // Results ----------------------------------------------------------------------------------------

@@ -265,6 +265,32 @@ class Aggregate(Case):
         self.assertEqual(process.returncode, 130, errors)
         self.assertEqual(os.listdir(self.folder), ["x.npy"])
 
+    def test_an_interrupt_within_any_solver_ends_the_run(self):
+        def unit(i, j):
+            return math.sin(1 + 7919 * i + 104729 * j * j) * 1e4 % 1
+
+        def interrupted(*command):
+            process = subprocess.Popen([BRAGG, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            time.sleep(0.5)
+            self.assertIsNone(process.poll(), "too fast to be interrupted")
+            began = time.time()
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+            self.assertLess(time.time() - began, 1)
+            self.assertEqual(process.returncode, 130, errors)
+            self.assertIn("interrupted; ", errors)
+
+        for n, rule in [(4000, "geometric_median"), (1500, "bulyan(f=374)")]:
+            with self.subTest(rule):
+                rows = npy([n, 3], [unit(i, j) for i in range(n) for j in range(3)])
+                inputs = self.write("x.npy", rows)
+                options = ["--rule", rule, "--memory", "4GiB", "-o", self.output]
+                interrupted("aggregate", inputs, *options)
+                self.assertEqual(os.listdir(self.folder), ["x.npy"])
+        interrupted("verify", "--device", "cpu")
+        interrupted("verify", "--aimed", "--device", "cpu")
+        interrupted("bench", "--rule", "caf(f=F)", "--n", "600", "--d", "1000", "--device", "cpu", "--seconds", "0.01")
+
     def test_what_nohup_ignores_stays_ignored(self):
         inputs, _ = self.large_workers(6)
         command = [BRAGG, "aggregate", *inputs, "--rule", "krum(f=1)", "--device", "cpu", "--memory", "1MiB", "-q", "-o", self.output]

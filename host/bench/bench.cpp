@@ -53,8 +53,7 @@ struct Phases {
   detail::Solution solution;
 };
 
-Phases time_phases(const Case& one, const Shaped& shaped, const Options& options, const Budget& budget,
-                   const std::function<void()>& poll) {
+Phases time_phases(const Case& one, const Shaped& shaped, const Options& options, const Budget& budget) {
   detail::Engine engine(one.pipeline, one.n, options);
   detail::ActiveRows active;
   detail::set_active_rows({}, one.n, 0, active);
@@ -95,10 +94,7 @@ Phases time_phases(const Case& one, const Shaped& shaped, const Options& options
   };
   once(false);
   double total = 0;
-  for (int k = 0; k < 3 || (total < budget.seconds / 2 && k < 1000); ++k) {
-    total += once(true);
-    if (poll) poll();
-  }
+  for (int k = 0; k < 3 || (total < budget.seconds / 2 && k < 1000); ++k) total += once(true);
   return phases;
 }
 
@@ -177,13 +173,13 @@ Row Bench::on_cpu(const Case& one) {
   const bool measured = reset_peak();
   {
     Plan plan(one.pipeline, Shape::of(updates), options_);
-    row.timing = time_calls([&] { plan.run(updates, out); }, settings_.budget, settings_.poll);
+    row.timing = time_calls([&] { plan.run(updates, out); }, settings_.budget);
     if (plan.status() != Status::ok) row.note = fmt::format("ended with {}", to_string(plan.status()));
     if (const auto peak = peak_bytes(); measured && peak) {
       row.extra_memory = static_cast<double>(std::max<std::int64_t>(*peak - before, 0));
     }
   }
-  const Phases phases = time_phases(one, shaped_, options_, settings_.budget, settings_.poll);
+  const Phases phases = time_phases(one, shaped_, options_, settings_.budget);
   const std::vector<PassWork> passes = passes_of(one.pipeline, one.n, one.size.d, one.dtype, phases.solution);
   for (const PassWork& work : passes) {
     const bool first = passes.size() > 1 && &work == &passes.front();
@@ -198,12 +194,10 @@ Row Bench::on_cpu(const Case& one) {
 void Bench::ask_peers(const Case& one, Row& row) {
   if (!settings_.peers || one.dtype != DType::f32) return;
   for (const std::string& name : settings_.peers->names) {
-    if (settings_.poll) settings_.poll();
     report(fmt::format("{}  n = {}, d = {}  {}", to_string(one.pipeline), one.n, one.size.d, name));
     if (!input_) input_.emplace(shaped_.data.data(), one.n, one.size.d);
     row.peers.push_back(
         ask_peer(*settings_.peers, name, one.pipeline, *input_, options_, row.timing.ms.median));
-    if (settings_.poll) settings_.poll();
   }
 }
 
@@ -226,8 +220,7 @@ void Bench::measure(const Case& one) {
   if (settings_.device == Device::cuda) {
     try {
       shape_for(one);
-      findings_.rows.push_back(
-          measure_on_device(one, shaped_.on_device.get(), settings_.budget, settings_.poll));
+      findings_.rows.push_back(measure_on_device(one, shaped_.on_device.get(), settings_.budget));
     } catch (const Error& error) {
       if (error.status() != Status::out_of_memory) throw;
       findings_.skipped.push_back({one, error.what()});
@@ -251,12 +244,11 @@ void Bench::tell() {
 /// Before the rows and after them, where the machine may have more, or less, to give.
 void Bench::update_floors() {
   report("the machine's own speed");
-  if (settings_.poll) settings_.poll();
   const Floors now =
       settings_.device == Device::cuda
           ? measure_device_floors(findings_.device_name, settings_.floor_seconds / 4)
           : measure_floors(findings_.threads, static_cast<std::size_t>(findings_.hardware.cache_bytes),
-                           settings_.floor_seconds, settings_.poll);
+                           settings_.floor_seconds);
   findings_.floors = findings_.floors.memory_bytes == 0 ? now : best_of(findings_.floors, now);
   done_ += settings_.floor_seconds;
 }

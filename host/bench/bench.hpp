@@ -66,8 +66,6 @@ struct Settings {
   double floor_seconds = 1;  ///< before the rows, and again after them
   std::optional<Peers> peers = {};
   std::function<void(const Stage&)> progress = {};
-  /// Called between timings; may throw to end the run.
-  std::function<void()> poll = {};
   /// Called after each case with what has been found so far, by the floors that are known by then.
   std::function<void(const Findings&)> found = {};
 };
@@ -85,7 +83,7 @@ struct Findings {
   bool complete = false;         ///< no case is still to come
 };
 
-/// @throws Error out_of_memory, unsupported: no such device; what `poll` throws.
+/// @throws Error out_of_memory, unsupported: no such device.
 Findings run(const Settings& settings);
 
 }  // namespace bragg::bench

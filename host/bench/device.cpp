@@ -211,8 +211,7 @@ std::shared_ptr<const void> updates_on_device(int n, std::int64_t d, DType dtype
   return {memory, memory->data()};
 }
 
-Row measure_on_device(const Case& one, const void* updates, const Budget& budget,
-                      const std::function<void()>& poll) {
+Row measure_on_device(const Case& one, const void* updates, const Budget& budget) {
   const std::size_t row_bytes = static_cast<std::size_t>(one.size.d) * size_of(one.dtype);
   const std::size_t bytes = static_cast<std::size_t>(one.n) * row_bytes;
   const cuda::OwnStream stream;
@@ -232,7 +231,7 @@ Row measure_on_device(const Case& one, const void* updates, const Budget& budget
       for (int k = 0; k < calls; ++k) enqueue();
     });
   };
-  row.timing = time_batches(run, budget, poll);
+  row.timing = time_batches(run, budget);
   if (can_be_captured(one.pipeline)) {
     const Graph graph(stream.get(), enqueue);
     const auto replay = [&](int calls) {
@@ -240,8 +239,7 @@ Row measure_on_device(const Case& one, const void* updates, const Budget& budget
         for (int k = 0; k < calls; ++k) graph.launch(stream.get());
       });
     };
-    row.graph_ms =
-        time_batches(replay, {.seconds = budget.seconds / 4, .calls = 5, .few = 3}, poll).ms.median;
+    row.graph_ms = time_batches(replay, {.seconds = budget.seconds / 4, .calls = 5, .few = 3}).ms.median;
   }
   if (const Status status = plan.wait(stream.get()); status != Status::ok) {
     row.note = fmt::format("ended with {}", to_string(status));
@@ -275,7 +273,7 @@ Floors measure_device_floors(std::string&, double) { refuse(); }
 
 std::shared_ptr<const void> updates_on_device(int, std::int64_t, DType) { refuse(); }
 
-Row measure_on_device(const Case&, const void*, const Budget&, const std::function<void()>&) { refuse(); }
+Row measure_on_device(const Case&, const void*, const Budget&) { refuse(); }
 
 }  // namespace bragg::bench
 

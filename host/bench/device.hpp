@@ -2,7 +2,6 @@
 // Measurements on the current CUDA device. In a build without CUDA they throw Error unsupported.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 
@@ -21,7 +20,6 @@ std::shared_ptr<const void> updates_on_device(int n, std::int64_t d, DType dtype
 /// Times Plan::run(stream) by CUDA events on updates in the device's memory; and, where the rule can be
 /// captured, replays of a graph of it. What the passes have to do is found by solving the first coordinates
 /// on the CPU. Extra memory is the plan's workspace.
-Row measure_on_device(const Case& one, const void* updates, const Budget& budget,
-                      const std::function<void()>& poll);
+Row measure_on_device(const Case& one, const void* updates, const Budget& budget);
 
 }  // namespace bragg::bench

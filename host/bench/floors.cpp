@@ -195,16 +195,12 @@ Bandwidth read_bandwidth(const unsigned char* data, std::size_t bytes, int threa
   return best;
 }
 
-Floors measure_floors(int threads, std::size_t cache_bytes, double seconds,
-                      const std::function<void()>& poll) {
+Floors measure_floors(int threads, std::size_t cache_bytes, double seconds) {
   constexpr std::size_t least = std::size_t{256} << 20;
   constexpr std::size_t most = std::size_t{4} << 30;
   const double share = seconds / 10;
   Floors floors{.threads = threads, .memory_bytes = std::clamp(beyond_cache * cache_bytes, least, most)};
-  const auto rate = [&](Unit unit) {
-    if (poll) poll();
-    return unit_rate(unit, threads, share / 2);
-  };
+  const auto rate = [&](Unit unit) { return unit_rate(unit, threads, share / 2); };
   floors.fma_f32 = rate(Unit::fma_f32);
   floors.fma_f64 = rate(Unit::fma_f64);
   floors.min_max_16 = rate(Unit::min_max_integer_16);
@@ -217,12 +213,10 @@ Floors measure_floors(int threads, std::size_t cache_bytes, double seconds,
   floors.min_max_32 = best_of(Unit::min_max_integer_32, Unit::min_max_float_32, floors.min_max_32_how);
   floors.min_max_64 = best_of(Unit::min_max_integer_64, Unit::min_max_float_64, floors.min_max_64_how);
   const Buffer data(floors.memory_bytes);
-  if (poll) poll();
   const Bandwidth read = read_bandwidth(data.data(), data.bytes(), threads, cache_bytes, 4 * share);
   floors.read = read.bytes_per_second;
   floors.read_how = fmt::format("{} stream{} a thread{}", read.variant.streams,
                                 read.variant.streams == 1 ? "" : "s", ahead_text(read.variant.ahead));
-  if (poll) poll();
   measure_copy(floors, data, 2 * share);
   return floors;
 }

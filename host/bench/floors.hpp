@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstddef>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -46,7 +45,6 @@ Bandwidth read_bandwidth(const unsigned char* data, std::size_t bytes, int threa
                          double seconds);
 
 /// `cache_bytes`: of the last level. `seconds`: about how long this takes. @throws Error out_of_memory.
-Floors measure_floors(int threads, std::size_t cache_bytes, double seconds,
-                      const std::function<void()>& poll = {});
+Floors measure_floors(int threads, std::size_t cache_bytes, double seconds);
 
 }  // namespace bragg::bench

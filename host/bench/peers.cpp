@@ -13,7 +13,6 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
-#include "host/bench/process.hpp"
 
 namespace bragg::bench {
 
@@ -113,29 +112,13 @@ fs::path peers_folder(const std::string& given) {
 }
 
 PeerInput::PeerInput(const unsigned char* updates, int n, std::int64_t d) : updates_(updates), n_(n), d_(d) {
-  std::error_code code;
-  std::string name = (fs::temp_directory_path(code) / "bragg-bench-XXXXXX").string();
-  if (code || mkdtemp(name.data()) == nullptr) {
-    throw Error(Status::io_error, fmt::format("{}: cannot make a temporary folder", name));
-  }
-  folder_ = name;
   const auto* const values = reinterpret_cast<const float*>(updates);
-  try {
-    write_npy(input(), {.name = "", .dtype = "F32", .shape = {n, d}, .data = values});
-  } catch (...) {
-    fs::remove_all(folder_, code);
-    throw;
-  }
+  write_npy(input(), {.name = "", .dtype = "F32", .shape = {n, d}, .data = values});
   float largest = 0;
   const std::int64_t count = n * d;
 #pragma omp parallel for reduction(max : largest) schedule(static)
   for (std::int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(values[i]));
   largest_ = largest;
-}
-
-PeerInput::~PeerInput() {
-  std::error_code ignored;
-  fs::remove_all(folder_, ignored);
 }
 
 PeerRow ask_peer(const Peers& peers, const std::string& name, const Pipeline& pipeline,

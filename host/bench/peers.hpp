@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "host/bench/process.hpp"
 #include "host/bench/timing.hpp"
 
 namespace bragg::bench {
@@ -53,22 +54,19 @@ class PeerInput {
  public:
   /// @throws Error io_error.
   PeerInput(const unsigned char* updates, int n, std::int64_t d);
-  ~PeerInput();
-  PeerInput(const PeerInput&) = delete;
-  PeerInput& operator=(const PeerInput&) = delete;
 
   Updates updates() const { return Updates::matrix(updates_, n_, d_, DType::f32); }
   std::int64_t d() const noexcept { return d_; }
   double largest() const noexcept { return largest_; }
-  std::filesystem::path input() const { return folder_ / "updates.npy"; }
-  std::filesystem::path output() const { return folder_ / "output.npy"; }
+  std::filesystem::path input() const { return folder_.path() / "updates.npy"; }
+  std::filesystem::path output() const { return folder_.path() / "output.npy"; }
 
  private:
   const unsigned char* updates_;
   int n_;
   std::int64_t d_;
   double largest_ = 0;  ///< |x|
-  std::filesystem::path folder_;
+  TemporaryFolder folder_;
 };
 
 /// `bragg_ms`: bragg's median for the pipeline. What goes wrong with a peer is in its row.

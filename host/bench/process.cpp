@@ -10,11 +10,16 @@
 
 #include <array>
 #include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <mutex>
 #include <system_error>
 
 #include "host/bench/threads.hpp"
 
 namespace bragg::bench {
+
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -41,6 +46,18 @@ struct Pipe {
   }
 };
 
+/// What leave_nothing() has to clear away.
+struct Leftovers {
+  std::mutex mutex;  // held from before a thing is there to after it is in here, and the other way
+  pid_t child = 0;
+  std::vector<fs::path> folders;
+};
+
+Leftovers& leftovers() {
+  static Leftovers* const all = new Leftovers;  // needed to the very end of the process
+  return *all;
+}
+
 /// Reads what both pipes give until they are closed at the other end.
 void drain(Pipe& first, std::string& to_first, Pipe& second, std::string& to_second) {
   const std::array<Pipe*, 2> pipes = {&first, &second};
@@ -63,6 +80,35 @@ void drain(Pipe& first, std::string& to_first, Pipe& second, std::string& to_sec
 
 }  // namespace
 
+TemporaryFolder::TemporaryFolder() {
+  std::error_code code;
+  std::string name = (fs::temp_directory_path(code) / "bragg-bench-XXXXXX").string();
+  const std::lock_guard lock(leftovers().mutex);
+  if (code || mkdtemp(name.data()) == nullptr) {
+    throw Error(Status::io_error, fmt::format("{}: cannot make a temporary folder", name));
+  }
+  path_ = name;
+  leftovers().folders.push_back(path_);
+}
+
+TemporaryFolder::~TemporaryFolder() {
+  const std::lock_guard lock(leftovers().mutex);
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+  std::erase(leftovers().folders, path_);
+}
+
+void leave_nothing() {
+  Leftovers& all = leftovers();
+  all.mutex.lock();  // never unlocked
+  if (all.child > 0) {
+    kill(all.child, SIGKILL);
+    waitpid(all.child, nullptr, 0);  // it might still write
+  }
+  std::error_code ignored;
+  for (const fs::path& folder : all.folders) fs::remove_all(folder, ignored);
+}
+
 Finished run_program(const std::vector<std::string>& arguments) {
   std::vector<char*> argv;
   argv.reserve(arguments.size() + 1);
@@ -70,6 +116,7 @@ Finished run_program(const std::vector<std::string>& arguments) {
   argv.push_back(nullptr);
   const AllCores cores;
   Pipe out, err, failure;  // `failure` is closed by a program that has been started
+  std::unique_lock lock(leftovers().mutex);
   const pid_t child = fork();
   if (child < 0) fail(arguments.front(), errno);
   if (child == 0) {
@@ -77,18 +124,28 @@ Finished run_program(const std::vector<std::string>& arguments) {
     dup2(out.ends[1], STDOUT_FILENO);
     dup2(err.ends[1], STDERR_FILENO);
     cores.apply();
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, nullptr);  // a command that ends on signals has them blocked
     execvp(argv[0], argv.data());
     const int error = errno;
     [[maybe_unused]] const ssize_t written = write(failure.ends[1], &error, sizeof(error));
     _exit(127);
   }
+  leftovers().child = child;
+  lock.unlock();
   out.close_end(1);
   err.close_end(1);
   failure.close_end(1);
   Finished finished;
   drain(out, finished.out, err, finished.err);
+  siginfo_t ended = {};
+  while (waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT) < 0 && errno == EINTR) continue;
+  lock.lock();
   int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
+  waitpid(child, &status, 0);
+  leftovers().child = 0;
+  lock.unlock();
   int error = 0;
   if (read(failure.ends[0], &error, sizeof(error)) == sizeof(error)) fail(arguments.front(), error);
   if (WIFSIGNALED(status)) finished.signal = WTERMSIG(status);

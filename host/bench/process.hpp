@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,24 @@ struct Finished {
   int signal = 0;  ///< that ended it, or 0
   std::string out, err;
 };
+
+/// A new folder among those for temporary files, which goes with this.
+class TemporaryFolder {
+ public:
+  /// @throws Error io_error.
+  TemporaryFolder();
+  ~TemporaryFolder();
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::filesystem::path& path() const noexcept { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// For a process that ends at once, with other threads at work: ends the program that is running and removes
+/// the temporary folders. No other can be started or made any more.
+void leave_nothing();
 
 /// Starts a program, found in PATH, on all cores of this process and waits for its end.
 /// @throws Error io_error: it could not be started.

@@ -29,8 +29,7 @@ Spread spread_of(std::vector<double> values) {
           .most = values.back()};
 }
 
-Timing time_batches(const std::function<double(int)>& ms_of, const Budget& budget,
-                    const std::function<void()>& poll) {
+Timing time_batches(const std::function<double(int)>& ms_of, const Budget& budget) {
   constexpr double shortest_ms = 0.2;  // a timing below it is batched
   constexpr double warm_ms = 20;
   constexpr std::size_t most_timings = 100000;
@@ -40,7 +39,6 @@ Timing time_batches(const std::function<double(int)>& ms_of, const Budget& budge
   for (int k = 0; k < 2 || warm < std::min(warm_ms, wanted); ++k) {
     once = ms_of(1);
     warm += once;
-    if (poll) poll();
   }
   Timing timing;
   timing.batch = once < shortest_ms ? static_cast<int>(std::ceil(shortest_ms / std::max(once, 1e-4))) : 1;
@@ -56,21 +54,19 @@ Timing time_batches(const std::function<double(int)>& ms_of, const Budget& budge
     const double taken = ms_of(timing.batch);
     total += taken;
     ms.push_back(taken / timing.batch);
-    if (poll) poll();
   }
   timing.timings = static_cast<int>(ms.size());
   timing.ms = spread_of(std::move(ms));
   return timing;
 }
 
-Timing time_calls(const std::function<void()>& call, const Budget& budget,
-                  const std::function<void()>& poll) {
+Timing time_calls(const std::function<void()>& call, const Budget& budget) {
   const auto ms_of = [&](int calls) {
     const Clock::time_point start = Clock::now();
     for (int k = 0; k < calls; ++k) call();
     return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
   };
-  return time_batches(ms_of, budget, poll);
+  return time_batches(ms_of, budget);
 }
 
 }  // namespace bragg::bench

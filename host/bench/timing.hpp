@@ -32,13 +32,10 @@ struct Timing {
   int batch = 1;  ///< calls that were timed together, because one alone is too short for the clock
 };
 
-/// Times calls after warming up; ms_of(k) makes k of them and says what they took together. `poll` is called
-/// between timings, and may throw to end it.
-Timing time_batches(const std::function<double(int)>& ms_of, const Budget& budget,
-                    const std::function<void()>& poll = {});
+/// Times calls after warming up; ms_of(k) makes k of them and says what they took together.
+Timing time_batches(const std::function<double(int)>& ms_of, const Budget& budget);
 
 /// The same by the host's clock.
-Timing time_calls(const std::function<void()>& call, const Budget& budget,
-                  const std::function<void()>& poll = {});
+Timing time_calls(const std::function<void()>& call, const Budget& budget);
 
 }  // namespace bragg::bench

@@ -104,7 +104,9 @@ void run(const AggregateCommand& command) {
   const std::vector<fs::path> inputs = find_inputs(command.inputs, command.base, command.output);
   if (command.report) check_report(*command.report, command, inputs);
 
-  const EndOnSignal guard(command.output.string());
+  const EndOnSignal guard([&](int outputs) {
+    return outputs > 0 ? command.output.string() + " was written, the report was not" : "nothing was written";
+  });
   const auto start = std::chrono::steady_clock::now();
   const FileResult result = aggregate(pipeline, inputs, command, options);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;

@@ -5,10 +5,11 @@
 #include <bragg/version.hpp>
 
 #include <algorithm>
-#include <csignal>
 
 #include "host/bench/bench.hpp"
+#include "host/bench/process.hpp"
 #include "host/bench/result.hpp"
+#include "host/cli/interrupt.hpp"
 #include "host/cli/output.hpp"
 #include "host/cli/progress.hpp"
 #include "host/cli/text.hpp"
@@ -21,10 +22,6 @@ namespace {
 using bench::Findings;
 using bench::PeerRow;
 using bench::Row;
-
-volatile std::sig_atomic_t pending_signal = 0;
-
-void remember_signal(int signal) { pending_signal = signal; }
 
 Device device_for(const std::string& wanted) {
   const bool cuda = wanted == "cuda" || (wanted == "auto" && cuda_device_count() > 0);
@@ -221,6 +218,12 @@ std::string preset_lines() {
 }
 
 void run(const BenchCommand& command) {
+  const EndOnSignal guard([&](int outputs) {
+    bench::leave_nothing();
+    if (outputs == 0) return std::string("nothing was written");
+    return fmt::format("the rows that were measured are in {}",
+                       (command.json ? command.json : command.csv)->string());
+  });
   if (command.json) check_writable("--json", *command.json);
   if (command.csv) check_writable("--csv", *command.csv);
   if (command.json && command.csv && detail::same_place(*command.json, *command.csv)) {
@@ -253,11 +256,6 @@ void run(const BenchCommand& command) {
   const Findings findings = [&] {
     ProgressBar bar(true);
     settings.progress = [&](const bench::Stage& stage) { bar.show(stage.share, stage.text); };
-    settings.poll = [] {
-      if (pending_signal != 0) throw Interrupted{pending_signal};
-    };
-    std::signal(SIGINT, remember_signal);
-    std::signal(SIGTERM, remember_signal);
     return bench::run(settings);
   }();
   write(findings);

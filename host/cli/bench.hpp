@@ -27,15 +27,10 @@ struct BenchCommand {
   std::string command_line;
 };
 
-/// A signal asked the benchmarks to end.
-struct Interrupted {
-  int signal;
-};
-
 /// One line for each preset, for the help.
 std::string preset_lines();
 
-/// @throws bragg::Error, bench::UnreadableRule, Interrupted.
+/// @throws bragg::Error, bench::UnreadableRule.
 void run(const BenchCommand& command);
 
 }  // namespace bragg::cli

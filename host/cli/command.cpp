@@ -13,6 +13,7 @@
 #include <exception>
 #include <new>
 #include <string>
+#include <system_error>
 
 #include "host/bench/cases.hpp"
 #include "host/bench/threads.hpp"
@@ -392,9 +393,6 @@ int run(int argc, char** argv) {
   } catch (const bragg::Error& error) {
     print_error(as_options(error.what()));
     return exit_code(error.status());
-  } catch (const bragg::cli::Interrupted& interrupted) {
-    print_error("interrupted; nothing was written");
-    return 128 + interrupted.signal;
   }
   if (std::fflush(stdout) != 0) {
     print_error("cannot write to the standard output");
@@ -412,6 +410,9 @@ int bragg::cli::command(int argc, char** argv) {
   } catch (const std::bad_alloc&) {
     std::fputs("bragg: error: out of memory\n", stderr);
     return exit_code(Status::out_of_memory);
+  } catch (const std::system_error& error) {  // a thread that cannot be started
+    std::fprintf(stderr, "bragg: error: %s\n", error.what());
+    return exit_code(Status::io_error);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "bragg: error: %s\n", error.what());
     return exit_code(Status::internal);

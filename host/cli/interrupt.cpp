@@ -22,19 +22,18 @@ bool is_ignored(int signal) {
   return sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
 }
 
-[[noreturn]] void end(int signal, const std::string& output) {
-  const bool written = detail::abandon_outputs() > 0;
+[[noreturn]] void end(int signal, const sigset_t& awaited, const std::function<std::string(int)>& written) {
+  const std::string what = written(detail::abandon_outputs());
+  pthread_sigmask(SIG_UNBLOCK, &awaited, nullptr);  // the next one ends what is left: stderr may take nothing
   if (isatty(STDERR_FILENO) == 1) std::fputs("\r\x1b[K", stderr);  // the progress bar
-  const std::string what =
-      written ? printable(output) + " was written, the report was not" : "nothing was written";
-  fmt::print(stderr, "bragg: error: interrupted; {}\n", what);
+  fmt::print(stderr, "bragg: error: interrupted; {}\n", printable(what));
   std::fflush(stderr);
   _exit(128 + signal);  // other threads are still at work: nothing may be destroyed under them
 }
 
 }  // namespace
 
-EndOnSignal::EndOnSignal(std::string output) : output_(std::move(output)) {
+EndOnSignal::EndOnSignal(std::function<std::string(int)> written) : written_(std::move(written)) {
   sigemptyset(&awaited_);
   sigaddset(&awaited_, wake);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
@@ -45,7 +44,7 @@ EndOnSignal::EndOnSignal(std::string output) : output_(std::move(output)) {
     while (!over_) {
       int signal = wake;
       sigwait(&awaited_, &signal);
-      if (signal != wake) end(signal, output_);
+      if (signal != wake) end(signal, awaited_, written_);
     }
   });
 }

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "host/cli/interrupt.hpp"
 #include "host/cli/output.hpp"
 #include "host/cli/progress.hpp"
 #include "host/cli/text.hpp"
@@ -137,6 +138,7 @@ std::string report(const Findings& findings, const std::vector<Backend>& backend
 }  // namespace
 
 bool run(const VerifyCommand& command) {
+  const EndOnSignal guard([](int) { return "nothing was written"; });
   if (command.json) check_writable("--json", *command.json);
   verify::Settings settings{.backends = wanted_backends(command.device),
                             .seed = command.seed ? *command.seed : std::random_device{}(),
