@@ -533,7 +533,8 @@ class Verify(Case):
 
     def test_usage(self):
         for options, says in [
-            (["--rule", "crum"], "'crum'"),
+            (["--rule", "crum"], "unknown rule 'crum'; did you mean krum?"),
+            (["--aimed", "--rule", "median | krum"], "there are no aimed cases of the pipeline 'median | krum'"),
             (["--device", "abacus"], "abacus"),
             (["--seconds", "-1"], "seconds"),
             (["--seconds", "5", "--quick"], "--quick"),
@@ -762,6 +763,10 @@ class Usage(Case):
 
     def test_missing_arguments(self):
         inputs = self.workers(FIVE)
+        self.refused(inputs, "median", "--memory=", code=2, says="--memory: its value is missing")
+        self.refused(inputs, "median", "--base", code=2, says="--base: its value is missing")
+        self.refused(inputs, "median", "--rule", "mean", code=2, says="--rule is given more than once")
+        self.refused(inputs, "median", "--weights", "1,2", code=2, says="--weights has 2 values for n = 5 rows")
         self.assertIn("--rule", self.run_bragg("aggregate", *inputs, "-o", self.output, code=2).stderr)
         self.assertIn("--output", self.run_bragg("aggregate", *inputs, "--rule", "median", code=2).stderr)
         self.assertIn("INPUT", self.run_bragg("aggregate", "--rule", "median", "-o", self.output, code=2).stderr)
@@ -794,7 +799,7 @@ class Usage(Case):
             for parameter in rule["parameters"]:
                 self.assertIn(parameter["meaning"], explained)
         self.assertEqual(len(json.loads(self.run_bragg("rules", "krum", "--json").stdout)), 1)
-        self.run_bragg("rules", "crum", code=2)
+        self.assertIn("did you mean krum?", self.run_bragg("rules", "crum", code=2).stderr)
 
 
 class Completion(Case):

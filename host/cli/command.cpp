@@ -173,9 +173,9 @@ void print_error(const std::string& message) {
 
 /// The library names its own options; the command's have the same names, written otherwise.
 std::string as_options(const std::string& message) {
-  const std::size_t end = message.find(" = ");
+  const std::size_t end = std::min(message.find(" = "), message.find(" has "));
   std::string name = message.substr(0, end);
-  for (const std::string_view option : {"memory", "threads", "max_weight_share", "device"}) {
+  for (const std::string_view option : {"memory", "threads", "max_weight_share", "device", "weights"}) {
     if (name != option) continue;
     std::replace(name.begin(), name.end(), '_', '-');
     return "--" + name + message.substr(end);
@@ -322,6 +322,14 @@ std::string unknown_word(const CLI::App& app) {
   return "";
 }
 
+/// What is wrong with a command line whose words are all known.
+std::string complaint(const CLI::ParseError& error) {
+  const std::string text = error.what();
+  if (error.get_name() != "ArgumentMismatch") return text;
+  const bool too_many = text.find("At Most") != std::string::npos;
+  return text.substr(0, text.find(':')) + (too_many ? " is given more than once" : ": its value is missing");
+}
+
 int run(int argc, char** argv) {
   CLI::App app("bragg: robust aggregation of model updates. Up to f bad workers cannot corrupt the result.",
                "bragg");
@@ -356,7 +364,7 @@ int run(int argc, char** argv) {
     return app.exit(request);  // --help, --version
   } catch (const CLI::ParseError& error) {
     const std::string unknown = unknown_word(app);
-    print_error(unknown.empty() ? error.what() : unknown);
+    print_error(unknown.empty() ? complaint(error) : unknown);
     const char* const command = app.got_subcommand("aggregate") ? "aggregate "
                                 : app.got_subcommand("verify")  ? "verify "
                                 : app.got_subcommand("bench")   ? "bench "

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "host/cli/text.hpp"
+#include "rules/nearest.hpp"
 
 namespace bragg::cli {
 
@@ -21,7 +22,11 @@ std::vector<RuleInfo> select(const std::string& name) {
     if (name.empty() || rule.name == name) selected.push_back(rule);
   }
   if (selected.empty()) {
-    throw Error(Status::invalid_argument, fmt::format("unknown rule '{}'; `bragg rules` lists them", name));
+    const std::string_view meant =
+        detail::nearest(name, rules(), [](const RuleInfo& rule) { return rule.name; });
+    throw Error(Status::invalid_argument,
+                meant.empty() ? fmt::format("unknown rule '{}'; `bragg rules` lists them", name)
+                              : fmt::format("unknown rule '{}'; did you mean {}?", name, meant));
   }
   return selected;
 }

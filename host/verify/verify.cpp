@@ -9,6 +9,7 @@
 #include <exception>
 
 #include "host/verify/aimed.hpp"
+#include "rules/nearest.hpp"
 
 #if defined(BRAGG_HAS_CUDA)
 #include "kernels/runtime/runtime.hpp"
@@ -37,6 +38,22 @@ bool is_wanted(const char* text, const std::vector<std::string>& wanted) {
   });
 }
 
+/// Why there is no case of what --rule names.
+std::string no_case_of(const std::string& wanted, bool aimed) {
+  const char* const kind = aimed ? "aimed cases" : "cases";
+  const auto name_of = [](const RuleInfo& rule) { return rule.name; };
+  if (std::any_of(rules().begin(), rules().end(),
+                  [&](const RuleInfo& rule) { return rule.name == wanted; })) {
+    return fmt::format("{} has no {}{}", wanted, kind, aimed ? "; leave out --aimed to check it" : "");
+  }
+  if (wanted.find_first_of("(|") != std::string::npos) {
+    return fmt::format("there are no {} of the pipeline '{}'; name a rule in it", kind, wanted);
+  }
+  const std::string_view meant = detail::nearest(wanted, rules(), name_of);
+  if (!meant.empty()) return fmt::format("unknown rule '{}'; did you mean {}?", wanted, meant);
+  return fmt::format("unknown rule '{}'; `bragg rules` lists them", wanted);
+}
+
 std::vector<const char*> wanted_pipelines(const Settings& settings) {
   const std::vector<std::string>& wanted = settings.rules;
   std::vector<const char*> texts;
@@ -46,8 +63,7 @@ std::vector<const char*> wanted_pipelines(const Settings& settings) {
   for (const std::string& one : wanted) {
     if (std::any_of(texts.begin(), texts.end(), [&](const char* text) { return is_wanted(text, {one}); }))
       continue;
-    throw Error(Status::invalid_argument,
-                fmt::format("--rule: unknown rule '{}'; `bragg rules` lists them", one));
+    throw Error(Status::invalid_argument, "--rule: " + no_case_of(one, settings.aimed));
   }
   return texts;
 }
