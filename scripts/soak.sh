@@ -5,7 +5,8 @@
 #   scripts/soak.sh [OPTIONS] [MINUTES] [-- ARGS…]
 #
 # MINUTES: no round starts after them; without, rounds go on until Ctrl-C. ARGS go to ctest, e.g. -R conformance.
-# Options: --sanitize runs the sanitizers' build; --python runs tests/python too, on a wheel made when the soak begins.
+# Options: --sanitize runs the sanitizers' build; --python runs tests/python too, on a wheel made when the soak begins;
+# --fuzz fuzzes for ten minutes before the first round (scripts/fuzz.sh).
 # After a round that fails, the seed and the command that repeats it are printed and the soak goes on. At the end all of
 # them are printed again, and the exit status is 1.
 set -euo pipefail
@@ -13,10 +14,12 @@ cd "$(dirname "$0")/.."
 
 preset=cpu
 python=
+fuzz=
 minutes=
 while (($# > 0)); do
   case "$1" in
     --sanitize) preset=sanitize ;;
+    --fuzz) fuzz=600 ;;
     --python) python=build/python-venv/bin/python ;;
     --)
       shift
@@ -57,6 +60,7 @@ failed() {
 }
 
 SECONDS=0
+if [[ -n "$fuzz" ]] && ! scripts/fuzz.sh "$fuzz"; then failed "scripts/fuzz.sh $fuzz"; fi
 while [[ -z "$minutes" ]] || ((SECONDS < minutes * 60)); do
   BRAGG_TEST_SEED=$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')
   export BRAGG_TEST_SEED
