@@ -285,6 +285,177 @@ TEST(Plan, PerTensorScopeIsEachTensorByItself) {
   }
 }
 
+/// Rows of tensors that differ in dtype, and the same values in f64.
+struct MixedRows {
+  static constexpr int n = 11;
+  static constexpr std::int64_t d = 40 + 1 + 33000 + 7 + 50;
+  std::vector<std::int64_t> sizes = {40, 1, 0, 33000, 7, 50};
+  std::vector<DType> dtypes = {DType::f32, DType::bf16, DType::f64, DType::bf16, DType::f16, DType::f32};
+  std::vector<std::vector<std::byte>> tensors;  // [row * sizes + tensor]
+  std::vector<double> wide;
+
+  MixedRows(std::mt19937_64& random, bool with_f64) {
+    if (with_f64) dtypes[0] = DType::f64;
+    std::normal_distribution<double> normal(0.5, 1.0);
+    for (int i = 0; i < n; ++i) {
+      for (std::size_t t = 0; t < sizes.size(); ++t) {
+        std::vector<std::byte>& tensor = tensors.emplace_back(bytes(t));
+        for (std::size_t k = 0; k < static_cast<std::size_t>(sizes[t]); ++k) {
+          store(dtypes[t], tensor.data(), k, normal(random));
+          wide.push_back(static_cast<double>(load(dtypes[t], tensor.data(), k)));
+        }
+      }
+    }
+  }
+  std::size_t bytes(std::size_t t) const { return static_cast<std::size_t>(sizes[t]) * size_of(dtypes[t]); }
+  std::vector<const void*> row(int i) const {
+    std::vector<const void*> row;
+    for (std::size_t t = 0; t < sizes.size(); ++t)
+      row.push_back(tensors[static_cast<std::size_t>(i) * sizes.size() + t].data());
+    return row;
+  }
+  /// Of the first `rows` rows.
+  Updates updates(int rows = n) const {
+    std::vector<std::vector<const void*>> all;
+    for (int i = 0; i < rows; ++i) all.push_back(row(i));
+    return Updates::tensors(all, sizes, dtypes);
+  }
+};
+
+/// An output for mixed rows.
+struct MixedOutput {
+  explicit MixedOutput(const MixedRows& rows) : rows_(rows) {
+    for (std::size_t t = 0; t < rows.sizes.size(); ++t) {
+      tensors_.emplace_back(rows.bytes(t));
+      output.tensors.push_back(tensors_.back().data());
+    }
+  }
+  /// Each value is the one of f64, rounded; points of less than f64 have been rounded to f32 before.
+  void expect_near(std::span<const double> wide, const std::string& text) const {
+    std::size_t at = 0;
+    for (std::size_t t = 0; t < rows_.sizes.size(); ++t) {
+      const DType dtype = rows_.dtypes[t];
+      const double half = dtype == DType::f64    ? 0
+                          : dtype == DType::f32  ? 0x1p-24
+                          : dtype == DType::bf16 ? 0x1.01p-8
+                                                 : 0x1.01p-11;
+      for (std::size_t k = 0; k < static_cast<std::size_t>(rows_.sizes[t]); ++k, ++at) {
+        const auto got = static_cast<double>(load(dtype, tensors_[t].data(), k));
+        ASSERT_NEAR(got, wide[at], half * std::abs(wide[at]) + (dtype == DType::f64 ? 1e-11 : 0x1p-22))
+            << text << ", tensor " << t << " of " << to_string(dtype) << ", " << k;
+      }
+    }
+  }
+  std::vector<std::vector<std::byte>> bytes() const { return tensors_; }
+  Output output;
+
+ private:
+  const MixedRows& rows_;
+  std::vector<std::vector<std::byte>> tensors_;
+};
+
+TEST(Plan, TensorsMayDifferInDtype) {
+  Generator random = generator("mixed dtypes");
+  for (const bool with_f64 : {false, true}) {
+    const MixedRows rows(random, with_f64);
+    const Updates updates = rows.updates();
+    EXPECT_EQ(updates.dtypes(), rows.dtypes);
+    const Updates wide = Updates::matrix(std::span<const double>(rows.wide), rows.n, rows.d);
+    const Row base(rows.row(3));
+    const Row wide_base(std::span<const double>(rows.wide).subspan(3 * rows.d, rows.d));
+    for (const char* text : all_kinds) {
+      for (const bool based : {false, true}) {
+        MixedOutput out(rows);
+        std::vector<double> expected(rows.d);
+        const auto reports = aggregate(parse(text), updates, out.output, {.base = based ? base : Row()});
+        const auto judged =
+            aggregate(parse(text), wide, Output(expected), {.base = based ? wide_base : Row()});
+        out.expect_near(expected, text);
+        ASSERT_EQ(reports.size(), 1u);
+        for (std::size_t i = 0; i < rows.n; ++i)
+          EXPECT_NEAR(reports[0].rows[i].weight, judged[0].rows[i].weight, 1e-9) << text << ", row " << i;
+      }
+    }
+  }
+}
+
+TEST(Plan, TensorsThatDifferInDtypeHaveStateAndParts) {
+  Generator random = generator("mixed dtypes, state");
+  for (const bool with_f64 : {false, true}) {
+    const MixedRows rows(random, with_f64);
+    const Updates updates = rows.updates();
+    const Updates wide = Updates::matrix(std::span<const double>(rows.wide), rows.n, rows.d);
+    // Each run starts at what the one before has left.
+    Plan plan(parse("centered_clipping(tau=3)"), Shape::of(updates));
+    Plan exact(parse("centered_clipping(tau=3)"), Shape::of(wide));
+    MixedOutput out(rows);
+    std::vector<double> expected(rows.d);
+    for (int round = 0; round < 2; ++round) {
+      plan.run(updates, out.output);
+      exact.run(wide, Output(expected));
+      ASSERT_EQ(plan.status(), Status::ok);
+      // What was rounded comes again as the start.
+      if (round == 0) out.expect_near(expected, "centered_clipping");
+    }
+    EXPECT_NEAR(plan.report().rows[0].clip_factor, exact.report().rows[0].clip_factor, 1e-3);
+    // Of each tensor what it would be alone.
+    MixedOutput parts(rows);
+    aggregate(parse("krum(f=2)"), updates, parts.output, {}, {.scope = Scope::per_tensor});
+    for (std::size_t t = 0; t < rows.sizes.size(); ++t) {
+      std::vector<const void*> tensor;
+      for (int i = 0; i < rows.n; ++i) tensor.push_back(rows.row(i)[t]);
+      std::vector<std::byte> alone(rows.bytes(t) + 1);
+      aggregate(parse("krum(f=2)"), Updates::rows(tensor, rows.sizes[t], rows.dtypes[t]),
+                Output(alone.data()));
+      alone.pop_back();
+      EXPECT_EQ(parts.bytes()[t], alone) << t;
+    }
+    // Points, each an output.
+    MixedOutput first(rows), second(rows);
+    const Output points[] = {first.output, second.output};
+    std::vector<double> wide_first(rows.d), wide_second(rows.d);
+    const Output wide_points[] = {Output(wide_first), Output(wide_second)};
+    const PreSequence sequence = parse_pre_aggregators("bucketing(s=6, seed=3)");
+    pre_aggregate(sequence, updates, points);
+    pre_aggregate(sequence, wide, wide_points);
+    first.expect_near(wide_first, "bucketing");
+    second.expect_near(wide_second, "bucketing");
+  }
+}
+
+TEST(Plan, RefusesDtypesThatCannotBe) {
+  Generator random = generator("mixed dtypes, refused");
+  const MixedRows rows(random, true);
+  const Updates updates = rows.updates();
+  MixedOutput out(rows);
+  const auto message = [&](auto call) { return message_of(call); };
+  EXPECT_EQ(message([&] { aggregate(Median{}, updates, out.output, {}, {.out_dtype = DType::f32}); }),
+            "out_dtype = f32 for tensor 0 of f64; needs f64");
+  EXPECT_EQ(message([&] {
+              Plan(Median{}, {.n = 3, .sizes = {1, 2}, .dtype = DType::f32, .dtypes = {DType::f32}});
+            }),
+            "dtypes: 1 of them; needs one for each of 2 tensors");
+  Shape shape = Shape::of(updates);
+  EXPECT_NE(message([&] {
+              Plan(Median{}, shape, {.device = Device::cuda});
+            }).find("on a CUDA device all need one dtype"),
+            std::string::npos);
+  shape.dtypes[3] = DType::f16;
+  EXPECT_EQ(message([&] { Plan(Median{}, shape).run(updates, out.output); }),
+            "updates: tensor 3 is bf16; the plan is for f16");
+  const std::vector<std::vector<const void*>> one = {rows.row(0)};
+  const DType too_few[] = {DType::f32};
+  EXPECT_EQ(message([&] { Updates::tensors(one, rows.sizes, too_few); }),
+            "updates: dtypes has 1 entries, sizes has 6");
+  // A tensor of another row, in part.
+  MixedOutput overlapping(rows);
+  overlapping.output.tensors[3] = const_cast<void*>(rows.row(2)[3]);
+  aggregate(Median{}, updates, overlapping.output);
+  overlapping.output.tensors[1] = const_cast<void*>(rows.row(4)[5]);
+  EXPECT_NE(message([&] { aggregate(Median{}, updates, overlapping.output); }).find("overlap"),
+            std::string::npos);
+}
+
 TEST(Plan, OneFailingTensorLeavesTheWholeOutputUnwritten) {
   const int n = 5;
   std::vector<float> data(50, 1.0f);

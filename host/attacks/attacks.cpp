@@ -73,7 +73,7 @@ Moments moments(const Updates& honest) {
       std::size_t k = 0;
       for (std::size_t t = 0; t < honest.sizes().size(); ++t) {
         for (std::int64_t i = 0; i < honest.sizes()[t]; ++i)
-          visit(k++, element(honest.data(row, t), i, honest.dtype()));
+          visit(k++, element(honest.data(row, t), i, honest.dtype(t)));
       }
     }
   };

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <bragg/updates.hpp>
 
+#include <algorithm>
 #include <numeric>
 
 namespace bragg {
@@ -138,6 +139,17 @@ Updates Updates::tensors(std::span<const std::vector<const void*>> tensors,
       updates.pointers_[t * tensors.size() + i] = tensors[i][t];
     }
   }
+  return updates;
+}
+
+Updates Updates::tensors(std::span<const std::vector<const void*>> tensors,
+                         std::span<const std::int64_t> sizes, std::span<const DType> dtypes,
+                         MemorySpace space) {
+  if (dtypes.size() != sizes.size())
+    refuse(fmt::format("dtypes has {} entries, sizes has {}", dtypes.size(), sizes.size()));
+  Updates updates = Updates::tensors(tensors, sizes, dtypes.empty() ? DType::f32 : dtypes.front(), space);
+  const bool differ = std::any_of(dtypes.begin(), dtypes.end(), [&](DType t) { return t != dtypes.front(); });
+  if (differ) updates.dtypes_.assign(dtypes.begin(), dtypes.end());
   return updates;
 }
 

@@ -19,7 +19,7 @@ OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const Opt
     TensorInfo& tensor = plan.tensors[t];
     const DType in = element_type_of(tensor).dtype;
     const std::string what = fmt::format("tensor {} of {}", show(tensor.name), bragg::to_string(in));
-    const ElementType& out = element_type_of(checked_out_dtype(in, options, what, "tensors"));
+    const ElementType& out = element_type_of(checked_out_dtype(in, options, what));
     tensor.dtype = out.name;
     tensor.bytes = tensor.elements * out.bytes;
   }

@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <omp.h>
+
+#include <algorithm>
+#include <cstring>
 #include <limits>
 #include <optional>
+#include <type_traits>
 #include <vector>
 
+#include "host/base/dtype.hpp"
 #include "host/plan/engine.hpp"
 #include "host/plan/plan_backend.hpp"
 
@@ -10,11 +16,32 @@ namespace bragg::detail {
 
 namespace {
 
+/// Values [begin, begin + count) of a row that is not f64.
+void widen(const void* row, std::int64_t begin, std::int64_t count, DType dtype, double* to) {
+  with_dtype(dtype, [&]<DType kTypeT>() {
+    if constexpr (kTypeT != DType::f64) {
+      using Narrow = std::conditional_t<kTypeT == DType::f32, float, std::uint16_t>;
+      const auto* const from = static_cast<const std::byte*>(row);
+      for (std::int64_t i = 0; i < count; ++i) {
+        Narrow value;
+        std::memcpy(&value, from + static_cast<std::size_t>(begin + i) * sizeof(Narrow), sizeof(Narrow));
+        if constexpr (kTypeT == DType::f32) {
+          to[i] = value;
+        } else {
+          to[i] = float_of<kTypeT>(value);
+        }
+      }
+    }
+  });
+}
+
 class CpuPlan final : public PlanBackend {
  public:
   explicit CpuPlan(const PlanRequest& request)
       : request_(request),
-        engine_(request.pipeline, request.shape.n, request.options, request.point_outputs > 0) {
+        engine_(request.pipeline, request.shape.n, request.options, request.point_outputs > 0),
+        threads_(request.options.threads > 0 ? request.options.threads : omp_get_max_threads()) {
+    make_parts();
     solutions_.resize(request.parts);
     reports_.resize(request.parts);
   }
@@ -30,61 +57,167 @@ class CpuPlan final : public PlanBackend {
   }
 
  private:
+  /// Tensors that a pass takes at once: of one part, and of one dtype.
+  struct Group {
+    DType dtype, out_dtype;
+    std::vector<std::size_t> tensors = {};
+    std::vector<std::int64_t> sizes = {};
+    std::vector<const void*> table = {};  // [tensor * rows + row]
+    std::vector<void*> out = {};          // [output * tensors + tensor]
+  };
+  struct Part {
+    std::vector<Group> groups;
+    bool widen = false;  ///< f64 beside others: pass 1 has one scale for all, and takes all as f64
+  };
+
+  void make_parts();
   void widen_reference(const Row& reference);
-  void build_table(const Updates& updates, const Row& reference, bool use_previous);
+  void build_tables(const Updates& updates, const Output& out, const Row& reference, bool use_previous);
+  RowTable table_of(const Group& group, bool use_previous) const;
+  void accumulate(const Part& part, bool use_previous, GramSums& sums);
+  void accumulate_widened(const Group& group, bool use_previous, GramSums& sums);
   void keep_output(const Output& out);
 
   const PlanRequest& request_;
   Engine engine_;
+  int threads_;
+  std::vector<Part> parts_;
 
   // State.
   std::uint64_t round_ = 0;
   bool has_previous_ = false;
-  std::vector<std::vector<std::byte>> previous_;  // [tensor], of out_dtype
+  std::vector<std::vector<std::byte>> previous_;  // [tensor], of its out_dtype
 
   // Of the run.
   ActiveRows active_;
   GramSums sums_;
   std::vector<Solution> solutions_;
   std::vector<Report> reports_;
-  std::vector<const void*> table_;  // [tensor * rows + row]
   // A 16-bit reference beside a previous output of f32: the passes read both as one dtype.
   std::vector<std::vector<std::byte>> widened_reference_;
-  std::vector<void*> widen_to_;
   std::optional<CpuPasses> widener_;
+  std::vector<double> widened_;            // a stretch of each row
+  std::vector<const void*> widened_rows_;  // its addresses
   Status status_ = Status::ok;
 };
 
-void CpuPlan::widen_reference(const Row& reference) {
-  const std::size_t tensors = request_.shape.sizes.size();
-  widened_reference_.resize(tensors);
-  widen_to_.resize(tensors);
-  for (std::size_t t = 0; t < tensors; ++t) {
-    widened_reference_[t].resize(static_cast<std::size_t>(request_.shape.sizes[t]) *
-                                 size_of(request_.out_dtype));
-    widen_to_[t] = widened_reference_[t].data();
+void CpuPlan::make_parts() {
+  const Shape& shape = request_.shape;
+  parts_.resize(request_.parts);
+  for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
+    Part& part = parts_[request_.options.scope == Scope::whole ? 0 : t];
+    const DType dtype = shape.dtype_of(t);
+    auto group = std::find_if(part.groups.begin(), part.groups.end(),
+                              [&](const Group& other) { return other.dtype == dtype; });
+    if (group == part.groups.end()) {
+      part.groups.push_back({.dtype = dtype, .out_dtype = request_.out_dtype_of(t)});
+      group = part.groups.end() - 1;
+    }
+    group->tensors.push_back(t);
+    group->sizes.push_back(shape.sizes[t]);
   }
-  const RowTable one{.dtype = request_.shape.dtype,
-                     .inputs = 1,
-                     .rows = 1,
-                     .sizes = request_.shape.sizes,
-                     .data = reference.tensors.data()};
-  const double copy = 1;
-  if (!widener_) widener_.emplace(1, request_.options.threads);
-  widener_->combine(one, {&copy, 1}, {.dtype = request_.out_dtype, .data = widen_to_.data()}, {});
+  for (Part& part : parts_) {
+    const auto wide = std::count_if(part.groups.begin(), part.groups.end(),
+                                    [](const Group& group) { return group.dtype == DType::f64; });
+    part.widen = wide != 0 && part.groups.size() > 1;
+    // A row of no coordinates has sums and a report too.
+    if (part.groups.empty()) part.groups.push_back({.dtype = shape.dtype, .out_dtype = request_.out_dtype});
+  }
 }
 
-void CpuPlan::build_table(const Updates& updates, const Row& reference, bool use_previous) {
+void CpuPlan::widen_reference(const Row& reference) {
+  widened_reference_.resize(request_.shape.sizes.size());
+  if (!widener_) widener_.emplace(1, request_.options.threads);
+  for (const Part& part : parts_) {
+    for (const Group& group : part.groups) {
+      if (group.dtype == group.out_dtype) continue;
+      for (std::size_t k = 0; k < group.tensors.size(); ++k) {
+        const std::size_t t = group.tensors[k];
+        widened_reference_[t].resize(static_cast<std::size_t>(group.sizes[k]) * size_of(group.out_dtype));
+        const RowTable one{.dtype = group.dtype,
+                           .inputs = 1,
+                           .rows = 1,
+                           .sizes = {&group.sizes[k], 1},
+                           .data = &reference.tensors[t]};
+        const double copy = 1;
+        void* const to = widened_reference_[t].data();
+        widener_->combine(one, {&copy, 1}, {.dtype = group.out_dtype, .data = &to}, {});
+      }
+    }
+  }
+}
+
+void CpuPlan::build_tables(const Updates& updates, const Output& out, const Row& reference,
+                           bool use_previous) {
   const auto rows = static_cast<std::size_t>(engine_.table_rows());
-  const bool widen = use_previous && !reference.empty() && request_.out_dtype != request_.shape.dtype;
-  if (widen) widen_reference(reference);
-  table_.assign(rows * request_.shape.sizes.size(), nullptr);
-  for (std::size_t t = 0; t < request_.shape.sizes.size(); ++t) {
-    const void** const row = table_.data() + t * rows;
-    for (std::size_t i = 0; i < active_.rows.size(); ++i) row[i] = updates.data(active_.rows[i], t);
-    if (!reference.empty())
-      row[active_.rows.size()] = widen ? widened_reference_[t].data() : reference.tensors[t];
-    if (use_previous) row[active_.rows.size() + 1] = previous_[t].data();
+  const std::size_t tensors = request_.shape.sizes.size();
+  if (use_previous && !reference.empty()) widen_reference(reference);
+  for (Part& part : parts_) {
+    for (Group& group : part.groups) {
+      const bool widened = use_previous && group.dtype != group.out_dtype;
+      const std::size_t count = group.tensors.size();
+      group.table.assign(rows * count, nullptr);
+      group.out.clear();
+      for (std::size_t k = 0; k < count; ++k) {
+        const std::size_t t = group.tensors[k];
+        const void** const row = group.table.data() + k * rows;
+        for (std::size_t i = 0; i < active_.rows.size(); ++i) row[i] = updates.data(active_.rows[i], t);
+        if (!reference.empty()) {
+          row[active_.rows.size()] = widened ? widened_reference_[t].data() : reference.tensors[t];
+        }
+        if (use_previous) row[active_.rows.size() + 1] = previous_[t].data();
+      }
+      for (std::size_t first = 0; first < out.tensors.size(); first += tensors) {
+        for (const std::size_t t : group.tensors) group.out.push_back(out.tensors[first + t]);
+      }
+    }
+  }
+}
+
+RowTable CpuPlan::table_of(const Group& group, bool use_previous) const {
+  return {.dtype = group.dtype,
+          .reference_dtype = use_previous ? group.out_dtype : group.dtype,
+          .inputs = static_cast<int>(active_.rows.size()),
+          .rows = engine_.table_rows(),
+          .sizes = group.sizes,
+          .data = group.table.data()};
+}
+
+void CpuPlan::accumulate(const Part& part, bool use_previous, GramSums& sums) {
+  for (const Group& group : part.groups) {
+    if (part.widen && group.dtype != DType::f64) {
+      accumulate_widened(group, use_previous, sums);
+    } else {
+      engine_.accumulate(table_of(group, use_previous), sums);
+    }
+  }
+}
+
+/// Stretch by stretch, whose copies stay in a cache.
+void CpuPlan::accumulate_widened(const Group& group, bool use_previous, GramSums& sums) {
+  constexpr std::int64_t stretch = 4 * gram_block;
+  const RowTable narrow = table_of(group, use_previous);
+  const auto rows = static_cast<std::size_t>(narrow.rows);
+  widened_.resize(rows * stretch);
+  widened_rows_.resize(rows);
+  for (std::size_t k = 0; k < group.tensors.size(); ++k) {
+    for (std::int64_t begin = 0; begin < group.sizes[k]; begin += stretch) {
+      const std::int64_t length = std::min(stretch, group.sizes[k] - begin);
+#pragma omp parallel for schedule(dynamic) num_threads(threads_)
+      for (std::size_t i = 0; i < rows; ++i) {
+        const void* const from = narrow.data[k * rows + i];
+        double* const to = widened_.data() + i * stretch;
+        widened_rows_[i] = from == nullptr ? nullptr : to;
+        if (from != nullptr) widen(from, begin, length, narrow.dtype_of(static_cast<int>(i)), to);
+      }
+      engine_.accumulate({.dtype = DType::f64,
+                          .reference_dtype = DType::f64,
+                          .inputs = narrow.inputs,
+                          .rows = narrow.rows,
+                          .sizes = {&length, 1},
+                          .data = widened_rows_.data()},
+                         sums);
+    }
   }
 }
 
@@ -93,56 +226,46 @@ void CpuPlan::keep_output(const Output& out) {
   for (std::size_t t = 0; t < request_.shape.sizes.size(); ++t) {
     const auto* const data = static_cast<const std::byte*>(out.tensors[t]);
     previous_[t].assign(
-        data, data + static_cast<std::size_t>(request_.shape.sizes[t]) * size_of(request_.out_dtype));
+        data, data + static_cast<std::size_t>(request_.shape.sizes[t]) * size_of(request_.out_dtype_of(t)));
   }
   has_previous_ = true;
 }
 
 void CpuPlan::run(const Updates& updates, const Output& out, StreamHandle, const RunArguments& arguments) {
-  const Shape& shape = request_.shape;
-  set_active_rows(arguments.weights, shape.n, request_.options.max_weight_share, active_);
+  set_active_rows(arguments.weights, request_.shape.n, request_.options.max_weight_share, active_);
   const bool use_previous = request_.stateful && has_previous_;
   engine_.begin(active_, !arguments.base.empty(), use_previous, round_);
-  build_table(updates, arguments.base, use_previous);
-
-  const auto rows = static_cast<std::size_t>(engine_.table_rows());
-  const std::size_t parts = solutions_.size();
-  const auto window = [&](std::size_t part) {
-    const bool whole = request_.options.scope == Scope::whole;
-    return RowTable{.dtype = shape.dtype,
-                    .reference_dtype = use_previous ? request_.out_dtype : shape.dtype,
-                    .inputs = static_cast<int>(active_.rows.size()),
-                    .rows = static_cast<int>(rows),
-                    .sizes = whole ? std::span<const std::int64_t>(shape.sizes)
-                                   : std::span<const std::int64_t>(shape.sizes).subspan(part, 1),
-                    .data = table_.data() + (whole ? 0 : part * rows)};
-  };
-  const auto target = [&](std::size_t part) {
-    return OutTable{.dtype = request_.out_dtype,
-                    .data = out.tensors.data() + (request_.options.scope == Scope::whole ? 0 : part),
-                    .stride = shape.sizes.size()};
+  build_tables(updates, out, arguments.base, use_previous);
+  const auto target = [](const Group& group) {
+    return OutTable{.dtype = group.out_dtype, .data = group.out.data(), .stride = group.tensors.size()};
   };
 
   status_ = Status::ok;
-  for (std::size_t part = 0; part < parts; ++part) {
-    solve_over(engine_, sums_, solutions_[part],
-               [&](GramSums& sums) { engine_.accumulate(window(part), sums); });
-    if (status_ == Status::ok) status_ = solutions_[part].status;
+  for (std::size_t p = 0; p < parts_.size(); ++p) {
+    solve_over(engine_, sums_, solutions_[p],
+               [&](GramSums& sums) { accumulate(parts_[p], use_previous, sums); });
+    if (status_ == Status::ok) status_ = solutions_[p].status;
   }
   // One failing tensor leaves the whole output unwritten.
   if (status_ == Status::ok) {
-    for (std::size_t part = 0; part < parts; ++part)
-      engine_.apply(window(part), solutions_[part], target(part));
+    for (std::size_t p = 0; p < parts_.size(); ++p) {
+      for (const Group& group : parts_[p].groups)
+        engine_.apply(table_of(group, use_previous), solutions_[p], target(group));
+    }
     ++round_;
     if (request_.stateful) keep_output(out);
   } else if (request_.options.on_failure != OnFailure::keep) {
     const bool zero = request_.options.on_failure == OnFailure::zero;
-    for (std::size_t first = 0; first < out.tensors.size(); first += shape.sizes.size()) {
-      CpuPasses::fill(shape.sizes, {.dtype = request_.out_dtype, .data = out.tensors.data() + first},
-                      zero ? 0 : std::numeric_limits<double>::quiet_NaN());
+    for (const Part& part : parts_) {
+      for (const Group& group : part.groups) {
+        for (std::size_t first = 0; first < group.out.size(); first += group.tensors.size()) {
+          CpuPasses::fill(group.sizes, {.dtype = group.out_dtype, .data = group.out.data() + first},
+                          zero ? 0 : std::numeric_limits<double>::quiet_NaN());
+        }
+      }
     }
   }
-  for (std::size_t part = 0; part < parts; ++part) reports_[part] = solutions_[part].report;
+  for (std::size_t p = 0; p < parts_.size(); ++p) reports_[p] = solutions_[p].report;
 }
 
 }  // namespace

@@ -16,12 +16,12 @@ namespace {
 
 }  // namespace
 
-DType checked_out_dtype(DType in, const Options& options, const std::string& what, const char* kind) {
+DType checked_out_dtype(DType in, const Options& options, const std::string& what) {
   const DType out = options.out_dtype.value_or(in);
   const bool widens = out == DType::f32 && size_of(in) == 2;
   if (out != in && !widens) {
-    refuse(fmt::format("out_dtype = {} for {}; needs {}, or f32 for 16-bit {}", to_string(out), what,
-                       to_string(in), kind));
+    refuse(fmt::format("out_dtype = {} for {}; needs {}{}", to_string(out), what, to_string(in),
+                       size_of(in) == 2 ? " or f32" : ""));
   }
   return out;
 }
@@ -40,8 +40,8 @@ PlanRequest::PlanRequest(Pipeline pipeline_in, Shape shape_in, const Options& op
     : pipeline(std::move(pipeline_in)),
       shape(std::move(shape_in)),
       options(options_in),
-      out_dtype(checked_out_dtype(shape.dtype, options, fmt::format("{} updates", to_string(shape.dtype)),
-                                  "updates")) {
+      out_dtype(options.out_dtype.value_or(shape.dtype)) {
+  check_dtypes();
   check_request(pipeline, shape.n, options);
   for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
     if (shape.sizes[t] < 0) refuse(fmt::format("sizes[{}] = {}; needs a size ≥ 0", t, shape.sizes[t]));
@@ -49,6 +49,27 @@ PlanRequest::PlanRequest(Pipeline pipeline_in, Shape shape_in, const Options& op
   stateful = keeps_previous(pipeline);
   if (shape.sizes.empty()) options.scope = Scope::whole;  // one (empty) report
   if (options.scope == Scope::per_tensor) parts = shape.sizes.size();
+}
+
+void PlanRequest::check_dtypes() {
+  if (shape.dtypes.empty()) {
+    out_dtype = checked_out_dtype(shape.dtype, options, fmt::format("{} updates", to_string(shape.dtype)));
+    return;
+  }
+  if (shape.dtypes.size() != shape.sizes.size()) {
+    refuse(fmt::format("dtypes: {} of them; needs one for each of {} tensors", shape.dtypes.size(),
+                       shape.sizes.size()));
+  }
+  for (std::size_t t = 0; t < shape.dtypes.size(); ++t) {
+    const DType in = shape.dtypes[t];
+    if (in != shape.dtypes.front() && options.device == Device::cuda) {
+      refuse(fmt::format("tensor {} is {}, tensor 0 {}; on a CUDA device all need one dtype: cast them", t,
+                         to_string(in), to_string(shape.dtypes.front())));
+    }
+    out_dtypes_.push_back(checked_out_dtype(in, options, fmt::format("tensor {} of {}", t, to_string(in))));
+  }
+  shape.dtype = shape.dtypes.front();
+  out_dtype = out_dtypes_.front();
 }
 
 void PlanRequest::check(const Updates& updates, std::span<const Output> out, const Row& base) {
@@ -63,10 +84,6 @@ std::string PlanRequest::name_of(std::size_t output) const {
 void PlanRequest::check_shape(const Updates& updates, std::span<const Output> out, const Row& base) const {
   if (updates.n() != shape.n)
     refuse(fmt::format("updates: n = {}; the plan is for n = {}", updates.n(), shape.n));
-  if (updates.dtype() != shape.dtype) {
-    refuse(fmt::format("updates: dtype {}; the plan is for {}", to_string(updates.dtype()),
-                       to_string(shape.dtype)));
-  }
   const bool on_device = options.device == Device::cuda;
   if ((updates.space() == MemorySpace::cuda) != on_device) {
     refuse(on_device ? "updates: in host memory; the plan is for a CUDA device: make them with "
@@ -82,6 +99,11 @@ void PlanRequest::check_shape(const Updates& updates, std::span<const Output> ou
     if (updates.sizes()[t] != shape.sizes[t]) {
       refuse(fmt::format("updates: tensor {} has {} elements; the plan is for {}", t, updates.sizes()[t],
                          shape.sizes[t]));
+    }
+    if (updates.dtype(t) != shape.dtype_of(t)) {
+      refuse(fmt::format("updates: {} {}; the plan is for {}",
+                         shape.dtypes.empty() ? "dtype" : fmt::format("tensor {} is", t),
+                         to_string(updates.dtype(t)), to_string(shape.dtype_of(t))));
     }
   }
   const auto check_row = [&](const std::string& name, const auto& row, DType dtype) {
@@ -121,7 +143,7 @@ void PlanRequest::check_overlap(const Updates& updates, std::span<const Output> 
     for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
       const void* const data = out[k].tensors[t];
       if (shape.sizes[t] == 0) continue;
-      outputs_.push_back({static_cast<const std::byte*>(data), end_of(data, t, out_dtype), k, t});
+      outputs_.push_back({static_cast<const std::byte*>(data), end_of(data, t, out_dtype_of(t)), k, t});
     }
   }
   std::sort(outputs_.begin(), outputs_.end(),
@@ -144,9 +166,10 @@ void PlanRequest::check_overlap(const Updates& updates, std::span<const Output> 
     // look from.
     auto hit = std::upper_bound(outputs_.begin(), outputs_.end(), begin,
                                 [](const std::byte* at, const Extent& e) { return at < e.end; });
-    if (hit == outputs_.end() || hit->begin >= end_of(data, t, shape.dtype)) return;
+    if (hit == outputs_.end() || hit->begin >= end_of(data, t, shape.dtype_of(t))) return;
     const bool may_be_one = point_outputs == 0;
-    if (may_be_one && hit->tensor == t && hit->begin == begin && out_dtype == shape.dtype) return;
+    const bool same = hit->tensor == t && hit->begin == begin && out_dtype_of(t) == shape.dtype_of(t);
+    if (may_be_one && same) return;
     refuse(fmt::format("{}: tensor {} overlaps tensor {} of {}; {}", name_of(hit->output), hit->tensor, t,
                        name(),
                        may_be_one ? "it may be exactly one of them or apart" : "it has to lie apart"));

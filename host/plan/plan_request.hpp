@@ -14,9 +14,9 @@ namespace bragg::detail {
 /// @throws Error invalid_argument: options.device says otherwise.
 Device device_of(const Updates& updates, const Options& options);
 
-/// The dtype of the output where the inputs are of dtype `in`. The message calls them `what`, of a `kind`.
+/// The dtype of the output where the inputs are of dtype `in`. The message calls them `what`.
 /// @throws Error invalid_argument: not `in`, nor f32 from 16 bits.
-DType checked_out_dtype(DType in, const Options& options, const std::string& what, const char* kind);
+DType checked_out_dtype(DType in, const Options& options, const std::string& what);
 
 class PlanRequest {
  public:
@@ -26,12 +26,16 @@ class PlanRequest {
   Pipeline pipeline;
   Shape shape;
   Options options;
-  DType out_dtype;
+  DType out_dtype;        ///< where tensors differ in dtype: of the first
   bool stateful = false;  ///< the rule starts at the previous output
   std::size_t parts = 1;  ///< parts that are solved separately
   /// The outputs are the points before the rule, so many of them; 0: it is the rule's one. The backends are
   /// given the tensors of all, one output after another.
   int point_outputs = 0;
+
+  DType out_dtype_of(std::size_t tensor) const noexcept {
+    return out_dtypes_.empty() ? out_dtype : out_dtypes_[tensor];
+  }
 
   /// @throws Error invalid_argument: as Plan::run, of shapes, dtypes, memory and overlaps.
   void check(const Updates& updates, std::span<const Output> out, const Row& base);
@@ -45,10 +49,12 @@ class PlanRequest {
     std::size_t tensor;
   };
 
+  void check_dtypes();
   std::string name_of(std::size_t output) const;
   void check_shape(const Updates& updates, std::span<const Output> out, const Row& base) const;
   void check_overlap(const Updates& updates, std::span<const Output> out, const Row& base);
 
+  std::vector<DType> out_dtypes_;  // of each tensor, where they differ in dtype
   std::vector<Extent> outputs_;
 };
 

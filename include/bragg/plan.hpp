@@ -49,17 +49,21 @@ struct Shape {
   int n = 0;                             ///< rows
   std::vector<std::int64_t> sizes = {};  ///< elements of each tensor of a row; {d} for a plain matrix
   DType dtype = DType::f32;
+  /// Of each tensor, where they differ; else empty. On a CUDA device they may not differ.
+  std::vector<DType> dtypes = {};
+
+  DType dtype_of(std::size_t tensor) const noexcept { return dtypes.empty() ? dtype : dtypes[tensor]; }
 
   /// The shape of existing updates.
   static Shape of(const Updates& updates) {
-    return {updates.n(), {updates.sizes().begin(), updates.sizes().end()}, updates.dtype()};
+    return {updates.n(), {updates.sizes().begin(), updates.sizes().end()}, updates.dtype(), updates.dtypes()};
   }
 };
 
 struct Options {
   Scope scope = Scope::whole;
   OnFailure on_failure = OnFailure::keep;
-  /// Default: the dtype of the updates. f32 may be asked of f16 and bf16 updates.
+  /// Default: the dtype of the updates, of each tensor its own. f32 may be asked of f16 and bf16 updates.
   std::optional<DType> out_dtype = {};
   /// A client weight is capped at this share of the sum of all; 0: no cap. Else at least 1/n.
   double max_weight_share = 0;
@@ -74,7 +78,7 @@ struct Options {
 
 /// Arguments of a run besides the updates.
 struct RunArguments {
-  /// The o that distances and clipping are about, of the updates' dtype and tensor sizes: e.g. the global
+  /// The o that distances and clipping are about, of the updates' dtypes and tensor sizes: e.g. the global
   /// model where rows are models. Empty: the origin, for rows that are differences from it.
   Row base = {};
   /// Client weights p_i, n of them, or none. 0 removes the row before n is counted; a negative or non-finite
@@ -97,8 +101,8 @@ struct RunArguments {
 class BRAGG_API Plan {
  public:
   /// @throws Error invalid_argument: a bound of the pipeline is broken for shape.n, a size is negative,
-  /// out_dtype
-  ///   is neither the input's nor f32 of 16-bit input, max_weight_share, threads or cuda_device out of range;
+  ///   dtypes are not one for each tensor, or differ on a CUDA device, out_dtype is neither the input's nor
+  ///   f32 of 16-bit input, max_weight_share, threads or cuda_device out of range;
   ///   too_large: smea would list more subsets than its limit; unsupported: device = cuda in a build or on a
   ///   machine without, or without code for the device; out_of_memory: for the workspace.
   Plan(Pipeline pipeline, Shape shape, Options options = {});

@@ -93,10 +93,21 @@ class BRAGG_API Updates {
                          std::span<const std::int64_t> sizes, DType dtype,
                          MemorySpace space = MemorySpace::host);
 
+  /// The same, tensor t of every row being of `dtypes[t]`: a model's norms may be f32 beside weights of bf16.
+  /// Rows are judged by all tensors together, and each is read, and written, in its own dtype.
+  /// @throws Error invalid_argument also where there is not one dtype for each tensor.
+  static Updates tensors(std::span<const std::vector<const void*>> tensors,
+                         std::span<const std::int64_t> sizes, std::span<const DType> dtypes,
+                         MemorySpace space = MemorySpace::host);
+
   int n() const noexcept { return n_; }
   /// Coordinates of a row, all tensors together.
   std::int64_t d() const noexcept;
+  /// Of all tensors; where they differ, of the first.
   DType dtype() const noexcept { return dtype_; }
+  DType dtype(std::size_t tensor) const noexcept { return dtypes_.empty() ? dtype_ : dtypes_[tensor]; }
+  /// Of each tensor, where they differ; else empty.
+  const std::vector<DType>& dtypes() const noexcept { return dtypes_; }
   MemorySpace space() const noexcept { return space_; }
   /// Elements of each tensor.
   std::span<const std::int64_t> sizes() const noexcept { return sizes_; }
@@ -109,6 +120,7 @@ class BRAGG_API Updates {
   Updates() = default;
   int n_ = 0;
   DType dtype_ = DType::f32;
+  std::vector<DType> dtypes_;
   MemorySpace space_ = MemorySpace::host;
   std::vector<std::int64_t> sizes_;
   std::vector<const void*> pointers_;  // [tensor * n + row]

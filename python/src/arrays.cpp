@@ -65,6 +65,10 @@ Array read_tensor(const Torch& torch, nb::handle tensor, const Place& place) {
     refuse_type(fmt::format("{}: a tensor of layout {}; needs a dense one: pass its to_dense()", place.text(),
                             str(tensor.attr("layout"))));
   }
+  if (nb::cast<bool>(tensor.attr("is_neg")())) {
+    refuse_value(
+        fmt::format("{}: a view that negates what is in memory; pass its resolve_neg()", place.text()));
+  }
   if (nb::cast<bool>(tensor.attr("is_cuda"))) {
     array.device = Device::cuda;
     array.cuda_device = nb::cast<int>(tensor.attr("get_device")());
@@ -225,19 +229,21 @@ Array read_array(nb::handle object, const Place& place, std::uintptr_t stream) {
 void Batch::add_first(const Array& array, std::size_t first_axis, const Place& place) {
   if (sizes_.empty()) {
     first_ = place.text();
-    dtype_ = array.dtype;
     device_ = array.device;
     cuda_device_ = array.cuda_device;
+  } else if (array.dtype != dtypes_[0] && array.device == Device::cuda) {
+    refuse_value(fmt::format("{}: dtype {}, but {} is {}; on a CUDA device all need one dtype: cast it",
+                             place.text(), to_string(array.dtype), first_, to_string(dtypes_[0])));
   }
+  dtypes_.push_back(array.dtype);
   shapes_.emplace_back(array.shape.begin() + static_cast<std::ptrdiff_t>(first_axis), array.shape.end());
   sizes_.push_back(elements(shapes_.back()));
 }
 
 void Batch::check(const Array& array, std::size_t tensor, DType dtype, const Place& place) const {
   if (array.dtype != dtype) {
-    refuse_value(
-        fmt::format("{}: dtype {}; needs {}, {} being {}: cast it, or aggregate each dtype by itself",
-                    place.text(), to_string(array.dtype), to_string(dtype), first_, to_string(dtype_)));
+    refuse_value(fmt::format("{}: dtype {}; needs {}{}", place.text(), to_string(array.dtype),
+                             to_string(dtype), dtype == dtypes_[tensor] ? ", as the first row has" : ""));
   }
   if (array.device != device_ || array.cuda_device != cuda_device_) {
     refuse_value(fmt::format("{} is on {}, {} on {}; all must be on one device", place.text(),
@@ -289,7 +295,7 @@ void Batch::read_rows(nb::handle updates, std::uintptr_t stream) {
     const Array& array = kept_.emplace_back(read_array(object, place, stream));
     check_contiguous(array, 0, place);
     if (i == 0) add_first(array, 0, place);
-    check(array, t, dtype_, place);
+    check(array, t, dtypes_[t], place);
     pointers_.push_back(array.data);
   };
   for (std::size_t i = 0; i < n; ++i) {
@@ -314,17 +320,17 @@ void Batch::read_rows(nb::handle updates, std::uintptr_t stream) {
 
 Updates Batch::view() const {
   const MemorySpace space = device_ == Device::cuda ? MemorySpace::cuda : MemorySpace::host;
-  if (!tensors_) return Updates::rows(pointers_, sizes_[0], dtype_, space);
+  if (!tensors_) return Updates::rows(pointers_, sizes_[0], dtypes_[0], space);
   std::vector<std::vector<const void*>> rows(static_cast<std::size_t>(n_));
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const auto first = pointers_.begin() + static_cast<std::ptrdiff_t>(i * sizes_.size());
     rows[i].assign(first, first + static_cast<std::ptrdiff_t>(sizes_.size()));
   }
-  return Updates::tensors(rows, sizes_, dtype_, space);
+  return Updates::tensors(rows, sizes_, dtypes_, space);
 }
 
-std::vector<void*> Batch::read_row(nb::handle arrays, const char* argument, DType dtype, bool to_write,
-                                   std::uintptr_t stream) {
+std::vector<void*> Batch::read_row(nb::handle arrays, const char* argument, std::optional<DType> dtype,
+                                   bool to_write, std::uintptr_t stream) {
   std::vector<void*> tensors;
   const auto add = [&](nb::handle object, std::size_t t) {
     const Place place{.argument = argument,
@@ -333,7 +339,7 @@ std::vector<void*> Batch::read_row(nb::handle arrays, const char* argument, DTyp
                       .to_write = to_write};
     const Array& array = kept_.emplace_back(read_array(object, place, stream));
     check_contiguous(array, 0, place);
-    check(array, t, dtype, place);
+    check(array, t, dtype.value_or(dtypes_[t]), place);
     if (to_write && !array.writable) {
       refuse_value(fmt::format("{} is read-only; pass an array that can be written to", place.text()));
     }

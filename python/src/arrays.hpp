@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -65,16 +66,16 @@ class Batch {
   Batch(nb::handle updates, nb::handle names, std::uintptr_t stream);
 
   int n() const noexcept { return n_; }
-  Shape shape() const { return {n(), sizes_, dtype_}; }
+  Shape shape() const { return Shape::of(view()); }
   Device device() const noexcept { return device_; }
   int cuda_device() const noexcept { return cuda_device_; }
   Updates view() const;
 
   /// One more row of the same sizes and device: the base, or where the result goes. `arrays`: as one of
-  /// the rows.
-  /// @throws as the constructor; nb::value_error: `dtype` is another, or it is to be written and cannot be.
-  std::vector<void*> read_row(nb::handle arrays, const char* argument, DType dtype, bool to_write,
-                              std::uintptr_t stream);
+  /// the rows. `dtype`: of all its arrays, if they are not to be of the rows' own.
+  /// @throws as the constructor; nb::value_error: another dtype, or it is to be written and cannot be.
+  std::vector<void*> read_row(nb::handle arrays, const char* argument, std::optional<DType> dtype,
+                              bool to_write, std::uintptr_t stream);
 
  private:
   void read_matrix(nb::handle updates, std::uintptr_t stream);
@@ -88,8 +89,8 @@ class Batch {
   std::vector<const void*> pointers_;  // [row * tensors + tensor]
   std::vector<std::int64_t> sizes_;
   std::vector<std::vector<std::int64_t>> shapes_;  // of each tensor of a row
-  std::string first_;  // the place of what shapes, dtype and device are taken from
-  DType dtype_ = DType::f32;
+  std::vector<DType> dtypes_;                      // of each tensor of a row
+  std::string first_;                              // the place of what the device is taken from
   Device device_ = Device::cpu;
   int cuda_device_ = -1;
   std::vector<Array> kept_;

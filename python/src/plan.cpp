@@ -59,12 +59,12 @@ struct Call {
   Weights weights;
   RunArguments arguments;
 
-  Call(Batch batch_in, nb::handle out_in, bool fresh, DType out_dtype, nb::handle base, Weights weights_in,
-       std::uintptr_t stream)
+  Call(Batch batch_in, nb::handle out_in, bool fresh, std::optional<DType> out_dtype, nb::handle base,
+       Weights weights_in, std::uintptr_t stream)
       : batch(std::move(batch_in)), updates(batch.view()), weights(std::move(weights_in)) {
     out = Output(batch.read_row(out_in, "out", out_dtype, !fresh, stream));
     if (!base.is_none()) {
-      const std::vector<void*> row = batch.read_row(base, "base", updates.dtype(), false, stream);
+      const std::vector<void*> row = batch.read_row(base, "base", {}, false, stream);
       arguments.base = Row({row.begin(), row.end()});
     }
     if (!weights) return;
@@ -168,7 +168,7 @@ class PlanObject {
       : device_(batch.device()), cuda_device_(batch.cuda_device()), plan_([&] {
           Options options = make_options(scope, out_dtype, max_weight_share, threads, batch);
           options.on_failure = on_failure_named(on_failure);
-          out_dtype_ = options.out_dtype.value_or(batch.shape().dtype);
+          out_dtype_ = options.out_dtype;
           return Plan(std::move(pipeline), batch.shape(), options);
         }()) {}
 
@@ -182,7 +182,7 @@ class PlanObject {
 
   Device device_;
   int cuda_device_;
-  DType out_dtype_ = DType::f32;
+  std::optional<DType> out_dtype_;
   Plan plan_;
   Stream stream_ = Stream::legacy_default();  // of the last run
   bool under_way_ = false;                    // that was not waited for
@@ -197,6 +197,7 @@ struct Key {
   int n;
   std::vector<std::int64_t> sizes;
   DType dtype;
+  std::vector<DType> dtypes;
   Scope scope;
   std::optional<DType> out_dtype;
   double max_weight_share;
@@ -222,7 +223,9 @@ class PlanCache {
         return plan;
       }
     }
-    return {parse_shown(key.rule), {.n = key.n, .sizes = key.sizes, .dtype = key.dtype}, options};
+    return {parse_shown(key.rule),
+            {.n = key.n, .sizes = key.sizes, .dtype = key.dtype, .dtypes = key.dtypes},
+            options};
   }
 
   void give_back(Key key, Plan plan) {
@@ -258,14 +261,14 @@ Reports aggregate_arrays(std::string rule, nb::handle updates, nb::handle names,
           .n = shape.n,
           .sizes = std::move(shape.sizes),
           .dtype = shape.dtype,
+          .dtypes = std::move(shape.dtypes),
           .scope = options.scope,
           .out_dtype = options.out_dtype,
           .max_weight_share = max_weight_share,
           .threads = threads,
           .device = batch.device(),
           .cuda_device = batch.cuda_device()};
-  const Call call(std::move(batch), out, fresh, options.out_dtype.value_or(shape.dtype), base, weights,
-                  stream);
+  const Call call(std::move(batch), out, fresh, options.out_dtype, base, weights, stream);
   std::vector<Report> reports;
   {
     const nb::gil_scoped_release released;
@@ -308,7 +311,7 @@ Reports pre_aggregate_arrays(std::string_view sequence, nb::handle updates, nb::
   const Updates view = batch.view();
   RunArguments arguments;
   if (!base.is_none()) {
-    const std::vector<void*> row = batch.read_row(base, "base", view.dtype(), false, stream);
+    const std::vector<void*> row = batch.read_row(base, "base", {}, false, stream);
     arguments.base = Row({row.begin(), row.end()});
   }
   detail::PreAggregated done;
