@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from . import _bragg, _trees
-from ._arrays import Library, library_of
-from ._report import Report
+from ._agreement import Agreed, Matrix, NoForm, place_and_reason
+from ._arrays import Library, check_writable, library_of
+from ._report import AggregationError, ParseError, Report
 from .rules import Pipeline, PreAggregator, Rule
 
 _DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "f64": "float64"}
@@ -52,15 +54,11 @@ def _options(scope: str, out_dtype: Any, max_weight_share: float, threads: int) 
         ) from None
 
 
-def _check_writable(array: Any, place: str) -> None:
-    if not library_of(array, place).writable:
-        raise ValueError(f"{place} is read-only; pass an array that can be written to")
-
-
 class _Arrays:
     """Updates that are one array of n rows, or n arrays."""
 
     names = None
+    bad_inputs: dict[int, str] = {}
 
     def __init__(self, updates: Any) -> None:
         self.floats = updates
@@ -94,30 +92,31 @@ class _Arrays:
         """An array of no elements where the updates are."""
         return self._library, self._library.empty(self._first, (0,), None)
 
-    def row(self, array: Any, place: str) -> Any:
+    def base(self, array: Any) -> Any:
         return array
 
     def out(self, array: Any) -> Any:
-        _check_writable(array, "out")
+        check_writable(array, "out")
+        self._out = array
         return array
 
-    def floats_of(self, row: Any) -> Any:
-        return row
+    def finish(self, weights: Any) -> None:
+        """The extension has written to what `out` returned."""
+        library_of(self._out, "out").written(self._out)
 
-    def finish(self, row: Any, fresh: bool, weights: Any) -> None:
-        if not fresh:
-            library_of(row, "out").written(row)
-
-    def result(self, row: Any) -> Any:
+    def result(self, row: Any, weights: Any) -> Any:
+        """Of a fresh row."""
         return row
 
 
 class _Trees:
-    """Updates that are n trees of arrays. A row is the list of a tree's leaves."""
+    """Updates that are n trees of arrays. A row is the list of a tree's floating-point leaves."""
+
+    bad_inputs: dict[int, str] = {}
 
     def __init__(self, updates: Sequence[Any]) -> None:
         self._like = updates[0]
-        first = self.row(self._like, "updates[0]")
+        first = self._leaves(self._like, "updates[0]")
         if not first:
             raise ValueError("updates[0]: holds no arrays")
         self._names = list(_trees.names(self._like))
@@ -126,82 +125,135 @@ class _Trees:
         self._integers: list[int] = []
         for at, (library, leaf) in enumerate(zip(self._libraries, first)):
             (self._integers if library.is_integer(leaf) else self._floats).append(at)
-        self._rows = [self.row(tree, f"updates[{i}]") for i, tree in enumerate(updates)]
+        self._rows = [self._leaves(tree, f"updates[{i}]") for i, tree in enumerate(updates)]
+        self._check_integers()
         self.names = [self._names[at] for at in self._floats]
-        self.floats = [self.floats_of(row) for row in self._rows]
+        self.floats = [self._floats_of(row) for row in self._rows]
         self.stream = self._libraries[self._floats[0]].stream(self.floats[0][0]) if self._floats else 0
 
     def empty(self, dtype: str | None) -> list[Any]:
-        row = [None] * len(self._names)
-        for at in self._floats:
-            like = self._rows[0][at]
-            row[at] = self._libraries[at].empty(like, like.shape, dtype)
-        return row
+        return [self._libraries[at].empty(leaf, leaf.shape, dtype) for at, leaf in zip(self._floats, self.floats[0])]
 
     def n(self) -> int:
         return len(self._rows)
 
     def empty_points(self, count: int, dtype: str | None) -> list[list[Any]]:
-        return [self.floats_of(self.empty(dtype)) for _ in range(count)]
+        return [self.empty(dtype) for _ in range(count)]
 
     def points(self, rows: list[list[Any]]) -> list[Any]:
-        medians = {at: self._lower_median(at, None) for at in self._integers}
-        trees = []
-        for row in rows:
-            # Every tree has leaves of its own: the lower median of one array is a copy of it.
-            leaves = {at: self._libraries[at].lower_median([median]) for at, median in medians.items()}
-            leaves.update(zip(self._floats, row))
-            trees.append(self.result([leaves[at] for at in range(len(self._names))]))
-        return trees
+        return [self.result(row, None) for row in rows]
 
     def nothing(self) -> tuple[Library, Any]:
         library = self._libraries[0]
         return library, library.empty(self._rows[0][0], (0,), None)
 
-    def row(self, tree: Any, place: str) -> list[Any]:
-        return _trees.leaves(tree, self._like, place)
+    def base(self, tree: Any) -> list[Any]:
+        return self._floats_of(self._leaves(tree, "base"))
 
     def out(self, tree: Any) -> list[Any]:
-        row = self.row(tree, "out")
-        for name, leaf in zip(self._names, row):
-            _check_writable(leaf, f"out{name}")
-        return row
+        self._out = self._leaves(tree, "out")
+        for name, leaf in zip(self._names, self._out):
+            check_writable(leaf, f"out{name}")
+        return self._floats_of(self._out)
 
-    def floats_of(self, row: Sequence[Any]) -> list[Any]:
+    def finish(self, weights: Any) -> None:
+        for at in self._integers:
+            self._libraries[at].assign(self._out[at], self._lower_median(at, weights))
+        for at in self._floats:
+            library_of(self._out[at], "out").written(self._out[at])
+
+    def result(self, row: Sequence[Any], weights: Any) -> Any:
+        leaves = dict(zip(self._floats, row))
+        leaves.update((at, self._lower_median(at, weights)) for at in self._integers)
+        return _trees.rebuild(self._like, (leaves[at] for at in range(len(self._names))))
+
+    def _leaves(self, tree: Any, place: str) -> list[Any]:
+        return _trees.leaves(tree, self._like, place)
+
+    def _floats_of(self, row: Sequence[Any]) -> list[Any]:
         return [row[at] for at in self._floats]
 
-    def finish(self, row: list[Any], fresh: bool, weights: Any) -> None:
+    def _check_integers(self) -> None:
         for at in self._integers:
-            median = self._lower_median(at, weights)
-            if fresh:
-                row[at] = median
-            else:
-                self._libraries[at].assign(row[at], median)
-        if not fresh:
-            for at in self._floats:
-                library_of(row[at], "out").written(row[at])
-
-    def result(self, row: Sequence[Any]) -> Any:
-        return _trees.rebuild(self._like, iter(row))
+            first = self._rows[0][at]
+            for i, row in enumerate(self._rows):
+                library_of(row[at], f"updates[{i}]{self._names[at]}")
+                if row[at].dtype != first.dtype or row[at].shape != first.shape:
+                    raise ValueError(
+                        f"updates[{i}]{self._names[at]}: {row[at].dtype} of shape {tuple(row[at].shape)}; needs "
+                        f"{first.dtype} of shape {tuple(first.shape)}, as updates[0] has"
+                    )
 
     def _lower_median(self, at: int, weights: Sequence[float] | None) -> Any:
-        first = self._rows[0][at]
-        for i, row in enumerate(self._rows):
-            if row[at].dtype != first.dtype or row[at].shape != first.shape:
-                raise ValueError(
-                    f"updates[{i}]{self._names[at]}: {row[at].dtype} of shape {tuple(row[at].shape)}; needs "
-                    f"{first.dtype} of shape {tuple(first.shape)}, as updates[0] has"
-                )
         valid = [row[at] for i, row in enumerate(self._rows) if weights is None or 0 < weights[i] < float("inf")]
         if not valid:
             raise ValueError("weights: none is valid; integer tensors need at least 1")
         return self._libraries[at].lower_median(valid)
 
 
-def _form(updates: Any) -> _Arrays | _Trees:
-    if isinstance(updates, (list, tuple)) and updates and isinstance(updates[0], _trees.TREE):
+_Form = _Arrays | _Trees | Agreed | Matrix
+_T = TypeVar("_T")
+
+
+def _plain_form(updates: Any) -> _Arrays | _Trees:
+    if isinstance(updates, (list, tuple)) and updates and _trees.is_tree(updates[0]):
         return _Trees(updates)
     return _Arrays(updates)
+
+
+def _with_form(updates: Any, base: Any, bad_inputs: str, use: Callable[[_Form], _T]) -> tuple[_Form, _T]:
+    """`use` of the updates as they are; where that refuses them, of what they are brought into.
+
+    So the usual case, in which all rows are alike, is looked through once, and by the extension alone.
+    """
+    if bad_inputs not in ("row", "error"):
+        raise ValueError(f"bad_inputs = {bad_inputs!r}; needs 'row' or 'error'")
+    try:
+        plain = _plain_form(updates)
+        return plain, use(plain)
+    except (AggregationError, ParseError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a stranger's object may raise anything
+        try:
+            form = _agreed_form(updates, base, bad_inputs)
+        except NoForm as none:
+            if not str(none) or not isinstance(error, (TypeError, ValueError)):
+                raise error from None
+            raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{error}; {none}") from None
+    try:
+        return form, use(form)
+    except AggregationError as error:
+        raise _explained(error, form.bad_inputs) from None
+
+
+def _agreed_form(updates: Any, base: Any, bad_inputs: str) -> Agreed | Matrix:
+    if isinstance(updates, (list, tuple)) and updates:
+        return Agreed(updates, base, bad_inputs)
+    if getattr(updates, "shape", ()):
+        return Matrix(updates)
+    raise NoForm
+
+
+def _with_reasons(reports: tuple[Report, ...], bad_inputs: dict[int, str]) -> tuple[Report, ...]:
+    if not bad_inputs:
+        return reports
+    return tuple(
+        dataclasses.replace(report, bad_inputs=tuple(bad_inputs.get(i) for i in range(len(report.weights))))
+        for report in reports
+    )
+
+
+def _explained(error: AggregationError, bad_inputs: dict[int, str]) -> AggregationError:
+    """The same, with the inputs that were no rows, and why."""
+    if not bad_inputs:
+        return error
+    listed = "".join(f"\n  updates[{i}]{place_and_reason(reason)}" for i, reason in bad_inputs.items())
+    return AggregationError(
+        f"{error}; bad inputs count as such rows:{listed}",
+        error.status,
+        error.code,
+        _with_reasons(error.reports, bad_inputs),
+    )
 
 
 class Result(NamedTuple):
@@ -230,19 +282,21 @@ def aggregate(
     scope: Literal["whole", "per_tensor"] = "whole",
     max_weight_share: float = 0,
     out_dtype: Any = None,
+    bad_inputs: Literal["row", "error"] = "row",
     threads: int = 0,
     return_report: bool = False,
 ) -> Any:
     """The robust aggregate of n updates, of the kind, dtype and device of one.
 
-    Nothing is copied: the updates are read where they are, and never written to. On a GPU the work is done on the
-    library's current stream, and waited for.
+    The updates are read where they are, and never written to. Only what does not lie one behind the other, in an order
+    of axes that all rows share, is copied. On a GPU the work is done on the library's current stream, and waited for.
 
     Args:
-        updates: An array whose first axis counts the rows, or a list of n arrays, or of n trees of arrays: dicts (such
-            as state dicts), lists and tuples, nested. From NumPy, PyTorch, CuPy, JAX, or another library with DLPack
-            and the array API; float32, float16, bfloat16 or float64, all the same, on one device. Integer and
-            boolean arrays in trees take the lower median of each element.
+        updates: An array whose first axis counts the rows, or a list of n arrays, or of n trees of arrays: mappings
+            (such as state dicts), lists, tuples and dataclasses, nested. From NumPy, PyTorch, CuPy, JAX, or another
+            library with DLPack and the array API; float32, float16, bfloat16 or float64, on one device; on a GPU of one
+            dtype. Integer and boolean arrays in trees take the lower median of each element. Python's numbers, and
+            lists of them, are float64. What is no array takes no part: the result has the base's, or what most share.
         rule: The pipeline: text, such as "nnm(f=2) | trimmed_mean(f=2)", or Nnm(f=2) | TrimmedMean(f=2).
         out: Where the result goes; it is returned. It may be exactly one of the updates, or base, or else apart.
         base: What distances and clipping are about, such as the global model; as one row of updates.
@@ -251,16 +305,25 @@ def aggregate(
         max_weight_share: A cap on a weight's share of the sum of all; 0 is none.
         out_dtype: float32, for updates of 16 bits; else that of the updates.
         threads: CPU threads; 0 is as many as OpenMP would use. The result does not depend on it.
+        bad_inputs: What an update is that has not the form of the base or, without one, of more than half of the
+            updates (keys, shapes, dtypes, device): a "row" of NaN, which counts towards the rule's f, or an "error".
         return_report: Return (result, report) instead: a Report, or one for each tensor where scope is "per_tensor".
             `aggregate_with_report` returns the same with types.
 
     Raises:
         AggregationError: The data defeats the rule, such as too many rows with NaN. `out` is not written to.
-        ValueError: An argument breaks a bound, or shapes, dtypes or devices differ. ParseError: so does the rule's text.
+        ValueError: An argument breaks a bound, or the updates agree on no form. ParseError: so does the rule's text.
         TypeError: An argument that should be an array is not one.
     """
     value, reports = _aggregate(
-        updates, rule, out, base, weights, _options(scope, out_dtype, max_weight_share, threads), return_report
+        updates,
+        rule,
+        out,
+        base,
+        weights,
+        _options(scope, out_dtype, max_weight_share, threads),
+        bad_inputs,
+        return_report,
     )
     return (value, _as_scope_says(reports, scope)) if return_report else value
 
@@ -275,11 +338,12 @@ def aggregate_with_report(
     scope: Literal["whole", "per_tensor"] = "whole",
     max_weight_share: float = 0,
     out_dtype: Any = None,
+    bad_inputs: Literal["row", "error"] = "row",
     threads: int = 0,
 ) -> Result:
     """As `aggregate`, and what the run says of every row: `value` and `report`, or `reports` of each tensor."""
     options = _options(scope, out_dtype, max_weight_share, threads)
-    return Result(*_aggregate(updates, rule, out, base, weights, options, True))
+    return Result(*_aggregate(updates, rule, out, base, weights, options, bad_inputs, True))
 
 
 def _as_scope_says(reports: tuple[Report, ...], scope: str) -> Report | tuple[Report, ...]:
@@ -293,28 +357,25 @@ def _aggregate(
     base: Any,
     weights: Iterable[float] | None,
     options: tuple[str, str | None, float, int],
+    bad_inputs: str,
     return_reports: bool,
 ) -> tuple[Any, tuple[Report, ...]]:
     """The result, and the reports if they are asked for."""
-    form = _form(updates)
     text = _rule_text(rule)
     numbers = _numbers(weights)
     fresh = out is None
-    row = form.empty(options[1]) if fresh else form.out(out)
-    reports = _bragg.aggregate(
-        text,
-        form.floats,
-        form.names,
-        form.floats_of(row),
-        fresh,
-        None if base is None else form.floats_of(form.row(base, "base")),
-        numbers,
-        *options,
-        form.stream,
-        return_reports,
-    )
-    form.finish(row, fresh, numbers)
-    return form.result(row) if fresh else out, reports
+
+    def call(form: _Form) -> tuple[Any, tuple[Report, ...]]:
+        row = form.empty(options[1]) if fresh else form.out(out)
+        based = None if base is None else form.base(base)
+        return row, _bragg.aggregate(
+            text, form.floats, form.names, row, fresh, based, numbers, *options, form.stream, return_reports
+        )
+
+    form, (row, reports) = _with_form(updates, base, bad_inputs, call)
+    if not fresh:
+        form.finish(numbers)
+    return form.result(row, numbers) if fresh else out, _with_reasons(reports, form.bad_inputs)
 
 
 def pre_aggregate(
@@ -324,6 +385,7 @@ def pre_aggregate(
     base: Any = None,
     scope: Literal["whole", "per_tensor"] = "whole",
     out_dtype: Any = None,
+    bad_inputs: Literal["row", "error"] = "row",
     threads: int = 0,
     return_report: bool = False,
 ) -> Any:
@@ -336,12 +398,12 @@ def pre_aggregate(
         updates: As in `aggregate`. The points are of the same kind: an array whose first axis counts them, or a list.
             Integer and boolean arrays in trees are their lower median in every point.
         sequence: Pre-aggregators alone: text, such as "bucketing(s=2) | nnm(f=2)", or Nnm(f=2) | Clip(c=1).
-        base, scope, out_dtype, threads, return_report: As in `aggregate`.
+        base, scope, out_dtype, threads, bad_inputs, return_report: As in `aggregate`.
 
     Raises:
         AggregationError, ValueError, ParseError, TypeError: As `aggregate`.
     """
-    points, reports = _pre_aggregate(updates, sequence, base, _options(scope, out_dtype, 0, threads))
+    points, reports = _pre_aggregate(updates, sequence, base, _options(scope, out_dtype, 0, threads), bad_inputs)
     return (points, _as_scope_says(reports, scope)) if return_report else points
 
 
@@ -352,10 +414,11 @@ def pre_aggregate_with_report(
     base: Any = None,
     scope: Literal["whole", "per_tensor"] = "whole",
     out_dtype: Any = None,
+    bad_inputs: Literal["row", "error"] = "row",
     threads: int = 0,
 ) -> Result:
     """As `pre_aggregate`, and what the run says of every row: `value` and `report`, or `reports` of each tensor."""
-    return Result(*_pre_aggregate(updates, sequence, base, _options(scope, out_dtype, 0, threads)))
+    return Result(*_pre_aggregate(updates, sequence, base, _options(scope, out_dtype, 0, threads), bad_inputs))
 
 
 def _pre_aggregate(
@@ -363,23 +426,20 @@ def _pre_aggregate(
     sequence: str | PreAggregator | Pipeline,
     base: Any,
     options: tuple[str, str | None, float, int],
+    bad_inputs: str,
 ) -> tuple[Any, tuple[Report, ...]]:
-    form = _form(updates)
     text = _rule_text(sequence)
     scope, dtype, _, threads = options
-    rows = form.empty_points(_bragg.points_after(text, form.n()), dtype)
-    reports = _bragg.pre_aggregate(
-        text,
-        form.floats,
-        form.names,
-        rows,
-        None if base is None else form.floats_of(form.row(base, "base")),
-        scope,
-        dtype,
-        threads,
-        form.stream,
-    )
-    return form.points(rows), reports
+
+    def call(form: _Form) -> tuple[Any, tuple[Report, ...]]:
+        rows = form.empty_points(_bragg.points_after(text, form.n()), dtype)
+        based = None if base is None else form.base(base)
+        return rows, _bragg.pre_aggregate(
+            text, form.floats, form.names, rows, based, scope, dtype, threads, form.stream
+        )
+
+    form, (rows, reports) = _with_form(updates, base, bad_inputs, call)
+    return form.points(rows), _with_reasons(reports, form.bad_inputs)
 
 
 class Plan:
@@ -405,18 +465,25 @@ class Plan:
         on_failure: The content of `out` if the data defeats the rule: its former content, NaN, or zero. The other
         arguments and exceptions are as in `aggregate`.
         """
-        form = _form(like)
-        self._library, self._nothing = form.nothing()
-        self._plan = _bragg.Plan(
-            _rule_text(rule),
-            form.floats,
-            form.names,
-            str(on_failure),
-            *_options(scope, out_dtype, max_weight_share, threads),
-            form.stream,
-        )
+        text = _rule_text(rule)
+        options = _options(scope, out_dtype, max_weight_share, threads)
+        self._bad_inputs: dict[int, str] = {}
 
-    def run(self, updates: Any, out: Any, *, base: Any = None, weights: Iterable[float] | None = None) -> Any:
+        def make(form: _Form) -> Any:
+            return _bragg.Plan(text, form.floats, form.names, str(on_failure), *options, form.stream)
+
+        form, self._plan = _with_form(like, None, "row", make)
+        self._library, self._nothing = form.nothing()
+
+    def run(
+        self,
+        updates: Any,
+        out: Any,
+        *,
+        base: Any = None,
+        weights: Iterable[float] | None = None,
+        bad_inputs: Literal["row", "error"] = "row",
+    ) -> Any:
         """Aggregates into `out`, and returns it.
 
         On the CPU it has waited. On a GPU the work is on the current stream, nothing has been waited for or allocated,
@@ -427,17 +494,24 @@ class Plan:
             ValueError, TypeError: As `aggregate`, or these are no updates that the plan is for.
             RuntimeError: Another thread is using the plan.
         """
-        form = _form(updates)
         numbers = _numbers(weights)
-        row = form.out(out)
-        floats = None if base is None else form.floats_of(form.row(base, "base"))
-        self._plan.run(form.floats, form.names, form.floats_of(row), floats, numbers, form.stream)
-        form.finish(row, False, numbers)
+
+        def call(form: _Form) -> None:
+            row = form.out(out)
+            based = None if base is None else form.base(base)
+            self._plan.run(form.floats, form.names, row, based, numbers, form.stream)
+
+        form, _ = _with_form(updates, base, bad_inputs, call)
+        form.finish(numbers)
+        self._bad_inputs = form.bad_inputs
         return out
 
     def check(self) -> None:
         """Waits for the last run, and for the current stream. @raises AggregationError: the data defeated the rule."""
-        self._plan.check(self._stream())
+        try:
+            self._plan.check(self._stream())
+        except AggregationError as error:
+            raise _explained(error, self._bad_inputs) from None
 
     def wait(self) -> str:
         """Waits for the last run, and for the current stream. "ok", or as `Report.status`."""
@@ -454,7 +528,7 @@ class Plan:
 
         Does not wait: a run on a GPU has reports once `wait` or `check` returns. @raises RuntimeError: before that.
         """
-        return self._plan.reports()
+        return _with_reasons(self._plan.reports(), self._bad_inputs)
 
     def reset(self) -> None:
         """Forgets the last result, and sets the round of bucketing to 0."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Support for each array library besides the memory itself: allocation of results, and streams.
+"""Support for each array library besides the memory itself: allocation of results, order of elements, and streams.
 
 No library is imported here that the caller has not imported.
 """
@@ -32,6 +32,50 @@ class Library(Protocol):
     def written(self, out: Any) -> None:
         """The extension has written to the caller's array."""
 
+    def device(self, array: Any) -> str:
+        """Where it is: "cpu", or something that is the same for arrays on the same device."""
+
+    def is_dense(self, array: Any) -> bool:
+        """Whether its elements are all in memory."""
+
+    def order(self, array: Any) -> Order | None:
+        """The order of axes in which its elements lie one behind the other, if there is one."""
+
+    def permute(self, array: Any, order: Order) -> Any:
+        """The same elements, of axes in another order."""
+
+    def contiguous(self, array: Any) -> Any:
+        """A copy whose elements lie one behind the other."""
+
+    def nan(self, like: Any, shape: tuple[int, ...]) -> Any:
+        """An array of NaN beside `like`, of its dtype."""
+
+
+Order = tuple[int, ...]
+
+
+def plain_order(axes: int) -> Order:
+    return tuple(range(axes))
+
+
+def order_of(shape: Sequence[int], strides: Sequence[int]) -> Order | None:
+    """`strides` in elements. Axes of one element have none to speak of."""
+    plain = plain_order(len(shape))
+    if 0 in shape:
+        return plain
+    axes = sorted((axis for axis in plain if shape[axis] != 1), key=lambda axis: -strides[axis])
+    step = 1
+    for axis in reversed(axes):
+        if strides[axis] != step:
+            return None
+        step *= shape[axis]
+    return plain if axes == sorted(axes) else (*axes, *(axis for axis in plain if shape[axis] == 1))
+
+
+def dtype_name(array: Any) -> str:
+    """As every library calls it: "float32"."""
+    return str(getattr(array.dtype, "name", array.dtype)).rpartition(".")[2]
+
 
 class ArrayApi:
     """Any library that follows the array API standard."""
@@ -63,16 +107,53 @@ class ArrayApi:
     def written(self, out: Any) -> None:
         pass
 
+    def device(self, array: Any) -> str:
+        kind, index = array.__dlpack_device__()
+        return "cpu" if kind == 1 else f"{int(kind)}:{index}"
+
+    def is_dense(self, array: Any) -> bool:
+        return True
+
+    def order(self, array: Any) -> Order | None:
+        return None  # the standard has no strides
+
+    def permute(self, array: Any, order: Order) -> Any:
+        return self.module.permute_dims(array, order)
+
+    def contiguous(self, array: Any) -> Any:
+        return self.module.reshape(self.module.reshape(array, (-1,), copy=True), array.shape)
+
+    def nan(self, like: Any, shape: tuple[int, ...]) -> Any:
+        return self.module.full(shape, float("nan"), dtype=like.dtype, device=like.device)
+
 
 class NumPy(ArrayApi):
     def empty(self, like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
-        return self.module.empty(shape, dtype or like.dtype)
+        return self.module.empty(shape, dtype or _native(like.dtype))
 
     def is_integer(self, array: Any) -> bool:
         return array.dtype.kind in "iub"
 
     def lower_median(self, rows: Sequence[Any]) -> Any:
         return self.module.sort(self.module.stack(rows), axis=0)[(len(rows) - 1) // 2, ...]
+
+    def device(self, array: Any) -> str:
+        return "cpu"
+
+    def order(self, array: Any) -> Order | None:
+        dtype = array.dtype
+        if not dtype.isnative or any(stride % dtype.itemsize for stride in array.strides):
+            return None
+        return order_of(array.shape, [stride // dtype.itemsize for stride in array.strides])
+
+    def permute(self, array: Any, order: Order) -> Any:
+        return self.module.transpose(array, order)
+
+    def contiguous(self, array: Any) -> Any:
+        return self.module.array(array, dtype=_native(array.dtype), order="C")
+
+    def nan(self, like: Any, shape: tuple[int, ...]) -> Any:
+        return self.module.full(shape, float("nan"), dtype=_native(like.dtype))
 
 
 class CuPy(NumPy):
@@ -88,6 +169,17 @@ class CuPy(NumPy):
         with rows[0].device:
             return super().lower_median(rows)
 
+    def device(self, array: Any) -> str:
+        return f"cuda:{array.device.id}"
+
+    def contiguous(self, array: Any) -> Any:
+        with array.device:
+            return super().contiguous(array)
+
+    def nan(self, like: Any, shape: tuple[int, ...]) -> Any:
+        with like.device:
+            return super().nan(like, shape)
+
 
 class Jax(ArrayApi):
     # A fresh array, which nothing has seen yet, is written to before it is handed out.
@@ -98,6 +190,9 @@ class Jax(ArrayApi):
 
     def empty(self, like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
         return super().empty(like, shape, dtype).block_until_ready()
+
+    def order(self, array: Any) -> Order | None:
+        return plain_order(array.ndim)
 
 
 class Torch:
@@ -128,6 +223,40 @@ class Torch:
         # So that a backward pass which needs what was there before says so.
         self.module.autograd.graph.increment_version(out)
 
+    def device(self, array: Any) -> str:
+        return str(array.device)
+
+    def is_dense(self, array: Any) -> bool:
+        return bool(array.layout is self.module.strided)
+
+    def order(self, array: Any) -> Order | None:
+        return None if array.is_neg() else order_of(array.shape, array.stride())
+
+    def permute(self, array: Any, order: Order) -> Any:
+        return array.detach().permute(order)
+
+    def contiguous(self, array: Any) -> Any:
+        return array.detach().clone(memory_format=self.module.contiguous_format).resolve_neg()
+
+    def nan(self, like: Any, shape: tuple[int, ...]) -> Any:
+        return self.module.full(shape, float("nan"), dtype=like.dtype, device=like.device)
+
+
+def _native(dtype: Any) -> Any:
+    return dtype if dtype.isnative else dtype.newbyteorder("=")
+
+
+class _Python:
+    """Of Python's own numbers, which are in array.array."""
+
+    def stream(self, array: Any) -> int:
+        return 0
+
+    def empty(self, like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
+        return like
+
+
+PYTHON: Any = _Python()
 
 _LIBRARIES: dict[str, Callable[[Any], Library]] = {"numpy": NumPy, "torch": Torch, "cupy": CuPy, "jax": Jax}
 _known: dict[type, Library] = {}
@@ -153,3 +282,8 @@ def _find_library(array: Any, place: str) -> Library:
         f"{place}: {type(array).__name__} is no array; needs one of NumPy, PyTorch, CuPy, JAX, or another library with "
         "DLPack and the array API"
     )
+
+
+def check_writable(array: Any, place: str) -> None:
+    if not library_of(array, place).writable:
+        raise ValueError(f"{place} is read-only; pass an array that can be written to")

@@ -34,6 +34,12 @@ class Report:
     """Coordinates that are NaN or infinite."""
     clip_factors: tuple[float, ...]
     """Factor by which clip, arc and centered_clipping scaled the row: 1 if not at all; 0 if the row is not finite."""
+    bad_inputs: tuple[str | None, ...] = ()
+    """Why the input was no update of the agreed form, and so an infinite row; None of any other."""
+
+    def __post_init__(self) -> None:
+        if not self.bad_inputs:
+            object.__setattr__(self, "bad_inputs", (None,) * len(self.weights))
 
 
 class AggregationError(ValueError):

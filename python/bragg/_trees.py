@@ -1,73 +1,149 @@
 # SPDX-License-Identifier: Apache-2.0
-"""State dicts and other trees of arrays: dicts, lists, tuples and named tuples, within each other."""
+"""State dicts and other trees of arrays: mappings, lists, tuples, named tuples and dataclasses, within each other."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
-TREE = (dict, list, tuple)
+NUMBERS = (float, int, bool)
+
+LEFT_OUT = object()
+"""Among the leaves of `rebuild`: a mapping goes without it, and elsewhere it is None."""
+
+_MAPPING, _SEQUENCE, _DATACLASS, _LEAF = range(4)
+_kinds: dict[type, int] = {dict: _MAPPING, list: _SEQUENCE, tuple: _SEQUENCE}
 
 
-def _items(tree: Any) -> Iterable[tuple[Any, Any]]:
-    return tree.items() if isinstance(tree, dict) else enumerate(tree)
+def is_numbers(value: Any) -> bool:
+    """A list or tuple of Python's numbers: one leaf."""
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) > 0
+        and type(value[0]) in NUMBERS
+        and all(type(number) in NUMBERS for number in value)
+    )
+
+
+def _kind(value: Any) -> int:
+    kind = _kinds.get(type(value))
+    if kind is None:
+        kind = _LEAF
+        if isinstance(value, Mapping):
+            kind = _MAPPING
+        elif isinstance(value, (list, tuple)):
+            kind = _SEQUENCE
+        elif dataclasses.is_dataclass(type(value)):
+            kind = _DATACLASS
+        _kinds[type(value)] = kind
+    return _LEAF if kind == _SEQUENCE and is_numbers(value) else kind
+
+
+def is_tree(value: Any) -> bool:
+    """Whether it has parts. A list of numbers has none."""
+    return _kind(value) != _LEAF
+
+
+def _fields(value: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(value)]
+
+
+def _items(tree: Any, kind: int) -> Iterable[tuple[Any, Any]]:
+    if kind == _MAPPING:
+        return tree.items()  # type: ignore[no-any-return]
+    return enumerate(tree) if kind == _SEQUENCE else ((name, getattr(tree, name)) for name in _fields(tree))
+
+
+def _step(key: Any, kind: int) -> str:
+    return f".{key}" if kind == _DATACLASS else f"[{key!r}]"
 
 
 def names(tree: Any, name: str = "") -> Iterator[str]:
-    """Of the leaves, e.g. "['fc.weight']"."""
-    for key, part in _items(tree):
-        if isinstance(part, TREE):
-            yield from names(part, f"{name}[{key!r}]")
-        else:
-            yield f"{name}[{key!r}]"
+    """Of the leaves, e.g. "['fc.weight']"; of a leaf alone ""."""
+    kind = _kind(tree)
+    if kind == _LEAF:
+        yield name
+        return
+    for key, part in _items(tree, kind):
+        yield from names(part, name + _step(key, kind))
 
 
-def leaves(tree: Any, like: Any, place: str) -> list[Any]:
-    """The leaves of `tree`, in the order that `like`, updates[0], has them in. `place` is what messages call the tree."""
+def leaves(tree: Any, like: Any, place: str, source: str = "updates[0]") -> list[Any]:
+    """The leaves of `tree`, in the order that `like`, which is `source`'s, has them in.
+
+    `place` is what messages call the tree.
+    """
     found: list[Any] = []
-    _collect(tree, like, place, [], found)
+    _collect(tree, like, place, source, [], found)
     return found
 
 
-def _collect(tree: Any, like: Any, place: str, path: list[Any], found: list[Any]) -> None:
+def _collect(tree: Any, like: Any, place: str, source: str, path: list[str], found: list[Any]) -> None:
     def fail(error: type[Exception], what: str) -> NoReturn:
-        raise error(place + "".join(f"[{key!r}]" for key in path) + ": " + what)
+        raise error(f"{place}{''.join(path)}: {what}, as in {source}")
 
-    if isinstance(like, dict):
-        if not isinstance(tree, dict):
-            fail(TypeError, f"{type(tree).__name__}; needs a dict, as in updates[0]")
+    kind = _kind(like)
+    if kind == _LEAF:
+        if is_tree(tree):
+            fail(TypeError, f"{type(tree).__name__}; needs an array")
+        found.append(tree)
+        return
+    if kind == _MAPPING:
+        if _kind(tree) != _MAPPING:
+            fail(
+                TypeError, f"{type(tree).__name__}; needs a {'dict' if isinstance(like, dict) else type(like).__name__}"
+            )
         if tree.keys() != like.keys():
             differ = sorted(map(repr, tree.keys() ^ like.keys()))
-            fail(ValueError, f"keys differ from those in updates[0]: {', '.join(differ[:3])}")
-    elif not isinstance(tree, (list, tuple)):
-        fail(TypeError, f"{type(tree).__name__}; needs a {type(like).__name__}, as in updates[0]")
-    elif len(tree) != len(like):
-        fail(ValueError, f"{len(tree)} items; needs {len(like)}, as in updates[0]")
-    for key, part in _items(like):
-        value = tree[key]
-        if isinstance(part, TREE):
-            path.append(key)
-            _collect(value, part, place, path, found)
-            path.pop()
-        elif isinstance(value, TREE):
-            path.append(key)
-            fail(TypeError, f"{type(value).__name__}; needs an array, as in updates[0]")
-        else:
-            found.append(value)
+            raise ValueError(f"{place}{''.join(path)}: keys differ from those in {source}: {', '.join(differ[:3])}")
+    elif kind == _SEQUENCE:
+        if _kind(tree) != _SEQUENCE:
+            fail(TypeError, f"{type(tree).__name__}; needs a {type(like).__name__}")
+        if len(tree) != len(like):
+            fail(ValueError, f"{len(tree)} items; needs {len(like)}")
+    elif _kind(tree) != _DATACLASS or _fields(tree) != _fields(like):
+        fail(TypeError, f"{type(tree).__name__}; needs a {type(like).__name__}")
+    for key, part in _items(like, kind):
+        value = getattr(tree, key) if kind == _DATACLASS else tree[key]
+        path.append(_step(key, kind))
+        _collect(value, part, place, source, path, found)
+        path.pop()
 
 
 def rebuild(like: Any, values: Iterator[Any]) -> Any:
     """A tree of the types and keys of `like`, with other leaves."""
+    kind = _kind(like)
+    if kind == _LEAF:
+        return next(values)
+    parts = [(key, rebuild(part, values)) for key, part in _items(like, kind)]
+    if kind == _MAPPING:
+        return _mapping(like, parts)
+    given = [(key, None if part is LEFT_OUT else part) for key, part in parts]
+    if kind == _SEQUENCE:
+        sequence = [part for _, part in given]
+        if isinstance(like, list):
+            return sequence
+        return type(like)(*sequence) if hasattr(like, "_fields") else tuple(sequence)
+    made = copy.copy(like)
+    for name, part in given:
+        object.__setattr__(made, name, part)  # it may be frozen
+    return made
+
+
+def _mapping(like: Any, parts: list[tuple[Any, Any]]) -> Any:
     if isinstance(like, dict):
         # A copy, since it may be of a type with more to it than its items, such as a default factory.
         made = copy.copy(like)
-        for key, part in like.items():
-            made[key] = rebuild(part, values)
+        for key, part in parts:
+            if part is LEFT_OUT:
+                del made[key]
+            else:
+                made[key] = part
         return made
-    if isinstance(like, (list, tuple)):
-        parts = [rebuild(part, values) for part in like]
-        if isinstance(like, list):
-            return parts
-        return type(like)(*parts) if hasattr(like, "_fields") else tuple(parts)
-    return next(values)
+    items = {key: part for key, part in parts if part is not LEFT_OUT}
+    try:
+        return type(like)(items)
+    except TypeError:  # not made of a dict
+        return items

@@ -29,10 +29,11 @@ class RobustStrategy(FedAvg):
     """FedAvg with a pipeline in the place of the average.
 
     The rows are the models that the nodes reply with, in order of node id; `base` is the global model that they were
-    sent. A reply that cannot be a row, because its arrays are not those of the model, is left out, as is a node that
-    does not answer: n is the number of the rest. Where the rule cannot stand so few, or the data defeats it, the round
-    is lost: a warning is logged, and the global model stays as it was. So train on enough nodes that the rule stands
-    those which stay away (`min_train_nodes`).
+    sent. A reply whose arrays are not those of the model, or cannot be read, is a row of NaN: it counts in n and towards
+    f, a warning says why, and the round's metrics have their number as "bad-replies". A node that fails or does not
+    answer is left out: n is the number of the rest. Where the rule cannot stand so few, or the data defeats it, the
+    round is lost: a warning is logged, and the global model stays as it was. So train on enough nodes that the rule
+    stands those which stay away (`min_train_nodes`).
 
     The state of `bucketing` and `centered_clipping` goes on from round to round while n stays the same.
     """
@@ -87,24 +88,27 @@ class RobustStrategy(FedAvg):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         if not self._model:
             raise RuntimeError("aggregate_train: no global model; call configure_train first")
-        nodes, contents, rows = [], [], []
+        nodes, contents, rows, weights = [], [], [], []
         for node, content in _answers("aggregate_train", replies):
+            weight = _weight(content, self.weighted_by_key)
+            if self._weighted and weight == 0:
+                continue  # as bragg does, but here, so that it counts in n
+            row = None
             try:
                 row = _row(content, self._model)
+                contents.append(content)
             except Exception as error:  # noqa: BLE001 - a stranger's bytes: np.load may raise anything
-                _log.warning("aggregate_train: node %d is left out: %s: %s", node, type(error).__name__, error)
-                continue
-            if self._weighted and _weight(content, self.weighted_by_key) == 0:
-                continue  # as bragg does, but here, so that it counts in n
+                _log.warning("aggregate_train: node %d is a bad row: %s: %s", node, type(error).__name__, error)
             nodes.append(node)
-            contents.append(content)
             rows.append(row)
-        if not rows:
+            weights.append(weight)
+        if not contents:
             _log.warning("aggregate_train: no replies to aggregate; the global model stays")
             return None, None
         metrics = self.train_metrics_aggr_fn(contents, self.weighted_by_key)
-        weights = [_weight(content, self.weighted_by_key) for content in contents] if self._weighted else None
-        return self._aggregate(nodes, rows, weights), metrics
+        if len(contents) < len(rows):
+            metrics["bad-replies"] = len(rows) - len(contents)
+        return self._aggregate(nodes, rows, weights if self._weighted else None), metrics
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         contents = [content for _, content in _answers("aggregate_evaluate", replies)]
@@ -113,10 +117,13 @@ class RobustStrategy(FedAvg):
     def _new_plan(self, rule: str, rows: list[_Model]) -> Plan:
         return Plan(rule, rows, max_weight_share=self._max_weight_share)
 
-    def _aggregate(self, nodes: list[int], rows: list[_Model], weights: list[float] | None) -> ArrayRecord | None:
+    def _aggregate(
+        self, nodes: list[int], rows: list[_Model | None], weights: list[float] | None
+    ) -> ArrayRecord | None:
+        """`rows`: None is a bad one."""
         if self._plan is None or self._n != len(rows):
             try:
-                self._plan = self._new_plan(self._rule, rows)
+                self._plan = self._new_plan(self._rule, [self._model] * len(rows))
             except ValueError as error:
                 _log.warning("aggregate_train: %d replies are too few; the global model stays: %s", len(rows), error)
                 return None
@@ -126,7 +133,7 @@ class RobustStrategy(FedAvg):
         try:
             self._plan.check()
         except AggregationError as error:
-            _log.warning("aggregate_train: the global model stays: %s", error)
+            _log.warning("aggregate_train: the global model stays: %s", str(error).partition("; bad inputs")[0])
             return None
         unused = [node for node, used in zip(nodes, self._plan.reports[0].selected) if not used]
         _log.info("aggregate_train: %s of %d replies; nodes of weight 0: %s", self._rule, len(rows), unused or "none")

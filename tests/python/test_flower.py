@@ -121,6 +121,10 @@ def filled(value):
     return lambda arrays, message: reply({"w": arrays["w"] * 0 + value, "b": arrays["b"] * 0 + value, "seen": 0})
 
 
+def filled_row(value):
+    return {"w": model()["w"] * value, "b": model()["b"] + np.float32(value), "seen": model()["seen"]}
+
+
 def garbled(arrays, message):
     broken = reply(arrays)
     broken["arrays"]["w"] = Array("float32", (3, 4), "numpy.ndarray", b"\x93NUMPY garbage")
@@ -242,6 +246,50 @@ def test_rounds_that_defeat_the_rule_leave_the_model(warnings):
     assert "the global model stays: too many" in warnings[0]
 
 
+NO_ROWS = (
+    "no arrays",
+    "nothing",
+    "other names",
+    "another shape",
+    "another dtype",
+    "bytes that are no array",
+    "a header without end",
+)
+
+
+@pytest.mark.parametrize("hostile", NO_ROWS)
+def test_a_reply_that_is_no_row_counts_towards_f(hostile, warnings):
+    """As one of NaN: three are more than f = 2 allows, of any number of nodes."""
+    bad = {1, 6, 11}
+
+    def answer(node, arrays, message):
+        return HOSTILE[hostile](arrays, message) if node in bad else reply(honest(node, arrays))
+
+    arrays, result = run(strategy("krum(f=2)"), answer)
+    assert sum("is a bad row: " in warning for warning in warnings) == 3
+    assert "the global model stays: too many rows are not finite: 3 of 11 hold NaN" in warnings[-1]
+    assert not arrays
+    assert result.train_metrics_clientapp[1]["bad-replies"] == 3
+    bad.discard(6)
+    arrays, result = run(strategy("krum(f=2)"), answer)
+    assert_honest_after(arrays, 1)
+    assert result.train_metrics_clientapp[1]["bad-replies"] == 2
+    rows = [filled_row(np.nan) if node in bad else honest(node, model()) for node in range(1, 12)]
+    assert (arrays["w"] == bragg.aggregate(rows, "krum(f=2)", base=model())["w"]).all()
+
+
+def test_tensors_of_a_model_may_differ_in_dtype():
+    def steps(node, arrays, message):
+        return reply({name: array + array.dtype.type(node) for name, array in arrays.items()})
+
+    start = {"w": np.zeros((2, 3), np.float16), "b": np.zeros(3, np.float64), "n": np.zeros(2, np.float32)}
+    record = ArrayRecord({key: Array(array) for key, array in start.items()})
+    result = strategy("krum(f=1)").start(Nodes(steps, 7), record, num_rounds=1)
+    for key, array in result.arrays.items():
+        assert array.numpy().dtype == start[key].dtype
+        assert (array.numpy() == result.arrays["b"].numpy().flat[0]).all()
+
+
 def test_nobody_answers():
     result = strategy().start(Nodes(lambda *_: None), initial(), num_rounds=2)
     assert not result.arrays
@@ -303,9 +351,9 @@ def test_arguments():
         run(strategy("krum(f=2)", weighted=True), lambda node, arrays, message: reply(honest(node, arrays)))
     with pytest.raises(RuntimeError, match="configure_train first"):
         RobustStrategy("mean").aggregate_train(1, [])
-    mixed = ArrayRecord([np.zeros(2, np.float32), np.zeros(2, np.float64)])
-    with pytest.raises(ValueError, match="needs f32"):
-        strategy().start(Nodes(lambda *_: None), mixed)
+    strange = ArrayRecord([np.zeros(2, np.float32), np.zeros(2, np.complex64)])
+    with pytest.raises(TypeError, match="dtype complex64; needs"):
+        strategy().start(Nodes(lambda *_: None), strange)
     rule = bragg.Nnm(f=2) | bragg.TrimmedMean(f=2)
     arrays, _ = run(strategy(rule), lambda node, arrays, message: reply(honest(node, arrays)))
     assert_honest_after(arrays, 1)
