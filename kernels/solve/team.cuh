@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Teams of the device: who runs the solvers of host/solve there.
+// Teams of the device: who runs the solvers of rules/ there.
 #pragma once
 
 #include "kernels/common/simt.cuh"
