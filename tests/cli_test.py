@@ -164,6 +164,46 @@ class Aggregate(Case):
             names = [os.path.basename(worker["name"]) for worker in json.load(file)["workers"]]
         self.assertEqual(names, ["w%02d.safetensors" % i for i in range(5)])
 
+    def test_a_folder_of_model_folders_is_taken_by_name(self):
+        for i, row in enumerate(FIVE):
+            path = self.workers([row], "round/client-%d" % i)[0]
+            if i == 3:  # sharded: an index with one part
+                self.write("round/client-3/m.safetensors.index.json", json.dumps({"weight_map": dict.fromkeys(["w", "batches"], os.path.basename(path))}))
+        self.write("round/client-0/optimizer.pt", b"no model")
+        self.write("round/notes/readme.txt", "no model")
+        self.write("round/.cache/x.safetensors", b"no model")
+        base = self.workers([[0, 0]], "round/global")[0]
+        self.aggregate([self.path("round")], "monna(f=1, pivot=1)", "--base", base, "--report", self.path("r.json"))
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [2.5, 25])
+        with open(self.path("r.json")) as file:
+            names = [os.path.basename(worker["name"]) for worker in json.load(file)["workers"]]
+        self.assertEqual(names, ["client-%d" % i for i in range(5)])
+
+    def test_a_folder_of_several_models_names_them(self):
+        for i, row in enumerate(FIVE[:3]):
+            self.workers([row], "round/client-%d" % i)
+        self.workers([[1, 1]], "round/client-1/adapter")
+        os.rename(self.path("round/client-1/adapter/w00.safetensors"), self.path("round/client-1/adapter_model.safetensors"))
+        self.refused([self.path("round")], "median", code=3, says=["client-1", "adapter_model.safetensors", "w00.safetensors"])
+
+    def test_an_empty_tensor_of_any_dtype_is_carried_through(self):
+        # As the markers of published F8 models.
+        header = {
+            "marker": {"dtype": "F8_E8M0", "shape": [0], "data_offsets": [0, 0]},
+            "w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+        }
+        text = json.dumps(header).encode()
+        inputs = [
+            self.write("e%d.safetensors" % i, struct.pack("<Q", len(text)) + text + struct.pack("<f", i)) for i in range(3)
+        ]
+        self.aggregate(inputs, "median")
+        with open(self.output, "rb") as file:
+            raw = file.read()
+        (length,) = struct.unpack_from("<Q", raw)
+        written = json.loads(raw[8 : 8 + length])
+        self.assertEqual((written["marker"]["dtype"], written["marker"]["shape"]), ("F8_E8M0", [0]))
+        self.assertEqual(struct.unpack("<f", raw[-4:]), (1,))
+
     def test_a_folder_without_its_base(self):
         self.workers([[1, 1], [3, 3]])
         base = self.write("workers/global.safetensors", safetensors({"w": ("F32", [2], [0, 0]), "batches": ("I64", [], [0])}))
@@ -997,6 +1037,8 @@ class BadFiles(Case):
             (b"\x1f\x8b\x08\x00\0\0\0\0\x02\xff", "gzip"),
             (b"GGUF\x03\0\0\0\0\0\0\0", "GGUF"),
             (b"\x89HDF\r\n\x1a\n\0\0", "HDF5"),
+            (b"<?xml version='1.0'?><Error>", "is XML"),
+            (b'{"error": "not found"}', "JSON text"),
         ]:
             self.refused_file(content, says)
 

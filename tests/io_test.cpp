@@ -155,6 +155,24 @@ TEST(Npy, VersionsTwoAndThreeAndOtherSpellingsAreRead) {
   }
 }
 
+TEST(Npy, FortranOrderIsReadWhereBothOrdersAreOne) {
+  const TemporaryFolder folder;
+  for (const char* shape : {"(2,)", "(2, 1)", "(1, 2)", "(1, 2, 1)"}) {
+    write_text(folder / "a.npy",
+               npy_bytes(std::string("{'descr': '<f4', 'fortran_order': True, 'shape': ") + shape + "}",
+                         "12345678"));
+    const Checkpoint read = Checkpoint::open(folder / "a.npy");
+    EXPECT_EQ(read.tensors()[0].elements, 2) << shape;
+    EXPECT_EQ(std::memcmp(read.data(0), "12345678", 8), 0) << shape;
+  }
+  for (const char* shape : {"()", "(0, 2)"}) {
+    write_text(folder / "a.npy",
+               npy_bytes(std::string("{'descr': '|u1', 'fortran_order': True, 'shape': ") + shape + "}",
+                         shape[1] == ')' ? "1" : ""));
+    EXPECT_EQ(Checkpoint::open(folder / "a.npy").tensors().size(), 1u) << shape;
+  }
+}
+
 // Sharded models
 // -----------------------------------------------------------------------------------------------
 
@@ -250,14 +268,38 @@ TEST(Sharded, EveryMalformedIndexIsRefusedWithItsReason) {
             std::string::npos);
 }
 
-TEST(Sharded, AFolderWithoutExactlyOneModelIsRefused) {
+TEST(Sharded, AFolderWithoutAModelIsRefused) {
   const TemporaryFolder folder;
-  EXPECT_EQ(failure_of([&] { Checkpoint::open(folder.path()); }).status, Status::bad_file);
-  write_safetensors(folder / "a.safetensors", {});
-  write_safetensors(folder / "b.safetensors", {});
   const Failure failure = failure_of([&] { Checkpoint::open(folder.path()); });
   EXPECT_EQ(failure.status, Status::bad_file);
-  EXPECT_NE(failure.message.find("2 *.safetensors"), std::string::npos) << failure.message;
+  EXPECT_NE(failure.message.find("holds no *.safetensors"), std::string::npos) << failure.message;
+}
+
+TEST(Sharded, AFolderOfSeveralModelsIsRefusedWithTheirNames) {
+  // A model and its adapter, a twin of less precision, the same weights whole beside an index, two indices.
+  const std::vector<std::vector<const char*>> cases = {
+      {"model.safetensors", "adapter_model.safetensors"},
+      {"model.safetensors", "model.fp16.safetensors"},
+      {"consolidated.safetensors", "model.safetensors.index.json", "one.safetensors", "two.safetensors"},
+      {"a.safetensors.index.json", "b.safetensors.index.json", "one.safetensors", "two.safetensors"}};
+  for (const auto& names : cases) {
+    const ShardedModel model;
+    const TemporaryFolder folder;
+    for (const std::string name : names) {
+      fs::copy(name.ends_with(".json")     ? model.index()
+               : name == "two.safetensors" ? model.folder / "two.safetensors"
+                                           : model.folder / "one.safetensors",
+               folder / name);
+    }
+    const Failure failure = failure_of([&] { Checkpoint::open(folder.path()); });
+    EXPECT_EQ(failure.status, Status::bad_file) << names[0];
+    EXPECT_NE(failure.message.find("more than one model"), std::string::npos) << failure.message;
+    for (std::size_t k = 0; k < 2; ++k)
+      EXPECT_NE(failure.message.find(names[k]), std::string::npos) << failure.message;
+    if (names[1] == std::string("model.safetensors.index.json")) {  // its parts are not among the choices
+      EXPECT_EQ(failure.message.find("one.safetensors"), std::string::npos) << failure.message;
+    }
+  }
 }
 
 // Malformed safetensors
@@ -380,6 +422,73 @@ TEST(Safetensors, DtypesOfTheFormatThatAreNotSupportedAreNamed) {
   }
 }
 
+TEST(Safetensors, EveryDtypeOfTheFormatMayBeEmpty) {
+  const TemporaryFolder folder;
+  for (const char* dtype : {"F8_E4M3", "F8_E5M2", "F8_E8M0", "C64", "F4", "F6_E2M3", "BF16"}) {
+    write_safetensors(folder / "m.safetensors",
+                      std::vector<TensorToWrite>{{"w", dtype, {0}, nullptr}, {"x", dtype, {3, 0}, nullptr}});
+    const Checkpoint read = Checkpoint::open(folder / "m.safetensors");
+    ASSERT_EQ(read.tensors().size(), 2u);
+    EXPECT_EQ(read.tensors()[0].dtype, dtype);
+    EXPECT_EQ(read.tensors()[1].shape, (std::vector<std::int64_t>{3, 0}));
+    EXPECT_EQ(read.tensors()[1].bytes, 0);
+  }
+}
+
+// Other formats
+// --------------------------------------------------------------------------------------------------------
+
+TEST(Foreign, AFileOfAnotherFormatIsNamedWithAWayOut) {
+  const std::string rest(64, '\0');
+  const struct {
+    std::string begin;
+    const char* says;
+  } cases[] = {
+      {"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "git lfs pull"},
+      {"<!DOCTYPE html>\n<html>", "HTML page"},
+      {"\n\n  <!doctype HTML><head>", "HTML page"},
+      {"\xef\xbb\xbf<HTML>", "HTML page"},
+      {"<?xml version=\"1.0\"?><Error><Code>AccessDenied", "is XML"},
+      {"{\"error\": \"Repository not found\"}", "JSON text"},
+      {"{\n  \"weight_map\": {\"w\": \"x\"}}", "JSON text"},
+      {"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9 j", "pickle"},
+      {std::string("\x80\x04\x95\x10\0\0\0\0\0\0\0}", 12), "pickle"},
+      {"(dp0\nS'w'\n", "pickle"},
+      {std::string("PK\x03\x04", 4) + std::string(26, '\0') + "archive/data.pkl", "PyTorch file"},
+      {std::string("PK\x03\x04", 4) + std::string(26, '\0') + "notes.txt", "zip archive"},
+      {std::string("GGUF\x03\0\0\0", 8), "GGUF"},
+      {"\x89HDF\r\n\x1a\n", "HDF5"},
+      {"\x1f\x8b\x08", "gzip"},
+      {"\x28\xb5\x2f\xfd", "Zstandard"},
+      {std::string("\xfd\x37zXZ\0", 6), "xz"},
+      {"BZh91AY", "bzip2"},
+  };
+  const TemporaryFolder folder;
+  const ShardedModel sharded;
+  for (const auto& each : cases) {
+    // Under either name, in place of an index's part, and of the index.
+    for (const fs::path& path : {folder / "w.safetensors", folder / "w.npy",
+                                 sharded.folder / "one.safetensors", folder / "w.safetensors.index.json"}) {
+      if (path.extension() == ".json" && each.begin.starts_with('{')) continue;
+      write_text(path, each.begin + rest);
+      const bool part = path.parent_path() == sharded.folder.path();
+      const Failure failure = failure_of([&] { Checkpoint::open(part ? sharded.index() : path); });
+      EXPECT_EQ(failure.status, Status::bad_file) << each.begin;
+      EXPECT_EQ(failure.message.find(path.string()), 0u) << failure.message;
+      EXPECT_NE(failure.message.find(each.says), std::string::npos) << path << ": " << failure.message;
+    }
+  }
+}
+
+TEST(Foreign, AHeaderWhoseLengthLooksLikeAMagicIsRead) {
+  // 0x0280 bytes: the length begins as a pickle does.
+  std::string header = R"({"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})";
+  header.resize(0x280, ' ');
+  const TemporaryFolder folder;
+  write_text(folder / "m.safetensors", safetensors_bytes(header, "x"));
+  EXPECT_EQ(Checkpoint::open(folder / "m.safetensors").tensors().size(), 1u);
+}
+
 TEST(Safetensors, AShapeOfTooManyDimensionsIsRefusedBeforeItIsStored) {
   const TemporaryFolder folder;
   std::string shape = "[1";
@@ -454,7 +563,8 @@ TEST(Npy, EveryMalformedFileIsRefusedWithItsReason) {
       {npy_bytes(dict("[('a', '<f4')]", "False", "(2,)"), data), "structured dtype"},
       {npy_bytes(dict("'<f4'", "0", "(2,)"), data), "expected True or False"},
       {npy_bytes(dict("'<f4'", "false", "(2,)"), data), "expected True or False"},
-      {npy_bytes(dict("'<f4'", "True", "(2,)"), data), "fortran_order is True"},
+      {npy_bytes(dict("'<f2'", "True", "(2, 2)"), data), "fortran_order is True for shape [2, 2]"},
+      {npy_bytes(dict("'|u1'", "True", "(2, 1, 4)"), data), "fortran_order is True"},
       {npy_bytes(dict("'<f4'", "False", "2"), data), "expected '('"},
       {npy_bytes(dict("'<f4'", "False", "(2)"), data), "expected a tuple"},
       {npy_bytes(dict("'<f4'", "False", "[2,]"), data), "expected '('"},

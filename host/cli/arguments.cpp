@@ -64,26 +64,42 @@ bool same_file(const fs::path& a, const fs::path& b) {
 
 bool is_index(const fs::path& path) { return path.filename().string().ends_with(".index.json"); }
 
-/// The worker files of a folder; none where the folder is one model.
-std::vector<fs::path> worker_files(const fs::path& folder, const std::optional<fs::path>& base) {
+/// Whether a folder holds the files of a model, or of several.
+bool holds_model(const fs::path& folder) {
+  std::error_code ignored;
+  for (fs::directory_iterator entry(folder, ignored), end; entry != end; entry.increment(ignored)) {
+    const fs::path& path = entry->path();
+    if (path.filename().string().starts_with('.')) continue;
+    if (is_index(path) || path.extension() == ".safetensors") return true;
+  }
+  return false;
+}
+
+/// The workers' files of a folder, or, where it has none, its folders that hold a model; none where the
+/// folder is one model.
+std::vector<fs::path> workers_of(const fs::path& folder, const std::optional<fs::path>& base) {
   std::vector<fs::path> safetensors;
   std::vector<fs::path> npy;
-  std::error_code code;
+  std::vector<fs::path> folders;
+  std::error_code code, ignored;
   for (fs::directory_iterator entry(folder, code), end; !code && entry != end; entry.increment(code)) {
     const fs::path& path = entry->path();
     if (is_index(path)) return {};
     if (path.filename().string().starts_with('.') || (base && same_file(path, *base))) continue;
     if (path.extension() == ".safetensors") safetensors.push_back(path);
     if (path.extension() == ".npy") npy.push_back(path);
+    if (entry->is_directory(ignored) && !(base && same_file(path, base->parent_path())) && holds_model(path))
+      folders.push_back(path);
   }
   if (code) throw Error(Status::io_error, fmt::format("{}: {}", folder.string(), code.message()));
   if (!safetensors.empty() && !npy.empty()) {
     refuse(fmt::format("{}: holds safetensors and npy files; name the workers' files", folder.string()));
   }
-  if (safetensors.empty() && npy.empty()) {
-    refuse(fmt::format("{}: holds no *.safetensors or *.npy file of a worker", folder.string()));
+  std::vector<fs::path>& found = !safetensors.empty() ? safetensors : !npy.empty() ? npy : folders;
+  if (found.empty()) {
+    refuse(fmt::format("{}: holds no *.safetensors or *.npy file of a worker, and no folder with a model",
+                       folder.string()));
   }
-  std::vector<fs::path>& found = safetensors.empty() ? npy : safetensors;
   std::sort(found.begin(), found.end());
   return std::move(found);
 }
@@ -148,8 +164,10 @@ std::vector<fs::path> find_inputs(const std::vector<fs::path>& given, const std:
   std::error_code ignored;
   if (given.size() != 1 || !fs::is_directory(given.front(), ignored)) return given;
   const fs::path& folder = given.front();
-  std::vector<fs::path> found = worker_files(folder, base);
-  if (found.size() < 2) return given;
+  std::vector<fs::path> found = workers_of(folder, base);
+  if (found.empty()) return given;
+  // One file is a model, which its folder stands for.
+  if (found.size() == 1 && !fs::is_directory(found.front(), ignored)) return given;
   const fs::path parent = output.has_parent_path() ? output.parent_path() : fs::path(".");
   if (same_file(parent, folder)) {
     refuse(fmt::format(

@@ -11,7 +11,7 @@ namespace bragg::detail {
 
 namespace {
 
-constexpr std::array<ElementType, 13> element_types = {{
+constexpr std::array<ElementType, 23> element_types = {{
     {"F32", "<f4", 4, ElementKind::floating, DType::f32},
     {"F16", "<f2", 2, ElementKind::floating, DType::f16},
     {"BF16", "", 2, ElementKind::floating, DType::bf16},
@@ -25,10 +25,17 @@ constexpr std::array<ElementType, 13> element_types = {{
     {"U16", "<u2", 2, ElementKind::unsigned_integer, {}},
     {"U8", "|u1", 1, ElementKind::unsigned_integer, {}},
     {"BOOL", "|b1", 1, ElementKind::boolean, {}},
+    {"C64", "", 8, ElementKind::foreign, {}},
+    {"F4", "", 1, ElementKind::foreign, {}},  // two to a byte, if there were any
+    {"F6_E2M3", "", 1, ElementKind::foreign, {}},
+    {"F6_E3M2", "", 1, ElementKind::foreign, {}},
+    {"F8_E4M3", "", 1, ElementKind::foreign, {}},
+    {"F8_E4M3FNUZ", "", 1, ElementKind::foreign, {}},
+    {"F8_E5M2", "", 1, ElementKind::foreign, {}},
+    {"F8_E5M2FNUZ", "", 1, ElementKind::foreign, {}},
+    {"F8_E8M0", "", 1, ElementKind::foreign, {}},
+    {"E8M0", "", 1, ElementKind::foreign, {}},
 }};
-
-constexpr std::array<std::string_view, 10> foreign_types = {
-    "C64", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0", "E8M0"};
 
 }  // namespace
 
@@ -53,10 +60,6 @@ const ElementType& element_type_of(DType dtype) noexcept {
 
 const ElementType& element_type_of(const TensorInfo& tensor) noexcept {
   return *find_element_type(tensor.dtype);
-}
-
-bool is_foreign_type(std::string_view name) noexcept {
-  return std::find(foreign_types.begin(), foreign_types.end(), name) != foreign_types.end();
 }
 
 std::optional<std::int64_t> element_count(std::span<const std::int64_t> shape,

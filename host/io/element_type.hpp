@@ -11,7 +11,13 @@
 
 namespace bragg::detail {
 
-enum class ElementKind : std::uint8_t { floating, signed_integer, unsigned_integer, boolean };
+enum class ElementKind : std::uint8_t {
+  floating,
+  signed_integer,
+  unsigned_integer,
+  boolean,
+  foreign  ///< of the safetensors format, but not for bragg to aggregate: only tensors of no elements
+};
 
 struct ElementType {
   std::string_view name;  ///< as safetensors spells it
@@ -21,7 +27,7 @@ struct ElementType {
   DType dtype;  ///< of floating ones
 };
 
-/// Null where bragg does not know the type.
+/// Null where the safetensors format does not have the type.
 const ElementType* find_element_type(std::string_view name) noexcept;
 const ElementType* find_npy_type(std::string_view descr) noexcept;
 
@@ -30,9 +36,6 @@ const ElementType& element_type_of(DType dtype) noexcept;
 
 /// The type of a tensor whose dtype bragg knows, as of all that files were found to hold.
 const ElementType& element_type_of(const TensorInfo& tensor) noexcept;
-
-/// Whether the safetensors format has this type, though bragg does not.
-bool is_foreign_type(std::string_view name) noexcept;
 
 /// Product of a shape, 1 for a scalar; nothing where it or its bytes do not fit in 63 bits.
 std::optional<std::int64_t> element_count(std::span<const std::int64_t> shape,

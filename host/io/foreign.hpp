@@ -5,12 +5,15 @@
 #include <string>
 #include <string_view>
 
+#include "host/io/file.hpp"
+
 namespace bragg::detail {
 
-/// Enough of a file for `foreign_format`.
-inline constexpr std::size_t foreign_bytes = 128;
-
-/// The kind of a file that begins with these bytes, and the remedy; empty for an unknown one.
+/// The kind of a file that begins with these bytes (128 are enough), and the remedy; empty for an unknown
+/// one.
 std::string foreign_format(std::string_view begin);
+
+/// For a file that is not what its name says. @throws Error bad_file where its format is known.
+void refuse_foreign(const ReadFile& file);
 
 }  // namespace bragg::detail

@@ -2,11 +2,14 @@
 // A sharded model: an index with {"weight_map": {tensor: file}}, in the folder of the files that it names.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <functional>
 #include <map>
 #include <system_error>
 #include <utility>
 
+#include "host/io/foreign.hpp"
 #include "host/io/json.hpp"
 #include "host/io/model.hpp"
 
@@ -121,6 +124,11 @@ void visit_index(const std::filesystem::path& index, ModelVisitor& visitor) {
     throw_bad_file(index,
                    fmt::format("has {} bytes, an index has at most {}", file.size(), max_header_bytes));
   }
+  std::array<char, 64> start{};
+  file.read(0, start.data(), std::min<std::int64_t>(file.size(), 64));
+  const std::size_t first =
+      std::string_view(start.data(), start.size()).find_first_not_of(" \t\r\n\xef\xbb\xbf");
+  if (first != std::string_view::npos && start.at(first) != '{') refuse_foreign(file);
   const auto shards = find_shards(file);
   for (const auto& [name, at] : shards) visit_safetensors(ReadFile(index.parent_path() / name), visitor);
   // Read once more rather than kept: a stranger's map may be long.

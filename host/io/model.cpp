@@ -3,8 +3,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
+#include <set>
 #include <system_error>
 
 namespace bragg::detail {
@@ -12,32 +14,6 @@ namespace bragg::detail {
 namespace fs = std::filesystem;
 
 namespace {
-
-/// The index or the only safetensors file of a folder.
-fs::path model_of_folder(const fs::path& folder) {
-  std::error_code error;
-  fs::path index, single;
-  int indices = 0, singles = 0;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
-    const std::string name = entry->path().filename().string();
-    if (name.starts_with('.')) continue;
-    if (name.ends_with(".safetensors.index.json")) {
-      ++indices;
-      index = entry->path();
-    } else if (name.ends_with(".safetensors")) {
-      ++singles;
-      single = entry->path();
-    }
-  }
-  if (error) throw_io_error(folder, "list it", error.value());
-  if (indices == 1) return index;
-  if (indices == 0 && singles == 1) return single;
-  throw_bad_file(
-      folder,
-      fmt::format("this folder holds {} *.safetensors.index.json and {} *.safetensors, expected one index or "
-                  "one model",
-                  indices, singles));
-}
 
 void visit_file(const fs::path& path, ModelVisitor& visitor) {
   if (path.extension() == ".json") return visit_index(path, visitor);
@@ -52,11 +28,44 @@ void visit_file(const fs::path& path, ModelVisitor& visitor) {
   for (StoredTensor& tensor : model.tensors) visitor.tensor(tensor.info, tensor.offset);
 }
 
+[[noreturn]] void refuse_choice(const fs::path& folder, std::vector<std::string> names) {
+  if (names.empty())
+    throw_bad_file(folder, "this folder holds no *.safetensors and no *.safetensors.index.json");
+  std::sort(names.begin(), names.end());
+  constexpr std::size_t most = 8;
+  std::string text;
+  for (std::size_t i = 0; i < std::min(most, names.size()); ++i)
+    text += (i == 0 ? "" : ", ") + show(names[i]);
+  if (names.size() > most) text += fmt::format(" and {} more", names.size() - most);
+  throw_bad_file(folder, "this folder holds more than one model; give the path of one of " + text);
+}
+
+/// The only model of a folder: a safetensors file, or an index with its parts.
+void visit_folder(const fs::path& folder, ModelVisitor& visitor) {
+  std::error_code error;
+  std::vector<std::string> indices, names;  // all names, later without those of an index
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name.starts_with('.')) continue;
+    const bool index = name.ends_with(".safetensors.index.json");
+    if (index) indices.push_back(name);
+    if (index || name.ends_with(".safetensors")) names.push_back(name);
+  }
+  if (error) throw_io_error(folder, "list it", error.value());
+  if (names.size() == 1) return visit_file(folder / names.front(), visitor);
+  if (indices.size() != 1) refuse_choice(folder, names);
+  visit_file(folder / indices.front(), visitor);
+  std::set<std::string> parts;
+  for (const SourceFile& file : visitor.files) parts.insert(file.path.filename().string());
+  std::erase_if(names, [&](const std::string& name) { return parts.contains(name); });
+  if (names.size() > 1) refuse_choice(folder, names);  // besides the index
+}
+
 }  // namespace
 
 void visit_model(const fs::path& path, ModelVisitor& visitor) {
   std::error_code ignored;
-  visit_file(fs::is_directory(path, ignored) ? model_of_folder(path) : path, visitor);
+  fs::is_directory(path, ignored) ? visit_folder(path, visitor) : visit_file(path, visitor);
 }
 
 }  // namespace bragg::detail

@@ -2,10 +2,12 @@
 // npy: "\x93NUMPY", version, header length, a Python dict {'descr', 'fortran_order', 'shape'}, the array.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
 #include "host/io/element_type.hpp"
+#include "host/io/foreign.hpp"
 #include "host/io/model.hpp"
 
 namespace bragg::detail {
@@ -153,6 +155,7 @@ Model read_npy(const ReadFile& file) {
   const auto head_bytes = std::min<std::int64_t>(file.size(), 12);
   file.read(0, head.data(), head_bytes);
   if (head_bytes < 6 || std::memcmp(head.data(), "\x93NUMPY", 6) != 0) {
+    refuse_foreign(file);
     throw_bad_file(file.path(), "does not begin with the npy magic \"\\x93NUMPY\" at byte 0");
   }
   const int version = head[6];
@@ -176,8 +179,14 @@ Model read_npy(const ReadFile& file) {
   dict.read();
 
   const ElementType& type = checked_type(file, dict.descr);
-  if (dict.fortran_order)
-    throw_bad_file(file.path(), "npy fortran_order is True, expected False; save it in C order");
+  // With at most one long axis both orders are one.
+  if (dict.fortran_order && std::count_if(dict.shape.begin(), dict.shape.end(),
+                                          [](std::int64_t extent) { return extent > 1; }) > 1) {
+    throw_bad_file(file.path(),
+                   fmt::format("npy fortran_order is True for shape {}, expected False; save it in C order "
+                               "(numpy.ascontiguousarray)",
+                               shape_text(dict.shape)));
+  }
   const auto count = element_count(dict.shape, type.bytes);
   if (!count) {
     throw_bad_file(file.path(), fmt::format("npy shape {} of {} has more than 2^63 - 1 bytes",

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <numeric>
 #include <optional>
@@ -30,18 +31,18 @@ struct HeaderTensor {
 TensorInfo checked_info(const ReadFile& file, HeaderTensor& tensor, std::int64_t data_bytes) {
   const std::string name = show(tensor.name);
   const ElementType* type = find_element_type(tensor.dtype);
-  if (type == nullptr && is_foreign_type(tensor.dtype)) {
-    const char* const instead = tensor.dtype == "C64" ? "store its real and imaginary parts as two tensors"
-                                                      : "convert it to F16 or BF16";
-    throw Error(Status::unsupported, fmt::format("{}: tensor {}: dtype {} cannot be aggregated; {}",
-                                                 file.path().string(), name, tensor.dtype, instead));
-  }
   if (type == nullptr)
     throw_bad_file(file.path(), fmt::format("tensor {}: unknown dtype {}", name, show(tensor.dtype)));
   const auto count = element_count(tensor.shape, type->bytes);
   if (!count) {
     throw_bad_file(file.path(), fmt::format("tensor {}: shape {} of {} has more than 2^63 - 1 bytes", name,
                                             shape_text(tensor.shape), tensor.dtype));
+  }
+  if (type->kind == ElementKind::foreign && *count > 0) {
+    const char* const instead = tensor.dtype == "C64" ? "store its real and imaginary parts as two tensors"
+                                                      : "convert it to F16 or BF16";
+    throw Error(Status::unsupported, fmt::format("{}: tensor {}: dtype {} cannot be aggregated; {}",
+                                                 file.path().string(), name, tensor.dtype, instead));
   }
   const std::int64_t begin = tensor.offsets[0], end = tensor.offsets[1];
   if (begin > end || end > data_bytes) {
@@ -244,20 +245,19 @@ class HeaderReader final : public JsonReader {
 
 void visit_safetensors(const ReadFile& file, ModelVisitor& visitor) {
   visitor.files.push_back({file.path(), file.id()});
+  std::array<unsigned char, 9> start{};
+  file.read(0, start.data(), std::min<std::int64_t>(file.size(), 9));
+  std::uint64_t length = 0;
+  for (std::size_t i = 0; i < 8; ++i) length |= static_cast<std::uint64_t>(start[i]) << (8 * i);
+  // Any bytes may be a length: only with a header behind it are they surely one.
+  const bool fits = file.size() >= 8 && length <= static_cast<std::uint64_t>(file.size() - 8);
+  if (!fits || start[8] != '{') refuse_foreign(file);
   if (file.size() < 8) {
     throw_bad_file(
         file.path(),
         fmt::format("has {} bytes, expected at least the 8 of a safetensors header length", file.size()));
   }
-  std::string start(static_cast<std::size_t>(std::min<std::int64_t>(file.size(), foreign_bytes)), '\0');
-  file.read(0, start.data(), static_cast<std::int64_t>(start.size()));
-  std::uint64_t length = 0;
-  for (std::size_t i = 0; i < 8; ++i)
-    length |= static_cast<std::uint64_t>(static_cast<unsigned char>(start[i])) << (8 * i);
-  if (start.size() < 9 || start[8] != '{') {
-    if (const std::string other = foreign_format(start); !other.empty()) throw_bad_file(file.path(), other);
-  }
-  if (length > static_cast<std::uint64_t>(file.size() - 8)) {
+  if (!fits) {
     throw_bad_file(file.path(),
                    fmt::format("header length {} at byte 0 is longer than the {} bytes that follow", length,
                                file.size() - 8));
@@ -291,6 +291,10 @@ Layout safetensors_layout(std::span<const TensorInfo> tensors, const Metadata& m
       throw Error(Status::invalid_argument,
                   fmt::format("tensor {}: shape {} is negative somewhere or has more than 2^63 - 1 bytes",
                               show(tensor.name), shape_text(tensor.shape)));
+    }
+    if (type->kind == ElementKind::foreign && *count > 0) {
+      throw Error(Status::invalid_argument,
+                  fmt::format("tensor {}: bragg has no values of dtype {}", show(tensor.name), tensor.dtype));
     }
     element_bytes.push_back(type->bytes);
     bytes.push_back(*count * type->bytes);

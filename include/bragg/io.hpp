@@ -17,8 +17,10 @@ inline namespace v0 {
 
 /// A tensor of a checkpoint file.
 struct TensorInfo {
-  std::string name;   ///< npy: ""
-  std::string dtype;  ///< as safetensors spells it: F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL
+  std::string name;  ///< npy: ""
+  /// As safetensors spells it: F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL; of a tensor without
+  /// elements, any other of the format as well.
+  std::string dtype;
   std::vector<std::int64_t> shape;
   std::int64_t elements = 0;  ///< product of the shape; 1 for a scalar
   std::int64_t bytes = 0;
@@ -32,7 +34,7 @@ struct TensorInfo {
 /// shrink meanwhile.
 class BRAGG_API Checkpoint {
  public:
-  /// @throws Error bad_file, io_error; unsupported: a tensor of a safetensors dtype that bragg does not know
+  /// @throws Error bad_file, io_error; unsupported: elements of a safetensors dtype that bragg does not know
   /// (F8_*, …).
   static Checkpoint open(const std::filesystem::path& path);
   ~Checkpoint();
