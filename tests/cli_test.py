@@ -25,7 +25,8 @@ from seed import print_seed, seeded
 
 BRAGG = ""
 
-FORMATS = {"F32": "f", "F64": "d", "I64": "q", "BOOL": "?", "U8": "B", "F16": "e"}
+# Values of types that Python lacks are given and read as their bits.
+FORMATS = {"F32": "f", "F64": "d", "I64": "q", "BOOL": "?", "U8": "B", "F16": "e", "BF16": "H", "F8_E4M3": "B", "F8_E5M2": "B"}
 
 
 def safetensors(tensors, metadata=None):
@@ -228,6 +229,44 @@ class Aggregate(Case):
         self.assertEqual(read_safetensors(self.output)[0]["w"], [2.5, 4])
         self.aggregate(inputs, "mean", "--weights", "@" + weights, "--max-weight-share", "0.5")
         self.assertEqual(read_safetensors(self.output)[0]["w"], [2, 3])
+
+    def test_out_dtype(self):
+        # Of 12 workers 9 hold 1 and 3 the next bf16: the mean is not one of them.
+        inputs = [
+            self.write("b%02d.safetensors" % i, safetensors({"w": ("BF16", [1], [0x3F80 if i < 9 else 0x3F81])})) for i in range(12)
+        ]
+        self.aggregate(inputs, "mean")
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [0x3F80])
+        for out, expected in [("f32", 1.001953125), ("F64", 1.001953125), ("bf16", 0x3F80), ("f16", 1.001953125), ("F8_E4M3", 0x38)]:
+            self.aggregate(inputs, "mean", "--out-dtype", out)
+            self.assertEqual(read_safetensors(self.output)[0]["w"], [expected], out)
+        self.aggregate(self.workers(FIVE), "median", "--out-dtype", "bf16")  # integers stay
+        self.assertEqual(read_safetensors(self.output)[0], {"w": [0x4040, 0x41F0], "batches": [20]})
+        self.output = self.path("other.safetensors")
+        large = [self.write("l%d.safetensors" % i, safetensors({"w": ("F32", [2], [1, 500])})) for i in range(3)]
+        self.refused(large, "median", "--out-dtype", "f8_e4m3", code=2, says=["--out-dtype = F8_E4M3: 1 of the values", '"w"'])
+        self.refused(large, "median", "--out-dtype", "i8", code=2, says="--out-dtype")
+        self.output = self.path("other.npy")
+        arrays = [self.write("%d.npy" % i, npy([2], [i, i])) for i in range(3)]
+        self.refused(arrays, "median", "--out-dtype", "bf16", code=2, says="cannot be written to npy")
+        self.aggregate(arrays, "median", "--out-dtype", "f16")
+        with open(self.output, "rb") as file:
+            raw = file.read()
+        self.assertIn(b"'<f2'", raw)
+        self.assertEqual(struct.unpack("<2e", raw[-4:]), (1, 1))
+
+    def test_eight_bits(self):
+        # 0x38 is 1, 0x40 is 2 in E4M3; 0x7F is NaN.
+        rows = [[0x38, 0xB8], [0x38, 0x38], [0x40, 0x38], [0x40, 0x38], [0x7F, 0x38]]
+        inputs = [
+            self.write("f%d.safetensors" % i, safetensors({"n": ("BF16", [1], [0x3F80]), "w": ("F8_E4M3", [2], row)}))
+            for i, row in enumerate(rows)
+        ]
+        done = self.aggregate(inputs, "trimmed_mean(f=1)")
+        self.assertEqual(read_safetensors(self.output)[0], {"n": [0x3F80], "w": [0x3D, 0x38]})  # (1 + 2 + 2) / 3 is 1.625
+        self.assertRegex(done.stdout, r"f4\.safetensors .* 1\n")
+        self.aggregate(inputs, "multi_krum(f=1, m=2)", "--out-dtype", "f32", "--scope", "per-tensor")
+        self.assertEqual(read_safetensors(self.output)[0], {"n": [1], "w": [2, 1]})
 
     def test_npy(self):
         self.output = self.path("out.npy")

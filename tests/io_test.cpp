@@ -44,9 +44,9 @@ Failure failure_of(F f) {
   return {};
 }
 
-const char* const all_dtypes[] = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16",
-                                  "I8",  "U64", "U32", "U16",  "U8",  "BOOL"};
-constexpr std::int64_t dtype_bytes[] = {8, 4, 2, 2, 8, 4, 2, 1, 8, 4, 2, 1, 1};
+const char* const all_dtypes[] = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I64", "I32",
+                                  "I16", "I8",  "U64", "U32",  "U16",     "U8",      "BOOL"};
+constexpr std::int64_t dtype_bytes[] = {8, 4, 2, 2, 1, 1, 8, 4, 2, 1, 8, 4, 2, 1, 1};
 
 std::string counted_bytes(std::int64_t count) {
   std::string bytes;
@@ -126,7 +126,8 @@ TEST(Npy, EveryDtypeAndShapeReadsBackAsItWasWritten) {
   const TemporaryFolder folder;
   const std::vector<std::vector<std::int64_t>> shapes = {{}, {0}, {6}, {2, 3}, {1, 2, 3}};
   for (std::size_t k = 0; k < std::size(all_dtypes); ++k) {
-    if (std::string_view(all_dtypes[k]) == "BF16") continue;
+    const std::string_view dtype = all_dtypes[k];
+    if (dtype == "BF16" || dtype.starts_with("F8")) continue;
     for (const auto& shape : shapes) {
       const std::string data = counted_bytes(6 * dtype_bytes[k]);
       write_npy(folder / "a.npy", {"ignored", all_dtypes[k], shape, data.data()});
@@ -412,7 +413,7 @@ TEST(Safetensors, EveryMalformedFileIsRefusedWithItsReason) {
 
 TEST(Safetensors, DtypesOfTheFormatThatAreNotSupportedAreNamed) {
   const TemporaryFolder folder;
-  for (const char* dtype : {"F8_E4M3", "F8_E5M2", "C64", "F4"}) {
+  for (const char* dtype : {"F8_E4M3FNUZ", "F8_E8M0", "C64", "F4"}) {
     write_text(folder / "m.safetensors",
                safetensors_bytes(one('"' + std::string(dtype) + '"', "[8]", "[0,8]"), "xxxxxxxx"));
     const Failure failure = failure_of([&] { Checkpoint::open(folder / "m.safetensors"); });

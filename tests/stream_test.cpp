@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "host/files/convert.hpp"
 #include "tests/support/files.hpp"
 #include "tests/support/values.hpp"
 
@@ -265,6 +266,129 @@ TEST(Stream, EveryFloatingDtypeEqualsThePlan) {
       expect_equal_tensors(out, run_plan(parse(text), models, nullptr, options));
     }
   }
+}
+
+/// The same models with every value as f64.
+std::vector<Model> widened(std::vector<Model> models) {
+  for (Model& model : models) {
+    for (Tensor& tensor : model) {
+      const detail::ElementType& type = *detail::find_element_type(tensor.dtype);
+      if (type.kind != detail::ElementKind::floating) continue;
+      tensor.data.insert(0, static_cast<std::size_t>(tensor.elements() * (8 - type.bytes)), '\0');
+      detail::widen(reinterpret_cast<std::byte*>(tensor.data.data()), tensor.elements(), type, DType::f64);
+      tensor.dtype = "F64";
+    }
+  }
+  return models;
+}
+
+/// f64 values as another type's.
+std::string narrowed(std::string values, std::string_view dtype) {
+  const detail::ElementType& type = *detail::find_element_type(dtype);
+  const auto count = static_cast<std::int64_t>(values.size() / 8);
+  EXPECT_EQ(detail::narrow(reinterpret_cast<std::byte*>(values.data()), count, type), 0);
+  values.resize(static_cast<std::size_t>(count * type.bytes));
+  return values;
+}
+
+TEST(Stream, WhatTheRulesDoNotWriteIsRoundedOnceFromF64) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"F8_E4M3", ""},    {"F8_E5M2", ""}, {"F8_E5M2", "bf16"}, {"F8_E4M3", "F8_E5M2"}, {"F32", "bf16"},
+      {"F32", "f8_e4m3"}, {"F32", "F16"},  {"BF16", "f64"},     {"F16", "F8_E5M2"},     {"F64", "F32"}};
+  const Model layout = {{"a.bias", "F64", {7}, {}},
+                        {"a.steps", "I64", {}, {}},
+                        {"a.weight", "F64", {30011}, {}},
+                        {"b.none", "F64", {0, 4}, {}},
+                        {"c.weight", "F64", {8193}, {}}};
+  for (const auto& [in, out] : cases) {
+    SCOPED_TRACE(std::string(in) + " to " + out);
+    const TemporaryFolder folder;
+    std::vector<Model> models = make_models(7, layout, 21);
+    for (Model& model : models) {
+      for (Tensor& tensor : model) {
+        if (!is_floating(tensor.dtype)) continue;
+        tensor.data = narrowed(tensor.data, in);
+        tensor.dtype = in;
+      }
+    }
+    const auto paths = write_models(folder, models);
+    const std::vector<Model> wide = widened(models);
+    for (const char* text : {"median", "nnm(f=2) | trimmed_mean(f=2)", "krum(f=2)"}) {
+      for (const Scope scope : {Scope::whole, Scope::per_tensor}) {
+        FileOptions options;
+        options.options.scope = scope;
+        Expected expected = run_plan(parse(text), wide, nullptr, options);
+        for (std::string& tensor : expected.tensors)
+          tensor = narrowed(tensor, *out == '\0' ? in : detail::find_floating_type(out)->name);
+        options.out_dtype = out;
+        for (const std::uint64_t memory : {3 * mib / 2, 64 * mib}) {
+          options.memory = memory;
+          const FileResult result = aggregate_files(parse(text), paths, folder / "out", options);
+          expect_equal_tensors(read_model(folder / "out"), expected);
+          expect_equal_reports(result.reports, expected.reports);
+        }
+      }
+    }
+  }
+}
+
+TEST(Stream, RoundingIsNotDoneTwice) {
+  // The mean is just above the middle of 1 and 1.25: an f32 would be at the middle, and go to the even 1.
+  const TemporaryFolder folder;
+  std::vector<fs::path> paths;
+  for (const char* code : {"\x3c", "\x3d", "\x7b"}) {  // 1, 1.25, 57344
+    paths.push_back(folder / ("w" + std::to_string(paths.size())));
+    write_model(paths.back(), {{"w", "F8_E5M2", {1}, code}});
+  }
+  FileOptions options;
+  options.weights = {1, 1, 0x1p-45};
+  aggregate_files(Mean{}, paths, folder / "out", options);
+  EXPECT_EQ(read_model(folder / "out")[0].data, "\x3d");
+  options.weights = {1, 1, 0};
+  aggregate_files(Mean{}, paths, folder / "out", options);
+  EXPECT_EQ(read_model(folder / "out")[0].data, "\x3c");
+}
+
+TEST(Stream, AModelMayMixEightBitsWithOthers) {
+  const TemporaryFolder folder;
+  const Model layout = {{"a.weight", "U8", {5}, {}},
+                        {"b.norm", "BF16", {3}, {}},
+                        {"c.scale", "F64", {2}, {}},
+                        {"d.steps", "I64", {}, {}}};
+  std::vector<Model> models = make_models(5, layout, 22);
+  for (std::size_t i = 0; i < models.size(); ++i)
+    models[i][0] = {"a.weight", "F8_E4M3", {5}, std::string(5, static_cast<char>(0x30 + 2 * i))};
+  const auto paths = write_models(folder, models);
+  aggregate_files(Median{}, paths, folder / "out");
+  const Model out = read_model(folder / "out");
+  EXPECT_EQ(out[0].dtype, "F8_E4M3");
+  EXPECT_EQ(out[0].data, std::string(5, '\x34'));
+  EXPECT_EQ(out[1].dtype, "BF16");
+  EXPECT_EQ(out[2].dtype, "F64");
+  // With distances over all of them, and each tensor by itself.
+  for (const Scope scope : {Scope::whole, Scope::per_tensor}) {
+    FileOptions options;
+    options.options.scope = scope;
+    const FileResult result = aggregate_files(parse("krum(f=1)"), paths, folder / "out", options);
+    const auto& rows = result.reports.front().rows;
+    const auto chosen = static_cast<std::size_t>(
+        std::find_if(rows.begin(), rows.end(), [](const RowReport& row) { return row.selected; }) -
+        rows.begin());
+    EXPECT_EQ(read_model(folder / "out")[0].data, models[chosen][0].data);
+  }
+}
+
+TEST(Stream, AValueThatIsTooLargeForTheOutputsDtypeIsAnError) {
+  const TemporaryFolder folder;
+  const auto paths = write_models(folder, make_models(3, {{"w", "F32", {1000}, {}}}, 23, 1000));
+  FileOptions options;
+  options.out_dtype = "f8_e4m3";
+  const auto [status, message] =
+      failure_of([&] { aggregate_files(Median{}, paths, folder / "out", options); });
+  EXPECT_EQ(status, Status::invalid_argument);
+  EXPECT_NE(message.find("out_dtype = F8_E4M3"), std::string::npos) << message;
+  EXPECT_NE(message.find("\"w\""), std::string::npos) << message;
+  EXPECT_EQ(folder.entries(), 3);
 }
 
 TEST(Stream, HugeF64ValuesAreScaledAsInThePlan) {
@@ -629,7 +753,9 @@ TEST(Stream, BadArgumentsAreRefusedBeforeAnythingIsWritten) {
   options.weights = {1, 2};
   EXPECT_EQ(fails(Median{}, options, paths), Status::invalid_argument);
   options = {};
-  options.options.out_dtype = DType::f32;
+  options.out_dtype = "f12";
+  EXPECT_EQ(fails(Median{}, options, paths), Status::invalid_argument);
+  options.out_dtype = "I32";
   EXPECT_EQ(fails(Median{}, options, paths), Status::invalid_argument);
   options = {};
   options.weights.assign(40, 0.0);

@@ -95,6 +95,7 @@ void run(const AggregateCommand& command) {
   options.memory = parse_memory(command.memory);
   options.base = command.base;
   options.options.scope = command.scope == "per-tensor" ? Scope::per_tensor : Scope::whole;
+  options.out_dtype = command.out_dtype;
   options.options.max_weight_share = command.max_weight_share;
   options.options.threads = command.threads;
   options.bad_inputs = command.strict ? BadInputs::error : BadInputs::row;

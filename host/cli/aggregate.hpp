@@ -19,6 +19,7 @@ struct AggregateCommand {
   double max_weight_share = 0;
   std::string memory = "1GiB";
   std::string scope = "whole";
+  std::string out_dtype;
   std::string device = "auto";
   int threads = 0;
   bool strict = false;

@@ -175,7 +175,8 @@ void print_error(const std::string& message) {
 std::string as_options(const std::string& message) {
   const std::size_t end = std::min(message.find(" = "), message.find(" has "));
   std::string name = message.substr(0, end);
-  for (const std::string_view option : {"memory", "threads", "max_weight_share", "device", "weights"}) {
+  for (const std::string_view option :
+       {"memory", "threads", "max_weight_share", "device", "weights", "out_dtype"}) {
     if (name != option) continue;
     std::replace(name.begin(), name.end(), '_', '-');
     return "--" + name + message.substr(end);
@@ -219,6 +220,10 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
   sub->add_option("--scope", command.scope, "judge workers by the whole model, or by each tensor separately")
       ->check(CLI::IsMember({"whole", "per-tensor"}))
       ->capture_default_str();
+  sub->add_option("--out-dtype", command.out_dtype,
+                  "dtype of the output's floating-point tensors: f64, f32, f16, bf16, f8_e4m3, f8_e5m2; by "
+                  "default that of the inputs")
+      ->check(CLI::IsMember({"f64", "f32", "f16", "bf16", "f8_e4m3", "f8_e5m2"}, CLI::ignore_case));
   sub->add_option("--memory", command.memory, "bound on windows and buffers, e.g. 512MiB")
       ->capture_default_str();
   sub->add_option("--device", command.device,

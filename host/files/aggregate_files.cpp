@@ -8,6 +8,7 @@
 #include <iterator>
 #include <new>
 
+#include "host/files/convert.hpp"
 #include "host/files/failure.hpp"
 #include "host/files/lower_median.hpp"
 #include "host/files/memory_plan.hpp"
@@ -65,11 +66,11 @@ class FileAggregation {
   void check_bad(const Solution& solution, const TensorInfo* tensor) const;
 
   /// Reads the rows that are not bad; their bytes.
-  std::uint64_t read(const Window& window, int slot, std::span<const int> rows, bool widened);
+  std::uint64_t read(const Window& window, int slot, std::span<const int> rows, DType dtype);
   void count_read(std::uint64_t bytes);
   /// Nothing of the row has been used yet: it is infinite from the start.
   void drop(int row);
-  void load(const Window& window, int slot, std::span<const int> rows, bool widened = false);
+  void load(const Window& window, int slot, std::span<const int> rows, DType dtype);
   /// Of a window that both passes take from memory.
   void load_once(const Window& window);
   int slot_of(std::size_t window) const {
@@ -77,6 +78,7 @@ class FileAggregation {
   }
   OutTable target(const Window& window, int slot, Range pieces);
   void write(const Window& window, int slot, Range pieces);
+  void check_narrowed(const Piece& piece, std::int64_t beyond) const;
 
   const FileOptions& options_;
   Inputs& inputs_;
@@ -114,7 +116,7 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs, const
   for (std::size_t i = 0; i < active_.rows.size(); ++i) {  // an invalid weight is no weight
     if (!active_.invalid[i] && !is_bad(static_cast<int>(i))) integer_rows_.push_back(static_cast<int>(i));
   }
-  output_ = plan_output(inputs_, pipeline, options.options);
+  output_ = plan_output(inputs_, pipeline, options);
   memory_ = plan_memory(inputs_, output_, table_rows, engine_.needs_statistics(), options);
 
   result_.workers = inputs_.names;
@@ -170,7 +172,7 @@ void FileAggregation::run_integers() {
   if (inputs_.integers.empty()) return;
   std::vector<const void*> rows;
   for (const Window& window : memory_.cut(inputs_, inputs_.integers)) {
-    load(window, 0, integer_rows_);
+    load(window, 0, integer_rows_, window.judged);
     check_bad({}, nullptr);
     if (integer_rows_.empty())
       throw Error(Status::invalid_argument, "weights: none is valid; integer tensors need at least 1");
@@ -183,7 +185,8 @@ void FileAggregation::run_integers() {
 
 void FileAggregation::run_whole() {
   const auto windows = memory_.cut(inputs_, inputs_.floating);
-  Part part{.windows = windows, .loaded = windows.size() == 1 && !memory_.widen};
+  Part part{.windows = windows,
+            .loaded = windows.size() == 1 && windows.front().judged == windows.front().combined};
   if (part.loaded) {
     load_once(windows.front());
     part.pieces.count = windows.front().pieces.size();
@@ -237,8 +240,8 @@ void FileAggregation::solve(const Part& part, Solution& solution) {
     for (std::size_t w = 0; w < part.windows.size(); ++w) {
       const Window& window = part.windows[w];
       const int slot = slot_of(w);
-      if (!part.loaded) load(window, slot, all_rows_, memory_.widen);
-      passes_->accumulate(slot, reader_->table(window, slot, part.pieces_of(window), memory_.widen), to);
+      if (!part.loaded) load(window, slot, all_rows_, window.judged);
+      passes_->accumulate(slot, reader_->table(window, slot, part.pieces_of(window), window.judged), to);
     }
     passes_->collect(to);
   });
@@ -262,8 +265,9 @@ void FileAggregation::apply(const Part& part, Solution& solution) {
     const int slot = slot_of(w);
     const Range pieces = part.pieces_of(window);
     if (w >= slots) write_window(w - slots);
-    if (!part.loaded) load(window, slot, rows);
-    passes_->apply(slot, reader_->table(window, slot, pieces, false), target(window, slot, pieces), solution);
+    if (!part.loaded) load(window, slot, rows, window.combined);
+    passes_->apply(slot, reader_->table(window, slot, pieces, window.combined), target(window, slot, pieces),
+                   solution);
   }
   for (std::size_t w = windows - std::min(slots, windows); w < windows; ++w) write_window(w);
   passes_->finish(solution);
@@ -288,10 +292,10 @@ void FileAggregation::check_bad(const Solution& solution, const TensorInfo* tens
   throw_failure(failed, inputs_, engine_.pipeline(), tensor);
 }
 
-std::uint64_t FileAggregation::read(const Window& window, int slot, std::span<const int> rows, bool widened) {
+std::uint64_t FileAggregation::read(const Window& window, int slot, std::span<const int> rows, DType dtype) {
   std::vector<int> good;
   std::copy_if(rows.begin(), rows.end(), std::back_inserter(good), [&](int row) { return !is_bad(row); });
-  const WindowReader::Failures failures = reader_->load(window, slot, good, widened);
+  const WindowReader::Failures failures = reader_->load(window, slot, good, dtype);
   bool lost = false;
   for (const auto& [row, error] : failures) {
     const auto i = static_cast<std::size_t>(row);
@@ -326,34 +330,47 @@ void FileAggregation::count_read(std::uint64_t bytes) {
   progress_.advance(bytes);
 }
 
-void FileAggregation::load(const Window& window, int slot, std::span<const int> rows, bool widened) {
-  count_read(read(window, slot, rows, widened));
+void FileAggregation::load(const Window& window, int slot, std::span<const int> rows, DType dtype) {
+  count_read(read(window, slot, rows, dtype));
 }
 
 void FileAggregation::load_once(const Window& window) {
-  const std::uint64_t bytes = read(window, 0, all_rows_, false);
+  const std::uint64_t bytes = read(window, 0, all_rows_, window.combined);
   if (engine_.needs_statistics()) progress_.skip(all_rows_.size() * window.bytes());
   count_read(bytes);
 }
 
 OutTable FileAggregation::target(const Window& window, int slot, Range pieces) {
-  const ElementType& type = element_type_of(output_.tensors[window.pieces[pieces.first].tensor]);
+  const DType dtype = window.made();
   targets_.clear();
   std::byte* to = passes_->output(slot);
   for (const Piece& piece : window.some(pieces)) {
     targets_.push_back(to);
-    to += piece.size() * type.bytes;
+    to += piece.size() * static_cast<std::int64_t>(size_of(dtype));
   }
-  return {.dtype = type.dtype, .data = targets_.data()};
+  return {.dtype = dtype, .data = targets_.data()};
 }
 
 void FileAggregation::write(const Window& window, int slot, Range pieces) {
-  const std::byte* from = passes_->output(slot);
+  const bool floating = window.type->kind == ElementKind::floating;
+  const std::int64_t size = window.out->bytes;
+  const auto made = floating ? static_cast<std::int64_t>(size_of(window.made())) : size;
+  std::byte* from = passes_->output(slot);
   for (const Piece& piece : window.some(pieces)) {
-    const std::int64_t size = element_type_of(output_.tensors[piece.tensor]).bytes;
+    if (made == 8 && floating) check_narrowed(piece, narrow(from, piece.size(), *window.out));
     file_->write(output_.layout.offsets[piece.tensor] + piece.begin * size, from, piece.size() * size);
-    from += piece.size() * size;
+    from += piece.size() * made;
   }
+}
+
+/// A value that is too large for its type must not become infinity or NaN in silence.
+void FileAggregation::check_narrowed(const Piece& piece, std::int64_t beyond) const {
+  if (beyond == 0) return;
+  const TensorInfo& tensor = output_.tensors[piece.tensor];
+  throw Error(
+      Status::invalid_argument,
+      fmt::format("out_dtype = {}: {} of the values of tensor {} are too large for it; take a wider one",
+                  tensor.dtype, beyond, show(tensor.name)));
 }
 
 }  // namespace

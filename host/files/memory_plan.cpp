@@ -21,6 +21,27 @@ bool mixes_f64(const Inputs& inputs) {
          !std::all_of(inputs.floating.begin(), inputs.floating.end(), is_f64);
 }
 
+/// `widen`: products of all tensors must be of one scale, as f64 ones are.
+Window kind_of(const TensorInfo& in, const TensorInfo& out, bool widen, Scope scope) {
+  Window kind{.type = &element_type_of(in), .out = &element_type_of(out), .pieces = {}};
+  if (kind.type->kind != ElementKind::floating) return kind;
+  // Values of 8 bits are no dtype of the passes: they are read as the next wider one.
+  const DType own = kind.type->dtype;
+  const bool direct =
+      kind.out->bytes > 1 && (kind.out->dtype == own || (kind.out->dtype == DType::f32 && size_of(own) == 2));
+  // What the passes cannot write they make in f64, which is then rounded once.
+  kind.combined = direct ? own : DType::f64;
+  kind.judged = scope == Scope::per_tensor ? kind.combined : widen ? DType::f64 : own;
+  return kind;
+}
+
+std::int64_t widest_of(const Window& kind) {
+  const std::int64_t files = std::max(kind.type->bytes, kind.out->bytes);
+  if (kind.type->kind != ElementKind::floating) return files;
+  const auto rows = static_cast<std::int64_t>(std::max(size_of(kind.judged), size_of(kind.combined)));
+  return std::max({files, rows, static_cast<std::int64_t>(size_of(kind.made()))});
+}
+
 }  // namespace
 
 /// Half of what the n-sized mathematics leaves is for windows; the rest is for headers and the passes'
@@ -31,15 +52,13 @@ MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows,
     throw Error(Status::invalid_argument,
                 fmt::format("memory = {} bytes; needs at least {} (1 MiB)", options.memory, least_memory));
   }
-  MemoryPlan plan{.widen = options.options.scope == Scope::whole && mixes_f64(inputs),
-                  .widest = {},
-                  .slot = {.rows = rows}};
+  MemoryPlan plan{.kinds = {}, .widest = {}, .slot = {.rows = rows}};
+  const bool widen = mixes_f64(inputs);
   std::int64_t largest = 1, row_bytes = 0;
   constexpr std::int64_t plenty = std::int64_t{1} << 40;
   for (std::size_t t = 0; t < inputs.tensors.size(); ++t) {
-    const std::int64_t widest = plan.widen ? 8
-                                           : std::max(element_type_of(inputs.tensors[t]).bytes,
-                                                      element_type_of(output.tensors[t]).bytes);
+    plan.kinds.push_back(kind_of(inputs.tensors[t], output.tensors[t], widen, options.options.scope));
+    const std::int64_t widest = widest_of(plan.kinds.back());
     plan.widest.push_back(widest);
     largest = std::max(largest, widest);
     row_bytes = std::min(plenty, row_bytes + std::min(plenty, inputs.tensors[t].elements) * widest);
@@ -70,23 +89,27 @@ MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows,
 
 std::vector<Window> MemoryPlan::cut(const Inputs& inputs, std::span<const std::size_t> tensors) const {
   std::vector<Window> windows;
-  const ElementType* open = nullptr;  // what the last window may be continued with; null: nothing
+  bool open = false;  // whether the last window may be continued
   for (const std::size_t t : tensors) {
     const std::int64_t elements = inputs.tensors[t].elements;
-    const ElementType* const type = &element_type_of(inputs.tensors[t]);
+    const Window& kind = kinds[t];
     const std::int64_t most = slot.row_stride / widest[t] / gram_block * gram_block;
     if (elements > most) {
       for (std::int64_t begin = 0; begin < elements; begin += most) {
         const std::int64_t size = std::min(most, elements - begin);
-        windows.push_back({type, {{t, begin, begin + size}}, size});
+        windows.push_back(kind);
+        windows.back().pieces.push_back({t, begin, begin + size});
+        windows.back().elements = size;
       }
-      open = nullptr;
+      open = false;
       continue;
     }
-    if (open != type || windows.back().elements + elements > most) windows.push_back({type, {}, 0});
+    open = open && windows.back().type == kind.type && windows.back().out == kind.out &&
+           windows.back().elements + elements <= most;
+    if (!open) windows.push_back(kind);
     windows.back().pieces.push_back({t, 0, elements});
     windows.back().elements += elements;
-    open = type;
+    open = true;
   }
   return windows;
 }

@@ -10,7 +10,7 @@
 namespace bragg::detail {
 
 struct MemoryPlan {
-  bool widen = false;                ///< scope whole, f64 beside others: their products must share one scale
+  std::vector<Window> kinds;         ///< per tensor: the types of its windows; no pieces
   std::vector<std::int64_t> widest;  ///< per tensor: bytes of an element read, summed or written, the most
   SlotShape slot;
 

@@ -9,19 +9,38 @@
 #include <cstdint>
 
 #include "host/io/element_type.hpp"
-#include "host/plan/plan_request.hpp"
 
 namespace bragg::detail {
 
-OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const Options& options) {
+namespace {
+
+/// Null: each tensor's own.
+const ElementType* wanted_type(const FileOptions& options) {
+  if (options.out_dtype.empty())
+    return options.options.out_dtype ? &element_type_of(*options.options.out_dtype) : nullptr;
+  const ElementType* const wanted = find_floating_type(options.out_dtype);
+  if (wanted == nullptr) {
+    throw Error(
+        Status::invalid_argument,
+        fmt::format("out_dtype = {}; needs f64, f32, f16, bf16, f8_e4m3 or f8_e5m2", options.out_dtype));
+  }
+  return wanted;
+}
+
+}  // namespace
+
+OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const FileOptions& options) {
   OutputPlan plan{.tensors = inputs.tensors, .layout = {}};
-  for (const std::size_t t : inputs.floating) {
-    TensorInfo& tensor = plan.tensors[t];
-    const DType in = element_type_of(tensor).dtype;
-    const std::string what = fmt::format("tensor {} of {}", show(tensor.name), bragg::to_string(in));
-    const ElementType& out = element_type_of(checked_out_dtype(in, options, what));
-    tensor.dtype = out.name;
-    tensor.bytes = tensor.elements * out.bytes;
+  if (const ElementType* const wanted = wanted_type(options)) {
+    for (const std::size_t t : inputs.floating) {
+      TensorInfo& tensor = plan.tensors[t];
+      if (__builtin_mul_overflow(tensor.elements, wanted->bytes, &tensor.bytes)) {
+        throw Error(Status::invalid_argument,
+                    fmt::format("out_dtype = {}: tensor {} would have more than 2^63 - 1 bytes", wanted->name,
+                                show(tensor.name)));
+      }
+      tensor.dtype = wanted->name;
+    }
   }
   if (inputs.npy) {
     plan.layout = npy_layout(plan.tensors.front());

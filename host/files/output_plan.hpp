@@ -11,8 +11,8 @@ struct OutputPlan {
   Layout layout;
 };
 
-/// @throws Error invalid_argument: an out_dtype that a tensor cannot have.
-OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const Options& options);
+/// @throws Error invalid_argument: no such out_dtype, or one that the output's format lacks.
+OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const FileOptions& options);
 
 /// The output may not take the place of a file that it is made from: the next run would read it.
 /// @throws Error invalid_argument.

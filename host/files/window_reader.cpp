@@ -4,7 +4,7 @@
 #include <cstring>
 #include <exception>
 
-#include "host/files/widen.hpp"
+#include "host/files/convert.hpp"
 
 namespace bragg::detail {
 
@@ -32,8 +32,10 @@ void WindowReader::make_infinite(int i) {
 }
 
 WindowReader::Failures WindowReader::load(const Window& window, int slot, std::span<const int> rows,
-                                          bool widened) {
+                                          DType dtype) {
   const std::int64_t size = window.type->bytes;
+  const bool floating = window.type->kind == ElementKind::floating;
+  const std::int64_t wide = floating ? static_cast<std::int64_t>(size_of(dtype)) : size;
   passes_.wait(slot);
   std::vector<std::exception_ptr> caught(rows.size());
 #pragma omp parallel for schedule(dynamic) num_threads(threads_)
@@ -41,13 +43,13 @@ WindowReader::Failures WindowReader::load(const Window& window, int slot, std::s
     try {
       const auto i = static_cast<std::size_t>(rows[k]);
       std::byte* const begin = row(slot, i);
-      std::byte* to = begin + (widened ? window.elements * (8 - size) : 0);
+      std::byte* to = begin + window.elements * (wide - size);
       for (const Piece& piece : window.pieces) {
         readers_[i].read(piece.tensor, piece.begin * size, piece.size() * size, to);
         to += piece.size() * size;
       }
       readers_[i].close();  // many workers must not need as many descriptors
-      if (widened) widen_to_f64(begin, window.elements, window.type->dtype);
+      if (floating) widen(begin, window.elements, *window.type, dtype);
     } catch (...) {
       caught[k] = std::current_exception();
     }
@@ -61,12 +63,11 @@ WindowReader::Failures WindowReader::load(const Window& window, int slot, std::s
       failures.emplace_back(rows[k], error);
     }
   }
-  passes_.loaded(slot, rows, window.elements * (widened ? 8 : size));
+  passes_.loaded(slot, rows, window.elements * wide);
   return failures;
 }
 
-RowTable WindowReader::table(const Window& window, int slot, Range pieces, bool widened) {
-  const DType dtype = widened ? DType::f64 : window.type->dtype;
+RowTable WindowReader::table(const Window& window, int slot, Range pieces, DType dtype) {
   const auto size = static_cast<std::int64_t>(size_of(dtype));
   const auto rows = static_cast<std::size_t>(inputs_) + 1;  // and the base, or the origin
   pointers_.assign(pieces.count * rows, nullptr);

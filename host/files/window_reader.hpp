@@ -22,8 +22,9 @@ class WindowReader {
   /// Rows that cannot be read, and why.
   using Failures = std::vector<std::pair<int, Error>>;
 
-  /// Reads some rows of a window. Widened: every value as f64.
-  Failures load(const Window& window, int slot, std::span<const int> rows, bool widened);
+  /// Reads some rows of a window, its values as `dtype`: the window's `judged` or `combined`. Of integers, as
+  /// they are.
+  Failures load(const Window& window, int slot, std::span<const int> rows, DType dtype);
 
   /// Makes a row NaN in every slot, for all windows: it is not loaded any more.
   void make_infinite(int row);
@@ -31,8 +32,8 @@ class WindowReader {
   std::byte* row(int slot, std::size_t i) const {
     return passes_.rows(slot) + static_cast<std::int64_t>(i) * row_stride_;
   }
-  /// Some pieces of the window in a slot; valid until the next call.
-  RowTable table(const Window& window, int slot, Range pieces, bool widened);
+  /// Some pieces of the window in a slot, whose values were read as `dtype`; valid until the next call.
+  RowTable table(const Window& window, int slot, Range pieces, DType dtype);
 
  private:
   WindowPasses& passes_;

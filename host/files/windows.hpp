@@ -24,13 +24,18 @@ struct Range {
   std::size_t count = 0;
 };
 
-/// Pieces of one dtype. A tensor that fits into a window is in one window whole, perhaps with others; one
-/// that does not has windows of its own.
+/// Pieces of one dtype, and of one in the output. A tensor that fits into a window is in one window whole,
+/// perhaps with others; one that does not has windows of its own.
 struct Window {
   const ElementType* type = nullptr;  ///< in the inputs' files
+  const ElementType* out = nullptr;   ///< in the output's
+  DType judged = DType::f32;          ///< of the rows of pass 1
+  DType combined = DType::f32;        ///< of the rows of pass 2
   std::vector<Piece> pieces;
   std::int64_t elements = 0;
 
+  /// Of what pass 2 makes: f64 where the output's type cannot be made from these rows.
+  DType made() const noexcept { return combined == DType::f64 ? DType::f64 : out->dtype; }
   /// Of a row in the inputs' files.
   std::uint64_t bytes() const noexcept { return static_cast<std::uint64_t>(elements * type->bytes); }
   std::span<const Piece> some(Range range) const {

@@ -16,6 +16,8 @@ constexpr std::array<ElementType, 23> element_types = {{
     {"F16", "<f2", 2, ElementKind::floating, DType::f16},
     {"BF16", "", 2, ElementKind::floating, DType::bf16},
     {"F64", "<f8", 8, ElementKind::floating, DType::f64},
+    {"F8_E4M3", "", 1, ElementKind::floating, DType::f16},
+    {"F8_E5M2", "", 1, ElementKind::floating, DType::f16},
     {"I64", "<i8", 8, ElementKind::signed_integer, {}},
     {"I32", "<i4", 4, ElementKind::signed_integer, {}},
     {"I16", "<i2", 2, ElementKind::signed_integer, {}},
@@ -29,9 +31,7 @@ constexpr std::array<ElementType, 23> element_types = {{
     {"F4", "", 1, ElementKind::foreign, {}},  // two to a byte, if there were any
     {"F6_E2M3", "", 1, ElementKind::foreign, {}},
     {"F6_E3M2", "", 1, ElementKind::foreign, {}},
-    {"F8_E4M3", "", 1, ElementKind::foreign, {}},
     {"F8_E4M3FNUZ", "", 1, ElementKind::foreign, {}},
-    {"F8_E5M2", "", 1, ElementKind::foreign, {}},
     {"F8_E5M2FNUZ", "", 1, ElementKind::foreign, {}},
     {"F8_E8M0", "", 1, ElementKind::foreign, {}},
     {"E8M0", "", 1, ElementKind::foreign, {}},
@@ -56,6 +56,15 @@ const ElementType& element_type_of(DType dtype) noexcept {
   return *std::find_if(element_types.begin(), element_types.end(), [&](const ElementType& type) {
     return type.kind == ElementKind::floating && type.dtype == dtype;
   });
+}
+
+const ElementType* find_floating_type(std::string_view name) {
+  std::string upper(name);
+  for (char& c : upper) {
+    if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
+  }
+  const ElementType* const found = find_element_type(upper);
+  return found != nullptr && found->kind == ElementKind::floating ? found : nullptr;
 }
 
 const ElementType& element_type_of(const TensorInfo& tensor) noexcept {

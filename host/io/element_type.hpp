@@ -24,7 +24,7 @@ struct ElementType {
   std::string_view npy;   ///< as numpy spells it; empty: numpy has none
   std::int64_t bytes;
   ElementKind kind;
-  DType dtype;  ///< of floating ones
+  DType dtype;  ///< of floating ones: the smallest that holds their values
 };
 
 /// Null where the safetensors format does not have the type.
@@ -33,6 +33,9 @@ const ElementType* find_npy_type(std::string_view descr) noexcept;
 
 /// The safetensors name of a floating-point type.
 const ElementType& element_type_of(DType dtype) noexcept;
+
+/// The floating-point type of this name, in upper or lower case; null for another.
+const ElementType* find_floating_type(std::string_view name);
 
 /// The type of a tensor whose dtype bragg knows, as of all that files were found to hold.
 const ElementType& element_type_of(const TensorInfo& tensor) noexcept;

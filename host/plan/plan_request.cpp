@@ -14,8 +14,7 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& message) { throw Error(Status::invalid_argument, message); }
 
-}  // namespace
-
+/// The dtype of the output where the inputs, which the message calls `what`, are of dtype `in`.
 DType checked_out_dtype(DType in, const Options& options, const std::string& what) {
   const DType out = options.out_dtype.value_or(in);
   const bool widens = out == DType::f32 && size_of(in) == 2;
@@ -25,6 +24,8 @@ DType checked_out_dtype(DType in, const Options& options, const std::string& wha
   }
   return out;
 }
+
+}  // namespace
 
 Device device_of(const Updates& updates, const Options& options) {
   const bool on_device = updates.space() == MemorySpace::cuda;

@@ -14,10 +14,6 @@ namespace bragg::detail {
 /// @throws Error invalid_argument: options.device says otherwise.
 Device device_of(const Updates& updates, const Options& options);
 
-/// The dtype of the output where the inputs are of dtype `in`. The message calls them `what`.
-/// @throws Error invalid_argument: not `in`, nor f32 from 16 bits.
-DType checked_out_dtype(DType in, const Options& options, const std::string& what);
-
 class PlanRequest {
  public:
   /// @throws Error invalid_argument, too_large: as Plan's constructor.

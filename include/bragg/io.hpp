@@ -18,8 +18,8 @@ inline namespace v0 {
 /// A tensor of a checkpoint file.
 struct TensorInfo {
   std::string name;  ///< npy: ""
-  /// As safetensors spells it: F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL; of a tensor without
-  /// elements, any other of the format as well.
+  /// As safetensors spells it: F64 F32 F16 BF16 F8_E4M3 F8_E5M2 I64 I32 I16 I8 U64 U32 U16 U8 BOOL; of a
+  /// tensor without elements, any other of the format as well.
   std::string dtype;
   std::vector<std::int64_t> shape;
   std::int64_t elements = 0;  ///< product of the shape; 1 for a scalar
@@ -35,7 +35,7 @@ struct TensorInfo {
 class BRAGG_API Checkpoint {
  public:
   /// @throws Error bad_file, io_error; unsupported: elements of a safetensors dtype that bragg does not know
-  /// (F8_*, …).
+  /// (C64, F4, …).
   static Checkpoint open(const std::filesystem::path& path);
   ~Checkpoint();
   Checkpoint(Checkpoint&&) noexcept;
@@ -96,6 +96,10 @@ struct FileOptions {
   std::optional<std::filesystem::path> base;
   /// Client weights, one per worker, or none.
   std::vector<double> weights;
+  /// Dtype of the output's floating-point tensors: f64, f32, f16, bf16, f8_e4m3 or f8_e5m2, in either case.
+  /// Empty: options.out_dtype, else each tensor's own. A dtype that the rule does not write itself is rounded
+  /// once, from f64; a finite value beyond its largest is an error.
+  std::string out_dtype;
   std::function<void(const Progress&)> progress;
   BadInputs bad_inputs = BadInputs::row;
   /// Told the row, its name and the reason of every bad input as it is found, also in a run that fails.
@@ -117,10 +121,10 @@ struct FileResult {
 /// each input at most twice, or once more where Report::recentred (f64 tensors of extreme size: twice more).
 ///
 /// `inputs`: one checkpoint per worker, or a single 2-D npy of one row per worker. Floating-point tensors of
-/// one file may differ in dtype from each other. Integer and bool tensors take the lower median of each
-/// element over the workers that have weight. The output (safetensors; npy for npy inputs) appears whole or
-/// not at all, and carries pipeline, n and version in its metadata; its "format" is that of the base, else of
-/// most inputs.
+/// one file may differ in dtype from each other; F8_E4M3 (without infinities, the largest value 448) and
+/// F8_E5M2 are read exactly. Integer and bool tensors take the lower median of each element over the workers
+/// that have weight. The output (safetensors; npy for npy inputs) appears whole or not at all, and carries
+/// pipeline, n and version in its metadata; its "format" is that of the base, else of most inputs.
 ///
 /// Inputs of another form than the agreed one are bad inputs: the output is what it would be with files full
 /// of NaN in their place. An input that changes while it is read becomes a bad one; where some of it was used

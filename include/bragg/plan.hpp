@@ -63,7 +63,8 @@ struct Shape {
 struct Options {
   Scope scope = Scope::whole;
   OnFailure on_failure = OnFailure::keep;
-  /// Default: the dtype of the updates, of each tensor its own. f32 may be asked of f16 and bf16 updates.
+  /// Default: the dtype of the updates, of each tensor its own. f32 may be asked of f16 and bf16 updates;
+  /// any, of files.
   std::optional<DType> out_dtype = {};
   /// A client weight is capped at this share of the sum of all; 0: no cap. Else at least 1/n.
   double max_weight_share = 0;
