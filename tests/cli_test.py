@@ -393,6 +393,112 @@ class Aggregate(Case):
         self.assertEqual(result[1 << 16 : 1 << 17], list(block[1 << 16 : 1 << 17]))
 
 
+class Shards(Case):
+    """-o FOLDER --shard-size SIZE."""
+
+    def setUp(self):
+        super().setUp()
+        # 100, 250, 1000 and 30 bytes of four tensors, and 8 of a counter.
+        sizes = {"a": 25, "b": 125, "c": 250, "d": 15}
+        kinds = {"a": "F32", "b": "F16", "c": "F32", "d": "F16"}
+        self.inputs = []
+        for i in range(3):
+            tensors = {name: (kinds[name], [size], [(i + k) % 7 for k in range(size)]) for name, size in sizes.items()}
+            tensors["steps"] = ("I64", [], [i])
+            self.inputs.append(self.write("w%d.safetensors" % i, safetensors(tensors, {"format": "pt"})))
+        self.aggregate(self.inputs, "median")
+        self.expected = read_safetensors(self.output)[0]
+        self.output = self.path("model")
+
+    def test_a_model_in_shards(self):
+        self.aggregate(self.inputs, "median", "--shard-size", "400B")
+        # a and b fit together, c has a shard to itself, d and the counter share the last.
+        names = ["model-0000%d-of-00003.safetensors" % k for k in (1, 2, 3)]
+        self.assertEqual(sorted(os.listdir(self.output)), [*names, "model.safetensors.index.json"])
+        with open(self.path("model", "model.safetensors.index.json")) as file:
+            index = json.load(file)
+        self.assertEqual(index["metadata"], {"total_size": 1388})
+        self.assertEqual(index["weight_map"], {"a": names[0], "b": names[0], "c": names[1], "d": names[2], "steps": names[2]})
+        found = {}
+        for name in names:
+            tensors, metadata = read_safetensors(self.path("model", name))
+            self.assertEqual((metadata["format"], metadata["bragg_pipeline"]), ("pt", "median"))
+            found.update(tensors)
+        self.assertEqual(found, self.expected)
+        # It is an input like any other.
+        folder, self.output = self.output, self.path("again.safetensors")
+        self.aggregate([folder, *self.inputs[:2]], "median")
+
+    def test_one_shard_is_one_file(self):
+        self.aggregate(self.inputs, "median", "--shard-size", "5GB")
+        self.assertEqual(os.listdir(self.output), ["model.safetensors"])
+        self.assertEqual(read_safetensors(self.path("model", "model.safetensors"))[0], self.expected)
+
+    def test_other_files_of_the_folder_stay(self):
+        self.write("model/config.json", "{}")
+        self.aggregate(self.inputs, "median", "--shard-size", "1100B", "--scope", "per-tensor")
+        with open(self.path("model", "config.json")) as file:
+            self.assertEqual(file.read(), "{}")
+        self.assertEqual(len(os.listdir(self.output)), 1 + 2 + 1)
+
+    def test_a_model_that_is_there_stays(self):
+        for name in ["model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json"]:
+            path = self.write("model/" + name, "former")
+            self.refused(self.inputs, "median", "--shard-size", "400B", code=2, says=["holds a model already", name])
+            with open(path) as file:
+                self.assertEqual(file.read(), "former")
+            self.assertEqual(os.listdir(self.output), [name])
+            os.remove(path)
+
+    def test_what_fails_leaves_no_folder(self):
+        bad = safetensors({"a": ("F32", [2], [math.nan, 1])})
+        inputs = [self.write("bad%d.safetensors" % i, bad) for i in range(3)]
+        self.refused(inputs, "nnm(f=1) | median", "--shard-size", "4B", code=5, says="too many workers")
+        self.refused(self.inputs, "median", "--shard-size", "0", code=2, says="--shard-size")
+        self.refused(self.inputs, "median", "--shard-size", "lots", code=2, says="--shard-size: 'lots'")
+        many = {"t%d" % k: ("U8", [1], [1]) for k in range(600)}
+        self.refused([self.write("many.safetensors", safetensors(many))], "mean", "--shard-size", "1", code=2, says=["--shard-size = 1", "600 files"])
+        self.output = self.path("none", "model")
+        self.refused(self.inputs, "median", "--shard-size", "400B", code=4, says="No such file")
+
+    def test_names_say_what_is_written(self):
+        shards = ["--shard-size", "400B"]
+        for name, options, says in [
+            ("x.safetensors", shards, "give that of a folder"),
+            ("x.safetensors.index.json", shards, "give that of a folder"),
+            ("w0.safetensors/x", shards, "Not a directory"),
+            ("", [], "is a folder"),
+            ("x.txt", [], "does not say what it is to be"),
+            ("x.bin", [], "does not say what it is to be"),
+            ("x", [], "does not say what it is to be"),
+            ("x.npy", [], "make no npy"),
+        ]:
+            self.output = self.path(name)
+            self.refused(self.inputs, "median", *options, code=4 if "Not a" in says else 2, says=says)
+        arrays = [self.write("%d.npy" % i, npy([2], [i, i])) for i in range(3)]
+        self.output = self.path("y.safetensors")
+        self.refused(arrays, "median", code=2, says="npy inputs make an npy")
+        self.output = self.path("y")
+        self.refused(arrays, "median", *shards, code=2, says="npy inputs make one npy")
+        self.write("file", "former")
+        self.output = self.path("file")
+        self.refused(self.inputs, "median", *shards, code=2, says="is no folder")
+
+    def test_an_interrupt_leaves_no_folder(self):
+        rows = [[math.sin(i * i + 7 * j) * 10.0 ** (30 * math.sin(i) * (i < 100)) for j in range(20)] for i in range(500)]
+        inputs = [self.write("n%03d.safetensors" % i, safetensors({"a": ("F32", [20], row), "b": ("F32", [1], [1])})) for i, row in enumerate(rows)]
+        before = sorted(os.listdir(self.folder))
+        command = [BRAGG, "aggregate", *inputs, "--rule", "caf(f=100)", "--threads", "1", "-o", self.output, "--shard-size", "80B"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        while not os.path.isdir(self.output):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, errors)
+        self.assertIn("nothing was written", errors)
+        self.assertEqual(sorted(os.listdir(self.folder)), before)
+
+
 class Report(Case):
     def report(self, inputs, rule, *options):
         path = self.path("report.json")

@@ -713,6 +713,45 @@ TEST(Write, ReplacesAnExistingFileAndLeavesNoOther) {
   EXPECT_EQ(Checkpoint::open(folder / "m.safetensors").tensors().size(), 0u);
 }
 
+TEST(Write, FilesThatBelongTogetherAppearTogetherOrNotAtAll) {
+  const TemporaryFolder folder;
+  const auto write = [&] {
+    detail::OutputFile first(folder / "first", 1), second(folder / "second", 1);
+    first.write(0, "1", 1);
+    second.write(0, "2", 1);
+    const std::array<detail::OutputFile*, 2> both = {&first, &second};
+    commit_together(both);
+  };
+  write();
+  EXPECT_EQ(folder.entries(), 2);
+  EXPECT_EQ(read_text(folder / "second"), "2");
+  fs::remove(folder / "first");
+  fs::remove(folder / "second");
+  // The second cannot have its name: a folder has come to be there.
+  const Failure failure = failure_of([&] {
+    detail::OutputFile first(folder / "first", 1), second(folder / "second", 1);
+    fs::create_directories(folder / "second");
+    const std::array<detail::OutputFile*, 2> both = {&first, &second};
+    commit_together(both);
+  });
+  EXPECT_EQ(failure.status, Status::io_error);
+  EXPECT_FALSE(fs::exists(folder / "first"));
+  EXPECT_EQ(folder.entries(), 1);
+}
+
+TEST(Write, AFolderForOutputsGoesAwayUnlessItIsKept) {
+  const TemporaryFolder folder;
+  { const detail::OutputFolder made(folder / "made"); }
+  EXPECT_FALSE(fs::exists(folder / "made"));
+  {
+    detail::OutputFolder made(folder / "made");
+    made.keep();
+  }
+  EXPECT_TRUE(fs::exists(folder / "made"));
+  { const detail::OutputFolder there(folder / "made"); }
+  EXPECT_TRUE(fs::exists(folder / "made"));
+}
+
 TEST(Read, AChangeAfterTheLastReadIsSeen) {
   const TemporaryFolder folder;
   write_text(folder / "m", "0123");

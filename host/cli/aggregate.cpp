@@ -29,9 +29,30 @@ void check_report(const fs::path& report, const AggregateCommand& command,
     throw Error(Status::invalid_argument, fmt::format("--report: {} {}", report.string(), why));
   };
   if (detail::same_place(report, command.output)) refuse("is the same file as --output");
+  if (command.shard_size && leads_to_input(report, command.output)) refuse("is a file of --output");
   if (command.base && leads_to_input(report, *command.base)) refuse("is a file of --base");
   for (const fs::path& input : inputs) {
     if (leads_to_input(report, input)) refuse("is a file of the input " + input.string());
+  }
+}
+
+/// What a name says must be what is written.
+void check_output_name(const AggregateCommand& command) {
+  const auto refuse = [&](const std::string& why) {
+    throw Error(Status::invalid_argument, fmt::format("--output: {} {}", command.output.string(), why));
+  };
+  std::error_code ignored;
+  const fs::path extension = command.output.extension();
+  const bool named = extension == ".safetensors" || extension == ".npy" || extension == ".json";
+  if (command.shard_size && named) refuse("is the name of a file; with --shard-size, give that of a folder");
+  if (command.shard_size) return;
+  if (fs::is_directory(command.output, ignored) || !command.output.has_filename()) {
+    refuse("is a folder; give the name of a file, or --shard-size for a model in shards");
+  }
+  if (extension != ".safetensors" && extension != ".npy") {
+    refuse(
+        "does not say what it is to be: give a name that ends in .safetensors, in .npy (for npy inputs), or "
+        "a folder and --shard-size");
   }
 }
 
@@ -92,10 +113,15 @@ void run(const AggregateCommand& command) {
   const Pipeline pipeline = parse(command.rule);
   if (command.output.empty()) throw Error(Status::invalid_argument, "--output: the name is empty");
   FileOptions options;
-  options.memory = parse_memory(command.memory);
+  options.memory = parse_bytes("--memory", command.memory);
   options.base = command.base;
   options.options.scope = command.scope == "per-tensor" ? Scope::per_tensor : Scope::whole;
   options.out_dtype = command.out_dtype;
+  if (command.shard_size) {
+    options.shard_size = parse_bytes("--shard-size", *command.shard_size);
+    if (options.shard_size == 0) throw Error(Status::invalid_argument, "--shard-size: needs at least 1 byte");
+  }
+  check_output_name(command);
   options.options.max_weight_share = command.max_weight_share;
   options.options.threads = command.threads;
   options.bad_inputs = command.strict ? BadInputs::error : BadInputs::row;

@@ -20,6 +20,7 @@ struct AggregateCommand {
   std::string memory = "1GiB";
   std::string scope = "whole";
   std::string out_dtype;
+  std::optional<std::string> shard_size;
   std::string device = "auto";
   int threads = 0;
   bool strict = false;

@@ -106,7 +106,7 @@ std::vector<fs::path> workers_of(const fs::path& folder, const std::optional<fs:
 
 }  // namespace
 
-std::uint64_t parse_memory(std::string_view text) {
+std::uint64_t parse_bytes(const char* option, std::string_view text) {
   struct Unit {
     std::string_view name;
     double bytes;
@@ -129,7 +129,7 @@ std::uint64_t parse_memory(std::string_view text) {
   const auto* const unit =
       std::find_if(units.begin(), units.end(), [&](const Unit& u) { return u.name == rest; });
   if (code != std::errc{} || unit == units.end() || !(value >= 0) || !(value * unit->bytes < 0x1p63)) {
-    refuse(fmt::format("--memory: '{}' is not an amount; write e.g. 512MiB, 1GiB or 500MB", text));
+    refuse(fmt::format("{}: '{}' is not an amount; write e.g. 512MiB, 1GiB or 500MB", option, text));
   }
   return static_cast<std::uint64_t>(value * unit->bytes);
 }

@@ -11,8 +11,8 @@
 
 namespace bragg::cli {
 
-/// "1GiB", "64 MiB", "500MB", "1048576".
-std::uint64_t parse_memory(std::string_view text);
+/// "1GiB", "64 MiB", "500MB", "1048576": the value of `option`.
+std::uint64_t parse_bytes(const char* option, std::string_view text);
 
 /// "1,2,3", or "@file" with one number per line; blank lines and those that begin with # do not count.
 std::vector<double> parse_weights(const std::string& text);

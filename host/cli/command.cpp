@@ -176,7 +176,7 @@ std::string as_options(const std::string& message) {
   const std::size_t end = std::min(message.find(" = "), message.find(" has "));
   std::string name = message.substr(0, end);
   for (const std::string_view option :
-       {"memory", "threads", "max_weight_share", "device", "weights", "out_dtype"}) {
+       {"memory", "threads", "max_weight_share", "device", "weights", "out_dtype", "shard_size"}) {
     if (name != option) continue;
     std::replace(name.begin(), name.end(), '_', '-');
     return "--" + name + message.substr(end);
@@ -208,8 +208,12 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
   sub->add_option("-r,--rule", command.rule, "the pipeline, e.g. \"nnm(f=2) | trimmed_mean(f=2)\"")
       ->type_name(bragg::cli::rule_type)
       ->required();
-  sub->add_option("-o,--output", command.output, "file to write: safetensors (npy for npy inputs)")
+  sub->add_option("-o,--output", command.output,
+                  "file to write: .safetensors (.npy for npy inputs); with --shard-size, a folder")
       ->required();
+  sub->add_option(
+      "--shard-size", command.shard_size,
+      "write the model in shards of at most this size, e.g. 5GB, into a folder, with their index");
   sub->add_option("--base", command.base, "the global model, which distances and clipping are about");
   sub->add_option("--weights", command.weights,
                   "client weights: 1,2,3 or @FILE, one per line; 0 leaves a worker out")

@@ -45,8 +45,8 @@ struct InputLost {};
 
 class FileAggregation {
  public:
-  FileAggregation(const Pipeline& pipeline, Inputs& inputs, const FileOptions& options,
-                  ProgressCounter& progress, std::uint64_t& bytes_read);
+  FileAggregation(const Pipeline& pipeline, Inputs& inputs, const std::filesystem::path& output,
+                  const FileOptions& options, ProgressCounter& progress, std::uint64_t& bytes_read);
   /// @throws InputLost: it is a bad one now, and all has to be done again.
   FileResult run(const std::filesystem::path& output);
 
@@ -92,14 +92,15 @@ class FileAggregation {
   std::vector<int> all_rows_;       // that are read: the active ones that are not bad, then the base
   std::vector<int> integer_rows_;   // those with a vote in the median of integers
   std::vector<std::uint8_t> used_;  // per table row: some of it was read
-  std::optional<OutputFile> file_;
+  std::optional<OutputModel> file_;
   std::vector<void*> targets_;
   ProgressCounter& progress_;
   std::uint64_t& bytes_read_;
   FileResult result_;
 };
 
-FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs, const FileOptions& options,
+FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
+                                 const std::filesystem::path& output, const FileOptions& options,
                                  ProgressCounter& progress, std::uint64_t& bytes_read)
     : options_(options),
       inputs_(inputs),
@@ -116,7 +117,7 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs, const
   for (std::size_t i = 0; i < active_.rows.size(); ++i) {  // an invalid weight is no weight
     if (!active_.invalid[i] && !is_bad(static_cast<int>(i))) integer_rows_.push_back(static_cast<int>(i));
   }
-  output_ = plan_output(inputs_, pipeline, options);
+  output_ = plan_output(inputs_, pipeline, output, options);
   memory_ = plan_memory(inputs_, output_, table_rows, engine_.needs_statistics(), options);
 
   result_.workers = inputs_.names;
@@ -139,8 +140,7 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs, const
 FileResult FileAggregation::run(const std::filesystem::path& output) {
   check_output(output, inputs_);
   start_threads(threads_);
-  file_.emplace(output, output_.layout.bytes);
-  file_->write(0, output_.layout.header.data(), static_cast<std::int64_t>(output_.layout.header.size()));
+  file_.emplace(output, output_.layout);
   expect_bytes();
   check_bad({}, nullptr);
   run_integers();
@@ -358,7 +358,7 @@ void FileAggregation::write(const Window& window, int slot, Range pieces) {
   std::byte* from = passes_->output(slot);
   for (const Piece& piece : window.some(pieces)) {
     if (made == 8 && floating) check_narrowed(piece, narrow(from, piece.size(), *window.out));
-    file_->write(output_.layout.offsets[piece.tensor] + piece.begin * size, from, piece.size() * size);
+    file_->write(piece.tensor, piece.begin * size, from, piece.size() * size);
     from += piece.size() * made;
   }
 }
@@ -386,7 +386,7 @@ FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesy
     std::uint64_t bytes_read = 0;
     for (;;) {  // at most once for each input that is lost
       try {
-        return FileAggregation(pipeline, opened, options, progress, bytes_read).run(output);
+        return FileAggregation(pipeline, opened, output, options, progress, bytes_read).run(output);
       } catch (const InputLost&) {
         progress.restart();
       }

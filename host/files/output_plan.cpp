@@ -27,9 +27,21 @@ const ElementType* wanted_type(const FileOptions& options) {
   return wanted;
 }
 
+void check_extension(const Inputs& inputs, const std::filesystem::path& output) {
+  const std::filesystem::path extension = output.extension();
+  const bool npy = extension == ".npy";
+  if (inputs.npy == npy || (!npy && extension != ".safetensors")) return;
+  throw Error(Status::invalid_argument,
+              inputs.npy ? fmt::format("output {}: npy inputs make an npy; name it so", show(output.string()))
+                         : fmt::format("output {}: these inputs make no npy; name it .safetensors",
+                                       show(output.string())));
+}
+
 }  // namespace
 
-OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const FileOptions& options) {
+OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const std::filesystem::path& output,
+                       const FileOptions& options) {
+  check_extension(inputs, output);
   OutputPlan plan{.tensors = inputs.tensors, .layout = {}};
   if (const ElementType* const wanted = wanted_type(options)) {
     for (const std::size_t t : inputs.floating) {
@@ -43,7 +55,9 @@ OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const Fil
     }
   }
   if (inputs.npy) {
-    plan.layout = npy_layout(plan.tensors.front());
+    if (options.shard_size > 0)
+      throw Error(Status::invalid_argument, "shard_size: npy inputs make one npy; leave it out");
+    plan.layout = single_layout(npy_layout(plan.tensors.front()), 1);
     return plan;
   }
   Metadata metadata;
@@ -51,7 +65,9 @@ OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const Fil
   metadata.emplace_back("bragg_n", std::to_string(inputs.rows.size()));
   metadata.emplace_back("bragg_pipeline", bragg::to_string(pipeline));
   metadata.emplace_back("bragg_version", BRAGG_VERSION_STRING);
-  plan.layout = safetensors_layout(plan.tensors, metadata);
+  plan.layout = options.shard_size > 0
+                    ? sharded_layout(plan.tensors, metadata, options.shard_size)
+                    : single_layout(safetensors_layout(plan.tensors, metadata), plan.tensors.size());
   return plan;
 }
 

@@ -3,16 +3,19 @@
 #pragma once
 
 #include "host/files/inputs.hpp"
+#include "host/io/output_model.hpp"
 
 namespace bragg::detail {
 
 struct OutputPlan {
   std::vector<TensorInfo> tensors;  ///< in the inputs' order
-  Layout layout;
+  ModelLayout layout;
 };
 
-/// @throws Error invalid_argument: no such out_dtype, or one that the output's format lacks.
-OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const FileOptions& options);
+/// `output`: where it goes; its extension must not belie what is written.
+/// @throws Error invalid_argument: no such out_dtype, or one that the output's format lacks; shards of npy.
+OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const std::filesystem::path& output,
+                       const FileOptions& options);
 
 /// The output may not take the place of a file that it is made from: the next run would read it.
 /// @throws Error invalid_argument.

@@ -149,7 +149,7 @@ namespace {
 /// The open outputs, for abandon_outputs().
 struct Outputs {
   std::mutex mutex;  // held from before a name is made to after it is gone or final
-  std::vector<fs::path> temporary;
+  std::vector<fs::path> temporary, folders;
   int committed = 0;
 };
 
@@ -190,12 +190,14 @@ int abandon_outputs() {
   Outputs& all = outputs();
   all.mutex.lock();  // never unlocked
   for (const fs::path& name : all.temporary) ::unlink(name.c_str());
+  for (const fs::path& folder : all.folders) ::rmdir(folder.c_str());
   return all.committed;
 }
 
 OutputFile::OutputFile(const fs::path& path, std::int64_t bytes) : path_(follow_links(path)) {
   struct stat there {};
   const bool exists = ::stat(path_.c_str(), &there) == 0;
+  replaces_ = exists;
   if (exists && !S_ISREG(there.st_mode)) {
     throw Error(Status::invalid_argument,
                 fmt::format("output {} exists and is not a regular file; give the name of a file",
@@ -265,34 +267,88 @@ void OutputFile::write(std::int64_t offset, const void* from, std::int64_t bytes
   }
 }
 
-void OutputFile::commit() {
+void OutputFile::flush() {
   if (::fsync(descriptor_) != 0) throw_io_error(path_, "flush it to disk", errno);
+}
+
+void OutputFile::rename_to_path() {
+  // link() replaces nothing, so that a file without a name gets a temporary one first.
+  for (int attempt = 0; temporary_.empty() && attempt < 100; ++attempt) {
+    const fs::path name = make_name();
+    if (give_name(descriptor_, name)) {
+      set_temporary(name);
+    } else if (errno != EEXIST) {
+      break;
+    }
+  }
+  if (temporary_.empty()) throw_io_error(path_, "give the finished file a name beside it", errno);
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0)
+    throw_io_error(path_, "rename the finished file to it", errno);
+  std::erase(outputs().temporary, temporary_);
+  temporary_.clear();
+}
+
+/// The rename itself outlives a power cut only when the folder is flushed too; where that is refused, so be
+/// it.
+void OutputFile::flush_folder() noexcept {
+  const int parent = open_retrying(folder(), O_RDONLY);
+  if (parent < 0) return;
+  ::fsync(parent);
+  ::close(parent);
+}
+
+void OutputFile::commit() {
+  OutputFile* const alone = this;
+  commit_together({&alone, 1});
+}
+
+void commit_together(std::span<OutputFile* const> files) {
+  for (OutputFile* const file : files) file->flush();
   {
     const std::lock_guard lock(outputs().mutex);
-    // link() replaces nothing, so that a file without a name gets a temporary one first.
-    for (int attempt = 0; temporary_.empty() && attempt < 100; ++attempt) {
-      const fs::path name = make_name();
-      if (give_name(descriptor_, name)) {
-        set_temporary(name);
-      } else if (errno != EEXIST) {
-        break;
+    std::size_t renamed = 0;
+    try {
+      for (; renamed < files.size(); ++renamed) files[renamed]->rename_to_path();
+    } catch (...) {
+      for (std::size_t k = 0; k < renamed; ++k) {
+        if (!files[k]->replaces_) ::unlink(files[k]->path_.c_str());
       }
+      throw;
     }
-    if (temporary_.empty()) throw_io_error(path_, "give the finished file a name beside it", errno);
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0)
-      throw_io_error(path_, "rename the finished file to it", errno);
-    std::erase(outputs().temporary, temporary_);
-    temporary_.clear();
     ++outputs().committed;
   }
-  ::close(std::exchange(descriptor_, -1));
-  // The rename itself outlives a power cut only when the folder is flushed too; where that is refused, so be
-  // it.
-  const int parent = open_retrying(folder(), O_RDONLY);
-  if (parent >= 0) {
-    ::fsync(parent);
-    ::close(parent);
+  for (OutputFile* const file : files) ::close(std::exchange(file->descriptor_, -1));
+  if (!files.empty()) files.back()->flush_folder();
+}
+
+OutputFolder::OutputFolder(const fs::path& path) {
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) return;
+  const std::lock_guard lock(outputs().mutex);
+  if (::mkdir(path.c_str(), 0777) != 0) {
+    if (errno == EEXIST) {
+      throw Error(Status::invalid_argument,
+                  fmt::format("output {} exists and is no folder; give the name of a folder for a model in "
+                              "shards",
+                              show(path.string())));
+    }
+    throw_io_error(path, "make this folder", errno);
   }
+  outputs().folders.push_back(path);
+  made_ = path;
+}
+
+OutputFolder::~OutputFolder() {
+  if (made_.empty()) return;
+  const std::lock_guard lock(outputs().mutex);
+  ::rmdir(made_.c_str());
+  std::erase(outputs().folders, made_);
+}
+
+void OutputFolder::keep() {
+  const std::lock_guard lock(outputs().mutex);
+  std::erase(outputs().folders, made_);
+  made_.clear();
 }
 
 }  // namespace bragg::detail

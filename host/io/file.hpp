@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -81,7 +82,13 @@ class OutputFile {
   void commit();
 
  private:
+  friend void commit_together(std::span<OutputFile* const> files);
+
   std::filesystem::path folder() const;
+  void flush();
+  /// Gives the file its name. The lock of all outputs is held.
+  void rename_to_path();
+  void flush_folder() noexcept;
   std::filesystem::path make_name() const;
   /// A name beside `path`, known to abandon_outputs() while it is there.
   void set_temporary(std::filesystem::path name);
@@ -90,10 +97,30 @@ class OutputFile {
   std::filesystem::path path_;
   std::filesystem::path temporary_;  // empty: nothing to remove
   int descriptor_ = -1;
+  bool replaces_ = false;  // a file that was there
 };
 
-/// For a process that is about to end: removes every temporary file and keeps outputs from appearing, for
-/// ever. Returns how many had appeared before.
+/// Commits files that belong together, in this order: all, or none where none of them replaces another. A
+/// signal finds them all there or none.
+void commit_together(std::span<OutputFile* const> files);
+
+/// A folder for outputs, which may be there. One that is made here is removed again unless it is kept.
+class OutputFolder {
+ public:
+  /// @throws Error io_error; invalid_argument where path is there and no folder.
+  explicit OutputFolder(const std::filesystem::path& path);
+  ~OutputFolder();
+  OutputFolder(const OutputFolder&) = delete;
+  OutputFolder& operator=(const OutputFolder&) = delete;
+
+  void keep();
+
+ private:
+  std::filesystem::path made_;  // empty: nothing to remove
+};
+
+/// For a process that is about to end: removes every temporary file and every folder made for outputs that
+/// are not there, and keeps outputs from appearing, for ever. Returns how many had appeared before.
 int abandon_outputs();
 
 }  // namespace bragg::detail

@@ -100,6 +100,10 @@ struct FileOptions {
   /// Empty: options.out_dtype, else each tensor's own. A dtype that the rule does not write itself is rounded
   /// once, from f64; a finite value beyond its largest is an error.
   std::string out_dtype;
+  /// Bytes of tensors to a file. 0: the output is one file. Else it is a folder, which is made if it is not
+  /// there and must hold no model: model-0000i-of-0000N.safetensors, with model.safetensors.index.json, or
+  /// one model.safetensors where that is enough. A tensor that is larger has a file to itself.
+  std::uint64_t shard_size = 0;
   std::function<void(const Progress&)> progress;
   BadInputs bad_inputs = BadInputs::row;
   /// Told the row, its name and the reason of every bad input as it is found, also in a run that fails.

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/io/output_model.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <system_error>
+
+namespace bragg::detail {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* index_name = "model.safetensors.index.json";
+
+/// Of tensors, in their order: as many to a shard as fit.
+std::vector<std::vector<std::size_t>> split(std::span<const TensorInfo> tensors, std::uint64_t shard_size) {
+  std::vector<std::vector<std::size_t>> shards(1);
+  std::uint64_t filled = 0;
+  for (std::size_t t = 0; t < tensors.size(); ++t) {
+    const auto bytes = static_cast<std::uint64_t>(tensors[t].bytes);
+    if (!shards.back().empty() && (filled > shard_size || bytes > shard_size - filled)) {
+      shards.emplace_back();
+      filled = 0;
+    }
+    shards.back().push_back(t);
+    filled += bytes;
+  }
+  return shards;
+}
+
+/// Two models in one folder would be none: whoever reads the folder could not tell which is meant.
+void check_no_model(const fs::path& folder) {
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name.starts_with('.')) continue;
+    if (!name.ends_with(".safetensors") && !name.ends_with(".safetensors.index.json")) continue;
+    throw Error(Status::invalid_argument,
+                fmt::format("output {} holds a model already ({}); give another folder, or remove that model",
+                            show(folder.string()), show(name)));
+  }
+  if (error) throw_io_error(folder, "list it", error.value());
+}
+
+}  // namespace
+
+ModelLayout single_layout(Layout layout, std::size_t tensors) {
+  ModelLayout model;
+  model.files.push_back({"", std::move(layout), std::vector<std::size_t>(tensors)});
+  std::iota(model.files.front().tensors.begin(), model.files.front().tensors.end(), std::size_t{0});
+  return model;
+}
+
+ModelLayout sharded_layout(std::span<const TensorInfo> tensors, const Metadata& metadata,
+                           std::uint64_t shard_size) {
+  constexpr std::size_t most = 512;  // all are open at a time
+  const std::vector<std::vector<std::size_t>> shards = split(tensors, shard_size);
+  if (shards.size() > most) {
+    throw Error(Status::invalid_argument,
+                fmt::format("shard_size = {} bytes would make {} files; needs at most {}", shard_size,
+                            shards.size(), most));
+  }
+  ModelLayout model;
+  nlohmann::json index;
+  std::int64_t total = 0;
+  for (const std::vector<std::size_t>& shard : shards) {
+    const std::string name = shards.size() == 1 ? "model.safetensors"
+                                                : fmt::format("model-{:05}-of-{:05}.safetensors",
+                                                              model.files.size() + 1, shards.size());
+    std::vector<TensorInfo> infos;
+    for (const std::size_t t : shard) {
+      infos.push_back(tensors[t]);
+      index["weight_map"][tensors[t].name] = name;
+      total += tensors[t].bytes;
+    }
+    model.files.push_back({name, safetensors_layout(infos, metadata), shard});
+  }
+  if (shards.size() == 1) return model;
+  index["metadata"]["total_size"] = total;
+  model.index = index.dump(2) + "\n";
+  return model;
+}
+
+OutputModel::OutputModel(const fs::path& path, const ModelLayout& layout) {
+  const bool in_folder = !layout.files.front().name.empty();
+  if (in_folder) {
+    folder_.emplace(path);
+    check_no_model(path);
+  }
+  for (const ModelLayout::File& file : layout.files) {
+    const auto header_bytes = static_cast<std::int64_t>(file.layout.header.size());
+    for (std::size_t k = 0; k < file.tensors.size(); ++k) {
+      places_.resize(std::max(places_.size(), file.tensors[k] + 1));
+      places_[file.tensors[k]] = {files_.size(), file.layout.offsets[k]};
+    }
+    files_.push_back(std::make_unique<OutputFile>(in_folder ? path / file.name : path, file.layout.bytes));
+    files_.back()->write(0, file.layout.header.data(), header_bytes);
+  }
+  if (!layout.index.empty()) {
+    const auto bytes = static_cast<std::int64_t>(layout.index.size());
+    files_.push_back(std::make_unique<OutputFile>(path / index_name, bytes));
+    files_.back()->write(0, layout.index.data(), bytes);
+  }
+}
+
+void OutputModel::write(std::size_t t, std::int64_t begin, const void* from, std::int64_t bytes) {
+  files_[places_[t].file]->write(places_[t].offset + begin, from, bytes);
+}
+
+void OutputModel::commit() {
+  std::vector<OutputFile*> files;
+  for (const auto& file : files_) files.push_back(file.get());
+  commit_together(files);
+  if (folder_) folder_->keep();
+}
+
+}  // namespace bragg::detail

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model as it is written: the files that it takes, where each tensor lies, and all of it or nothing.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "host/io/model.hpp"
+
+namespace bragg::detail {
+
+struct ModelLayout {
+  struct File {
+    std::string name;  ///< in the model's folder; empty: the model is one file
+    Layout layout;
+    std::vector<std::size_t> tensors;  ///< in it, in the order of layout.offsets
+  };
+  std::vector<File> files;
+  std::string index;  ///< of a model in shards: the text of its index; empty: none
+};
+
+/// One file.
+ModelLayout single_layout(Layout layout, std::size_t tensors);
+
+/// As Hugging Face's libraries: a folder of model-0000i-of-0000N.safetensors, filled in the order of
+/// `tensors` to `shard_size` bytes, of which a larger tensor has one to itself, and
+/// model.safetensors.index.json; a single model.safetensors where one is enough.
+/// @throws Error invalid_argument: as safetensors_layout; too many shards.
+ModelLayout sharded_layout(std::span<const TensorInfo> tensors, const Metadata& metadata,
+                           std::uint64_t shard_size);
+
+/// The files of a model, which appear when it is whole: the index last, so that a model in shards is none
+/// before. A folder that is made for it goes away without it.
+class OutputModel {
+ public:
+  /// `path`: the file, or the folder of a model in shards.
+  /// @throws Error invalid_argument: a folder that holds a model; and as OutputFile.
+  OutputModel(const std::filesystem::path& path, const ModelLayout& layout);
+
+  /// Bytes of tensor t from `begin` on.
+  void write(std::size_t t, std::int64_t begin, const void* from, std::int64_t bytes);
+  void commit();
+
+ private:
+  struct Place {
+    std::size_t file = 0;
+    std::int64_t offset = 0;
+  };
+  std::optional<OutputFolder> folder_;  // outlives the files in it
+  std::vector<std::unique_ptr<OutputFile>> files_;
+  std::vector<Place> places_;
+};
+
+}  // namespace bragg::detail
