@@ -230,6 +230,61 @@ class Aggregate(Case):
         self.aggregate(inputs, "mean", "--weights", "@" + weights, "--max-weight-share", "0.5")
         self.assertEqual(read_safetensors(self.output)[0]["w"], [2, 3])
 
+    def test_weights_by_name(self):
+        # As a shell sorts names without leading zeros: a list by position would give 10 the weight of 2.
+        rows = {"client-%d.safetensors" % i: [i, 10 * i] for i in range(1, 13)}
+        inputs = [self.write("w/" + name, safetensors({"w": ("F32", [2], row)})) for name, row in rows.items()]
+        inputs.sort()
+        lines = ["client-%d.safetensors %d" % (i, 1 if i == 2 else 3 if i == 10 else 0) for i in range(1, 13)]
+        csv_lines = ["name,weight", *('"%s", %s' % tuple(line.split()) for line in lines)]
+        paths = [self.path("w", lines[0]), os.path.relpath(self.path("w", lines[1])), *lines[2:]]
+        for text in [
+            "\n".join(lines),
+            "\ufeff# samples\r\n\r\n" + "\r\n".join(reversed(lines)) + "\r\n",
+            "\ufeff" + "\r\n".join(csv_lines),
+            "\n".join(line.replace(" ", "\t") for line in lines),
+            "\n".join(line.replace(" ", ",") for line in paths),
+            "\n".join(paths),
+        ]:
+            weights = self.write("weights.txt", text.encode())
+            done = self.aggregate(inputs, "mean", "--weights", "@" + weights)
+            self.assertEqual(read_safetensors(self.output)[0]["w"], [8, 80], text)
+            self.assertRegex(done.stdout, r"client-10\.safetensors +3 +yes +0\.75 ")
+            self.assertRegex(done.stdout, r"client-1\.safetensors +0 +no +0 ")
+        self.aggregate([self.path("w")], "mean", "--weights", "@" + weights)
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [8, 80])
+
+    def test_weights_of_folders_by_name(self):
+        inputs = [os.path.dirname(self.workers([[i, i]], "llm-%d" % i)[0]) for i in (1, 2)]
+        weights = self.write("weights.csv", "llm-2,1\nllm-1/,3\n")
+        self.aggregate([inputs[0] + "/", inputs[1]], "mean", "--weights", "@" + weights)
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [1.25, 1.25])
+
+    def test_weights_with_names_that_do_not_match(self):
+        inputs = self.workers([[1, 1], [2, 2]])
+        other = self.workers([[3, 3]], "other")  # w00.safetensors once more
+        for text, says in [
+            ("w00.safetensors 1\nw02.safetensors 1\n", "line 2: no input has the path or the file name 'w02.safetensors'; did you mean w0"),
+            ("w00.safetensors 1\n\n# twice\nw00.safetensors 2\n", "lines 1 and 4: both are of " + inputs[0]),
+            ("w00.safetensors 1\n", "has no line for " + inputs[1]),
+            ("w00.safetensors 1\n2\n", "line 2: '2' has no name, but line 1 has one"),
+            ("1\nw00.safetensors 2\n", "line 2: 'w00.safetensors 2' has a name, but line 1 has none"),
+            ("w00.safetensors 1\nw01.safetensors many\n", "line 2: 'many' is not a number"),
+            ("w00.safetensors 1\nw01.safetensors 1e400\n", "line 2: '1e400' is beyond the range"),
+            ("w00.safetensors 1\nw01.safetensors 1e-400\n", "line 2: '1e-400' is beyond the range"),
+            ("1\n1e-400\n", "line 2: '1e-400' is beyond the range"),
+            ("w00.safetensors 1\n,2\n", "line 2: the name is empty"),
+            ("w00.safetensors\n", "line 1: 'w00.safetensors' is not a number"),
+            ("name,weight\n", "holds no number"),
+        ]:
+            weights = self.write("weights.txt", text)
+            self.refused(inputs, "mean", "--weights", "@" + weights, code=2, says=["--weights: " + weights, says])
+        weights = self.write("weights.txt", "w00.safetensors 1\nw01.safetensors 1\n")
+        self.refused([*inputs, *other], "mean", "--weights", "@" + weights, code=2, says=["line 1", "is the name of", "give their paths"])
+        weights = self.write("weights.txt", "w01.safetensors +1\n%s 0\n%s 1\n" % (inputs[0], other[0]))
+        self.aggregate([*inputs, *other], "mean", "--weights", "@" + weights)
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [2.5, 2.5])
+
     def test_out_dtype(self):
         # Of 12 workers 9 hold 1 and 3 the next bf16: the mean is not one of them.
         inputs = [
@@ -332,6 +387,7 @@ class Aggregate(Case):
 
     def test_an_interrupt_between_the_passes_ends_the_run(self):
         rows = [[math.sin(i * i + 7 * j) * 10.0 ** (30 * math.sin(i) * (i < 100)) for j in range(20)] for i in range(500)]
+        self.output = self.path("out.npy")
         inputs = [self.write("x.npy", npy([500, 20], [x for row in rows for x in row]))]
         process = subprocess.Popen(
             [BRAGG, "aggregate", *inputs, "--rule", "caf(f=100)", "--threads", "1", "-o", self.output], stderr=subprocess.PIPE, text=True
@@ -490,7 +546,7 @@ class Shards(Case):
         before = sorted(os.listdir(self.folder))
         command = [BRAGG, "aggregate", *inputs, "--rule", "caf(f=100)", "--threads", "1", "-o", self.output, "--shard-size", "80B"]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        while not os.path.isdir(self.output):
+        while not os.path.isdir(self.output) and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
@@ -1105,6 +1161,7 @@ class Refused(Case):
         return done.returncode
 
     def test_a_file_that_may_not_grow(self):
+        self.output = self.path("out.npy")
         inputs = [self.write("x.npy", npy([4, 50000], [0] * 200000))]
         self.assertEqual(self.limited(resource.RLIMIT_FSIZE, 100 << 10, *inputs, "--rule", "median"), 4)
 
@@ -1112,6 +1169,7 @@ class Refused(Case):
         header = "{'descr': '<i8', 'fortran_order': False, 'shape': (2000, 300), }"
         header += " " * (-(len(header) + 11) % 64) + "\n"
         ints = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + bytes(8 * 2000 * 300)
+        self.output = self.path("out.npy")
         inputs = [self.write("ints.npy", ints)]
         codes = set()
         for mebibytes in range(24, 400, 25):

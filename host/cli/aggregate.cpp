@@ -127,8 +127,8 @@ void run(const AggregateCommand& command) {
   options.bad_inputs = command.strict ? BadInputs::error : BadInputs::row;
   const Device device = device_for(command.device);
   options.options.device = device;
-  if (command.weights) options.weights = parse_weights(*command.weights);
   const std::vector<fs::path> inputs = find_inputs(command.inputs, command.base, command.output);
+  if (command.weights) options.weights = match_weights(parse_weights(*command.weights), inputs);
   if (command.report) check_report(*command.report, command, inputs);
 
   const EndOnSignal guard([&](int outputs) {
@@ -140,7 +140,8 @@ void run(const AggregateCommand& command) {
 
   if (command.report) write_report(*command.report, pipeline, result, command.output, device);
   if (!command.quiet) {
-    fmt::print("{}\n{}", worker_table(result), summary(command, pipeline, result, device, seconds.count()));
+    fmt::print("{}\n{}", worker_table(result, options.weights),
+               summary(command, pipeline, result, device, seconds.count()));
   }
 }
 

@@ -14,6 +14,8 @@
 #include <system_error>
 #include <utility>
 
+#include "rules/nearest.hpp"
+
 namespace bragg::cli {
 
 namespace fs = std::filesystem;
@@ -42,6 +44,70 @@ double parse_weight(std::string_view text, std::string_view where) {
     refuse(fmt::format("--weights: {}: '{}' is not a number", where, text));
   }
   return value;
+}
+
+/// A field of CSV, without its quotes.
+std::string unquoted(std::string_view text) {
+  if (text.size() < 2 || !text.starts_with('"') || !text.ends_with('"')) return std::string(text);
+  std::string out;
+  text = text.substr(1, text.size() - 2);
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    out += text[i];
+    if (text[i] == '"' && i + 1 < text.size() && text[i + 1] == '"') ++i;
+  }
+  return out;
+}
+
+/// A line of a file: a number, or a name before it.
+void add_line(std::string_view line, int place, GivenWeights& given) {
+  const std::string where = fmt::format("{}, line {}", given.file, place);
+  const std::size_t gap = line.find_last_of(", \t");
+  const std::string number = unquoted(gap == std::string_view::npos ? line : line.substr(gap + 1));
+  std::string_view before = gap == std::string_view::npos ? std::string_view() : trimmed(line.substr(0, gap));
+  if (before.ends_with(',')) before = trimmed(before.substr(0, before.size() - 1));  // "name, 3"
+  const std::string name = unquoted(before);
+  const bool first = given.values.empty();
+  if (first && !name.empty() && (number == "weight" || number == "weights")) return;  // a table's heading
+  const double value = parse_weight(number, where);
+  if (gap != std::string_view::npos && name.empty())
+    refuse(fmt::format("--weights: {}: the name is empty", where));
+  if (!first && name.empty() != given.names.empty()) {
+    refuse(fmt::format("--weights: {}: '{}' has {} name, but line {} has {}", where, line,
+                       name.empty() ? "no" : "a", given.lines.front(), name.empty() ? "one" : "none"));
+  }
+  given.values.push_back(value);
+  given.lines.push_back(place);
+  if (!name.empty()) given.names.push_back(name);
+}
+
+/// "a/b/" as "a/b".
+fs::path plain(const fs::path& path) {
+  const fs::path normal = fs::absolute(path).lexically_normal();
+  return normal.has_filename() ? normal : normal.parent_path();
+}
+
+/// The input that the k-th given name means.
+std::size_t input_of(const GivenWeights& given, std::size_t k, const std::vector<fs::path>& inputs) {
+  const std::string& name = given.names[k];
+  const std::string where = fmt::format("{}, line {}", given.file, given.lines[k]);
+  const fs::path file_name = fs::path(name).has_filename() ? fs::path(name) : fs::path(name).parent_path();
+  std::vector<std::size_t> same_name;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const fs::path input = plain(inputs[i]);
+    if (input == plain(name)) return i;
+    if (input.filename() == file_name) same_name.push_back(i);
+  }
+  if (same_name.size() == 1) return same_name.front();
+  if (same_name.size() > 1) {
+    refuse(fmt::format("--weights: {}: '{}' is the name of {} and of {}; give their paths", where, name,
+                       inputs[same_name[0]].string(), inputs[same_name[1]].string()));
+  }
+  std::vector<std::string> names;
+  for (const fs::path& input : inputs) names.push_back(plain(input).filename().string());
+  const std::string_view meant =
+      detail::nearest(name, names, [](const std::string& n) { return std::string_view(n); });
+  refuse(fmt::format("--weights: {}: no input has the path or the file name '{}'{}", where, name,
+                     meant.empty() ? "" : fmt::format("; did you mean {}?", meant)));
 }
 
 std::string read_text(const fs::path& path) {
@@ -134,13 +200,15 @@ std::uint64_t parse_bytes(const char* option, std::string_view text) {
   return static_cast<std::uint64_t>(value * unit->bytes);
 }
 
-std::vector<double> parse_weights(const std::string& text) {
+GivenWeights parse_weights(const std::string& text) {
   if (text.empty()) refuse("--weights: is empty; give numbers or @FILE, or leave the option out");
   const bool from_file = text.starts_with('@');
   const std::string read = from_file ? read_text(text.substr(1)) : "";
   std::string_view rest = from_file ? std::string_view(read) : std::string_view(text);
+  if (from_file && rest.starts_with("\xef\xbb\xbf")) rest.remove_prefix(3);  // a byte order mark
   const char separator = from_file ? '\n' : ',';
-  std::vector<double> weights;
+  GivenWeights given;
+  given.file = from_file ? text.substr(1) : "";
   int place = 0;
   for (bool more = true; more;) {
     const std::size_t end = rest.find(separator);
@@ -148,13 +216,39 @@ std::vector<double> parse_weights(const std::string& text) {
     more = end != std::string_view::npos;
     if (more) rest.remove_prefix(end + 1);
     ++place;
-    if (from_file && (item.empty() || item.starts_with('#'))) continue;
-    weights.push_back(parse_weight(
-        item, from_file ? fmt::format("{}, line {}", text.substr(1), place) : fmt::format("item {}", place)));
+    if (!from_file) {
+      given.values.push_back(parse_weight(item, fmt::format("item {}", place)));
+    } else if (!item.empty() && !item.starts_with('#')) {
+      add_line(item, place, given);
+    }
   }
-  if (weights.empty()) refuse(fmt::format("--weights: {} holds no number", text.substr(1)));
-  if (std::none_of(weights.begin(), weights.end(), [](double w) { return w > 0 && std::isfinite(w); })) {
-    refuse(fmt::format("--weights: none of the {} is a positive, finite number", weights.size()));
+  if (given.values.empty()) refuse(fmt::format("--weights: {} holds no number", given.file));
+  if (std::none_of(given.values.begin(), given.values.end(),
+                   [](double w) { return w > 0 && std::isfinite(w); })) {
+    refuse(fmt::format("--weights: none of the {} is a positive, finite number", given.values.size()));
+  }
+  return given;
+}
+
+std::vector<double> match_weights(const GivenWeights& given, const std::vector<fs::path>& inputs) {
+  if (given.names.empty()) return given.values;
+  constexpr std::size_t none = static_cast<std::size_t>(-1);
+  std::vector<std::size_t> found(inputs.size(), none);  // which of the given weights
+  for (std::size_t k = 0; k < given.names.size(); ++k) {
+    const std::size_t i = input_of(given, k, inputs);
+    if (found[i] != none) {
+      refuse(fmt::format("--weights: {}, lines {} and {}: both are of {}", given.file, given.lines[found[i]],
+                         given.lines[k], inputs[i].string()));
+    }
+    found[i] = k;
+  }
+  std::vector<double> weights;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (found[i] == none) {
+      refuse(fmt::format("--weights: {} has no line for {}; a worker without a say has the weight 0",
+                         given.file, inputs[i].string()));
+    }
+    weights.push_back(given.values[found[i]]);
   }
   return weights;
 }

@@ -14,8 +14,23 @@ namespace bragg::cli {
 /// "1GiB", "64 MiB", "500MB", "1048576": the value of `option`.
 std::uint64_t parse_bytes(const char* option, std::string_view text);
 
-/// "1,2,3", or "@file" with one number per line; blank lines and those that begin with # do not count.
-std::vector<double> parse_weights(const std::string& text);
+/// Client weights as they are given, with the names that stand beside them in a file, and their lines.
+struct GivenWeights {
+  std::vector<double> values;
+  std::vector<std::string> names;  ///< none, or as many
+  std::vector<int> lines;          ///< of a file
+  std::string file;
+};
+
+/// "1,2,3", or "@file" with a line per worker: a number, or "name number", "name,number", in double quotes
+/// where a name needs them. Blank lines and those that begin with # do not count, nor does a first line like
+/// "name,weight".
+GivenWeights parse_weights(const std::string& text);
+
+/// A weight per input: in their order, or, where there are names, of the input with that path, else with that
+/// file name.
+std::vector<double> match_weights(const GivenWeights& given,
+                                  const std::vector<std::filesystem::path>& inputs);
 
 /// The workers' checkpoints: as given, or, for a single folder of several worker files, those files by name,
 /// without the base.

@@ -216,7 +216,8 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
       "write the model in shards of at most this size, e.g. 5GB, into a folder, with their index");
   sub->add_option("--base", command.base, "the global model, which distances and clipping are about");
   sub->add_option("--weights", command.weights,
-                  "client weights: 1,2,3 or @FILE, one per line; 0 leaves a worker out")
+                  "client weights: 1,2,3, or @FILE with lines of a number, or of an input's name and its "
+                  "number; 0 leaves a worker out")
       ->type_name(bragg::cli::weights_type);
   sub->add_option("--max-weight-share", command.max_weight_share,
                   "cap on a weight's share of the sum of all; 0: none")

@@ -93,7 +93,7 @@ void add_outcome(Json& json, const FileResult& result, const Report& report) {
 
 }  // namespace
 
-std::string worker_table(const FileResult& result) {
+std::string worker_table(const FileResult& result, const std::vector<double>& client_weights) {
   const std::vector<std::string> names = short_names(result.workers);
   const std::vector<Line> lines = make_lines(result);
   const bool scored =
@@ -103,14 +103,17 @@ std::string worker_table(const FileResult& result) {
 
   std::size_t width = std::string_view("worker").size();
   for (const std::string& name : names) width = std::max(width, fmt::formatted_size("{}", name));
-  std::string table = fmt::format("{:<{}}  {:>7}  {:>10}", "worker", width, "kept", "weight");
+  std::string table = fmt::format("{:<{}}", "worker", width);
+  if (!client_weights.empty()) table += fmt::format("  {:>10}", "given");
+  table += fmt::format("  {:>7}  {:>10}", "kept", "weight");
   if (scored) table += fmt::format("  {:>11}", "score");
   if (clipped) table += fmt::format("  {:>8}", "clip");
   table += fmt::format("  {:>10}\n", "non-finite");
   for (std::size_t i = 0; i < lines.size(); ++i) {
     const Line& line = lines[i];
-    table += fmt::format("{:<{}}  {:>7}  {:>10.4g}", names[i], width, kept_text(line, result.reports.size()),
-                         line.weight);
+    table += fmt::format("{:<{}}", names[i], width);
+    if (!client_weights.empty()) table += fmt::format("  {:>10.6g}", client_weights[i]);
+    table += fmt::format("  {:>7}  {:>10.4g}", kept_text(line, result.reports.size()), line.weight);
     if (scored)
       table += std::isnan(line.score) ? fmt::format("  {:>11}", "-") : fmt::format("  {:>11.4g}", line.score);
     if (clipped) table += fmt::format("  {:>8.3g}", line.clip_factor);
