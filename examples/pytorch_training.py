@@ -119,7 +119,7 @@ def train(rule: str, attack: Attack, data: Digits, rounds: int, seed: int) -> It
     momenta = torch.zeros(N, sum(parameter.numel() for parameter in parameters.values()))
     sent = momenta.clone()
     update = torch.zeros_like(momenta[0])
-    plan = bragg.Plan(rule, sent)
+    plan = bragg.Plan(rule, sent, allow_nonfinite=True)  # `mean` is there to show what NaN does to it
     for _ in range(rounds):
         gradients = gradients_of(parameters, *data.batches(random))
         momenta.mul_(MOMENTUM).add_(torch.cat([g.flatten(1) for g in gradients.values()], 1), alpha=1 - MOMENTUM)

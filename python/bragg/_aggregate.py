@@ -243,6 +243,32 @@ def _with_reasons(reports: tuple[Report, ...], bad_inputs: dict[int, str]) -> tu
     )
 
 
+def _with_counts(reports: tuple[Report, ...], row: Any) -> tuple[Report, ...]:
+    """The extension counts what is not finite on the CPU alone. On a device the result's library does, and waits."""
+    if not reports or reports[0].nonfinite_result is not None:
+        return reports
+    counts = [library_of(leaf, "out").nonfinite(leaf) for leaf in (row if isinstance(row, list) else [row])]
+    if len(reports) == 1:
+        counts = [sum(counts)]
+    return tuple(dataclasses.replace(report, nonfinite_result=count) for report, count in zip(reports, counts))
+
+
+def _check_finite(reports: tuple[Report, ...], bad_inputs: dict[int, str]) -> None:
+    """@raises AggregationError: a result is not finite."""
+    count = sum(report.nonfinite_result or 0 for report in reports)
+    if count == 0:
+        return
+    rows = [i for i in range(len(reports[0].nonfinite)) if any(report.nonfinite[i] for report in reports)]
+    shown = ", ".join(map(str, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
+    because = (
+        f"rows {shown} hold such values, in some coordinates more rows than the rule withstands"
+        if rows
+        else ("finite values overflow")
+    )
+    text = f"the result holds NaN or infinity in {count} coordinates: {because}; pass allow_nonfinite=True to have it"
+    raise _explained(AggregationError(text, "nonfinite_result", 0, reports), bad_inputs)
+
+
 def _explained(error: AggregationError, bad_inputs: dict[int, str]) -> AggregationError:
     """The same, with the inputs that were no rows, and why."""
     if not bad_inputs:
@@ -283,6 +309,7 @@ def aggregate(
     max_weight_share: float = 0,
     out_dtype: Any = None,
     bad_inputs: Literal["row", "error"] = "row",
+    allow_nonfinite: bool = False,
     threads: int = 0,
     return_report: bool = False,
 ) -> Any:
@@ -307,11 +334,14 @@ def aggregate(
         threads: CPU threads; 0 is as many as OpenMP would use. The result does not depend on it.
         bad_inputs: What an update is that has not the form of the base or, without one, of more than half of the
             updates (keys, shapes, dtypes, device): a "row" of NaN, which counts towards the rule's f, or an "error".
+        allow_nonfinite: Return a result that holds NaN or infinity, too: of `mean`, or where more rows are not finite in
+            a coordinate than the rule withstands. On a GPU that is looked for only where a report is asked for.
         return_report: Return (result, report) instead: a Report, or one for each tensor where scope is "per_tensor".
             `aggregate_with_report` returns the same with types.
 
     Raises:
-        AggregationError: The data defeats the rule, such as too many rows with NaN. `out` is not written to.
+        AggregationError: The data defeats the rule, such as too many rows with NaN. `out` is not written to; of the
+            status "nonfinite_result" it is.
         ValueError: An argument breaks a bound, or the updates agree on no form. ParseError: so does the rule's text.
         TypeError: An argument that should be an array is not one.
     """
@@ -323,6 +353,7 @@ def aggregate(
         weights,
         _options(scope, out_dtype, max_weight_share, threads),
         bad_inputs,
+        allow_nonfinite,
         return_report,
     )
     return (value, _as_scope_says(reports, scope)) if return_report else value
@@ -339,11 +370,12 @@ def aggregate_with_report(
     max_weight_share: float = 0,
     out_dtype: Any = None,
     bad_inputs: Literal["row", "error"] = "row",
+    allow_nonfinite: bool = False,
     threads: int = 0,
 ) -> Result:
     """As `aggregate`, and what the run says of every row: `value` and `report`, or `reports` of each tensor."""
     options = _options(scope, out_dtype, max_weight_share, threads)
-    return Result(*_aggregate(updates, rule, out, base, weights, options, bad_inputs, True))
+    return Result(*_aggregate(updates, rule, out, base, weights, options, bad_inputs, allow_nonfinite, True))
 
 
 def _as_scope_says(reports: tuple[Report, ...], scope: str) -> Report | tuple[Report, ...]:
@@ -358,6 +390,7 @@ def _aggregate(
     weights: Iterable[float] | None,
     options: tuple[str, str | None, float, int],
     bad_inputs: str,
+    allow_nonfinite: bool,
     return_reports: bool,
 ) -> tuple[Any, tuple[Report, ...]]:
     """The result, and the reports if they are asked for."""
@@ -368,14 +401,19 @@ def _aggregate(
     def call(form: _Form) -> tuple[Any, tuple[Report, ...]]:
         row = form.empty(options[1]) if fresh else form.out(out)
         based = None if base is None else form.base(base)
+        # Bad inputs are never without a look at what became of them, which needs a report.
+        wanted = return_reports or bool(form.bad_inputs)
         return row, _bragg.aggregate(
-            text, form.floats, form.names, row, fresh, based, numbers, *options, form.stream, return_reports
+            text, form.floats, form.names, row, fresh, based, numbers, *options, form.stream, wanted
         )
 
     form, (row, reports) = _with_form(updates, base, bad_inputs, call)
+    reports = _with_reasons(_with_counts(reports, row), form.bad_inputs)
     if not fresh:
         form.finish(numbers)
-    return form.result(row, numbers) if fresh else out, _with_reasons(reports, form.bad_inputs)
+    if not allow_nonfinite:
+        _check_finite(reports, form.bad_inputs)
+    return form.result(row, numbers) if fresh else out, reports
 
 
 def pre_aggregate(
@@ -459,15 +497,18 @@ class Plan:
         out_dtype: Any = None,
         max_weight_share: float = 0,
         threads: int = 0,
+        allow_nonfinite: bool = False,
     ) -> None:
         """A plan for updates that look like `like`, and are where it is. Only its shapes, dtype and device are read.
 
-        on_failure: The content of `out` if the data defeats the rule: its former content, NaN, or zero. The other
+        on_failure: The content of `out` if the data defeats the rule: its former content, NaN, or zero. allow_nonfinite:
+        `check` does not mind a result that holds NaN or infinity; on a GPU it does not look for any. The other
         arguments and exceptions are as in `aggregate`.
         """
         text = _rule_text(rule)
         options = _options(scope, out_dtype, max_weight_share, threads)
         self._bad_inputs: dict[int, str] = {}
+        self._allow_nonfinite = allow_nonfinite
 
         def make(form: _Form) -> Any:
             return _bragg.Plan(text, form.floats, form.names, str(on_failure), *options, form.stream)
@@ -507,11 +548,16 @@ class Plan:
         return out
 
     def check(self) -> None:
-        """Waits for the last run, and for the current stream. @raises AggregationError: the data defeated the rule."""
+        """Waits for the last run, and for the current stream.
+
+        @raises AggregationError: the data defeated the rule, or (on the CPU) the result holds NaN or infinity.
+        """
         try:
             self._plan.check(self._stream())
         except AggregationError as error:
             raise _explained(error, self._bad_inputs) from None
+        if not self._allow_nonfinite:
+            _check_finite(self.reports, self._bad_inputs)
 
     def wait(self) -> str:
         """Waits for the last run, and for the current stream. "ok", or as `Report.status`."""

@@ -50,6 +50,9 @@ class Library(Protocol):
     def nan(self, like: Any, shape: tuple[int, ...]) -> Any:
         """An array of NaN beside `like`, of its dtype."""
 
+    def nonfinite(self, array: Any) -> int:
+        """The number of its values that are NaN or infinite. Waits for them."""
+
 
 Order = tuple[int, ...]
 
@@ -126,6 +129,10 @@ class ArrayApi:
     def nan(self, like: Any, shape: tuple[int, ...]) -> Any:
         return self.module.full(shape, float("nan"), dtype=like.dtype, device=like.device)
 
+    def nonfinite(self, array: Any) -> int:
+        is_finite = self.module.isfinite(array)
+        return int(self.module.sum(self.module.astype(~is_finite, self.module.int64)))
+
 
 class NumPy(ArrayApi):
     def empty(self, like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
@@ -155,6 +162,9 @@ class NumPy(ArrayApi):
     def nan(self, like: Any, shape: tuple[int, ...]) -> Any:
         return self.module.full(shape, float("nan"), dtype=_native(like.dtype))
 
+    def nonfinite(self, array: Any) -> int:
+        return int((~self.module.isfinite(array)).sum())
+
 
 class CuPy(NumPy):
     def empty(self, like: Any, shape: tuple[int, ...], dtype: str | None) -> Any:
@@ -179,6 +189,10 @@ class CuPy(NumPy):
     def nan(self, like: Any, shape: tuple[int, ...]) -> Any:
         with like.device:
             return super().nan(like, shape)
+
+    def nonfinite(self, array: Any) -> int:
+        with array.device:
+            return super().nonfinite(array)
 
 
 class Jax(ArrayApi):
@@ -240,6 +254,9 @@ class Torch:
 
     def nan(self, like: Any, shape: tuple[int, ...]) -> Any:
         return self.module.full(shape, float("nan"), dtype=like.dtype, device=like.device)
+
+    def nonfinite(self, array: Any) -> int:
+        return int((~self.module.isfinite(array)).sum())
 
 
 def _native(dtype: Any) -> Any:

@@ -34,6 +34,8 @@ class Report:
     """Coordinates that are NaN or infinite."""
     clip_factors: tuple[float, ...]
     """Factor by which clip, arc and centered_clipping scaled the row: 1 if not at all; 0 if the row is not finite."""
+    nonfinite_result: int | None = None
+    """Coordinates of the result that are NaN or infinite. None: not counted, as of points, and of a `Plan` on a GPU."""
     bad_inputs: tuple[str | None, ...] = ()
     """Why the input was no update of the agreed form, and so an infinite row; None of any other."""
 
@@ -46,6 +48,7 @@ class AggregationError(ValueError):
     """The data defeats the rule: no result can be given.
 
     `status` says why, as in `Report`; `code` is its number in bragg.h; `reports` are the run's, where there was one.
+    "nonfinite_result", of code 0, is Python's own: there is a result, but it holds NaN or infinity.
     """
 
     def __init__(self, message: str, status: str, code: int, reports: tuple[Report, ...] = ()) -> None:

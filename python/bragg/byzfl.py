@@ -110,7 +110,8 @@ class _Aggregator:
         for stage in pre:
             stages.append(stage._text(n, rows))
             n = stage._points_of(n)
-        return aggregate(rows, " | ".join([*stages, self._text(n, rows)]), **options)
+        # As ByzFL: what is not finite is the caller's to see.
+        return aggregate(rows, " | ".join([*stages, self._text(n, rows)]), allow_nonfinite=True, **options)
 
     def _text(self, n: int, rows: Any) -> str:
         """What bragg calls it, for n vectors of the kind of `rows`."""

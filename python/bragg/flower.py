@@ -152,7 +152,7 @@ def median_metrics(contents: list[RecordDict], weighted_by_key: str) -> MetricRe
                 found.setdefault(key, []).append(float(value))
     return MetricRecord(
         {
-            key: float(aggregate(np.array(values).reshape(-1, 1), "median")[0])
+            key: float(aggregate(np.array(values).reshape(-1, 1), "median", allow_nonfinite=True)[0])
             for key, values in found.items()
             if 2 * len(values) > len(contents)
         }

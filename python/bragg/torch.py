@@ -2,7 +2,8 @@
 """Aggregation as operators of PyTorch, which torch.compile keeps in its graph. `import bragg.torch` registers them.
 
 `torch.ops.bragg.aggregate(updates, rule)` takes a tensor of shape (n, …), `torch.ops.bragg.aggregate_list(updates, rule)`
-n tensors of one shape; `aggregate` and `aggregate_list` of this module are the same. The rule is text. The result is a
+n tensors of one shape; `aggregate` and `aggregate_list` of this module are the same. The rule is text. Both take
+`allow_nonfinite`, as `bragg.aggregate` does. The result is a
 fresh tensor, of the dtype and on the device of the updates, which are not written to.
 
 Every call begins anew, as `bragg.aggregate` does: `centered_clipping` starts at the origin and `bucketing` draws its
@@ -30,13 +31,13 @@ _TAGS = (torch.Tag.cudagraph_unsafe,)
 
 
 @torch.library.custom_op("bragg::aggregate", mutates_args=(), tags=_TAGS)
-def aggregate(updates: Tensor, rule: str) -> Tensor:
-    return _aggregate(updates, rule)  # type: ignore[no-any-return]
+def aggregate(updates: Tensor, rule: str, allow_nonfinite: bool = False) -> Tensor:
+    return _aggregate(updates, rule, allow_nonfinite=allow_nonfinite)  # type: ignore[no-any-return]
 
 
 @torch.library.custom_op("bragg::aggregate_list", mutates_args=(), tags=_TAGS)
-def aggregate_list(updates: Sequence[Tensor], rule: str) -> Tensor:
-    return _aggregate(updates, rule)  # type: ignore[no-any-return]
+def aggregate_list(updates: Sequence[Tensor], rule: str, allow_nonfinite: bool = False) -> Tensor:
+    return _aggregate(updates, rule, allow_nonfinite=allow_nonfinite)  # type: ignore[no-any-return]
 
 
 # The fakes know no values and perhaps no n: they refuse what can be told from the text and the number of axes, so that
@@ -44,7 +45,7 @@ def aggregate_list(updates: Sequence[Tensor], rule: str) -> Tensor:
 
 
 @aggregate.register_fake
-def _(updates: Tensor, rule: str) -> Tensor:
+def _(updates: Tensor, rule: str, allow_nonfinite: bool = False) -> Tensor:
     _bragg.normalized(rule)
     if updates.dim() == 0:
         raise ValueError("updates: has no axes; needs shape (n, …), the first axis counting the rows")
@@ -52,7 +53,7 @@ def _(updates: Tensor, rule: str) -> Tensor:
 
 
 @aggregate_list.register_fake
-def _(updates: Sequence[Tensor], rule: str) -> Tensor:
+def _(updates: Sequence[Tensor], rule: str, allow_nonfinite: bool = False) -> Tensor:
     _bragg.normalized(rule)
     if not updates:
         raise ValueError("updates: n = 0 rows; needs n ≥ 1")

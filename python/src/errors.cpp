@@ -16,7 +16,7 @@ nb::tuple each_row(const Report& report, ValueF value) {
   return nb::tuple(values);
 }
 
-nb::object report_to_python(const nb::object& type, const Report& report) {
+nb::object report_to_python(const nb::object& type, const Report& report, const nb::object& nonfinite) {
   return type(
       nb::arg("status") = to_string(report.status), nb::arg("iterations") = report.iterations,
       nb::arg("converged") = report.converged, nb::arg("optimality_gap") = report.optimality_gap,
@@ -25,7 +25,8 @@ nb::object report_to_python(const nb::object& type, const Report& report) {
       nb::arg("selected") = each_row(report, [](const RowReport& row) { return row.selected; }),
       nb::arg("scores") = each_row(report, [](const RowReport& row) { return row.score; }),
       nb::arg("nonfinite") = each_row(report, [](const RowReport& row) { return row.nonfinite; }),
-      nb::arg("clip_factors") = each_row(report, [](const RowReport& row) { return row.clip_factor; }));
+      nb::arg("clip_factors") = each_row(report, [](const RowReport& row) { return row.clip_factor; }),
+      nb::arg("nonfinite_result") = nonfinite);
 }
 
 nb::object reported(const char* name) { return nb::module_::import_("bragg._report").attr(name); }
@@ -62,11 +63,14 @@ void raise_error(const Error& error) {
 
 }  // namespace
 
-Reports reports_to_python(std::span<const Report> reports) {
+Reports reports_to_python(std::span<const Report> reports, std::span<const std::int64_t> nonfinite) {
   if (reports.empty()) return Reports(nb::make_tuple());
   const nb::object type = reported("Report");
   nb::list made;
-  for (const Report& report : reports) made.append(report_to_python(type, report));
+  for (std::size_t i = 0; i < reports.size(); ++i) {
+    const nb::object count = nonfinite.empty() ? nb::object(nb::none()) : nb::object(nb::int_(nonfinite[i]));
+    made.append(report_to_python(type, reports[i], count));
+  }
   return Reports(nb::tuple(made));
 }
 

@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <bragg/plan.hpp>
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,9 +20,10 @@ struct RunFailed {
   std::vector<Report> reports;
 };
 
-/// A tuple of bragg.Report.
+/// A tuple of bragg.Report. `nonfinite`: of each, the values of the result that are NaN or infinite; empty
+/// where nobody has counted them.
 using Reports = nb::typed<nb::tuple, nb::any, nb::ellipsis>;
-Reports reports_to_python(std::span<const Report> reports);
+Reports reports_to_python(std::span<const Report> reports, std::span<const std::int64_t> nonfinite = {});
 
 /// Makes Python's exceptions of RunFailed, ParseError and Error.
 void register_errors();

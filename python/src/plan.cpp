@@ -6,15 +6,20 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
+#include <omp.h>
 #include <bragg/plan.hpp>
 
+#include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <list>
 #include <mutex>
 #include <optional>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
+#include "host/base/dtype.hpp"
 #include "host/plan/pre_aggregate.hpp"
 #include "host/plan/report.hpp"
 #include "python/src/arrays.hpp"
@@ -85,6 +90,42 @@ void run(Plan& plan, const Call& call, Stream stream) {
   }
 }
 
+/// Values of a tensor that are NaN or infinite.
+std::int64_t count_nonfinite(const void* data, std::int64_t size, DType dtype, int threads) {
+  constexpr std::int64_t worth_threads = 1 << 18;
+  return detail::with_dtype(dtype, [&]<DType kTypeT>() {
+    using Bits = std::conditional_t<kTypeT == DType::f64, std::uint64_t,
+                                    std::conditional_t<kTypeT == DType::f32, std::uint32_t, std::uint16_t>>;
+    constexpr Bits exponent = kTypeT == DType::f64   ? static_cast<Bits>(0x7FF0000000000000)
+                              : kTypeT == DType::f32 ? static_cast<Bits>(0x7F800000)
+                                                     : detail::infinity_bits(kTypeT);
+    const auto* const from = static_cast<const std::byte*>(data);
+    std::int64_t count = 0;
+#pragma omp parallel for reduction(+ : count) num_threads(threads) if (size >= worth_threads && threads > 1)
+    for (std::int64_t i = 0; i < size; ++i) {
+      Bits bits;
+      std::memcpy(&bits, from + static_cast<std::size_t>(i) * sizeof(Bits), sizeof(Bits));
+      count += (bits & exponent) == exponent;
+    }
+    return count;
+  });
+}
+
+/// Of each part of the result; nothing on a device, where it would be waited for.
+void count_nonfinite(const Call& call, const Options& options, std::vector<std::int64_t>& counts) {
+  counts.clear();
+  if (call.batch.device() == Device::cuda) return;
+  const std::span<const std::int64_t> sizes = call.updates.sizes();
+  const int threads = options.threads > 0 ? options.threads : omp_get_max_threads();
+  const bool whole = options.scope == Scope::whole;
+  if (whole || sizes.empty()) counts.push_back(0);
+  for (std::size_t t = 0; t < sizes.size(); ++t) {
+    if (!whole) counts.push_back(0);
+    const DType dtype = options.out_dtype.value_or(call.updates.dtype(t));
+    counts.back() += count_nonfinite(call.out.tensors[t], sizes[t], dtype, threads);
+  }
+}
+
 Stream as_stream(std::uintptr_t stream) { return reinterpret_cast<CUstream_st*>(stream); }
 
 // Plan ------------------------------------------------------------------------------------------------------
@@ -106,12 +147,14 @@ class PlanObject {
                                         device_text(device_, cuda_device_))
                                 .c_str());
     }
-    const Call call(std::move(batch), out, false, out_dtype_, base, weights, stream);
+    const Call call(std::move(batch), out, false, options_.out_dtype, base, weights, stream);
     const InUse in_use(*this);
     const nb::gil_scoped_release released;
     stream_ = as_stream(stream);
     python::run(plan_, call, stream_);
     under_way_ = device_ == Device::cuda;
+    nonfinite_.clear();
+    if (plan_.status() == Status::ok) count_nonfinite(call, options_, nonfinite_);
   }
 
   // `stream`: the current one. A captured run is replayed there, and not where it was captured.
@@ -135,7 +178,7 @@ class PlanObject {
       throw std::runtime_error(
           "reports: the last run has not been waited for; call wait() or check() before reading them");
     }
-    return reports_to_python(plan_.reports());
+    return reports_to_python(plan_.reports(), nonfinite_);
   }
 
   void reset() {
@@ -165,11 +208,12 @@ class PlanObject {
 
   PlanObject(Pipeline pipeline, const Batch& batch, std::string_view on_failure, std::string_view scope,
              const std::optional<std::string>& out_dtype, double max_weight_share, int threads)
-      : device_(batch.device()), cuda_device_(batch.cuda_device()), plan_([&] {
-          Options options = make_options(scope, out_dtype, max_weight_share, threads, batch);
-          options.on_failure = on_failure_named(on_failure);
-          out_dtype_ = options.out_dtype;
-          return Plan(std::move(pipeline), batch.shape(), options);
+      : device_(batch.device()),
+        cuda_device_(batch.cuda_device()),
+        options_(make_options(scope, out_dtype, max_weight_share, threads, batch)),
+        plan_([&] {
+          options_.on_failure = on_failure_named(on_failure);
+          return Plan(std::move(pipeline), batch.shape(), options_);
         }()) {}
 
   Status wait_for(std::uintptr_t stream) {
@@ -182,8 +226,9 @@ class PlanObject {
 
   Device device_;
   int cuda_device_;
-  std::optional<DType> out_dtype_;
+  Options options_;
   Plan plan_;
+  std::vector<std::int64_t> nonfinite_;       // of the last run's result
   Stream stream_ = Stream::legacy_default();  // of the last run
   bool under_way_ = false;                    // that was not waited for
   std::atomic<bool> in_use_ = false;
@@ -249,7 +294,7 @@ PlanCache& plan_cache() {
   return cache;
 }
 
-/// @return the reports, if they are asked for.
+/// @return the reports, if they are asked for, or the result is not finite.
 Reports aggregate_arrays(std::string rule, nb::handle updates, nb::handle names, nb::handle out, bool fresh,
                          nb::handle base, const Weights& weights, std::string_view scope,
                          const std::optional<std::string>& out_dtype, double max_weight_share, int threads,
@@ -270,18 +315,23 @@ Reports aggregate_arrays(std::string rule, nb::handle updates, nb::handle names,
           .cuda_device = batch.cuda_device()};
   const Call call(std::move(batch), out, fresh, options.out_dtype, base, weights, stream);
   std::vector<Report> reports;
+  std::vector<std::int64_t> nonfinite;
   {
     const nb::gil_scoped_release released;
     Plan plan = plan_cache().take(key, options);
     run(plan, call, as_stream(stream));
     const Status status = plan.wait(as_stream(stream));
-    if (return_reports || status != Status::ok) reports.assign(plan.reports().begin(), plan.reports().end());
+    if (status == Status::ok) count_nonfinite(call, options, nonfinite);
+    const bool is_finite =
+        std::all_of(nonfinite.begin(), nonfinite.end(), [](auto count) { return count == 0; });
+    if (return_reports || status != Status::ok || !is_finite)
+      reports.assign(plan.reports().begin(), plan.reports().end());
     plan_cache().give_back(std::move(key), std::move(plan));
     if (status != Status::ok) {
       throw RunFailed{status, detail::describe_failure(status, reports), std::move(reports)};
     }
   }
-  return reports_to_python(reports);
+  return reports_to_python(reports, nonfinite);
 }
 
 // pre_aggregate ---------------------------------------------------------------------------------------------

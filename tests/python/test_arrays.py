@@ -384,6 +384,54 @@ def test_data_that_defeats_the_rule(library, rng):
     ).all()
 
 
+@pytest.mark.parametrize(("rule", "n", "bad"), [("mean", 5, 1), ("trimmed_mean(f=2)", 11, 3), ("median", 5, 3)])
+def test_a_result_that_is_not_finite(library, rule, n, bad, rng):
+    """More rows of NaN than the rule withstands in a coordinate, where it does not judge rows as a whole."""
+    for name in library.dtypes():
+        rows = rng.standard_normal((n, 300_000 if name == "float32" else 20)).astype(dtype_named(name))
+        rows[: bad - 1] = np.nan
+        array = library.array(rows)
+        result, report = bragg.aggregate(array, rule, return_report=True) if rule != "mean" else (None, None)
+        assert report is None or report.nonfinite_result == 0
+        rows[bad - 1, [1, 7, 13]] = [np.nan, np.inf, -np.inf]
+        array = library.array(rows)
+        allowed, report = bragg.aggregate(array, rule, allow_nonfinite=True, return_report=True)
+        count = int((~np.isfinite(library.values(allowed).astype(np.float64))).sum())
+        assert report.nonfinite_result == count
+        assert count > 0
+        if rule == "mean":
+            assert count == 3
+        with pytest.raises(bragg.AggregationError, match=f"NaN or infinity in {count} coordinates: rows 0") as caught:
+            bragg.aggregate(array, rule)
+        assert (caught.value.status, caught.value.code) == ("nonfinite_result", 0)
+        assert caught.value.reports[0].nonfinite_result == count
+        tree = [{"a": array[i, :9], "b": array[i, 9:]} for i in range(n)]
+        _, reports = bragg.aggregate(tree, rule, scope="per_tensor", allow_nonfinite=True, return_report=True)
+        assert sum(report.nonfinite_result for report in reports) >= count
+    if library.name != "jax":
+        out = library.array(rows[-1])
+        with pytest.raises(bragg.AggregationError, match="pass allow_nonfinite=True"):
+            bragg.aggregate(array, rule, out=out)
+        assert library.values(out).tobytes() == library.values(allowed).tobytes()
+        plan, lenient = bragg.Plan(rule, array), bragg.Plan(rule, array, allow_nonfinite=True)
+        for one in (plan, lenient):
+            one.run(array, out)
+            assert one.reports[0].nonfinite_result == count
+            assert one.wait() == "ok"
+        with pytest.raises(bragg.AggregationError, match="pass allow_nonfinite=True"):
+            plan.check()
+        lenient.check()
+
+
+def test_bad_inputs_that_a_rule_without_f_cannot_stand():
+    rows = [np.ones(3) for _ in range(5)]
+    for rule, bad in (("mean", 1), ("median", 3), ("trimmed_mean(f=1)", 2)):
+        with pytest.raises(bragg.AggregationError, match="3 coordinates") as caught:
+            bragg.aggregate([None] * bad + rows[bad:], rule, base=rows[0])
+        assert str(caught.value).count("updates[") == bad
+        assert "  updates[0]: NoneType is no array; needs float64 of shape (3,), as in base" in str(caught.value)
+
+
 def test_a_base_that_is_not_finite():
     with pytest.raises(bragg.AggregationError) as caught:
         bragg.aggregate(np.ones((5, 3)), "clip(c=1) | mean", base=np.array([0, np.inf, 0]))

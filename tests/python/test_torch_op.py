@@ -133,6 +133,14 @@ def test_errors_are_those_of_aggregate(updates):
         with pytest.raises(bragg.AggregationError) as caught:
             call(torch.full((11, 4), torch.nan))
         assert caught.value.status == "too_many_nonfinite"
+    nan = updates.nan_to_num(1)
+    nan[0, 0, 0] = torch.nan
+    for operator, rows in ((torch.ops.bragg.aggregate, nan), (torch.ops.bragg.aggregate_list, list(nan))):
+        with pytest.raises(bragg.AggregationError, match="NaN or infinity in 1 coordinates"):
+            operator(rows, "mean")
+        assert operator(rows, "mean", allow_nonfinite=True).isnan().sum() == 1
+        allowing = torch.compile(lambda given: operator(given, "mean", True), fullgraph=True, backend="aot_eager")
+        assert allowing(rows).isnan().sum() == 1
     with pytest.raises(ValueError, match="n = 0 rows"):
         torch.ops.bragg.aggregate_list([], "median")
 
