@@ -1455,6 +1455,72 @@ class BadInputs(Case):
         self.refused(inputs, "median", code=2, bad=1, says="is a file of the input")
 
 
+class NothingSilent(Case):
+    def test_an_output_that_is_not_finite(self):  # [17]
+        rows = [[i, 1] for i in range(8)] + [[math.nan, 1]] * 3
+        inputs = self.workers(rows)
+        for rule, paths in [("trimmed_mean(f=2)", inputs), ("median", inputs[6:]), ("mean", inputs)]:
+            for scope in ("whole", "per-tensor"):
+                with self.subTest(rule, scope=scope):
+                    says = ['tensor "w": the output would hold NaN or infinity', "w08.safetensors (1 values)"]
+                    self.refused(paths, rule, "--scope", scope, code=5, says=says)
+                    report = self.path("r.json")
+                    done = self.aggregate(paths, rule, "--scope", scope, "--allow-nonfinite", "--report", report)
+                    self.assertIn("holds NaN or infinity in 1 values", done.stdout)
+                    with open(report) as file:
+                        self.assertEqual(json.load(file)["output_nonfinite"], 1)
+                    os.remove(report)
+                    self.assertFalse(math.isfinite(read_safetensors(self.output)[0]["w"][0]))
+                    os.remove(self.output)
+        self.aggregate(inputs, "trimmed_mean(f=3)")
+
+    def quantised(self, tensors):
+        return [self.write("q%d.safetensors" % i, safetensors(tensors)) for i in range(3)]
+
+    def test_quantised_weights(self):  # [4]
+        floats = {"norm": ("F32", [64], [1] * 64)}
+        for tensors, says in [
+            ({"w": ("U8", [8], range(8)), "w.SCB": ("F32", [1], [1])}, '"w.SCB"'),
+            ({"a.weight": ("U8", [8], range(8)), "a.SCB": ("F32", [1], [1])}, '"a.weight" of U8'),
+            ({"a.weight": ("U8", [8], range(8)), "a.weight.absmax": ("F32", [1], [1])}, '"a.weight.absmax"'),
+            ({"blocks": ("U8", [8], range(8)), "scales": ("U8", [2], [1, 2])}, '"scales"'),
+            ({"x_blocks": ("U8", [8], range(8)), "x_scales": ("U8", [2], [1, 2])}, '"x_scales"'),
+            ({"p.qweight": ("I64", [2], [1, 2]), "p.qzeros": ("I64", [1], [1])}, '"p.qzeros"'),
+            ({"p.weight_packed": ("I64", [2], [1, 2]), "p.weight_scale": ("F32", [1], [1])}, '"p.weight_scale"'),
+        ]:
+            inputs = self.quantised({**floats, **tensors})
+            self.refused(inputs, "median", code=2, says=["seems to be quantised", "dequantise", "first", says])
+            self.refused(inputs, "median", "--integers", "error", code=2, says="--integers = error: tensor ")
+            self.aggregate(inputs, "median", "--integers", "lower-median")
+            os.remove(self.output)
+        most = {"w": ("U8", [300], [1] * 300), **floats}
+        self.refused(self.quantised(most), "median", code=2, says="300 of a model's 556 bytes are integers")
+        self.aggregate(self.quantised({**most, "norm": ("F32", [75], [1] * 75)}), "median")
+
+    def test_what_is_no_code_takes_the_lower_median(self):
+        tensors = {
+            "w": ("F32", [4], [1] * 4),
+            "num_batches_tracked": ("I64", [], [1]),
+            "count": ("I64", [1], [1]),
+            "mask": ("BOOL", [40], [True] * 40),
+            "attn.relative_position_index": ("U8", [8], range(8)),
+            "attn.logit_scale": ("F32", [1], [1]),
+            "attn.scale": ("F32", [1], [1]),
+        }
+        self.assertIn("50 integers by lower median", self.aggregate(self.quantised(tensors), "median").stdout)
+
+    def test_the_first_integers(self):
+        inputs = self.workers([[i, 1] for i in range(5)])
+        self.write("workers/w00.safetensors", "no model")
+        done = self.aggregate(inputs, "median", "--integers", "first", bad=1)
+        self.assertIn("1 integer of the first input", done.stdout)
+        self.assertEqual(read_safetensors(self.output)[0]["batches"], [10])
+        base = self.write("base.safetensors", safetensors({"w": ("F32", [2], [0, 0]), "batches": ("I64", [], [77])}))
+        done = self.aggregate(inputs, "median", "--integers", "first", "--base", base, bad=1)
+        self.assertIn("1 integer of the base", done.stdout)
+        self.assertEqual(read_safetensors(self.output)[0]["batches"], [77])
+
+
 class Terminal(Case):
     def aggregate_on_terminal(self, *options):
         return self.run_on_terminal("aggregate", *self.workers(FIVE), "--rule", "median", "-o", self.output, *options)

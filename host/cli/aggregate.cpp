@@ -66,7 +66,14 @@ std::string summary(const AggregateCommand& command, const Pipeline& pipeline, c
       fmt::format("{}: {} from {}, {}", printable(command.output.string()), to_string(pipeline),
                   counted(static_cast<std::int64_t>(result.workers.size()), "worker"),
                   counted(result.coordinates, "coordinate"));
-  if (result.integers > 0) text += fmt::format(", {} by lower median", counted(result.integers, "integer"));
+  if (result.integers > 0) {
+    const char* const how = command.integers != "first" ? "by lower median"
+                            : command.base              ? "of the base"
+                                                        : "of the first input";
+    text += fmt::format(", {} {}", counted(result.integers, "integer"), how);
+  }
+  if (result.nonfinite > 0)
+    text += fmt::format("\nthe output holds NaN or infinity in {} values", result.nonfinite);
   const auto bytes = static_cast<double>(result.bytes_read);
   text += fmt::format("\nread {} in {}", bytes_text(bytes), duration_text(seconds));
   if (seconds > 0) text += fmt::format(" ({}/s)", bytes_text(bytes / seconds));
@@ -83,6 +90,13 @@ std::string summary(const AggregateCommand& command, const Pipeline& pipeline, c
 Device device_for(const std::string& wanted) {
   const bool cuda = wanted == "cuda" || (wanted == "auto" && cuda_device_count() > 0);
   return cuda ? Device::cuda : Device::cpu;
+}
+
+Integers integers_for(const std::string& wanted) {
+  return wanted == "lower-median" ? Integers::lower_median
+         : wanted == "first"      ? Integers::first
+         : wanted == "error"      ? Integers::error
+                                  : Integers::automatic;
 }
 
 /// Bad inputs are told when the progress bar is gone; of a run that fails also where --quiet is given.
@@ -124,6 +138,8 @@ void run(const AggregateCommand& command) {
   check_output_name(command);
   options.options.max_weight_share = command.max_weight_share;
   options.options.threads = command.threads;
+  options.integers = integers_for(command.integers);
+  options.allow_nonfinite = command.allow_nonfinite;
   options.bad_inputs = command.strict ? BadInputs::error : BadInputs::row;
   const Device device = device_for(command.device);
   options.options.device = device;

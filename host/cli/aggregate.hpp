@@ -23,7 +23,9 @@ struct AggregateCommand {
   std::optional<std::string> shard_size;
   std::string device = "auto";
   int threads = 0;
+  std::string integers = "auto";
   bool strict = false;
+  bool allow_nonfinite = false;
   bool quiet = false;
 };
 

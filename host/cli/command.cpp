@@ -37,7 +37,7 @@ constexpr const char* exit_codes = R"help(Exit codes:
      lone bad input; with --strict any bad input
   4  the system refused to open, read or write, or had no memory
   5  the data defeats the rule: too many rows that are bad inputs or not finite,
-     a base that is not finite, a pivot that is a bad input, a search that is
+     an output that would hold NaN or infinity, a base that is not finite, a pivot that is a bad input, a search that is
      too large, an iteration that does not converge
   6  `bragg verify` found a result that is wrong
   129, 130, 143  interrupted (SIGHUP, SIGINT, SIGTERM)
@@ -175,8 +175,8 @@ void print_error(const std::string& message) {
 std::string as_options(const std::string& message) {
   const std::size_t end = std::min(message.find(" = "), message.find(" has "));
   std::string name = message.substr(0, end);
-  for (const std::string_view option :
-       {"memory", "threads", "max_weight_share", "device", "weights", "out_dtype", "shard_size"}) {
+  for (const std::string_view option : {"memory", "threads", "max_weight_share", "device", "weights",
+                                        "out_dtype", "shard_size", "integers"}) {
     if (name != option) continue;
     std::replace(name.begin(), name.end(), '_', '-');
     return "--" + name + message.substr(end);
@@ -239,6 +239,13 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
   sub->add_option("--report", command.report, "JSON file to write: who was kept, and why");
+  sub->add_option("--integers", command.integers,
+                  "what becomes of integer tensors; auto: the lower median, but an error where they are "
+                  "quantised weights; first: those of the base, else of the first input")
+      ->check(CLI::IsMember({"auto", "lower-median", "first", "error"}))
+      ->capture_default_str();
+  sub->add_flag("--allow-nonfinite", command.allow_nonfinite,
+                "write the output even if it holds NaN or infinity");
   sub->add_flag("--strict", command.strict, "a bad input is an error, not a bad worker");
   sub->add_flag("-q,--quiet", command.quiet, "print nothing but errors");
 }

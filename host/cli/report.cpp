@@ -132,6 +132,7 @@ void write_report(const fs::path& path, const Pipeline& pipeline, const FileResu
   json["device"] = device == Device::cuda ? "cuda" : "cpu";
   json["coordinates"] = result.coordinates;
   json["integers"] = result.integers;
+  json["output_nonfinite"] = result.nonfinite;
   json["bytes_read"] = result.bytes_read;
   const bool per_tensor = result.reports.size() == result.tensors.size() && result.reports.size() > 1;
   if (!per_tensor) {

@@ -10,8 +10,10 @@
 
 #include "host/files/convert.hpp"
 #include "host/files/failure.hpp"
+#include "host/files/integers.hpp"
 #include "host/files/lower_median.hpp"
 #include "host/files/memory_plan.hpp"
+#include "host/files/nonfinite.hpp"
 #include "host/files/output_plan.hpp"
 #include "host/files/progress_counter.hpp"
 #include "host/files/threads.hpp"
@@ -77,6 +79,7 @@ class FileAggregation {
     return static_cast<int>(window % static_cast<std::size_t>(passes_->slots()));
   }
   OutTable target(const Window& window, int slot, Range pieces);
+  void check_finite(const Window& window, int slot, Range pieces, const Solution& solution);
   void write(const Window& window, int slot, Range pieces);
   void check_narrowed(const Piece& piece, std::int64_t beyond) const;
 
@@ -116,6 +119,10 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
   }
   for (std::size_t i = 0; i < active_.rows.size(); ++i) {  // an invalid weight is no weight
     if (!active_.invalid[i] && !is_bad(static_cast<int>(i))) integer_rows_.push_back(static_cast<int>(i));
+  }
+  if (options.integers == Integers::first) {
+    if (inputs_.base) integer_rows_.assign(1, static_cast<int>(active_.rows.size()));
+    if (integer_rows_.size() > 1) integer_rows_.erase(integer_rows_.begin() + 1, integer_rows_.end());
   }
   output_ = plan_output(inputs_, pipeline, output, options);
   memory_ = plan_memory(inputs_, output_, table_rows, engine_.needs_statistics(), options);
@@ -172,10 +179,11 @@ void FileAggregation::run_integers() {
   if (inputs_.integers.empty()) return;
   std::vector<const void*> rows;
   for (const Window& window : memory_.cut(inputs_, inputs_.integers)) {
-    load(window, 0, integer_rows_, window.judged);
-    check_bad({}, nullptr);
     if (integer_rows_.empty())
       throw Error(Status::invalid_argument, "weights: none is valid; integer tensors need at least 1");
+    load(window, 0, integer_rows_, window.judged);
+    check_bad({}, nullptr);
+    if (integer_rows_.empty()) throw InputLost{};  // of the first one: another is first now
     rows.clear();
     for (const int row : integer_rows_) rows.push_back(reader_->row(0, static_cast<std::size_t>(row)));
     lower_median(*window.type, rows, window.elements, passes_->output(0), threads_);
@@ -255,6 +263,7 @@ void FileAggregation::apply(const Part& part, Solution& solution) {
   // A window is written when its slot is needed again: others are computed meanwhile.
   const auto write_window = [&](std::size_t w) {
     passes_->wait(slot_of(w));
+    check_finite(part.windows[w], slot_of(w), part.pieces_of(part.windows[w]), solution);
     write(part.windows[w], slot_of(w), part.pieces_of(part.windows[w]));
   };
   const std::size_t windows = part.windows.size();
@@ -351,6 +360,17 @@ OutTable FileAggregation::target(const Window& window, int slot, Range pieces) {
   return {.dtype = dtype, .data = targets_.data()};
 }
 
+void FileAggregation::check_finite(const Window& window, int slot, Range pieces, const Solution& solution) {
+  const std::byte* from = passes_->output(slot);
+  for (const Piece& piece : window.some(pieces)) {
+    const std::int64_t nonfinite = count_nonfinite(window.made(), from, piece.size());
+    if (nonfinite > 0 && !options_.allow_nonfinite)
+      throw_nonfinite_output(solution, inputs_, engine_.pipeline(), inputs_.tensors[piece.tensor]);
+    result_.nonfinite += nonfinite;
+    from += piece.size() * static_cast<std::int64_t>(size_of(window.made()));
+  }
+}
+
 void FileAggregation::write(const Window& window, int slot, Range pieces) {
   const bool floating = window.type->kind == ElementKind::floating;
   const std::int64_t size = window.out->bytes;
@@ -382,6 +402,7 @@ FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesy
     for (std::size_t i = 0; i < opened.rows.size() && options.found_bad; ++i) {
       if (!opened.rows[i].bad.empty()) options.found_bad(i, opened.names[i], opened.rows[i].bad);
     }
+    check_integers(opened, options.integers);
     ProgressCounter progress(options);
     std::uint64_t bytes_read = 0;
     for (;;) {  // at most once for each input that is lost

@@ -24,6 +24,22 @@ std::string list(const char* what, const std::vector<std::string>& texts, std::s
   return text;
 }
 
+/// Empty where none is known.
+std::string list_bad_rows(const Solution& solution, const Inputs& inputs) {
+  std::vector<std::string> bad, nonfinite;
+  for (std::size_t i = 0; i < inputs.rows.size(); ++i) {
+    if (!inputs.rows[i].bad.empty()) {
+      bad.push_back(fmt::format("{} ({})", inputs.names[i], inputs.rows[i].bad));
+    } else if (i < solution.report.rows.size() && solution.report.rows[i].nonfinite > 0) {
+      nonfinite.push_back(fmt::format("{} ({} values)", inputs.names[i], solution.report.rows[i].nonfinite));
+    }
+  }
+  std::string text = bad.empty() ? "" : list("are bad inputs", bad, inputs.rows.size());
+  if (nonfinite.empty()) return text;
+  if (!text.empty()) text += "; ";
+  return text + list("hold NaN or infinity", nonfinite, inputs.rows.size());
+}
+
 }  // namespace
 
 void throw_failure(const Solution& solution, const Inputs& inputs, const Pipeline& pipeline,
@@ -35,24 +51,22 @@ void throw_failure(const Solution& solution, const Inputs& inputs, const Pipelin
       what += ": " + (inputs.base ? inputs.base->path.string() : std::string());
     throw Error(solution.status, where + what);
   }
-  std::vector<std::string> bad, nonfinite;
-  for (std::size_t i = 0; i < inputs.rows.size(); ++i) {
-    if (!inputs.rows[i].bad.empty()) {
-      bad.push_back(fmt::format("{} ({})", inputs.names[i], inputs.rows[i].bad));
-    } else if (i < solution.report.rows.size() && solution.report.rows[i].nonfinite > 0) {
-      nonfinite.push_back(fmt::format("{} ({} values)", inputs.names[i], solution.report.rows[i].nonfinite));
-    }
-  }
-  std::string files = list("hold NaN or infinity", nonfinite, inputs.rows.size());
-  if (!bad.empty())
-    files = list("are bad inputs", bad, inputs.rows.size()) + (nonfinite.empty() ? "" : "; " + files);
-  if (bad.empty() && nonfinite.empty())
-    files += ", but values beyond 2^500 and invalid weights count as infinite";
-  throw Error(
-      solution.status,
-      fmt::format("{}too many workers are not finite for {}: {}; raise f where the rule has one, or leave "
-                  "them out with weight 0",
-                  where, bragg::to_string(pipeline), files));
+  std::string rows = list_bad_rows(solution, inputs);
+  if (rows.empty()) rows = "no value is NaN or infinite, but those beyond 2^500 and invalid weights count so";
+  throw Error(solution.status,
+              fmt::format("{}too many workers are not finite for {}: {}; raise f where the rule has one, or "
+                          "leave them out with weight 0",
+                          where, bragg::to_string(pipeline), rows));
+}
+
+void throw_nonfinite_output(const Solution& solution, const Inputs& inputs, const Pipeline& pipeline,
+                            const TensorInfo& tensor) {
+  std::string rows = list_bad_rows(solution, inputs);
+  if (rows.empty()) rows = "all rows are finite, but their sum leaves the range";
+  throw Error(Status::too_many_nonfinite,
+              fmt::format("tensor {}: the output would hold NaN or infinity, which {} does not keep out: {}; "
+                          "raise f where the rule has one, or ask for such an output (allow_nonfinite)",
+                          show(tensor.name), bragg::to_string(pipeline), rows));
 }
 
 bool bad_decide(const Solution& solution, std::span<const std::uint8_t> bad) {

@@ -13,6 +13,10 @@ namespace bragg::detail {
 [[noreturn]] void throw_failure(const Solution& solution, const Inputs& inputs, const Pipeline& pipeline,
                                 const TensorInfo* tensor);
 
+/// Says which rows may have made the output what it is: values of `tensor` are NaN or infinite.
+[[noreturn]] void throw_nonfinite_output(const Solution& solution, const Inputs& inputs,
+                                         const Pipeline& pipeline, const TensorInfo& tensor);
+
 /// Whether bad inputs have a part in the output that the solution describes, or would be most of what a rule
 /// by coordinate chooses from. `bad`: per row that takes part. Of an empty solution: whether no other row is
 /// left.

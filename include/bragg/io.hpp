@@ -87,6 +87,15 @@ enum class BadInputs : std::uint8_t {
   error,  ///< an Error
 };
 
+/// What becomes of tensors of integers and booleans, which no rule of floating-point values is made for.
+enum class Integers : std::uint8_t {
+  automatic,     ///< lower_median, but an error where they are quantised weights, or hold most of a model's
+                 ///< bytes
+  lower_median,  ///< of each element, over the workers that have weight
+  first,         ///< the base's; without a base, those of the first input that has weight
+  error,         ///< an Error
+};
+
 struct FileOptions {
   Options options;  ///< on_failure has no effect: a run that fails leaves no file
   /// Upper bound on the memory that windows, buffers and n-sized mathematics take at a time, in bytes; at
@@ -106,6 +115,9 @@ struct FileOptions {
   std::uint64_t shard_size = 0;
   std::function<void(const Progress&)> progress;
   BadInputs bad_inputs = BadInputs::row;
+  Integers integers = Integers::automatic;
+  /// False: an output with NaN or infinity is too_many_nonfinite, and no file.
+  bool allow_nonfinite = false;
   /// Told the row, its name and the reason of every bad input as it is found, also in a run that fails.
   std::function<void(std::size_t row, const std::string& name, const std::string& reason)> found_bad;
 };
@@ -117,7 +129,8 @@ struct FileResult {
   std::vector<std::string>
       tensors;                   ///< names of the floating-point tensors, in order (per-tensor reports match)
   std::int64_t coordinates = 0;  ///< floating-point elements of a row
-  std::int64_t integers = 0;     ///< elements that took the lower median
+  std::int64_t integers = 0;     ///< elements of integer and bool tensors
+  std::int64_t nonfinite = 0;    ///< values of the output that are NaN or infinite
   std::uint64_t bytes_read = 0;
 };
 
@@ -126,9 +139,8 @@ struct FileResult {
 ///
 /// `inputs`: one checkpoint per worker, or a single 2-D npy of one row per worker. Floating-point tensors of
 /// one file may differ in dtype from each other; F8_E4M3 (without infinities, the largest value 448) and
-/// F8_E5M2 are read exactly. Integer and bool tensors take the lower median of each element over the workers
-/// that have weight. The output (safetensors; npy for npy inputs) appears whole or not at all, and carries
-/// pipeline, n and version in its metadata; its "format" is that of the base, else of most inputs.
+/// F8_E5M2 are read exactly. The output (safetensors; npy for npy inputs) appears whole or not at all, and
+/// carries pipeline, n and version in its metadata; its "format" is that of the base, else of most inputs.
 ///
 /// Inputs of another form than the agreed one are bad inputs: the output is what it would be with files full
 /// of NaN in their place. An input that changes while it is read becomes a bad one; where some of it was used
