@@ -4,7 +4,7 @@
 #
 #   scripts/python.sh                 the wheel goes to build/python-wheel; for the CPU
 #   scripts/python.sh --cuda          with the CUDA backend, where nvcc is found
-#   scripts/python.sh --peers         with PyTorch, ByzFL and Flower in the tests: 6 GB from PyPI, the first time
+#   scripts/python.sh --peers         with PyTorch, ByzFL, Flower and NVFlare in the tests: 6 GB from PyPI, the first time
 #   scripts/python.sh -- ARGS…        ARGS go to pytest, e.g. -k oracle
 #
 # PYTHON names the interpreter; it must be 3.10 or newer.
@@ -16,7 +16,7 @@ requirements=(--requirement tests/python/requirements.txt)
 while (($# > 0)); do
   case "$1" in
     --cuda) cuda=ON ;;
-    --peers) requirements+=(--requirement bench/peers/requirements.txt ray==2.55.1) ;;
+    --peers) requirements+=(--requirement bench/peers/requirements.txt ray==2.55.1 nvflare==2.9.0 safetensors) ;;
     --)
       shift
       break

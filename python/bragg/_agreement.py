@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import io
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -61,6 +62,9 @@ class Column:
     def nan(self) -> Any:
         return self._library.nan(self._like, self._shape())
 
+    def nonfinite(self, row: Any) -> int:
+        return library_of(row, "out").nonfinite(row)
+
     def restored(self, row: Any) -> Any:
         """A fresh row with its axes as the caller's arrays have them."""
         return row if self._is_plain else library_of(row, "out").permute(row, self._inverse())
@@ -93,6 +97,9 @@ class Numbers:
     def nan(self) -> Any:
         return array.array("d", [float("nan")]) * self._count
 
+    def nonfinite(self, row: Any) -> int:
+        return sum(not math.isfinite(value) for value in row)
+
     def restored(self, row: Any) -> Any:
         if not isinstance(self._like, (list, tuple)):
             return row[0]
@@ -112,11 +119,15 @@ class Bad(NamedTuple):
     """Whether it is a TypeError to whom it is an error."""
 
 
+FLOATS = ("an array", "a float", "a list of numbers")
+"""Kinds of leaves that are aggregated."""
+
+
 def _is_array(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and hasattr(leaf, "shape")
 
 
-def _leaf_form(leaf: Any, is_root: bool) -> tuple[str, Any]:
+def leaf_form(leaf: Any, is_root: bool) -> tuple[str, Any]:
     """What the leaf is, and what those of other rows must have the same: kind and rest."""
     if type(leaf) in _trees.NUMBERS:
         # A number that is all there is of an update can be no counter.
@@ -132,7 +143,7 @@ def _leaf_form(leaf: Any, is_root: bool) -> tuple[str, Any]:
     return "no array", ()
 
 
-def _shown(form: tuple[str, Any]) -> str:
+def shown(form: tuple[str, Any]) -> str:
     kind, rest = form
     if kind in ("an array", "integers"):
         return f"{rest[0]} of shape {rest[1]}" + ("" if rest[2] == "cpu" else f" on {rest[2]}")
@@ -146,10 +157,8 @@ class Form:
         self.like = like
         self.source = source
         self.names = list(_trees.names(like))
-        self.leaves = [_leaf_form(leaf, name == "") for name, leaf in zip(self.names, _trees.leaves(like, like, ""))]
-        self.floats = [
-            at for at, (kind, _) in enumerate(self.leaves) if kind in ("an array", "a float", "a list of numbers")
-        ]
+        self.leaves = [leaf_form(leaf, name == "") for name, leaf in zip(self.names, _trees.leaves(like, like, ""))]
+        self.floats = [at for at, (kind, _) in enumerate(self.leaves) if kind in FLOATS]
         self.integers = [at for at, (kind, _) in enumerate(self.leaves) if kind in ("integers", "an int")]
         self.others = [at for at, (kind, _) in enumerate(self.leaves) if kind == "no array"]
         if not self.floats and not self.integers:
@@ -159,10 +168,10 @@ class Form:
         """Its leaves. @raises Exception: any, for it may be anything; else one that says what is not as here."""
         row = _trees.leaves(tree, self.like, "", self.source)
         for name, form, leaf in zip(self.names, self.leaves, row):
-            found = _leaf_form(leaf, name == "")
+            found = leaf_form(leaf, name == "")
             if found != form and not (form[0] == "a float" and found[0] == "an int"):
-                what = f"{type(leaf).__name__} is no array" if found[0] == "no array" else _shown(found)
-                raise ValueError(f"{name}: {what}; needs {_shown(form)}, as in {self.source}")
+                what = f"{type(leaf).__name__} is no array" if found[0] == "no array" else shown(found)
+                raise ValueError(f"{name}: {what}; needs {shown(form)}, as in {self.source}")
         return row
 
 
@@ -218,6 +227,14 @@ def _is_same(a: Any, b: Any) -> bool:
     if isinstance(a, io.BytesIO) and isinstance(b, io.BytesIO):
         return a.getvalue() == b.getvalue()
     return type(a) is type(b) and type(a) in (str, bytes) and a == b
+
+
+def no_array_of_most(values: Sequence[Any], n: int) -> Any:
+    """What more than half of `n` updates share; else LEFT_OUT."""
+    for value in values:
+        if 2 * sum(_is_same(value, other) for other in values) > n:
+            return value
+    return _trees.LEFT_OUT
 
 
 class Agreed:
@@ -327,8 +344,7 @@ class Agreed:
                 carried[at] = self._base[at]
                 continue
             values = [row[at] for row in self._rows.values()]
-            votes = ((value, sum(_is_same(value, other) for other in values)) for value in values)
-            carried[at] = next((value for value, count in votes if 2 * count > self._n), _trees.LEFT_OUT)
+            carried[at] = no_array_of_most(values, self._n)
             if carried[at] is _trees.LEFT_OUT:
                 left_out.append(self._form.names[at] or "the update")
         if left_out:

@@ -50,6 +50,9 @@ class Library(Protocol):
     def nan(self, like: Any, shape: tuple[int, ...]) -> Any:
         """An array of NaN beside `like`, of its dtype."""
 
+    def float64(self, array: Any) -> Any:
+        """A copy of the dtype float64."""
+
     def nonfinite(self, array: Any) -> int:
         """The number of its values that are NaN or infinite. Waits for them."""
 
@@ -129,6 +132,9 @@ class ArrayApi:
     def nan(self, like: Any, shape: tuple[int, ...]) -> Any:
         return self.module.full(shape, float("nan"), dtype=like.dtype, device=like.device)
 
+    def float64(self, array: Any) -> Any:
+        return self.module.astype(array, self.module.float64)
+
     def nonfinite(self, array: Any) -> int:
         is_finite = self.module.isfinite(array)
         return int(self.module.sum(self.module.astype(~is_finite, self.module.int64)))
@@ -161,6 +167,9 @@ class NumPy(ArrayApi):
 
     def nan(self, like: Any, shape: tuple[int, ...]) -> Any:
         return self.module.full(shape, float("nan"), dtype=_native(like.dtype))
+
+    def float64(self, array: Any) -> Any:
+        return array.astype("float64")
 
     def nonfinite(self, array: Any) -> int:
         return int((~self.module.isfinite(array)).sum())
@@ -254,6 +263,9 @@ class Torch:
 
     def nan(self, like: Any, shape: tuple[int, ...]) -> Any:
         return self.module.full(shape, float("nan"), dtype=like.dtype, device=like.device)
+
+    def float64(self, array: Any) -> Any:
+        return array.detach().double()
 
     def nonfinite(self, array: Any) -> int:
         return int((~self.module.isfinite(array)).sum())

@@ -14,6 +14,7 @@
 #include "python/src/errors.hpp"
 #include "python/src/judge.hpp"
 #include "python/src/plan.hpp"
+#include "python/src/streamed.hpp"
 
 namespace bragg::python {
 
@@ -72,6 +73,7 @@ NB_MODULE(_bragg, module) {
   register_errors();
   add_plan(module);
   add_judge(module);
+  add_streamed(module);
   module.attr("version") = BRAGG_VERSION_STRING;
   module.def("rules", &rules_to_python, nb::sig("def rules() -> list[dict[str, typing.Any]]"));
   module.def(
