@@ -449,6 +449,7 @@ class Aggregate(Case):
         self.assertEqual(result[1 << 16 : 1 << 17], list(block[1 << 16 : 1 << 17]))
 
 
+<<<<<<< HEAD
 class Shards(Case):
     """-o FOLDER --shard-size SIZE."""
 
@@ -553,6 +554,23 @@ class Shards(Case):
         self.assertEqual(process.returncode, 130, errors)
         self.assertIn("nothing was written", errors)
         self.assertEqual(sorted(os.listdir(self.folder)), before)
+=======
+    @unittest.skipIf(os.environ.get("BRAGG_SANITIZE"), "sanitizers take memory of their own")
+    def test_memory_is_bounded_for_what_n_takes(self):
+        rows = 2500
+        inputs = self.write("x.npy", npy([rows, 2], [math.sin(i * i) for i in range(2 * rows)]))
+        self.output = self.path("out.npy")
+        command = ["aggregate", inputs, "--device", "cpu", "--quiet", "-o", self.output, "--rule"]
+        for rule in ["krum(f=500)", "nnm(f=500) | nnm(f=500) | median"]:
+            with self.subTest(rule):
+                refused = self.run_bragg(*command, rule, "--memory", "1MiB", code=4).stderr
+                needed = int(re.search(r"needs ([0-9]+) MiB", refused).group(1))
+                process = subprocess.Popen([BRAGG, *command, rule, "--memory", "%dMiB" % needed])
+                _, status, usage = os.wait4(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
+                self.assertEqual(process.returncode, 0)
+                self.assertLess(usage.ru_maxrss, (needed + 32) * 1024)
+>>>>>>> 31ae031 (Count all that n takes in --memory)
 
 
 class Report(Case):

@@ -110,6 +110,7 @@ bool Selection::find_subsets(const RowTable& table, const PointTable& points) {
 /// From points' coefficients to rows' for four points at a time, rows ascending.
 Products Selection::products(const RowTable& table, const PointTable& points) {
   entries_.clear();
+  entries_.reserve(used_rows_.size() * static_cast<std::size_t>((points.count + 3) / 4));
   group_start_.assign(1, 0);
   for (int first = 0; first < points.count; first += 4) {
     for (std::size_t u = 0; u < used_rows_.size(); ++u) {

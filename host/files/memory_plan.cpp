@@ -46,7 +46,7 @@ std::int64_t widest_of(const Window& kind) {
 
 /// Half of what the n-sized mathematics leaves is for windows; the rest is for headers and the passes'
 /// scratch.
-MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows, bool statistics,
+MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows, std::int64_t mathematics,
                        const FileOptions& options) {
   if (options.memory < least_memory) {
     throw Error(Status::invalid_argument,
@@ -63,10 +63,7 @@ MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows,
     largest = std::max(largest, widest);
     row_bytes = std::min(plenty, row_bytes + std::min(plenty, inputs.tensors[t].elements) * widest);
   }
-  constexpr std::int64_t square_matrices =
-      11;  // sums, the Gram matrix, mixing matrices, and what they are made from
   const std::int64_t n = rows;
-  const std::int64_t mathematics = statistics ? square_matrices * 8 * (n + 2) * (n + 2) : 0;
   const std::int64_t block = (n + 1) * gram_block * largest;
   const auto memory =
       static_cast<std::int64_t>(std::min<std::uint64_t>(options.memory, std::uint64_t{1} << 62));

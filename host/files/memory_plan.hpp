@@ -18,10 +18,9 @@ struct MemoryPlan {
   std::vector<Window> cut(const Inputs& inputs, std::span<const std::size_t> tensors) const;
 };
 
-/// `rows`: those that are read, the base among them. `statistics`: as Engine::needs_statistics, so that
-/// the n-sized mathematics needs memory.
+/// `rows`: those that are read, the base among them. `mathematics`: the bytes that are needed beside windows.
 /// @throws Error invalid_argument, out_of_memory: options.memory is too small.
-MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows, bool statistics,
+MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows, std::int64_t mathematics,
                        const FileOptions& options);
 
 }  // namespace bragg::detail

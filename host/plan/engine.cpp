@@ -10,6 +10,7 @@
 #include <numeric>
 #include <type_traits>
 
+#include "host/cpu/select.hpp"
 #include "host/plan/report.hpp"
 #include "rules/search.hpp"
 #include "rules/sequence.hpp"
@@ -76,11 +77,13 @@ struct Engine::Impl {
             .has_origin = has_reference};
   }
 
+  SolveLayout layout() const {
+    return {.rows = table_rows(), .products = needs.products, .stages = !pipeline.pre.empty()};
+  }
+
   SolveBlock block() {
-    const SolveLayout layout{
-        .rows = table_rows(), .products = needs.products, .stages = !pipeline.pre.empty()};
-    memory.resize((solve_block_bytes(layout) + sizeof(std::max_align_t) - 1) / sizeof(std::max_align_t));
-    return solve_block(reinterpret_cast<std::byte*>(memory.data()), layout);
+    memory.resize((solve_block_bytes(layout()) + sizeof(std::max_align_t) - 1) / sizeof(std::max_align_t));
+    return solve_block(reinterpret_cast<std::byte*>(memory.data()), layout());
   }
 
   void load(const GramSums& sums, const SolveBlock& b) const;
@@ -123,6 +126,16 @@ void Engine::begin(const ActiveRows& active, bool has_reference, bool has_previo
 int Engine::table_rows() const noexcept { return impl_->table_rows(); }
 bool Engine::needs_statistics() const noexcept { return impl_->needs.statistics; }
 const Pipeline& Engine::pipeline() const noexcept { return impl_->pipeline; }
+
+std::int64_t Engine::square_bytes() const {
+  const Impl& e = *impl_;
+  const auto square = static_cast<std::size_t>(e.table_rows()) * static_cast<std::size_t>(e.table_rows());
+  std::size_t bytes = solve_block_bytes(e.layout());
+  if (e.needs.products) bytes += 2 * sizeof(double) * square;  // GramSums
+  // Solution::mix, and of four points at a time what Selection makes of it.
+  if (!e.pipeline.pre.empty()) bytes += (sizeof(double) + sizeof(cpu::MixEntry) / 4) * square;
+  return static_cast<std::int64_t>(bytes);
+}
 
 void Engine::reset(GramSums& sums) const {
   sums.reset(table_rows(), impl_->needs.products, 1, impl_->needs.pairs);

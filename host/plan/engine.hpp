@@ -4,6 +4,7 @@
 #pragma once
 
 #include <bragg/plan.hpp>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <vector>
@@ -73,6 +74,9 @@ class Engine {
 
   /// Pass 1 is needed: by distances, or to know which rows are infinite.
   bool needs_statistics() const noexcept;
+
+  /// Of this run: what the sums, the n-sized mathematics and its result take, at the most.
+  std::int64_t square_bytes() const;
 
   void reset(GramSums& sums) const;
   void accumulate(const RowTable& window, GramSums& sums);
