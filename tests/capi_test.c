@@ -144,6 +144,37 @@ static void per_tensor_scope(void) {
   bragg_plan_destroy(plan);
 }
 
+static void judged_tensors(void) {
+  /* The second tensor would drop row 0; by the first, row 2 is the longest. */
+  const float rows_data[3][2] = {{1, 90}, {2, 2}, {80, 1}};
+  const void* rows[6] = {&rows_data[0][0], &rows_data[0][1], &rows_data[1][0],
+                         &rows_data[1][1], &rows_data[2][0], &rows_data[2][1]};
+  const int64_t sizes[2] = {1, 1};
+  uint8_t judged[2] = {1, 0};
+  float values[2] = {0, 0};
+  void* out[2] = {&values[0], &values[1]};
+  bragg_options options = BRAGG_OPTIONS_INIT;
+  options.judged = judged;
+  bragg_plan* plan = NULL;
+  EXPECT(bragg_plan_create("cge(f=1)", 3, sizes, 2, BRAGG_F32, &options, &plan) == BRAGG_OK);
+  judged[0] = 0; /* it was copied */
+  EXPECT(bragg_plan_run(plan, rows, out, NULL, NULL) == BRAGG_OK);
+  EXPECT(values[0] == 1.5F && values[1] == 46);
+  bragg_plan_destroy(plan);
+  EXPECT(bragg_plan_create("cge(f=1)", 3, sizes, 2, BRAGG_F32, &options, &plan) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(says("judged: no tensor is"));
+  /* A caller from before there was the field. */
+  options.struct_size = offsetof(bragg_options, judged);
+  EXPECT(bragg_plan_create("cge(f=1)", 3, sizes, 2, BRAGG_F32, &options, &plan) == BRAGG_OK);
+  EXPECT(bragg_plan_run(plan, rows, out, NULL, NULL) == BRAGG_OK);
+  EXPECT(values[0] == 41 && values[1] == 1.5F);
+  bragg_plan_destroy(plan);
+  options.struct_size = sizeof options;
+  EXPECT(bragg_aggregate("cge(f=1)", rows_data, 3, 2, -1, BRAGG_F32, values, NULL, NULL, &options) ==
+         BRAGG_INVALID_ARGUMENT);
+  EXPECT(says("options.judged"));
+}
+
 static void state(void) {
   const float rows[2] = {10, 10};
   const void* pointers[2] = {&rows[0], &rows[1]};
@@ -163,7 +194,7 @@ static void structs_of_other_versions(void) {
   const float rows[2] = {1, 3};
   float out = 0;
   /* An older caller knows fewer fields: the rest keeps its default, whatever lies there. */
-  bragg_options old = {0, 77, 77, 77, -5, -1.0, 77, -9, 77, 77};
+  bragg_options old = {0, 77, 77, 77, -5, -1.0, 77, -9, 77, 77, NULL};
   old.struct_size = sizeof(size_t);
   EXPECT(bragg_aggregate("mean", rows, 2, 1, -1, BRAGG_F32, &out, NULL, NULL, &old) == BRAGG_OK && out == 2);
   /* A newer caller may have more fields, as long as it does not use them. */
@@ -283,6 +314,7 @@ int main(void) {
   nonfinite_rows();
   plan_of_tensors();
   per_tensor_scope();
+  judged_tensors();
   state();
   structs_of_other_versions();
   plans_that_cannot_be();

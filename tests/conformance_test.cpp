@@ -34,12 +34,14 @@ TEST_P(Conformance, AgreesWithTheOracle) {
         request.misalignment = (random() % 2) * (random() % 8);
         const bool has_reference = random() % 2 == 0;
         if (has_reference) request.reference = normal_rows(random, 1, d, 0.3, 0.5)[0];
+        if (layout == Layout::tensors && random() % 2 == 0) request.judged = draw_judged(random, d);
         const Outcome got = run_library(pipeline, request);
         const Verdict verdict = judge(pipeline, request, expect(pipeline, request), got);
         ++runs;
         judged += verdict.judged;
         ASSERT_EQ(verdict.complaint(), "")
-            << to_string(pipeline) << ", n = " << n << ", d = " << d << ", reference " << has_reference;
+            << to_string(pipeline) << ", n = " << n << ", d = " << d << ", reference " << has_reference
+            << ", judged " << testing::PrintToString(request.judged);
       }
     }
   }

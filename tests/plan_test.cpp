@@ -456,6 +456,139 @@ TEST(Plan, RefusesDtypesThatCannotBe) {
             std::string::npos);
 }
 
+/// Rows of four tensors, of which the first and the last are judged.
+struct JudgedRows {
+  static constexpr int n = 11;
+  std::vector<std::int64_t> sizes = {9000, 300, 0, 5};
+  std::vector<bool> judged = {true, false, false, true};
+  std::vector<float> data, base;
+
+  explicit JudgedRows(std::mt19937_64& random)
+      : data(random_matrix(random, n, d())), base(random_matrix(random, 1, d())) {}
+  std::int64_t d() const { return 9305; }
+  float* row(int i) { return data.data() + i * d(); }
+  std::vector<const void*> tensors_of(const float* row) const {
+    return {row, row + 9000, nullptr, row + 9300};
+  }
+  Updates updates() {
+    std::vector<std::vector<const void*>> rows;
+    for (int i = 0; i < n; ++i) rows.push_back(tensors_of(row(i)));
+    return Updates::tensors(rows, sizes, DType::f32).judge_by(judged);
+  }
+  static Output output(std::vector<float>& out) {
+    return Output(std::vector<void*>{out.data(), out.data() + 9000, nullptr, out.data() + 9300});
+  }
+  /// The judged tensors alone.
+  Updates judged_alone() {
+    std::vector<std::vector<const void*>> rows;
+    for (int i = 0; i < n; ++i) rows.push_back({row(i), row(i) + 9300});
+    return Updates::tensors(rows, std::vector<std::int64_t>{9000, 5}, DType::f32);
+  }
+};
+
+TEST(Plan, JudgesByTheJudgedTensorsAndAggregatesAll) {
+  Generator random = generator("judged");
+  JudgedRows rows(random);
+  // Nothing in the tensors that are not judged is near to what is in the others.
+  for (int i = 0; i < rows.n; ++i) {
+    for (std::int64_t j = 9000; j < 9300; ++j) rows.row(i)[j] *= 1e6f * static_cast<float>(i + 1);
+  }
+  for (const char* const text : all_kinds) {
+    const Pipeline pipeline = parse(text);
+    SCOPED_TRACE(text);
+    std::vector<float> out(9305), alone(9005);
+    const RunArguments about{.base = Row(rows.tensors_of(rows.base.data()))};
+    const RunArguments about_alone{
+        .base = Row(std::vector<const void*>{rows.base.data(), rows.base.data() + 9300})};
+    const std::vector<Report> reports = aggregate(pipeline, rows.updates(), rows.output(out), about);
+    const std::vector<Report> expected =
+        aggregate(pipeline, rows.judged_alone(),
+                  Output(std::vector<void*>{alone.data(), alone.data() + 9000}), about_alone);
+    // The same rows are kept, to the bit, and the judged tensors are aggregated alike.
+    for (std::size_t i = 0; i < JudgedRows::n; ++i) {
+      EXPECT_EQ(reports[0].rows[i].weight, expected[0].rows[i].weight);
+      EXPECT_EQ(reports[0].rows[i].clip_factor, expected[0].rows[i].clip_factor);
+    }
+    EXPECT_TRUE(std::equal(alone.begin(), alone.begin() + 9000, out.begin()));
+    EXPECT_TRUE(std::equal(alone.begin() + 9000, alone.end(), out.begin() + 9300));
+    // In memory of its own each thread count gives the same bits.
+    std::vector<float> again(9305);
+    aggregate(pipeline, rows.updates(), rows.output(again), about, {.threads = 1});
+    EXPECT_EQ(again, out);
+  }
+}
+
+TEST(Plan, JudgedByAllIsJudgedAsEver) {
+  Generator random = generator("judged by all");
+  JudgedRows rows(random);
+  rows.judged.assign(4, true);
+  for (const char* const text : all_kinds) {
+    std::vector<float> out(9305), expected(9305);
+    aggregate(parse(text), rows.updates(), rows.output(out));
+    std::vector<std::vector<const void*>> plain;
+    for (int i = 0; i < rows.n; ++i) plain.push_back(rows.tensors_of(rows.row(i)));
+    aggregate(parse(text), Updates::tensors(plain, rows.sizes, DType::f32), rows.output(expected));
+    EXPECT_EQ(out, expected) << text;
+  }
+}
+
+TEST(Plan, AValueThatIsNotFiniteMakesItsRowInfiniteInAnyTensor) {
+  Generator random = generator("nonfinite unjudged");
+  for (const char* const text : all_kinds) {
+    if (std::string(text) == "mean") continue;  // it is not robust
+    SCOPED_TRACE(text);
+    JudgedRows rows(random);
+    rows.row(4)[9150] = std::nanf("");
+    rows.row(7)[9299] = -std::numeric_limits<float>::infinity();
+    std::vector<float> out(9305), expected(9305);
+    const std::vector<Report> reports = aggregate(parse(text), rows.updates(), rows.output(out));
+    EXPECT_EQ(reports[0].rows[4].nonfinite, 1);
+    EXPECT_EQ(reports[0].rows[7].nonfinite, 1);
+    EXPECT_TRUE(std::all_of(out.begin(), out.end(), [](float x) { return std::isfinite(x); }));
+    // Not by that value: what else the rows hold is as far away.
+    rows.row(4)[17] = std::numeric_limits<float>::infinity();
+    rows.row(7)[18] = std::nanf("");
+    const std::vector<Report> more = aggregate(parse(text), rows.updates(), rows.output(expected));
+    if (reports[0].rows[4].weight == 0 && reports[0].rows[7].weight == 0) {
+      EXPECT_TRUE(std::equal(out.begin(), out.end(), expected.begin()));
+    }
+    EXPECT_EQ(more[0].rows[4].nonfinite, 2);
+  }
+  // Of the base, where it is measured from.
+  JudgedRows rows(random);
+  rows.base[9100] = std::nanf("");
+  std::vector<float> out(9305);
+  const RunArguments about{.base = Row(rows.tensors_of(rows.base.data()))};
+  message_of([&] { aggregate(parse("clip(c=1) | mean"), rows.updates(), rows.output(out), about); },
+             Status::nonfinite_base);
+  aggregate(parse("krum(f=2)"), rows.updates(), rows.output(out), about);
+}
+
+TEST(Plan, SaysWhatIsWrongWithJudgedTensors) {
+  Generator random = generator("wrongly judged");
+  JudgedRows rows(random);
+  std::vector<float> out(9305);
+  const Updates updates = rows.updates();
+  EXPECT_NE(message_of([&] { rows.updates().judge_by({true}); }).find("1 marks; needs one for each of 4"),
+            std::string::npos);
+  EXPECT_NE(message_of([&] {
+              rows.updates().judge_by({false, false, false, false});
+            }).find("no tensor is"),
+            std::string::npos);
+  Shape shape = Shape::of(updates);
+  shape.judged = {true};
+  EXPECT_NE(message_of([&] { Plan(Krum{.f = 2}, shape); }).find("judged: 1 marks"), std::string::npos);
+  shape.judged.assign(4, false);
+  EXPECT_NE(message_of([&] { Plan(Krum{.f = 2}, shape); }).find("judged: no tensor"), std::string::npos);
+  EXPECT_NE(message_of([&] {
+              aggregate(Krum{.f = 2}, updates, rows.output(out), {}, {.scope = Scope::per_tensor});
+            }).find("scope = per_tensor each is judged by itself"),
+            std::string::npos);
+  Plan plan(Krum{.f = 2}, {.n = rows.n, .sizes = rows.sizes});
+  EXPECT_NE(message_of([&] { plan.run(updates, rows.output(out)); }).find("judged by other tensors"),
+            std::string::npos);
+}
+
 TEST(Plan, OneFailingTensorLeavesTheWholeOutputUnwritten) {
   const int n = 5;
   std::vector<float> data(50, 1.0f);

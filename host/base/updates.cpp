@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace bragg {
 inline namespace v0 {
@@ -151,6 +152,15 @@ Updates Updates::tensors(std::span<const std::vector<const void*>> tensors,
   const bool differ = std::any_of(dtypes.begin(), dtypes.end(), [&](DType t) { return t != dtypes.front(); });
   if (differ) updates.dtypes_.assign(dtypes.begin(), dtypes.end());
   return updates;
+}
+
+Updates& Updates::judge_by(std::vector<bool> judged) {
+  if (judged.size() != sizes_.size())
+    refuse(fmt::format("judged: {} marks; needs one for each of {} tensors", judged.size(), sizes_.size()));
+  if (!judged.empty() && std::find(judged.begin(), judged.end(), true) == judged.end())
+    refuse("judged: no tensor is; rows need at least one to be judged by");
+  judged_ = std::move(judged);
+  return *this;
 }
 
 std::int64_t Updates::d() const noexcept {

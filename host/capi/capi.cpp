@@ -110,9 +110,14 @@ void write_versioned(StructT& theirs, StructT ours, const char* name) {
   std::memcpy(&theirs, &ours, std::min(size, sizeof(StructT)));
 }
 
-bragg::Options options_of(const bragg_options* options) {
+bragg_options given_options(const bragg_options* options) {
   bragg_options given = BRAGG_OPTIONS_INIT;
   if (options != nullptr) read_versioned(given, *options, "options");
+  return given;
+}
+
+bragg::Options options_of(const bragg_options* options) {
+  const bragg_options given = given_options(options);
   bragg::Options made;
   made.scope = checked_enum(given.scope, bragg::Scope::per_tensor, "options.scope");
   made.on_failure = checked_enum(given.on_failure, bragg::OnFailure::zero, "options.on_failure");
@@ -156,6 +161,13 @@ std::span<const double> weights_of(const double* weights, int n) {
                             : std::span<const double>(weights, static_cast<std::size_t>(n));
 }
 
+/// Options of a call about a matrix, which is one tensor.
+bragg::Options matrix_options(const bragg_options* options) {
+  if (given_options(options).judged != nullptr)
+    refuse("options.judged: a matrix is one tensor, by which it is judged; make a plan for several");
+  return options_of(options);
+}
+
 /// A matrix in the memory of the device that is chosen.
 bragg::Updates matrix_of(const void* data, int n, std::int64_t d, std::int64_t row_stride, int dtype,
                          const bragg::Options& options) {
@@ -180,8 +192,9 @@ CallArguments call_arguments(const bragg_plan* plan, const void* const* rows, vo
   bragg::RunArguments rest;
   if (base != nullptr) rest.base = bragg::Row(std::vector<const void*>(base, base + tensors));
   rest.weights = weights_of(weights, shape.n);
-  return {bragg::Updates::tensors(pointers, shape.sizes, shape.dtype, space),
-          bragg::Output(std::vector<void*>(out, out + tensors)), std::move(rest)};
+  bragg::Updates updates = bragg::Updates::tensors(pointers, shape.sizes, shape.dtype, space);
+  if (!shape.judged.empty()) updates.judge_by(shape.judged);
+  return {std::move(updates), bragg::Output(std::vector<void*>(out, out + tensors)), std::move(rest)};
 }
 
 const bragg::Report& report_of(const bragg_plan* plan, std::size_t index) {
@@ -210,6 +223,8 @@ bragg_status bragg_plan_create(const char* pipeline, int32_t n, const int64_t* s
     if (tensors > 0) need(sizes, "sizes");
     bragg::Shape shape{n, {}, checked_enum(dtype, bragg::DType::f64, "dtype")};
     shape.sizes.assign(sizes, sizes + tensors);
+    const std::uint8_t* const judged = given_options(options).judged;
+    for (std::size_t t = 0; judged != nullptr && t < tensors; ++t) shape.judged.push_back(judged[t] != 0);
     *plan = new bragg_plan{bragg::Plan(bragg::parse(pipeline), std::move(shape), options_of(options))};
     return BRAGG_OK;
   });
@@ -305,7 +320,7 @@ bragg_status bragg_aggregate(const char* pipeline, const void* data, int32_t n, 
   return guarded([&] {
     need(pipeline, "pipeline");
     const bragg::Pipeline parsed = bragg::parse(pipeline);
-    const bragg::Options chosen = options_of(options);
+    const bragg::Options chosen = matrix_options(options);
     const bragg::Updates updates = matrix_of(data, n, d, row_stride, dtype, chosen);
     bragg::Plan plan(parsed, bragg::Shape::of(updates), chosen);
     bragg::RunArguments arguments;
@@ -331,7 +346,7 @@ bragg_status bragg_pre_aggregate(const char* sequence, const void* data, int32_t
     need(sequence, "sequence");
     if (d > 0) need(out, "out");
     const bragg::PreSequence parsed = bragg::parse_pre_aggregators(sequence);
-    const bragg::Options chosen = options_of(options);
+    const bragg::Options chosen = matrix_options(options);
     const bragg::Updates updates = matrix_of(data, n, d, row_stride, dtype, chosen);
     const std::size_t bytes =
         static_cast<std::size_t>(d) * bragg::size_of(chosen.out_dtype.value_or(updates.dtype()));

@@ -57,9 +57,10 @@ class CpuPlan final : public PlanBackend {
   }
 
  private:
-  /// Tensors that a pass takes at once: of one part, and of one dtype.
+  /// Tensors that a pass takes at once: of one part and of one dtype, judged or not.
   struct Group {
     DType dtype, out_dtype;
+    bool judged = true;
     std::vector<std::size_t> tensors = {};
     std::vector<std::int64_t> sizes = {};
     std::vector<const void*> table = {};  // [tensor * rows + row]
@@ -68,12 +69,14 @@ class CpuPlan final : public PlanBackend {
   struct Part {
     std::vector<Group> groups;
     bool widen = false;  ///< f64 beside others: pass 1 has one scale for all, and takes all as f64
+    std::vector<std::int64_t> unjudged_nonfinite = {};  // [row] of the groups that are not judged
   };
 
   void make_parts();
   void widen_reference(const Row& reference);
   void build_tables(const Updates& updates, const Output& out, const Row& reference, bool use_previous);
   RowTable table_of(const Group& group, bool use_previous) const;
+  void scan_unjudged(Part& part, bool use_previous);
   void accumulate(const Part& part, bool use_previous, GramSums& sums);
   void accumulate_widened(const Group& group, bool use_previous, GramSums& sums);
   void keep_output(const Output& out);
@@ -107,19 +110,24 @@ void CpuPlan::make_parts() {
   for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
     Part& part = parts_[request_.options.scope == Scope::whole ? 0 : t];
     const DType dtype = shape.dtype_of(t);
-    auto group = std::find_if(part.groups.begin(), part.groups.end(),
-                              [&](const Group& other) { return other.dtype == dtype; });
+    const bool judged = request_.judged.empty() || request_.judged[t];
+    auto group = std::find_if(part.groups.begin(), part.groups.end(), [&](const Group& other) {
+      return other.dtype == dtype && other.judged == judged;
+    });
     if (group == part.groups.end()) {
-      part.groups.push_back({.dtype = dtype, .out_dtype = request_.out_dtype_of(t)});
+      part.groups.push_back({.dtype = dtype, .out_dtype = request_.out_dtype_of(t), .judged = judged});
       group = part.groups.end() - 1;
     }
     group->tensors.push_back(t);
     group->sizes.push_back(shape.sizes[t]);
   }
   for (Part& part : parts_) {
-    const auto wide = std::count_if(part.groups.begin(), part.groups.end(),
-                                    [](const Group& group) { return group.dtype == DType::f64; });
-    part.widen = wide != 0 && part.groups.size() > 1;
+    const auto with_wide = [&](bool wide) {
+      return std::any_of(part.groups.begin(), part.groups.end(), [&](const Group& group) {
+        return group.judged && (group.dtype == DType::f64) == wide;
+      });
+    };
+    part.widen = with_wide(true) && with_wide(false);
     // A row of no coordinates has sums and a report too.
     if (part.groups.empty()) part.groups.push_back({.dtype = shape.dtype, .out_dtype = request_.out_dtype});
   }
@@ -183,14 +191,26 @@ RowTable CpuPlan::table_of(const Group& group, bool use_previous) const {
           .data = group.table.data()};
 }
 
+/// What is not finite makes its row infinite wherever it is.
+void CpuPlan::scan_unjudged(Part& part, bool use_previous) {
+  if (request_.judged.empty()) return;
+  part.unjudged_nonfinite.assign(static_cast<std::size_t>(engine_.table_rows()), 0);
+  for (const Group& group : part.groups) {
+    if (!group.judged) engine_.count_nonfinite(table_of(group, use_previous), part.unjudged_nonfinite);
+  }
+}
+
 void CpuPlan::accumulate(const Part& part, bool use_previous, GramSums& sums) {
   for (const Group& group : part.groups) {
+    if (!group.judged) continue;
     if (part.widen && group.dtype != DType::f64) {
       accumulate_widened(group, use_previous, sums);
     } else {
       engine_.accumulate(table_of(group, use_previous), sums);
     }
   }
+  for (std::size_t i = 0; i < part.unjudged_nonfinite.size(); ++i)
+    sums.nonfinite[i] += part.unjudged_nonfinite[i];
 }
 
 /// Stretch by stretch, whose copies stay in a cache.
@@ -242,6 +262,7 @@ void CpuPlan::run(const Updates& updates, const Output& out, StreamHandle, const
 
   status_ = Status::ok;
   for (std::size_t p = 0; p < parts_.size(); ++p) {
+    scan_unjudged(parts_[p], use_previous);
     solve_over(engine_, sums_, solutions_[p],
                [&](GramSums& sums) { accumulate(parts_[p], use_previous, sums); });
     if (status_ == Status::ok) status_ = solutions_[p].status;

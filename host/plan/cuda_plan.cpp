@@ -86,6 +86,7 @@ class CudaPlan final : public PlanBackend {
   PlanState* state_ = nullptr;
   const std::int64_t* sizes_ = nullptr;
   Cut tiles_, chunks_;
+  Cut unjudged_chunks_;  // of the tensors that distances are not about
   DeviceMemory previous_memory_;
   std::vector<void*> previous_;  // [tensor] the previous output, aligned to 16 bytes
 
@@ -129,10 +130,13 @@ CudaPlan::CudaPlan(const PlanRequest& request)
 void CudaPlan::make_constants() {
   const std::vector<std::int64_t>& sizes = request_.shape.sizes;
   const std::size_t tensors = sizes.size();
+  const std::vector<bool>& judged = request_.judged;
+  const bool all_judged = judged.empty();
   std::int64_t d = 0;
-  for (const std::int64_t size : sizes) d += size;
+  for (std::size_t t = 0; t < tensors; ++t) d += all_judged || judged[t] ? sizes[t] : 0;
   tiles_ = {.tensors = static_cast<int>(tensors), .length = tile_length};
   chunks_ = {.tensors = static_cast<int>(tensors), .length = gram_chunk_length(d)};
+  unjudged_chunks_ = chunks_;
 
   const std::vector<PreAggregator>& stages = request_.pipeline.pre;
   const auto permutation_of = [](const PreAggregator& stage) {
@@ -144,21 +148,26 @@ void CudaPlan::make_constants() {
   const auto sizes_at = layout.add<std::int64_t>(tensors);
   const auto tiles_at = layout.add<std::int64_t>(tensors + 1);
   const auto chunks_at = layout.add<std::int64_t>(tensors + 1);
+  const auto unjudged_at = layout.add<std::int64_t>(all_judged ? 0 : tensors + 1);
   std::vector<Place<int>> permutations_at;
   for (const PreAggregator& stage : stages)
     permutations_at.push_back(layout.add<int>(permutation_of(stage).size()));
   const auto state_at = layout.add<PlanState>(1);
   std::vector<std::byte> bytes(layout.bytes());
-  const auto number_pieces = [&](Cut& cut, std::int64_t* first) {
-    for (const std::int64_t size : sizes) {
+  // A tensor that is left out has no piece.
+  const auto number_pieces = [&](Cut& cut, std::int64_t* first, const auto& is_in) {
+    for (std::size_t t = 0; t < tensors; ++t) {
       *first++ = cut.pieces;
-      cut.pieces += (size + cut.length - 1) / cut.length;
+      if (is_in(t)) cut.pieces += (sizes[t] + cut.length - 1) / cut.length;
     }
     *first = cut.pieces;
   };
   std::copy(sizes.begin(), sizes.end(), sizes_at.in(bytes.data()));
-  number_pieces(tiles_, tiles_at.in(bytes.data()));
-  number_pieces(chunks_, chunks_at.in(bytes.data()));
+  number_pieces(tiles_, tiles_at.in(bytes.data()), [](std::size_t) { return true; });
+  number_pieces(chunks_, chunks_at.in(bytes.data()), [&](std::size_t t) { return all_judged || judged[t]; });
+  if (!all_judged) {
+    number_pieces(unjudged_chunks_, unjudged_at.in(bytes.data()), [&](std::size_t t) { return !judged[t]; });
+  }
   for (std::size_t k = 0; k < stages.size(); ++k) {
     const std::span<const int> permutation = permutation_of(stages[k]);
     std::copy(permutation.begin(), permutation.end(), permutations_at[k].in(bytes.data()));
@@ -172,6 +181,7 @@ void CudaPlan::make_constants() {
   sizes_ = sizes_at.in(constants_.data());
   tiles_.first = tiles_at.in(constants_.data());
   chunks_.first = chunks_at.in(constants_.data());
+  unjudged_chunks_.first = unjudged_at.in(constants_.data());
   state_ = state_at.in(constants_.data());
   for (std::size_t k = 0; k < stages.size(); ++k) {
     const bool given = !permutation_of(stages[k]).empty();
@@ -229,7 +239,11 @@ void CudaPlan::rehearse() {
   const Rehearsal rehearsal;
   // Addresses are made of it, which nothing follows.
   workspace_ = constants_.data();
-  const std::int64_t chunks = std::exchange(chunks_.pieces, std::min<std::int64_t>(chunks_.pieces, 1));
+  const auto shorten = [](Cut& cut) {
+    return std::exchange(cut.pieces, std::min<std::int64_t>(cut.pieces, 1));
+  };
+  const std::int64_t chunks = shorten(chunks_);
+  const std::int64_t unjudged_chunks = shorten(unjudged_chunks_);
   lay_out(false);
   upload_table(nullptr);
   const auto with_rows = [&](int rows, bool weighted, bool equal) {
@@ -250,6 +264,7 @@ void CudaPlan::rehearse() {
     with_rows(rows, true, false);
   }
   chunks_.pieces = chunks;
+  unjudged_chunks_.pieces = unjudged_chunks;
   workspace_ = nullptr;
 }
 
@@ -337,6 +352,10 @@ void CudaPlan::enqueue_gram(Stream stream) {
                           .max_abs = wide ? reinterpret_cast<unsigned long long*>(b.max_abs) : nullptr};
   gram(arguments, stream);
   if (!needs_.products) return;
+  if (unjudged_chunks_.pieces > 0) {
+    gram({.rows = rows_, .chunks = unjudged_chunks_, .parts = parts(), .nonfinite = arguments.nonfinite},
+         stream);
+  }
   // Once more where the products do not tell distances, or squares left the range of f64; f64 rows about a
   // centre perhaps twice, for what is left of them says which scale. The launches are made in any case, and
   // find nothing to do.

@@ -55,6 +55,7 @@ struct Engine::Impl {
 
   std::vector<std::max_align_t> memory;  ///< the block
   std::vector<std::int64_t> counts;
+  GramSums statistics;  ///< of what distances are not about
 
   Impl(Pipeline pipeline_in, int n_in, const Options& options, bool points_alone_in)
       : pipeline(std::move(pipeline_in)),
@@ -142,6 +143,13 @@ void Engine::reset(GramSums& sums) const {
 }
 
 void Engine::accumulate(const RowTable& window, GramSums& sums) { impl_->passes.gram(window, sums); }
+
+void Engine::count_nonfinite(const RowTable& window, std::span<std::int64_t> nonfinite) {
+  GramSums& found = impl_->statistics;
+  found.reset(window.rows, false, 1);
+  impl_->passes.gram(window, found);
+  for (std::size_t i = 0; i < nonfinite.size(); ++i) nonfinite[i] += found.nonfinite[i];
+}
 
 bool Engine::settled(GramSums& sums) {
   Impl& e = *impl_;

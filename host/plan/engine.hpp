@@ -85,6 +85,9 @@ class Engine {
   /// rows the third.
   bool settled(GramSums& sums);
 
+  /// Adds each row's non-finite values in a window that distances are not about: they make it infinite too.
+  void count_nonfinite(const RowTable& window, std::span<std::int64_t> nonfinite);
+
   /// The n-sized mathematics. `sums` is not read where needs_statistics() is false.
   void solve(const GramSums& sums, Solution& solution);
 

@@ -49,6 +49,7 @@ PlanRequest::PlanRequest(Pipeline pipeline_in, Shape shape_in, const Options& op
   }
   stateful = keeps_previous(pipeline);
   if (shape.sizes.empty()) options.scope = Scope::whole;  // one (empty) report
+  check_judged();
   if (options.scope == Scope::per_tensor) parts = shape.sizes.size();
 }
 
@@ -71,6 +72,26 @@ void PlanRequest::check_dtypes() {
   }
   shape.dtype = shape.dtypes.front();
   out_dtype = out_dtypes_.front();
+}
+
+/// Where all tensors are judged, or nobody asks, `judged` stays empty.
+void PlanRequest::check_judged() {
+  if (shape.judged.empty()) return;
+  if (shape.judged.size() != shape.sizes.size()) {
+    refuse(fmt::format("judged: {} marks; needs one for each of {} tensors", shape.judged.size(),
+                       shape.sizes.size()));
+  }
+  const auto unjudged = std::count(shape.judged.begin(), shape.judged.end(), false);
+  if (unjudged == 0) return;
+  if (unjudged == std::ssize(shape.judged))
+    refuse("judged: no tensor is; rows need at least one to be judged by");
+  if (options.scope == Scope::per_tensor) {
+    refuse(
+        fmt::format("judged: {} of {} tensors are not, but with scope = per_tensor each is judged by "
+                    "itself; leave one of the two out",
+                    unjudged, shape.judged.size()));
+  }
+  if (needs_of(pipeline).products) judged = shape.judged;
 }
 
 void PlanRequest::check(const Updates& updates, std::span<const Output> out, const Row& base) {
@@ -106,6 +127,11 @@ void PlanRequest::check_shape(const Updates& updates, std::span<const Output> ou
                          shape.dtypes.empty() ? "dtype" : fmt::format("tensor {} is", t),
                          to_string(updates.dtype(t)), to_string(shape.dtype_of(t))));
     }
+  }
+  if (updates.judged() != shape.judged) {
+    refuse(
+        "updates: judged by other tensors than the plan's are; give Shape::judged and Updates::judge_by the "
+        "same");
   }
   const auto check_row = [&](const std::string& name, const auto& row, DType dtype) {
     if (row.tensors.size() != tensors) {

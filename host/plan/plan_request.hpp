@@ -25,6 +25,8 @@ class PlanRequest {
   DType out_dtype;        ///< where tensors differ in dtype: of the first
   bool stateful = false;  ///< the rule starts at the previous output
   std::size_t parts = 1;  ///< parts that are solved separately
+  /// Per tensor, whether distances are about it. Empty: all of them, or the pipeline takes no distances.
+  std::vector<bool> judged = {};
   /// The outputs are the points before the rule, so many of them; 0: it is the rule's one. The backends are
   /// given the tensors of all, one output after another.
   int point_outputs = 0;
@@ -46,6 +48,7 @@ class PlanRequest {
   };
 
   void check_dtypes();
+  void check_judged();
   std::string name_of(std::size_t output) const;
   void check_shape(const Updates& updates, std::span<const Output> out, const Row& base) const;
   void check_overlap(const Updates& updates, std::span<const Output> out, const Row& base);

@@ -52,9 +52,11 @@ Spread spread_of(Stage& stage, const Vector& c) {
   }
   const Eigen decomposition = eigen(gram);
   out.eigenvalue = decomposition.values.front();
-  // Equal rows differ from their computed mean by rounding alone.
+  // Equal rows differ from their computed mean by rounding alone, which in a fast path decides their weights.
+  // That matters where they differ in the rest.
   if (out.eigenvalue <= 1e-34L * out.terms) {
     out.eigenvalue = 0;
+    if (!out.mean.rest.empty()) stage.margin = 0;
     return out;
   }
   for (std::size_t k = 0; k < decomposition.values.size(); ++k) {

@@ -10,7 +10,7 @@ Column column(const Stage& stage, std::size_t c) {
   Column out;
   for (const Point& point : stage.points) {
     const bool lost = point.invalid || (stage.mixed && point.infinite);
-    const long double x = lost || std::isnan(point.value[c]) ? infinity : point.value[c];
+    const long double x = lost || std::isnan(point.coordinate(c)) ? infinity : point.coordinate(c);
     out.push_back({x, std::isinf(x) ? 0 : point.magnitude[c], stage.weighted ? point.weight : 1});
   }
   std::stable_sort(out.begin(), out.end(), [](const Entry& a, const Entry& b) { return a.value < b.value; });

@@ -34,11 +34,12 @@ Summary trimmed_mean_of(const Column& sorted, int f);
 /// Mean of the `keep` values closest to the centre, ties to the smaller value; an infinite centre itself.
 Summary mean_of_closest(Stage& stage, const Column& sorted, const Summary& centre, int keep);
 
-/// The point whose coordinate c is rule(c). It has no coefficients: it is no combination of rows.
+/// The point whose coordinate c, of value and rest together, is rule(c). It has no coefficients: it is no
+/// combination of rows.
 template <class RuleT>
 Point each_coordinate(const Stage& stage, RuleT rule) {
   Point out;
-  for (std::size_t c = 0; c < stage.origin.value.size(); ++c) {
+  for (std::size_t c = 0; c < stage.origin.coordinates(); ++c) {
     const Summary summary = rule(c);
     out.value.push_back(summary.value);
     out.magnitude.push_back(summary.magnitude);

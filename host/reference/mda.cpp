@@ -12,9 +12,10 @@ namespace {
 /// The index of the first point equal to each.
 std::vector<int> first_equal(const Stage& stage) {
   std::vector<int> out;
+  const auto differ = [](const Point& a, const Point& b) { return a.value != b.value || a.rest != b.rest; };
   for (int i = 0; i < stage.n(); ++i) {
     int first = 0;
-    while (stage.points[first].value != stage.points[i].value && first < i) ++first;
+    while (first < i && differ(stage.points[first], stage.points[i])) ++first;
     out.push_back(first);
   }
   return out;

@@ -20,7 +20,7 @@ Point apply(const Mean&, Stage& stage) {
     for (const Point& point : stage.points) {
       if (weight(point) == 0 && total > 0) continue;  // 0·∞ never reaches the output
       const long double share = weight(point) / total;
-      const long double x = stage.mixed && point.infinite ? infinity : point.value[c];
+      const long double x = stage.mixed && point.infinite ? infinity : point.coordinate(c);
       out.value += share * x;
       if (std::isfinite(x)) out.magnitude += share * point.magnitude[c];
     }

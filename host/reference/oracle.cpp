@@ -11,20 +11,32 @@ namespace bragg::reference {
 
 namespace {
 
-Point to_point(const Vector& value, std::size_t n, bool f64) {
+bool is_judged(const Input& input, std::size_t c) { return input.judged.empty() || input.judged[c]; }
+
+Point to_point(const Vector& row, const Input& input) {
   Point out;
-  out.value = value;
-  out.coefficients.assign(n, 0);
-  for (const long double x : value) {
-    out.magnitude.push_back(std::abs(x));
-    if (!std::isfinite(x) || (f64 && std::abs(x) > std::ldexp(1.0L, 500))) out.infinite = true;
+  out.coefficients.assign(input.rows.size(), 0);
+  for (std::size_t c = 0; c < row.size(); ++c) {
+    const bool judged = is_judged(input, c);
+    (judged ? out.value : out.rest).push_back(row[c]);
+    const bool too_large = judged && input.f64 && std::abs(row[c]) > std::ldexp(1.0L, 500);
+    if (!std::isfinite(row[c]) || too_large) out.infinite = true;
   }
-  out.size = std::sqrt(dot(value, value));
+  for (std::size_t k = 0; k < row.size(); ++k) out.magnitude.push_back(std::abs(out.coordinate(k)));
+  out.size = std::sqrt(dot(out.value, out.value));
+  return out;
+}
+
+/// Coordinates in the caller's order, of those that are judged and then the rest.
+Vector in_order(const Input& input, const Vector& from) {
+  Vector out;
+  std::size_t judged = 0;
+  auto rest = static_cast<std::size_t>(std::count(input.judged.begin(), input.judged.end(), true));
+  for (std::size_t c = 0; c < from.size(); ++c) out.push_back(from[is_judged(input, c) ? judged++ : rest++]);
   return out;
 }
 
 Stage first_stage(const Input& input, const ClientWeights& clients) {
-  const std::size_t n = input.rows.size();
   const std::size_t d = input.rows.front().size();
   for (const Vector& row : input.rows) {
     if (row.size() != d) throw std::invalid_argument("rows differ in length");
@@ -33,14 +45,16 @@ Stage first_stage(const Input& input, const ClientWeights& clients) {
     if (!other->empty() && other->size() != d)
       throw std::invalid_argument("reference or previous is not of length d");
   }
+  if (!input.judged.empty() && input.judged.size() != d)
+    throw std::invalid_argument("judged is not of length d");
   Stage stage;
   stage.weighted = !input.weights.empty();
   stage.round = input.round;
-  stage.origin = to_point(input.reference.empty() ? Vector(d, 0) : input.reference, n, input.f64);
-  if (!input.previous.empty()) stage.previous.push_back(to_point(input.previous, n, input.f64));
+  stage.origin = to_point(input.reference.empty() ? Vector(d, 0) : input.reference, input);
+  if (!input.previous.empty()) stage.previous.push_back(to_point(input.previous, input));
   for (std::size_t k = 0; k < clients.active.size(); ++k) {
     const int row = clients.active[k];
-    Point point = to_point(input.rows[row], n, input.f64);
+    Point point = to_point(input.rows[row], input);
     point.coefficients[row] = 1;
     point.weight = clients.weight[k];
     point.invalid = clients.invalid[k];
@@ -69,9 +83,10 @@ Result aggregate(const Pipeline& pipeline, const Input& input) {
       result.point_weights.push_back(stage.weighted ? point.weight : 1);
     }
     Point out = std::visit([&](const auto& r) { return apply(r, stage); }, pipeline.rule);
+    out.value.insert(out.value.end(), out.rest.begin(), out.rest.end());
     for (long double& x : out.value) x += 0.0L;  // zero is written as +0
-    result.out = std::move(out.value);
-    result.magnitude = std::move(out.magnitude);
+    result.out = in_order(input, out.value);
+    result.magnitude = in_order(input, out.magnitude);
     result.row_weight = std::move(out.coefficients);
     result.margin = stage.margin;
     result.gap = stage.gap;

@@ -20,6 +20,7 @@ struct Input {
   std::vector<double> weights{};  ///< client weights; empty: none
   double max_weight_share = 0;    ///< 0: no cap
   std::uint64_t round = 0;        ///< bucketing
+  std::vector<bool> judged{};     ///< per coordinate: whether distances are about it; empty: about all
 };
 
 struct Result {
@@ -36,8 +37,8 @@ struct Result {
   long double margin = 0;
   /// Allowed excess of the objective of a rule run to convergence over its minimum.
   long double gap = 0;
-  /// The finite points that reached the rule, and their client weights (1 each without): what the rule's
-  /// objective is about.
+  /// The judged coordinates of the finite points that reached the rule, and their client weights (1 each
+  /// without): what the rule's objective is about.
   std::vector<Vector> points;
   Vector point_weights;
   /// Coefficient of each input row, in the caller's order; empty for coordinate-wise rules and bulyan.

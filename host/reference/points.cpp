@@ -57,15 +57,16 @@ long double distance_terms(const Point& a, const Point& b) {
 Point combination(const std::vector<Point>& points, const Vector& a) {
   Point out;
   out.value.assign(points.front().value.size(), 0);
-  out.magnitude = out.value;
+  out.rest.assign(points.front().rest.size(), 0);
+  out.magnitude.assign(out.coordinates(), 0);
   out.coefficients.assign(points.front().coefficients.size(), 0);
   for (std::size_t i = 0; i < points.size(); ++i) {
     if (a[i] == 0) continue;
     out.size += std::abs(a[i]) * points[i].size;
-    for (std::size_t c = 0; c < out.value.size(); ++c) {
-      out.value[c] += a[i] * points[i].value[c];
+    for (std::size_t c = 0; c < out.value.size(); ++c) out.value[c] += a[i] * points[i].value[c];
+    for (std::size_t c = 0; c < out.rest.size(); ++c) out.rest[c] += a[i] * points[i].rest[c];
+    for (std::size_t c = 0; c < out.magnitude.size(); ++c)
       out.magnitude[c] += std::abs(a[i]) * points[i].magnitude[c];
-    }
     for (std::size_t r = 0; r < out.coefficients.size(); ++r) {
       out.coefficients[r] += a[i] * points[i].coefficients[r];
     }
@@ -77,7 +78,8 @@ Point blend(const Point& a, const Point& b, long double t) { return combination(
 
 void count_difference(Point& out, const Point& a, long double share) {
   out.size += 2 * share * a.size;
-  for (std::size_t c = 0; c < out.value.size(); ++c) out.magnitude[c] += 2 * share * std::abs(a.value[c]);
+  for (std::size_t c = 0; c < out.magnitude.size(); ++c)
+    out.magnitude[c] += 2 * share * std::abs(a.coordinate(c));
 }
 
 Point mean_of(const Stage& stage, const std::vector<int>& chosen) {
@@ -108,7 +110,7 @@ namespace {
 
 bool interchangeable(const Point& a, const Point& b) {
   if (a.infinite || b.infinite) return a.infinite && b.infinite;
-  return a.weight == b.weight && a.value == b.value;
+  return a.weight == b.weight && a.value == b.value && a.rest == b.rest;
 }
 
 }  // namespace

@@ -13,14 +13,19 @@ inline constexpr long double infinity = std::numeric_limits<long double>::infini
 
 /// A row, or what a pre-aggregator made of rows.
 struct Point {
-  Vector value;
-  Vector magnitude;        ///< Σ|a_i||x_i| where value = Σ a_i x_i
+  Vector value;            ///< the coordinates that distances are about
+  Vector rest;             ///< the others
+  Vector magnitude;        ///< Σ|a_i||x_i| where value = Σ a_i x_i; then of the rest
   Vector coefficients;     ///< a_i of the input rows, in the caller's order
   long double size = 0;    ///< Σ|a_i|‖x_i‖
   long double weight = 1;  ///< client weight p
   bool infinite = false;   ///< infinitely far from every other point
   bool invalid = false;    ///< infinite because of its client weight
   int label = 0;           ///< the caller's index of the row; after bucketing the bucket's
+
+  std::size_t coordinates() const { return value.size() + rest.size(); }
+  /// Of the value, then of the rest.
+  long double coordinate(std::size_t c) const { return c < value.size() ? value[c] : rest[c - value.size()]; }
 };
 
 /// The points that reach one stage of a pipeline.

@@ -28,7 +28,10 @@ long double top_eigenvalue(const Stage& stage, const std::vector<int>& subset) {
 /// The subset's points as a sorted list of vectors: equal lists have equal means.
 std::vector<Vector> content(const Stage& stage, const std::vector<int>& subset) {
   std::vector<Vector> out;
-  for (const int i : subset) out.push_back(stage.points[i].value);
+  for (const int i : subset) {
+    out.push_back(stage.points[i].value);
+    out.back().insert(out.back().end(), stage.points[i].rest.begin(), stage.points[i].rest.end());
+  }
   std::sort(out.begin(), out.end());
   return out;
 }

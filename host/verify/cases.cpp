@@ -335,7 +335,24 @@ Case draw_case(const char* text, DType dtype, std::uint64_t seed, std::int64_t w
   if (one_in(random, 3) && takes_weights(drawn.pipeline)) draw_weights(random, drawn, bad);
   if (request.layout == Layout::tensors && one_in(random, 2)) request.options.scope = Scope::per_tensor;
   if (size_of(dtype) == 2 && one_in(random, 4)) request.options.out_dtype = DType::f32;
+  if (request.layout == Layout::tensors && request.options.scope == Scope::whole && one_in(random, 2)) {
+    request.judged = draw_judged(random, d);
+    drawn.data += ", judged by";
+    const std::vector<std::int64_t> sizes = tensor_sizes(request.layout, d);
+    for (std::size_t t = 0; t < sizes.size(); ++t) {
+      if (request.judged[t]) drawn.data += fmt::format(" {}", sizes[t]);
+    }
+    drawn.data += " coordinates";
+  }
   return drawn;
+}
+
+std::vector<bool> draw_judged(std::mt19937_64& random, std::int64_t d) {
+  std::vector<bool> judged;
+  for (std::size_t t = 0; t < tensor_sizes(Layout::tensors, d).size(); ++t)
+    judged.push_back(random() % 2 == 0);
+  if (std::find(judged.begin(), judged.end(), true) == judged.end()) judged[random() % judged.size()] = true;
+  return judged;
 }
 
 std::string describe(const Case& drawn) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <random>
 #include <span>
 #include <string>
 #include <string_view>
@@ -44,6 +45,9 @@ struct Case {
 
 /// Decided by pipeline, dtype and seed alone. `work` bounds n²d, which is what the oracle takes time for.
 Case draw_case(const char* text, DType dtype, std::uint64_t seed, std::int64_t work);
+
+/// Marks for the tensors of a row of d coordinates (Layout::tensors), at least one of them true.
+std::vector<bool> draw_judged(std::mt19937_64& random, std::int64_t d);
 
 /// "nnm(f=2) | median, n = 11, d = 257, f16, tensors, two clusters, 2 rows of NaN, weights".
 std::string describe(const Case& drawn);

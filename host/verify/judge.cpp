@@ -7,6 +7,8 @@
 #include <cmath>
 #include <limits>
 
+#include "rules/needs.hpp"
+
 namespace bragg::verify {
 
 namespace {
@@ -16,6 +18,16 @@ using Vector = reference::Vector;
 bool is_finite_row(const Vector& row, bool f64) {
   return std::all_of(row.begin(), row.end(),
                      [&](long double x) { return std::isfinite(x) && (!f64 || std::fabs(x) <= 0x1p500L); });
+}
+
+/// The coordinates that distances are about.
+Vector judged_of(const Vector& row, const std::vector<bool>& judged) {
+  if (judged.empty()) return row;
+  Vector out;
+  for (std::size_t c = 0; c < row.size(); ++c) {
+    if (judged[c]) out.push_back(row[c]);
+  }
+  return out;
 }
 
 /// The error of a squared distance from the float64 Gram matrix, D = G_ii + G_jj − 2 G_ij, relative to ‖x_i‖²
@@ -30,7 +42,10 @@ long double coefficient_error(const reference::Input& input) {
   rows.push_back(input.reference.empty() ? Vector(input.rows[0].size(), 0) : input.reference);
   if (!input.previous.empty()) rows.push_back(input.previous);
   std::vector<bool> finite;
-  for (const Vector& row : rows) finite.push_back(is_finite_row(row, input.f64));
+  for (Vector& row : rows) {
+    finite.push_back(is_finite_row(row, input.f64));
+    row = judged_of(row, input.judged);
+  }
   long double worst = 0;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     for (std::size_t j = 0; j < i; ++j) {
@@ -59,13 +74,15 @@ bool converges(const GeometricMedian& rule) {
 
 /// Where few of Weiszfeld's steps are taken, the iterates' distances are part of the result. Those to near
 /// points are differences of squares as large as the largest point.
-long double iterate_error(const GeometricMedian& rule, const reference::Result& result) {
-  const Vector origin(result.out.size(), 0);
+long double iterate_error(const GeometricMedian& rule, const reference::Result& result,
+                          const std::vector<bool>& judged) {
+  const Vector out = judged_of(result.out, judged);
+  const Vector origin(out.size(), 0);
   long double longest = 0;
   long double nearest = std::numeric_limits<long double>::infinity();
   for (const Vector& point : result.points) {
     longest = std::max(longest, distance(point, origin));
-    nearest = std::min(nearest, distance(point, result.out));
+    nearest = std::min(nearest, distance(point, out));
   }
   const long double ratio = longest / std::max(nearest, static_cast<long double>(rule.nu));
   return gram_error(static_cast<int>(result.points.size())) * ratio * ratio;
@@ -88,19 +105,31 @@ Accuracy accuracy_of(const Pipeline& pipeline, const reference::Input& input,
   // as reached; sums over coordinates make it less, not more.
   if (const auto* const median = std::get_if<GeometricMedian>(&pipeline.rule);
       median != nullptr && !converges(*median)) {
-    accuracy.relative = 2e-7L + coefficients + iterate_error(*median, result);
+    accuracy.relative = 2e-7L + coefficients + iterate_error(*median, result, input.judged);
   }
   if (std::holds_alternative<Caf>(pipeline.rule)) accuracy.relative = 1e-8L + 1e3L * coefficients;
   return accuracy;
 }
 
-reference::Input oracle_input(const Request& request) {
+/// Per coordinate; empty where distances are about all, or there are none.
+std::vector<bool> judged_coordinates(const Pipeline& pipeline, const Request& request) {
+  std::vector<bool> judged;
+  if (request.judged.empty() || !detail::needs_of(pipeline).products) return judged;
+  const auto d = static_cast<std::int64_t>(request.rows[0].size());
+  const std::vector<std::int64_t> sizes = tensor_sizes(request.layout, d);
+  for (std::size_t t = 0; t < sizes.size(); ++t)
+    judged.insert(judged.end(), static_cast<std::size_t>(sizes[t]), request.judged[t]);
+  return judged;
+}
+
+reference::Input oracle_input(const Pipeline& pipeline, const Request& request) {
   reference::Input input;
   input.rows = as_stored(request.rows, request.dtype);
   input.f64 = request.dtype == DType::f64;
   if (!request.reference.empty()) input.reference = as_stored({request.reference}, request.dtype)[0];
   input.weights = request.weights;
   input.max_weight_share = request.options.max_weight_share;
+  input.judged = judged_coordinates(pipeline, request);
   return input;
 }
 
@@ -206,6 +235,63 @@ const char* compare(long double got, long double expected, DType out, const Accu
   return off <= bound.total() ? nullptr : "error";
 }
 
+/// Of a convergent geometric median. Where distances are not about all coordinates, it is to be the minimiser
+/// in those alone.
+void judge_minimiser(const GeometricMedian& rule, DType out, const Expectation::Part& part,
+                     const std::vector<bool>& judged, const Outcome& got, Verdict& verdict) {
+  reference::Result expected = part.result;
+  const Vector all = slice(got.out, part.first, static_cast<std::int64_t>(expected.out.size()));
+  expected.out = judged_of(expected.out, judged);
+  expected.magnitude = judged_of(expected.magnitude, judged);
+  const Vector value = judged_of(all, judged);
+  long double share = 0;
+  const bool finite = std::all_of(all.begin(), all.end(), [](long double x) { return std::isfinite(x); });
+  const bool right = finite && is_geometric_median(rule, out, part.accuracy, expected, value, share);
+  verdict.worst = std::max(verdict.worst, share);
+  if (right || verdict.breach) return;
+  // Named by the coordinate that is farthest off.
+  std::size_t worst = 0;
+  long double most = -1;
+  for (std::size_t c = 0; c < all.size(); ++c) {
+    const bool counts = judged.empty() || judged[c] || !std::isfinite(all[c]);
+    const long double off = std::isfinite(all[c]) ? std::fabs(all[c] - part.result.out[c])
+                                                  : std::numeric_limits<long double>::infinity();
+    if (!counts || off <= most) continue;
+    worst = c;
+    most = off;
+  }
+  verdict.breach = {"not the minimiser", part.first + static_cast<std::int64_t>(worst), all[worst],
+                    part.result.out[worst], 0};
+}
+
+/// The coordinates that distances are not about, of a rule whose coefficients the oracle does not foretell:
+/// they follow from those in the report.
+void judge_unjudged(const Request& request, const std::vector<bool>& judged, const Accuracy& accuracy,
+                    const Outcome& got, Verdict& verdict) {
+  // A reference's coefficient is in no report.
+  if (judged.empty() || !request.reference.empty() || got.reports.empty()) return;
+  const Rows rows = as_stored(request.rows, request.dtype);
+  const DType out = out_dtype(request);
+  for (std::size_t c = 0; c < judged.size() && !verdict.breach; ++c) {
+    if (judged[c]) continue;
+    long double expected = 0;
+    long double magnitude = 0;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const long double weight = got.reports[0].rows[i].weight;
+      if (weight == 0) continue;
+      expected += weight * rows[i][c];
+      magnitude += std::fabs(weight * rows[i][c]);
+    }
+    const Bound bound =
+        bound_of(request.dtype, out, accuracy, static_cast<int>(rows.size()), expected, magnitude);
+    long double share = 0;
+    const char* const wrong = compare(got.out[c], expected, out, accuracy, bound, share);
+    verdict.worst = std::max(verdict.worst, share);
+    if (wrong != nullptr)
+      verdict.breach = {wrong, static_cast<std::int64_t>(c), got.out[c], expected, bound.total()};
+  }
+}
+
 void judge_part(const Pipeline& pipeline, const Request& request, const Expectation::Part& part,
                 const Outcome& got, Verdict& verdict) {
   const DType out = out_dtype(request);
@@ -213,26 +299,9 @@ void judge_part(const Pipeline& pipeline, const Request& request, const Expectat
   const auto d = static_cast<std::int64_t>(expected.out.size());
   const auto* const median = std::get_if<GeometricMedian>(&pipeline.rule);
   if (median != nullptr && converges(*median)) {
-    const Vector value = slice(got.out, part.first, d);
-    long double share = 0;
-    const bool finite =
-        std::all_of(value.begin(), value.end(), [](long double x) { return std::isfinite(x); });
-    if (!finite || !is_geometric_median(*median, out, part.accuracy, expected, value, share)) {
-      // Named by the coordinate that is farthest off.
-      std::int64_t worst = 0;
-      for (std::int64_t j = 0; j < d; ++j) {
-        const auto off = [&](std::int64_t at) {
-          const auto k = static_cast<std::size_t>(at);
-          return std::isfinite(value[k]) ? std::fabs(value[k] - expected.out[k])
-                                         : std::numeric_limits<long double>::infinity();
-        };
-        if (off(j) > off(worst)) worst = j;
-      }
-      const auto k = static_cast<std::size_t>(worst);
-      if (!verdict.breach)
-        verdict.breach = {"not the minimiser", part.first + worst, value[k], expected.out[k], 0};
-    }
-    verdict.worst = std::max(verdict.worst, share);
+    const std::vector<bool> judged = judged_coordinates(pipeline, request);
+    judge_minimiser(*median, out, part, judged, got, verdict);
+    judge_unjudged(request, judged, part.accuracy, got, verdict);
     return;
   }
   const int n = static_cast<int>(request.rows.size());
@@ -282,7 +351,7 @@ Bound bound_of(DType in, DType out, const Accuracy& accuracy, int n, long double
 }
 
 Expectation expect(const Pipeline& pipeline, const Request& request) {
-  const reference::Input input = oracle_input(request);
+  const reference::Input input = oracle_input(pipeline, request);
   Expectation expected;
   if (request.options.scope == Scope::whole) {
     expected.parts.push_back(expect_part(pipeline, request, input, 0));

@@ -20,15 +20,18 @@ struct Buffers {
   std::optional<GuardedRows> reference;
   std::vector<void*> targets;
   RunArguments arguments;
+  std::vector<bool> judged;
 
   explicit Buffers(const Request& request);
+  Updates updates();
   std::string trespass() const;
 };
 
 Buffers::Buffers(const Request& request)
     : rows(request.rows, request.dtype, request.layout, request.misalignment),
       out(static_cast<std::size_t>(rows.d()) * size_of(out_dtype(request)), 3),
-      arguments{.base = {}, .weights = request.weights} {
+      arguments{.base = {}, .weights = request.weights},
+      judged(request.judged) {
   if (!request.reference.empty()) {
     reference.emplace(Rows{request.reference}, request.dtype, request.layout, 1);
     for (void* tensor : reference->tensors_of(reference->row(0))) arguments.base.tensors.push_back(tensor);
@@ -38,6 +41,12 @@ Buffers::Buffers(const Request& request)
     targets.push_back(size > 0 ? at : nullptr);
     at += static_cast<std::size_t>(size) * size_of(out_dtype(request));
   }
+}
+
+Updates Buffers::updates() {
+  Updates made = rows.updates();
+  if (!judged.empty()) made.judge_by(judged);
+  return made;
 }
 
 std::string Buffers::trespass() const {
@@ -56,11 +65,13 @@ Updates on_device(const Updates& host, const DeviceImage& image) {
       tensors[static_cast<std::size_t>(i)].push_back(image.on_device(host.data(i, t)));
     }
   }
-  return Updates::tensors(tensors, host.sizes(), host.dtype(), MemorySpace::cuda);
+  Updates made = Updates::tensors(tensors, host.sizes(), host.dtype(), MemorySpace::cuda);
+  if (!host.judged().empty()) made.judge_by(host.judged());
+  return made;
 }
 
 Plan run_on_device(const Pipeline& pipeline, const Options& options, Buffers& buffers) {
-  Plan plan(pipeline, Shape::of(buffers.rows.updates()), options);
+  Plan plan(pipeline, Shape::of(buffers.updates()), options);
   const int device = options.cuda_device < 0 ? detail::cuda::current_device() : options.cuda_device;
   const detail::cuda::OnDevice on(device);
   const detail::cuda::OwnStream stream;
@@ -74,7 +85,7 @@ Plan run_on_device(const Pipeline& pipeline, const Options& options, Buffers& bu
     for (GuardedBuffer& buffer : buffers.reference->buffers()) image.add(buffer.whole());
     for (const void*& tensor : arguments.base.tensors) tensor = image.on_device(tensor);
   }
-  plan.run(on_device(buffers.rows.updates(), image), Output(targets), stream.get(), arguments);
+  plan.run(on_device(buffers.updates(), image), Output(targets), stream.get(), arguments);
   std::ignore = plan.wait(stream.get());  // the caller asks for the status
   image.fetch();
   return plan;
@@ -82,7 +93,7 @@ Plan run_on_device(const Pipeline& pipeline, const Options& options, Buffers& bu
 #endif
 
 Plan run_on_host(const Pipeline& pipeline, const Options& options, Buffers& buffers) {
-  const Updates updates = buffers.rows.updates();
+  const Updates updates = buffers.updates();
   Plan plan(pipeline, Shape::of(updates), options);
   plan.run(updates, Output(buffers.targets), buffers.arguments);
   return plan;

@@ -20,7 +20,8 @@ struct Request {
   std::size_t misalignment = 0;  ///< bytes
   std::vector<long double> reference = {};
   std::vector<double> weights = {};
-  Options options = {};  ///< options.device says where it runs
+  std::vector<bool> judged = {};  ///< per tensor, as Updates::judge_by; empty: all
+  Options options = {};           ///< options.device says where it runs
 };
 
 inline DType out_dtype(const Request& request) { return request.options.out_dtype.value_or(request.dtype); }

@@ -58,9 +58,13 @@ typedef struct bragg_options {
   int32_t cuda_device;     /**< its index; -1: the one that is current when the plan is made */
   int32_t lent_workspace;  /**< CUDA: not 0: the plan allocates no workspace, every run is lent one */
   int32_t reserved;        /**< 0 */
+  /** bragg_plan_create alone, per tensor: 0: rows are not judged by it. Distances, norms and f are about the
+   * others, and what follows from them holds for all tensors; what a row that is kept holds in this one is
+   * believed. Copied. Null: rows are judged by all. Not with BRAGG_PER_TENSOR. */
+  const uint8_t* judged;
 } bragg_options;
 #define BRAGG_OPTIONS_INIT \
-  { sizeof(bragg_options), BRAGG_WHOLE, BRAGG_KEEP, BRAGG_SAME_DTYPE, 0, 0.0, BRAGG_CPU, -1, 0, 0 }
+  { sizeof(bragg_options), BRAGG_WHOLE, BRAGG_KEEP, BRAGG_SAME_DTYPE, 0, 0.0, BRAGG_CPU, -1, 0, 0, NULL }
 
 /** Outcome of a run. */
 typedef struct bragg_report {

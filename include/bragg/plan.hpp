@@ -52,11 +52,19 @@ struct Shape {
   /// Of each tensor, where they differ; else empty. On a CUDA device they may not differ.
   std::vector<DType> dtypes = {};
 
+  /// Which tensors rows are judged by, as Updates::judge_by; empty: all. With scope = per_tensor, where each
+  /// is judged by itself, none may be left out.
+  std::vector<bool> judged = {};
+
   DType dtype_of(std::size_t tensor) const noexcept { return dtypes.empty() ? dtype : dtypes[tensor]; }
 
   /// The shape of existing updates.
   static Shape of(const Updates& updates) {
-    return {updates.n(), {updates.sizes().begin(), updates.sizes().end()}, updates.dtype(), updates.dtypes()};
+    return {updates.n(),
+            {updates.sizes().begin(), updates.sizes().end()},
+            updates.dtype(),
+            updates.dtypes(),
+            updates.judged()};
   }
 };
 
@@ -112,7 +120,8 @@ class BRAGG_API Plan {
   Plan& operator=(Plan&&) noexcept;
 
   /// device = cpu: aggregates `updates` into `out`, and is done when it returns.
-  /// @throws Error invalid_argument: shape, dtype or the length of a span differ from the plan's, weights of
+  /// @throws Error invalid_argument: shape, dtype, judged tensors or the length of a span differ from the
+  ///   plan's, weights of
   ///   another length or for a rule that has none, fewer rows with weight than the pipeline needs, `out`
   ///   overlaps an input in part.
   void run(const Updates& updates, const Output& out, const RunArguments& arguments = {});

@@ -100,6 +100,14 @@ class BRAGG_API Updates {
                          std::span<const std::int64_t> sizes, std::span<const DType> dtypes,
                          MemorySpace space = MemorySpace::host);
 
+  /// Judges the rows by some of their tensors: distances and norms, and with them scores, clip factors and f,
+  /// are about those alone, and what follows from them holds for all tensors. Whom they are judged by is no
+  /// matter for a pipeline that takes no distances, nor for which rows are infinite: a value that is not
+  /// finite makes its row so in whichever tensor it is. What a row holds in the other tensors is believed of
+  /// every row that is kept: see docs/choosing.md.
+  /// @throws Error invalid_argument: not one for each tensor, or there are tensors and none is judged.
+  Updates& judge_by(std::vector<bool> judged);
+
   int n() const noexcept { return n_; }
   /// Coordinates of a row, all tensors together.
   std::int64_t d() const noexcept;
@@ -111,6 +119,8 @@ class BRAGG_API Updates {
   MemorySpace space() const noexcept { return space_; }
   /// Elements of each tensor.
   std::span<const std::int64_t> sizes() const noexcept { return sizes_; }
+  /// Per tensor, whether rows are judged by it; empty: by all.
+  const std::vector<bool>& judged() const noexcept { return judged_; }
   /// Address of tensor t of row i.
   const void* data(int row, std::size_t tensor) const noexcept {
     return pointers_[tensor * static_cast<std::size_t>(n_) + static_cast<std::size_t>(row)];
@@ -124,6 +134,7 @@ class BRAGG_API Updates {
   MemorySpace space_ = MemorySpace::host;
   std::vector<std::int64_t> sizes_;
   std::vector<const void*> pointers_;  // [tensor * n + row]
+  std::vector<bool> judged_;
 };
 
 /// Where one aggregated row is written: a list of tensors with the sizes of the updates. Non-owning.

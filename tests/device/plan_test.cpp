@@ -271,6 +271,57 @@ TEST(DevicePlan, SolvesTensorsApartAndWritesNothingWhenOneFails) {
   }
 }
 
+TEST(DevicePlan, IsJudgedBySomeTensorsAsOnTheCpu) {
+  Generator random = generator("device judged");
+  const int n = 11;
+  const std::vector<std::int64_t> sizes{33, 0, 5000, 2048, 1, 3000};
+  const std::vector<bool> judged{true, true, false, true, false, false};
+  std::int64_t d = 0;
+  for (const std::int64_t size : sizes) d += size;
+  std::vector<float> values = random_matrix(random, n, d);
+  for (int i = 0; i < n; ++i) {
+    for (std::int64_t j = 33; j < 5033; ++j) values[static_cast<std::size_t>(i * d + j)] *= 1e6f;
+  }
+  values[static_cast<std::size_t>(4 * d - 1)] =
+      std::numeric_limits<float>::quiet_NaN();  // of the last tensor
+  const DeviceArray<float> device(values);
+  const auto rows_of = [&](const float* base, int rows) {
+    std::vector<std::vector<const void*>> made(static_cast<std::size_t>(rows));
+    for (auto& row : made) {
+      for (const std::int64_t size : sizes) {
+        row.push_back(size > 0 ? base : nullptr);
+        base += size;
+      }
+    }
+    return made;
+  };
+  const auto target = [&](float* base) {
+    std::vector<void*> tensors;
+    const std::vector<const void*> row = rows_of(base, 1)[0];
+    for (const void* tensor : row) tensors.push_back(const_cast<void*>(tensor));
+    return Output(tensors);
+  };
+  for (const char* const text : all_kinds) {
+    if (std::string(text) == "mean") continue;
+    std::vector<float> expected(static_cast<std::size_t>(d), 9);
+    const DeviceArray<float> out(expected);
+    const OwnStream stream;
+    const Updates on_host = Updates::tensors(rows_of(values.data(), n), sizes, DType::f32).judge_by(judged);
+    const Updates there =
+        Updates::tensors(rows_of(device.data(), n), sizes, DType::f32, MemorySpace::cuda).judge_by(judged);
+    Plan host(parse(text), Shape::of(on_host));
+    Plan plan(parse(text), Shape::of(there), on_cuda());
+    host.run(on_host, target(expected.data()));
+    plan.run(there, target(out.data()), stream.get());
+    EXPECT_EQ(plan.wait(stream.get()), Status::ok) << text;
+    EXPECT_LT(difference(out.values(), expected), 1e-5) << text;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
+      EXPECT_NEAR(plan.report().rows[i].weight, host.report().rows[i].weight, 1e-9) << text << ", row " << i;
+      EXPECT_EQ(plan.report().rows[i].nonfinite, i == 3 ? 1 : 0) << text << ", row " << i;
+    }
+  }
+}
+
 TEST(DevicePlan, TakesWeightsAsTheCpuDoes) {
   Generator random = generator("device weights");
   const int n = 9;
