@@ -114,9 +114,9 @@ class _Trees:
 
     bad_inputs: dict[int, str] = {}
 
-    def __init__(self, updates: Sequence[Any]) -> None:
-        self._like = updates[0]
-        first = self._leaves(self._like, "updates[0]")
+    def __init__(self, updates: Sequence[Any], base: Any) -> None:
+        self._like, self._source = (updates[0], "updates[0]") if base is None else (base, "base")
+        first = self._leaves(updates[0], "updates[0]")
         if not first:
             raise ValueError("updates[0]: holds no arrays")
         self._names = list(_trees.names(self._like))
@@ -168,7 +168,7 @@ class _Trees:
         return _trees.rebuild(self._like, (leaves[at] for at in range(len(self._names))))
 
     def _leaves(self, tree: Any, place: str) -> list[Any]:
-        return _trees.leaves(tree, self._like, place)
+        return _trees.leaves(tree, self._like, place, self._source)
 
     def _floats_of(self, row: Sequence[Any]) -> list[Any]:
         return [row[at] for at in self._floats]
@@ -195,9 +195,9 @@ _Form = _Arrays | _Trees | Agreed | Matrix
 _T = TypeVar("_T")
 
 
-def _plain_form(updates: Any) -> _Arrays | _Trees:
+def _plain_form(updates: Any, base: Any) -> _Arrays | _Trees:
     if isinstance(updates, (list, tuple)) and updates and _trees.is_tree(updates[0]):
-        return _Trees(updates)
+        return _Trees(updates, base)
     return _Arrays(updates)
 
 
@@ -209,7 +209,7 @@ def _with_form(updates: Any, base: Any, bad_inputs: str, use: Callable[[_Form], 
     if bad_inputs not in ("row", "error"):
         raise ValueError(f"bad_inputs = {bad_inputs!r}; needs 'row' or 'error'")
     try:
-        plain = _plain_form(updates)
+        plain = _plain_form(updates, base)
         return plain, use(plain)
     except (AggregationError, ParseError, MemoryError):
         raise
@@ -408,11 +408,12 @@ def _aggregate(
         )
 
     form, (row, reports) = _with_form(updates, base, bad_inputs, call)
-    reports = _with_reasons(_with_counts(reports, row), form.bad_inputs)
     if not fresh:
         form.finish(numbers)
-    if not allow_nonfinite:
-        _check_finite(reports, form.bad_inputs)
+    if reports:
+        reports = _with_reasons(_with_counts(reports, row), form.bad_inputs)
+        if not allow_nonfinite:
+            _check_finite(reports, form.bad_inputs)
     return form.result(row, numbers) if fresh else out, reports
 
 

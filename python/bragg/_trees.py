@@ -80,9 +80,12 @@ def leaves(tree: Any, like: Any, place: str, source: str = "updates[0]") -> list
     return found
 
 
-def _collect(tree: Any, like: Any, place: str, source: str, path: list[str], found: list[Any]) -> None:
+def _collect(tree: Any, like: Any, place: str, source: str, path: list[tuple[Any, int]], found: list[Any]) -> None:
+    def where() -> str:
+        return place + "".join(_step(key, kind) for key, kind in path)
+
     def fail(error: type[Exception], what: str) -> NoReturn:
-        raise error(f"{place}{''.join(path)}: {what}, as in {source}")
+        raise error(f"{where()}: {what}, as in {source}")
 
     kind = _kind(like)
     if kind == _LEAF:
@@ -97,7 +100,7 @@ def _collect(tree: Any, like: Any, place: str, source: str, path: list[str], fou
             )
         if tree.keys() != like.keys():
             differ = sorted(map(repr, tree.keys() ^ like.keys()))
-            raise ValueError(f"{place}{''.join(path)}: keys differ from those in {source}: {', '.join(differ[:3])}")
+            raise ValueError(f"{where()}: keys differ from those in {source}: {', '.join(differ[:3])}")
     elif kind == _SEQUENCE:
         if _kind(tree) != _SEQUENCE:
             fail(TypeError, f"{type(tree).__name__}; needs a {type(like).__name__}")
@@ -105,9 +108,13 @@ def _collect(tree: Any, like: Any, place: str, source: str, path: list[str], fou
             fail(ValueError, f"{len(tree)} items; needs {len(like)}")
     elif _kind(tree) != _DATACLASS or _fields(tree) != _fields(like):
         fail(TypeError, f"{type(tree).__name__}; needs a {type(like).__name__}")
+    kinds = _kinds
     for key, part in _items(like, kind):
         value = getattr(tree, key) if kind == _DATACLASS else tree[key]
-        path.append(_step(key, kind))
+        if kinds.get(type(part)) == _LEAF and kinds.get(type(value)) == _LEAF:  # as nearly all are
+            found.append(value)
+            continue
+        path.append((key, kind))
         _collect(value, part, place, source, path, found)
         path.pop()
 

@@ -45,6 +45,10 @@ class _BadClient(Exception):
         self.reason = reason
 
 
+class _NoBase(Exception):
+    """The global model is of another form than every contribution."""
+
+
 class RobustAggregator(ModelAggregator):  # type: ignore[misc]
     """A pipeline in the place of the weighted average: `FedAvg(aggregator=RobustAggregator(rule))`.
 
@@ -137,6 +141,9 @@ class RobustAggregator(ModelAggregator):  # type: ignore[misc]
                 return kind, _Run(self, rows, keys, base, bad).result()
             except _BadClient as found:  # once more without it
                 bad[found.at] = found.reason
+            except _NoBase as differs:
+                self._warn(f"the global model is no base: {differs}")
+                base = None
 
     def _form(self, rows: Sequence[_Contribution], bad: dict[int, str]) -> tuple[Any, list[str], dict[str, Any] | None]:
         def form(row: _Contribution) -> tuple[Any, Any]:
@@ -260,6 +267,9 @@ class _Run:
                 raise _BadClient(at, f"{key}: {error}") from None
         if self._model is not None:
             form = leaf_form(self._model[key], False)
+            if form not in forms.values():
+                found = next(iter(forms.values()))
+                raise _NoBase(f"{key} is {shown(form)}, and no contribution's; one is {shown(found)}")
         else:
             votes = list(forms.values())
             form = max(votes, key=votes.count)

@@ -305,6 +305,19 @@ def test_what_is_no_array_is_the_global_model_s(context, warnings):
     assert (result.params["state"], result.params["tag"]) == (b"x", "v0")
 
 
+def test_a_global_model_of_another_form_is_no_base(warnings):
+    """As the lists that a FedAvg without a persistor may be given."""
+    made = FLContext()
+    lists = {name: array.tolist() for name, array in model().items()}
+    made.set_prop(AppConstants.GLOBAL_MODEL, make_model_learnable(lists, {}), private=True, sticky=True)
+    rows = [nan(i) if i in BAD else honest(i) for i in range(CLIENTS)]
+    result = aggregated([contribution(i, row) for i, row in enumerate(rows)], "krum(f=2)", made)
+    expected = bragg.aggregate(rows, "krum(f=2)")
+    assert all((result.params[name] == array).all() for name, array in expected.items())
+    assert len(warnings) == 1
+    assert warnings[0].startswith("the global model is no base: ")
+
+
 def test_arguments(caplog):
     with pytest.raises(bragg.ParseError, match="unknown rule"):
         RobustAggregator("medain")
