@@ -31,17 +31,23 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(begin, text.find_last_not_of(blanks) - begin + 1);
 }
 
+/// Of a stranger's text, what fits in a message.
+std::string shown(std::string_view text) {
+  constexpr std::size_t longest = 120;
+  return text.size() <= longest ? std::string(text) : std::string(text.substr(0, longest)) + "…";
+}
+
 double parse_weight(std::string_view text, std::string_view where) {
   double value = 0;
   std::string_view digits = text;
   if (digits.starts_with('+') && !digits.starts_with("+-")) digits.remove_prefix(1);
   const auto [end, code] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   if (code == std::errc::result_out_of_range) {
-    refuse(
-        fmt::format("--weights: {}: '{}' is beyond the range of a double, 4.9e-324 to 1.8e308", where, text));
+    refuse(fmt::format("--weights: {}: '{}' is beyond the range of a double, 4.9e-324 to 1.8e308", where,
+                       shown(text)));
   }
   if (code != std::errc{} || end != digits.data() + digits.size()) {
-    refuse(fmt::format("--weights: {}: '{}' is not a number", where, text));
+    refuse(fmt::format("--weights: {}: '{}' is not a number", where, shown(text)));
   }
   return value;
 }
@@ -72,7 +78,7 @@ void add_line(std::string_view line, int place, GivenWeights& given) {
   if (gap != std::string_view::npos && name.empty())
     refuse(fmt::format("--weights: {}: the name is empty", where));
   if (!first && name.empty() != given.names.empty()) {
-    refuse(fmt::format("--weights: {}: '{}' has {} name, but line {} has {}", where, line,
+    refuse(fmt::format("--weights: {}: '{}' has {} name, but line {} has {}", where, shown(line),
                        name.empty() ? "no" : "a", given.lines.front(), name.empty() ? "one" : "none"));
   }
   given.values.push_back(value);
@@ -99,14 +105,14 @@ std::size_t input_of(const GivenWeights& given, std::size_t k, const std::vector
   }
   if (same_name.size() == 1) return same_name.front();
   if (same_name.size() > 1) {
-    refuse(fmt::format("--weights: {}: '{}' is the name of {} and of {}; give their paths", where, name,
-                       inputs[same_name[0]].string(), inputs[same_name[1]].string()));
+    refuse(fmt::format("--weights: {}: '{}' is the name of {} and of {}; give their paths", where,
+                       shown(name), inputs[same_name[0]].string(), inputs[same_name[1]].string()));
   }
   std::vector<std::string> names;
   for (const fs::path& input : inputs) names.push_back(plain(input).filename().string());
   const std::string_view meant =
       detail::nearest(name, names, [](const std::string& n) { return std::string_view(n); });
-  refuse(fmt::format("--weights: {}: no input has the path or the file name '{}'{}", where, name,
+  refuse(fmt::format("--weights: {}: no input has the path or the file name '{}'{}", where, shown(name),
                      meant.empty() ? "" : fmt::format("; did you mean {}?", meant)));
 }
 

@@ -14,8 +14,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (!from_file && text.starts_with('@')) return 0;
   try {
     bool any = false;
-    for (const double weight : cli::parse_weights(text)) any = any || (weight > 0 && std::isfinite(weight));
+    const cli::GivenWeights given = cli::parse_weights(text);
+    for (const double weight : given.values) any = any || (weight > 0 && std::isfinite(weight));
     fuzz::expect(any, "weights without one that is valid");
+    fuzz::expect(given.names.empty() || given.names.size() == given.values.size(), "a name without a weight");
+    const auto matched = cli::match_weights(given, {"w/client-1.safetensors", "w/client-2.safetensors"});
+    fuzz::expect(given.names.empty() || matched.size() == 2, "an input without a weight");
   } catch (const Error& error) {
     fuzz::expect(error.status() == Status::invalid_argument, error.what());
     fuzz::expect(std::string(error.what()).starts_with("--weights"), error.what());
