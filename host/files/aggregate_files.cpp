@@ -125,7 +125,6 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
     if (integer_rows_.size() > 1) integer_rows_.erase(integer_rows_.begin() + 1, integer_rows_.end());
   }
   output_ = plan_output(inputs_, pipeline, output, options);
-  memory_ = plan_memory(inputs_, output_, table_rows, engine_.needs_statistics(), options);
 
   result_.workers = inputs_.names;
   for (const std::size_t t : inputs_.integers) result_.integers += inputs_.tensors[t].elements;
@@ -137,6 +136,7 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
   for (std::size_t i = 0; i < active_.rows.size() && result_.coordinates == 0; ++i)
     active_.invalid[i] = active_.invalid[i] || is_bad(static_cast<int>(i));
   engine_.begin(active_, inputs_.base.has_value(), false, 0);
+  memory_ = plan_memory(inputs_, output_, table_rows, engine_.square_bytes(), options);
   used_.assign(static_cast<std::size_t>(table_rows), result_.coordinates == 0);
   passes_ = options.options.device == Device::cuda
                 ? make_cuda_passes(options.options, memory_.slot, result_.coordinates, active_.rows)
