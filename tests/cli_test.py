@@ -617,6 +617,29 @@ class Report(Case):
         kept = {t["name"]: [w["selected"] for w in t["workers"]] for t in report["tensors"]}
         self.assertEqual(kept, {"a": [True, True, False], "b": [False, True, True]})
 
+    def many_tensors(self):
+        tensors = {"t%05d" % i: ("F32", [2], [i, -i]) for i in range(20000)}
+        return [self.write("many%d.safetensors" % k, safetensors(tensors)) for k in range(5)]
+
+    def test_per_tensor_takes_the_memory_of_one(self):
+        inputs, path = self.many_tensors(), self.path("report.json")
+        command = [BRAGG, "aggregate", *inputs, "--rule", "krum(f=1)", "--scope", "per-tensor", "--memory", "16MiB"]
+        process = subprocess.Popen([*command, "--device", "cpu", "-q", "-o", self.output, "--report", path])
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(process.returncode, 0)
+        if not os.environ.get("BRAGG_SANITIZE"):
+            self.assertLess(usage.ru_maxrss, (16 + 64) * 1024)
+        with open(path) as file:
+            text = file.read()
+        report = json.loads(text)
+        self.assertEqual([t["name"] for t in report["tensors"]], ["t%05d" % i for i in range(20000)])
+
+        def indents(lines):
+            return [len(line) - len(line.lstrip()) for line in lines]
+
+        self.assertEqual(indents(text.splitlines()), indents(json.dumps(report, indent=2).splitlines()))
+
     def test_counts_iterations(self):
         report = self.report(self.workers([[0, 0], [1, 0], [0, 1], [5, 5]]), "geometric_median(max_iters=2, start=mean)")
         self.assertEqual((report["iterations"], report["converged"]), (2, False))
@@ -1191,6 +1214,13 @@ class Refused(Case):
         codes = set()
         for mebibytes in range(24, 400, 25):
             codes.add(self.limited(resource.RLIMIT_AS, mebibytes << 20, *inputs, "--rule", "median", "--threads", "3"))
+        self.assertEqual(codes, {0, 4})
+        self.output = self.path("out.safetensors")
+        tensors = {"t%04d" % i: ("F32", [1], [i]) for i in range(5000)}
+        inputs = [self.write("many%d.safetensors" % k, safetensors(tensors)) for k in range(5)]
+        options = ["--rule", "krum(f=1)", "--threads", "2", "--scope", "per-tensor", "--report", "/dev/null"]
+        for mebibytes in range(36, 80, 4):
+            codes.add(self.limited(resource.RLIMIT_AS, mebibytes << 20, *inputs, *options))
         self.assertEqual(codes, {0, 4})
         if os.geteuid() != 0:  # root has no such limit
             self.assertEqual(self.limited(resource.RLIMIT_NPROC, 1, *inputs, "--rule", "median", "--threads", "64"), 4)

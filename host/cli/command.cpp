@@ -3,6 +3,7 @@
 #include "host/cli/command.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 #include <bragg/error.hpp>
 #include <bragg/version.hpp>
 
@@ -10,6 +11,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <string>
@@ -23,6 +25,7 @@
 #include "host/cli/rules.hpp"
 #include "host/cli/text.hpp"
 #include "host/cli/verify.hpp"
+#include "host/io/file.hpp"
 #include "rules/nearest.hpp"
 
 namespace {
@@ -429,6 +432,20 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int bragg::cli::command(int argc, char** argv) {
+  // What has no memory may be a destructor, from which nothing can be thrown.
+  std::set_terminate([] {
+    if (const std::exception_ptr thrown = std::current_exception()) {
+      try {
+        std::rethrow_exception(thrown);
+      } catch (const std::bad_alloc&) {
+        detail::abandon_outputs();
+        std::fputs("bragg: error: out of memory\n", stderr);
+        _exit(exit_code(Status::out_of_memory));
+      } catch (...) {
+      }
+    }
+    std::abort();
+  });
   std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error that can be told
   try {
     return ::run(argc, argv);

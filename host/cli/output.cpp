@@ -40,23 +40,30 @@ void check_writable(const char* option, const fs::path& path) {
   if (access(folder.c_str(), W_OK) != 0) fail(option, path, "its folder cannot be written to");
 }
 
-void write_whole(const char* option, const fs::path& path, const std::string& text) {
+void write_whole(const char* option, const fs::path& path, const std::function<void(const Put&)>& make) {
   std::error_code ignored;
   if (is_stream(fs::status(path, ignored))) {
     std::ofstream out(path, std::ios::binary);
-    out << text;
+    make([&](std::string_view text) { out << text; });
     out.close();
     if (!out) fail(option, path, std::generic_category().message(errno));
     return;
   }
   try {
-    const auto bytes = static_cast<std::int64_t>(text.size());
-    detail::OutputFile file(path, bytes);
-    file.write(0, text.data(), bytes);
+    detail::OutputFile file(path, 0);
+    std::int64_t end = 0;
+    make([&](std::string_view text) {
+      file.write(end, text.data(), static_cast<std::int64_t>(text.size()));
+      end += static_cast<std::int64_t>(text.size());
+    });
     file.commit();
   } catch (const Error& error) {
     throw Error(error.status(), fmt::format("{}: {}", option, error.what()));
   }
+}
+
+void write_whole(const char* option, const fs::path& path, const std::string& text) {
+  write_whole(option, path, [&](const Put& put) { put(text); });
 }
 
 bool leads_to_input(const fs::path& path, const fs::path& input) {

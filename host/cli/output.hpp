@@ -3,7 +3,9 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
+#include <string_view>
 
 namespace bragg::cli {
 
@@ -11,7 +13,13 @@ namespace bragg::cli {
 /// that cannot be written to.
 void check_writable(const char* option, const std::filesystem::path& path);
 
-/// A file appears whole or not at all; a character device or a named pipe is written to.
+/// Takes the next piece of a text.
+using Put = std::function<void(std::string_view)>;
+
+/// A file appears whole or not at all; a character device or a named pipe is written to. `make` puts the
+/// text, which may be longer than memory, piece by piece.
+void write_whole(const char* option, const std::filesystem::path& path,
+                 const std::function<void(const Put&)>& make);
 void write_whole(const char* option, const std::filesystem::path& path, const std::string& text);
 
 /// Whether `path` is a file that `input`, a file or a model's folder or index, is read from.

@@ -81,6 +81,19 @@ Json workers_json(const FileResult& result, const Report& report) {
   return workers;
 }
 
+/// NaN is written as null. File names need not be UTF-8.
+std::string text_of(const Json& json) { return json.dump(2, ' ', false, Json::error_handler_t::replace); }
+
+/// All lines but the first.
+std::string indented(const std::string& text, std::size_t columns) {
+  std::string out;
+  for (const char c : text) {
+    out += c;
+    if (c == '\n') out.append(columns, ' ');
+  }
+  return out;
+}
+
 void add_outcome(Json& json, const FileResult& result, const Report& report) {
   json["status"] = to_string(report.status);
   json["iterations"] = report.iterations;
@@ -137,18 +150,22 @@ void write_report(const fs::path& path, const Pipeline& pipeline, const FileResu
   const bool per_tensor = result.reports.size() == result.tensors.size() && result.reports.size() > 1;
   if (!per_tensor) {
     add_outcome(json, result, result.reports.front());
-  } else {
-    json["tensors"] = Json::array();
+    write_whole("--report", path, text_of(json) + "\n");
+    return;
+  }
+  // Tensor by tensor: as values of JSON all of them would be many times the model.
+  write_whole("--report", path, [&](const Put& put) {
+    std::string head = text_of(json);
+    head.resize(head.rfind("\n}"));
+    put(head + ",\n  \"tensors\": [");
     for (std::size_t t = 0; t < result.reports.size(); ++t) {
       Json tensor;
       tensor["name"] = result.tensors[t];
       add_outcome(tensor, result, result.reports[t]);
-      json["tensors"].push_back(std::move(tensor));
+      put((t == 0 ? "\n    " : ",\n    ") + indented(text_of(tensor), 4));
     }
-  }
-  // NaN is written as null. File names need not be UTF-8.
-  const std::string text = json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
-  write_whole("--report", path, text);
+    put("\n  ]\n}\n");
+  });
 }
 
 }  // namespace bragg::cli
