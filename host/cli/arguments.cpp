@@ -11,6 +11,7 @@
 #include <cmath>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <system_error>
 #include <utility>
 
@@ -92,26 +93,38 @@ fs::path plain(const fs::path& path) {
   return normal.has_filename() ? normal : normal.parent_path();
 }
 
+/// Inputs by their paths and by their file names.
+struct InputNames {
+  explicit InputNames(const std::vector<fs::path>& all) : inputs(all) {
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const fs::path path = plain(inputs[i]);
+      by_path.emplace(path, i);
+      by_name[path.filename()].push_back(i);
+    }
+  }
+
+  const std::vector<fs::path>& inputs;
+  std::map<fs::path, std::size_t> by_path;
+  std::map<fs::path, std::vector<std::size_t>> by_name;
+};
+
 /// The input that the k-th given name means.
-std::size_t input_of(const GivenWeights& given, std::size_t k, const std::vector<fs::path>& inputs) {
+std::size_t input_of(const GivenWeights& given, std::size_t k, const InputNames& names) {
   const std::string& name = given.names[k];
   const std::string where = fmt::format("{}, line {}", given.file, given.lines[k]);
+  if (const auto found = names.by_path.find(plain(name)); found != names.by_path.end()) return found->second;
   const fs::path file_name = fs::path(name).has_filename() ? fs::path(name) : fs::path(name).parent_path();
-  std::vector<std::size_t> same_name;
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    const fs::path input = plain(inputs[i]);
-    if (input == plain(name)) return i;
-    if (input.filename() == file_name) same_name.push_back(i);
-  }
-  if (same_name.size() == 1) return same_name.front();
-  if (same_name.size() > 1) {
+  if (const auto found = names.by_name.find(file_name); found != names.by_name.end()) {
+    const std::vector<std::size_t>& same_name = found->second;
+    if (same_name.size() == 1) return same_name.front();
     refuse(fmt::format("--weights: {}: '{}' is the name of {} and of {}; give their paths", where,
-                       shown(name), inputs[same_name[0]].string(), inputs[same_name[1]].string()));
+                       shown(name), names.inputs[same_name[0]].string(),
+                       names.inputs[same_name[1]].string()));
   }
-  std::vector<std::string> names;
-  for (const fs::path& input : inputs) names.push_back(plain(input).filename().string());
+  std::vector<std::string> known;
+  for (const auto& [known_name, indices] : names.by_name) known.push_back(known_name.string());
   const std::string_view meant =
-      detail::nearest(name, names, [](const std::string& n) { return std::string_view(n); });
+      detail::nearest(name, known, [](const std::string& n) { return std::string_view(n); });
   refuse(fmt::format("--weights: {}: no input has the path or the file name '{}'{}", where, shown(name),
                      meant.empty() ? "" : fmt::format("; did you mean {}?", meant)));
 }
@@ -240,8 +253,9 @@ std::vector<double> match_weights(const GivenWeights& given, const std::vector<f
   if (given.names.empty()) return given.values;
   constexpr std::size_t none = static_cast<std::size_t>(-1);
   std::vector<std::size_t> found(inputs.size(), none);  // which of the given weights
+  const InputNames names(inputs);
   for (std::size_t k = 0; k < given.names.size(); ++k) {
-    const std::size_t i = input_of(given, k, inputs);
+    const std::size_t i = input_of(given, k, names);
     if (found[i] != none) {
       refuse(fmt::format("--weights: {}, lines {} and {}: both are of {}", given.file, given.lines[found[i]],
                          given.lines[k], inputs[i].string()));
