@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import operator
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -80,6 +81,10 @@ class _Arrays:
             return len(self.floats)
         return self._first.shape[0] if self._first.shape else 1  # an array without rows is refused later
 
+    def paths(self) -> list[str]:
+        """What patterns are of; of one array alone it has no name."""
+        return [""]
+
     def empty_points(self, count: int, dtype: str | None) -> Any:
         if self._first is not self.floats:
             return [self.empty(dtype) for _ in range(count)]
@@ -137,6 +142,10 @@ class _Trees:
     def n(self) -> int:
         return len(self._rows)
 
+    def paths(self) -> list[str]:
+        found = list(_trees.paths(self._like))
+        return [found[at] for at in self._floats]
+
     def empty_points(self, count: int, dtype: str | None) -> list[list[Any]]:
         return [self.empty(dtype) for _ in range(count)]
 
@@ -191,8 +200,49 @@ class _Trees:
         return self._libraries[at].lower_median(valid)
 
 
+Patterns = str | Iterable[str] | None
+
+
+class _Judges(NamedTuple):
+    """Patterns of the tensors that rows are judged by."""
+
+    judge_by: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+    @staticmethod
+    def of(judge_by: Patterns, ignored: Patterns) -> _Judges | None:
+        if judge_by is None and ignored is None:
+            return None
+        try:
+            made = [(given,) if isinstance(given, str) else tuple(given or ()) for given in (judge_by, ignored)]
+        except TypeError:
+            made = [(None,)]
+        if not all(isinstance(pattern, str) for patterns in made for pattern in patterns):
+            raise TypeError(f"judge_by = {judge_by!r}, ignore_in_distances = {ignored!r}; need patterns of names")
+        return _Judges(*made)
+
+    def marks(self, paths: list[str]) -> list[bool]:
+        """Of each tensor. @raises ValueError: they have no names, or a pattern is that of none."""
+        if paths == [""]:
+            raise ValueError("judge_by, ignore_in_distances: arrays alone have no names; pass trees of arrays")
+        for name, patterns in (("judge_by", self.judge_by), ("ignore_in_distances", self.ignored)):
+            for pattern in patterns:
+                if not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
+                    known = ", ".join(map(repr, paths[:3])) + (", …" if len(paths) > 3 else "")
+                    raise ValueError(f"{name}: no tensor has a name like {pattern!r}; there are {known}")
+
+        def any_of(patterns: tuple[str, ...], path: str) -> bool:
+            return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+
+        return [(not self.judge_by or any_of(self.judge_by, path)) and not any_of(self.ignored, path) for path in paths]
+
+
 _Form = _Arrays | _Trees | Agreed | Matrix
 _T = TypeVar("_T")
+
+
+def _marks(judges: _Judges | None, form: _Form) -> list[bool] | None:
+    return None if judges is None else judges.marks(form.paths())
 
 
 def _plain_form(updates: Any, base: Any) -> _Arrays | _Trees:
@@ -310,6 +360,8 @@ def aggregate(
     out_dtype: Any = None,
     bad_inputs: Literal["row", "error"] = "row",
     allow_nonfinite: bool = False,
+    judge_by: Patterns = None,
+    ignore_in_distances: Patterns = None,
     threads: int = 0,
     return_report: bool = False,
 ) -> Any:
@@ -331,6 +383,9 @@ def aggregate(
         scope: Whether rows are judged as a whole, or "per_tensor".
         max_weight_share: A cap on a weight's share of the sum of all; 0 is none.
         out_dtype: float32, for updates of 16 bits; else that of the updates.
+        judge_by, ignore_in_distances: Patterns of the names of the floating-point tensors that rows are judged by, or
+            are not: distances, norms and f are about these alone, and what follows holds for all. A name is a leaf's
+            keys, joined by dots, such as "layers.0.weight"; a pattern is that of a whole name, with *, ? and [...].
         threads: CPU threads; 0 is as many as OpenMP would use. The result does not depend on it.
         bad_inputs: What an update is that has not the form of the base or, without one, of more than half of the
             updates (keys, shapes, dtypes, device): a "row" of NaN, which counts towards the rule's f, or an "error".
@@ -352,6 +407,7 @@ def aggregate(
         base,
         weights,
         _options(scope, out_dtype, max_weight_share, threads),
+        _Judges.of(judge_by, ignore_in_distances),
         bad_inputs,
         allow_nonfinite,
         return_report,
@@ -371,11 +427,14 @@ def aggregate_with_report(
     out_dtype: Any = None,
     bad_inputs: Literal["row", "error"] = "row",
     allow_nonfinite: bool = False,
+    judge_by: Patterns = None,
+    ignore_in_distances: Patterns = None,
     threads: int = 0,
 ) -> Result:
     """As `aggregate`, and what the run says of every row: `value` and `report`, or `reports` of each tensor."""
     options = _options(scope, out_dtype, max_weight_share, threads)
-    return Result(*_aggregate(updates, rule, out, base, weights, options, bad_inputs, allow_nonfinite, True))
+    judges = _Judges.of(judge_by, ignore_in_distances)
+    return Result(*_aggregate(updates, rule, out, base, weights, options, judges, bad_inputs, allow_nonfinite, True))
 
 
 def _as_scope_says(reports: tuple[Report, ...], scope: str) -> Report | tuple[Report, ...]:
@@ -389,6 +448,7 @@ def _aggregate(
     base: Any,
     weights: Iterable[float] | None,
     options: tuple[str, str | None, float, int],
+    judges: _Judges | None,
     bad_inputs: str,
     allow_nonfinite: bool,
     return_reports: bool,
@@ -404,7 +464,17 @@ def _aggregate(
         # Bad inputs are never without a look at what became of them, which needs a report.
         wanted = return_reports or bool(form.bad_inputs)
         return row, _bragg.aggregate(
-            text, form.floats, form.names, row, fresh, based, numbers, *options, form.stream, wanted
+            text,
+            form.floats,
+            form.names,
+            row,
+            fresh,
+            based,
+            numbers,
+            *options,
+            _marks(judges, form),
+            form.stream,
+            wanted,
         )
 
     form, (row, reports) = _with_form(updates, base, bad_inputs, call)
@@ -425,6 +495,8 @@ def pre_aggregate(
     scope: Literal["whole", "per_tensor"] = "whole",
     out_dtype: Any = None,
     bad_inputs: Literal["row", "error"] = "row",
+    judge_by: Patterns = None,
+    ignore_in_distances: Patterns = None,
     threads: int = 0,
     return_report: bool = False,
 ) -> Any:
@@ -437,12 +509,15 @@ def pre_aggregate(
         updates: As in `aggregate`. The points are of the same kind: an array whose first axis counts them, or a list.
             Integer and boolean arrays in trees are their lower median in every point.
         sequence: Pre-aggregators alone: text, such as "bucketing(s=2) | nnm(f=2)", or Nnm(f=2) | Clip(c=1).
-        base, scope, out_dtype, threads, bad_inputs, return_report: As in `aggregate`.
+        base, scope, out_dtype, judge_by, ignore_in_distances, threads, bad_inputs, return_report: As in `aggregate`.
 
     Raises:
         AggregationError, ValueError, ParseError, TypeError: As `aggregate`.
     """
-    points, reports = _pre_aggregate(updates, sequence, base, _options(scope, out_dtype, 0, threads), bad_inputs)
+    judges = _Judges.of(judge_by, ignore_in_distances)
+    points, reports = _pre_aggregate(
+        updates, sequence, base, _options(scope, out_dtype, 0, threads), judges, bad_inputs
+    )
     return (points, _as_scope_says(reports, scope)) if return_report else points
 
 
@@ -454,10 +529,13 @@ def pre_aggregate_with_report(
     scope: Literal["whole", "per_tensor"] = "whole",
     out_dtype: Any = None,
     bad_inputs: Literal["row", "error"] = "row",
+    judge_by: Patterns = None,
+    ignore_in_distances: Patterns = None,
     threads: int = 0,
 ) -> Result:
     """As `pre_aggregate`, and what the run says of every row: `value` and `report`, or `reports` of each tensor."""
-    return Result(*_pre_aggregate(updates, sequence, base, _options(scope, out_dtype, 0, threads), bad_inputs))
+    judges = _Judges.of(judge_by, ignore_in_distances)
+    return Result(*_pre_aggregate(updates, sequence, base, _options(scope, out_dtype, 0, threads), judges, bad_inputs))
 
 
 def _pre_aggregate(
@@ -465,6 +543,7 @@ def _pre_aggregate(
     sequence: str | PreAggregator | Pipeline,
     base: Any,
     options: tuple[str, str | None, float, int],
+    judges: _Judges | None,
     bad_inputs: str,
 ) -> tuple[Any, tuple[Report, ...]]:
     text = _rule_text(sequence)
@@ -474,7 +553,7 @@ def _pre_aggregate(
         rows = form.empty_points(_bragg.points_after(text, form.n()), dtype)
         based = None if base is None else form.base(base)
         return rows, _bragg.pre_aggregate(
-            text, form.floats, form.names, rows, based, scope, dtype, threads, form.stream
+            text, form.floats, form.names, rows, based, scope, dtype, threads, _marks(judges, form), form.stream
         )
 
     form, (rows, reports) = _with_form(updates, base, bad_inputs, call)
@@ -497,6 +576,8 @@ class Plan:
         on_failure: Literal["keep", "nan", "zero"] = "keep",
         out_dtype: Any = None,
         max_weight_share: float = 0,
+        judge_by: Patterns = None,
+        ignore_in_distances: Patterns = None,
         threads: int = 0,
         allow_nonfinite: bool = False,
     ) -> None:
@@ -508,11 +589,13 @@ class Plan:
         """
         text = _rule_text(rule)
         options = _options(scope, out_dtype, max_weight_share, threads)
+        judges = _Judges.of(judge_by, ignore_in_distances)
         self._bad_inputs: dict[int, str] = {}
         self._allow_nonfinite = allow_nonfinite
 
         def make(form: _Form) -> Any:
-            return _bragg.Plan(text, form.floats, form.names, str(on_failure), *options, form.stream)
+            marks = _marks(judges, form)
+            return _bragg.Plan(text, form.floats, form.names, str(on_failure), *options, marks, form.stream)
 
         form, self._plan = _with_form(like, None, "row", make)
         self._library, self._nothing = form.nothing()

@@ -278,6 +278,10 @@ class Agreed:
     def n(self) -> int:
         return self._n
 
+    def paths(self) -> list[str]:
+        found = list(_trees.paths(self._form.like))
+        return [found[at] for at in self._form.floats]
+
     def empty(self, dtype: str | None) -> list[Any]:
         return [column.empty(dtype) for column in self._columns]
 
@@ -375,6 +379,9 @@ class Matrix:
 
     def n(self) -> int:
         return int(self._n)
+
+    def paths(self) -> list[str]:
+        return [""]
 
     def empty(self, dtype: str | None) -> Any:
         return self._column.empty(dtype)

@@ -70,6 +70,16 @@ def names(tree: Any, name: str = "") -> Iterator[str]:
         yield from names(part, name + _step(key, kind))
 
 
+def paths(tree: Any, path: str = "") -> Iterator[str]:
+    """What patterns are of: the leaves' keys, joined by dots, e.g. "layers.0.weight"."""
+    kind = _kind(tree)
+    if kind == _LEAF:
+        yield path
+        return
+    for key, part in _items(tree, kind):
+        yield from paths(part, f"{path}.{key}" if path else str(key))
+
+
 def leaves(tree: Any, like: Any, place: str, source: str = "updates[0]") -> list[Any]:
     """The leaves of `tree`, in the order that `like`, which is `source`'s, has them in.
 

@@ -284,7 +284,7 @@ class _PreAggregator:
         text = self._text(n, rows)  # which checks, before there is anything to return
         points = _empty(rows, self._points_of(n))
         stream = library_of(rows[0], "vectors").stream(rows[0])
-        _bragg.pre_aggregate(text, rows, None, points, None, "whole", None, 0, stream)
+        _bragg.pre_aggregate(text, rows, None, points, None, "whole", None, 0, None, stream)
         return points
 
     def _text(self, n: int, rows: Any) -> str:

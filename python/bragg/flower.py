@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from . import _bragg
-from ._aggregate import Plan, _rule_text, aggregate
+from ._aggregate import Patterns, Plan, _rule_text, aggregate
 from ._report import AggregationError
 from .rules import Pipeline, Rule
 
@@ -44,6 +44,8 @@ class RobustStrategy(FedAvg):
         *,
         weighted: bool = False,
         max_weight_share: float = 0,
+        judge_by: Patterns = None,
+        ignore_in_distances: Patterns = None,
         **fedavg: Any,
     ) -> None:
         """
@@ -52,6 +54,7 @@ class RobustStrategy(FedAvg):
             weighted: Weigh each row by its reply's metric `weighted_by_key`, which is "num-examples". A hostile node
                 may claim any number, so this is off by default; cap it.
             max_weight_share: A cap on a weight's share of the sum of all; 0 is none.
+            judge_by, ignore_in_distances: As in `bragg.aggregate`, such as "*running_var".
             fedavg: Arguments of FedAvg. The metrics of the nodes are aggregated by `median_metrics` unless
                 `train_metrics_aggr_fn` or `evaluate_metrics_aggr_fn` is given.
 
@@ -66,6 +69,7 @@ class RobustStrategy(FedAvg):
         self._rule = _bragg.normalized(_rule_text(rule))
         self._weighted = weighted
         self._max_weight_share = max_weight_share
+        self._patterns = {"judge_by": judge_by, "ignore_in_distances": ignore_in_distances}
         self._model: _Model = {}
         self._plan: Plan | None = None
         self._n = 0
@@ -115,7 +119,7 @@ class RobustStrategy(FedAvg):
         return self.evaluate_metrics_aggr_fn(contents, self.weighted_by_key) if contents else None
 
     def _new_plan(self, rule: str, rows: list[_Model]) -> Plan:
-        return Plan(rule, rows, max_weight_share=self._max_weight_share)
+        return Plan(rule, rows, max_weight_share=self._max_weight_share, **self._patterns)
 
     def _aggregate(
         self, nodes: list[int], rows: list[_Model | None], weights: list[float] | None

@@ -326,7 +326,9 @@ Updates Batch::view() const {
     const auto first = pointers_.begin() + static_cast<std::ptrdiff_t>(i * sizes_.size());
     rows[i].assign(first, first + static_cast<std::ptrdiff_t>(sizes_.size()));
   }
-  return Updates::tensors(rows, sizes_, dtypes_, space);
+  Updates updates = Updates::tensors(rows, sizes_, dtypes_, space);
+  if (!judged_.empty()) updates.judge_by(judged_);
+  return updates;
 }
 
 std::vector<void*> Batch::read_row(nb::handle arrays, const char* argument, std::optional<DType> dtype,

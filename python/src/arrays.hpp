@@ -11,6 +11,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 namespace bragg::python {
@@ -65,6 +67,12 @@ class Batch {
   /// that are not one behind the other.
   Batch(nb::handle updates, nb::handle names, std::uintptr_t stream);
 
+  /// Which tensors rows are judged by; empty: all. @throws Error as Updates::judge_by, here and of view().
+  void judge_by(std::vector<bool> judged) {
+    judged_ = std::move(judged);
+    std::ignore = view();
+  }
+
   int n() const noexcept { return n_; }
   Shape shape() const { return Shape::of(view()); }
   Device device() const noexcept { return device_; }
@@ -89,8 +97,9 @@ class Batch {
   std::vector<const void*> pointers_;  // [row * tensors + tensor]
   std::vector<std::int64_t> sizes_;
   std::vector<std::vector<std::int64_t>> shapes_;  // of each tensor of a row
-  std::vector<DType> dtypes_;                      // of each tensor of a row
-  std::string first_;                              // the place of what the device is taken from
+  std::vector<bool> judged_;
+  std::vector<DType> dtypes_;  // of each tensor of a row
+  std::string first_;          // the place of what the device is taken from
   Device device_ = Device::cpu;
   int cuda_device_ = -1;
   std::vector<Array> kept_;

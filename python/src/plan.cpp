@@ -55,6 +55,14 @@ Options make_options(std::string_view scope, const std::optional<std::string>& o
 }
 
 using Weights = std::optional<std::vector<double>>;
+using Judged = std::optional<std::vector<bool>>;
+
+/// The rows of a call, judged by the tensors that `judged` marks.
+Batch read_batch(nb::handle updates, nb::handle names, const Judged& judged, std::uintptr_t stream) {
+  Batch batch(updates, names, stream);
+  if (judged) batch.judge_by(*judged);
+  return batch;
+}
 
 /// What a run is given, with everything that it points to.
 struct Call {
@@ -134,13 +142,15 @@ class PlanObject {
  public:
   PlanObject(std::string_view rule, nb::handle like, nb::handle names, std::string_view on_failure,
              std::string_view scope, const std::optional<std::string>& out_dtype, double max_weight_share,
-             int threads, std::uintptr_t stream)
-      : PlanObject(parse_shown(rule), Batch(like, names, stream), on_failure, scope, out_dtype,
-                   max_weight_share, threads) {}
+             int threads, const Judged& judged, std::uintptr_t stream)
+      : PlanObject(parse_shown(rule), read_batch(like, names, judged, stream), on_failure, scope, out_dtype,
+                   max_weight_share, threads) {
+    judged_ = judged;
+  }
 
   void run(nb::handle updates, nb::handle names, nb::handle out, nb::handle base, const Weights& weights,
            std::uintptr_t stream) {
-    Batch batch(updates, names, stream);
+    Batch batch = read_batch(updates, names, judged_, stream);
     if (batch.device() != device_ || batch.cuda_device() != cuda_device_) {
       throw nb::value_error(fmt::format("updates are on {}; the plan is for {}: make one with updates there",
                                         device_text(batch.device(), batch.cuda_device()),
@@ -227,6 +237,7 @@ class PlanObject {
   Device device_;
   int cuda_device_;
   Options options_;
+  Judged judged_;
   Plan plan_;
   std::vector<std::int64_t> nonfinite_;       // of the last run's result
   Stream stream_ = Stream::legacy_default();  // of the last run
@@ -243,6 +254,7 @@ struct Key {
   std::vector<std::int64_t> sizes;
   DType dtype;
   std::vector<DType> dtypes;
+  std::vector<bool> judged;
   Scope scope;
   std::optional<DType> out_dtype;
   double max_weight_share;
@@ -269,7 +281,7 @@ class PlanCache {
       }
     }
     return {parse_shown(key.rule),
-            {.n = key.n, .sizes = key.sizes, .dtype = key.dtype, .dtypes = key.dtypes},
+            {.n = key.n, .sizes = key.sizes, .dtype = key.dtype, .dtypes = key.dtypes, .judged = key.judged},
             options};
   }
 
@@ -298,8 +310,8 @@ PlanCache& plan_cache() {
 Reports aggregate_arrays(std::string rule, nb::handle updates, nb::handle names, nb::handle out, bool fresh,
                          nb::handle base, const Weights& weights, std::string_view scope,
                          const std::optional<std::string>& out_dtype, double max_weight_share, int threads,
-                         std::uintptr_t stream, bool return_reports) {
-  Batch batch(updates, names, stream);
+                         const Judged& judged, std::uintptr_t stream, bool return_reports) {
+  Batch batch = read_batch(updates, names, judged, stream);
   const Options options = make_options(scope, out_dtype, max_weight_share, threads, batch);
   Shape shape = batch.shape();
   Key key{.rule = std::move(rule),
@@ -307,6 +319,7 @@ Reports aggregate_arrays(std::string rule, nb::handle updates, nb::handle names,
           .sizes = std::move(shape.sizes),
           .dtype = shape.dtype,
           .dtypes = std::move(shape.dtypes),
+          .judged = std::move(shape.judged),
           .scope = options.scope,
           .out_dtype = options.out_dtype,
           .max_weight_share = max_weight_share,
@@ -351,10 +364,10 @@ std::vector<Output> outputs_of(const Batch& points) {
 /// `out`: fresh arrays in the form of `updates`, a row for each point.
 Reports pre_aggregate_arrays(std::string_view sequence, nb::handle updates, nb::handle names, nb::handle out,
                              nb::handle base, std::string_view scope,
-                             const std::optional<std::string>& out_dtype, int threads,
+                             const std::optional<std::string>& out_dtype, int threads, const Judged& judged,
                              std::uintptr_t stream) {
   const PreSequence stages = parse_pre_aggregators_shown(sequence);
-  Batch batch(updates, names, stream);
+  Batch batch = read_batch(updates, names, judged, stream);
   const Options options = make_options(scope, out_dtype, 0, threads, batch);
   const Batch points(out, names, stream);
   const std::vector<Output> outputs = outputs_of(points);
@@ -381,10 +394,10 @@ Reports pre_aggregate_arrays(std::string_view sequence, nb::handle updates, nb::
 void add_plan(nb::module_& module) {
   nb::class_<PlanObject>(module, "Plan")
       .def(nb::init<std::string_view, nb::handle, nb::handle, std::string_view, std::string_view,
-                    const std::optional<std::string>&, double, int, std::uintptr_t>(),
+                    const std::optional<std::string>&, double, int, const Judged&, std::uintptr_t>(),
            nb::arg("rule"), nb::arg("like").none(), nb::arg("names").none(), nb::arg("on_failure"),
            nb::arg("scope"), nb::arg("out_dtype").none(), nb::arg("max_weight_share"), nb::arg("threads"),
-           nb::arg("stream"))
+           nb::arg("judged").none(), nb::arg("stream"))
       .def("run", &PlanObject::run, nb::arg("updates").none(), nb::arg("names").none(), nb::arg("out").none(),
            nb::arg("base").none(), nb::arg("weights").none(), nb::arg("stream"))
       .def("wait", &PlanObject::wait, nb::arg("stream"))
@@ -396,10 +409,11 @@ void add_plan(nb::module_& module) {
   module.def("aggregate", &aggregate_arrays, nb::arg("rule"), nb::arg("updates").none(),
              nb::arg("names").none(), nb::arg("out").none(), nb::arg("fresh"), nb::arg("base").none(),
              nb::arg("weights").none(), nb::arg("scope"), nb::arg("out_dtype").none(),
-             nb::arg("max_weight_share"), nb::arg("threads"), nb::arg("stream"), nb::arg("return_reports"));
+             nb::arg("max_weight_share"), nb::arg("threads"), nb::arg("judged").none(), nb::arg("stream"),
+             nb::arg("return_reports"));
   module.def("pre_aggregate", &pre_aggregate_arrays, nb::arg("sequence"), nb::arg("updates").none(),
              nb::arg("names").none(), nb::arg("out"), nb::arg("base").none(), nb::arg("scope"),
-             nb::arg("out_dtype").none(), nb::arg("threads"), nb::arg("stream"));
+             nb::arg("out_dtype").none(), nb::arg("threads"), nb::arg("judged").none(), nb::arg("stream"));
   module.def(
       "points_after",
       [](std::string_view sequence, int n) { return points_after(parse_pre_aggregators_shown(sequence), n); },

@@ -278,6 +278,21 @@ def test_a_reply_that_is_no_row_counts_towards_f(hostile, warnings):
     assert (arrays["w"] == bragg.aggregate(rows, "krum(f=2)", base=model())["w"]).all()
 
 
+def test_tensors_may_be_left_out_of_the_distances():
+    """One honest node's statistics are far from the others'; one liar steps back."""
+
+    def answer(node, arrays, message):
+        row = honest(node, arrays)
+        if node == 1:
+            row["b"] = row["b"] + 1000
+        return reply(row if node != 2 else {**row, "w": arrays["w"] - 10})
+
+    judged, _ = run(strategy("multi_krum(f=1)", ignore_in_distances="b"), answer, n=9)
+    assert (judged["w"] > 1.9).all()
+    misled, _ = run(strategy("multi_krum(f=1)"), answer, n=9)
+    assert (misled["w"] < 1.9).all()
+
+
 def test_tensors_of_a_model_may_differ_in_dtype():
     def steps(node, arrays, message):
         return reply({name: array + array.dtype.type(node) for name, array in arrays.items()})

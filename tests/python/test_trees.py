@@ -369,6 +369,68 @@ def test_each_leaf_has_its_own_dtype(library, rng):
         assert library.values(plan_out[name]).tobytes() == library.values(result[name]).tobytes()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_are_judged_by_some_tensors(dtype, rng):
+    """Weights of size 1e-2 and statistics of 1e4: one honest row has others, and one liar has other weights."""
+    weights = rng.normal(0, 1e-2, (9, 40))
+    weights[8] *= -10
+    statistics = 1e4 + rng.standard_normal((9, 20))
+    statistics[3] += 500
+    given = [
+        {"conv": {"weight": w.astype(np.float32)}, "bn": [s.astype(dtype)], "n": np.array(i)}
+        for i, (w, s) in enumerate(zip(weights, statistics))
+    ]
+    rule = "multi_krum(f=1)"
+    alone = bragg.aggregate([row["conv"]["weight"] for row in given], rule, return_report=True)[1]
+    assert not alone.selected[8]
+    assert alone.selected[3]
+    for options in (
+        {"judge_by": "conv.weight"},
+        {"judge_by": ["conv.*"]},
+        {"ignore_in_distances": "bn.[0-9]"},
+        {"ignore_in_distances": ("bn*",), "judge_by": "*"},
+    ):
+        result, report = bragg.aggregate(given, rule, return_report=True, **options)
+        assert report.weights == alone.weights
+        expected = np.average([row["bn"][0] for row in given], axis=0, weights=alone.weights)
+        np.testing.assert_allclose(result["bn"][0], expected, rtol=1e-6)
+        typed = bragg.aggregate_with_report(given, rule, **options)
+        assert typed.report.weights == alone.weights
+        plan = bragg.Plan(rule, given, **options)
+        out = {"conv": {"weight": np.zeros(40, np.float32)}, "bn": [np.zeros(20, dtype)], "n": np.array(0)}
+        for _ in range(2):
+            plan.run(given, out)
+            assert (out["bn"][0] == result["bn"][0]).all()
+        spoiled = bragg.aggregate([*given[:8], None], rule, return_report=True, **options)[1]
+        assert not spoiled.selected[8]
+    # The plans of calls are not mixed up.
+    misled = bragg.aggregate(given, rule, return_report=True)[1]
+    assert misled.selected[8]
+    assert not misled.selected[3]
+    points = bragg.pre_aggregate(given, "nnm(f=1)", ignore_in_distances="bn.0")
+    nearest = bragg.pre_aggregate([{"conv": row["conv"]} for row in given], "nnm(f=1)")
+    np.testing.assert_allclose(points[0]["conv"]["weight"], nearest[0]["conv"]["weight"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "what"),
+    [
+        ({"judge_by": "b"}, ValueError, "judge_by: no tensor has a name like 'b'; there are 'a.0', 'a.1'"),
+        ({"ignore_in_distances": ["a.0", "n"]}, ValueError, "ignore_in_distances: no tensor has a name like 'n'"),
+        ({"ignore_in_distances": "a.*"}, ValueError, "no tensor is"),
+        ({"judge_by": "a.0", "scope": "per_tensor"}, ValueError, "judged: .* per_tensor"),
+        ({"judge_by": 3}, TypeError, "judge_by = 3, ignore_in_distances = None; need patterns"),
+        ({"judge_by": [3]}, TypeError, r"judge_by = \[3\]"),
+    ],
+)
+def test_patterns_that_cannot_be_are_refused(options, error, what):
+    given = [{"a": [np.ones(3), np.ones(2)], "n": np.array(i)} for i in range(5)]
+    with pytest.raises(error, match=what):
+        bragg.aggregate(given, "krum(f=1)", **options)
+    with pytest.raises(ValueError, match="arrays alone have no names"):
+        bragg.aggregate(np.ones((5, 3)), "krum(f=1)", judge_by="*")
+
+
 def write_safetensors(path, tensors):
     names = {
         np.dtype("float32"): "F32",
