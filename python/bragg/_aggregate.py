@@ -284,6 +284,14 @@ def _agreed_form(updates: Any, base: Any, bad_inputs: str) -> Agreed | Matrix:
     raise NoForm
 
 
+def check_pivot(rule: str, bad_inputs: dict[int, str]) -> None:
+    """@raises AggregationError: the row that the rule trusts is a bad input."""
+    pivot = _bragg.pivot_of(rule) if bad_inputs else None
+    if pivot is not None and pivot in bad_inputs:
+        text = f"monna: pivot = {pivot} is a bad input: updates[{pivot}]{place_and_reason(bad_inputs[pivot])}"
+        raise AggregationError(text, "nonfinite_pivot", 11)
+
+
 def _with_reasons(reports: tuple[Report, ...], bad_inputs: dict[int, str]) -> tuple[Report, ...]:
     if not bad_inputs:
         return reports
@@ -459,6 +467,7 @@ def _aggregate(
     fresh = out is None
 
     def call(form: _Form) -> tuple[Any, tuple[Report, ...]]:
+        check_pivot(text, form.bad_inputs)
         row = form.empty(options[1]) if fresh else form.out(out)
         based = None if base is None else form.base(base)
         # Bad inputs are never without a look at what became of them, which needs a report.
@@ -638,6 +647,7 @@ class Plan:
         """
         try:
             self._plan.check(self._stream())
+            check_pivot(self._plan.rule, self._bad_inputs)
         except AggregationError as error:
             raise _explained(error, self._bad_inputs) from None
         if not self._allow_nonfinite:

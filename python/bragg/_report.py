@@ -48,7 +48,8 @@ class AggregationError(ValueError):
     """The data defeats the rule: no result can be given.
 
     `status` says why, as in `Report`; `code` is its number in bragg.h; `reports` are the run's, where there was one.
-    "nonfinite_result", of code 0, is Python's own: there is a result, but it holds NaN or infinity.
+    "nonfinite_result", of code 0, is Python's own: there is a result, but it holds NaN or infinity. "nonfinite_pivot": the
+    row that the rule trusts is a bad input.
     """
 
     def __init__(self, message: str, status: str, code: int, reports: tuple[Report, ...] = ()) -> None:

@@ -14,7 +14,7 @@ from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
 from nvflare.app_common.app_constant import AppConstants
 
 from . import _bragg, _trees
-from ._aggregate import _rule_text, aggregate
+from ._aggregate import _rule_text, aggregate, check_pivot
 from ._agreement import FLOATS, Column, Numbers, leaf_form, no_array_of_most, shown
 from ._arrays import library_of
 from ._report import AggregationError
@@ -109,8 +109,10 @@ class RobustAggregator(ModelAggregator):  # type: ignore[misc]
         bad: dict[int, str] = {}
         try:
             kind, params = self._aggregate(rows, bad)
+            check_pivot(self._rule, bad)
             self._rounds += 1
         except (AggregationError, ValueError, TypeError) as error:
+            kind, params = ParamsType.DIFF, {}
             self._warn(f"{self._rule} of {len(rows)} contributions: the global model stays: {error}")
         for at, reason in sorted(bad.items()):
             self._warn(f"contribution of {rows[at].client} is a bad row: {reason}")

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // bragg._bragg: what the package's Python is written on. Nothing here is for users.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 #include <bragg/plan.hpp>
 #include <bragg/version.hpp>
 
+#include <algorithm>
+#include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "host/cli/command.hpp"
@@ -56,6 +60,18 @@ nb::list rules_to_python() {
   return made;
 }
 
+/// The row that the pipeline trusts, if it trusts one that the caller can name.
+std::optional<int> pivot_of(std::string_view rule) {
+  const Pipeline pipeline = parse_shown(rule);
+  const auto* const monna = std::get_if<Monna>(&pipeline.rule);
+  const bool has_buckets =
+      std::any_of(pipeline.pre.begin(), pipeline.pre.end(), [](const PreAggregator& stage) {
+        return std::holds_alternative<Bucketing>(stage);  // the pivot is a bucket
+      });
+  if (monna == nullptr || has_buckets) return std::nullopt;
+  return monna->pivot;
+}
+
 int run_command(std::vector<std::string> arguments) {
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
@@ -79,6 +95,7 @@ NB_MODULE(_bragg, module) {
   module.def(
       "normalized", [](std::string_view rule) { return bragg::to_string(parse_shown(rule)); },
       nb::arg("rule"));
+  module.def("pivot_of", &pivot_of, nb::arg("rule"));
   module.def("cuda_device_count", &bragg::cuda_device_count);
   module.def("command", &run_command, nb::arg("arguments"));
 }

@@ -167,6 +167,11 @@ def test_too_many_bad_rows_leave_the_global_model(hostile, context, warnings):
     ("rule", "models", "what"),
     [
         ("krum(f=2)", [contribution(i, honest(i)) for i in range(6)], "krum: n = 6 rows with f = 2: needs n ≥ 2f"),
+        (
+            "monna(f=2, pivot=1)",
+            [contribution(i, honest(i) if i != 1 else {"w": 1}) for i in range(7)],
+            "pivot = 1 is a",
+        ),
         ("trimmed_mean(f=1)", [contribution(i, nan(i) if i < 2 else honest(i)) for i in range(7)], "NaN or infinity"),
         ("median", [], "nobody has contributed"),
         ("median", [contribution(i, {f"w{i}": np.ones(1)}) for i in range(3)], "no names of parameters are those"),

@@ -230,6 +230,21 @@ def test_more_bad_inputs_than_the_rule_tolerates(rng):
         assert [bool(reason) for reason in caught.value.reports[0].bad_inputs] == [i in (0, 4, 7) for i in range(9)]
 
 
+def test_a_pivot_that_is_a_bad_input_is_an_error(rng):
+    given = spoiled(rng, 9, {2: BAD["another shape"]})
+    out = spoiled(rng, 1, {})[0]
+    plan = bragg.Plan("nnm(f=2) | monna(f=2, pivot=2)", given)
+    plan.run(given, out)
+    for call in (lambda: bragg.aggregate(given, "monna(f=2, pivot=2)"), plan.check):
+        with pytest.raises(bragg.AggregationError, match=r"^monna: pivot = 2 is a bad input: updates\[2\]") as caught:
+            call()
+        assert (caught.value.status, caught.value.code) == ("nonfinite_pivot", 11)
+    for rule in ("monna(f=2, pivot=3)", "bucketing(s=1) | monna(f=2, pivot=2)", "krum(f=2)"):
+        bragg.aggregate(given, rule)
+    plan.run(spoiled(rng, 9, {}), out)
+    plan.check()
+
+
 def test_the_base_says_what_the_form_is(rng):
     """Else that of more than half: neither the first, nor as many as half."""
     a, b = ([{name: rng.standard_normal(3)} for _ in range(4)] for name in "ab")
