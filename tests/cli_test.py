@@ -572,6 +572,71 @@ class Shards(Case):
         self.assertEqual(sorted(os.listdir(self.folder)), before)
 
 
+class WhichTensors(Case):
+    def site(self, i, weights, variance):
+        return self.write(
+            "sites/site%d.safetensors" % i,
+            safetensors(
+                {
+                    "bn.num_batches_tracked": ("I64", [], [i]),
+                    "bn.running_var": ("F32", [2], [variance + i, variance - i]),
+                    "fc.weight": ("F32", [50], [0.01 * w for w in weights]),
+                }
+            ),
+        )
+
+    def sites(self):
+        """Nine sites: of site 3 the variance is another, site 6 sends its weights times -10."""
+        draw = random.Random(9)
+        honest = [draw.gauss(1, 1) for _ in range(50)]
+        paths = []
+        for i in range(9):
+            weights = [w + 0.1 * draw.gauss(0, 1) for w in honest]
+            paths.append(self.site(i, [-10 * w for w in weights] if i == 6 else weights, 3e4 if i == 3 else 1e4))
+        return paths
+
+    def kept(self, *options, rule="multi_krum(f=1)", warned=False):
+        report = self.path("report.json")
+        command = [BRAGG, "aggregate", *self.sites(), "--rule", rule, "-o", self.output, "--report", report, *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual("warning: tensor \"bn.running_var\" makes 100 % of the distances" in done.stderr, warned, done.stderr)
+        self.assertEqual(done.stderr.count("\n"), 1 if warned else 0)
+        with open(report) as file:
+            self.report = json.load(file)
+        return [worker["selected"] for worker in self.report.get("workers", [])]
+
+    def test_statistics_decide_unless_they_are_left_out(self):
+        self.assertEqual(self.kept(warned=True), [i != 3 for i in range(9)])
+        self.assertEqual([s["name"] for s in self.report["distance_shares"]], ["bn.running_var", "fc.weight"])
+        self.assertGreater(self.report["distance_shares"][0]["share"], 0.999)
+        honest = [i != 6 for i in range(9)]
+        self.assertEqual(self.kept("--ignore-in-distances", "*running_var"), honest)
+        self.assertEqual([s["share"] for s in self.report["distance_shares"]], [0, 1])
+        tensors, _ = read_safetensors(self.output)
+        self.assertAlmostEqual(tensors["bn.running_var"][0], (7 * 1e4 + 3e4 + 30) / 8, delta=0.01)
+        self.assertEqual(self.kept("--judge-by", "fc.*", "--judge-by", "*.weight"), honest)
+        self.assertEqual(self.kept("--judge-by", "*", "--ignore-in-distances", "bn.*"), honest)
+
+    def test_nothing_is_said_where_nothing_is_measured(self):
+        self.kept(rule="median")
+        self.assertNotIn("distance_shares", self.report)
+        self.kept("--scope", "per-tensor")
+        self.assertNotIn("distance_shares", self.report)
+        command = [BRAGG, "aggregate", *self.sites(), "--rule", "krum(f=1)", "-o", self.output, "--quiet"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+
+    def test_patterns_are_checked(self):
+        sites = self.sites()
+        near = '--judge-by: "fc.wait" matches no tensor; near to it are "fc.weight"'
+        self.refused(sites, "krum(f=1)", "--judge-by", "fc.wait", code=2, says=near)
+        left = "--ignore-in-distances: no floating-point tensor is left"
+        self.refused(sites, "krum(f=1)", "--ignore-in-distances", "*", code=2, says=left)
+        scope = ["--scope", "per-tensor", "--judge-by", "fc.*"]
+        self.refused(sites, "krum(f=1)", *scope, code=2, says="--judge-by: where scope is per tensor")
+
+
 class Report(Case):
     def report(self, inputs, rule, *options):
         path = self.path("report.json")

@@ -99,6 +99,28 @@ Integers integers_for(const std::string& wanted) {
                                   : Integers::automatic;
 }
 
+/// What to know of the tensor that decides nearly all.
+std::string dominant_warning(const FileResult& result) {
+  if (!result.dominant_tensor) return "";
+  const std::string& name = result.tensors[*result.dominant_tensor];
+  return fmt::format(
+      "bragg: warning: tensor {} makes {:.3g} % of the distances between workers, and so decides who is "
+      "kept; "
+      "see --ignore-in-distances\n",
+      detail::show(name), 100 * result.distance_shares[*result.dominant_tensor]);
+}
+
+/// The library calls an option by the name of its field.
+Error in_options(const Error& error) {
+  const std::string what = error.what();
+  for (const auto& [field, option] :
+       {std::pair("judge_by", "--judge-by"), std::pair("ignore_in_distances", "--ignore-in-distances")}) {
+    const std::string start = std::string(field) + ": ";
+    if (what.starts_with(start)) return {error.status(), option + what.substr(start.size() - 2)};
+  }
+  return error;
+}
+
 /// Bad inputs are told when the progress bar is gone; of a run that fails also where --quiet is given.
 FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inputs,
                      const AggregateCommand& command, FileOptions& options) {
@@ -113,11 +135,11 @@ FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inpu
       options.progress = [&](const Progress& progress) { bar.show(progress); };
       return aggregate_files(pipeline, inputs, command.output, options);
     }();
-    if (!command.quiet) fmt::print(stderr, "{}", warnings);
+    if (!command.quiet) fmt::print(stderr, "{}{}", warnings, dominant_warning(result));
     return result;
-  } catch (const Error&) {
+  } catch (const Error& error) {
     fmt::print(stderr, "{}", warnings);
-    throw;
+    throw in_options(error);
   }
 }
 
@@ -143,6 +165,8 @@ void run(const AggregateCommand& command) {
   options.bad_inputs = command.strict ? BadInputs::error : BadInputs::row;
   const Device device = device_for(command.device);
   options.options.device = device;
+  options.judge_by = command.judge_by;
+  options.ignore_in_distances = command.ignore_in_distances;
   const std::vector<fs::path> inputs = find_inputs(command.inputs, command.base, command.output);
   if (command.weights) options.weights = match_weights(parse_weights(*command.weights), inputs);
   if (command.report) check_report(*command.report, command, inputs);

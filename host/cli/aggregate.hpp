@@ -16,6 +16,8 @@ struct AggregateCommand {
   std::optional<std::filesystem::path> base;
   std::optional<std::filesystem::path> report;
   std::optional<std::string> weights;
+  std::vector<std::string> judge_by;
+  std::vector<std::string> ignore_in_distances;
   double max_weight_share = 0;
   std::string memory = "1GiB";
   std::string scope = "whole";

@@ -232,6 +232,14 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
                   "dtype of the output's floating-point tensors: f64, f32, f16, bf16, f8_e4m3, f8_e5m2; by "
                   "default that of the inputs")
       ->check(CLI::IsMember({"f64", "f32", "f16", "bf16", "f8_e4m3", "f8_e5m2"}, CLI::ignore_case));
+  sub->add_option("--judge-by", command.judge_by,
+                  "judge workers by the tensors whose names match, e.g. '*.weight'; repeatable")
+      ->type_name("PATTERN")
+      ->allow_extra_args(false);
+  sub->add_option("--ignore-in-distances", command.ignore_in_distances,
+                  "do not judge workers by these, e.g. '*running_*'; repeatable")
+      ->type_name("PATTERN")
+      ->allow_extra_args(false);
   sub->add_option("--memory", command.memory, "bound on windows and buffers, e.g. 512MiB")
       ->capture_default_str();
   sub->add_option("--device", command.device,

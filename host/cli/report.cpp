@@ -147,6 +147,11 @@ void write_report(const fs::path& path, const Pipeline& pipeline, const FileResu
   json["integers"] = result.integers;
   json["output_nonfinite"] = result.nonfinite;
   json["bytes_read"] = result.bytes_read;
+  if (!result.distance_shares.empty()) {
+    Json& shares = json["distance_shares"] = Json::array();
+    for (std::size_t t = 0; t < result.tensors.size(); ++t)
+      shares.push_back({{"name", result.tensors[t]}, {"share", result.distance_shares[t]}});
+  }
   const bool per_tensor = result.reports.size() == result.tensors.size() && result.reports.size() > 1;
   if (!per_tensor) {
     add_outcome(json, result, result.reports.front());

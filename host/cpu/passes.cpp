@@ -215,7 +215,7 @@ struct CpuPasses::Impl {
 
   template <class ComputeT, class AddT>
   void sum_blocks(const RowTable& table, bool with_zeros, std::size_t doubles, const ComputeT& compute,
-                  const AddT& add);
+                  const AddT& add, const std::function<void(std::size_t)>& ended);
 
   void prepare_center(const RowTable& table, const GramCenter& center);
   /// Elements [begin, begin+count) of the centre to `to`, zeros up to a whole vector.
@@ -315,12 +315,13 @@ void CpuPasses::Impl::gram_statistics(const RowTable& table) {
   });
 }
 
-/// compute(worker, block, sum) for each block, on any thread; add(sum) of all `doubles` in the blocks' order.
-/// Sums wait in a ring until those of all blocks before are in, so a thread that the system holds up does not
-/// hold up the others.
+/// compute(worker, block, sum) for each block, on any thread; add(sum) of all `doubles` in the blocks' order,
+/// and `ended` (or nothing, where it is empty) after each tensor's last. Sums wait in a ring until those of
+/// all blocks before are in, so a thread that the system holds up does not hold up the others.
 template <class ComputeT, class AddT>
 void CpuPasses::Impl::sum_blocks(const RowTable& table, bool with_zeros, std::size_t doubles,
-                                 const ComputeT& compute, const AddT& add) {
+                                 const ComputeT& compute, const AddT& add,
+                                 const std::function<void(std::size_t)>& ended) {
   const std::int64_t blocks = Blocks(table.sizes, gram_block).count();
   const std::size_t slots = std::min(std::clamp<std::size_t>(ring_doubles / std::max<std::size_t>(doubles, 1),
                                                              static_cast<std::size_t>(threads), most_slots),
@@ -335,10 +336,17 @@ void CpuPasses::Impl::sum_blocks(const RowTable& table, bool with_zeros, std::si
   std::atomic<bool> merging{false};
   const auto slot_of = [&](std::int64_t k) { return static_cast<std::size_t>(k) % slots; };
   const auto is_ready = [&](std::int64_t k) { return ready[slot_of(k)].load() == k; };
+  Blocks added(table.sizes, gram_block);
+  const auto add_next = [&](std::int64_t k) {
+    add(ring + slot_of(k) * doubles);
+    if (!ended) return;
+    added.advance(k);
+    if (added.begin + added.size == table.sizes[added.tensor]) ended(added.tensor);
+  };
   const auto merge = [&] {
     do {
       if (merging.exchange(true)) return;  // whoever merges now looks again afterwards
-      for (std::int64_t k = merged; is_ready(k); merged = ++k) add(ring + slot_of(k) * doubles);
+      for (std::int64_t k = merged; is_ready(k); merged = ++k) add_next(k);
       merging = false;
     } while (is_ready(merged));
   };
@@ -373,11 +381,12 @@ void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
       }
     }
   };
-  sum_blocks(table, is_centered(sums), pairs, compute, [&](const double* sum) {
+  const auto add = [&](const double* sum) {
     for (std::size_t r = 0; r < n; sum += ++r) {
       add_all(sums.products.data() + r * n, sums.low.data() + r * n, sum, r + 1);
     }
-  });
+  };
+  sum_blocks(table, is_centered(sums), pairs, compute, add, sums.ended);
 }
 
 // Products with references alone: a few rows and the references at a time.
@@ -435,12 +444,13 @@ void CpuPasses::Impl::gram_of_references(const RowTable& table, GramSums& sums) 
     if (inputs < rows) take_panel(inputs, 0);
   };
   const std::size_t doubles = static_cast<std::size_t>(table.rows) * width;
-  sum_blocks(table, is_centered(sums), doubles, compute, [&](const double* sum) {
+  const auto add = [&](const double* sum) {
     for (std::size_t r = 0; r < n; ++r, sum += width) {
       sums.add(r * n + r, sum[0]);
       for (std::size_t c = std::max(first, r + 1); c < n; ++c) sums.add(c * n + r, sum[1 + c - first]);
     }
-  });
+  };
+  sum_blocks(table, is_centered(sums), doubles, compute, add, sums.ended);
 }
 
 namespace {
@@ -492,6 +502,10 @@ void CpuPasses::Impl::gram_by_squares(const RowTable& table, GramSums& sums) {
               sums.add(to + static_cast<std::size_t>(columns.index[j]), *total++);
           }
         }
+      }
+      if (sums.ended && table.sizes[tensor] > 0) {
+#pragma omp single
+        sums.ended(tensor);
       }
     }
   }

@@ -5,6 +5,7 @@
 #include <bragg/updates.hpp>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -70,6 +71,9 @@ struct GramSums {
   GramCenter center;                    ///< products are those of rows less it, and their lengths, too
   std::vector<std::int64_t> nonfinite;  ///< per row
   std::vector<double> max_abs;  ///< per row, largest finite |x − center|, unscaled; f64 rows only, others 0
+  /// Called when `products`, of columns up to the row, hold all of the window's tensor `t` and of those
+  /// before it, and nothing else of the window; not of empty tensors. It throws nothing. Empty: nobody asks.
+  std::function<void(std::size_t t)> ended = {};
 
   void reset(int rows_in, bool wanted_in, double scale_in, bool pairs_in = true);
 

@@ -9,6 +9,7 @@
 #include <new>
 
 #include "host/files/convert.hpp"
+#include "host/files/distance_shares.hpp"
 #include "host/files/failure.hpp"
 #include "host/files/integers.hpp"
 #include "host/files/lower_median.hpp"
@@ -16,6 +17,7 @@
 #include "host/files/nonfinite.hpp"
 #include "host/files/output_plan.hpp"
 #include "host/files/progress_counter.hpp"
+#include "host/files/tensor_choice.hpp"
 #include "host/files/threads.hpp"
 #include "host/files/window_reader.hpp"
 
@@ -34,11 +36,31 @@ struct Part {
   const TensorInfo* tensor = nullptr;  ///< null: the whole row
 
   Range pieces_of(const Window& window) const { return loaded ? pieces : Range{0, window.pieces.size()}; }
-  /// Bytes of a row that each pass has to read.
-  std::uint64_t bytes() const {
+  /// Those that rows are judged by, and the others. (A part of one tensor is judged by it.)
+  Range judged(const Window& window) const {
+    return tensor != nullptr ? pieces_of(window) : Range{0, window.judged_pieces};
+  }
+  Range unjudged(const Window& window) const {
+    const Range there = judged(window);
+    return {there.first + there.count, pieces_of(window).count - there.count};
+  }
+  /// Bytes of a row in these windows that have to be read for each pass.
+  std::uint64_t bytes(std::span<const Window> some) const {
     std::uint64_t bytes = 0;
-    for (const Window& window : windows) bytes += loaded ? 0 : window.bytes();
+    for (const Window& window : some) bytes += loaded ? 0 : window.bytes();
     return bytes;
+  }
+  /// Windows that hold a judged tensor: the first ones. Pass 1 reads no others.
+  std::span<const Window> judged_windows() const {
+    const auto end = std::find_if(windows.begin(), windows.end(),
+                                  [&](const Window& window) { return judged(window).count == 0; });
+    return {windows.begin(), end};
+  }
+  /// Windows that hold none but judged tensors: the first ones.
+  std::span<const Window> judged_alone() const {
+    const auto end = std::find_if(windows.begin(), windows.end(),
+                                  [&](const Window& window) { return unjudged(window).count > 0; });
+    return {windows.begin(), end};
   }
 };
 
@@ -53,13 +75,28 @@ class FileAggregation {
   FileResult run(const std::filesystem::path& output);
 
  private:
+  void choose_tensors();
+  /// Of a floating tensor, among them.
+  std::size_t place_of(std::size_t tensor) const {
+    const auto at = std::lower_bound(inputs_.floating.begin(), inputs_.floating.end(), tensor);
+    return static_cast<std::size_t>(at - inputs_.floating.begin());
+  }
   void expect_bytes();
   void run_integers();
   void run_whole();
   void run_per_tensor();
   void run_part(const Part& part);
   void solve(const Part& part, Solution& solution);
-  void apply(const Part& part, Solution& solution);
+  /// Pass 1 over the windows that it reads.
+  void accumulate(const Part& part, GramSums& sums);
+  /// Pass 2 over some of the part's windows. `scanning`: looks for values that are not finite in tensors that
+  /// rows are not judged by, in all rows, which are read for it. True: there are some in rows that passed for
+  /// finite; from there on nothing was written, and the windows are to be gone over again.
+  bool apply(const Part& part, std::span<const Window> windows, Solution& solution, bool scanning);
+  void scan(const Part& part, const Window& window, int slot);
+  /// What scanning has found joins nonfinite_. Whether a row is among it that passed for finite.
+  bool found_nonfinite(const Solution& solution);
+  void check_solved(const Solution& solution, const TensorInfo* tensor) const;
 
   bool is_bad(int row) const;
   /// Of the rows that take part.
@@ -92,9 +129,14 @@ class FileAggregation {
   MemoryPlan memory_;
   std::unique_ptr<WindowPasses> passes_;
   std::optional<WindowReader> reader_;
-  std::vector<int> all_rows_;       // that are read: the active ones that are not bad, then the base
-  std::vector<int> integer_rows_;   // those with a vote in the median of integers
-  std::vector<std::uint8_t> used_;  // per table row: some of it was read
+  std::vector<int> all_rows_;            // that are read: the active ones that are not bad, then the base
+  std::vector<int> integer_rows_;        // those with a vote in the median of integers
+  std::vector<std::uint8_t> used_;       // per table row: some of it was read
+  std::vector<std::size_t> order_;       // the floating tensors, those first that rows are judged by
+  std::size_t judged_ = 0;               // how many those are
+  std::vector<std::size_t> first_pass_;  // tensors that pass 1 reads
+  std::vector<std::int64_t> nonfinite_;  // per table row, in the tensors that rows are not judged by
+  std::optional<DistanceShares> shares_;
   std::optional<OutputModel> file_;
   std::vector<void*> targets_;
   ProgressCounter& progress_;
@@ -137,6 +179,7 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
     active_.invalid[i] = active_.invalid[i] || is_bad(static_cast<int>(i));
   engine_.begin(active_, inputs_.base.has_value(), false, 0);
   memory_ = plan_memory(inputs_, output_, table_rows, engine_.square_bytes(), options);
+  choose_tensors();
   used_.assign(static_cast<std::size_t>(table_rows), result_.coordinates == 0);
   passes_ = options.options.device == Device::cuda
                 ? make_cuda_passes(options.options, memory_.slot, result_.coordinates, active_.rows)
@@ -158,9 +201,41 @@ FileResult FileAggregation::run(const std::filesystem::path& output) {
     run_per_tensor();
   }
   file_->commit();
+  if (shares_) {
+    result_.distance_shares = shares_->shares();
+    std::vector<std::int64_t> elements(inputs_.floating.size(), 0);
+    for (std::size_t k = 0; k < judged_; ++k)
+      elements[place_of(order_[k])] = inputs_.tensors[order_[k]].elements;
+    result_.dominant_tensor = dominant_tensor(result_.distance_shares, elements);
+  }
   for (const InputRow& row : inputs_.rows) result_.bad.push_back(row.bad);
   result_.bytes_read = bytes_read_;
   return std::move(result_);
+}
+
+void FileAggregation::choose_tensors() {
+  const std::vector<bool> judged = judged_tensors(options_, inputs_.tensors, inputs_.floating);
+  const bool takes_distances = engine_.takes_distances();
+  const bool whole = options_.options.scope == Scope::whole;
+  const auto is_judged = [&](std::size_t k) { return judged.empty() || !takes_distances || judged[k]; };
+  for (const bool wanted : {true, false}) {
+    for (std::size_t k = 0; k < inputs_.floating.size(); ++k) {
+      if (is_judged(k) == wanted) order_.push_back(inputs_.floating[k]);
+    }
+    if (wanted) judged_ = order_.size();
+  }
+  if (takes_distances && whole && options_.options.device != Device::cuda)
+    shares_.emplace(inputs_.floating.size());
+  if (!engine_.needs_statistics()) return;
+  if (!whole) {
+    first_pass_ = inputs_.floating;
+    return;
+  }
+  for (const Window& window : memory_.cut(inputs_, order_, judged_)) {
+    for (const Piece& piece : window.some({0, window.judged_pieces > 0 ? window.pieces.size() : 0})) {
+      if (piece.begin == 0) first_pass_.push_back(piece.tensor);
+    }
+  }
 }
 
 void FileAggregation::expect_bytes() {
@@ -170,7 +245,8 @@ void FileAggregation::expect_bytes() {
     for (const std::size_t t : tensors)
       progress_.expect(static_cast<std::uint64_t>(inputs_.tensors[t].bytes) * times);
   };
-  expect(inputs_.floating, all_rows_.size() * static_cast<std::size_t>(passes));
+  expect(first_pass_, all_rows_.size());
+  expect(inputs_.floating, all_rows_.size());
   expect(inputs_.integers, integer_rows_.size());
   progress_.advance(0);
 }
@@ -192,7 +268,7 @@ void FileAggregation::run_integers() {
 }
 
 void FileAggregation::run_whole() {
-  const auto windows = memory_.cut(inputs_, inputs_.floating);
+  const auto windows = memory_.cut(inputs_, order_, judged_);
   Part part{.windows = windows,
             .loaded = windows.size() == 1 && windows.front().judged == windows.front().combined};
   if (part.loaded) {
@@ -222,13 +298,43 @@ void FileAggregation::run_per_tensor() {
   }
 }
 
+void FileAggregation::check_solved(const Solution& solution, const TensorInfo* tensor) const {
+  if (solution.status != Status::ok) throw_failure(solution, inputs_, engine_.pipeline(), tensor);
+  check_bad(solution, tensor);
+}
+
+/// Tensors that rows are not judged by are read once: pass 2 looks for values there that are not finite, in
+/// all rows. Should there be any, which make their rows infinite, both passes are run once more.
 void FileAggregation::run_part(const Part& part) {
+  nonfinite_.assign(static_cast<std::size_t>(engine_.table_rows()), 0);
+  const std::span<const Window> judged = part.judged_alone();
+  const std::span<const Window> others = part.windows.subspan(judged.size());
+  const bool scanning = !part.loaded && !others.empty();
+  if (part.loaded && !others.empty()) {
+    scan(part, others.front(), 0);
+    passes_->scanned(nonfinite_);
+  }
   Solution solution;
   solve(part, solution);
-  if (solution.status != Status::ok) throw_failure(solution, inputs_, engine_.pipeline(), part.tensor);
-  check_bad(solution, part.tensor);
+  if (solution.status == Status::ok) check_bad(solution, part.tensor);
   progress_.enter_last_pass();
-  apply(part, solution);
+  if (scanning) {
+    const std::int64_t written_nonfinite = result_.nonfinite;
+    if (apply(part, others, solution, true)) {
+      result_.nonfinite = written_nonfinite;
+      progress_.expect((part.bytes(part.judged_windows()) + part.bytes(others)) * all_rows_.size());
+      solution = {};
+      solve(part, solution);
+      check_solved(solution, part.tensor);
+      apply(part, others, solution, false);
+    } else {
+      for (std::size_t row = 0; row < active_.rows.size(); ++row)
+        solution.report.rows[static_cast<std::size_t>(active_.rows[row])].nonfinite += nonfinite_[row];
+    }
+  }
+  check_solved(solution, part.tensor);
+  apply(part, judged, solution, false);
+  if (part.loaded) apply(part, others, solution, false);
   check_bad(solution, part.tensor);
   for (std::size_t i = 0; i < solution.report.rows.size(); ++i) {
     if (inputs_.rows[i].bad.empty()) continue;
@@ -239,47 +345,89 @@ void FileAggregation::run_part(const Part& part) {
   result_.reports.push_back(std::move(solution.report));
 }
 
+void FileAggregation::scan(const Part& part, const Window& window, int slot) {
+  passes_->scan(slot, reader_->table(window, slot, part.unjudged(window), window.combined));
+}
+
+bool FileAggregation::found_nonfinite(const Solution& solution) {
+  passes_->scanned(nonfinite_);
+  for (std::size_t row = 0; row < nonfinite_.size(); ++row) {
+    if (nonfinite_[row] == 0) continue;
+    if (row >= active_.rows.size()) return true;  // the base
+    const RowReport& report = solution.report.rows[static_cast<std::size_t>(active_.rows[row])];
+    if (report.nonfinite == 0) return true;
+  }
+  return false;
+}
+
 void FileAggregation::solve(const Part& part, Solution& solution) {
   GramSums sums;
   bool again = false;
   solve_over(engine_, sums, solution, [&](GramSums& to) {
-    if (again) progress_.expect(part.bytes() * all_rows_.size());
+    if (again) progress_.expect(part.bytes(part.judged_windows()) * all_rows_.size());
     again = true;
-    for (std::size_t w = 0; w < part.windows.size(); ++w) {
-      const Window& window = part.windows[w];
-      const int slot = slot_of(w);
-      if (!part.loaded) load(window, slot, all_rows_, window.judged);
-      passes_->accumulate(slot, reader_->table(window, slot, part.pieces_of(window), window.judged), to);
-    }
-    passes_->collect(to);
+    accumulate(part, to);
+    for (std::size_t row = 0; row < nonfinite_.size(); ++row) to.nonfinite[row] += nonfinite_[row];
   });
 }
 
-void FileAggregation::apply(const Part& part, Solution& solution) {
+void FileAggregation::accumulate(const Part& part, GramSums& sums) {
+  const std::span<const Window> windows = part.judged_windows();
+  if (shares_) shares_->start(sums, static_cast<int>(active_.rows.size()));
+  for (std::size_t w = 0; w < windows.size(); ++w) {
+    const Window& window = windows[w];
+    const Range pieces = part.judged(window);
+    const int slot = slot_of(w);
+    if (!part.loaded) load(window, slot, all_rows_, window.judged);
+    if (shares_) {
+      sums.ended = [&](std::size_t k) {
+        const Piece& piece = window.pieces[pieces.first + k];
+        if (piece.end != inputs_.tensors[piece.tensor].elements) return;
+        shares_->end(sums, place_of(piece.tensor));
+      };
+    }
+    passes_->accumulate(slot, reader_->table(window, slot, pieces, window.judged), sums);
+  }
+  sums.ended = nullptr;
+  passes_->collect(sums);
+}
+
+bool FileAggregation::apply(const Part& part, std::span<const Window> some, Solution& solution,
+                            bool scanning) {
+  if (some.empty()) return false;
+  const bool solved = solution.status == Status::ok;  // else there is nothing to do but to scan
+  bool found = false;
   std::vector<int> rows;
   std::copy_if(all_rows_.begin(), all_rows_.end(), std::back_inserter(rows),
-               [&](int row) { return Engine::reads_row(solution, row); });
-  progress_.skip((all_rows_.size() - rows.size()) * part.bytes());
+               [&](int row) { return scanning || Engine::reads_row(solution, row); });
+  progress_.skip((all_rows_.size() - rows.size()) * part.bytes(some));
   // A window is written when its slot is needed again: others are computed meanwhile.
   const auto write_window = [&](std::size_t w) {
     passes_->wait(slot_of(w));
-    check_finite(part.windows[w], slot_of(w), part.pieces_of(part.windows[w]), solution);
-    write(part.windows[w], slot_of(w), part.pieces_of(part.windows[w]));
+    if (!solved || found) return;
+    check_finite(some[w], slot_of(w), part.pieces_of(some[w]), solution);
+    write(some[w], slot_of(w), part.pieces_of(some[w]));
   };
-  const std::size_t windows = part.windows.size();
+  const std::size_t windows = some.size();
   const auto slots = static_cast<std::size_t>(passes_->slots());
-  passes_->start(solution);
+  if (solved) passes_->start(solution);
   for (std::size_t w = 0; w < windows; ++w) {
-    const Window& window = part.windows[w];
+    const Window& window = some[w];
     const int slot = slot_of(w);
     const Range pieces = part.pieces_of(window);
     if (w >= slots) write_window(w - slots);
     if (!part.loaded) load(window, slot, rows, window.combined);
+    if (scanning) {
+      scan(part, window, slot);
+      found = found_nonfinite(solution) || found;
+    }
+    if (!solved || found) continue;
     passes_->apply(slot, reader_->table(window, slot, pieces, window.combined), target(window, slot, pieces),
                    solution);
   }
   for (std::size_t w = windows - std::min(slots, windows); w < windows; ++w) write_window(w);
-  passes_->finish(solution);
+  if (solved) passes_->finish(solution);
+  return found;
 }
 
 bool FileAggregation::is_bad(int row) const {
@@ -325,13 +473,14 @@ std::uint64_t FileAggregation::read(const Window& window, int slot, std::span<co
 
 void FileAggregation::drop(int row) {
   reader_->make_infinite(row);
-  const auto skip = [&](std::vector<int>& rows, std::span<const std::size_t> tensors, std::size_t times) {
-    if (std::erase(rows, row) == 0) return;
-    for (const std::size_t t : tensors)
-      progress_.skip(static_cast<std::uint64_t>(inputs_.tensors[t].bytes) * times);
+  const auto skip = [&](std::span<const std::size_t> tensors) {
+    for (const std::size_t t : tensors) progress_.skip(static_cast<std::uint64_t>(inputs_.tensors[t].bytes));
   };
-  skip(all_rows_, inputs_.floating, engine_.needs_statistics() ? 2 : 1);
-  skip(integer_rows_, inputs_.integers, 1);
+  if (std::erase(all_rows_, row) > 0) {
+    skip(first_pass_);
+    skip(inputs_.floating);
+  }
+  if (std::erase(integer_rows_, row) > 0) skip(inputs_.integers);
 }
 
 void FileAggregation::count_read(std::uint64_t bytes) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host/files/window_passes.hpp"
 
+#include <vector>
+
 namespace bragg::detail {
 
 namespace {
@@ -17,6 +19,14 @@ class CpuWindowPasses final : public WindowPasses {
   std::byte* rows(int) noexcept override { return rows_.get(); }
   std::byte* output(int) noexcept override { return output_.get(); }
   void accumulate(int, const RowTable& window, GramSums& sums) override { engine_.accumulate(window, sums); }
+  void scan(int, const RowTable& window) override {
+    nonfinite_.resize(static_cast<std::size_t>(window.rows));
+    engine_.count_nonfinite(window, nonfinite_);
+  }
+  void scanned(std::span<std::int64_t> nonfinite) override {
+    for (std::size_t i = 0; i < nonfinite_.size(); ++i) nonfinite[i] += nonfinite_[i];
+    nonfinite_.clear();
+  }
   void apply(int, const RowTable& window, const OutTable& out, Solution& solution) override {
     engine_.apply(window, solution, out);
   }
@@ -24,6 +34,7 @@ class CpuWindowPasses final : public WindowPasses {
  private:
   Engine& engine_;
   std::unique_ptr<std::byte[]> rows_, output_;
+  std::vector<std::int64_t> nonfinite_;  // of what was scanned
 };
 
 }  // namespace

@@ -56,6 +56,8 @@ class CudaWindowPasses final : public WindowPasses {
   void loaded(int slot, std::span<const int> rows, std::int64_t bytes) override;
   void accumulate(int slot, const RowTable& window, GramSums& sums) override;
   void collect(GramSums& sums) override;
+  void scan(int slot, const RowTable& window) override;
+  void scanned(std::span<std::int64_t> nonfinite) override;
   void start(const Solution& solution) override;
   void apply(int slot, const RowTable& window, const OutTable& out, Solution& solution) override;
   void finish(Solution& solution) override;
@@ -89,6 +91,10 @@ class CudaWindowPasses final : public WindowPasses {
   double* scale_ = nullptr;
   double* median_weights_ = nullptr;
   std::uint8_t* left_out_ = nullptr;
+
+  // Of what was scanned.
+  GrowingMemory scan_;
+  std::size_t scanned_rows_ = 0;  // 0: nothing was
 
   // Of the solution.
   GrowingMemory solution_;
@@ -268,6 +274,34 @@ void CudaWindowPasses::collect(GramSums& sums) {
   copy_to_host(sums.max_abs.data(), max_abs_, n * sizeof(double), stream);
   synchronize(stream);
   sums.rounding = gram_rounding(gram_additions + 2);
+}
+
+void CudaWindowPasses::scan(int slot, const RowTable& window) {
+  const Stream stream = slots_[slot].stream.get();
+  const auto rows = static_cast<std::size_t>(window.rows);
+  const std::size_t bytes = rows * sizeof(std::int64_t);
+  void* const counts = scan_.at_least(bytes, stream);
+  if (scanned_rows_ == 0) {
+    set_bytes(counts, 0, bytes, stream);
+    last_.record(stream);
+  }
+  scanned_rows_ = rows;
+  const Window w = describe(slot, window, chunk_, nullptr);
+  last_.wait(stream);
+  gram({.rows = w.rows, .chunks = w.cut, .parts = {}, .nonfinite = static_cast<unsigned long long*>(counts)},
+       stream);
+  last_.record(stream);
+}
+
+void CudaWindowPasses::scanned(std::span<std::int64_t> nonfinite) {
+  if (scanned_rows_ == 0) return;
+  std::vector<std::int64_t> counts(scanned_rows_);
+  const Stream stream = slots_[0].stream.get();
+  last_.wait(stream);
+  copy_to_host(counts.data(), scan_.at_least(0, stream), counts.size() * sizeof(std::int64_t), stream);
+  synchronize(stream);
+  for (std::size_t i = 0; i < counts.size(); ++i) nonfinite[i] += counts[i];
+  scanned_rows_ = 0;
 }
 
 void CudaWindowPasses::start(const Solution& solution) {

@@ -84,10 +84,12 @@ MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows,
   return plan;
 }
 
-std::vector<Window> MemoryPlan::cut(const Inputs& inputs, std::span<const std::size_t> tensors) const {
+std::vector<Window> MemoryPlan::cut(const Inputs& inputs, std::span<const std::size_t> tensors,
+                                    std::size_t judged) const {
   std::vector<Window> windows;
   bool open = false;  // whether the last window may be continued
-  for (const std::size_t t : tensors) {
+  for (std::size_t k = 0; k < tensors.size(); ++k) {
+    const std::size_t t = tensors[k];
     const std::int64_t elements = inputs.tensors[t].elements;
     const Window& kind = kinds[t];
     const std::int64_t most = slot.row_stride / widest[t] / gram_block * gram_block;
@@ -97,6 +99,7 @@ std::vector<Window> MemoryPlan::cut(const Inputs& inputs, std::span<const std::s
         windows.push_back(kind);
         windows.back().pieces.push_back({t, begin, begin + size});
         windows.back().elements = size;
+        windows.back().judged_pieces = k < judged ? 1 : 0;
       }
       open = false;
       continue;
@@ -106,6 +109,7 @@ std::vector<Window> MemoryPlan::cut(const Inputs& inputs, std::span<const std::s
     if (!open) windows.push_back(kind);
     windows.back().pieces.push_back({t, 0, elements});
     windows.back().elements += elements;
+    if (k < judged) windows.back().judged_pieces = windows.back().pieces.size();
     open = true;
   }
   return windows;

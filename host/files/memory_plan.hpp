@@ -14,8 +14,10 @@ struct MemoryPlan {
   std::vector<std::int64_t> widest;  ///< per tensor: bytes of an element read, summed or written, the most
   SlotShape slot;
 
-  /// Cuts some of the tensors, in that order, into windows that fit into a slot.
-  std::vector<Window> cut(const Inputs& inputs, std::span<const std::size_t> tensors) const;
+  /// Cuts some of the tensors, in that order, into windows that fit into a slot. Rows are judged by the first
+  /// `judged` of them.
+  std::vector<Window> cut(const Inputs& inputs, std::span<const std::size_t> tensors,
+                          std::size_t judged = 0) const;
 };
 
 /// `rows`: those that are read, the base among them. `mathematics`: the bytes that are needed beside windows.

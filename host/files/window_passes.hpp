@@ -35,6 +35,11 @@ class WindowPasses {
   virtual void accumulate(int slot, const RowTable& window, GramSums& sums) = 0;
   virtual void collect(GramSums& /*sums*/) {}
 
+  /// Counts the non-finite values of each table row in a window that rows are not judged by: they make a row
+  /// infinite too. `scanned` adds those of all windows since, and forgets them.
+  virtual void scan(int slot, const RowTable& window) = 0;
+  virtual void scanned(std::span<std::int64_t> nonfinite) = 0;
+
   /// Pass 2: start once, then apply to each window; non-finite counts are in the solution's report after
   /// `finish`.
   virtual void start(const Solution& /*solution*/) {}

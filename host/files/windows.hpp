@@ -33,6 +33,7 @@ struct Window {
   DType combined = DType::f32;        ///< of the rows of pass 2
   std::vector<Piece> pieces;
   std::int64_t elements = 0;
+  std::size_t judged_pieces = 0;  ///< so many, from the first, are of tensors that rows are judged by
 
   /// Of what pass 2 makes: f64 where the output's type cannot be made from these rows.
   DType made() const noexcept { return combined == DType::f64 ? DType::f64 : out->dtype; }

@@ -78,6 +78,9 @@ class Engine {
   /// Of this run: what the sums, the n-sized mathematics and its result take, at the most.
   std::int64_t square_bytes() const;
 
+  /// Rows are judged by distances or norms.
+  bool takes_distances() const noexcept;
+
   void reset(GramSums& sums) const;
   void accumulate(const RowTable& window, GramSums& sums);
   /// False: the products do not tell the distances that the pipeline takes, or f64 values need another scale.

@@ -120,6 +120,14 @@ struct FileOptions {
   bool allow_nonfinite = false;
   /// Told the row, its name and the reason of every bad input as it is found, also in a run that fails.
   std::function<void(std::size_t row, const std::string& name, const std::string& reason)> found_bad;
+
+  // Patterns of tensors' whole names, with `*`, `?` and `[…]` (`[!…]`: none of them), in which a dot is a
+  // character as any other. One that no tensor has is an Error.
+
+  /// The floating-point tensors that rows are judged by, as Updates::judge_by; none: all of them.
+  std::vector<std::string> judge_by;
+  /// Floating-point tensors that rows are not judged by.
+  std::vector<std::string> ignore_in_distances;
 };
 
 struct FileResult {
@@ -127,7 +135,14 @@ struct FileResult {
   std::vector<std::string> workers;  ///< a name for each row: its path, or "file[i]" for rows of a 2-D npy
   std::vector<std::string> bad;      ///< for each row: why it is a bad input; empty: it is none
   std::vector<std::string>
-      tensors;                   ///< names of the floating-point tensors, in order (per-tensor reports match)
+      tensors;  ///< names of the floating-point tensors, in order (per-tensor reports match)
+  /// For each of `tensors` its share of the distances (or lengths) that the pipeline took: of each tensor the
+  /// median over the rows of the median of a row's squared distances to the others, as a share of the sum of
+  /// all. 0: rows were not judged by it. Empty: no distances were taken, by tensor, or on a device.
+  std::vector<double> distance_shares;
+  /// Which of `tensors` makes more than 90 % of the distances, where its size does not explain that: the
+  /// others make less than a tenth of what their elements would.
+  std::optional<std::size_t> dominant_tensor;
   std::int64_t coordinates = 0;  ///< floating-point elements of a row
   std::int64_t integers = 0;     ///< elements of integer and bool tensors
   std::int64_t nonfinite = 0;    ///< values of the output that are NaN or infinite

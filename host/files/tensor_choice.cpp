@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/files/tensor_choice.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+#include "host/io/file.hpp"
+#include "rules/nearest.hpp"
+
+namespace bragg::detail {
+
+namespace {
+
+/// Whether `c` is one of those that the brackets at `at` name, and in `end` what follows them; false with
+/// `end` as it was where no bracket closes.
+bool is_among(std::string_view pattern, std::size_t at, char c, std::size_t& end) {
+  std::size_t k = at + 1;
+  const bool others = k < pattern.size() && (pattern[k] == '!' || pattern[k] == '^');
+  k += others ? 1 : 0;
+  const std::size_t first = k;
+  bool found = false;
+  for (; k < pattern.size() && (pattern[k] != ']' || k == first); ++k) {
+    const char from = pattern[k];
+    char to = from;
+    if (k + 2 < pattern.size() && pattern[k + 1] == '-' && pattern[k + 2] != ']') {
+      to = pattern[k + 2];
+      k += 2;
+    }
+    found = found || (from <= c && c <= to);
+  }
+  if (k >= pattern.size()) return false;
+  end = k + 1;
+  return found != others;
+}
+
+/// Whether one character is what stands in the pattern at `at`, and where the pattern goes on.
+bool is_one(std::string_view pattern, std::size_t at, char c, std::size_t& end) {
+  end = at + 1;
+  if (pattern[at] == '?') return true;
+  if (pattern[at] != '[') return pattern[at] == c;
+  std::size_t behind = 0;
+  const bool among = is_among(pattern, at, c, behind);
+  if (behind == 0) return c == '[';  // a bracket that does not close is one as it stands
+  end = behind;
+  return among;
+}
+
+/// What a star matched is all that has to be tried again: of several the last.
+bool is_match(std::string_view pattern, std::string_view name) {
+  constexpr std::size_t none = std::string_view::npos;
+  std::size_t p = 0, i = 0, star = none, from = 0, next = 0;
+  while (i < name.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      from = i;
+    } else if (p < pattern.size() && is_one(pattern, p, name[i], next)) {
+      p = next;
+      ++i;
+    } else if (star != none) {
+      p = star + 1;
+      i = ++from;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
+/// The names that are nearest to a pattern, wildcards aside: what it may have been meant for.
+std::string near_names(std::string pattern, std::span<const std::string> names) {
+  constexpr std::size_t most_compared = 10000;
+  constexpr std::size_t most_shown = 3;
+  std::erase_if(pattern, [](char c) { return c == '*' || c == '?'; });
+  std::vector<std::pair<std::size_t, std::string_view>> order;
+  for (const std::string_view name : names.first(std::min(names.size(), most_compared))) {
+    // A part of a name that is spelled right may be anywhere in it.
+    const bool holds = !pattern.empty() && name.find(pattern) != std::string_view::npos;
+    const std::string_view part = std::string_view(pattern).substr(0, 64);
+    order.emplace_back(holds ? 0 : 1 + edit_distance(part, name.substr(0, 256)), name);
+  }
+  const auto shown = std::min(order.size(), most_shown);
+  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(shown), order.end());
+  std::string text;
+  for (std::size_t k = 0; k < shown; ++k) text += (k > 0 ? ", " : "") + show(order[k].second);
+  return text;
+}
+
+}  // namespace
+
+bool matches(std::span<const std::string> patterns, const std::string& name) {
+  return std::any_of(patterns.begin(), patterns.end(),
+                     [&](const std::string& pattern) { return is_match(pattern, name); });
+}
+
+void check_patterns(const char* option, std::span<const std::string> patterns,
+                    std::span<const std::string> names) {
+  for (const std::string& pattern : patterns) {
+    const auto is_meant = [&](const std::string& name) { return matches({&pattern, 1}, name); };
+    if (std::any_of(names.begin(), names.end(), is_meant)) continue;
+    const std::string near = near_names(pattern, names);
+    throw Error(Status::invalid_argument,
+                fmt::format("{}: {} matches no tensor{}", option, show(pattern),
+                            near.empty() ? "; there is none" : "; near to it are " + near));
+  }
+}
+
+std::vector<bool> judged_tensors(const FileOptions& options, std::span<const TensorInfo> tensors,
+                                 std::span<const std::size_t> floating) {
+  if (options.judge_by.empty() && options.ignore_in_distances.empty()) return {};
+  std::vector<std::string> names;
+  for (const TensorInfo& tensor : tensors) names.push_back(tensor.name);
+  check_patterns("judge_by", options.judge_by, names);
+  check_patterns("ignore_in_distances", options.ignore_in_distances, names);
+  std::vector<bool> judged;
+  for (const std::size_t t : floating) {
+    const std::string& name = tensors[t].name;
+    judged.push_back((options.judge_by.empty() || matches(options.judge_by, name)) &&
+                     !matches(options.ignore_in_distances, name));
+  }
+  if (std::find(judged.begin(), judged.end(), false) == judged.end()) return {};
+  const char* const option = options.judge_by.empty() ? "ignore_in_distances" : "judge_by";
+  if (std::find(judged.begin(), judged.end(), true) == judged.end()) {
+    throw Error(Status::invalid_argument,
+                fmt::format("{}: no floating-point tensor is left to judge the inputs by", option));
+  }
+  if (options.options.scope == Scope::per_tensor) {
+    throw Error(
+        Status::invalid_argument,
+        fmt::format("{}: where scope is per tensor, each is judged by itself; leave one of the two out",
+                    option));
+  }
+  return judged;
+}
+
+}  // namespace bragg::detail
