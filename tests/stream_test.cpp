@@ -511,6 +511,7 @@ TEST(Stream, IntegersAndBoolsTakeTheLowerMedianOfTheWorkersThatHaveWeight) {
     const auto paths = write_models(folder, models);
     FileOptions options;
     options.memory = 4 * mib;
+    options.integers = Integers::lower_median;
     std::vector<int> rows;
     for (int i = 0; i < n; ++i) {
       options.weights.push_back(n > 2 && i == 1 ? 0 : n > 3 && i == 0 ? -1 : 2);

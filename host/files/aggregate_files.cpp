@@ -116,7 +116,7 @@ class FileAggregation {
     return static_cast<int>(window % static_cast<std::size_t>(passes_->slots()));
   }
   OutTable target(const Window& window, int slot, Range pieces);
-  void check_finite(const Window& window, int slot, Range pieces, const Solution& solution);
+  void check_finite(const Window& window, int slot, Range pieces, Solution& solution);
   void write(const Window& window, int slot, Range pieces);
   void check_narrowed(const Piece& piece, std::int64_t beyond) const;
 
@@ -509,12 +509,14 @@ OutTable FileAggregation::target(const Window& window, int slot, Range pieces) {
   return {.dtype = dtype, .data = targets_.data()};
 }
 
-void FileAggregation::check_finite(const Window& window, int slot, Range pieces, const Solution& solution) {
+void FileAggregation::check_finite(const Window& window, int slot, Range pieces, Solution& solution) {
   const std::byte* from = passes_->output(slot);
   for (const Piece& piece : window.some(pieces)) {
     const std::int64_t nonfinite = count_nonfinite(window.made(), from, piece.size());
-    if (nonfinite > 0 && !options_.allow_nonfinite)
+    if (nonfinite > 0 && !options_.allow_nonfinite) {
+      passes_->finish(solution);  // whose rows are not finite
       throw_nonfinite_output(solution, inputs_, engine_.pipeline(), inputs_.tensors[piece.tensor]);
+    }
     result_.nonfinite += nonfinite;
     from += piece.size() * static_cast<std::int64_t>(size_of(window.made()));
   }

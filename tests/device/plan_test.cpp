@@ -540,6 +540,7 @@ TEST(DeviceFiles, AreAggregatedInWindowsAsTheCpuDoes) {
         FileOptions options;
         options.options = on_cuda({.scope = scope});
         options.memory = memory;
+        options.allow_nonfinite = std::string(text) == "mean";
         const auto output = folder.path() / "out.safetensors";
         reports = aggregate_files(parse(text), inputs, output, options).reports;
         bytes.push_back(read(output));
@@ -548,9 +549,20 @@ TEST(DeviceFiles, AreAggregatedInWindowsAsTheCpuDoes) {
       const auto output = folder.path() / "expected.safetensors";
       FileOptions on_cpu;
       on_cpu.options.scope = scope;
+      on_cpu.allow_nonfinite = std::string(text) == "mean";
       const FileResult expected = aggregate_files(parse(text), inputs, output, on_cpu);
       if (std::string(text) == "median" || std::string(text) == "krum(f=1)") {
         EXPECT_EQ(bytes[0], read(output)) << text;
+      }
+      if (on_cpu.allow_nonfinite) {
+        for (const bool on_device : {false, true}) {
+          FileOptions refusing = on_cpu;
+          if (on_device) refusing.options = on_cuda({.scope = scope});
+          refusing.allow_nonfinite = false;
+          const std::string says = message_of([&] { aggregate_files(parse(text), inputs, output, refusing); },
+                                              Status::too_many_nonfinite);
+          EXPECT_NE(says.find(inputs[2].filename().string() + " (1 value"), std::string::npos) << says;
+        }
       }
       ASSERT_EQ(reports.size(), expected.reports.size());
       for (std::size_t k = 0; k < reports.size(); ++k) {
