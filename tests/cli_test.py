@@ -3,6 +3,7 @@
 
 import array
 import csv
+import io
 import json
 import math
 import os
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 import unittest
+import zipfile
 
 from seed import print_seed, seeded
 
@@ -464,6 +466,107 @@ class Aggregate(Case):
                 process.returncode = os.waitstatus_to_exitcode(status)
                 self.assertEqual(process.returncode, 0)
                 self.assertLess(usage.ru_maxrss, (needed + 32) * 1024)
+
+
+def npz(arrays, method=zipfile.ZIP_STORED, zip64=False):
+    """The bytes of an archive of {name: bytes}."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in arrays.items():
+            info = zipfile.ZipInfo(name)
+            info.compress_type = method
+            with archive.open(info, "w", force_zip64=zip64) as member:
+                member.write(content)
+    return out.getvalue()
+
+
+class Npz(Case):
+    def test_archives_are_read(self):
+        rows = [[1, 10], [2, 20], [9, 90]]
+        kinds = [(zipfile.ZIP_STORED, False), (zipfile.ZIP_DEFLATED, False), (zipfile.ZIP_STORED, True), (zipfile.ZIP_DEFLATED, True)]
+        for method, zip64 in kinds:
+            inputs = [
+                self.write("n%d.npz" % i, npz({"layer.w.npy": npy([2], row), "b.npy": npy([1], [i])}, method, zip64))
+                for i, row in enumerate(rows)
+            ]
+            self.aggregate(inputs, "median")
+            self.assertEqual(read_safetensors(self.output)[0], {"layer.w": [2, 20], "b": [1]})
+        # In any order of the members, beside safetensors of the same form, from a folder, with a comment.
+        reverse = npz({"b.npy": npy([1], [1]), "layer.w.npy": npy([2], rows[1])})
+        inputs[1] = self.write("n1.npz", reverse[:-2] + struct.pack("<H", 4) + b"PK\5\6")
+        inputs[2] = self.write("n2.safetensors", safetensors({"b": ("F32", [1], [5]), "layer.w": ("F32", [2], [7, 70])}))
+        self.aggregate(inputs, "median", "--base", inputs[0])
+        self.assertEqual(read_safetensors(self.output)[0], {"layer.w": [2, 20], "b": [1]})
+        folder = [self.write("round/%d.npz" % i, npz({"w.npy": npy([1], [i])})) for i in range(3)]
+        self.aggregate([os.path.dirname(folder[0])], "median")
+        self.assertEqual(read_safetensors(self.output)[0], {"w": [1]})
+
+    def test_deflated_arrays_are_read_in_windows(self):
+        count, outputs = 300000, []
+        for method in [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]:
+            inputs = []
+            for i in range(4):
+                values = [float((k * 7 + i * i) % 1000) for k in range(count)]
+                content = npz({"a.npy": npy([3], [i, i, i]), "w.npy": npy([count], values), "z.npy": npy([5], [i] * 5)}, method)
+                inputs.append(self.write("%d.npz" % i, content))
+            for scope in ["whole", "per-tensor"]:
+                self.aggregate(inputs, "nnm(f=1) | krum(f=0)", "--memory", "1MiB", "--scope", scope)
+                outputs.append((scope, read_safetensors(self.output)[0]))
+        self.assertEqual(outputs[0], outputs[2])
+        self.assertEqual(outputs[1], outputs[3])
+
+    def test_what_an_archive_may_not_be(self):
+        good = {"w.npy": npy([2], [1, 2])}
+        deflated = npz({"w.npy": npy([1000], [1] * 1000)}, zipfile.ZIP_DEFLATED)
+        stored = npz(good)
+        entry = stored.index(b"PK\1\2")
+        twice = npz({**good, "v.npy": npy([2], [3, 4])})
+        second = twice.rindex(b"PK\1\2")
+
+        def patched(content, at, raw):
+            return content[:at] + raw + content[at + len(raw) :]
+
+        huge = struct.pack("<I", 1 << 30)
+        for name, content, says in [
+            ("cut", stored[:-1], "no end of a zip archive"),
+            ("no archive", b"x" * 100, "no end of a zip archive"),
+            ("pickle", b"\x80\x02}q\x00" + bytes(30), "pickle"),
+            ("torch", npz({"archive/data.pkl": b"x"}), "PyTorch file"),
+            ("other files", npz({"a.txt": b"x"}), "is a zip archive"),
+            ("other files later", npz({**good, "a.txt": b"x"}), "a.txt\", which is no npy array"),
+            ("objects", npz({"w.npy": npy([2], [1, 2]).replace(b"'<f4'", b"'|O' ")}), '"w.npy": npy descr'),
+            ("lzma", npz(good, zipfile.ZIP_LZMA), "packed by method 14"),
+            ("encrypted", patched(stored, entry + 8, b"\1\0"), "is encrypted"),
+            ("more bytes than packed", patched(stored, entry + 24, huge), "more bytes than the archive can hold"),
+            ("a bomb", patched(deflated, deflated.index(b"PK\1\2") + 24, struct.pack("<I", 1031 * deflated.index(b"PK\1\2"))), "packed into"),
+            ("another place", patched(stored, entry + 42, b"\7"), "where the directory says"),
+            ("overlap", patched(twice, second + 42, bytes(4)), "where the directory says"),
+            ("a member twice", patched(patched(twice, second + 42, bytes(4)), second + 46, b"w"), "overlap"),
+            ("two of one name", patched(patched(twice, second + 46, b"w"), twice.rindex(b"PK\3\4") + 30, b"w"), "is there twice"),
+            ("directory too short", patched(stored, len(stored) - 10, b"\1"), "the directory is said to be"),
+            ("count", patched(stored, len(stored) - 12, b"\2"), "but says 2"),
+            ("nothing in it", npz({}), "no tensor"),
+        ]:
+            with self.subTest(name):
+                self.output = self.path("never.safetensors")
+                bad = self.write("bad.npz", content)
+                self.refused([bad], "mean", code=3, says=["bad.npz", says])
+
+    def test_damaged_deflated_data_is_a_bad_row(self):
+        rows = [{"w.npy": npy([1000], [i + k % 7 for k in range(1000)])} for i in range(5)]
+        inputs = [self.write("%d.npz" % i, npz(row, zipfile.ZIP_DEFLATED)) for i, row in enumerate(rows)]
+        self.aggregate(inputs, "median")
+        with open(inputs[4], "rb") as file:
+            good = file.read()
+        entry = good.index(b"PK\1\2")
+        for name, content in {
+            "crc": good[: entry + 16] + b"\0\0\0\0" + good[entry + 20 :],
+            "stream": good[: entry - 40] + bytes(20) + good[entry - 20 :],
+        }.items():
+            with self.subTest(name):
+                self.write("4.npz", content)
+                self.aggregate(inputs, "median", bad=1)
+                self.refused(inputs, "median", "--strict", code=3, says="4.npz")
 
 
 class Shards(Case):
@@ -1347,7 +1450,7 @@ class BadFiles(Case):
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
             (b"<!DOCTYPE html><html></html>", "HTML page"),
             (b"PK\x03\x04" + b"\0" * 26 + b"archive/data.pkl", "PyTorch file"),
-            (b"PK\x03\x04" + b"\0" * 26 + b"w.npy", "npz archive"),
+            (b"PK\x03\x04" + b"\0" * 26 + b"w.npy", "npz: has no end of a zip archive"),
             (b"\x80\x02}q\x00.........", "pickle"),
             (b"\x1f\x8b\x08\x00\0\0\0\0\x02\xff", "gzip"),
             (b"GGUF\x03\0\0\0\0\0\0\0", "GGUF"),

@@ -43,7 +43,8 @@ void check_output_name(const AggregateCommand& command) {
   };
   std::error_code ignored;
   const fs::path extension = command.output.extension();
-  const bool named = extension == ".safetensors" || extension == ".npy" || extension == ".json";
+  const bool named =
+      extension == ".safetensors" || extension == ".npy" || extension == ".npz" || extension == ".json";
   if (command.shard_size && named) refuse("is the name of a file; with --shard-size, give that of a folder");
   if (command.shard_size) return;
   if (fs::is_directory(command.output, ignored) || !command.output.has_filename()) {

@@ -165,6 +165,7 @@ bool holds_model(const fs::path& folder) {
 std::vector<fs::path> workers_of(const fs::path& folder, const std::optional<fs::path>& base) {
   std::vector<fs::path> safetensors;
   std::vector<fs::path> npy;
+  std::vector<fs::path> npz;
   std::vector<fs::path> folders;
   std::error_code code, ignored;
   for (fs::directory_iterator entry(folder, code), end; !code && entry != end; entry.increment(code)) {
@@ -173,17 +174,24 @@ std::vector<fs::path> workers_of(const fs::path& folder, const std::optional<fs:
     if (path.filename().string().starts_with('.') || (base && same_file(path, *base))) continue;
     if (path.extension() == ".safetensors") safetensors.push_back(path);
     if (path.extension() == ".npy") npy.push_back(path);
+    if (path.extension() == ".npz") npz.push_back(path);
     if (entry->is_directory(ignored) && !(base && same_file(path, base->parent_path())) && holds_model(path))
       folders.push_back(path);
   }
   if (code) throw Error(Status::io_error, fmt::format("{}: {}", folder.string(), code.message()));
-  if (!safetensors.empty() && !npy.empty()) {
-    refuse(fmt::format("{}: holds safetensors and npy files; name the workers' files", folder.string()));
-  }
-  std::vector<fs::path>& found = !safetensors.empty() ? safetensors : !npy.empty() ? npy : folders;
-  if (found.empty()) {
-    refuse(fmt::format("{}: holds no *.safetensors or *.npy file of a worker, and no folder with a model",
+  const bool mixed = !safetensors.empty() ? !npy.empty() || !npz.empty() : !npy.empty() && !npz.empty();
+  if (mixed) {
+    refuse(fmt::format("{}: holds files of several kinds (safetensors, npy, npz); name the workers' files",
                        folder.string()));
+  }
+  std::vector<fs::path>& found = !safetensors.empty() ? safetensors
+                                 : !npy.empty()       ? npy
+                                 : !npz.empty()       ? npz
+                                                      : folders;
+  if (found.empty()) {
+    refuse(
+        fmt::format("{}: holds no *.safetensors, *.npy or *.npz file of a worker, and no folder with a model",
+                    folder.string()));
   }
   std::sort(found.begin(), found.end());
   return std::move(found);

@@ -64,11 +64,11 @@ Run `bragg aggregate --help` for more.
 
 constexpr const char* aggregate_footer = R"help(
 INPUT is one checkpoint per worker: a safetensors file, the folder or
-*.index.json of a sharded model, or a 1-D npy. Or it is a single folder of worker
-files or model folders (in the order of their names, without the base), or a
-single 2-D npy with one row per worker. An input that cannot be read, or has other
-names, shapes or dtypes than the base (else than more than half of the inputs),
-counts as a bad worker.
+*.index.json of a sharded model, an npz, or a 1-D npy. Or it is a single folder of
+worker files or model folders (in the order of their names, without the base), or
+a single 2-D npy with one row per worker. An input that cannot be read, or has
+other names, shapes or dtypes than the base (else than more than half of the
+inputs), counts as a bad worker.
 
 Choosing f: the number of workers that may send anything at all. With more than
 f, nothing is promised; a larger f than needed costs accuracy. Start with

@@ -76,7 +76,7 @@ bool leads_to_input(const fs::path& path, const fs::path& input) {
   const fs::path place = detail::follow_links(path);
   const fs::path parent = place.has_parent_path() ? place.parent_path() : fs::path(".");
   const bool model_file = place.extension() == ".safetensors" || place.extension() == ".npy" ||
-                          place.filename().string().ends_with(".index.json");
+                          place.extension() == ".npz" || place.filename().string().ends_with(".index.json");
   return model_file && fs::exists(place, ignored) && detail::same_place(parent, folder);
 }
 

@@ -240,7 +240,15 @@ void RowReader::read(std::size_t t, std::int64_t begin, std::int64_t bytes, void
     open_ = place.file;
     if (file_->id() != source.id) throw_bad_file(source.path, "changed while it was being read");
   }
-  file_->read(place.offset + offset_ + begin, to, bytes);
+  const Extent& extent = place.extent;
+  if (extent.skipped == 0) return file_->read(extent.offset + offset_ + begin, to, bytes);
+  // Windows go forwards through a tensor, and so does it.
+  if (!inflater_ || inflated_ != t) inflater_.emplace(extent.offset);
+  inflated_ = t;
+  inflater_->read(*file_, extent.skipped + begin, to, bytes);
+  if (begin + bytes < tensors_[t].bytes) return;
+  inflater_->finish(*file_, extent.crc);
+  inflater_.reset();
 }
 
 void RowReader::close() {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "host/io/form.hpp"
+#include "host/io/inflate.hpp"
 
 namespace bragg::detail {
 
@@ -48,7 +49,8 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths,
 /// Reads parts of one row; keeps its current file open until close().
 class RowReader {
  public:
-  RowReader(const PlacedModel& model, std::int64_t offset) : model_(&model), offset_(offset) {}
+  RowReader(const PlacedModel& model, std::span<const TensorInfo> tensors, std::int64_t offset)
+      : model_(&model), tensors_(tensors), offset_(offset) {}
 
   /// Bytes [begin, begin + bytes) of tensor t; certain when close() has returned. @throws Error io_error;
   /// bad_file where the file changed.
@@ -58,9 +60,12 @@ class RowReader {
 
  private:
   const PlacedModel* model_;
+  std::span<const TensorInfo> tensors_;
   std::int64_t offset_;
   std::optional<ReadFile> file_;
   std::size_t open_ = 0;  // which file of the model
+  std::optional<Inflater> inflater_;
+  std::size_t inflated_ = 0;  // which tensor it reads
 };
 
 }  // namespace bragg::detail

@@ -13,9 +13,9 @@ WindowReader::WindowReader(const Inputs& inputs, std::span<const int> active, st
     : passes_(passes), row_stride_(row_stride), inputs_(static_cast<int>(active.size())), threads_(threads) {
   for (const int row : active) {
     const InputRow& input = inputs.rows[static_cast<std::size_t>(row)];
-    readers_.emplace_back(inputs.models[input.model], input.offset);
+    readers_.emplace_back(inputs.models[input.model], inputs.tensors, input.offset);
   }
-  if (inputs.base) readers_.emplace_back(*inputs.base, 0);
+  if (inputs.base) readers_.emplace_back(*inputs.base, inputs.tensors, 0);
   for (int i = 0; i < inputs_; ++i) {
     if (!inputs.rows[static_cast<std::size_t>(active[static_cast<std::size_t>(i)])].bad.empty())
       make_infinite(i);

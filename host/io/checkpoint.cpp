@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "host/io/element_type.hpp"
+#include "host/io/inflate.hpp"
 #include "host/io/model.hpp"
 
 namespace bragg {
@@ -52,6 +53,7 @@ struct Checkpoint::Impl {
   detail::Model model;
   std::vector<TensorInfo> tensors;
   std::vector<Mapping> mappings;
+  std::vector<std::unique_ptr<char[]>> inflated;  // of tensors that are deflated in their file
 };
 
 Checkpoint::Checkpoint() : impl_(std::make_unique<Impl>()) {}
@@ -69,6 +71,17 @@ Checkpoint Checkpoint::open(const std::filesystem::path& path) {
     if (file.id() != source.id) detail::throw_bad_file(source.path, "changed while it was being opened");
     impl.mappings.emplace_back(file);
   }
+  impl.inflated.resize(impl.tensors.size());
+  for (std::size_t t = 0; t < impl.tensors.size(); ++t) {
+    const detail::StoredTensor& tensor = impl.model.tensors[t];
+    const detail::Extent& extent = tensor.extent;
+    if (extent.skipped == 0) continue;
+    const detail::ReadFile file(impl.model.files[tensor.file].path);
+    impl.inflated[t].reset(new char[static_cast<std::size_t>(tensor.info.bytes)]);
+    detail::Inflater inflater(extent.offset);
+    inflater.read(file, extent.skipped, impl.inflated[t].get(), tensor.info.bytes);
+    inflater.finish(file, extent.crc);
+  }
   return checkpoint;
 }
 
@@ -80,7 +93,8 @@ const std::vector<std::pair<std::string, std::string>>& Checkpoint::metadata() c
 
 const void* Checkpoint::data(std::size_t t) const noexcept {
   const detail::StoredTensor& tensor = impl_->model.tensors[t];
-  return impl_->mappings[tensor.file].address() + tensor.offset;
+  if (impl_->inflated[t]) return impl_->inflated[t].get();
+  return impl_->mappings[tensor.file].address() + tensor.extent.offset;
 }
 
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorToWrite> tensors,

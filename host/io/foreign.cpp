@@ -56,8 +56,7 @@ std::string zip_format(std::string_view begin) {
   constexpr std::size_t name_at = 30;  // of the first file in the archive
   const std::string_view name = begin.size() > name_at ? begin.substr(name_at) : ""sv;
   if (name.find("data.pkl") != std::string_view::npos) return std::string(torch_zip);
-  if (name.find(".npy") != std::string_view::npos)
-    return "is an npz archive; save its arrays as one safetensors file (safetensors.numpy.save_file)";
+  if (name.find(".npy") != std::string_view::npos) return "";  // an npz
   return "is a zip archive; give the files in it";
 }
 

@@ -77,7 +77,7 @@ class Marker final : public ModelVisitor {
  public:
   FormMark mark() const { return {mark_.sum + (npy ? 1 : 0), mark_.tensors}; }
 
-  void tensor(TensorInfo& info, std::int64_t) override {
+  void tensor(TensorInfo& info, const Extent&) override {
     text_ = info.dtype + ' ';
     for (const std::int64_t extent : info.shape) text_ += fmt::format("{},", extent);
     text_ += ' ';
@@ -102,7 +102,7 @@ class FormReader : public ModelVisitor {
     return {std::move(tensors_), npy};
   }
 
-  void tensor(TensorInfo& info, std::int64_t) override { tensors_.push_back(std::move(info)); }
+  void tensor(TensorInfo& info, const Extent&) override { tensors_.push_back(std::move(info)); }
 
  private:
   std::vector<TensorInfo> tensors_;
@@ -156,7 +156,7 @@ class Comparison final : public ModelVisitor {
     if (key == "format" && value.size() <= longest) format_ = value;
   }
 
-  void tensor(TensorInfo& info, std::int64_t offset) override {
+  void tensor(TensorInfo& info, const Extent& extent) override {
     ++count_;
     compare_prefixed(info);
     const std::optional<std::size_t> found = form_.find(info.name);
@@ -175,7 +175,7 @@ class Comparison final : public ModelVisitor {
       differ(fmt::format("tensor {}: is there twice", show(info.name)));
     }
     seen_[*found] = true;
-    places_[*found] = {offset, files.size() - 1};
+    places_[*found] = {extent, files.size() - 1};
   }
 
   /// The tensors must tile the data: no holes, no overlaps, nothing behind the last.
@@ -189,12 +189,12 @@ class Comparison final : public ModelVisitor {
       if (seen_[t] && places_[t].file == files.size() - 1) order.push_back(t);
     }
     std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-      return std::pair(places_[a].offset, form_.tensors[a].bytes) <
-             std::pair(places_[b].offset, form_.tensors[b].bytes);
+      return std::pair(places_[a].extent.offset, form_.tensors[a].bytes) <
+             std::pair(places_[b].extent.offset, form_.tensors[b].bytes);
     });
     const std::filesystem::path& path = files.back().path;
     for (const std::size_t t : order) {
-      const std::int64_t offset = places_[t].offset;
+      const std::int64_t offset = places_[t].extent.offset;
       if (offset != begin) {
         throw_bad_file(path, fmt::format("tensor {}: begins at byte {}, expected {}: the data {}",
                                          show(form_.tensors[t].name), offset, begin,
@@ -315,7 +315,7 @@ Model open_model(const std::filesystem::path& path) {
               .metadata = reader.take_metadata()};
   for (std::size_t t = 0; t < form.tensors.size(); ++t) {
     const Place& place = (*placed.places)[t];
-    model.tensors.push_back({std::move(form.tensors[t]), place.file, place.offset});
+    model.tensors.push_back({std::move(form.tensors[t]), place.file, place.extent});
   }
   return model;
 }

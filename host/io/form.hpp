@@ -26,8 +26,8 @@ struct Form {
 
 /// Where a tensor's bytes are.
 struct Place {
-  std::int64_t offset = 0;  ///< from the start of the file
-  std::size_t file = 0;     ///< index in PlacedModel::files
+  Extent extent;
+  std::size_t file = 0;  ///< index in PlacedModel::files
   bool operator==(const Place&) const = default;
 };
 

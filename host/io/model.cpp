@@ -9,6 +9,8 @@
 #include <set>
 #include <system_error>
 
+#include "host/io/foreign.hpp"
+
 namespace bragg::detail {
 
 namespace fs = std::filesystem;
@@ -21,11 +23,15 @@ void visit_file(const fs::path& path, ModelVisitor& visitor) {
   if (file.size() == 0) throw_bad_file(path, "is empty");
   std::array<char, 6> magic{};
   file.read(0, magic.data(), std::min<std::int64_t>(file.size(), 6));
+  const bool zip =
+      std::memcmp(magic.data(), "PK\x03\x04", 4) == 0 || std::memcmp(magic.data(), "PK\x05\x06", 4) == 0;
+  if (zip) refuse_foreign(file);
+  if (zip || path.extension() == ".npz") return visit_npz(file, visitor);
   visitor.npy = path.extension() == ".npy" || std::memcmp(magic.data(), "\x93NUMPY", 6) == 0;
   if (!visitor.npy) return visit_safetensors(file, visitor);
   visitor.files.push_back({path, file.id()});
-  Model model = read_npy(file);
-  for (StoredTensor& tensor : model.tensors) visitor.tensor(tensor.info, tensor.offset);
+  NpyHeader header = read_npy(file);
+  visitor.tensor(header.info, {.offset = header.bytes});
 }
 
 [[noreturn]] void refuse_choice(const fs::path& folder, std::vector<std::string> names) {

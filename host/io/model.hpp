@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The checked headers of a checkpoint; the readers of safetensors and npy.
+// The checked headers of a checkpoint; the readers of safetensors, npy and npz.
 #pragma once
 
 #include <bragg/io.hpp>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,11 +16,19 @@ namespace bragg::detail {
 
 using Metadata = std::vector<std::pair<std::string, std::string>>;
 
+/// Where the bytes of a tensor are in a file, as they are or deflated.
+struct Extent {
+  std::int64_t offset = 0;    ///< from the start of the file
+  std::uint32_t skipped = 0;  ///< deflated: bytes of the stream before the tensor's; 0: as they are
+  std::uint32_t crc = 0;      ///< deflated: of the whole stream
+  bool operator==(const Extent&) const = default;
+};
+
 /// A tensor and where its bytes are.
 struct StoredTensor {
   TensorInfo info;
-  std::size_t file = 0;     ///< index in Model::files
-  std::int64_t offset = 0;  ///< from the start of that file
+  std::size_t file = 0;  ///< index in Model::files
+  Extent extent;
 };
 
 struct SourceFile {
@@ -48,21 +57,32 @@ class ModelVisitor {
 
   virtual void metadata(std::string& /*key*/, std::string& /*value*/) {}
   /// By itself it is right: a known dtype, and as many bytes within the data as dtype and shape imply.
-  virtual void tensor(TensorInfo& info, std::int64_t offset) = 0;
+  virtual void tensor(TensorInfo& info, const Extent& extent) = 0;
   /// After the tensors of a file, which have to fill its bytes [begin, end).
   virtual void data(std::int64_t /*begin*/, std::int64_t /*end*/) {}
   /// After all files: an entry of a sharded model's weight_map, which has to be that of a tensor.
   virtual void mapped(const std::string& /*tensor*/, std::size_t /*file*/) {}
 };
 
-/// Reads the headers of a safetensors file, a sharded model or the folder that holds it, or an npy file. That
-/// tensors and files fit together is for the visitor to check.
+/// Reads the headers of a safetensors file, a sharded model or the folder that holds it, an npy or an npz.
+/// That tensors and files fit together is for the visitor to check.
 /// @throws Error bad_file, unsupported (an element type), io_error, and what the visitor throws.
 void visit_model(const std::filesystem::path& path, ModelVisitor& visitor);
 
-/// One safetensors or npy file.
+/// One file.
 void visit_safetensors(const ReadFile& file, ModelVisitor& visitor);
-Model read_npy(const ReadFile& file);
+void visit_npz(const ReadFile& file, ModelVisitor& visitor);
+
+struct NpyHeader {
+  TensorInfo info;         ///< without a name
+  std::int64_t bytes = 0;  ///< before the array
+};
+
+/// The header of an array of `size` bytes in all, which `read(offset, to, bytes)` reads; errors begin with
+/// `where`. @throws Error bad_file.
+NpyHeader read_npy_header(const std::filesystem::path& where, std::int64_t size, std::int64_t longest,
+                          const std::function<void(std::int64_t offset, void* to, std::int64_t bytes)>& read);
+NpyHeader read_npy(const ReadFile& file);
 
 /// The parts of a sharded model that `index` (*.index.json) names.
 void visit_index(const std::filesystem::path& index, ModelVisitor& visitor);

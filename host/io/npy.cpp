@@ -20,8 +20,8 @@ constexpr std::int64_t max_npy_header = 1
 /// Reads the one dict literal that NumPy writes, and nothing more of Python.
 class DictReader {
  public:
-  DictReader(const ReadFile& file, std::string_view text, std::int64_t offset)
-      : file_(file), text_(text), offset_(offset) {}
+  DictReader(const std::filesystem::path& where, std::string_view text, std::int64_t offset)
+      : where_(where), text_(text), offset_(offset) {}
 
   std::string descr;
   bool fortran_order = false;
@@ -60,7 +60,7 @@ class DictReader {
 
  private:
   [[noreturn]] void fail_at(std::size_t at, const std::string& what) const {
-    throw_bad_file(file_.path(),
+    throw_bad_file(where_,
                    fmt::format("npy header at byte {}: {}", offset_ + static_cast<std::int64_t>(at), what));
   }
 
@@ -134,79 +134,81 @@ class DictReader {
     return value;
   }
 
-  const ReadFile& file_;
+  const std::filesystem::path& where_;
   std::string_view text_;
   std::int64_t offset_;
   std::size_t at_ = 0;
 };
 
-const ElementType& checked_type(const ReadFile& file, const std::string& descr) {
+const ElementType& checked_type(const std::filesystem::path& where, const std::string& descr) {
   if (const ElementType* type = find_npy_type(descr)) return *type;
   const char* why = "expected one of <f2 <f4 <f8 |i1 <i2 <i4 <i8 |u1 <u2 <u4 <u8 |b1";
   if (descr.starts_with('>')) why = "big-endian arrays are not supported; save it little-endian";
   if (descr.find('O') != std::string::npos) why = "an array of Python objects holds no numbers to aggregate";
-  throw_bad_file(file.path(), fmt::format("npy descr {}: {}", show(descr), why));
+  throw_bad_file(where, fmt::format("npy descr {}: {}", show(descr), why));
 }
 
 }  // namespace
 
-Model read_npy(const ReadFile& file) {
+NpyHeader read_npy_header(
+    const std::filesystem::path& where, std::int64_t size, std::int64_t longest,
+    const std::function<void(std::int64_t offset, void* to, std::int64_t bytes)>& read) {
   std::array<unsigned char, 12> head{};
-  const auto head_bytes = std::min<std::int64_t>(file.size(), 12);
-  file.read(0, head.data(), head_bytes);
+  const auto head_bytes = std::min<std::int64_t>(size, 12);
+  read(0, head.data(), head_bytes);
   if (head_bytes < 6 || std::memcmp(head.data(), "\x93NUMPY", 6) != 0) {
-    refuse_foreign(file);
-    throw_bad_file(file.path(), "does not begin with the npy magic \"\\x93NUMPY\" at byte 0");
+    throw_bad_file(where, "does not begin with the npy magic \"\\x93NUMPY\" at byte 0");
   }
   const int version = head[6];
   if (head_bytes < 8 || version < 1 || version > 3 || head[7] != 0) {
-    throw_bad_file(file.path(),
+    throw_bad_file(where,
                    fmt::format("npy version {}.{} at byte 6, expected 1.0, 2.0 or 3.0", version, head[7]));
   }
   const std::int64_t header_begin = version == 1 ? 10 : 12;
   std::int64_t length = head[8] | head[9] << 8;
   if (version > 1)
     length |= static_cast<std::int64_t>(head[10]) << 16 | static_cast<std::int64_t>(head[11]) << 24;
-  if (file.size() < header_begin || length > file.size() - header_begin || length > max_npy_header) {
+  if (size < header_begin || length > size - header_begin || length > longest) {
     throw_bad_file(
-        file.path(),
-        fmt::format("npy header length {} at byte 8 is longer than the file of {} bytes, or above {}", length,
-                    file.size(), max_npy_header));
+        where, fmt::format("npy header length {} at byte 8 is longer than the file of {} bytes, or above {}",
+                           length, size, longest));
   }
   std::string header(static_cast<std::size_t>(length), '\0');
-  file.read(header_begin, header.data(), length);
-  DictReader dict(file, header, header_begin);
+  read(header_begin, header.data(), length);
+  DictReader dict(where, header, header_begin);
   dict.read();
 
-  const ElementType& type = checked_type(file, dict.descr);
+  const ElementType& type = checked_type(where, dict.descr);
   // With at most one long axis both orders are one.
   if (dict.fortran_order && std::count_if(dict.shape.begin(), dict.shape.end(),
                                           [](std::int64_t extent) { return extent > 1; }) > 1) {
-    throw_bad_file(file.path(),
+    throw_bad_file(where,
                    fmt::format("npy fortran_order is True for shape {}, expected False; save it in C order "
                                "(numpy.ascontiguousarray)",
                                shape_text(dict.shape)));
   }
   const auto count = element_count(dict.shape, type.bytes);
   if (!count) {
-    throw_bad_file(file.path(), fmt::format("npy shape {} of {} has more than 2^63 - 1 bytes",
-                                            shape_text(dict.shape), type.npy));
+    throw_bad_file(where, fmt::format("npy shape {} of {} has more than 2^63 - 1 bytes",
+                                      shape_text(dict.shape), type.npy));
   }
   const std::int64_t data_begin = header_begin + length;
   const std::int64_t bytes = *count * type.bytes;
-  if (bytes != file.size() - data_begin) {
-    throw_bad_file(
-        file.path(),
-        fmt::format("has {} bytes of data from byte {}, expected {} for npy shape {} of {}",
-                    file.size() - data_begin, data_begin, bytes, shape_text(dict.shape), type.npy));
+  if (bytes != size - data_begin) {
+    throw_bad_file(where,
+                   fmt::format("has {} bytes of data from byte {}, expected {} for npy shape {} of {}",
+                               size - data_begin, data_begin, bytes, shape_text(dict.shape), type.npy));
   }
-  Model model;
-  model.path = file.path();
-  model.npy = true;
-  model.files.push_back({file.path(), file.id()});
-  model.tensors.push_back(
-      {{"", std::string(type.name), std::move(dict.shape), *count, bytes}, 0, data_begin});
-  return model;
+  return {{"", std::string(type.name), std::move(dict.shape), *count, bytes}, data_begin};
+}
+
+NpyHeader read_npy(const ReadFile& file) {
+  std::array<char, 6> magic{};
+  file.read(0, magic.data(), std::min<std::int64_t>(file.size(), 6));
+  if (std::memcmp(magic.data(), "\x93NUMPY", 6) != 0) refuse_foreign(file);
+  return read_npy_header(
+      file.path(), file.size(), max_npy_header,
+      [&](std::int64_t offset, void* to, std::int64_t bytes) { file.read(offset, to, bytes); });
 }
 
 Layout npy_layout(const TensorInfo& tensor) {

@@ -97,7 +97,7 @@ class HeaderReader final : public JsonReader {
         if (!has) return fail(fmt::format("tensor {}: has no \"{}\"", show(tensor_.name), key));
       }
       TensorInfo info = checked_info(file_, tensor_, file_.size() - data_begin_);
-      visitor_.tensor(info, data_begin_ + tensor_.offsets[0]);
+      visitor_.tensor(info, {.offset = data_begin_ + tensor_.offsets[0]});
     }
     at_ = at_ == At::names ? At::end : At::names;
     return true;

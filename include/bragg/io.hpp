@@ -27,11 +27,11 @@ struct TensorInfo {
 };
 
 /// One worker's model, memory-mapped for reading: a safetensors file, a sharded safetensors model (its
-/// `*.index.json`, or the folder that holds either), or an npy file.
+/// `*.index.json`, or the folder that holds either), an npy file, or an npz, whose arrays are its tensors.
 ///
-/// Nothing but the headers is read by `open`. Every malformation is an Error: bad_file names the file, the
-/// byte offset where there is one, and what was expected. Tensors come sorted by name. The files must not
-/// shrink meanwhile.
+/// Nothing but the headers is read by `open`, and arrays that an npz holds deflated, into memory. Every
+/// malformation is an Error: bad_file names the file, the byte offset where there is one, and what was
+/// expected. Tensors come sorted by name. The files must not shrink meanwhile.
 class BRAGG_API Checkpoint {
  public:
   /// @throws Error bad_file, io_error; unsupported: elements of a safetensors dtype that bragg does not know
@@ -152,10 +152,11 @@ struct FileResult {
 /// Aggregates checkpoints on disk into one file of the same tensors, in windows of bounded memory, reading
 /// each input at most twice, or once more where Report::recentred (f64 tensors of extreme size: twice more).
 ///
-/// `inputs`: one checkpoint per worker, or a single 2-D npy of one row per worker. Floating-point tensors of
-/// one file may differ in dtype from each other; F8_E4M3 (without infinities, the largest value 448) and
-/// F8_E5M2 are read exactly. The output (safetensors; npy for npy inputs) appears whole or not at all, and
-/// carries pipeline, n and version in its metadata; its "format" is that of the base, else of most inputs.
+/// `inputs`: one checkpoint per worker (safetensors and npz may be mixed), or a single 2-D npy of one row per
+/// worker. Floating-point tensors of one file may differ in dtype from each other; F8_E4M3 (without
+/// infinities, the largest value 448) and F8_E5M2 are read exactly. The output (safetensors; npy for npy
+/// inputs) appears whole or not at all, and carries pipeline, n and version in its metadata; its "format" is
+/// that of the base, else of most inputs.
 ///
 /// Inputs of another form than the agreed one are bad inputs: the output is what it would be with files full
 /// of NaN in their place. An input that changes while it is read becomes a bad one; where some of it was used
