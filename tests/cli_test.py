@@ -467,6 +467,22 @@ class Aggregate(Case):
                 self.assertEqual(process.returncode, 0)
                 self.assertLess(usage.ru_maxrss, (needed + 32) * 1024)
 
+    @unittest.skipIf(os.environ.get("BRAGG_SANITIZE"), "sanitizers take memory of their own")
+    def test_memory_is_bounded_for_the_tables_of_tensors(self):
+        count = 100000
+        entry = '"%06d":{"dtype":"F32","shape":[1],"data_offsets":[%d,%d]}'
+        header = "{%s}" % ",".join(entry % (i, 4 * i, 4 * i + 4) for i in range(count))
+        raw = struct.pack("<Q", len(header)) + header.encode() + bytes(4 * count)
+        inputs = [self.write("many%d.safetensors" % k, raw) for k in range(3)]
+        command = ["aggregate", *inputs, "--rule", "median", "--scope", "per-tensor", "--device", "cpu", "-q", "-o", self.output]
+        refused = self.run_bragg(*command, "--memory", "1MiB", code=4).stderr
+        needed = int(re.search(r"needs ([0-9]+) MiB", refused).group(1))
+        process = subprocess.Popen([BRAGG, *command, "--memory", "%dMiB" % needed])
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(process.returncode, 0)
+        self.assertLess(usage.ru_maxrss, (needed + 64) * 1024)
+
 
 def npz(arrays, method=zipfile.ZIP_STORED, zip64=False):
     """The bytes of an archive of {name: bytes}."""

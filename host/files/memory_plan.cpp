@@ -42,6 +42,22 @@ std::int64_t widest_of(const Window& kind) {
   return std::max({files, rows, static_cast<std::int64_t>(size_of(kind.made()))});
 }
 
+/// What the tables of tensors take, and the reports on them, beyond what the program itself has room for.
+std::int64_t table_bytes(const Inputs& inputs, int rows, Scope scope) {
+  constexpr std::int64_t room = 48 << 20;
+  constexpr std::int64_t entries = 640;  // of a tensor, in all tables: measured
+  constexpr std::int64_t names = 4;      // copies
+  std::int64_t bytes = -room;
+  for (const TensorInfo& tensor : inputs.tensors)
+    bytes += entries + names * static_cast<std::int64_t>(tensor.name.size());
+  if (scope == Scope::per_tensor) {
+    const auto report =
+        static_cast<std::int64_t>(sizeof(Report) + static_cast<std::size_t>(rows) * sizeof(RowReport));
+    bytes += static_cast<std::int64_t>(inputs.floating.size()) * report;
+  }
+  return std::max<std::int64_t>(0, bytes);
+}
+
 }  // namespace
 
 /// Half of what the n-sized mathematics leaves is for windows; the rest is for headers and the passes'
@@ -68,14 +84,16 @@ MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows,
   const auto memory =
       static_cast<std::int64_t>(std::min<std::uint64_t>(options.memory, std::uint64_t{1} << 62));
   const std::int64_t slots = options.options.device == Device::cuda ? 2 : 1;
+  mathematics += table_bytes(inputs, rows, options.options.scope);
   const std::int64_t needed = mathematics + slots * (block + block / 4);
   if (needed > memory) {
     constexpr double mebi = 1 << 20;
-    throw Error(Status::out_of_memory,
-                fmt::format("memory = {:.4g} MiB is too small for {} rows with elements of {} bytes; "
-                            "needs {:.0f} MiB",
-                            static_cast<double>(options.memory) / mebi, rows, largest,
-                            std::ceil(static_cast<double>(needed) / mebi)));
+    throw Error(
+        Status::out_of_memory,
+        fmt::format("memory = {:.4g} MiB is too small for {} rows of {} tensors with elements of {} bytes; "
+                    "needs {:.0f} MiB",
+                    static_cast<double>(options.memory) / mebi, rows, inputs.tensors.size(), largest,
+                    std::ceil(static_cast<double>(needed) / mebi)));
   }
   const std::int64_t affordable =
       std::min((memory - mathematics) / (2 * slots), std::max(cached_window, n * long_read));
