@@ -824,6 +824,36 @@ class Report(Case):
 
         self.assertEqual(indents(text.splitlines()), indents(json.dumps(report, indent=2).splitlines()))
 
+    def test_of_a_run_that_failed(self):
+        inputs = self.workers(FIVE)
+        path = self.path("r.json")
+
+        def failed(rule, *options, code, bad=0):
+            self.aggregate(inputs, rule, "--report", path, *options, code=code, bad=bad)
+            self.assertFalse(os.path.exists(self.output))
+            with open(path) as file:
+                report = json.load(file, parse_constant=self.fail)
+            self.assertEqual((report["exit_code"], report["n"], report["pipeline"]), (code, 5, rule))
+            self.assertEqual([w["name"] for w in report["workers"]], inputs)
+            return report
+
+        report = failed("mean", code=5)
+        self.assertEqual(report["status"], "too_many_nonfinite")
+        self.assertIn("the output would hold NaN", report["message"])
+        self.write("workers/w00.safetensors", "no model")
+        self.write("workers/w01.safetensors", "no model")
+        report = failed("krum(f=1)", code=5, bad=2)
+        self.assertEqual([w["bad"] is None for w in report["workers"]], [False, False, True, True, True])
+        self.assertEqual(failed("median", "--strict", code=3)["status"], "bad_file")
+        self.assertEqual(failed("krum(f=2)", code=2, bad=2)["status"], "invalid_argument")
+        os.remove(path)
+        self.assertEqual(self.report(inputs[2:4], "median")["exit_code"], 0)
+
+    def test_says_the_form(self):
+        report = self.report(self.workers(FIVE), "median")
+        self.assertEqual(report["form"], "2 tensors (1 F32, 1 I64) of 16 bytes, safetensors")
+        self.assertIsNone(report["message"])
+
     def test_counts_iterations(self):
         report = self.report(self.workers([[0, 0], [1, 0], [0, 1], [5, 5]]), "geometric_median(max_iters=2, start=mean)")
         self.assertEqual((report["iterations"], report["converged"]), (2, False))
@@ -1750,6 +1780,70 @@ class NothingSilent(Case):
         done = self.aggregate(inputs, "median", "--integers", "first", "--base", base, bad=1)
         self.assertIn("1 integer of the base", done.stdout)
         self.assertEqual(read_safetensors(self.output)[0]["batches"], [77])
+
+
+class Inspect(Case):
+    model = BadInputs.model
+
+    def inspect(self, *arguments):
+        """(JSON, lines of the table)"""
+        table = self.run_bragg("inspect", *arguments).stdout
+        return json.loads(self.run_bragg("inspect", *arguments, "--json").stdout, parse_constant=self.fail), table.splitlines()
+
+    def test_says_what_is_bad_and_what_is_like_what(self):
+        model = {"big": ("F32", [2], [3, 4]), "h": ("F16", [2], [0.5, 0]), "d": ("F64", [1], [0]), "steps": ("I64", [], [1])}
+        inputs = [self.write("w/%d.safetensors" % i, safetensors(model)) for i in range(4)]
+        self.write("w/1.safetensors", safetensors({**model, "h": ("F16", [2], [math.inf, math.nan])}))
+        self.write("w/2.safetensors", safetensors({**model, "d": ("F64", [1], [1e300])}))
+        self.write("w/3.safetensors", "no model")
+        report, table = self.inspect(self.path("w"))
+        self.assertEqual((report["n"], report["bad"], report["integers"]), (4, 1, None))
+        self.assertEqual(report["form"], "4 tensors (1 F16, 1 F32, 1 F64, 1 I64) of 28 bytes, safetensors")
+        self.assertEqual(report["tensors"][0], {"name": "big", "dtype": "F32", "shape": [2]})
+        self.assertEqual([i["name"] for i in report["inputs"]], inputs)
+        self.assertEqual([i["nonfinite"] for i in report["inputs"]], [0, 2, 0, None])
+        self.assertEqual([i["dominant"] for i in report["inputs"]], ["big", "big", "d", None])
+        self.assertAlmostEqual(report["inputs"][0]["norm"], math.sqrt(25.25))
+        self.assertAlmostEqual(report["inputs"][0]["dominant_share"], 25 / 25.25)
+        self.assertEqual(report["inputs"][2]["norm"], 1e300)
+        self.assertIn("header length", report["inputs"][3]["bad"])
+        self.assertEqual(table[1].split(), ["0.safetensors", "yes", "0", "5.025", "99", "%", "big"])
+        self.assertEqual(table[4].split()[:2], ["3.safetensors", "bad"])
+        self.assertIn("3 of 4 inputs have the form: 4 tensors", table[-1])
+
+    def test_agrees_with_what_aggregate_takes_as_bad(self):
+        hostile = BadInputs.hostile(self)
+        for name in ["1: truncated", "2: renamed", "7: compiled", "41: trailing bytes", "not there", "a pipe"]:
+            with self.subTest(name):
+                inputs = BadInputs.honest(self, 5)
+                hostile[name][0](inputs[0])
+                report, _ = self.inspect(*inputs)
+                self.assertEqual([i["bad"] is None for i in report["inputs"]], [False, True, True, True, True])
+                error = self.aggregate(inputs, "median", bad=1).stderr
+                self.assertIn(report["inputs"][0]["bad"], error)
+                if os.path.exists(inputs[0]):
+                    os.remove(inputs[0])
+
+    def test_what_aggregate_would_refuse(self):
+        good = self.workers([[1, 2]])[0]
+        other = self.write("other.safetensors", safetensors({"v": ("F32", [1], [1])}))
+        self.assertIn("1 like", self.run_bragg("inspect", good, other, code=3).stderr)
+        self.assertEqual(self.inspect(good)[0]["bad"], 0)
+        codes = self.write("q.safetensors", safetensors({"w": ("U8", [8], range(8)), "w.SCB": ("F32", [1], [1])}))
+        report, table = self.inspect(codes)
+        self.assertIn("seems to be quantised", report["integers"])
+        self.assertIn("seems to be quantised", table[-1])
+
+    def test_takes_the_base_and_a_matrix(self):
+        good = self.workers([[1, 2], [3, 4]])
+        base = self.write("base.safetensors", safetensors({"v": ("F32", [1], [1])}))
+        report, table = self.inspect(*good, "--base", base)
+        self.assertEqual(report["bad"], 2)
+        self.assertIn("0 of 2 inputs have the form of the base", table[-1])
+        matrix = self.write("m.npy", npy([3, 2], [3, 4, 0, 0, math.nan, 1]))
+        report, _ = self.inspect(matrix)
+        self.assertEqual([(i["norm"], i["nonfinite"]) for i in report["inputs"]], [(5, 0), (0, 0), (1, 1)])
+        self.assertEqual(report["form"], "1 tensor (1 F32) of 8 bytes, npy")
 
 
 class Terminal(Case):

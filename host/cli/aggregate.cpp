@@ -122,11 +122,14 @@ Error in_options(const Error& error) {
   return error;
 }
 
-/// Bad inputs are told when the progress bar is gone; of a run that fails also where --quiet is given.
+/// Bad inputs are told when the progress bar is gone; of a run that fails also where --quiet is given. Such a
+/// run has a report, too.
 FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inputs,
-                     const AggregateCommand& command, FileOptions& options) {
+                     const AggregateCommand& command, Device device, FileOptions& options) {
   std::string warnings;
-  options.found_bad = [&](std::size_t, const std::string& name, const std::string& reason) {
+  std::vector<std::string> bad(inputs.size());
+  options.found_bad = [&](std::size_t row, const std::string& name, const std::string& reason) {
+    bad.at(row) = reason;
     warnings += fmt::format("bragg: warning: bad input, counted as a bad worker: {}\n",
                             printable(fmt::format("{}: {}", name, reason)));
   };
@@ -140,7 +143,15 @@ FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inpu
     return result;
   } catch (const Error& error) {
     fmt::print(stderr, "{}", warnings);
-    throw in_options(error);
+    const Error told = in_options(error);
+    if (command.report) {
+      try {
+        write_failure(*command.report, pipeline, inputs, bad, command.output, device, told);
+      } catch (const Error& unwritten) {
+        fmt::print(stderr, "bragg: warning: {}\n", printable(unwritten.what()));
+      }
+    }
+    throw told;
   }
 }
 
@@ -176,7 +187,7 @@ void run(const AggregateCommand& command) {
     return outputs > 0 ? command.output.string() + " was written, the report was not" : "nothing was written";
   });
   const auto start = std::chrono::steady_clock::now();
-  const FileResult result = aggregate(pipeline, inputs, command, options);
+  const FileResult result = aggregate(pipeline, inputs, command, device, options);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
 
   if (command.report) write_report(*command.report, pipeline, result, command.output, device);

@@ -282,7 +282,7 @@ std::vector<double> match_weights(const GivenWeights& given, const std::vector<f
 }
 
 std::vector<fs::path> find_inputs(const std::vector<fs::path>& given, const std::optional<fs::path>& base,
-                                  const fs::path& output) {
+                                  const std::optional<fs::path>& output) {
   std::error_code ignored;
   if (given.size() != 1 || !fs::is_directory(given.front(), ignored)) return given;
   const fs::path& folder = given.front();
@@ -290,12 +290,13 @@ std::vector<fs::path> find_inputs(const std::vector<fs::path>& given, const std:
   if (found.empty()) return given;
   // One file is a model, which its folder stands for.
   if (found.size() == 1 && !fs::is_directory(found.front(), ignored)) return given;
-  const fs::path parent = output.has_parent_path() ? output.parent_path() : fs::path(".");
+  if (!output) return found;
+  const fs::path parent = output->has_parent_path() ? output->parent_path() : fs::path(".");
   if (same_file(parent, folder)) {
     refuse(fmt::format(
         "--output: {} would lie among the workers' files, and be one of them next time; write it to "
         "another folder",
-        output.string()));
+        output->string()));
   }
   return found;
 }

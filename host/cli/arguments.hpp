@@ -33,9 +33,9 @@ std::vector<double> match_weights(const GivenWeights& given,
                                   const std::vector<std::filesystem::path>& inputs);
 
 /// The workers' checkpoints: as given, or, for a single folder of several worker files, those files by name,
-/// without the base.
+/// without the base. `output`: where something is written, which must not be among them.
 std::vector<std::filesystem::path> find_inputs(const std::vector<std::filesystem::path>& given,
                                                const std::optional<std::filesystem::path>& base,
-                                               const std::filesystem::path& output);
+                                               const std::optional<std::filesystem::path>& output);
 
 }  // namespace bragg::cli

@@ -22,6 +22,8 @@
 #include "host/cli/aggregate.hpp"
 #include "host/cli/bench.hpp"
 #include "host/cli/completion.hpp"
+#include "host/cli/exit_code.hpp"
+#include "host/cli/inspect.hpp"
 #include "host/cli/rules.hpp"
 #include "host/cli/text.hpp"
 #include "host/cli/verify.hpp"
@@ -31,6 +33,7 @@
 namespace {
 
 using bragg::Status;
+using bragg::cli::exit_code;
 
 constexpr const char* exit_codes = R"help(Exit codes:
   0  done
@@ -40,8 +43,9 @@ constexpr const char* exit_codes = R"help(Exit codes:
      lone bad input; with --strict any bad input
   4  the system refused to open, read or write, or had no memory
   5  the data defeats the rule: too many rows that are bad inputs or not finite,
-     an output that would hold NaN or infinity, a base that is not finite, a pivot that is a bad input, a search that is
-     too large, an iteration that does not converge
+     an output that would hold NaN or infinity, a base that is not finite, a
+     pivot that is a bad input, a search that is too large, an iteration that
+     does not converge
   6  `bragg verify` found a result that is wrong
   129, 130, 143  interrupted (SIGHUP, SIGINT, SIGTERM)
 Nothing is written to the output unless the exit code is 0 (or 4, when only
@@ -51,6 +55,8 @@ constexpr const char* main_footer = R"help(
 Examples:
   bragg aggregate clients/ --rule "nnm(f=2) | trimmed_mean(f=2)" -o new.safetensors
       one robust model from the files in clients/, of which two may be bad
+  bragg inspect clients/
+      what the files hold, and which of them are bad
   bragg rules
       every rule, its needs and its guarantee
   bragg verify
@@ -88,6 +94,20 @@ Examples:
   Models larger than memory, with each tensor judged separately:
     bragg aggregate llm-1/ llm-2/ llm-3/ llm-4/ llm-5/ --rule "krum(f=1)" \
         --scope per-tensor --memory 4GiB -o new.safetensors
+
+)help";
+
+constexpr const char* inspect_footer = R"help(
+Reads every input once and writes nothing. For each it says whether it has the
+agreed form (the base's, else that of more than half of the inputs), how many of
+its values are NaN or infinite, its norm, and the tensor that makes most of it.
+What is `bad` here, `aggregate` would count as a bad worker.
+
+Examples:
+  What the clients sent, before a rule is chosen:
+    bragg inspect clients/ --base global.safetensors
+  One model:
+    bragg inspect model.safetensors
 
 )help";
 
@@ -145,30 +165,6 @@ To have it in every shell:
 )help";
 
 constexpr int wrong_result = 6;
-
-int exit_code(Status status) {
-  switch (status) {
-    case Status::ok:
-      return 0;
-    case Status::invalid_argument:
-    case Status::unsupported:
-      return 2;
-    case Status::bad_file:
-      return 3;
-    case Status::io_error:
-    case Status::out_of_memory:
-      return 4;
-    case Status::too_many_nonfinite:
-    case Status::nonfinite_base:
-    case Status::too_large:
-    case Status::not_converged:
-    case Status::nonfinite_pivot:
-      return 5;
-    case Status::internal:
-      return 1;
-  }
-  return 1;
-}
 
 void print_error(const std::string& message) {
   fmt::print(stderr, "bragg: error: {}\n", bragg::cli::printable(message));
@@ -259,6 +255,15 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
                 "write the output even if it holds NaN or infinity");
   sub->add_flag("--strict", command.strict, "a bad input is an error, not a bad worker");
   sub->add_flag("-q,--quiet", command.quiet, "print nothing but errors");
+}
+
+void add_inspect(CLI::App& app, bragg::cli::InspectCommand& command) {
+  CLI::App* const sub = app.add_subcommand(
+      "inspect", "Look into checkpoints: form, health, and what `aggregate` would take as bad");
+  sub->footer(inspect_footer + std::string(exit_codes));
+  sub->add_option("INPUT", command.inputs, "the workers' checkpoints, as for `aggregate`")->required();
+  sub->add_option("--base", command.base, "the global model, which says which form is right");
+  sub->add_flag("--json", command.json, "for programs");
 }
 
 void add_verify(CLI::App& app, bragg::cli::VerifyCommand& command) {
@@ -352,7 +357,7 @@ std::string unknown_word(const CLI::App& app) {
 
 /// What is wrong with a command line whose words are all known.
 std::string complaint(const CLI::ParseError& error) {
-  const std::string text = error.what();
+  std::string text = error.what();
   if (error.get_name() != "ArgumentMismatch") return text;
   const bool too_many = text.find("At Most") != std::string::npos;
   return text.substr(0, text.find(':')) + (too_many ? " is given more than once" : ": its value is missing");
@@ -367,6 +372,8 @@ int run(int argc, char** argv) {
 
   bragg::cli::AggregateCommand aggregate;
   add_aggregate(app, aggregate);
+  bragg::cli::InspectCommand inspect;
+  add_inspect(app, inspect);
   bragg::cli::VerifyCommand verify;
   add_verify(app, verify);
   bragg::cli::BenchCommand bench;
@@ -394,6 +401,7 @@ int run(int argc, char** argv) {
     const std::string unknown = unknown_word(app);
     print_error(unknown.empty() ? complaint(error) : unknown);
     const char* const command = app.got_subcommand("aggregate") ? "aggregate "
+                                : app.got_subcommand("inspect") ? "inspect "
                                 : app.got_subcommand("verify")  ? "verify "
                                 : app.got_subcommand("bench")   ? "bench "
                                                                 : "";
@@ -409,6 +417,8 @@ int run(int argc, char** argv) {
       fmt::print("{}", json ? bragg::cli::rules_json(rule_name) : bragg::cli::rules_text(rule_name));
     } else if (completion->parsed()) {
       fmt::print("{}", bragg::cli::completion_script(app, shell));
+    } else if (app.got_subcommand("inspect")) {
+      bragg::cli::run(inspect);
     } else if (app.got_subcommand("verify")) {
       right = bragg::cli::run(verify);
     } else if (app.got_subcommand("bench")) {

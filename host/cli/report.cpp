@@ -9,6 +9,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "host/cli/exit_code.hpp"
 #include "host/cli/output.hpp"
 #include "host/cli/text.hpp"
 
@@ -18,19 +19,6 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 namespace {
-
-/// Names without the folder, where they share it.
-std::vector<std::string> short_names(const std::vector<std::string>& names) {
-  std::vector<std::string> out;
-  const fs::path folder = names.empty() ? fs::path() : fs::path(names.front()).parent_path();
-  const bool shared = std::all_of(names.begin(), names.end(), [&](const std::string& name) {
-    return fs::path(name).parent_path() == folder;
-  });
-  out.reserve(names.size());
-  for (const std::string& name : names)
-    out.push_back(printable(shared ? fs::path(name).filename().string() : name));
-  return out;
-}
 
 /// One worker over all reports: with one for each tensor, the mean weight, the sum of non-finite values, the
 /// least clip factor.
@@ -66,6 +54,18 @@ std::string kept_text(const Line& line, std::size_t reports) {
   return fmt::format("{}/{}", kept, reports);
 }
 
+Json reason(const std::string& bad) { return bad.empty() ? Json() : Json(bad); }
+
+Json header(const Pipeline& pipeline, std::size_t n, const fs::path& output, Device device) {
+  Json json;
+  json["version"] = BRAGG_VERSION_STRING;
+  json["pipeline"] = to_string(pipeline);
+  json["n"] = n;
+  json["output"] = output.string();
+  json["device"] = device == Device::cuda ? "cuda" : "cpu";
+  return json;
+}
+
 Json workers_json(const FileResult& result, const Report& report) {
   Json workers = Json::array();
   for (std::size_t i = 0; i < report.rows.size(); ++i) {
@@ -76,7 +76,7 @@ Json workers_json(const FileResult& result, const Report& report) {
                        {"score", row.score},
                        {"nonfinite", row.nonfinite},
                        {"clip_factor", row.clip_factor},
-                       {"bad", result.bad[i].empty() ? Json() : Json(result.bad[i])}});
+                       {"bad", reason(result.bad[i])}});
   }
   return workers;
 }
@@ -105,6 +105,18 @@ void add_outcome(Json& json, const FileResult& result, const Report& report) {
 }
 
 }  // namespace
+
+std::vector<std::string> short_names(const std::vector<std::string>& names) {
+  std::vector<std::string> out;
+  const fs::path folder = names.empty() ? fs::path() : fs::path(names.front()).parent_path();
+  const bool shared = std::all_of(names.begin(), names.end(), [&](const std::string& name) {
+    return fs::path(name).parent_path() == folder;
+  });
+  out.reserve(names.size());
+  for (const std::string& name : names)
+    out.push_back(printable(shared ? fs::path(name).filename().string() : name));
+  return out;
+}
 
 std::string worker_table(const FileResult& result, const std::vector<double>& client_weights) {
   const std::vector<std::string> names = short_names(result.workers);
@@ -137,12 +149,10 @@ std::string worker_table(const FileResult& result, const std::vector<double>& cl
 
 void write_report(const fs::path& path, const Pipeline& pipeline, const FileResult& result,
                   const fs::path& output, Device device) {
-  Json json;
-  json["version"] = BRAGG_VERSION_STRING;
-  json["pipeline"] = to_string(pipeline);
-  json["n"] = result.workers.size();
-  json["output"] = output.string();
-  json["device"] = device == Device::cuda ? "cuda" : "cpu";
+  Json json = header(pipeline, result.workers.size(), output, device);
+  json["exit_code"] = 0;
+  json["message"] = nullptr;
+  json["form"] = result.form;
   json["coordinates"] = result.coordinates;
   json["integers"] = result.integers;
   json["output_nonfinite"] = result.nonfinite;
@@ -171,6 +181,19 @@ void write_report(const fs::path& path, const Pipeline& pipeline, const FileResu
     }
     put("\n  ]\n}\n");
   });
+}
+
+void write_failure(const fs::path& path, const Pipeline& pipeline, const std::vector<fs::path>& inputs,
+                   const std::vector<std::string>& bad, const fs::path& output, Device device,
+                   const Error& error) {
+  Json json = header(pipeline, inputs.size(), output, device);
+  json["exit_code"] = exit_code(error.status());
+  json["message"] = error.what();
+  json["status"] = to_string(error.status());
+  json["workers"] = Json::array();
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    json["workers"].push_back({{"name", inputs[i].string()}, {"bad", reason(bad[i])}});
+  write_whole("--report", path, text_of(json) + "\n");
 }
 
 }  // namespace bragg::cli

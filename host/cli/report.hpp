@@ -9,6 +9,9 @@
 
 namespace bragg::cli {
 
+/// Names fit for a table: without the folder, where they share it.
+std::vector<std::string> short_names(const std::vector<std::string>& names);
+
 /// A line per worker: weight, kept, and client weight, score, clip factor, where there are any; non-finite
 /// values.
 std::string worker_table(const FileResult& result, const std::vector<double>& client_weights);
@@ -16,5 +19,10 @@ std::string worker_table(const FileResult& result, const std::vector<double>& cl
 /// JSON; appears whole or not at all.
 void write_report(const std::filesystem::path& path, const Pipeline& pipeline, const FileResult& result,
                   const std::filesystem::path& output, Device device);
+
+/// Of a run that failed; `bad`: for each input, why it is a bad one, or nothing.
+void write_failure(const std::filesystem::path& path, const Pipeline& pipeline,
+                   const std::vector<std::filesystem::path>& inputs, const std::vector<std::string>& bad,
+                   const std::filesystem::path& output, Device device, const Error& error);
 
 }  // namespace bragg::cli

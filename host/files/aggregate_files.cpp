@@ -169,6 +169,7 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
   output_ = plan_output(inputs_, pipeline, output, options);
 
   result_.workers = inputs_.names;
+  result_.form = describe_form(inputs_.tensors, inputs_.npy);
   for (const std::size_t t : inputs_.integers) result_.integers += inputs_.tensors[t].elements;
   for (const std::size_t t : inputs_.floating) {
     result_.coordinates += inputs_.tensors[t].elements;

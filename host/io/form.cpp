@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstring>
 #include <iterator>
+#include <map>
 #include <random>
 #include <utility>
 
@@ -294,6 +295,20 @@ std::optional<std::size_t> Form::find(std::string_view name) const {
                        [](const TensorInfo& info, std::string_view text) { return info.name < text; });
   if (found == tensors.end() || found->name != name) return std::nullopt;
   return static_cast<std::size_t>(found - tensors.begin());
+}
+
+std::string describe_form(std::span<const TensorInfo> tensors, bool npy) {
+  std::map<std::string_view, std::size_t> dtypes;
+  std::uint64_t bytes = 0;
+  for (const TensorInfo& tensor : tensors) {
+    ++dtypes[tensor.dtype];
+    bytes += static_cast<std::uint64_t>(tensor.bytes);
+  }
+  std::string counts;
+  for (const auto& [dtype, count] : dtypes)
+    counts += fmt::format("{}{} {}", counts.empty() ? "" : ", ", count, dtype);
+  return fmt::format("{} tensor{} ({}) of {} bytes, {}", tensors.size(), tensors.size() == 1 ? "" : "s",
+                     counts, bytes, npy ? "npy" : "safetensors");
 }
 
 Form read_form(const std::filesystem::path& path) {

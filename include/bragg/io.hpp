@@ -133,6 +133,7 @@ struct FileOptions {
 struct FileResult {
   std::vector<Report> reports;       ///< as Plan::reports
   std::vector<std::string> workers;  ///< a name for each row: its path, or "file[i]" for rows of a 2-D npy
+  std::string form;                  ///< the agreed one: how many tensors of which dtypes, and bytes
   std::vector<std::string> bad;      ///< for each row: why it is a bad input; empty: it is none
   std::vector<std::string>
       tensors;  ///< names of the floating-point tensors, in order (per-tensor reports match)

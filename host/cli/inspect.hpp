@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <vector>
+
+namespace bragg::cli {
+
+/// `bragg inspect` as it was called.
+struct InspectCommand {
+  std::vector<std::filesystem::path> inputs;
+  std::optional<std::filesystem::path> base;
+  bool json = false;
+};
+
+/// @throws bragg::Error.
+void run(const InspectCommand& command);
+
+}  // namespace bragg::cli
