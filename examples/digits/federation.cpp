@@ -47,6 +47,7 @@ void federate(const Settings& settings, const std::vector<Client>& clients, bool
     command.push_back(client_file(settings.folder, c));
   }
   command.insert(command.end(), {"--rule", rule, "--base", global_file, "-o", next_file});
+  command.emplace_back("--allow-nonfinite");  // what the mean makes of an attack is to be seen
 
   Random initial(settings.seed, 1);
   Network global(initial);

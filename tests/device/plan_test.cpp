@@ -509,6 +509,45 @@ TEST(DevicePlan, IsUsedAsTheReadmeSays) {
 }
 
 /// Files through a device, in windows of any size: the bytes that one window gives.
+TEST(DeviceFiles, AreJudgedBySomeTensorsAsOnTheCpu) {
+  Generator random = generator("device files judged");
+  const TemporaryFolder folder;
+  const std::vector<std::pair<std::string, std::int64_t>> tensors = {
+      {"a.weight", 30011}, {"bn.mean", 40000}, {"bn.var", 7}, {"c.weight", 20000}};
+  for (const bool spoiled : {false, true}) {
+    std::vector<std::filesystem::path> inputs;
+    for (int i = 0; i < 7; ++i) {
+      std::vector<std::vector<float>> values;
+      std::vector<TensorToWrite> list;
+      for (const auto& [name, size] : tensors) values.push_back(random_matrix(random, 1, size));
+      for (float& x : values[2]) x *= 1e4F;
+      if (spoiled && i == 2) values[1][39999] = std::numeric_limits<float>::quiet_NaN();
+      for (std::size_t t = 0; t < tensors.size(); ++t)
+        list.push_back({tensors[t].first, "F32", {tensors[t].second}, values[t].data()});
+      inputs.push_back(folder.path() / ("w" + std::to_string(i) + ".safetensors"));
+      write_safetensors(inputs.back(), list);
+    }
+    for (const char* text : {"krum(f=1)", "nnm(f=1) | trimmed_mean(f=1)", "clip(c=9) | mean"}) {
+      for (const std::uint64_t memory : {std::uint64_t{1} << 30, std::uint64_t{3} << 20}) {
+        FileOptions options;
+        options.memory = memory;
+        options.ignore_in_distances = {"bn.*"};
+        const FileResult expected =
+            aggregate_files(parse(text), inputs, folder.path() / "expected.safetensors", options);
+        options.options = on_cuda();
+        const FileResult got =
+            aggregate_files(parse(text), inputs, folder.path() / "out.safetensors", options);
+        EXPECT_EQ(got.bytes_read, expected.bytes_read) << text;
+        for (std::size_t i = 0; i < 7; ++i) {
+          const RowReport& row = got.reports[0].rows[i];
+          EXPECT_EQ(row.nonfinite, spoiled && i == 2 ? 1 : 0) << text << ", row " << i;
+          EXPECT_NEAR(row.weight, expected.reports[0].rows[i].weight, 1e-9) << text << ", row " << i;
+        }
+      }
+    }
+  }
+}
+
 TEST(DeviceFiles, AreAggregatedInWindowsAsTheCpuDoes) {
   Generator random = generator("device files");
   const TemporaryFolder folder;
