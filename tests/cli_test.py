@@ -517,6 +517,42 @@ class Npz(Case):
         self.aggregate([os.path.dirname(folder[0])], "median")
         self.assertEqual(read_safetensors(self.output)[0], {"w": [1]})
 
+    def test_an_archive_is_written(self):
+        inputs = [
+            self.write(
+                "%d.safetensors" % i,
+                safetensors({"a.w": ("F32", [2, 3], [i * k for k in range(6)]), "ü": ("F16", [0], []), "n": ("I64", [], [i])}),
+            )
+            for i in range(3)
+        ]
+        self.output = self.path("out.npz")
+        self.aggregate(inputs, "median")
+        with zipfile.ZipFile(self.output) as archive:
+            self.assertIsNone(archive.testzip())  # every CRC is right
+            self.assertEqual(archive.namelist(), ["a.w.npy", "n.npy", "ü.npy"])
+            self.assertEqual(archive.read("a.w.npy"), npy([2, 3], range(6)).replace(b"(2, 3,), }", b"(2, 3), } "))
+            self.assertIn(b"'descr': '<i8', 'fortran_order': False, 'shape': ()", archive.read("n.npy"))
+            self.assertEqual(archive.read("n.npy")[-8:], struct.pack("<q", 1))
+        # Large enough for several windows; read back as a worker's.
+        large = [self.write("l%d.npz" % i, npz({"w.npy": npy([300000], [i * k % 97 for k in range(300000)])})) for i in range(3)]
+        for scope in ["whole", "per-tensor"]:
+            self.aggregate(large, "krum(f=0)", "--memory", "1MiB", "--scope", scope, "--report", self.path("r.json"))
+            with zipfile.ZipFile(self.output) as archive:
+                self.assertIsNone(archive.testzip())
+                values = struct.unpack("<300000f", archive.read("w.npy")[128:])
+            self.assertIn(list(values), [[i * k % 97 for k in range(300000)] for i in range(3)])
+            written, self.output = self.output, self.path("again.safetensors")
+            self.aggregate([written], "mean")
+            self.assertEqual(read_safetensors(self.output)[0]["w"], list(values))
+            self.output = written
+        os.remove(self.output)
+        half = [self.write("b%d.safetensors" % i, safetensors({"w": ("BF16", [1], [i])})) for i in range(3)]
+        self.refused(half, "median", code=2, says="cannot be written to npy")
+        self.aggregate(half, "median", "--out-dtype", "f32")
+        arrays = [self.write("%d.npy" % i, npy([2], [i, i])) for i in range(3)]
+        os.remove(self.output)
+        self.refused(arrays, "median", code=2, says="npy inputs make an npy")
+
     def test_deflated_arrays_are_read_in_windows(self):
         count, outputs = 300000, []
         for method in [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]:

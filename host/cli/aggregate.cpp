@@ -50,10 +50,11 @@ void check_output_name(const AggregateCommand& command) {
   if (fs::is_directory(command.output, ignored) || !command.output.has_filename()) {
     refuse("is a folder; give the name of a file, or --shard-size for a model in shards");
   }
-  if (extension != ".safetensors" && extension != ".npy") {
+  if (extension != ".safetensors" && extension != ".npz" && extension != ".npy") {
     refuse(
-        "does not say what it is to be: give a name that ends in .safetensors, in .npy (for npy inputs), or "
-        "a folder and --shard-size");
+        "does not say what it is to be: give a name that ends in .safetensors, .npz, or .npy (for npy "
+        "inputs), "
+        "or a folder and --shard-size");
   }
 }
 

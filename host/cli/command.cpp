@@ -208,7 +208,7 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
       ->type_name(bragg::cli::rule_type)
       ->required();
   sub->add_option("-o,--output", command.output,
-                  "file to write: .safetensors (.npy for npy inputs); with --shard-size, a folder")
+                  "file to write: .safetensors or .npz (.npy for npy inputs); with --shard-size, a folder")
       ->required();
   sub->add_option(
       "--shard-size", command.shard_size,

@@ -29,12 +29,15 @@ const ElementType* wanted_type(const FileOptions& options) {
 
 void check_extension(const Inputs& inputs, const std::filesystem::path& output) {
   const std::filesystem::path extension = output.extension();
-  const bool npy = extension == ".npy";
-  if (inputs.npy == npy || (!npy && extension != ".safetensors")) return;
-  throw Error(Status::invalid_argument,
-              inputs.npy ? fmt::format("output {}: npy inputs make an npy; name it so", show(output.string()))
-                         : fmt::format("output {}: these inputs make no npy; name it .safetensors",
-                                       show(output.string())));
+  if (inputs.npy && (extension == ".safetensors" || extension == ".npz")) {
+    throw Error(Status::invalid_argument,
+                fmt::format("output {}: npy inputs make an npy; name it so", show(output.string())));
+  }
+  if (!inputs.npy && extension == ".npy") {
+    throw Error(Status::invalid_argument,
+                fmt::format("output {}: these inputs make no npy; name it .safetensors or .npz",
+                            show(output.string())));
+  }
 }
 
 }  // namespace
@@ -58,6 +61,10 @@ OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const std
     if (options.shard_size > 0)
       throw Error(Status::invalid_argument, "shard_size: npy inputs make one npy; leave it out");
     plan.layout = single_layout(npy_layout(plan.tensors.front()), 1);
+    return plan;
+  }
+  if (output.extension() == ".npz" && options.shard_size == 0) {
+    plan.layout = npz_model_layout(plan.tensors);
     return plan;
   }
   Metadata metadata;

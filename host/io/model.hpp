@@ -105,6 +105,27 @@ Layout safetensors_layout(std::span<const TensorInfo> tensors, const Metadata& m
 /// The npy file of one array. @throws Error invalid_argument: a dtype that npy lacks.
 Layout npy_layout(const TensorInfo& tensor);
 
+/// An npz of these arrays, stored. The headers hold the CRC-32 of the data, so they are written after it:
+/// `layout` has none.
+struct NpzLayout {
+  struct Member {
+    std::string name;          ///< in the archive
+    std::string array_header;  ///< npy's
+    std::int64_t local = 0;    ///< where the member begins
+    std::int64_t data_bytes = 0;
+  };
+  Layout layout;
+  std::vector<Member> members;
+  std::int64_t directory = 0;  ///< where it begins
+};
+
+/// @throws Error invalid_argument: as npy_layout; a name twice, or one that an archive cannot have.
+NpzLayout npz_layout(std::span<const TensorInfo> tensors);
+
+/// What is to be written besides the data, whose CRC-32 these are: places and bytes.
+std::vector<std::pair<std::int64_t, std::string>> npz_headers(const NpzLayout& npz,
+                                                              std::span<const std::uint32_t> crcs);
+
 inline constexpr std::int64_t max_header_bytes =
     100'000'000;                                   // as the reference implementation of safetensors
 inline constexpr std::size_t max_dimensions = 64;  // as NumPy

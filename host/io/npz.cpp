@@ -2,11 +2,13 @@
 // npz: a zip archive of npy files, stored or deflated. What its directory claims is checked before it is
 // believed: places, sizes, and that no two members share bytes.
 #include <fmt/format.h>
+#include <zlib.h>
 
 #include <algorithm>
 #include <cstring>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "host/io/foreign.hpp"
 #include "host/io/inflate.hpp"
@@ -100,26 +102,25 @@ class Directory {
     std::int64_t limit = begin + static_cast<std::int64_t>(at);
     std::uint64_t disk = end.two(4), first_disk = end.two(6), bytes = end.four(12), offset = end.four(16);
     count_ = end.two(10);
-    if (count_ == 0xFFFF || bytes == 0xFFFFFFFF || offset == 0xFFFFFFFF) {
-      const std::string locator =
-          limit >= locator_bytes ? read_text(file_, limit - locator_bytes, locator_bytes) : "";
-      if (locator.starts_with("PK\x06\x07"sv)) {
-        const std::uint64_t place = Fields(locator).eight(8);
-        if (place > static_cast<std::uint64_t>(limit - locator_bytes) ||
-            limit - locator_bytes - static_cast<std::int64_t>(place) < end64_bytes) {
-          refuse(file_, fmt::format("the 64-bit end of the archive is said to be at byte {}", place));
-        }
-        limit = static_cast<std::int64_t>(place);
-        const std::string text = read_text(file_, limit, end64_bytes);
-        if (!text.starts_with("PK\x06\x06"sv))
-          refuse(file_, fmt::format("has no 64-bit end at byte {}", place));
-        const Fields end64(text);
-        disk = end64.four(16);
-        first_disk = end64.four(20);
-        count_ = end64.eight(32);
-        bytes = end64.eight(40);
-        offset = end64.eight(48);
+    // Writers may give the 64-bit end where the other would do.
+    const std::string locator =
+        limit >= locator_bytes ? read_text(file_, limit - locator_bytes, locator_bytes) : "";
+    if (locator.starts_with("PK\x06\x07"sv)) {
+      const std::uint64_t place = Fields(locator).eight(8);
+      if (place > static_cast<std::uint64_t>(limit - locator_bytes) ||
+          limit - locator_bytes - static_cast<std::int64_t>(place) < end64_bytes) {
+        refuse(file_, fmt::format("the 64-bit end of the archive is said to be at byte {}", place));
       }
+      limit = static_cast<std::int64_t>(place);
+      const std::string text = read_text(file_, limit, end64_bytes);
+      if (!text.starts_with("PK\x06\x06"sv))
+        refuse(file_, fmt::format("has no 64-bit end at byte {}", place));
+      const Fields end64(text);
+      disk = end64.four(16);
+      first_disk = end64.four(20);
+      count_ = end64.eight(32);
+      bytes = end64.eight(40);
+      offset = end64.eight(48);
     }
     if (disk != 0 || first_disk != 0) refuse(file_, "is a part of an archive in several files");
     const auto most = static_cast<std::uint64_t>(limit);
@@ -269,6 +270,156 @@ void visit_npz(const ReadFile& file, ModelVisitor& visitor) {
     }
     visitor.tensor(header.info, extent);
   });
+}
+
+namespace {
+
+constexpr std::int64_t local_extra_bytes = 20;  // 64-bit sizes, which numpy.savez has in every local header
+constexpr std::int64_t all_ones = 0xFFFFFFFF;
+
+void put(std::string& to, std::size_t bytes, std::int64_t value) {
+  for (std::size_t i = 0; i < bytes; ++i) to += static_cast<char>((value >> (8 * i)) & 0xFF);
+}
+
+std::int64_t size_of_member(const NpzLayout::Member& member) {
+  return static_cast<std::int64_t>(member.array_header.size()) + member.data_bytes;
+}
+
+/// 64-bit numbers that do not fit into the entry's own fields.
+std::vector<std::int64_t> wide_fields(const NpzLayout::Member& member) {
+  std::vector<std::int64_t> wide;
+  if (size_of_member(member) >= all_ones) wide = {size_of_member(member), size_of_member(member)};
+  if (member.local >= all_ones) wide.push_back(member.local);
+  return wide;
+}
+
+std::int64_t entry_size(const NpzLayout::Member& member) {
+  const auto wide = static_cast<std::int64_t>(wide_fields(member).size());
+  return entry_bytes + static_cast<std::int64_t>(member.name.size()) + (wide > 0 ? 4 + 8 * wide : 0);
+}
+
+/// Version, flags (the name is UTF-8), method (stored), time and date (the first of 1980), CRC.
+void put_start(std::string& to, std::uint32_t crc) {
+  put(to, 2, 45);
+  put(to, 2, 0x800);
+  put(to, 2, 0);
+  put(to, 2, 0);
+  put(to, 2, 0x21);
+  put(to, 4, crc);
+}
+
+std::string local_header(const NpzLayout::Member& member, std::uint32_t crc) {
+  std::string text = "PK\x03\x04";
+  put_start(text, crc);
+  put(text, 4, all_ones);
+  put(text, 4, all_ones);
+  put(text, 2, static_cast<std::int64_t>(member.name.size()));
+  put(text, 2, local_extra_bytes);
+  text += member.name;
+  put(text, 2, 1);
+  put(text, 2, local_extra_bytes - 4);
+  put(text, 8, size_of_member(member));
+  put(text, 8, size_of_member(member));
+  return text + member.array_header;
+}
+
+std::string directory_entry(const NpzLayout::Member& member, std::uint32_t crc) {
+  const std::vector<std::int64_t> wide = wide_fields(member);
+  std::string text = "PK\x01\x02";
+  put(text, 2, 45);
+  put_start(text, crc);
+  put(text, 4, std::min(size_of_member(member), all_ones));
+  put(text, 4, std::min(size_of_member(member), all_ones));
+  put(text, 2, static_cast<std::int64_t>(member.name.size()));
+  put(text, 2, wide.empty() ? 0 : static_cast<std::int64_t>(4 + 8 * wide.size()));
+  put(text, 2, 0);  // comment
+  put(text, 2, 0);  // disk
+  put(text, 2, 0);
+  put(text, 4, 0);
+  put(text, 4, std::min(member.local, all_ones));
+  text += member.name;
+  if (!wide.empty()) {
+    put(text, 2, 1);
+    put(text, 2, static_cast<std::int64_t>(8 * wide.size()));
+  }
+  for (const std::int64_t value : wide) put(text, 8, value);
+  return text;
+}
+
+/// The 64-bit end, its locator, and the end.
+std::string end_of_archive(std::int64_t count, std::int64_t begin, std::int64_t bytes) {
+  std::string text = "PK\x06\x06";
+  put(text, 8, end64_bytes - 12);
+  put(text, 2, 45);
+  put(text, 2, 45);
+  put(text, 8, 0);  // disks
+  put(text, 8, count);
+  put(text, 8, count);
+  put(text, 8, bytes);
+  put(text, 8, begin);
+  text += "PK\x06\x07";
+  put(text, 4, 0);
+  put(text, 8, begin + bytes);
+  put(text, 4, 1);
+  text += "PK\x05\x06";
+  put(text, 4, 0);
+  constexpr std::int64_t most = 0xFFFF;
+  put(text, 2, std::min(count, most));
+  put(text, 2, std::min(count, most));
+  put(text, 4, std::min(bytes, all_ones));
+  put(text, 4, std::min(begin, all_ones));
+  put(text, 2, 0);
+  return text;
+}
+
+}  // namespace
+
+NpzLayout npz_layout(std::span<const TensorInfo> tensors) {
+  NpzLayout npz;
+  std::set<std::string_view> names;
+  std::int64_t end = 0;
+  for (const TensorInfo& tensor : tensors) {
+    constexpr std::size_t longest = 65000;
+    if (tensor.name.find('\0') != std::string::npos || tensor.name.size() > longest ||
+        !names.insert(tensor.name).second) {
+      throw Error(
+          Status::invalid_argument,
+          fmt::format("tensor {}: this name is there twice, or cannot be one in an npz", show(tensor.name)));
+    }
+    Layout array = npy_layout(tensor);
+    NpzLayout::Member member{.name = tensor.name + ".npy",
+                             .array_header = std::move(array.header),
+                             .local = end,
+                             .data_bytes = array.bytes - array.offsets.front()};
+    const auto before = local_bytes + local_extra_bytes +
+                        static_cast<std::int64_t>(member.name.size() + member.array_header.size());
+    npz.layout.offsets.push_back(end + before);
+    if (__builtin_add_overflow(end + before, member.data_bytes, &end))
+      throw Error(Status::invalid_argument, "the tensors have more than 2^63 - 1 bytes together");
+    npz.members.push_back(std::move(member));
+  }
+  npz.directory = end;
+  for (const NpzLayout::Member& member : npz.members) end += entry_size(member);
+  npz.layout.bytes = end + end64_bytes + locator_bytes + end_bytes;
+  return npz;
+}
+
+std::vector<std::pair<std::int64_t, std::string>> npz_headers(const NpzLayout& npz,
+                                                              std::span<const std::uint32_t> crcs) {
+  std::vector<std::pair<std::int64_t, std::string>> headers;
+  std::string directory;
+  for (std::size_t t = 0; t < npz.members.size(); ++t) {
+    const NpzLayout::Member& member = npz.members[t];
+    const uLong of_header = ::crc32(0, reinterpret_cast<const Bytef*>(member.array_header.data()),
+                                    static_cast<uInt>(member.array_header.size()));
+    const auto crc = static_cast<std::uint32_t>(::crc32_combine(of_header, crcs[t], member.data_bytes));
+    headers.emplace_back(member.local, local_header(member, crc));
+    directory += directory_entry(member, crc);
+  }
+  const auto bytes = static_cast<std::int64_t>(directory.size());
+  directory += end_of_archive(static_cast<std::int64_t>(npz.members.size()), npz.directory, bytes);
+  headers.emplace_back(npz.directory, std::move(directory));
+  return headers;
 }
 
 }  // namespace bragg::detail

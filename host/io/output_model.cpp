@@ -2,6 +2,7 @@
 #include "host/io/output_model.hpp"
 
 #include <fmt/format.h>
+#include <zlib.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -55,6 +56,13 @@ ModelLayout single_layout(Layout layout, std::size_t tensors) {
   return model;
 }
 
+ModelLayout npz_model_layout(std::span<const TensorInfo> tensors) {
+  NpzLayout npz = npz_layout(tensors);
+  ModelLayout model = single_layout(npz.layout, tensors.size());
+  model.npz = std::move(npz);
+  return model;
+}
+
 ModelLayout sharded_layout(std::span<const TensorInfo> tensors, const Metadata& metadata,
                            std::uint64_t shard_size) {
   constexpr std::size_t most = 512;  // all are open at a time
@@ -85,7 +93,7 @@ ModelLayout sharded_layout(std::span<const TensorInfo> tensors, const Metadata& 
   return model;
 }
 
-OutputModel::OutputModel(const fs::path& path, const ModelLayout& layout) {
+OutputModel::OutputModel(const fs::path& path, const ModelLayout& layout) : npz_(layout.npz) {
   const bool in_folder = !layout.files.front().name.empty();
   if (in_folder) {
     folder_.emplace(path);
@@ -100,6 +108,7 @@ OutputModel::OutputModel(const fs::path& path, const ModelLayout& layout) {
     files_.push_back(std::make_unique<OutputFile>(in_folder ? path / file.name : path, file.layout.bytes));
     files_.back()->write(0, file.layout.header.data(), header_bytes);
   }
+  crcs_.resize(places_.size());
   if (!layout.index.empty()) {
     const auto bytes = static_cast<std::int64_t>(layout.index.size());
     files_.push_back(std::make_unique<OutputFile>(path / index_name, bytes));
@@ -109,9 +118,17 @@ OutputModel::OutputModel(const fs::path& path, const ModelLayout& layout) {
 
 void OutputModel::write(std::size_t t, std::int64_t begin, const void* from, std::int64_t bytes) {
   files_[places_[t].file]->write(places_[t].offset + begin, from, bytes);
+  if (!npz_) return;
+  if (begin == 0) crcs_[t] = 0;
+  crcs_[t] = static_cast<std::uint32_t>(
+      ::crc32_z(crcs_[t], static_cast<const Bytef*>(from), static_cast<std::size_t>(bytes)));
 }
 
 void OutputModel::commit() {
+  if (npz_) {
+    for (const auto& [offset, text] : npz_headers(*npz_, crcs_))
+      files_.front()->write(offset, text.data(), static_cast<std::int64_t>(text.size()));
+  }
   std::vector<OutputFile*> files;
   for (const auto& file : files_) files.push_back(file.get());
   commit_together(files);

@@ -21,11 +21,15 @@ struct ModelLayout {
     std::vector<std::size_t> tensors;  ///< in it, in the order of layout.offsets
   };
   std::vector<File> files;
-  std::string index;  ///< of a model in shards: the text of its index; empty: none
+  std::string index;             ///< of a model in shards: the text of its index; empty: none
+  std::optional<NpzLayout> npz;  ///< the one file is an npz
 };
 
 /// One file.
 ModelLayout single_layout(Layout layout, std::size_t tensors);
+
+/// One npz. @throws Error invalid_argument: as npz_layout.
+ModelLayout npz_model_layout(std::span<const TensorInfo> tensors);
 
 /// As Hugging Face's libraries: a folder of model-0000i-of-0000N.safetensors, filled in the order of
 /// `tensors` to `shard_size` bytes, of which a larger tensor has one to itself, and
@@ -42,7 +46,7 @@ class OutputModel {
   /// @throws Error invalid_argument: a folder that holds a model; and as OutputFile.
   OutputModel(const std::filesystem::path& path, const ModelLayout& layout);
 
-  /// Bytes of tensor t from `begin` on.
+  /// Bytes of tensor t from `begin` on, each tensor's in their order.
   void write(std::size_t t, std::int64_t begin, const void* from, std::int64_t bytes);
   void commit();
 
@@ -54,6 +58,8 @@ class OutputModel {
   std::optional<OutputFolder> folder_;  // outlives the files in it
   std::vector<std::unique_ptr<OutputFile>> files_;
   std::vector<Place> places_;
+  std::optional<NpzLayout> npz_;
+  std::vector<std::uint32_t> crcs_;  // of the tensors' data, for an npz
 };
 
 }  // namespace bragg::detail
