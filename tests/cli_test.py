@@ -453,11 +453,11 @@ class Aggregate(Case):
 
     @unittest.skipIf(os.environ.get("BRAGG_SANITIZE"), "sanitizers take memory of their own")
     def test_memory_is_bounded_for_what_n_takes(self):
-        rows = 2500
+        rows = 800
         inputs = self.write("x.npy", npy([rows, 2], [math.sin(i * i) for i in range(2 * rows)]))
         self.output = self.path("out.npy")
         command = ["aggregate", inputs, "--device", "cpu", "--quiet", "-o", self.output, "--rule"]
-        for rule in ["krum(f=500)", "nnm(f=500) | nnm(f=500) | median"]:
+        for rule in ["krum(f=150)", "nnm(f=150) | nnm(f=150) | median"]:
             with self.subTest(rule):
                 refused = self.run_bragg(*command, rule, "--memory", "1MiB", code=4).stderr
                 needed = int(re.search(r"needs ([0-9]+) MiB", refused).group(1))
@@ -465,7 +465,7 @@ class Aggregate(Case):
                 _, status, usage = os.wait4(process.pid, 0)
                 process.returncode = os.waitstatus_to_exitcode(status)
                 self.assertEqual(process.returncode, 0)
-                self.assertLess(usage.ru_maxrss, (needed + 32) * 1024)
+                self.assertLess(usage.ru_maxrss, (needed + 12) * 1024)
 
     @unittest.skipIf(os.environ.get("BRAGG_SANITIZE"), "sanitizers take memory of their own")
     def test_memory_is_bounded_for_the_tables_of_tensors(self):
