@@ -1738,6 +1738,15 @@ class BadInputs(Case):
         inputs = [self.write("%d.safetensors" % i, safetensors({}, {"format": "pt"})) for i in range(3)]
         self.refused(inputs, "median", code=3, says="holds no tensor")
 
+    def test_a_head_that_some_have_tied(self):  # [36]
+        inputs = self.honest(5)
+        for i in (0, 2, 4):
+            self.write("w%02d.safetensors" % i, safetensors({**self.model(i), "lm_head.weight": ("F32", [1], [i])}))
+        error = self.refused(inputs, "krum(f=1)", code=5, bad=2, says="2 of 5 are bad inputs")
+        self.assertIn('%s: has no tensor "lm_head.weight"' % inputs[1], error)
+        self.aggregate(inputs, "median", bad=2)
+        self.assertEqual(read_safetensors(self.output)[0]["lm_head.weight"], [4])  # of 0, 2, 4 and two infinite
+
     def test_the_table_says_bad(self):
         inputs = self.honest()
         self.write("w03.safetensors", "no model")
