@@ -18,7 +18,7 @@ constexpr std::int64_t some = 1 << 18;  // values in memory at a time
 
 Health examine(const Inputs& inputs, const InputRow& row) {
   Health health;
-  RowReader reader(inputs.models[row.model], row.offset);
+  RowReader reader(inputs.models[row.model], inputs.tensors, row.offset);
   std::vector<double> values(static_cast<std::size_t>(some));
   // Squares of f64 leave the range of f64.
   long double all_squares = 0, largest = 0;
