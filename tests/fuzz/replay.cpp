@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "tests/fuzz/target.hpp"
+#include "tests/support/seed.hpp"
 
 namespace {
 
@@ -103,11 +104,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: %s CORPUS SECONDS\n", argv[0]);
     return 2;
   }
-  const char* const given = std::getenv("BRAGG_TEST_SEED");
-  const std::uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
-  std::printf("BRAGG_TEST_SEED=%llu\n", static_cast<unsigned long long>(seed));
-  std::fflush(stdout);
-  generator.seed(seed);
+  generator.seed(bragg::test::session_seed());
   for (const int signal : {SIGABRT, SIGSEGV, SIGFPE, SIGILL, SIGBUS}) std::signal(signal, keep);
 
   std::vector<fs::path> paths;
