@@ -1766,7 +1766,7 @@ class NothingSilent(Case):
         for rule, paths in [("trimmed_mean(f=2)", inputs), ("median", inputs[6:]), ("mean", inputs)]:
             for scope in ("whole", "per-tensor"):
                 with self.subTest(rule, scope=scope):
-                    says = ['tensor "w": the output would hold NaN or infinity', "w08.safetensors (1 values)"]
+                    says = ['tensor "w": the output would hold NaN or infinity', "w08.safetensors (1 values)", "(--allow-nonfinite)"]
                     self.refused(paths, rule, "--scope", scope, code=5, says=says)
                     report = self.path("r.json")
                     done = self.aggregate(paths, rule, "--scope", scope, "--allow-nonfinite", "--report", report)

@@ -120,6 +120,9 @@ Error in_options(const Error& error) {
     const std::string start = std::string(field) + ": ";
     if (what.starts_with(start)) return {error.status(), option + what.substr(start.size() - 2)};
   }
+  constexpr std::string_view advice = "(allow_nonfinite)";
+  if (what.ends_with(advice))
+    return {error.status(), what.substr(0, what.size() - advice.size()) + "(--allow-nonfinite)"};
   return error;
 }
 

@@ -72,8 +72,6 @@ constexpr int depth = 256;
 // Doubles from one widened row to the next: neighbours, read in the same cycle, begin in different banks of
 // L1. (On Zen 2 that made no difference.)
 constexpr int stride = depth + static_cast<int>(hn::MaxLanes(Wide()));
-constexpr int panels_together = 3;
-constexpr int columns_together = 12;
 
 // Columns of a tile of four rows: what the registers hold.
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3
