@@ -186,7 +186,7 @@ class Aggregate(Case):
             if i == 3:  # sharded: an index with one part
                 self.write("round/client-3/m.safetensors.index.json", json.dumps({"weight_map": dict.fromkeys(["w", "batches"], os.path.basename(path))}))
         self.write("round/client-0/optimizer.pt", b"no model")
-        self.write("round/notes/readme.txt", "no model")
+        self.write("round/notes.txt", "no model")
         self.write("round/.cache/x.safetensors", b"no model")
         base = self.workers([[0, 0]], "round/global")[0]
         self.aggregate([self.path("round")], "monna(f=1, pivot=1)", "--base", base, "--report", self.path("r.json"))
@@ -194,6 +194,61 @@ class Aggregate(Case):
         with open(self.path("r.json")) as file:
             names = [os.path.basename(worker["name"]) for worker in json.load(file)["workers"]]
         self.assertEqual(names, ["client-%d" % i for i in range(5)])
+
+    def test_a_folder_without_a_model_beside_others_is_a_bad_input(self):
+        for i in range(5):
+            self.workers([[i, 2 * i]], "round/client-%d" % i)
+        self.write("round/client-5/model.bin", b"no model")
+        os.symlink(self.path("gone"), self.path("round/client-6"))
+        done = self.aggregate([self.path("round")], "median", bad=2)
+        self.assertIn("client-5", done.stderr.splitlines()[0])
+        self.assertIn("client-6", done.stderr.splitlines()[1])
+        self.aggregate([self.path("round")], "krum(f=2)", "--report", self.path("r.json"), bad=2)
+        with open(self.path("r.json")) as file:
+            self.assertEqual([w["bad"] is not None for w in json.load(file)["workers"]], [False] * 5 + [True] * 2)
+        # The global model of the round before: of files and folders, neither is taken without a word.
+        self.write("round/old.safetensors", safetensors({"w": ("F32", [2], [7, 7]), "batches": ("I64", [], [0])}))
+        os.remove(self.output)
+        self.refused([self.path("round")], "median", code=2, says=["old.safetensors", "client-0"])
+
+    def test_a_folder_may_hold_safetensors_and_npz(self):
+        self.write("round/a.npz", npz({"w.npy": npy([2], [1, 1])}))
+        self.write("round/b.safetensors", safetensors({"w": ("F32", [2], [3, 3])}))
+        self.write("round/c.npz", npz({"w.npy": npy([2], [9, 9])}))
+        self.aggregate([self.path("round")], "median")
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [3, 3])
+        self.write("round/d.npy", npy([2], [9, 9]))
+        os.remove(self.output)
+        self.refused([self.path("round")], "median", code=2, says=["a.npz", "d.npy"])
+
+    def test_an_input_of_weight_0_has_no_say_in_the_form(self):
+        inputs = self.workers([[1, 1]] * 3 + [[5, 5]] * 2)
+        for path in inputs[:3]:
+            self.write(os.path.relpath(path, self.folder), safetensors({"q": ("F32", [1], [7])}))
+        self.aggregate(inputs, "median", "--weights", "0,0,0,1,2")
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [5, 5])
+        os.remove(self.output)
+        self.refused(inputs, "median", "--weights", "0,0,1,1,0", code=3, says="more than half of the 2 inputs")
+        self.write(os.path.relpath(inputs[0], self.folder), b"")
+        self.aggregate(inputs, "median", "--weights", "0,0,0,1,2")
+
+    def test_the_file_of_weights_is_no_output(self):
+        inputs = self.workers(FIVE)
+        weights = self.write("weights.safetensors", "1\n" * 5)
+        self.refused(inputs, "median", "--weights", "@" + weights, "--report", weights, code=2, says="file of --weights")
+        self.output = weights
+        done = self.run_bragg("aggregate", *inputs, "--rule", "median", "-o", weights, "--weights", "@" + weights, code=2)
+        self.assertIn("file of --weights", done.stderr)
+        with open(weights) as file:
+            self.assertEqual(file.read(), "1\n" * 5)
+
+    def test_what_a_terminal_obeys_is_not_printed(self):
+        for control in ["\x9b31m", "\u202e", "\u2028", "\u2066", "\x1b[2J"]:
+            inputs = self.workers([[1, 1]] * 3)
+            inputs.append(self.write("workers/%s.safetensors" % control, safetensors({control: ("F32", [1], [0])})))
+            done = self.aggregate(inputs, "median", bad=1)
+            self.assertNotIn(control[0], done.stderr + done.stdout)
+            os.remove(inputs[-1])
 
     def test_a_folder_of_several_models_names_them(self):
         for i, row in enumerate(FIVE[:3]):

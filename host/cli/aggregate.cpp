@@ -36,6 +36,19 @@ void check_report(const fs::path& report, const AggregateCommand& command,
   }
 }
 
+/// Nothing that is written may take the place of the file of weights.
+void check_weights_file(const GivenWeights& weights, const AggregateCommand& command) {
+  if (weights.file.empty()) return;
+  const auto check = [&](const char* option, const fs::path& path) {
+    if (detail::same_place(path, weights.file)) {
+      throw Error(Status::invalid_argument,
+                  fmt::format("{}: {} is the file of --weights", option, path.string()));
+    }
+  };
+  check("--output", command.output);
+  if (command.report) check("--report", *command.report);
+}
+
 /// What a name says must be what is written.
 void check_output_name(const AggregateCommand& command) {
   const auto refuse = [&](const std::string& why) {
@@ -184,7 +197,11 @@ void run(const AggregateCommand& command) {
   options.judge_by = command.judge_by;
   options.ignore_in_distances = command.ignore_in_distances;
   const std::vector<fs::path> inputs = find_inputs(command.inputs, command.base, command.output);
-  if (command.weights) options.weights = match_weights(parse_weights(*command.weights), inputs);
+  if (command.weights) {
+    const GivenWeights given = parse_weights(*command.weights);
+    check_weights_file(given, command);
+    options.weights = match_weights(given, inputs);
+  }
   if (command.report) check_report(*command.report, command, inputs);
 
   const EndOnSignal guard([&](int outputs) {

@@ -160,41 +160,48 @@ bool holds_model(const fs::path& folder) {
   return false;
 }
 
-/// The workers' files of a folder, or, where it has none, its folders that hold a model; none where the
-/// folder is one model.
+/// The workers' files of a folder, or its folders where one of them holds a model; none where the folder is
+/// one model.
 std::vector<fs::path> workers_of(const fs::path& folder, const std::optional<fs::path>& base) {
-  std::vector<fs::path> safetensors;
+  std::vector<fs::path> models;  // safetensors and npz
   std::vector<fs::path> npy;
-  std::vector<fs::path> npz;
   std::vector<fs::path> folders;
+  const fs::path* model_folder = nullptr;
   std::error_code code, ignored;
-  for (fs::directory_iterator entry(folder, code), end; !code && entry != end; entry.increment(code)) {
-    const fs::path& path = entry->path();
+  std::vector<fs::path> entries;
+  for (fs::directory_iterator entry(folder, code), end; !code && entry != end; entry.increment(code))
+    entries.push_back(entry->path());
+  if (code) throw Error(Status::io_error, fmt::format("{}: {}", folder.string(), code.message()));
+  std::sort(entries.begin(), entries.end());
+  for (const fs::path& path : entries) {
     if (is_index(path)) return {};
     if (path.filename().string().starts_with('.') || (base && same_file(path, *base))) continue;
-    if (path.extension() == ".safetensors") safetensors.push_back(path);
-    if (path.extension() == ".npy") npy.push_back(path);
-    if (path.extension() == ".npz") npz.push_back(path);
-    if (entry->is_directory(ignored) && !(base && same_file(path, base->parent_path())) && holds_model(path))
+    if (path.extension() == ".safetensors" || path.extension() == ".npz") {
+      models.push_back(path);
+    } else if (path.extension() == ".npy") {
+      npy.push_back(path);
+    } else if (fs::is_directory(path, ignored)) {
+      if (base && same_file(path, base->parent_path())) continue;
       folders.push_back(path);
+      if (model_folder == nullptr && holds_model(path)) model_folder = &path;
+    } else if (fs::is_symlink(path, ignored) && !fs::exists(path, ignored)) {
+      folders.push_back(path);  // it led to a worker's, perhaps: a bad input
+    }
   }
-  if (code) throw Error(Status::io_error, fmt::format("{}: {}", folder.string(), code.message()));
-  const bool mixed = !safetensors.empty() ? !npy.empty() || !npz.empty() : !npy.empty() && !npz.empty();
-  if (mixed) {
-    refuse(fmt::format("{}: holds files of several kinds (safetensors, npy, npz); name the workers' files",
-                       folder.string()));
-  }
-  std::vector<fs::path>& found = !safetensors.empty() ? safetensors
-                                 : !npy.empty()       ? npy
-                                 : !npz.empty()       ? npz
-                                                      : folders;
-  if (found.empty()) {
+  const auto ambiguous = [&](const fs::path& one, const fs::path& other) {
+    refuse(fmt::format("{}: holds {} and {}; name the workers' files or folders", folder.string(),
+                       one.filename().string(), other.filename().string()));
+  };
+  if (!models.empty() && !npy.empty()) ambiguous(models.front(), npy.front());
+  std::vector<fs::path>& files = !models.empty() ? models : npy;
+  if (model_folder != nullptr && !files.empty()) ambiguous(files.front(), *model_folder);
+  if (!files.empty()) return std::move(files);
+  if (model_folder == nullptr) {
     refuse(
         fmt::format("{}: holds no *.safetensors, *.npy or *.npz file of a worker, and no folder with a model",
                     folder.string()));
   }
-  std::sort(found.begin(), found.end());
-  return std::move(found);
+  return folders;
 }
 
 }  // namespace

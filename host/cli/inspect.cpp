@@ -31,7 +31,7 @@ struct Findings {
 Findings find(const InspectCommand& command) {
   Findings found;
   const std::vector<fs::path> inputs = find_inputs(command.inputs, command.base, std::nullopt);
-  found.inputs = detail::open_inputs(inputs, command.base, BadInputs::row);
+  found.inputs = detail::open_inputs(inputs, command.base, {}, BadInputs::row);
   try {
     detail::check_integers(found.inputs, Integers::automatic);
   } catch (const Error& error) {

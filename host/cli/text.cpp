@@ -7,6 +7,8 @@
 #include <array>
 #include <cmath>
 
+#include "host/io/file.hpp"
+
 namespace bragg::cli {
 
 namespace {
@@ -20,9 +22,11 @@ std::size_t columns(std::string_view text) {
 }  // namespace
 
 std::string printable(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  std::string out;
+  for (std::size_t i = 0; i < text.size();) {
+    const std::size_t control = detail::control_at(text, i);
+    out += control > 0 ? '?' : text[i];
+    i += control > 0 ? control : 1;
   }
   return out;
 }

@@ -550,7 +550,7 @@ void FileAggregation::check_narrowed(const Piece& piece, std::int64_t beyond) co
 FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesystem::path> inputs,
                            const std::filesystem::path& output, const FileOptions& options) {
   try {
-    Inputs opened = open_inputs(inputs, options.base, options.bad_inputs);
+    Inputs opened = open_inputs(inputs, options.base, options.weights, options.bad_inputs);
     for (std::size_t i = 0; i < opened.rows.size() && options.found_bad; ++i) {
       if (!opened.rows[i].bad.empty()) options.found_bad(i, opened.names[i], opened.rows[i].bad);
     }

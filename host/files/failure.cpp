@@ -55,7 +55,7 @@ void throw_failure(const Solution& solution, const Inputs& inputs, const Pipelin
   if (rows.empty()) rows = "no value is NaN or infinite, but those beyond 2^500 and invalid weights count so";
   throw Error(solution.status,
               fmt::format("{}too many workers are not finite for {}: {}; raise f where the rule has one, or "
-                          "leave them out with weight 0",
+                          "leave them out",
                           where, bragg::to_string(pipeline), rows));
 }
 

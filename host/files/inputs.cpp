@@ -20,7 +20,7 @@ std::optional<std::string> format_of_most(const Inputs& inputs) {
   std::map<std::optional<std::string>, std::size_t> votes;
   std::size_t voters = 0;
   for (const InputRow& row : inputs.rows) {
-    if (!row.bad.empty()) continue;
+    if (!row.bad.empty() || row.left_out) continue;
     ++votes[inputs.models[row.model].format];
     ++voters;
   }
@@ -58,18 +58,28 @@ void add_matrix_rows(Inputs& inputs, TensorInfo& tensor) {
   inputs.rows.clear();
   inputs.names.clear();
   for (std::int64_t i = 0; i < n; ++i) {
-    inputs.rows.push_back({.model = 0, .offset = i * bytes, .bad = ""});
+    inputs.rows.push_back({.model = 0, .offset = i * bytes, .bad = {}});
     inputs.names.push_back(fmt::format("{}[{}]", path.string(), i));
   }
   inputs.matrix = true;
 }
 
-void add_models(Inputs& inputs, std::span<const std::filesystem::path> paths) {
+void add_models(Inputs& inputs, std::span<const std::filesystem::path> paths,
+                std::span<const double> weights) {
+  // Of a wrong number of weights, and where none is left, the run itself tells.
+  const bool some = weights.size() == paths.size() && paths.size() > 1 &&
+                    std::any_of(weights.begin(), weights.end(), [](double weight) { return weight != 0; });
   for (const std::filesystem::path& path : paths) {
-    inputs.rows.push_back({.model = inputs.models.size(), .offset = 0, .bad = ""});
+    const std::size_t i = inputs.models.size();
+    inputs.rows.push_back({.model = i, .bad = {}, .left_out = some && weights[i] == 0});
     inputs.names.push_back(path.string());
     inputs.models.emplace_back(path);
   }
+}
+
+std::size_t voters(const Inputs& inputs) {
+  return static_cast<std::size_t>(std::count_if(inputs.rows.begin(), inputs.rows.end(),
+                                                [](const InputRow& row) { return !row.left_out; }));
 }
 
 /// Inputs whose forms have one mark.
@@ -117,15 +127,15 @@ std::string difference(const Inputs& inputs, const std::vector<Group>& groups) {
       Status::bad_file,
       fmt::format("more than half of the {} inputs must agree in names, dtypes and shapes where no base "
                   "says which: {}{}{}",
-                  inputs.rows.size(), fmt::join(texts, "; "),
-                  more > 0 ? fmt::format(" and {} more", more) : "", difference(inputs, groups)));
+                  voters(inputs), fmt::join(texts, "; "), more > 0 ? fmt::format(" and {} more", more) : "",
+                  difference(inputs, groups)));
 }
 
 /// Does it for a row; what it throws makes a bad row.
 template <class F>
 void try_row(Inputs& inputs, InputRow& row, BadInputs bad_inputs, F f) {
   PlacedModel& model = inputs.models[row.model];
-  if (!row.bad.empty()) return;
+  if (!row.bad.empty() || row.left_out) return;
   try {
     f(model);
   } catch (const Error& error) {
@@ -142,7 +152,7 @@ std::vector<Group> find_groups(Inputs& inputs, BadInputs bad_inputs) {
             [&](const PlacedModel& model) { marked[mark_form(model.path)].push_back(i); });
   }
   std::vector<Group> groups = group(marked);
-  if (groups.empty() || 2 * groups.front().inputs.size() <= inputs.rows.size()) refuse_forms(inputs, groups);
+  if (groups.empty() || 2 * groups.front().inputs.size() <= voters(inputs)) refuse_forms(inputs, groups);
   return groups;
 }
 
@@ -185,11 +195,12 @@ std::string reason_of(const Error& error, const std::filesystem::path& path) {
 }
 
 Inputs open_inputs(std::span<const std::filesystem::path> paths,
-                   const std::optional<std::filesystem::path>& base, BadInputs bad_inputs) {
+                   const std::optional<std::filesystem::path>& base, std::span<const double> weights,
+                   BadInputs bad_inputs) {
   if (paths.empty()) throw Error(Status::invalid_argument, "inputs: 0 files; needs at least 1");
   check_distinct(paths);
   Inputs inputs;
-  add_models(inputs, paths);
+  add_models(inputs, paths, weights);
   Form form;
   if (paths.size() == 1) {
     bad_inputs = BadInputs::error;  // there are no others to go on with
@@ -213,8 +224,8 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths,
     form = read_form(owner);
     place_rows(inputs, form, owner, bad_inputs);
     const auto good = std::count_if(inputs.rows.begin(), inputs.rows.end(),
-                                    [](const InputRow& row) { return row.bad.empty(); });
-    if (2 * static_cast<std::size_t>(good) <= paths.size()) refuse_forms(inputs, {});
+                                    [](const InputRow& row) { return row.bad.empty() && !row.left_out; });
+    if (2 * static_cast<std::size_t>(good) <= voters(inputs)) refuse_forms(inputs, {});
   }
   if (form.tensors.empty()) {
     throw_bad_file(base ? *base : paths.front(),

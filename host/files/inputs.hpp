@@ -18,7 +18,8 @@ namespace bragg::detail {
 struct InputRow {
   std::size_t model = 0;
   std::int64_t offset = 0;  ///< bytes from the tensor's first
-  std::string bad;  ///< why the model is none of the agreed form: the row is infinite; empty: it is one
+  std::string bad;        ///< why the model is none of the agreed form: the row is infinite; empty: it is one
+  bool left_out = false;  ///< its weight is 0: the file is not opened
 };
 
 struct Inputs {
@@ -41,10 +42,12 @@ std::string reason_of(const Error& error, const std::filesystem::path& path);
 
 /// Opens the files and compares their names, dtypes and shapes with the agreed ones: the base's, else those
 /// of more than half of the inputs. An input of other ones, or that cannot be read, is a bad row or an error.
+/// One of weight 0 is neither opened nor counted (`weights`: as FileOptions).
 /// @throws Error invalid_argument (no inputs, one given twice), bad_file (no agreed form), io_error; of the
 /// base, of a lone input, and for BadInputs::error of every input, what is wrong with it.
 Inputs open_inputs(std::span<const std::filesystem::path> paths,
-                   const std::optional<std::filesystem::path>& base, BadInputs bad_inputs);
+                   const std::optional<std::filesystem::path>& base, std::span<const double> weights,
+                   BadInputs bad_inputs);
 
 /// Reads parts of one row; keeps its current file open until close().
 class RowReader {

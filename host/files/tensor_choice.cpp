@@ -123,7 +123,10 @@ std::vector<bool> judged_tensors(const FileOptions& options, std::span<const Ten
   }
   if (std::find(judged.begin(), judged.end(), false) == judged.end()) return {};
   const char* const option = options.judge_by.empty() ? "ignore_in_distances" : "judge_by";
-  if (std::find(judged.begin(), judged.end(), true) == judged.end()) {
+  bool any = false;  // of which there is something to judge
+  for (std::size_t k = 0; k < judged.size(); ++k)
+    any = any || (judged[k] && tensors[floating[k]].elements > 0);
+  if (!any) {
     throw Error(Status::invalid_argument,
                 fmt::format("{}: no floating-point tensor is left to judge the inputs by", option));
   }

@@ -19,6 +19,21 @@ namespace bragg::detail {
 
 namespace fs = std::filesystem;
 
+std::size_t control_at(std::string_view text, std::size_t at) {
+  const auto byte = [&](std::size_t k) {
+    return at + k < text.size() ? static_cast<unsigned char>(text[at + k]) : 0U;
+  };
+  if (byte(0) < 0x20 || byte(0) == 0x7F) return 1;
+  if (byte(0) == 0xC2 && byte(1) >= 0x80 && byte(1) <= 0x9F) return 2;  // C1
+  if (byte(0) == 0xD8 && byte(1) == 0x9C) return 2;                     // U+061C
+  if (byte(0) != 0xE2) return 0;
+  const unsigned last = byte(1) << 8 | byte(2);
+  const bool obeyed = last == 0x808E || last == 0x808F ||    // U+200E, U+200F
+                      (last >= 0x80A8 && last <= 0x80AE) ||  // U+2028 to U+202E
+                      (last >= 0x81A6 && last <= 0x81A9);    // U+2066 to U+2069
+  return obeyed ? 3 : 0;
+}
+
 std::string show(std::string_view text) {
   constexpr std::size_t longest = 120;
   std::string out = "\"";
@@ -28,10 +43,12 @@ std::string show(std::string_view text) {
     while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80)
       --end;  // not within a UTF-8 character
   }
-  for (const char c : text.substr(0, end)) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7F || c == '"' || c == '\\') {
-      out += fmt::format("\\x{:02x}", byte);
+  std::size_t escaped = 0;  // up to here
+  for (std::size_t i = 0; i < end; ++i) {
+    const char c = text[i];
+    escaped = std::max(escaped, i + control_at(text, i));
+    if (i < escaped || c == '"' || c == '\\') {
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
     } else {
       out += c;
     }

@@ -15,6 +15,10 @@ namespace bragg::detail {
 /// A name from a file, fit for a message: in double quotes, control characters escaped, long ones cut.
 std::string show(std::string_view text);
 
+/// Bytes of the character at a place of UTF-8 text if a terminal would obey rather than show it, or show what
+/// follows elsewhere: C0, DEL, C1, the marks of bidirectional text, separators of lines. Else 0.
+std::size_t control_at(std::string_view text, std::size_t at);
+
 /// @throws Error bad_file: "<path>: <what>".
 [[noreturn]] void throw_bad_file(const std::filesystem::path& path, const std::string& what);
 

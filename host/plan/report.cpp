@@ -48,13 +48,13 @@ std::string describe_failure(Status status, std::span<const Report> reports) {
         if (count == 0) {
           return fmt::format(
               "too many rows are beyond the range in which distances can be taken, or have invalid weights"
-              "{}; raise f where the rule has one, or leave them out with weight 0",
+              "{}; raise f where the rule has one, or leave them out",
               where);
         }
         return fmt::format(
             "too many rows are not finite{}: {} of {} hold NaN or infinity: rows {}; raise f where the rule "
             "has "
-            "one, or leave them out with weight 0",
+            "one, or leave them out",
             where, count, report.rows.size(), rows);
       case Status::nonfinite_base:
         return fmt::format("the base holds NaN or infinity{}, and the pipeline measures from it", where);
