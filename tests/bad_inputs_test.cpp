@@ -307,8 +307,14 @@ TEST(BadInputs, OfWeightZeroDoNotCount) {
   write_text(round.paths[0], "");
   FileOptions options;
   options.weights = {0, 1, 1, 1};
+  options.bad_inputs = BadInputs::error;
   const FileResult result = round.aggregate("mean", options);
-  EXPECT_NE(result.bad[0], "");
+  EXPECT_EQ(result.bad[0], "");  // it is not opened
+  // Nor do they have a say in the agreed form.
+  for (const std::size_t i : {1, 2}) write_worker(round.paths[i], values(3), 3, "other.");
+  options.weights = {0, 0, 0, 1};
+  round.aggregate("mean", options);
+  EXPECT_EQ(Checkpoint::open(round.output()).tensors()[0].name, "h");
 }
 
 // The agreed form

@@ -13,7 +13,6 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
-
 namespace bragg::bench {
 
 namespace fs = std::filesystem;
