@@ -213,7 +213,7 @@ struct Models {
       const TensorInfo& info = file.tensors()[t];
       std::vector<float>& data = model[info.name];
       data.resize(static_cast<std::size_t>(info.elements));
-      std::memcpy(data.data(), file.data(t), static_cast<std::size_t>(info.bytes));
+      if (!data.empty()) std::memcpy(data.data(), file.data(t), static_cast<std::size_t>(info.bytes));
     }
     return model;
   }
