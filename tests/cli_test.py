@@ -440,9 +440,9 @@ class Aggregate(Case):
         before = sorted(os.listdir(self.folder))
         command = [BRAGG, "aggregate", *inputs, "--rule", "krum(f=1)", "--device", "cpu", "--memory", "1MiB", "-o", self.output]
         for number in [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL]:
-            for _ in range(20):
+            for attempt in range(20):
                 process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-                time.sleep(random.uniform(0.02, 0.06))
+                time.sleep(random.uniform(0.02, 0.06) * (1 + attempt / 2))  # a busy machine begins late
                 process.send_signal(number)
                 _, errors = process.communicate(timeout=60)
                 if os.path.exists(self.output):
