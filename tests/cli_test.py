@@ -440,15 +440,18 @@ class Aggregate(Case):
         before = sorted(os.listdir(self.folder))
         command = [BRAGG, "aggregate", *inputs, "--rule", "krum(f=1)", "--device", "cpu", "--memory", "1MiB", "-o", self.output]
         for number in [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL]:
-            for attempt in range(20):
+            early = 0
+            for _ in range(20):
                 process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-                time.sleep(random.uniform(0.02, 0.06) * (1 + attempt / 2))  # a busy machine begins late
+                time.sleep(random.uniform(0.02, 0.06) * (1 + early / 2))
                 process.send_signal(number)
                 _, errors = process.communicate(timeout=60)
                 if os.path.exists(self.output):
                     os.remove(self.output)  # it was faster than the signal
-                elif process.returncode != -number:  # it was there before the command had begun
+                elif process.returncode != -number:
                     break
+                elif number != signal.SIGKILL:
+                    early += 1  # the signal was there before the command had begun
             if number == signal.SIGKILL:
                 self.assertEqual(process.returncode, -number)
             else:
