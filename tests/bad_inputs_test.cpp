@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/failure.hpp"
 #include "tests/support/files.hpp"
 #include "tests/support/values.hpp"
 
@@ -23,6 +24,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace bragg;
+using bragg::test::failure_of;
 using bragg::test::read_text;
 using bragg::test::safetensors_bytes;
 using bragg::test::TemporaryFolder;
@@ -84,16 +86,6 @@ std::int64_t steps_of(const fs::path& path) {
     if (read.tensors()[t].name == "steps") std::memcpy(&steps, read.data(t), 8);
   }
   return steps;
-}
-
-template <class F>
-std::pair<Status, std::string> failure_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return {error.status(), error.what()};
-  }
-  return {Status::ok, ""};
 }
 
 void expect_same_rows(const FileResult& result, const FileResult& expected,

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "host/files/convert.hpp"
+#include "tests/support/failure.hpp"
 #include "tests/support/files.hpp"
 #include "tests/support/values.hpp"
 
@@ -28,6 +29,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace bragg;
+using bragg::test::failure_of;
 using bragg::test::safetensors_bytes;
 using bragg::test::TemporaryFolder;
 
@@ -192,16 +194,6 @@ Model layout_of(const std::string& dtype) {
           {"b.steps", "I64", {}, {}},      {"b.weight", dtype, {3, 8192}, {}},
           {"c.mask", "BOOL", {11}, {}},    {"c.weight", dtype, {8192}, {}},
           {"d.weight", dtype, {8193}, {}}, {"e.weight", dtype, {2, 3, 5}, {}}};
-}
-
-template <class F>
-std::pair<Status, std::string> failure_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return {error.status(), error.what()};
-  }
-  return {Status::ok, ""};
 }
 
 // Equality with the plan

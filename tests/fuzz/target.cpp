@@ -8,35 +8,16 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <system_error>
 #include <utility>
 #include <vector>
+
+#include "tests/support/files.hpp"
 
 namespace bragg::fuzz {
 
 namespace fs = std::filesystem;
 
 namespace {
-
-struct Folder {
-  fs::path path;
-
-  Folder() {
-    std::error_code ignored;
-    const fs::path memory = "/dev/shm";
-    std::string name =
-        ((fs::is_directory(memory, ignored) ? memory : fs::temp_directory_path()) / "bragg-fuzz-XXXXXX")
-            .string();
-    expect(mkdtemp(name.data()) != nullptr, "no temporary folder");
-    path = name;
-  }
-  ~Folder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-};
 
 /// Whether the tensors of one file lie behind each other, without overlaps or holes.
 bool tiled(const Checkpoint& model) {
@@ -94,8 +75,8 @@ void expect(bool right, const std::string& what) {
 }
 
 const fs::path& folder() {
-  static const Folder made;
-  return made.path;
+  static const test::TemporaryFolder made;
+  return made.path();
 }
 
 fs::path put(const char* name, const std::uint8_t* data, std::size_t size) {
