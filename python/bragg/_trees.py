@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 NUMBERS = (float, int, bool)
@@ -60,24 +60,24 @@ def _step(key: Any, kind: int) -> str:
     return f".{key}" if kind == _DATACLASS else f"[{key!r}]"
 
 
-def names(tree: Any, name: str = "") -> Iterator[str]:
+def _texts(tree: Any, text: str, then: Callable[[str, Any, int], str]) -> Iterator[str]:
+    """Of each leaf, what `then` makes of the text of the tree that holds it, the key there and that tree's kind."""
+    kind = _kind(tree)
+    if kind == _LEAF:
+        yield text
+        return
+    for key, part in _items(tree, kind):
+        yield from _texts(part, then(text, key, kind), then)
+
+
+def names(tree: Any) -> Iterator[str]:
     """Of the leaves, e.g. "['fc.weight']"; of a leaf alone ""."""
-    kind = _kind(tree)
-    if kind == _LEAF:
-        yield name
-        return
-    for key, part in _items(tree, kind):
-        yield from names(part, name + _step(key, kind))
+    return _texts(tree, "", lambda name, key, kind: name + _step(key, kind))
 
 
-def paths(tree: Any, path: str = "") -> Iterator[str]:
+def paths(tree: Any) -> Iterator[str]:
     """What patterns are of: the leaves' keys, joined by dots, e.g. "layers.0.weight"."""
-    kind = _kind(tree)
-    if kind == _LEAF:
-        yield path
-        return
-    for key, part in _items(tree, kind):
-        yield from paths(part, f"{path}.{key}" if path else str(key))
+    return _texts(tree, "", lambda path, key, kind: f"{path}.{key}" if path else str(key))
 
 
 def leaves(tree: Any, like: Any, place: str, source: str = "updates[0]") -> list[Any]:
