@@ -5,7 +5,9 @@
 
 #include <bit>
 #include <bragg/updates.hpp>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace bragg::detail {
 
@@ -42,6 +44,30 @@ constexpr float float_of(std::uint16_t bits) noexcept {
                                   : std::bit_cast<float>(magnitude << 13 | 0x7F800000u);
     return (bits & 0x8000u) != 0 ? -value : value;
   }
+}
+
+/// Turns `count` values of type T, which need not be aligned, into values of type Wide. They may lie at the
+/// end of the place of the wide ones: value i is read before anything is written over it.
+template <class T, class Wide, class F>
+void widen_each(const void* values, std::int64_t count, void* wide, const F& convert) noexcept {
+  const auto* const from = static_cast<const std::byte*>(values);
+  auto* const to = static_cast<std::byte*>(wide);
+  for (std::int64_t i = 0; i < count; ++i) {
+    T narrow;
+    std::memcpy(&narrow, from + i * static_cast<std::int64_t>(sizeof(T)), sizeof(T));
+    const Wide value = convert(narrow);
+    std::memcpy(to + i * static_cast<std::int64_t>(sizeof(Wide)), &value, sizeof(Wide));
+  }
+}
+
+/// The same of values of a dtype as f64, exactly; nothing to do for f64.
+inline void widen_to_f64(DType dtype, const void* values, std::int64_t count, void* wide) noexcept {
+  with_dtype(dtype, [&]<DType kTypeT>() {
+    if constexpr (kTypeT == DType::f32)
+      widen_each<float, double>(values, count, wide, [](float x) { return x; });
+    if constexpr (size_of(kTypeT) == 2)
+      widen_each<std::uint16_t, double>(values, count, wide, float_of<kTypeT>);
+  });
 }
 
 }  // namespace bragg::detail

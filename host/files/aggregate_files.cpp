@@ -8,13 +8,13 @@
 #include <iterator>
 #include <new>
 
+#include "host/base/nonfinite.hpp"
 #include "host/files/convert.hpp"
 #include "host/files/distance_shares.hpp"
 #include "host/files/failure.hpp"
 #include "host/files/integers.hpp"
 #include "host/files/lower_median.hpp"
 #include "host/files/memory_plan.hpp"
-#include "host/files/nonfinite.hpp"
 #include "host/files/output_plan.hpp"
 #include "host/files/progress_counter.hpp"
 #include "host/files/tensor_choice.hpp"

@@ -74,16 +74,10 @@ std::int64_t narrow_to(std::byte* begin, std::int64_t count) noexcept {
       });
 }
 
-/// Element i of T is read before anything is written over it: writing goes up from below, and meets it last.
-template <class T, class Wide, class F>
-void widen_to(std::byte* begin, std::int64_t count, F convert) noexcept {
-  const std::byte* from = begin + count * static_cast<std::int64_t>(sizeof(Wide) - sizeof(T));
-  for (std::int64_t i = 0; i < count; ++i) {
-    T narrow;
-    std::memcpy(&narrow, from + i * static_cast<std::int64_t>(sizeof(T)), sizeof(T));
-    const Wide wide = convert(narrow);
-    std::memcpy(begin + i * static_cast<std::int64_t>(sizeof(Wide)), &wide, sizeof(Wide));
-  }
+/// Of `count` narrow values that end where as many wide ones from `begin` on would end: the first.
+template <class WideT>
+std::byte* first_narrow(std::byte* begin, std::int64_t count, std::int64_t bytes) noexcept {
+  return begin + count * (static_cast<std::int64_t>(sizeof(WideT)) - bytes);
 }
 
 /// The f16 of the same value: an E5M2 is the upper half of one.
@@ -107,9 +101,12 @@ std::uint16_t f16_of_e4m3(std::uint8_t bits) noexcept {
 
 template <class F>
 void widen_f8(std::byte* begin, std::int64_t count, DType to, F f16_of) noexcept {
-  if (to == DType::f16) return widen_to<std::uint8_t, std::uint16_t>(begin, count, f16_of);
-  widen_to<std::uint8_t, double>(begin, count,
-                                 [&](std::uint8_t bits) { return float_of<DType::f16>(f16_of(bits)); });
+  if (to == DType::f16) {
+    const std::byte* const from = first_narrow<std::uint16_t>(begin, count, 1);
+    return widen_each<std::uint8_t, std::uint16_t>(from, count, begin, f16_of);
+  }
+  widen_each<std::uint8_t, double>(first_narrow<double>(begin, count, 1), count, begin,
+                                   [&](std::uint8_t bits) { return float_of<DType::f16>(f16_of(bits)); });
 }
 
 }  // namespace
@@ -117,11 +114,8 @@ void widen_f8(std::byte* begin, std::int64_t count, DType to, F f16_of) noexcept
 void widen(std::byte* begin, std::int64_t count, const ElementType& from, DType to) noexcept {
   if (from.name == "F8_E4M3") return widen_f8(begin, count, to, f16_of_e4m3);
   if (from.name == "F8_E5M2") return widen_f8(begin, count, to, f16_of_e5m2);
-  if (from.dtype == to) return;
-  with_dtype(from.dtype, [&]<DType kTypeT>() {
-    if constexpr (kTypeT == DType::f32) widen_to<float, double>(begin, count, [](float x) { return x; });
-    if constexpr (size_of(kTypeT) == 2) widen_to<std::uint16_t, double>(begin, count, float_of<kTypeT>);
-  });
+  if (from.dtype != to)
+    widen_to_f64(from.dtype, first_narrow<double>(begin, count, from.bytes), count, begin);
 }
 
 std::int64_t narrow(std::byte* begin, std::int64_t count, const ElementType& to) noexcept {

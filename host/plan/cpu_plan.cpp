@@ -2,10 +2,8 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <optional>
-#include <type_traits>
 #include <vector>
 
 #include "host/base/dtype.hpp"
@@ -15,25 +13,6 @@
 namespace bragg::detail {
 
 namespace {
-
-/// Values [begin, begin + count) of a row that is not f64.
-void widen(const void* row, std::int64_t begin, std::int64_t count, DType dtype, double* to) {
-  with_dtype(dtype, [&]<DType kTypeT>() {
-    if constexpr (kTypeT != DType::f64) {
-      using Narrow = std::conditional_t<kTypeT == DType::f32, float, std::uint16_t>;
-      const auto* const from = static_cast<const std::byte*>(row);
-      for (std::int64_t i = 0; i < count; ++i) {
-        Narrow value;
-        std::memcpy(&value, from + static_cast<std::size_t>(begin + i) * sizeof(Narrow), sizeof(Narrow));
-        if constexpr (kTypeT == DType::f32) {
-          to[i] = value;
-        } else {
-          to[i] = float_of<kTypeT>(value);
-        }
-      }
-    }
-  });
-}
 
 class CpuPlan final : public PlanBackend {
  public:
@@ -228,7 +207,10 @@ void CpuPlan::accumulate_widened(const Group& group, bool use_previous, GramSums
         const void* const from = narrow.data[k * rows + i];
         double* const to = widened_.data() + i * stretch;
         widened_rows_[i] = from == nullptr ? nullptr : to;
-        if (from != nullptr) widen(from, begin, length, narrow.dtype_of(static_cast<int>(i)), to);
+        if (from == nullptr) continue;
+        const DType dtype = narrow.dtype_of(static_cast<int>(i));
+        const std::size_t skipped = static_cast<std::size_t>(begin) * size_of(dtype);
+        widen_to_f64(dtype, static_cast<const std::byte*>(from) + skipped, length, to);
       }
       engine_.accumulate({.dtype = DType::f64,
                           .reference_dtype = DType::f64,

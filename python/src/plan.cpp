@@ -11,15 +11,13 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <list>
 #include <mutex>
 #include <optional>
 #include <tuple>
-#include <type_traits>
 #include <utility>
 
-#include "host/base/dtype.hpp"
+#include "host/base/nonfinite.hpp"
 #include "host/plan/pre_aggregate.hpp"
 #include "host/plan/report.hpp"
 #include "python/src/arrays.hpp"
@@ -100,23 +98,15 @@ void run(Plan& plan, const Call& call, Stream stream) {
 
 /// Values of a tensor that are NaN or infinite.
 std::int64_t count_nonfinite(const void* data, std::int64_t size, DType dtype, int threads) {
-  constexpr std::int64_t worth_threads = 1 << 18;
-  return detail::with_dtype(dtype, [&]<DType kTypeT>() {
-    using Bits = std::conditional_t<kTypeT == DType::f64, std::uint64_t,
-                                    std::conditional_t<kTypeT == DType::f32, std::uint32_t, std::uint16_t>>;
-    constexpr Bits exponent = kTypeT == DType::f64   ? static_cast<Bits>(0x7FF0000000000000)
-                              : kTypeT == DType::f32 ? static_cast<Bits>(0x7F800000)
-                                                     : detail::infinity_bits(kTypeT);
-    const auto* const from = static_cast<const std::byte*>(data);
-    std::int64_t count = 0;
-#pragma omp parallel for reduction(+ : count) num_threads(threads) if (size >= worth_threads && threads > 1)
-    for (std::int64_t i = 0; i < size; ++i) {
-      Bits bits;
-      std::memcpy(&bits, from + static_cast<std::size_t>(i) * sizeof(Bits), sizeof(Bits));
-      count += (bits & exponent) == exponent;
-    }
-    return count;
-  });
+  constexpr std::int64_t stretch = 1 << 18;  // worth a thread
+  const auto* const from = static_cast<const std::byte*>(data);
+  std::int64_t count = 0;
+#pragma omp parallel for reduction(+ : count) num_threads(threads) if (size > stretch && threads > 1)
+  for (std::int64_t begin = 0; begin < size; begin += stretch) {
+    count += detail::count_nonfinite(dtype, from + static_cast<std::size_t>(begin) * size_of(dtype),
+                                     std::min(stretch, size - begin));
+  }
+  return count;
 }
 
 /// Of each part of the result; nothing on a device, where it would be waited for.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "host/files/nonfinite.hpp"
+#include "host/base/nonfinite.hpp"
 
+#include <cstddef>
 #include <cstring>
 
 namespace bragg::detail {
@@ -9,7 +10,8 @@ namespace {
 
 /// Values whose exponent has all bits set.
 template <class BitsT>
-std::int64_t count_full(const std::byte* values, std::int64_t count, BitsT exponent) noexcept {
+std::int64_t count_full(const void* data, std::int64_t count, BitsT exponent) noexcept {
+  const auto* const values = static_cast<const std::byte*>(data);
   std::int64_t full = 0;
   for (std::int64_t i = 0; i < count; ++i) {
     BitsT bits = 0;
@@ -21,7 +23,7 @@ std::int64_t count_full(const std::byte* values, std::int64_t count, BitsT expon
 
 }  // namespace
 
-std::int64_t count_nonfinite(DType dtype, const std::byte* values, std::int64_t count) noexcept {
+std::int64_t count_nonfinite(DType dtype, const void* values, std::int64_t count) noexcept {
   switch (dtype) {
     case DType::f32:
       return count_full<std::uint32_t>(values, count, 0x7F800000);
