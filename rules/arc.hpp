@@ -17,7 +17,10 @@ BRAGG_HD Status transform(TeamT team, const Arc& rule, const Points& points, Scr
   int* const order = scratch.take_ints(static_cast<std::size_t>(m));
   team.parallel_for(m, [&](int i) { norms[i] = points.length(i, points.origin()); });
   team.single([&] { smallest(m, m - clipped, order, [&](int i) { return norms[i]; }); });
-  const double bound = norms[order[m - clipped - 1]];  // the (clipped+1)-th largest
+  // The (clipped+1)-th largest; from below where it is not clear, as the others are from above.
+  const int last = order[m - clipped - 1];
+  const double below = points.squared_distance(last, points.origin()) - points.unclear(last, points.origin());
+  const double bound = below > 0 ? std::sqrt(below) : 0;
   team.parallel_for(
       m, [&](int i) { scale_about_origin(points, i, norms[i] > bound ? bound / norms[i] : 1, out); });
   out.count = m;

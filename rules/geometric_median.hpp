@@ -566,7 +566,7 @@ BRAGG_HD Optimality follow(TeamT team, Weiszfeld& w, double tol) {
 /// Weiszfeld's step makes of v is a mean, and its objective is no larger: what was proven of v holds of it.
 template <class TeamT>
 BRAGG_HD void tame(TeamT team, const Weiszfeld& w, double tol, Optimality& found) {
-  constexpr double wild = 1024;
+  constexpr double wild = 2;
   const int size = w.points->size;
   const int nearest = team.argmin(w.points->count, [&](int i) { return w.distance[i]; });
   if (w.distance[nearest] <= 0) {

@@ -106,13 +106,22 @@ struct TransformStep {
     team.parallel_for(size, [&](int j) {
       b.shift[j] = central < 0 ? 0 : b.transform[static_cast<std::size_t>(central) * size + j];
     });
+    team.single([&] { b.shift[size] = central < 0 ? 1 : b.clip_factors[central]; });
   }
 };
 
 /// The coefficient of old point k in new point (or reference) i as it is multiplied.
 BRAGG_HD inline double multiplied(const SolveBlock& b, const Stage& from, const Stage& to, int i, int k) {
-  const double own = i < to.count ? b.transform[static_cast<std::size_t>(i) * from.size() + k]
-                                  : (k == from.count + (i - to.count) ? 1 : 0);
+  const bool is_point = i < to.count;
+  const int reference = from.count + (i - to.count);
+  if (to.shifted && k == from.count) {
+    // Of the origin: 1 less the factor. What is clipped to next to nothing differs there by less than
+    // rounding.
+    const double factor = is_point ? b.clip_factors[i] : k == reference ? 0 : 1;
+    return b.shift[from.size()] - factor;
+  }
+  const double own =
+      is_point ? b.transform[static_cast<std::size_t>(i) * from.size() + k] : (k == reference ? 1 : 0);
   return to.shifted ? own - b.shift[k] : own;
 }
 

@@ -343,6 +343,28 @@ TEST(Certify, ClippedRowsThatAreOneStayOne) {
     EXPECT_NEAR(static_cast<double>(outcome.out[j] - kept * reference[j]), 0, 1e-6);
 }
 
+// Clipped to next to nothing of their length, rows still differ by what they are clipped to.
+TEST(Certify, RowsClippedFromAfarKeepTheirDistances) {
+  Generator random = generator("clipped");
+  std::normal_distribution<double> normal;
+  const char* const text =
+      "clip(c=3) | bucketing(s=2, permutation=[0,1,2,3,4,5,6,7,8,9,10,11]) | nnm(f=1) | median";
+  for (const long double size : {1e18L, 1e21L, 1e40L}) {
+    Rows rows(12, Vector(511));
+    for (auto& row : rows) {
+      for (auto& x : row) x = size * normal(random);
+    }
+    rows = as_stored(rows, DType::f64);
+    rows[4] = Vector(511, 0);
+    const Outcome expected = run_library(parse(text), {.rows = rows, .dtype = DType::f64});
+    for (auto& x : rows[4]) x = 1e-322L;  // so small a row asks for products about the centre
+    const Outcome got = run_library(parse(text), {.rows = as_stored(rows, DType::f64), .dtype = DType::f64});
+    ASSERT_EQ(got.status, Status::ok);
+    for (std::size_t j = 0; j < 511; ++j)
+      EXPECT_NEAR(static_cast<double>(got.out[j]), static_cast<double>(expected.out[j]), 1e-9);
+  }
+}
+
 // A row that is not finite is mixed with the first that are: here with two that cancel.
 TEST(Certify, HugeRowsThatCancelInAMeanOfNeighborsLeaveNothing) {
   Generator random = generator("neighbors");

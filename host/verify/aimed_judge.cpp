@@ -114,6 +114,12 @@ class Part {
     return radius > 0 ? std::sqrt(radius * radius * of_bound + of_spread * spread_ * spread_) + beside
                       : beside;
   }
+  /// Of a place that is given from the base on.
+  long double absolute_length(const Vector& at) const {
+    long double squared = 0;
+    for (std::size_t j = 0; j < d_; ++j) squared += (at[j] + base_[j]) * (at[j] + base_[j]);
+    return std::sqrt(squared);
+  }
   /// The honest points' distances to `from`, ascending.
   std::vector<long double> honest_distances(const Vector& from) const;
   /// The distance of the mean of the n−f points nearest to `from`, of n, from the mean of the n−f honest ones
@@ -577,6 +583,15 @@ void Part::judge_objective() {
   long double allowed = gap_ * objective.weight() * scale;
   if (clipped_to_ >= 0) allowed += 2 * objective.weight() * of_factor * clipped_to_;
   allowed += 2 * objective.weight() * blurred_;
+  for (const Point* const point : objective.points()) {
+    // About the centre, or, where that is clear, about 0.
+    const long double square = std::pow(distance(point->at, out_), 2.0L);
+    const long double reach = absolute_length(point->at) + absolute_length(out_);
+    const long double honest = static_cast<long double>(honest_.size()) * spread_ * spread_;
+    const long double error = of_product * (32 * honest + 2 * square) +
+                              std::min(of_product * reach * reach, 0x1p-20L * (square + 4 * honest));
+    if (square <= error) allowed += 2 * point->weight * std::sqrt(error);
+  }
   const long double excess =
       std::min(objective.excess(out_, best) - rounded, objective.excess(nearest, best));
   if (excess > 0) verdict_.worst = std::max(verdict_.worst, allowed > 0 ? excess / allowed : 1e9L);

@@ -54,7 +54,8 @@ struct SolveBlock {
   Two<double> gram;
   Two<double> mix;
   double* transform;
-  double* shift;  ///< [rows] clip, arc: of the new points, what is taken from all before they are multiplied
+  double* shift;  ///< [rows + 1] clip, arc: the point that is taken from all before they are multiplied, and
+                  ///< its factor
   double* product;
   double* doubles;  ///< scratch
   int* ints;        ///< scratch
@@ -106,7 +107,7 @@ BRAGG_HD inline SolveBlock solve_block(std::byte* base, const SolveLayout& layou
   block.gram = {doubles(squares), doubles(layout.stages ? squares : 0)};
   block.mix = {doubles(mixes), doubles(mixes)};
   block.transform = doubles(mixes);
-  block.shift = doubles(layout.stages ? rows : 0);
+  block.shift = doubles(layout.stages ? rows + 1 : 0);
   block.product = doubles(layout.stages ? squares : 0);
   block.doubles = doubles(layout.products ? scratch_doubles(rows) : 0);
   block.ints = ints(layout.products ? scratch_ints(rows) : rows);

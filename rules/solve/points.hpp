@@ -57,12 +57,15 @@ struct Points {
     const double reach = extent_of(i) + extent_of(j);
     return rounding * reach * reach;
   }
-  /// ‖i − j‖², from above where it is not clear: what is scaled to this length is never longer.
+  /// error(i, j) where squared_distance(i, j) is not clear, else 0.
+  BRAGG_HD double unclear(int i, int j) const {
+    const double off = error(i, j);
+    return off > clear_share * squared_distance(i, j) ? off : 0;
+  }
+  /// ‖i − j‖², from above where it is not clear: what is scaled from this length is never longer.
   BRAGG_HD double squared_length(int i, int j) const {
     const double squared = squared_distance(i, j);
-    if (!(squared < infinity)) return infinity;
-    const double unclear = error(i, j);
-    return unclear > clear_share * squared ? squared + unclear : squared;
+    return squared < infinity ? squared + unclear(i, j) : infinity;
   }
   BRAGG_HD double length(int i, int j) const { return std::sqrt(squared_length(i, j)); }
 };
