@@ -39,8 +39,8 @@
 //   better point is found: the sum of distances is within 1e-9 (or the gap that a report with
 //   converged = false proves) weights times the median distance of any other point's, less what
 //   rounding the output may have added: by convexity no more than Σ |slope_j| times what coordinate
-//   j is allowed. Rows as near to v as the error of their distance count with twice that error: on
-//   which side of v they are is not known.
+//   j is allowed. On which side of v a row is that is as near to it as the error of their distance
+//   is not known: it may add twice its distance, and the row that v is adds nothing.
 // * monna, cge: kept bad rows take the place of honest ones that are no nearer to the pivot (to o):
 //   with the n−f nearest honest rows, at most 2/(n−f) times the sum of their k largest distances
 //   from those rows' mean.

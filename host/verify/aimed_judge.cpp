@@ -23,6 +23,8 @@ constexpr long double of_objective = 1e-9L;
 /// clipped points are off by is a share of their squares before, as of_product of extents squared.
 constexpr long double far_beyond_clip = 4;
 constexpr long double of_product = 0x1p-40L;
+/// Of a squared distance and the spread, what a distance that is clear may be off by.
+constexpr long double of_clear = 0x1p-20L;
 /// Of the distance from o: f64 rows that differ by less count as one where rows are measured from o.
 constexpr long double of_reference = 0x1p-900L;
 
@@ -114,12 +116,8 @@ class Part {
     return radius > 0 ? std::sqrt(radius * radius * of_bound + of_spread * spread_ * spread_) + beside
                       : beside;
   }
-  /// Of a place that is given from the base on.
-  long double absolute_length(const Vector& at) const {
-    long double squared = 0;
-    for (std::size_t j = 0; j < d_; ++j) squared += (at[j] + base_[j]) * (at[j] + base_[j]);
-    return std::sqrt(squared);
-  }
+  /// What may be added to the sum of distances by points about the result whose side of it is not known.
+  long double around(const std::vector<const Point*>& points) const;
   /// The honest points' distances to `from`, ascending.
   std::vector<long double> honest_distances(const Vector& from) const;
   /// The distance of the mean of the n−f points nearest to `from`, of n, from the mean of the n−f honest ones
@@ -261,7 +259,7 @@ void Part::mix(const Bucketing& stage) {
       if (!a.bad && !b.bad) across = std::max(across, distance(a.at, b.at));
     }
   }
-  displaced_ += 2 * std::sqrt(of_product / 0x1p-20L) * across;
+  displaced_ += 2 * std::sqrt(of_product / of_clear) * across;
   std::vector<Point> buckets;
   for (std::size_t place = 0; place < points_.size(); place += static_cast<std::size_t>(stage.s)) {
     Point bucket{.at = Vector(d_, 0), .weight = 0};
@@ -558,6 +556,24 @@ class Objective {
   std::vector<const Point*> points_;
 };
 
+long double Part::around(const std::vector<const Point*>& points) const {
+  const long double squared = spread_ * spread_;
+  const long double about_centre = 32 * static_cast<long double>(honest_.size()) * squared;
+  const long double far = length(given_);
+  long double sum = 0;
+  for (const Point* const point : points) {
+    const long double near = std::pow(distance(point->at, out_), 2.0L);
+    Vector place = point->at;
+    for (std::size_t j = 0; j < d_; ++j) place[j] += base_[j];
+    // Products were taken about the centre, or about 0, which is clear then.
+    const long double error =
+        std::max(of_product * (about_centre + 2 * near),
+                 std::min(of_product * std::pow(length(place) + far, 2.0L), of_clear * (near + 4 * squared)));
+    if (near <= error) sum += 2 * point->weight * std::sqrt(near);
+  }
+  return sum;
+}
+
 void Part::judge_objective() {
   const Objective objective(points_);
   // Beside f64 rows more than 2⁹⁰⁰ times larger, rows may count as infinite.
@@ -583,15 +599,7 @@ void Part::judge_objective() {
   long double allowed = gap_ * objective.weight() * scale;
   if (clipped_to_ >= 0) allowed += 2 * objective.weight() * of_factor * clipped_to_;
   allowed += 2 * objective.weight() * blurred_;
-  for (const Point* const point : objective.points()) {
-    // About the centre, or, where that is clear, about 0.
-    const long double square = std::pow(distance(point->at, out_), 2.0L);
-    const long double reach = absolute_length(point->at) + absolute_length(out_);
-    const long double honest = static_cast<long double>(honest_.size()) * spread_ * spread_;
-    const long double error = of_product * (32 * honest + 2 * square) +
-                              std::min(of_product * reach * reach, 0x1p-20L * (square + 4 * honest));
-    if (square <= error) allowed += 2 * point->weight * std::sqrt(error);
-  }
+  allowed += around(objective.points());
   const long double excess =
       std::min(objective.excess(out_, best) - rounded, objective.excess(nearest, best));
   if (excess > 0) verdict_.worst = std::max(verdict_.worst, allowed > 0 ? excess / allowed : 1e9L);
