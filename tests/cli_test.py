@@ -448,9 +448,9 @@ class Aggregate(Case):
                 _, errors = process.communicate(timeout=60)
                 if os.path.exists(self.output):
                     os.remove(self.output)  # it was faster than the signal
-                elif process.returncode != -number:
+                elif number == signal.SIGKILL or process.returncode != -number:
                     break
-                elif number != signal.SIGKILL:
+                else:
                     early += 1  # the signal was there before the command had begun
             if number == signal.SIGKILL:
                 self.assertEqual(process.returncode, -number)
