@@ -9,6 +9,7 @@ if(BRAGG_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
 endif()
 
 add_library(bragg_options INTERFACE)
+target_compile_features(bragg_options INTERFACE cxx_std_20)
 # Results must be the same on every build: no contraction that the source does not ask for.
 target_compile_options(bragg_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
                                                -ffp-contract=off)

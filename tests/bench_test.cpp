@@ -216,7 +216,7 @@ TEST(Sizes, WhatCannotBeReadIsShown) {
        {std::pair("resnet-51", "models: "), std::pair("0", "whole number"), std::pair("1.5", "whole number"),
         std::pair("-3", "whole number"), std::pair("1e99", "whole number"), std::pair("nan", "whole number"),
         std::pair("gpt-2/0", "shards"), std::pair("gpt-2/x", "shards"), std::pair("", "models: ")}) {
-    const std::string message = message_of([&] { parse_size(text); });
+    const std::string message = message_of([&text = text] { parse_size(text); });
     EXPECT_TRUE(says(message, std::string("--d: '") + text)) << message;
     EXPECT_TRUE(says(message, words)) << message;
   }
