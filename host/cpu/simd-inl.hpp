@@ -120,8 +120,13 @@ HWY_INLINE WideVector load_f64(const unsigned char* bytes) {
 }
 
 HWY_INLINE hn::Vec<Narrow> round_to_f32(WideVector v) {
-#if HWY_TARGET == HWY_SCALAR
-  return hn::Set(Narrow(), static_cast<float>(hn::GetLane(v)));  // Highway's own saturates infinity
+#if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
+  // Highway's own saturates infinity.
+  HWY_ALIGN double wide[hn::MaxLanes(Wide())];
+  HWY_ALIGN float narrow[hn::MaxLanes(Narrow())];
+  hn::Store(v, Wide(), wide);
+  for (std::size_t i = 0; i < hn::Lanes(Wide()); ++i) narrow[i] = static_cast<float>(wide[i]);
+  return hn::Load(Narrow(), narrow);
 #else
   return hn::DemoteTo(Narrow(), v);
 #endif

@@ -4,9 +4,10 @@
 
 #include <cstddef>
 
-// A baseline, AVX2 and AVX-512 are what x86 machines need; fewer targets compile faster.
+// A baseline, AVX2 and AVX-512 are what x86 machines need; fewer targets compile faster. Vectors here are
+// members and elements of arrays, which those of SVE cannot be; Arm has NEON.
 #ifndef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4)
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
 #endif
 
 namespace bragg::detail::cpu {
