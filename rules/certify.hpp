@@ -23,7 +23,9 @@ struct Certificate {
   unsigned measured = 0;  ///< bit r: rows are measured from reference r
   unsigned needed = 0;    ///< likewise, and it is no mere start, which may be out of the range of f64
   bool weighted = false;  ///< the majority is one of weight
-  int tolerated = 0;      ///< rows that may be bad: f of the first stage that has one, else less than half
+  /// Rows that may be bad: f of the first stage that has one, else less than half; 0 where no majority is
+  /// trusted.
+  int tolerated = 0;
 };
 
 /// The largest error of a distance, as a share of it and `spread` (0: of it alone). `majority`: per point
@@ -130,7 +132,7 @@ struct CertifyStep {
   BRAGG_HD bool rescale(const SolveBlock& b) const {
     const GramScale found = settle({.rows = stage.rows(),
                                     .nonfinite = b.nonfinite,
-                                    .left_out = round > 0 ? b.left_out : nullptr,
+                                    .left_out = round > 0 ? b.left_out : b.invalid,
                                     .inputs = stage.inputs,
                                     .measured = certificate.needed,
                                     .max_abs = b.max_abs,

@@ -695,18 +695,41 @@ BRAGG_HD void iterate(TeamT team, const GeometricMedian& rule, const Weiszfeld& 
   }
 }
 
+/// Marks the rows that have no place among the others, `infinite` ones too: to more than half of all their
+/// distances are nothing but error (of a row that was clipped from afar, say). False where there is none, or
+/// where the others are no majority. Such a row is not honest, or within 2⁻⁸ spreads of the majority.
 template <class TeamT>
-BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& points, Scratch scratch,
-                      Combination& out) {
+BRAGG_HD bool mark_displaced(TeamT team, const Points& points, double kept, std::uint8_t* infinite) {
   const int m = points.count;
-  const int size = points.size;
-  const double lost = team.sum(m, [&](int i) { return points.finite(i) ? 0.0 : points.weight(i); });
-  const double kept = team.sum(m, [&](int i) { return points.finite(i) ? points.weight(i) : 0.0; });
+  team.parallel_for(points.size, [&](int i) {
+    infinite[i] = points.infinite[i];
+    if (i >= m || !points.finite(i)) return;
+    double lost = 0;
+    BRAGG_HD_UNROLL(1)
+    for (int j = 0; j < m; ++j) {
+      const bool told =
+          j == i || !points.finite(j) || 4 * points.error(i, j) <= points.squared_distance(i, j);
+      if (!told) lost += points.weight(j);
+    }
+    infinite[i] = 2 * lost > kept;
+  });
+  const double left = team.sum(m, [&](int i) { return infinite[i] == 0 ? points.weight(i) : 0.0; });
+  return left < kept && 2 * left > kept;
+}
+
+template <class TeamT>
+BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& all, Scratch scratch,
+                      Combination& out) {
+  const int m = all.count;
+  const int size = all.size;
+  const double lost = team.sum(m, [&](int i) { return all.finite(i) ? 0.0 : all.weight(i); });
+  const double kept = team.sum(m, [&](int i) { return all.finite(i) ? all.weight(i) : 0.0; });
   if (lost >= kept) return Status::too_many_nonfinite;
-  clear(team, out, points);
 
   const auto columns = static_cast<std::size_t>(size);
   const auto rows = static_cast<std::size_t>(m);
+  auto* const placed = reinterpret_cast<std::uint8_t*>(scratch.take_ints(columns));
+  Points points = all;
   Weiszfeld w{.points = &points,
               .gram = scratch.take_doubles(columns * columns),
               .v = out.coefficients,
@@ -720,36 +743,43 @@ BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& poi
               .step = scratch.take_doubles(columns),
               .saved = scratch.take_doubles(3 * columns),
               .mass = kept};
-  const int start = center_at_medoid(team, w);
-
-  team.parallel_for(size, [&](int i) {
-    switch (rule.start) {
-      case GeometricMedian::Start::mean:
-        w.v[i] = i < m && points.finite(i) ? points.weight(i) / kept : 0;
-        break;
-      case GeometricMedian::Start::origin:
-        w.v[i] = i == (points.infinite[points.origin()] == 0 ? points.origin() : start) ? 1 : 0;
-        break;
-      default:
-        w.v[i] = i == start ? 1 : 0;
-        break;
-    }
-  });
-
   const double nu = rule.nu * points.scale;
-  w.measure(team);
   Status status = Status::ok;
-  if (rule.max_iters >= GeometricMedian::plain_iters && nu <= 0) {
+  for (;;) {
+    clear(team, out, points);
+    const int start = center_at_medoid(team, w);
+    team.parallel_for(size, [&](int i) {
+      switch (rule.start) {
+        case GeometricMedian::Start::mean:
+          w.v[i] = i < m && points.finite(i) ? points.weight(i) / w.mass : 0;
+          break;
+        case GeometricMedian::Start::origin:
+          w.v[i] = i == (points.infinite[points.origin()] == 0 ? points.origin() : start) ? 1 : 0;
+          break;
+        default:
+          w.v[i] = i == start ? 1 : 0;
+          break;
+      }
+    });
+    w.measure(team);
+    if (rule.max_iters < GeometricMedian::plain_iters || nu > 0) {
+      iterate(team, rule, w, nu, out);
+      break;
+    }
     const Optimality found = converge(team, rule, w, start, out);
     out.converged = found.proven(rule.tol);
     out.optimality_gap = found.relative();
+    if (out.converged || out.optimality_gap <= GeometricMedian::proven_gap) break;
+    // A bad row that nothing can be proven of is left out: the bound holds wherever bad rows are.
+    if (points.infinite != placed && mark_displaced(team, points, kept, placed)) {
+      points.infinite = placed;
+      w.mass = team.sum(m, [&](int i) { return points.finite(i) ? points.weight(i) : 0.0; });
+      continue;
+    }
     // Of a majority that distances do not tell apart nothing can be proven, and nothing is wrong with v.
     const double blurred = 2048 * std::sqrt(points.rounding) * points.extent_of(start);
-    if (!out.converged && !(out.optimality_gap <= GeometricMedian::proven_gap) && found.typical > blurred) {
-      status = Status::not_converged;
-    }
-  } else {
-    iterate(team, rule, w, nu, out);
+    if (found.typical > blurred) status = Status::not_converged;
+    break;
   }
   team.parallel_for(m, [&](int i) { out.scores[i] /= points.scale; });
   return status;

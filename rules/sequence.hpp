@@ -87,8 +87,8 @@ struct Recentring {
 };
 
 /// Rows that may be bad: f of the first stage that has one, times the rows in one of its points; where none
-/// has, less than half.
-inline int tolerated_rows(const Pipeline& pipeline, int rows) {
+/// has, less than half if it is a majority that is trusted, else none.
+inline int tolerated_rows(const Pipeline& pipeline, int rows, bool majority) {
   std::int64_t bad = -1;
   std::int64_t rows_in_point = 1;
   int points = rows;
@@ -103,7 +103,8 @@ inline int tolerated_rows(const Pipeline& pipeline, int rows) {
   for (const PreAggregator& stage : pipeline.pre) visit_rule(stage, ask);
   visit_rule(pipeline.rule, ask);
   const int minority = (rows - 1) / 2;
-  return bad >= 0 && bad < minority ? static_cast<int>(bad) : minority;
+  if (bad < 0) return majority ? minority : 0;
+  return bad < minority ? static_cast<int>(bad) : minority;
 }
 
 /// `rows`: the stage of the rows. Where the majority that a pipeline trusts is one of rows, it is among those
@@ -112,7 +113,6 @@ inline Recentring recentring_of(const Pipeline& pipeline, const Stage& rows) {
   const PassNeeds needs = needs_of(pipeline);
   Recentring out;
   out.certificate.pairs = needs.pairs;
-  out.certificate.tolerated = tolerated_rows(pipeline, rows.inputs);
   const auto measure = [&](auto of, const auto& rule) {
     const int reference = of.reference(rule, rows) - rows.count;
     if (reference < 0) return;
@@ -149,6 +149,7 @@ inline Recentring recentring_of(const Pipeline& pipeline, const Stage& rows) {
     out.certificate.weighted = weighted;
     out.plan = {.kind = CenterPlan::Kind::median, .weighted = weighted};
   }
+  out.certificate.tolerated = tolerated_rows(pipeline, rows.inputs, out.certificate.pairs);
   return out;
 }
 

@@ -365,6 +365,55 @@ TEST(Certify, RowsClippedFromAfarKeepTheirDistances) {
   }
 }
 
+// Which scale suits f64 rows follows from rows that count, however small one with a bad weight is.
+TEST(Certify, RowOfABadWeightSetsNoScale) {
+  const Rows rows = {{1e-310L}, {2}, {-2}, {0}, {0}, {-4}, {0}};
+  const Outcome outcome = run_library(
+      parse("clip(c=2) | mean"),
+      {.rows = as_stored(rows, DType::f64), .dtype = DType::f64, .weights = {-1, 4, 1, 1, 1, 1, 1}});
+  ASSERT_EQ(outcome.status, Status::ok);
+  EXPECT_EQ(static_cast<double>(outcome.out[0]), 4.0 / 9);
+}
+
+// Without a rule that trusts a majority no row is too far from the others to have a length.
+TEST(Certify, LengthsOfFewAreKeptBesideManyThatAreNextToNothing) {
+  const Rows rows = {{0}, {0}, {0}, {0}, {1e-310L}, {2}, {2}, {4}};
+  const Outcome outcome =
+      run_library(parse("clip(c=2) | mean"), {.rows = as_stored(rows, DType::f64), .dtype = DType::f64});
+  ASSERT_EQ(outcome.status, Status::ok);
+  EXPECT_EQ(static_cast<double>(outcome.out[0]), 0.75);
+}
+
+// Where honest rows are one, a huge bad row must not make them one with o, to which it is clipped.
+TEST(Certify, HugeRowsDoNotHideTheWayToTheOrigin) {
+  Rows rows(19, Vector(1, -1e-303L));
+  rows[4][0] = 3e150L;
+  rows = as_stored(rows, DType::f64);
+  const Outcome outcome =
+      run_library(parse("arc(f=1) | nnm(f=1) | trimmed_mean(f=1)"), {.rows = rows, .dtype = DType::f64});
+  ASSERT_EQ(outcome.status, Status::ok);
+  EXPECT_NEAR(static_cast<double>(outcome.out[0] / rows[0][0]), 1, 1e-12);
+}
+
+// A bad row that is clipped from beyond a far reference onto the honest ones lies nobody knows where among
+// them.
+TEST(Certify, RowsThatHaveNoPlaceEndNoGeometricMedian) {
+  Generator random = generator("place");
+  std::normal_distribution<double> normal;
+  for (int round = 0; round < 4; ++round) {
+    Rows rows(15, Vector(1));
+    for (Vector& row : rows) row[0] = 1e-16 * normal(random);
+    rows[4][0] = -1.2e12L;
+    rows[7][0] = -2.3e12L;
+    rows[12][0] = 1.7e38L;
+    const Outcome outcome =
+        run_library(parse("arc(f=3) | geometric_median"),
+                    {.rows = as_stored(rows, DType::f32), .dtype = DType::f32, .reference = {-3.1313e26L}});
+    ASSERT_EQ(outcome.status, Status::ok);
+    EXPECT_LE(std::fabs(outcome.out[0]), 0x1p-40L * 3.1313e26L);  // what arc itself may move them by
+  }
+}
+
 // A row that is not finite is mixed with the first that are: here with two that cancel.
 TEST(Certify, HugeRowsThatCancelInAMeanOfNeighborsLeaveNothing) {
   Generator random = generator("neighbors");

@@ -60,6 +60,11 @@ Stage first_stage(const Input& input, const ClientWeights& clients) {
     point.invalid = clients.invalid[k];
     point.infinite = point.infinite || point.invalid;
     point.label = row;
+    // The products of f64 rows have one power of two in common (docs/numerics.md, f64 inputs).
+    if (input.f64 && !point.infinite) {
+      const long double faintest = 0x1p-900L * point.size;
+      stage.unseen = std::max(stage.unseen, faintest * faintest);
+    }
     stage.points.push_back(std::move(point));
   }
   return stage;

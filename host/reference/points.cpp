@@ -16,7 +16,7 @@ void Stage::decided(long double taken, long double left, long double terms) {
   if (std::isinf(left) || terms == 0) return;  // nothing finite can be mistaken for infinite
   // The same numbers compared: each other's neighbours, or values so coarse that any arithmetic is exact.
   if (left == taken && !mixed) return;
-  margin = std::min(margin, (left - taken) / terms);
+  margin = std::min(margin, (left - taken) / std::max(terms, unseen));
 }
 
 void tolerate_infinite(const Stage& stage, int f) {

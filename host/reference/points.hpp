@@ -37,6 +37,7 @@ struct Stage {
   std::vector<Point> previous;  ///< the previous output, or nothing
   std::uint64_t round = 0;
   long double margin = infinity;
+  long double unseen = 0;  ///< squared distances below it may count as 0
   long double gap = 0;  ///< what the objective of the rule's result may be above its minimum
 
   int n() const { return static_cast<int>(points.size()); }

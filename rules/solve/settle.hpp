@@ -17,7 +17,7 @@ struct GramScale {
 struct Magnitudes {
   int rows = 0;
   const std::int64_t* nonfinite = nullptr;
-  const std::uint8_t* left_out = nullptr;  ///< [inputs] not 0: the row is infinite; null: none is
+  const std::uint8_t* left_out = nullptr;  ///< [inputs] not 0: the row is infinite
   int inputs = 0;
   unsigned measured = 0;  ///< bit r: distances from reference r are taken
   const double* max_abs = nullptr;
@@ -31,6 +31,7 @@ BRAGG_HD inline GramScale settle(const Magnitudes& seen, int* order) {
   // Sum values scaled by a power of two that puts the largest at 2^480. Rows 2^940 times smaller stay below
   // the reach of f64 and count as equal to 0. So that a bad row cannot do that to the others, rows that much
   // larger than the largest but as many as may be bad count as infinite: no honest spread is far below it.
+  // Where all that differ may be bad, what honest rows differ from is the reference.
   constexpr double reach = 0x1p920;
   const int rows = seen.rows;
   const double* const max_abs = seen.max_abs;
@@ -41,16 +42,18 @@ BRAGG_HD inline GramScale settle(const Magnitudes& seen, int* order) {
   };
   const auto takes_part = [&](int i) {
     if (i >= seen.inputs && !measured(i)) return false;
-    if (seen.left_out != nullptr && i < seen.inputs && seen.left_out[i] != 0) return false;
+    if (i < seen.inputs && seen.left_out[i] != 0) return false;
     return seen.nonfinite[i] == 0 && max_abs[i] > 0 && (i >= seen.inputs || max_abs[i] <= seen.limit);
   };
   int count = 0;  // of rows that are not references
+  double origin = 0;
   double largest = 0;
   double least = infinity;
   BRAGG_HD_UNROLL(1)
   for (int i = 0; i < rows; ++i) {
     if (!takes_part(i)) continue;
     count += i < seen.inputs;
+    if (i >= seen.inputs && max_abs[i] > origin) origin = max_abs[i];
     largest = max_abs[i] > largest ? max_abs[i] : largest;
     least = max_abs[i] < least ? max_abs[i] : least;
   }
@@ -59,7 +62,9 @@ BRAGG_HD inline GramScale settle(const Magnitudes& seen, int* order) {
 
   const int kept = count > seen.tolerated ? count - seen.tolerated : 1;
   smallest(seen.inputs, kept, order, [&](int i) { return takes_part(i) ? max_abs[i] : infinity; });
-  const double limit = count > 0 ? max_abs[order[kept - 1]] * reach : infinity;
+  const bool all_may_be_bad = count <= seen.tolerated;
+  const double sure = all_may_be_bad && origin > 0 ? origin : count > 0 ? max_abs[order[kept - 1]] : infinity;
+  const double limit = sure * reach;
   largest = 0;
   BRAGG_HD_UNROLL(1)
   for (int i = 0; i < rows; ++i) {
