@@ -8,14 +8,14 @@ set -euo pipefail
 
 foreign=  # architecture whose packages are wanted beside this machine's
 
-packages=(g++ cmake ninja-build ccache pkg-config libhwy-dev libfmt-dev nlohmann-json3-dev zlib1g-dev libcli11-dev
+packages=(g++ cmake ninja-build ccache pkg-config libhwy-dev libfmt-dev nlohmann-json3-dev zlib1g-dev libssl-dev libcli11-dev
   libgtest-dev libbenchmark-dev make python3 python3-dev python3-venv)
 case "${1-}" in
   "") ;;
   --ci) packages+=(clang-format clang-tidy fish zsh) ;;
   --clang) packages+=(clang libomp-dev) ;;
   --aarch64)
-    packages+=(g++-aarch64-linux-gnu qemu-user-static libhwy-dev:arm64 libfmt-dev:arm64 zlib1g-dev:arm64 libgtest-dev:arm64)
+    packages+=(g++-aarch64-linux-gnu qemu-user-static libhwy-dev:arm64 libfmt-dev:arm64 zlib1g-dev:arm64 libssl-dev:arm64 libgtest-dev:arm64)
     foreign=arm64
     ;;
   *)

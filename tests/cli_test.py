@@ -3,6 +3,7 @@
 
 import array
 import csv
+import hashlib
 import io
 import json
 import math
@@ -23,7 +24,7 @@ import time
 import unittest
 import zipfile
 
-from seed import print_seed, seeded
+from seed import SEED, print_seed, seeded
 
 BRAGG = ""
 
@@ -852,9 +853,9 @@ class WhichTensors(Case):
 
 
 class Report(Case):
-    def report(self, inputs, rule, *options):
+    def report(self, inputs, rule, *options, bad=0):
         path = self.path("report.json")
-        self.aggregate(inputs, rule, "--report", path, *options)
+        self.aggregate(inputs, rule, "--report", path, *options, bad=bad)
         self.assertEqual([name for name in os.listdir(self.folder) if "tmp" in name], [])
         with open(path) as file:
             return json.load(file, parse_constant=self.fail)  # NaN and Infinity are not JSON
@@ -945,6 +946,55 @@ class Report(Case):
         report = self.report(self.workers(FIVE), "median")
         self.assertEqual(report["form"], "2 tensors (1 F32, 1 I64) of 16 bytes, safetensors")
         self.assertIsNone(report["message"])
+
+    def sha256(self, *paths):
+        return {path: hashlib.sha256(content).hexdigest() for path, content in zip(paths, contents(paths))}
+
+    def test_has_the_hash_of_every_file_that_was_read(self):
+        rng = random.Random(SEED)
+        large = [self.write("large/%d.safetensors" % i, safetensors({"w": ("F32", [99991], [rng.random() for _ in range(99991)])})) for i in range(3)]
+        self.assertEqual(self.report(large, "median", "--sha256")["sha256"], self.sha256(*large))
+        self.assertNotIn("sha256", self.report(large, "median"))
+        # A base, inputs of weight 0, a link, and bad inputs, of which one is no file.
+        workers = self.workers(FIVE)
+        base = self.write("base.safetensors", safetensors({"w": ("F32", [2], [0, 0]), "batches": ("I64", [], [0])}))
+        html, link = self.write("workers/w05.safetensors", "<html>"), self.path("workers", "w06.safetensors")
+        os.symlink(workers[0], link)
+        inputs = [*workers, html, link, self.path("none.safetensors")]
+        weights = ["--weights", "1,1,1,1,0,1,1,1"]
+        report = self.report(inputs, "clip(c=5) | mean", "--base", base, "--sha256", *weights, bad=2)
+        self.assertEqual(report["sha256"], self.sha256(*workers[:4], html, link, base))
+        matrix = self.write("m.npy", npy([3, 2], range(6)))
+        self.output = self.path("out.npy")
+        self.assertEqual(self.report([matrix], "median", "--sha256")["sha256"], self.sha256(matrix))
+
+    def test_has_a_hash_for_each_shard(self):
+        models, shards = [], []
+        for i in range(3):
+            for name in "ab":
+                shards.append(self.write("m%d/%s.safetensors" % (i, name), safetensors({name: ("F32", [2], [i, len(name)])})))
+            index = json.dumps({"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}})
+            self.write("m%d/model.safetensors.index.json" % i, index)
+            models.append(self.path("m%d" % i))
+        report = self.report(models, "median", "--sha256", "--threads", "2")
+        self.assertEqual(report["sha256"], self.sha256(*shards))
+
+    def test_has_the_hashes_of_a_run_that_fails(self):
+        inputs, path = self.workers(FIVE), self.path("report.json")
+        for bad in inputs[:2]:
+            self.write(bad, "no model")
+        self.aggregate(inputs, "krum(f=1)", "--report", path, "--sha256", code=5, bad=2)
+        with open(path) as file:
+            self.assertEqual(json.load(file)["sha256"], self.sha256(*inputs))
+        self.refused(inputs, "median", "--sha256", code=2, says="--sha256: hashes go into the report; give --report, too")
+
+    def test_a_huge_bad_input_is_not_hashed(self):
+        inputs = self.workers(FIVE)
+        os.truncate(inputs[0], 1 << 40)
+        start = time.monotonic()
+        report = self.report(inputs, "median", "--sha256", bad=1)
+        self.assertEqual(report["sha256"], self.sha256(*inputs[1:]))
+        self.assertLess(time.monotonic() - start, 60)
 
     def test_counts_iterations(self):
         report = self.report(self.workers([[0, 0], [1, 0], [0, 1], [5, 5]]), "geometric_median(max_iters=2, start=mean)")

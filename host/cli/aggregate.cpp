@@ -142,7 +142,8 @@ Error in_options(const Error& error) {
 /// Bad inputs are told when the progress bar is gone; of a run that fails also where --quiet is given. Such a
 /// run has a report, too.
 FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inputs,
-                     const AggregateCommand& command, Device device, FileOptions& options) {
+                     const AggregateCommand& command, Device device, FileOptions& options,
+                     FileHashes& hashes) {
   std::string warnings;
   std::vector<std::string> bad(inputs.size());
   options.found_bad = [&](std::size_t row, const std::string& name, const std::string& reason) {
@@ -150,6 +151,11 @@ FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inpu
     warnings += fmt::format("bragg: warning: bad input, counted as a bad worker: {}\n",
                             printable(fmt::format("{}: {}", name, reason)));
   };
+  if (command.sha256) {
+    options.hashed = [&](const std::string& path, const std::string& sha256) {
+      hashes.emplace(path, sha256);
+    };
+  }
   try {
     FileResult result = [&] {
       ProgressBar bar(!command.quiet);
@@ -163,7 +169,7 @@ FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inpu
     const Error told = in_options(error);
     if (command.report) {
       try {
-        write_failure(*command.report, pipeline, inputs, bad, command.output, device, told);
+        write_failure(*command.report, pipeline, inputs, bad, command.output, device, hashes, told);
       } catch (const Error& unwritten) {
         fmt::print(stderr, "bragg: warning: {}\n", printable(unwritten.what()));
       }
@@ -203,15 +209,18 @@ void run(const AggregateCommand& command) {
     options.weights = match_weights(given, inputs);
   }
   if (command.report) check_report(*command.report, command, inputs);
+  if (command.sha256 && !command.report)
+    throw Error(Status::invalid_argument, "--sha256: hashes go into the report; give --report, too");
 
   const EndOnSignal guard([&](int outputs) {
     return outputs > 0 ? command.output.string() + " was written, the report was not" : "nothing was written";
   });
   const auto start = std::chrono::steady_clock::now();
-  const FileResult result = aggregate(pipeline, inputs, command, device, options);
+  FileHashes hashes;
+  const FileResult result = aggregate(pipeline, inputs, command, device, options, hashes);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
 
-  if (command.report) write_report(*command.report, pipeline, result, command.output, device);
+  if (command.report) write_report(*command.report, pipeline, result, command.output, device, hashes);
   if (!command.quiet) {
     fmt::print("{}\n{}", worker_table(result, options.weights),
                summary(command, pipeline, result, device, seconds.count()));

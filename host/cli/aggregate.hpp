@@ -27,6 +27,7 @@ struct AggregateCommand {
   int threads = 0;
   std::string integers = "auto";
   bool strict = false;
+  bool sha256 = false;
   bool allow_nonfinite = false;
   bool quiet = false;
 };

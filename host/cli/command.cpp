@@ -246,6 +246,7 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
   sub->add_option("--report", command.report, "JSON file to write: who was kept, and why");
+  sub->add_flag("--sha256", command.sha256, "put the SHA-256 of every file that is read into the report");
   sub->add_option("--integers", command.integers,
                   "what becomes of integer tensors; auto: the lower median, but an error where they are "
                   "quantised weights; first: those of the base, else of the first input")

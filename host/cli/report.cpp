@@ -148,7 +148,7 @@ std::string worker_table(const FileResult& result, const std::vector<double>& cl
 }
 
 void write_report(const fs::path& path, const Pipeline& pipeline, const FileResult& result,
-                  const fs::path& output, Device device) {
+                  const fs::path& output, Device device, const FileHashes& hashes) {
   Json json = header(pipeline, result.workers.size(), output, device);
   json["exit_code"] = 0;
   json["message"] = nullptr;
@@ -157,6 +157,7 @@ void write_report(const fs::path& path, const Pipeline& pipeline, const FileResu
   json["integers"] = result.integers;
   json["output_nonfinite"] = result.nonfinite;
   json["bytes_read"] = result.bytes_read;
+  if (!hashes.empty()) json["sha256"] = hashes;
   if (!result.distance_shares.empty()) {
     Json& shares = json["distance_shares"] = Json::array();
     for (std::size_t t = 0; t < result.tensors.size(); ++t)
@@ -185,11 +186,12 @@ void write_report(const fs::path& path, const Pipeline& pipeline, const FileResu
 
 void write_failure(const fs::path& path, const Pipeline& pipeline, const std::vector<fs::path>& inputs,
                    const std::vector<std::string>& bad, const fs::path& output, Device device,
-                   const Error& error) {
+                   const FileHashes& hashes, const Error& error) {
   Json json = header(pipeline, inputs.size(), output, device);
   json["exit_code"] = exit_code(error.status());
   json["message"] = error.what();
   json["status"] = to_string(error.status());
+  if (!hashes.empty()) json["sha256"] = hashes;
   json["workers"] = Json::array();
   for (std::size_t i = 0; i < inputs.size(); ++i)
     json["workers"].push_back({{"name", inputs[i].string()}, {"bad", reason(bad[i])}});

@@ -4,6 +4,7 @@
 
 #include <bragg/io.hpp>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -16,13 +17,17 @@ std::vector<std::string> short_names(const std::vector<std::string>& names);
 /// values.
 std::string worker_table(const FileResult& result, const std::vector<double>& client_weights);
 
-/// JSON; appears whole or not at all.
+/// SHA-256 by path.
+using FileHashes = std::map<std::string, std::string>;
+
+/// JSON; appears whole or not at all. `hashes`: empty where none were asked for.
 void write_report(const std::filesystem::path& path, const Pipeline& pipeline, const FileResult& result,
-                  const std::filesystem::path& output, Device device);
+                  const std::filesystem::path& output, Device device, const FileHashes& hashes);
 
 /// Of a run that failed; `bad`: for each input, why it is a bad one, or nothing.
 void write_failure(const std::filesystem::path& path, const Pipeline& pipeline,
                    const std::vector<std::filesystem::path>& inputs, const std::vector<std::string>& bad,
-                   const std::filesystem::path& output, Device device, const Error& error);
+                   const std::filesystem::path& output, Device device, const FileHashes& hashes,
+                   const Error& error);
 
 }  // namespace bragg::cli

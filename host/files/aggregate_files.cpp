@@ -12,6 +12,7 @@
 #include "host/files/convert.hpp"
 #include "host/files/distance_shares.hpp"
 #include "host/files/failure.hpp"
+#include "host/files/hashes.hpp"
 #include "host/files/integers.hpp"
 #include "host/files/lower_median.hpp"
 #include "host/files/memory_plan.hpp"
@@ -64,13 +65,20 @@ struct Part {
   }
 };
 
+/// What a run that starts once more goes on with.
+struct Course {
+  ProgressCounter progress;
+  std::uint64_t bytes_read = 0;
+  bool hashed = false;
+};
+
 /// An input of which some was used already cannot be read on.
 struct InputLost {};
 
 class FileAggregation {
  public:
   FileAggregation(const Pipeline& pipeline, Inputs& inputs, const std::filesystem::path& output,
-                  const FileOptions& options, ProgressCounter& progress, std::uint64_t& bytes_read);
+                  const FileOptions& options, Course& course);
   /// @throws InputLost: it is a bad one now, and all has to be done again.
   FileResult run(const std::filesystem::path& output);
 
@@ -139,20 +147,20 @@ class FileAggregation {
   std::optional<DistanceShares> shares_;
   std::optional<OutputModel> file_;
   std::vector<void*> targets_;
+  Course& course_;
   ProgressCounter& progress_;
-  std::uint64_t& bytes_read_;
   FileResult result_;
 };
 
 FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
                                  const std::filesystem::path& output, const FileOptions& options,
-                                 ProgressCounter& progress, std::uint64_t& bytes_read)
+                                 Course& course)
     : options_(options),
       inputs_(inputs),
       engine_(pipeline, static_cast<int>(inputs_.rows.size()), options.options),
       threads_(options.options.threads > 0 ? options.options.threads : omp_get_max_threads()),
-      progress_(progress),
-      bytes_read_(bytes_read) {
+      course_(course),
+      progress_(course.progress) {
   set_active_rows(options.weights, static_cast<int>(inputs_.rows.size()), options.options.max_weight_share,
                   active_);
   const int table_rows = static_cast<int>(active_.rows.size()) + (inputs_.base ? 1 : 0);
@@ -193,6 +201,9 @@ FileResult FileAggregation::run(const std::filesystem::path& output) {
   start_threads(threads_);
   file_.emplace(output, output_.layout);
   expect_bytes();
+  if (options_.hashed && !course_.hashed)
+    hash_inputs(inputs_, options_, threads_, progress_, course_.bytes_read);
+  course_.hashed = true;
   check_bad({}, nullptr);
   run_integers();
   // A model without floating-point tensors is a row of no coordinates: it has a report too.
@@ -210,7 +221,7 @@ FileResult FileAggregation::run(const std::filesystem::path& output) {
     result_.dominant_tensor = dominant_tensor(result_.distance_shares, elements);
   }
   for (const InputRow& row : inputs_.rows) result_.bad.push_back(row.bad);
-  result_.bytes_read = bytes_read_;
+  result_.bytes_read = course_.bytes_read;
   return std::move(result_);
 }
 
@@ -485,7 +496,7 @@ void FileAggregation::drop(int row) {
 }
 
 void FileAggregation::count_read(std::uint64_t bytes) {
-  bytes_read_ += bytes;
+  course_.bytes_read += bytes;
   progress_.advance(bytes);
 }
 
@@ -555,13 +566,12 @@ FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesy
       if (!opened.rows[i].bad.empty()) options.found_bad(i, opened.names[i], opened.rows[i].bad);
     }
     check_integers(opened, options.integers);
-    ProgressCounter progress(options);
-    std::uint64_t bytes_read = 0;
+    Course course{.progress = ProgressCounter(options)};
     for (;;) {  // at most once for each input that is lost
       try {
-        return FileAggregation(pipeline, opened, output, options, progress, bytes_read).run(output);
+        return FileAggregation(pipeline, opened, output, options, course).run(output);
       } catch (const InputLost&) {
-        progress.restart();
+        course.progress.restart();
       }
     }
   } catch (const std::bad_alloc&) {

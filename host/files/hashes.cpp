@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/files/hashes.hpp"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "host/io/sha256.hpp"
+
+namespace bragg::detail {
+
+namespace {
+
+struct Hashing {
+  std::filesystem::path path;
+  std::optional<FileId> opened;  ///< none: it was not opened as a part of a model
+  std::uint64_t bytes = 0;       ///< expected
+  std::string sha256 = {};       ///< empty: it has none
+};
+
+void add_files(const PlacedModel& model, bool bad, std::vector<Hashing>& files) {
+  for (const SourceFile& file : model.files)
+    files.push_back({file.path, file.id, static_cast<std::uint64_t>(file.id.size)});
+  // What is no model may be a file all the same: evidence.
+  std::error_code ignored;
+  if (bad && model.files.empty() && std::filesystem::is_regular_file(model.path, ignored))
+    files.push_back({model.path, std::nullopt, std::filesystem::file_size(model.path, ignored)});
+}
+
+std::uint64_t largest_file(const Inputs& inputs) {
+  std::uint64_t bytes = 2 * static_cast<std::uint64_t>(max_header_bytes);  // npz: a directory besides
+  for (const TensorInfo& tensor : inputs.tensors) bytes += static_cast<std::uint64_t>(tensor.bytes);
+  if (inputs.matrix) bytes += bytes * inputs.rows.size();
+  return bytes;
+}
+
+}  // namespace
+
+void hash_inputs(const Inputs& inputs, const FileOptions& options, int threads, ProgressCounter& progress,
+                 std::uint64_t& bytes_read) {
+  // More gain nothing, and each has a buffer.
+  constexpr int most_threads = 16;
+  threads = std::min(threads, most_threads);
+  std::vector<Hashing> files;
+  if (inputs.matrix) {
+    add_files(inputs.models.front(), false, files);
+  } else {
+    for (const InputRow& row : inputs.rows) {
+      if (!row.left_out) add_files(inputs.models[row.model], !row.bad.empty(), files);
+    }
+  }
+  if (inputs.base) add_files(*inputs.base, false, files);
+  const std::uint64_t largest = largest_file(inputs);
+  std::erase_if(files, [&](const Hashing& each) { return each.bytes > largest; });
+  for (const Hashing& each : files) progress.expect(each.bytes);
+  std::atomic<std::uint64_t> read = 0;
+  const auto tell = [&] {  // only the calling thread may
+    const std::uint64_t bytes = read.exchange(0);
+    progress.advance(bytes);
+    bytes_read += bytes;
+  };
+  std::exception_ptr failure;
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  for (std::size_t k = 0; k < files.size(); ++k) {
+    Hashing& each = files[k];
+    try {
+      const ReadFile file(each.path);
+      const bool same =
+          each.opened ? file.id() == *each.opened : static_cast<std::uint64_t>(file.size()) == each.bytes;
+      if (!same) continue;
+      each.sha256 = sha256_of(file, [&](std::uint64_t bytes) {
+        read += bytes;
+        if (omp_get_thread_num() == 0) tell();
+      });
+    } catch (const Error& error) {
+      // Whoever reads the file for its values is told why that is impossible.
+      if (is_bad_input(error)) continue;
+#pragma omp critical
+      failure = std::current_exception();
+    } catch (...) {
+#pragma omp critical
+      failure = std::current_exception();
+    }
+  }
+  if (failure) std::rethrow_exception(failure);
+  tell();
+  for (const Hashing& each : files) {
+    each.sha256.empty() ? progress.skip(each.bytes) : options.hashed(each.path.string(), each.sha256);
+  }
+}
+
+}  // namespace bragg::detail
