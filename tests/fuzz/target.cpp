@@ -100,6 +100,8 @@ void check_refusal(const Error& error, const std::string& named) {
 void check_model(const fs::path& path, bool npy) {
   try {
     const Checkpoint model = Checkpoint::open(path);
+    // An archive, whatever its name says, has a target of its own.
+    if (npy && (model.tensors().size() != 1 || !model.tensors().front().name.empty())) return;
     std::uint64_t bytes = 0;
     for (std::size_t t = 0; t < model.tensors().size(); ++t) {
       const TensorInfo& info = model.tensors()[t];
