@@ -292,6 +292,36 @@ class Aggregate(Case):
         with open(self.path("r.json")) as file:
             self.assertEqual([w["clip_factor"] for w in json.load(file)["workers"]], [1, 0.5, 1])
 
+    def test_a_reader_that_goes_away(self):
+        inputs = self.workers(FIVE)
+        read, write = os.pipe()
+        os.close(read)
+        command = [BRAGG, "aggregate", *inputs, "--rule", "median", "-o", self.output]
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, timeout=120, preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_DFL))
+        os.close(write)
+        self.assertEqual((done.returncode, done.stderr), (-signal.SIGPIPE, b""))
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [3, 30])
+
+    def test_weights_without_an_end(self):
+        self.refused(self.workers(FIVE), "median", "--weights", "@/dev/zero", code=4, says="/dev/zero: it has more than 64 MiB")
+
+    def test_numbers_that_are_none_are_named(self):
+        for option, value, says in [
+            ("--threads", "x", "--threads: 'x' is not a number from 0 to 4096"),
+            ("--threads", "-1", "--threads: '-1' is not a number from 0 to 4096"),
+        ]:
+            self.refused(self.workers(FIVE), "median", option, value, code=2, says=says)
+        done = self.run_bragg("verify", "--quick", "--seed", "x", code=2)
+        self.assertIn("error: --seed: 'x' is not a number that this option can take", done.stderr)
+
+    def test_messages_without_a_majority_name_the_base_and_of_an_npy_no_tensor(self):
+        two = [self.write("%d.safetensors" % i, safetensors({"w": ("F32", [i], [0] * i)})) for i in (1, 2)]
+        self.refused(two, "median", code=3, says="or a base must say which are right (--base): ")
+        self.output = self.path("out.npy")
+        arrays = [self.write("%d.npy" % i, npy([1], [math.nan])) for i in range(3)]
+        says = "error: the array: the output would hold NaN"
+        self.refused(arrays, "median", "--scope", "per-tensor", code=5, says=says)
+
     def test_weights(self):
         inputs = self.workers([[1, 1], [3, 5], [math.nan, 7]])
         self.aggregate(inputs, "mean", "--weights", "3,1,0")
@@ -1874,11 +1904,11 @@ class NothingSilent(Case):
         for rule, paths in [("trimmed_mean(f=2)", inputs), ("median", inputs[6:]), ("mean", inputs)]:
             for scope in ("whole", "per-tensor"):
                 with self.subTest(rule, scope=scope):
-                    says = ['tensor "w": the output would hold NaN or infinity', "w08.safetensors (1 values)", "(--allow-nonfinite)"]
+                    says = ['tensor "w": the output would hold NaN or infinity', "w08.safetensors (1 value)", "(--allow-nonfinite)"]
                     self.refused(paths, rule, "--scope", scope, code=5, says=says)
                     report = self.path("r.json")
                     done = self.aggregate(paths, rule, "--scope", scope, "--allow-nonfinite", "--report", report)
-                    self.assertIn("holds NaN or infinity in 1 values", done.stdout)
+                    self.assertIn("holds NaN or infinity in 1 value\n", done.stdout)
                     with open(report) as file:
                         self.assertEqual(json.load(file)["output_nonfinite"], 1)
                     os.remove(report)

@@ -613,7 +613,7 @@ TEST(Plan, OneFailingTensorLeavesTheWholeOutputUnwritten) {
   for (const float x : out) EXPECT_TRUE(std::isnan(x));
   const std::string message =
       message_of([&] { aggregate(parse("krum(f=1)"), updates, target); }, Status::too_many_nonfinite);
-  EXPECT_NE(message.find("rows 0 (1 values), 1 (1 values)"), std::string::npos) << message;
+  EXPECT_NE(message.find("rows 0 (1 value), 1 (1 value)"), std::string::npos) << message;
 }
 
 TEST(Plan, CenteredClippingGoesOnFromItsPreviousOutput) {

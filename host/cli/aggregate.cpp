@@ -88,7 +88,7 @@ std::string summary(const AggregateCommand& command, const Pipeline& pipeline, c
     text += fmt::format(", {} {}", counted(result.integers, "integer"), how);
   }
   if (result.nonfinite > 0)
-    text += fmt::format("\nthe output holds NaN or infinity in {} values", result.nonfinite);
+    text += fmt::format("\nthe output holds NaN or infinity in {}", counted(result.nonfinite, "value"));
   const auto bytes = static_cast<double>(result.bytes_read);
   text += fmt::format("\nread {} in {}", bytes_text(bytes), duration_text(seconds));
   if (seconds > 0) text += fmt::format(" ({}/s)", bytes_text(bytes / seconds));
@@ -133,6 +133,9 @@ Error in_options(const Error& error) {
     const std::string start = std::string(field) + ": ";
     if (what.starts_with(start)) return {error.status(), option + what.substr(start.size() - 2)};
   }
+  constexpr std::string_view base = "which are right (base)";
+  if (const std::size_t at = what.find(base); error.status() == Status::bad_file && at != std::string::npos)
+    return {error.status(), std::string(what).replace(at, base.size(), "which are right (--base)")};
   constexpr std::string_view advice = "(allow_nonfinite)";
   if (what.ends_with(advice))
     return {error.status(), what.substr(0, what.size() - advice.size()) + "(--allow-nonfinite)"};

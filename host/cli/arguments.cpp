@@ -10,7 +10,6 @@
 #include <charconv>
 #include <cmath>
 #include <fstream>
-#include <iterator>
 #include <map>
 #include <system_error>
 #include <utility>
@@ -137,8 +136,16 @@ std::string read_text(const fs::path& path) {
   if (fs::is_directory(path, ignored)) fail("it is a folder");
   std::ifstream in(path, std::ios::binary);
   if (!in) fail(std::generic_category().message(errno).c_str());
-  std::string text{std::istreambuf_iterator<char>(in), {}};
+  constexpr std::size_t most = 64 << 20;
+  std::string text;
+  while (in && text.size() <= most) {
+    const std::size_t before = text.size();
+    text.resize(before + (1 << 16));
+    in.read(text.data() + before, 1 << 16);
+    text.resize(before + static_cast<std::size_t>(in.gcount()));
+  }
   if (in.bad()) fail("reading failed");
+  if (text.size() > most) fail("it has more than 64 MiB");
   return text;
 }
 

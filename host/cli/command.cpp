@@ -359,6 +359,22 @@ std::string unknown_word(const CLI::App& app) {
 /// What is wrong with a command line whose words are all known.
 std::string complaint(const CLI::ParseError& error) {
   std::string text = error.what();
+  const auto refused = [](std::string_view option, std::string_view value, std::string_view what) {
+    return fmt::format("{}: '{}' is not a number{}", option, value, what);
+  };
+  constexpr std::string_view unread = "Could not convert: ", is = " = ";
+  if (const std::size_t end = text.find(is); text.starts_with(unread) && end != std::string::npos) {
+    const std::string_view all = text;
+    return refused(all.substr(unread.size(), end - unread.size()), all.substr(end + is.size()),
+                   " that this option can take");
+  }
+  constexpr std::string_view value = ": Value ", outside = " not in range ";
+  const std::size_t begin = text.find(value), end = text.rfind(outside);
+  if (begin != std::string::npos && end != std::string::npos && begin + value.size() <= end) {
+    const std::string_view all = text;
+    return refused(all.substr(0, begin), all.substr(begin + value.size(), end - begin - value.size()),
+                   fmt::format(" from {}", all.substr(end + outside.size())));
+  }
   if (error.get_name() != "ArgumentMismatch") return text;
   const bool too_many = text.find("At Most") != std::string::npos;
   return text.substr(0, text.find(':')) + (too_many ? " is given more than once" : ": its value is missing");

@@ -31,7 +31,8 @@ std::string list_bad_rows(const Solution& solution, const Inputs& inputs) {
     if (!inputs.rows[i].bad.empty()) {
       bad.push_back(fmt::format("{} ({})", inputs.names[i], inputs.rows[i].bad));
     } else if (i < solution.report.rows.size() && solution.report.rows[i].nonfinite > 0) {
-      nonfinite.push_back(fmt::format("{} ({} values)", inputs.names[i], solution.report.rows[i].nonfinite));
+      const std::int64_t count = solution.report.rows[i].nonfinite;
+      nonfinite.push_back(fmt::format("{} ({} value{})", inputs.names[i], count, count == 1 ? "" : "s"));
     }
   }
   std::string text = bad.empty() ? "" : list("are bad inputs", bad, inputs.rows.size());
@@ -40,11 +41,16 @@ std::string list_bad_rows(const Solution& solution, const Inputs& inputs) {
   return text + list("hold NaN or infinity", nonfinite, inputs.rows.size());
 }
 
+/// The one of an npy has no name.
+std::string text_of(const TensorInfo& tensor) {
+  return tensor.name.empty() ? "the array" : fmt::format("tensor {}", show(tensor.name));
+}
+
 }  // namespace
 
 void throw_failure(const Solution& solution, const Inputs& inputs, const Pipeline& pipeline,
                    const TensorInfo* tensor) {
-  const std::string where = tensor != nullptr ? fmt::format("tensor {}: ", show(tensor->name)) : "";
+  const std::string where = tensor != nullptr ? text_of(*tensor) + ": " : "";
   if (solution.status != Status::too_many_nonfinite) {
     std::string what = describe_failure(solution.status, {&solution.report, 1});
     if (solution.status == Status::nonfinite_base)
@@ -64,9 +70,9 @@ void throw_nonfinite_output(const Solution& solution, const Inputs& inputs, cons
   std::string rows = list_bad_rows(solution, inputs);
   if (rows.empty()) rows = "all rows are finite, but their sum leaves the range";
   throw Error(Status::too_many_nonfinite,
-              fmt::format("tensor {}: the output would hold NaN or infinity, which {} does not keep out: {}; "
+              fmt::format("{}: the output would hold NaN or infinity, which {} does not keep out: {}; "
                           "raise f where the rule has one, or ask for such an output (allow_nonfinite)",
-                          show(tensor.name), bragg::to_string(pipeline), rows));
+                          text_of(tensor), bragg::to_string(pipeline), rows));
 }
 
 bool bad_decide(const Solution& solution, std::span<const std::uint8_t> bad) {

@@ -43,9 +43,6 @@ std::uint64_t largest_file(const Inputs& inputs) {
 
 void hash_inputs(const Inputs& inputs, const FileOptions& options, int threads, ProgressCounter& progress,
                  std::uint64_t& bytes_read) {
-  // More gain nothing, and each has a buffer.
-  constexpr int most_threads = 16;
-  threads = std::min(threads, most_threads);
   std::vector<Hashing> files;
   if (inputs.matrix) {
     add_files(inputs.models.front(), false, files);
@@ -65,7 +62,8 @@ void hash_inputs(const Inputs& inputs, const FileOptions& options, int threads, 
     bytes_read += bytes;
   };
   std::exception_ptr failure;
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  constexpr int most_threads = 16;  // more gain nothing, and each has a buffer
+#pragma omp parallel for schedule(dynamic) num_threads(std::min(threads, most_threads))
   for (std::size_t k = 0; k < files.size(); ++k) {
     Hashing& each = files[k];
     try {

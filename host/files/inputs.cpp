@@ -125,10 +125,11 @@ std::string difference(const Inputs& inputs, const std::vector<Group>& groups) {
   texts.resize(texts.size() - more);
   throw Error(
       Status::bad_file,
-      fmt::format("more than half of the {} inputs must agree in names, dtypes and shapes where no base "
-                  "says which: {}{}{}",
-                  voters(inputs), fmt::join(texts, "; "), more > 0 ? fmt::format(" and {} more", more) : "",
-                  difference(inputs, groups)));
+      fmt::format(
+          "more than half of the {} inputs must agree in names, dtypes and shapes, or a base must say "
+          "which are right (base): {}{}{}",
+          voters(inputs), fmt::join(texts, "; "), more > 0 ? fmt::format(" and {} more", more) : "",
+          difference(inputs, groups)));
 }
 
 /// Does it for a row; what it throws makes a bad row.

@@ -40,7 +40,8 @@ std::string describe_failure(Status status, std::span<const Report> reports) {
       if (report.rows[i].nonfinite == 0) continue;
       ++count;
       if (count <= 8)
-        rows += fmt::format("{}{} ({} values)", count > 1 ? ", " : "", i, report.rows[i].nonfinite);
+        rows += fmt::format("{}{} ({} value{})", count > 1 ? ", " : "", i, report.rows[i].nonfinite,
+                            report.rows[i].nonfinite == 1 ? "" : "s");
     }
     if (count > 8) rows += fmt::format(" and {} more", count - 8);
     switch (status) {
