@@ -292,6 +292,15 @@ class Aggregate(Case):
         with open(self.path("r.json")) as file:
             self.assertEqual([w["clip_factor"] for w in json.load(file)["workers"]], [1, 0.5, 1])
 
+    def test_shards_without_their_index(self):
+        for i in range(3):
+            for k in (1, 2):
+                name = "m%d/model-0000%d-of-00002.safetensors" % (i, k)
+                self.write(name, safetensors({"w%d" % k: ("F32", [2], [i, i])}))
+        models = [self.path("m%d" % i) for i in range(3)]
+        says = "m0: this folder holds 2 shards of a model, and no *.safetensors.index.json"
+        self.refused(models, "median", code=3, says=says)
+
     def test_a_reader_that_goes_away(self):
         inputs = self.workers(FIVE)
         read, write = os.pipe()

@@ -34,10 +34,23 @@ void visit_file(const fs::path& path, ModelVisitor& visitor) {
   visitor.tensor(header.info, {.offset = header.bytes});
 }
 
+/// "model-00001-of-00002.safetensors".
+bool is_shard(const std::string& name) {
+  const std::size_t of = name.rfind("-of-");
+  const auto digit = [&](std::size_t at) { return at < name.size() && name[at] >= '0' && name[at] <= '9'; };
+  return of != std::string::npos && of > 0 && digit(of - 1) && digit(of + 4);
+}
+
 [[noreturn]] void refuse_choice(const fs::path& folder, std::vector<std::string> names) {
   if (names.empty())
     throw_bad_file(folder, "this folder holds no *.safetensors and no *.safetensors.index.json");
   std::sort(names.begin(), names.end());
+  if (std::all_of(names.begin(), names.end(), is_shard)) {
+    throw_bad_file(folder,
+                   fmt::format("this folder holds {} shards of a model, and no *.safetensors.index.json, "
+                               "which says what belongs together",
+                               names.size()));
+  }
   constexpr std::size_t most = 8;
   std::string text;
   for (std::size_t i = 0; i < std::min(most, names.size()); ++i)
