@@ -429,6 +429,30 @@ std::uint64_t memory_line(const std::string& name) {
   return 0;
 }
 
+// It is the first of the inputs that agree: the form is taken from its file.
+TEST(Cost, TensorsThatAreLeftOutTakeNoMemory) {
+  const Round round(5);
+  std::string header = R"({"steps":{"dtype":"I64","shape":[],"data_offsets":[0,8]},)"
+                       R"("h":{"dtype":"BF16","shape":[50],"data_offsets":[8,108]},)"
+                       R"("w":{"dtype":"F32","shape":[70000],"data_offsets":[108,280108]},)";
+  for (int i = 0; header.size() < 60'000'000; ++i)
+    header += "\"layer." + std::to_string(i) + R"(":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},)";
+  header.back() = '}';
+  write_text(round.paths[0], safetensors_bytes(header, std::string(280108, '\0')));
+  FileOptions options;
+  options.memory = 64 * mib;
+  options.exclude = {"layer.*"};
+  ::malloc_trim(0);
+  std::ofstream("/proc/self/clear_refs") << 5;
+  const std::uint64_t before = memory_line("VmRSS");
+  const FileResult result = round.aggregate("median", options);
+  const std::uint64_t peak = memory_line("VmHWM");
+  EXPECT_EQ(result.bad[0], "");
+  ASSERT_GT(before, 0u);
+  EXPECT_LT(peak - before, 64 * mib + 64 * mib);
+  EXPECT_EQ(Checkpoint::open(round.output()).tensors().size(), 3u);
+}
+
 TEST(Cost, AStrangersHeaderTakesNoMemory) {
   const std::string entry = R"(:{"dtype":"F32","shape":[0],"data_offsets":[0,0]},)";
   std::string tensors = "{", keys = R"({"__metadata__":{)", map = R"({"weight_map":{)";

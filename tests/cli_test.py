@@ -891,6 +891,252 @@ class WhichTensors(Case):
         self.refused(sites, "krum(f=1)", *scope, code=2, says="--judge-by: where scope is per tensor")
 
 
+class LeftOutOrCopied(Case):
+    """--exclude and --copy."""
+
+    ROWS = [[1, 10], [2, 20], [3, 30], [4, 40], [90, -90]]
+
+    def model(self, i):
+        return {
+            "a": ("F16", [2], self.ROWS[i]),
+            "frozen.b": ("BF16", [2], [0x3F80 + i, 0x4000]),
+            "frozen.n": ("I64", [], [i]),
+            "state": ("F32", [3], [i, i, i]),
+            "z": ("F64", [1], [15.5 * i]),
+        }
+
+    def put(self, i, model, folder="w"):
+        return self.write("%s/%d.safetensors" % (folder, i), model if isinstance(model, bytes) else safetensors(model))
+
+    def kept_of(self, model):
+        return {name: model[name] for name in ("a", "z")}
+
+    def with_raw(self, i, **entries):
+        """Its tensors a and z, then those of a dtype, a shape and bytes that are taken as they are."""
+        model = safetensors(self.kept_of(self.model(i)))
+        (length,) = struct.unpack_from("<Q", model)
+        header, data = json.loads(model[8 : 8 + length]), model[8 + length :]
+        for name, (dtype, shape, raw) in entries.items():
+            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+            data += raw
+        text = json.dumps(header).encode()
+        return struct.pack("<Q", len(text)) + text + data
+
+    def strange(self, i):
+        """What a worker's "state" and "frozen.…" may be, so that nobody is to notice."""
+        model, kept = self.model(i), self.kept_of(self.model(i))
+        reverse = dict(reversed(list(model.items())))
+        return {
+            "as it is": model,
+            "absent": kept,
+            "infinite": {**model, "state": ("F32", [3], [math.nan, math.inf, 0]), "frozen.b": ("BF16", [2], [0x7FC0, 0])},
+            "of other dtypes": {**model, "state": ("F8_E4M3", [5], [1] * 5), "frozen.n": ("F32", [1], [1]), "frozen.b": ("I64", [], [3])},
+            "in another order": {**reverse, "frozen.c": ("F32", [0], [])},
+            "complex": self.with_raw(i, state=("C64", [1], bytes(8))),
+            "of no known dtype": self.with_raw(i, state=("F99", [7], bytes(3))),
+            "giant": self.with_raw(i, state=("F64", [1 << 62, 1 << 62], b"")),
+            "of a shape that is not that of its bytes": self.with_raw(i, state=("F32", [1 << 40], bytes(4))),
+        }
+
+    def run_with(self, inputs, rule, *options, bad=0):
+        path = self.path("report.json")
+        self.aggregate(inputs, rule, "--report", path, *options, bad=bad)
+        with open(path) as file:
+            self.report = json.load(file)
+        return read_safetensors(self.output)[0], [(w["weight"], w["score"]) for w in self.report["workers"]]
+
+    def expected(self, rule):
+        """Of the tensors that are kept alone."""
+        return self.run_with([self.put(i, self.kept_of(self.model(i)), "kept") for i in range(5)], rule)
+
+    RULES = ["multi_krum(f=1)", "nnm(f=1) | trimmed_mean(f=1)", "median", "clip(c=30) | mean"]
+
+    def test_values_are_those_of_the_kept_tensors_alone(self):
+        skip = ["--exclude", "frozen.*", "--exclude", "state"]
+        for rule in self.RULES:
+            with self.subTest(rule):
+                expected, weights = self.expected(rule)
+                inputs = [self.put(i, self.model(i)) for i in range(5)]
+                out, found = self.run_with(inputs, rule, *skip)
+                self.assertEqual((out, found), (expected, weights))
+                self.assertEqual(self.report["form"], "2 tensors (1 F16, 1 F64) of 12 bytes, safetensors")
+                self.assertNotIn("copied", self.report)
+                self.aggregate([self.put(i, self.kept_of(self.model(i)), "kept") for i in range(5)], rule, "--scope", "per-tensor")
+                expected = read_safetensors(self.output)[0]
+                self.aggregate(inputs, rule, "--scope", "per-tensor", *skip)
+                self.assertEqual(read_safetensors(self.output)[0], expected)
+
+    def test_whatever_a_worker_holds_of_them(self):
+        base = self.put(9, {**self.model(0), "frozen.b": ("BF16", [2], [0x4120, 0xC120]), "frozen.n": ("I64", [], [77])}, "base")
+        rule = "multi_krum(f=1)"
+        expected, weights = self.expected(rule)
+        copied = {"frozen.b": [0x4120, 0xC120], "frozen.n": [77]}
+        for at in (0, 2, 4):
+            for name, model in self.strange(at).items():
+                with self.subTest(name, at=at):
+                    inputs = [self.put(i, model if i == at else self.model(i)) for i in range(5)]
+                    out, found = self.run_with(inputs, rule, "--exclude", "state", "--exclude", "frozen.*")
+                    self.assertEqual((out, found), (expected, weights))
+                    out, found = self.run_with(inputs, rule, "--exclude", "state", "--copy", "frozen.*", "--base", base)
+                    self.assertEqual((out, found), ({**expected, **copied}, weights))
+                    self.assertEqual(self.report["copied"], ["frozen.b", "frozen.n"])
+        # All workers at once, each with another.
+        models = list(self.strange(0))
+        for first in range(0, len(models), 4):
+            inputs = [self.put(i, self.strange(i)[models[(first + i) % len(models)]]) for i in range(5)]
+            out, found = self.run_with(inputs, rule, "--exclude", "state", "--exclude", "frozen.*")
+            self.assertEqual((out, found), (expected, weights))
+
+    def test_what_is_kept_is_checked_as_ever(self):
+        inputs = [self.put(i, self.model(i)) for i in range(5)]
+        options = ["--exclude", "state", "--exclude", "frozen.*"]
+        lacking = dict(self.model(2))
+        del lacking["z"]
+        whole = safetensors(self.model(2))
+        (length,) = struct.unpack_from("<Q", whole)
+        overlap = json.loads(whole[8 : 8 + length])
+        overlap["z"]["data_offsets"] = [0, 8]
+        text = json.dumps(overlap).encode()
+        for model, says in [
+            (lacking, 'no tensor "z"'),
+            ({**self.model(2), "y": ("F32", [1], [1])}, 'holds tensor "y"'),
+            (whole + b"0", "but the file at"),
+            (whole[:-1], "not within"),
+            (struct.pack("<Q", len(text)) + text + whole[8 + length :], "overlap"),
+            ({"module." + k: v for k, v in self.kept_of(self.model(2)).items()}, 'begin with "module."'),
+        ]:
+            self.put(2, model)
+            done = self.aggregate(inputs, "median", *options, bad=1)
+            self.assertIn(says, done.stderr)
+
+    def test_copies_follow_the_output(self):
+        rule = "median"
+        inputs = [self.put(i, self.kept_of(self.model(i))) for i in range(5)]
+        copied = {
+            "frozen.b": ("BF16", [2], [0x4120, 0x8000]),
+            "frozen.h": ("F16", [1], [0.333251953125]),
+            "frozen.e": ("F8_E4M3", [2], [0x38, 0xB8]),
+            "frozen.d": ("F64", [2], [0.1, -1]),
+            "frozen.n": ("I64", [], [1 << 60]),
+            "frozen.o": ("F32", [0], []),
+        }
+        base = self.put(9, {**self.model(0), **copied}, "base")
+        options = ["--base", base, "--copy", "frozen.*", "--copy", "state"]
+        self.aggregate(inputs, rule, *options)
+        out = read_safetensors(self.output)[0]
+        self.assertEqual(out["a"], [3, 20])
+        self.assertEqual({k: out[k] for k in copied}, {k: v[2] for k, v in copied.items()})
+        self.assertEqual(out["state"], [0, 0, 0])
+        self.aggregate(inputs, rule, *options, "--out-dtype", "f32")
+        out = read_safetensors(self.output)[0]
+        values = {"frozen.b": [10, 0], "frozen.h": [0.333251953125], "frozen.e": [1, -1], "frozen.d": [0.10000000149011612, -1]}
+        self.assertEqual({k: out[k] for k in values}, values)
+        self.assertEqual(out["frozen.n"], [1 << 60])
+        self.aggregate(inputs, rule, *options, "--out-dtype", "f8_e4m3")
+        self.assertEqual(read_safetensors(self.output)[0]["frozen.b"], [0x52, 0x80])
+        self.put(9, {**self.model(0), **copied, "frozen.d": ("F64", [2], [1e300, 1])}, "base")
+        self.refused(inputs, rule, *options, "--out-dtype", "f32", code=2, says='values of tensor "frozen.d" are too large')
+
+    def test_a_copy_that_is_not_finite(self):
+        inputs = [self.put(i, self.kept_of(self.model(i))) for i in range(5)]
+        base = self.put(9, {**self.model(0), "state": ("F32", [3], [1, math.inf, -math.inf])}, "base")
+        options = ["--base", base, "--copy", "state", "--exclude", "frozen.*"]
+        says = ['tensor "state" of ' + base + ", which is copied, holds NaN or infinity", "(--allow-nonfinite)"]
+        self.refused(inputs, "median", *options, code=5, says=says)
+        out, _ = self.run_with(inputs, "median", *options, "--allow-nonfinite")
+        self.assertEqual(out["state"], [1, math.inf, -math.inf])
+        self.assertEqual(self.report["output_nonfinite"], 2)
+
+    def test_copies_are_read_in_windows(self):
+        size = 1 << 20
+        draw = random.Random(5)
+        values = [draw.random() for _ in range(1 << 10)] * (size >> 10)
+        inputs = [self.put(i, self.kept_of(self.model(i))) for i in range(3)]
+        base = self.put(9, {**self.kept_of(self.model(0)), "state": ("F64", [size], values), "t": ("I64", [size], range(size))}, "base")
+        self.aggregate(inputs, "median", "--base", base, "--copy", "state", "--copy", "t", "--memory", "1MiB")
+        out = read_safetensors(self.output)[0]
+        self.assertTrue(out["state"] == values and out["t"] == list(range(size)))
+
+    def test_a_lone_input_and_one_without_other_tensors(self):
+        base = self.put(9, self.model(3), "base")
+        lone = self.put(0, self.kept_of(self.model(0)))
+        self.aggregate([lone], "median", "--base", base, "--copy", "frozen.*", "--copy", "state")
+        self.assertEqual(read_safetensors(self.output)[0], {k: v[2] for k, v in {**self.model(3), **self.kept_of(self.model(0))}.items()})
+        self.aggregate([self.put(1, self.model(1))], "median", "--exclude", "state")
+        self.assertEqual(sorted(read_safetensors(self.output)[0]), ["a", "frozen.b", "frozen.n", "z"])
+        # Only integers are left to aggregate.
+        counts = [self.put(i, {"n": ("I64", [], [i])}, "counts") for i in range(3)]
+        base = self.put(8, {"n": ("I64", [], [9]), "w": ("F32", [1], [5])}, "base")
+        self.aggregate(counts, "krum(f=0)", "--base", base, "--copy", "w")
+        self.assertEqual(read_safetensors(self.output)[0], {"n": [1], "w": [5]})
+
+    def test_of_archives_and_shards(self):
+        archives = [self.write("n/%d.npz" % i, npz({"w.npy": npy([1], [i]), "s.npy": npy([i], [i] * i)})) for i in range(3)]
+        self.write("n/2.npz", npz({"w.npy": npy([1], [2]), "s.npy": b"no array"}))
+        self.aggregate(archives, "median", "--exclude", "s")
+        self.assertEqual(read_safetensors(self.output)[0], {"w": [1]})
+        for i in range(3):
+            parts = {"p1": {"w": ("F32", [1], [i])}, "p2": {"s": ("F32", [i], [i] * i)}}
+            names = {"w": "p1.safetensors", "s": "p2.safetensors"}
+            if i == 1:
+                parts, names = {"p1": {**parts["p1"], "s": ("BOOL", [1], [1])}}, {"w": "p1.safetensors", "s": "p1.safetensors"}
+            for name, tensors in parts.items():
+                self.write("s%d/%s.safetensors" % (i, name), safetensors(tensors))
+            self.write("s%d/model.safetensors.index.json" % i, json.dumps({"weight_map": names}))
+        folders = [self.path("s%d" % i) for i in range(3)]
+        self.aggregate(folders, "median", "--exclude", "s")
+        self.assertEqual(read_safetensors(self.output)[0], {"w": [1]})
+        # What the map leaves out is left out of the model.
+        self.write("s1/model.safetensors.index.json", json.dumps({"weight_map": {"s": "p1.safetensors"}}))
+        done = self.aggregate(folders, "median", "--exclude", "s", bad=1)
+        self.assertIn('tensor "w" of "p1.safetensors" is not in the weight_map', done.stderr)
+
+    def test_judging_names_what_is_copied_and_never_sees_what_is_excluded(self):
+        inputs = [self.put(i, self.model(i)) for i in range(5)]
+        base = self.put(9, self.model(0), "base")
+        options = ["--base", base, "--copy", "state", "--exclude", "frozen.*"]
+        out, weights = self.run_with(inputs, "krum(f=1)", *options)
+        self.assertEqual(self.run_with(inputs, "krum(f=1)", *options, "--ignore-in-distances", "state"), (out, weights))
+        self.assertEqual(self.run_with(inputs, "krum(f=1)", *options, "--judge-by", "state", "--judge-by", "[az]"), (out, weights))
+        says = '--ignore-in-distances: "frozen.b" matches no tensor'
+        self.refused(inputs, "krum(f=1)", *options, "--ignore-in-distances", "frozen.b", code=2, says=says)
+
+    def test_slips_are_told(self):
+        inputs = [self.put(i, self.model(i)) for i in range(5)]
+        base = self.put(9, self.model(0), "base")
+        for options, says in [
+            (["--exclude", "stat"], '--exclude: "stat" matches no tensor; near to it are "state"'),
+            (["--exclude", "*", "--base", base], "--exclude: every tensor is left out"),
+            (["--exclude", "*"], "--exclude: every tensor is left out"),
+            (["--copy", "state"], "--copy: needs a base"),
+            (["--copy", "stat", "--base", base], '--copy: "stat" matches no tensor; near to it are "state"'),
+            (["--copy", "*", "--base", base], "--copy: every tensor is taken from the base"),
+            (["--copy", "s*", "--exclude", "*e", "--base", base], '--copy: tensor "state" is excluded too'),
+        ]:
+            self.refused(inputs, "median", *options, code=2, says=says)
+            self.refused(inputs, "median", *options, "--strict", code=2, says=says)
+            self.assertIn(says, self.run_bragg("inspect", *inputs, *options, code=2).stderr)
+        # A pattern for what only some workers hold is none.
+        self.put(2, {**self.model(2), "extra": ("F32", [1], [1])})
+        self.aggregate(inputs, "median", "--exclude", "extra")
+        self.assertEqual(sorted(read_safetensors(self.output)[0]), sorted(self.model(0)))
+
+    def test_large_tensors_that_are_left_out_are_hashed(self):
+        large = 300 << 20  # of zeros that the file system need not store
+        paths = []
+        for i in range(3):
+            header = {"s": {"dtype": "U8", "shape": [large], "data_offsets": [0, large]}}
+            header["w"] = {"dtype": "F32", "shape": [1], "data_offsets": [large, large + 4]}
+            text = json.dumps(header).encode()
+            paths.append(self.write("%d.safetensors" % i, struct.pack("<Q", len(text)) + text))
+            os.truncate(paths[-1], 8 + len(text) + large + 4)
+        self.run_with(paths, "median", "--exclude", "s", "--sha256")
+        self.assertEqual(sorted(self.report["sha256"]), paths)
+        os.truncate(paths[0], 1 << 40)
+        self.run_with(paths, "median", "--exclude", "s", "--sha256", bad=1)
+        self.assertEqual(sorted(self.report["sha256"]), paths[1:])
+
+
 class Report(Case):
     def report(self, inputs, rule, *options, bad=0):
         path = self.path("report.json")
@@ -1457,7 +1703,7 @@ class Usage(Case):
     def test_help_teaches(self):
         self.assertIn("Exit codes", self.run_bragg("--help").stdout)
         text = self.run_bragg("aggregate", "--help").stdout
-        for words in ["nnm(f=2) | trimmed_mean(f=2)", "--base", "--memory", "--device", "Choosing f", "Exit codes"]:
+        for words in ["nnm(f=2) | trimmed_mean(f=2)", "--base", "--exclude", "--copy", "--memory", "--device", "Choosing f", "Exit codes"]:
             self.assertIn(words, text)
         text = self.run_bragg("verify", "--help").stdout
         for words in ["--device", "--seed", "--quick", "--json", "oracle", "Exit codes"]:
@@ -2023,6 +2269,16 @@ class Inspect(Case):
         report, table = self.inspect(codes)
         self.assertIn("seems to be quantised", report["integers"])
         self.assertIn("seems to be quantised", table[-1])
+
+    def test_leaves_tensors_out(self):
+        inputs = [self.write("w%d.safetensors" % i, safetensors({"w": ("F32", [1], [i]), "s": ("F32", [i], [1e9] * i)})) for i in range(3)]
+        self.run_bragg("inspect", *inputs, code=3)
+        report, table = self.inspect(*inputs, "--exclude", "s")
+        self.assertEqual((report["bad"], [i["norm"] for i in report["inputs"]]), (0, [0, 1, 2]))
+        self.assertIn("3 of 3 inputs have the form: 1 tensor (1 F32) of 4 bytes", table[-1])
+        report, table = self.inspect(*inputs, "--base", inputs[2], "--copy", "s")
+        self.assertEqual((report["bad"], [i["norm"] for i in report["inputs"]]), (0, [0, 1, 2]))
+        self.assertIn("of the base: 2 tensors", table[-1])
 
     def test_takes_the_base_and_a_matrix(self):
         good = self.workers([[1, 2], [3, 4]])

@@ -398,5 +398,76 @@ TEST(JudgedFiles, SayWhatIsWrong) {
   refused(options, "ignore_in_distances: where scope is per tensor");
 }
 
+// Left out, or of the base
+// ------------------------------------------------------------------------------------
+
+class SkippedTensors : public testing::TestWithParam<const char*> {};
+
+TEST_P(SkippedTensors, AreAsIfTheyWereNotThere) {
+  Generator random = generator(std::string("skipped tensors ") + GetParam());
+  Models models;
+  fill(random, models, 9, many_sizes);
+  Models kept, other;
+  kept.values = models.values;
+  fill(random, other, 1, many_sizes);
+  const Values& base = other.values.front();
+  const fs::path base_path = other.folder / "base.safetensors";
+  Models::write(base_path, base);
+  std::uint64_t copied_bytes = 0;
+  for (const auto& [name, data] : base) {
+    const bool copied = name.starts_with("bn.");
+    if (copied) copied_bytes += data.size() * sizeof(float);
+    if (copied || name == "c.weight") {
+      for (Values& model : kept.values) model.erase(name);
+    }
+  }
+  models.values[1].erase("bn.mean");
+  models.values[2]["bn.mean"].assign(5, std::nanf(""));
+  models.values[3].erase("c.weight");
+  models.values[4]["c.weight"].assign(90001, 1e30F);
+  for (const Scope scope : {Scope::whole, Scope::per_tensor}) {
+    for (const std::uint64_t memory : {std::uint64_t{1} << 30, std::uint64_t{2} << 20}) {
+      FileOptions options;
+      options.memory = memory;
+      options.options.scope = scope;
+      options.base = kept.folder / "base.safetensors";
+      Values kept_base = base;
+      for (const char* name : {"bn.mean", "bn.var", "c.weight"}) kept_base.erase(name);
+      Models::write(*options.base, kept_base);
+      const FileResult expected = kept.run(GetParam(), options);
+
+      options.base = base_path;
+      options.exclude = {"c.*"};
+      options.copy = {"bn.*"};
+      std::uint64_t done = 0, total = 0;
+      options.progress = [&](const Progress& progress) {
+        EXPECT_LE(progress.bytes_done, progress.bytes_total);
+        done = progress.bytes_done;
+        total = progress.bytes_total;
+      };
+      const FileResult result = models.run(GetParam(), options);
+      Values values = kept.read();
+      for (const char* name : {"bn.mean", "bn.var"}) values[name] = base.at(name);
+      EXPECT_TRUE(models.read() == values) << "memory " << memory;
+      EXPECT_EQ(result.tensors, expected.tensors);
+      EXPECT_EQ(result.copied, (std::vector<std::string>{"bn.mean", "bn.var"}));
+      EXPECT_EQ(result.distance_shares, expected.distance_shares);
+      EXPECT_EQ(result.bad, std::vector<std::string>(9));
+      EXPECT_EQ(result.nonfinite, 0);
+      EXPECT_EQ(result.bytes_read, expected.bytes_read + copied_bytes);
+      EXPECT_EQ(done, total);
+      ASSERT_EQ(result.reports.size(), expected.reports.size());
+      for (std::size_t t = 0; t < result.reports.size(); ++t) {
+        for (std::size_t i = 0; i < 9; ++i)
+          EXPECT_EQ(result.reports[t].rows[i].weight, expected.reports[t].rows[i].weight) << t << ", " << i;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Rules, SkippedTensors,
+                         testing::Values("multi_krum(f=2)", "nnm(f=2) | trimmed_mean(f=2)",
+                                         "clip(c=9) | mean", "geometric_median", "median"));
+
 }  // namespace
 }  // namespace bragg::test

@@ -87,6 +87,8 @@ std::string summary(const AggregateCommand& command, const Pipeline& pipeline, c
                                                         : "of the first input";
     text += fmt::format(", {} {}", counted(result.integers, "integer"), how);
   }
+  if (!result.copied.empty())
+    text += fmt::format(", {} of the base", counted(std::ssize(result.copied), "tensor"));
   if (result.nonfinite > 0)
     text += fmt::format("\nthe output holds NaN or infinity in {}", counted(result.nonfinite, "value"));
   const auto bytes = static_cast<double>(result.bytes_read);
@@ -125,23 +127,6 @@ std::string dominant_warning(const FileResult& result) {
       detail::show(name), 100 * result.distance_shares[*result.dominant_tensor]);
 }
 
-/// The library calls an option by the name of its field.
-Error in_options(const Error& error) {
-  const std::string what = error.what();
-  for (const auto& [field, option] :
-       {std::pair("judge_by", "--judge-by"), std::pair("ignore_in_distances", "--ignore-in-distances")}) {
-    const std::string start = std::string(field) + ": ";
-    if (what.starts_with(start)) return {error.status(), option + what.substr(start.size() - 2)};
-  }
-  constexpr std::string_view base = "which are right (base)";
-  if (const std::size_t at = what.find(base); error.status() == Status::bad_file && at != std::string::npos)
-    return {error.status(), std::string(what).replace(at, base.size(), "which are right (--base)")};
-  constexpr std::string_view advice = "(allow_nonfinite)";
-  if (what.ends_with(advice))
-    return {error.status(), what.substr(0, what.size() - advice.size()) + "(--allow-nonfinite)"};
-  return error;
-}
-
 /// Bad inputs are told when the progress bar is gone; of a run that fails also where --quiet is given. Such a
 /// run has a report, too.
 FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inputs,
@@ -169,7 +154,7 @@ FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inpu
     return result;
   } catch (const Error& error) {
     fmt::print(stderr, "{}", warnings);
-    const Error told = in_options(error);
+    const Error told = with_option_names(error);
     if (command.report) {
       try {
         write_failure(*command.report, pipeline, inputs, bad, command.output, device, hashes, told);
@@ -205,6 +190,8 @@ void run(const AggregateCommand& command) {
   options.options.device = device;
   options.judge_by = command.judge_by;
   options.ignore_in_distances = command.ignore_in_distances;
+  options.exclude = command.exclude;
+  options.copy = command.copy;
   const std::vector<fs::path> inputs = find_inputs(command.inputs, command.base, command.output);
   if (command.weights) {
     const GivenWeights given = parse_weights(*command.weights);

@@ -18,6 +18,8 @@ struct AggregateCommand {
   std::optional<std::string> weights;
   std::vector<std::string> judge_by;
   std::vector<std::string> ignore_in_distances;
+  std::vector<std::string> exclude;
+  std::vector<std::string> copy;
   double max_weight_share = 0;
   std::string memory = "1GiB";
   std::string scope = "whole";

@@ -2,7 +2,6 @@
 #include "host/cli/arguments.hpp"
 
 #include <fmt/format.h>
-#include <bragg/error.hpp>
 
 #include <algorithm>
 #include <array>
@@ -212,6 +211,23 @@ std::vector<fs::path> workers_of(const fs::path& folder, const std::optional<fs:
 }
 
 }  // namespace
+
+Error with_option_names(const Error& error) {
+  const std::string what = error.what();
+  for (const auto& [field, option] :
+       {std::pair("judge_by", "--judge-by"), std::pair("ignore_in_distances", "--ignore-in-distances"),
+        std::pair("exclude", "--exclude"), std::pair("copy", "--copy")}) {
+    const std::string start = std::string(field) + ": ";
+    if (what.starts_with(start)) return {error.status(), option + what.substr(start.size() - 2)};
+  }
+  constexpr std::string_view base = "which are right (base)";
+  if (const std::size_t at = what.find(base); error.status() == Status::bad_file && at != std::string::npos)
+    return {error.status(), std::string(what).replace(at, base.size(), "which are right (--base)")};
+  constexpr std::string_view advice = "(allow_nonfinite)";
+  if (what.ends_with(advice))
+    return {error.status(), what.substr(0, what.size() - advice.size()) + "(--allow-nonfinite)"};
+  return error;
+}
 
 std::uint64_t parse_bytes(const char* option, std::string_view text) {
   struct Unit {

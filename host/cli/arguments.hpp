@@ -2,6 +2,7 @@
 // Command-line arguments as values. Errors are bragg::Error.
 #pragma once
 
+#include <bragg/error.hpp>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -10,6 +11,9 @@
 #include <vector>
 
 namespace bragg::cli {
+
+/// The library calls an option by the name of its field.
+Error with_option_names(const Error& error);
 
 /// "1GiB", "64 MiB", "500MB", "1048576": the value of `option`.
 std::uint64_t parse_bytes(const char* option, std::string_view text);

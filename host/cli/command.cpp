@@ -200,6 +200,21 @@ std::string command_line(int argc, char** argv) {
   return text;
 }
 
+/// The tensors that a run is about.
+template <class CommandT>
+void add_choice(CLI::App& sub, CommandT& command) {
+  sub.add_option("--exclude", command.exclude,
+                 "leave tensors whose names match out, e.g. '*_extra_state'; inputs may differ in them; "
+                 "repeatable")
+      ->type_name("PATTERN")
+      ->allow_extra_args(false);
+  sub.add_option("--copy", command.copy,
+                 "take tensors whose names match from --base, whatever the inputs hold, e.g. 'frozen.*'; "
+                 "repeatable")
+      ->type_name("PATTERN")
+      ->allow_extra_args(false);
+}
+
 void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
   CLI::App* const sub = app.add_subcommand("aggregate", "Aggregate the workers' checkpoints into one file");
   sub->footer(std::string(aggregate_footer) + exit_codes);
@@ -236,6 +251,7 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
                   "do not judge workers by these, e.g. '*running_*'; repeatable")
       ->type_name("PATTERN")
       ->allow_extra_args(false);
+  add_choice(*sub, command);
   sub->add_option("--memory", command.memory, "bound on windows and buffers, e.g. 512MiB")
       ->capture_default_str();
   sub->add_option("--device", command.device,
@@ -264,6 +280,7 @@ void add_inspect(CLI::App& app, bragg::cli::InspectCommand& command) {
   sub->footer(inspect_footer + std::string(exit_codes));
   sub->add_option("INPUT", command.inputs, "the workers' checkpoints, as for `aggregate`")->required();
   sub->add_option("--base", command.base, "the global model, which says which form is right");
+  add_choice(*sub, command);
   sub->add_flag("--json", command.json, "for programs");
 }
 

@@ -31,7 +31,11 @@ struct Findings {
 Findings find(const InspectCommand& command) {
   Findings found;
   const std::vector<fs::path> inputs = find_inputs(command.inputs, command.base, std::nullopt);
-  found.inputs = detail::open_inputs(inputs, command.base, {}, BadInputs::row);
+  FileOptions options;
+  options.base = command.base;
+  options.exclude = command.exclude;
+  options.copy = command.copy;
+  found.inputs = detail::open_inputs(inputs, options);
   try {
     detail::check_integers(found.inputs, Integers::automatic);
   } catch (const Error& error) {
@@ -113,7 +117,13 @@ std::string json_of(const Findings& found) {
 }  // namespace
 
 void run(const InspectCommand& command) {
-  const Findings found = find(command);
+  const Findings found = [&] {
+    try {
+      return find(command);
+    } catch (const Error& error) {
+      throw with_option_names(error);
+    }
+  }();
   fmt::print("{}", command.json ? json_of(found) : text_of(found));
 }
 

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace bragg::cli {
@@ -11,6 +12,8 @@ namespace bragg::cli {
 struct InspectCommand {
   std::vector<std::filesystem::path> inputs;
   std::optional<std::filesystem::path> base;
+  std::vector<std::string> exclude;
+  std::vector<std::string> copy;
   bool json = false;
 };
 

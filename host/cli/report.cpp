@@ -153,6 +153,7 @@ void write_report(const fs::path& path, const Pipeline& pipeline, const FileResu
   json["exit_code"] = 0;
   json["message"] = nullptr;
   json["form"] = result.form;
+  if (!result.copied.empty()) json["copied"] = result.copied;
   json["coordinates"] = result.coordinates;
   json["integers"] = result.integers;
   json["output_nonfinite"] = result.nonfinite;

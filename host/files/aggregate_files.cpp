@@ -5,6 +5,7 @@
 #include <bragg/io.hpp>
 
 #include <algorithm>
+#include <cstring>
 #include <iterator>
 #include <new>
 
@@ -91,6 +92,8 @@ class FileAggregation {
   }
   void expect_bytes();
   void run_integers();
+  void run_copies();
+  void check_copied(const Window& window, const std::byte* from);
   void run_whole();
   void run_per_tensor();
   void run_part(const Part& part);
@@ -183,6 +186,7 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
     result_.coordinates += inputs_.tensors[t].elements;
     result_.tensors.push_back(inputs_.tensors[t].name);
   }
+  for (const std::size_t t : inputs_.copied) result_.copied.push_back(inputs_.tensors[t].name);
   // Without coordinates no NaN tells that a row is infinite.
   for (std::size_t i = 0; i < active_.rows.size() && result_.coordinates == 0; ++i)
     active_.invalid[i] = active_.invalid[i] || is_bad(static_cast<int>(i));
@@ -206,6 +210,7 @@ FileResult FileAggregation::run(const std::filesystem::path& output) {
   course_.hashed = true;
   check_bad({}, nullptr);
   run_integers();
+  run_copies();
   // A model without floating-point tensors is a row of no coordinates: it has a report too.
   if (options_.options.scope == Scope::whole || inputs_.floating.empty()) {
     run_whole();
@@ -260,6 +265,7 @@ void FileAggregation::expect_bytes() {
   expect(first_pass_, all_rows_.size());
   expect(inputs_.floating, all_rows_.size());
   expect(inputs_.integers, integer_rows_.size());
+  expect(inputs_.copied, 1);
   progress_.advance(0);
 }
 
@@ -276,6 +282,35 @@ void FileAggregation::run_integers() {
     for (const int row : integer_rows_) rows.push_back(reader_->row(0, static_cast<std::size_t>(row)));
     lower_median(*window.type, rows, window.elements, passes_->output(0), threads_);
     write(window, 0, {0, window.pieces.size()});
+  }
+}
+
+void FileAggregation::run_copies() {
+  const int base = static_cast<int>(active_.rows.size());
+  for (const Window& window : memory_.cut(inputs_, inputs_.copied)) {
+    load(window, 0, {&base, 1}, window.combined);
+    const bool floating = window.type->kind == ElementKind::floating;
+    const std::int64_t size =
+        floating ? static_cast<std::int64_t>(size_of(window.combined)) : window.type->bytes;
+    const std::byte* const from = reader_->row(0, static_cast<std::size_t>(base));
+    std::memcpy(passes_->output(0), from, static_cast<std::size_t>(window.elements * size));
+    if (floating) check_copied(window, from);
+    write(window, 0, {0, window.pieces.size()});
+  }
+}
+
+void FileAggregation::check_copied(const Window& window, const std::byte* from) {
+  for (const Piece& piece : window.pieces) {
+    const std::int64_t nonfinite = count_nonfinite(window.combined, from, piece.size());
+    if (nonfinite > 0 && !options_.allow_nonfinite) {
+      throw Error(
+          Status::nonfinite_base,
+          fmt::format("tensor {} of {}, which is copied, holds NaN or infinity; take another base, or "
+                      "ask for such an output (allow_nonfinite)",
+                      show(inputs_.tensors[piece.tensor].name), inputs_.base->path.string()));
+    }
+    result_.nonfinite += nonfinite;
+    from += piece.size() * static_cast<std::int64_t>(size_of(window.combined));
   }
 }
 
@@ -561,7 +596,7 @@ void FileAggregation::check_narrowed(const Piece& piece, std::int64_t beyond) co
 FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesystem::path> inputs,
                            const std::filesystem::path& output, const FileOptions& options) {
   try {
-    Inputs opened = open_inputs(inputs, options.base, options.weights, options.bad_inputs);
+    Inputs opened = open_inputs(inputs, options);
     for (std::size_t i = 0; i < opened.rows.size() && options.found_bad; ++i) {
       if (!opened.rows[i].bad.empty()) options.found_bad(i, opened.names[i], opened.rows[i].bad);
     }

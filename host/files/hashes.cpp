@@ -32,11 +32,25 @@ void add_files(const PlacedModel& model, bool bad, std::vector<Hashing>& files) 
     files.push_back({model.path, std::nullopt, std::filesystem::file_size(model.path, ignored)});
 }
 
+std::uint64_t bytes_of(const PlacedModel& model) {
+  std::uint64_t bytes = 0;
+  for (const SourceFile& file : model.files) bytes += static_cast<std::uint64_t>(file.id.size);
+  return bytes;
+}
+
+/// Tensors that are left out count as most models have them.
 std::uint64_t largest_file(const Inputs& inputs) {
   std::uint64_t bytes = 2 * static_cast<std::uint64_t>(max_header_bytes);  // npz: a directory besides
   for (const TensorInfo& tensor : inputs.tensors) bytes += static_cast<std::uint64_t>(tensor.bytes);
-  if (inputs.matrix) bytes += bytes * inputs.rows.size();
-  return bytes;
+  if (inputs.matrix) return bytes + bytes * inputs.rows.size();
+  std::vector<std::uint64_t> models;
+  for (const InputRow& row : inputs.rows) {
+    if (row.bad.empty() && !row.left_out) models.push_back(bytes_of(inputs.models[row.model]));
+  }
+  if (models.empty()) return bytes;
+  const auto middle = models.begin() + static_cast<std::ptrdiff_t>((models.size() - 1) / 2);
+  std::nth_element(models.begin(), middle, models.end());
+  return std::max(bytes, *middle);
 }
 
 }  // namespace

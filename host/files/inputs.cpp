@@ -9,6 +9,7 @@
 #include <memory>
 #include <utility>
 
+#include "host/files/tensor_choice.hpp"
 #include "host/io/element_type.hpp"
 
 namespace bragg::detail {
@@ -99,20 +100,20 @@ std::vector<Group> group(const std::map<FormMark, std::vector<std::size_t>>& mar
 }
 
 /// In what the two largest groups differ. The smaller form is the one that is kept: it may be a stranger's.
-std::string difference(const Inputs& inputs, const std::vector<Group>& groups) {
+std::string difference(const Inputs& inputs, const std::vector<Group>& groups, const Skips& skips) {
   if (groups.size() < 2) return "";
   std::size_t kept = groups[0].inputs.front(), other = groups[1].inputs.front();
   if (groups[0].mark.tensors > groups[1].mark.tensors) std::swap(kept, other);
   try {
     PlacedModel model(inputs.models[other].path);
-    read_placed_model(read_form(inputs.models[kept].path), inputs.names[kept], model);
+    read_placed_model(read_form(inputs.models[kept].path, skips), inputs.names[kept], model, skips);
   } catch (const Error& error) {
     return fmt::format("; {}", error.what());
   }
   return "";
 }
 
-[[noreturn]] void refuse_forms(const Inputs& inputs, const std::vector<Group>& groups) {
+[[noreturn]] void refuse_forms(const Inputs& inputs, const std::vector<Group>& groups, const Skips& skips) {
   constexpr std::size_t most = 8;
   std::vector<std::string> texts;
   for (const Group& each : groups)
@@ -129,7 +130,7 @@ std::string difference(const Inputs& inputs, const std::vector<Group>& groups) {
           "more than half of the {} inputs must agree in names, dtypes and shapes, or a base must say "
           "which are right (base): {}{}{}",
           voters(inputs), fmt::join(texts, "; "), more > 0 ? fmt::format(" and {} more", more) : "",
-          difference(inputs, groups)));
+          difference(inputs, groups, skips)));
 }
 
 /// Does it for a row; what it throws makes a bad row.
@@ -146,23 +147,25 @@ void try_row(Inputs& inputs, InputRow& row, BadInputs bad_inputs, F f) {
 }
 
 /// Groups the inputs by form. @throws Error bad_file: none has more than half.
-std::vector<Group> find_groups(Inputs& inputs, BadInputs bad_inputs) {
+std::vector<Group> find_groups(Inputs& inputs, BadInputs bad_inputs, const Skips& skips) {
   std::map<FormMark, std::vector<std::size_t>> marked;
   for (std::size_t i = 0; i < inputs.rows.size(); ++i) {
     try_row(inputs, inputs.rows[i], bad_inputs,
-            [&](const PlacedModel& model) { marked[mark_form(model.path)].push_back(i); });
+            [&](const PlacedModel& model) { marked[mark_form(model.path, skips)].push_back(i); });
   }
   std::vector<Group> groups = group(marked);
-  if (groups.empty() || 2 * groups.front().inputs.size() <= voters(inputs)) refuse_forms(inputs, groups);
+  if (groups.empty() || 2 * groups.front().inputs.size() <= voters(inputs))
+    refuse_forms(inputs, groups, skips);
   return groups;
 }
 
 /// Fills the models of the rows that have the form.
-void place_rows(Inputs& inputs, const Form& form, const std::string& owner, BadInputs bad_inputs) {
+void place_rows(Inputs& inputs, const Form& form, const std::string& owner, BadInputs bad_inputs,
+                const Skips& skips) {
   std::vector<std::shared_ptr<const std::vector<Place>>> distinct;
   for (InputRow& row : inputs.rows) {
     try_row(inputs, row, bad_inputs, [&](PlacedModel& model) {
-      read_placed_model(form, owner, model);
+      read_placed_model(form, owner, model, skips);
       // Most are laid out alike: one table for all of them.
       const auto same = std::find_if(distinct.begin(), distinct.end(),
                                      [&](const auto& places) { return *places == *model.places; });
@@ -175,9 +178,10 @@ void place_rows(Inputs& inputs, const Form& form, const std::string& owner, BadI
   }
 }
 
-PlacedModel read_base(const Form& form, const std::string& owner, const std::filesystem::path& path) {
+PlacedModel read_base(const Form& form, const std::string& owner, const std::filesystem::path& path,
+                      const Skips& skips) {
   PlacedModel base(path);
-  read_placed_model(form, owner, base);
+  read_placed_model(form, owner, base, skips);
   return base;
 }
 
@@ -195,18 +199,24 @@ std::string reason_of(const Error& error, const std::filesystem::path& path) {
   return std::string(what);
 }
 
-Inputs open_inputs(std::span<const std::filesystem::path> paths,
-                   const std::optional<std::filesystem::path>& base, std::span<const double> weights,
-                   BadInputs bad_inputs) {
+Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptions& options) {
   if (paths.empty()) throw Error(Status::invalid_argument, "inputs: 0 files; needs at least 1");
   check_distinct(paths);
+  const std::optional<std::filesystem::path>& base = options.base;
+  TensorChoice choice(options);
+  const Skips of_owner = choice.of_owner(), of_worker = choice.of_worker();
   Inputs inputs;
-  add_models(inputs, paths, weights);
+  add_models(inputs, paths, options.weights);
+  // Of one input there are no others to go on with.
+  const BadInputs bad_inputs = paths.size() == 1 ? BadInputs::error : options.bad_inputs;
   Form form;
-  if (paths.size() == 1) {
-    bad_inputs = BadInputs::error;  // there are no others to go on with
-    form = read_form(paths.front());
-    place_rows(inputs, form, paths.front().string(), bad_inputs);
+  const auto read_owner = [&](const std::filesystem::path& path) {
+    form = read_form(path, of_owner);
+    choice.check_form(form.tensors);
+  };
+  if (paths.size() == 1 && !choice.copies()) {
+    read_owner(paths.front());
+    place_rows(inputs, form, paths.front().string(), bad_inputs, of_worker);
     const std::size_t dimensions = form.npy ? form.tensors.front().shape.size() : 0;
     if (dimensions > 2) {
       throw_bad_file(paths.front(), fmt::format("npy shape {}: one npy alone holds a row per worker in two "
@@ -214,20 +224,21 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths,
                                                 shape_text(form.tensors.front().shape)));
     }
     if (dimensions == 2) add_matrix_rows(inputs, form.tensors.front());
-    if (base) inputs.base = read_base(form, paths.front().string(), *base);
+    if (base) inputs.base = read_base(form, paths.front().string(), *base, of_worker);
   } else if (base) {
-    form = read_form(*base);
-    inputs.base = read_base(form, base->string(), *base);
-    place_rows(inputs, form, base->string(), bad_inputs);
+    read_owner(*base);
+    inputs.base = read_base(form, base->string(), *base, of_owner);
+    place_rows(inputs, form, base->string(), bad_inputs, of_worker);
   } else {
-    const std::vector<Group> groups = find_groups(inputs, bad_inputs);
+    const std::vector<Group> groups = find_groups(inputs, bad_inputs, of_worker);
     const std::string& owner = inputs.names[groups.front().inputs.front()];
-    form = read_form(owner);
-    place_rows(inputs, form, owner, bad_inputs);
+    read_owner(owner);
+    place_rows(inputs, form, owner, bad_inputs, of_worker);
     const auto good = std::count_if(inputs.rows.begin(), inputs.rows.end(),
                                     [](const InputRow& row) { return row.bad.empty() && !row.left_out; });
-    if (2 * static_cast<std::size_t>(good) <= voters(inputs)) refuse_forms(inputs, {});
+    if (2 * static_cast<std::size_t>(good) <= voters(inputs)) refuse_forms(inputs, {}, of_worker);
   }
+  choice.check_used(form.tensors);
   if (form.tensors.empty()) {
     throw_bad_file(base ? *base : paths.front(),
                    "holds no tensor, only metadata: there is nothing to aggregate");
@@ -236,7 +247,8 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths,
   inputs.tensors = std::move(form.tensors);
   for (std::size_t t = 0; t < inputs.tensors.size(); ++t) {
     const bool floating = element_type_of(inputs.tensors[t]).kind == ElementKind::floating;
-    (floating ? inputs.floating : inputs.integers).push_back(t);
+    const bool copied = choice.is_copied(inputs.tensors[t].name);
+    (copied ? inputs.copied : floating ? inputs.floating : inputs.integers).push_back(t);
   }
   inputs.format = inputs.base ? inputs.base->format : format_of_most(inputs);
   return inputs;

@@ -27,7 +27,8 @@ struct Inputs {
   std::vector<InputRow> rows;
   std::vector<std::string> names;               ///< of the rows
   std::vector<TensorInfo> tensors;              ///< of a row, sorted by name
-  std::vector<std::size_t> floating, integers;  ///< which of them
+  std::vector<std::size_t> floating, integers;  ///< which of them, but those that are copied
+  std::vector<std::size_t> copied;  ///< which of them are the base's: only it has a place for them
   std::optional<PlacedModel> base;
   std::optional<std::string> format;  ///< the metadata "format" of the base, else of most models
   bool npy = false;
@@ -42,12 +43,10 @@ std::string reason_of(const Error& error, const std::filesystem::path& path);
 
 /// Opens the files and compares their names, dtypes and shapes with the agreed ones: the base's, else those
 /// of more than half of the inputs. An input of other ones, or that cannot be read, is a bad row or an error.
-/// One of weight 0 is neither opened nor counted (`weights`: as FileOptions).
-/// @throws Error invalid_argument (no inputs, one given twice), bad_file (no agreed form), io_error; of the
-/// base, of a lone input, and for BadInputs::error of every input, what is wrong with it.
-Inputs open_inputs(std::span<const std::filesystem::path> paths,
-                   const std::optional<std::filesystem::path>& base, std::span<const double> weights,
-                   BadInputs bad_inputs);
+/// One of weight 0 is neither opened nor counted. Of `options`: base, weights, bad_inputs, exclude, copy.
+/// @throws Error invalid_argument (no inputs, one given twice; exclude, copy), bad_file (no agreed form),
+/// io_error; of the base, of a lone input, and for BadInputs::error of every input, what is wrong with it.
+Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptions& options);
 
 /// Reads parts of one row; keeps its current file open until close().
 class RowReader {

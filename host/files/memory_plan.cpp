@@ -74,6 +74,9 @@ MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows,
   constexpr std::int64_t plenty = std::int64_t{1} << 40;
   for (std::size_t t = 0; t < inputs.tensors.size(); ++t) {
     plan.kinds.push_back(kind_of(inputs.tensors[t], output.tensors[t], widen, options.options.scope));
+    // A copy needs no pass, and any dtype of the output can be made of f64.
+    if (std::binary_search(inputs.copied.begin(), inputs.copied.end(), t))
+      plan.kinds.back().combined = DType::f64;
     const std::int64_t widest = widest_of(plan.kinds.back());
     plan.widest.push_back(widest);
     largest = std::max(largest, widest);

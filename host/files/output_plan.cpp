@@ -47,8 +47,8 @@ OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const std
   check_extension(inputs, output);
   OutputPlan plan{.tensors = inputs.tensors, .layout = {}};
   if (const ElementType* const wanted = wanted_type(options)) {
-    for (const std::size_t t : inputs.floating) {
-      TensorInfo& tensor = plan.tensors[t];
+    for (TensorInfo& tensor : plan.tensors) {
+      if (element_type_of(tensor).kind != ElementKind::floating) continue;
       if (__builtin_mul_overflow(tensor.elements, wanted->bytes, &tensor.bytes)) {
         throw Error(Status::invalid_argument,
                     fmt::format("out_dtype = {}: tensor {} would have more than 2^63 - 1 bytes", wanted->name,

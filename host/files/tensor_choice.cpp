@@ -70,6 +70,12 @@ bool is_match(std::string_view pattern, std::string_view name) {
   return p == pattern.size();
 }
 
+std::vector<std::string> names_of(std::span<const TensorInfo> tensors) {
+  std::vector<std::string> names;
+  for (const TensorInfo& tensor : tensors) names.push_back(tensor.name);
+  return names;
+}
+
 /// The names that are nearest to a pattern, wildcards aside: what it may have been meant for.
 std::string near_names(std::string pattern, std::span<const std::string> names) {
   constexpr std::size_t most_compared = 10000;
@@ -108,11 +114,62 @@ void check_patterns(const char* option, std::span<const std::string> patterns,
   }
 }
 
+TensorChoice::TensorChoice(const FileOptions& options)
+    : exclude_(options.exclude), copy_(options.copy), used_(exclude_.size()) {
+  if (!copy_.empty() && !options.base)
+    throw Error(Status::invalid_argument, "copy: needs a base, from which the tensors are taken");
+}
+
+bool TensorChoice::is_excluded(const std::string& name) {
+  bool found = false;
+  for (std::size_t k = 0; k < exclude_.size(); ++k) {
+    if (!matches({&exclude_[k], 1}, name)) continue;
+    used_[k] = true;
+    found = true;
+  }
+  return found;
+}
+
+Skips TensorChoice::of_owner() {
+  if (exclude_.empty()) return {};
+  return [this](const std::string& name) {
+    const bool excluded = is_excluded(name);
+    if (excluded && is_copied(name)) {
+      throw Error(Status::invalid_argument,
+                  fmt::format("copy: tensor {} is excluded too; it can be left out or copied", show(name)));
+    }
+    return excluded;
+  };
+}
+
+Skips TensorChoice::of_worker() {
+  if (exclude_.empty() && copy_.empty()) return {};
+  return [this](const std::string& name) { return is_excluded(name) || is_copied(name); };
+}
+
+void TensorChoice::check_form(std::span<const TensorInfo> tensors) const {
+  const bool leaves_out = std::find(used_.begin(), used_.end(), true) != used_.end();
+  if (tensors.empty() && leaves_out)
+    throw Error(Status::invalid_argument, "exclude: every tensor is left out; there is nothing to write");
+  if (copy_.empty()) return;
+  check_patterns("copy", copy_, names_of(tensors));
+  const auto copied = [&](const TensorInfo& tensor) { return is_copied(tensor.name); };
+  if (std::all_of(tensors.begin(), tensors.end(), copied)) {
+    throw Error(Status::invalid_argument,
+                "copy: every tensor is taken from the base; there is nothing to aggregate");
+  }
+}
+
+void TensorChoice::check_used(std::span<const TensorInfo> tensors) const {
+  for (std::size_t k = 0; k < exclude_.size(); ++k) {
+    if (!used_[k]) check_patterns("exclude", {&exclude_[k], 1}, names_of(tensors));
+  }
+}
+
 std::vector<bool> judged_tensors(const FileOptions& options, std::span<const TensorInfo> tensors,
                                  std::span<const std::size_t> floating) {
   if (options.judge_by.empty() && options.ignore_in_distances.empty()) return {};
-  std::vector<std::string> names;
-  for (const TensorInfo& tensor : tensors) names.push_back(tensor.name);
+  const std::vector<std::string> names = names_of(tensors);
   check_patterns("judge_by", options.judge_by, names);
   check_patterns("ignore_in_distances", options.ignore_in_distances, names);
   std::vector<bool> judged;

@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstring>
 #include <iterator>
+#include <limits>
 #include <map>
 #include <random>
 #include <utility>
@@ -73,9 +74,23 @@ std::uint64_t keyed_hash(std::string_view text, const HashKey& key) {
   return a ^ b ^ c ^ d;
 }
 
-/// Tensors come in any order: their hashes are added.
-class Marker final : public ModelVisitor {
+class SkippingVisitor : public ModelVisitor {
  public:
+  explicit SkippingVisitor(Skips skips) : skips_(std::move(skips)) {}
+  bool skips(const std::string& name) final { return is_skipped(name); }
+
+ protected:
+  bool is_skipped(const std::string& name) const { return skips_ && skips_(name); }
+
+ private:
+  Skips skips_;
+};
+
+/// Tensors come in any order: their hashes are added.
+class Marker final : public SkippingVisitor {
+ public:
+  using SkippingVisitor::SkippingVisitor;
+
   FormMark mark() const { return {mark_.sum + (npy ? 1 : 0), mark_.tensors}; }
 
   void tensor(TensorInfo& info, const Extent&) override {
@@ -92,8 +107,10 @@ class Marker final : public ModelVisitor {
   std::string text_;
 };
 
-class FormReader : public ModelVisitor {
+class FormReader : public SkippingVisitor {
  public:
+  using SkippingVisitor::SkippingVisitor;
+
   Form take_form(const std::filesystem::path& path) {
     std::sort(tensors_.begin(), tensors_.end(), by_name);
     const auto twice = std::adjacent_find(tensors_.begin(), tensors_.end(),
@@ -112,6 +129,8 @@ class FormReader : public ModelVisitor {
 /// What all parts say, too.
 class WholeReader final : public FormReader {
  public:
+  WholeReader() : FormReader(Skips()) {}
+
   Metadata take_metadata() { return std::move(metadata_); }
 
   void metadata(std::string& key, std::string& value) override {
@@ -147,14 +166,25 @@ class WholeReader final : public FormReader {
 // -------------------------------------------------------------------------------------------------------------
 
 /// The first difference is kept, not thrown: what follows tells whether a prefix is all of it.
-class Comparison final : public ModelVisitor {
+class Comparison final : public SkippingVisitor {
  public:
-  Comparison(const Form& form, const std::string& owner, const std::filesystem::path& path)
-      : form_(form), owner_(owner), path_(path), places_(form.tensors.size()), seen_(form.tensors.size()) {}
+  Comparison(const Form& form, const std::string& owner, const std::filesystem::path& path,
+             const Skips& skips)
+      : SkippingVisitor(skips),
+        form_(form),
+        owner_(owner),
+        path_(path),
+        places_(form.tensors.size()),
+        seen_(form.tensors.size()) {}
 
   void metadata(std::string& key, std::string& value) override {
     constexpr std::size_t longest = 256;  // it is kept for every model, and a stranger chooses it
     if (key == "format" && value.size() <= longest) format_ = value;
+  }
+
+  void skipped(std::int64_t bytes) override {
+    if (__builtin_add_overflow(skipped_bytes_, bytes, &skipped_bytes_))
+      skipped_bytes_ = std::numeric_limits<std::int64_t>::max();
   }
 
   void tensor(TensorInfo& info, const Extent& extent) override {
@@ -179,11 +209,13 @@ class Comparison final : public ModelVisitor {
     places_[*found] = {extent, files.size() - 1};
   }
 
-  /// The tensors must tile the data: no holes, no overlaps, nothing behind the last.
+  /// The tensors must tile the data: no holes, no overlaps, nothing behind the last. Of those that are
+  /// skipped no places are kept: holes must be as large as they are together.
   void data(std::int64_t begin, std::int64_t end) override {
     const bool first = files.size() == 1;
     if (first || format_ != shared_format_) shared_format_ = first ? format_ : std::nullopt;
     format_.reset();
+    std::int64_t left = std::exchange(skipped_bytes_, 0);
     if (!difference_.empty()) return;
     std::vector<std::size_t> order;
     for (std::size_t t = 0; t < places_.size(); ++t) {
@@ -196,6 +228,10 @@ class Comparison final : public ModelVisitor {
     const std::filesystem::path& path = files.back().path;
     for (const std::size_t t : order) {
       const std::int64_t offset = places_[t].extent.offset;
+      if (offset > begin && offset - begin <= left) {
+        left -= offset - begin;
+        begin = offset;
+      }
       if (offset != begin) {
         throw_bad_file(path, fmt::format("tensor {}: begins at byte {}, expected {}: the data {}",
                                          show(form_.tensors[t].name), offset, begin,
@@ -203,12 +239,14 @@ class Comparison final : public ModelVisitor {
       }
       begin += form_.tensors[t].bytes;
     }
-    if (begin != end)
-      throw_bad_file(path, fmt::format("the tensors end at byte {}, but the file at {}", begin, end));
+    if (end - begin == left) return;
+    const std::string more = left > 0 ? fmt::format(", and {} bytes of those that are left out", left) : "";
+    throw_bad_file(path, fmt::format("the tensors end at byte {}{}, but the file at {}", begin, more, end));
   }
 
   void mapped(const std::string& tensor, std::size_t file) override {
     if (mapped_.empty()) mapped_.resize(form_.tensors.size());
+    if (is_skipped(tensor)) return;
     const std::optional<std::size_t> found = form_.find(tensor);
     if (!found || !seen_[*found]) {
       differ(fmt::format("tensor {} is not in {}, where the weight_map says it is", show(tensor),
@@ -228,7 +266,7 @@ class Comparison final : public ModelVisitor {
       const auto kind = [](bool is_npy) { return is_npy ? "npy" : "safetensors"; };
       throw_bad_file(path_, fmt::format("is {}, but {} is {}", kind(npy), owner_, kind(form_.npy)));
     }
-    if (prefixed_ > 0 && prefixed_ == count_ && count_ == form_.tensors.size()) {
+    if (prefixed_ > 0 && prefixed_ == count_ && count_ == expected_count()) {
       throw_bad_file(path_, fmt::format("all its names begin with {}, and without it they are those of {}: "
                                         "save the model without this wrapper",
                                         show(prefix_), owner_));
@@ -246,17 +284,27 @@ class Comparison final : public ModelVisitor {
 
   std::string file_name(std::size_t file) const { return show(files[file].path.filename().string()); }
 
-  void find_missing() {
-    const auto unseen = std::find(seen_.begin(), seen_.end(), false);
-    if (unseen != seen_.end()) {
-      const auto t = static_cast<std::size_t>(unseen - seen_.begin());
-      return differ(fmt::format("has no tensor {}, which {} holds", show(form_.tensors[t].name), owner_));
+  std::size_t expected_count() const {
+    return static_cast<std::size_t>(
+        std::count_if(form_.tensors.begin(), form_.tensors.end(),
+                      [&](const TensorInfo& tensor) { return !is_skipped(tensor.name); }));
+  }
+
+  /// The first tensor of the form that ought to be marked and is not.
+  std::optional<std::size_t> first_without(const std::vector<bool>& marks) const {
+    for (std::size_t t = 0; t < marks.size(); ++t) {
+      if (!marks[t] && !is_skipped(form_.tensors[t].name)) return t;
     }
-    const auto unmapped = std::find(mapped_.begin(), mapped_.end(), false);
-    if (unmapped == mapped_.end()) return;
-    const auto t = static_cast<std::size_t>(unmapped - mapped_.begin());
-    differ(fmt::format("tensor {} of {} is not in the weight_map", show(form_.tensors[t].name),
-                       file_name(places_[t].file)));
+    return std::nullopt;
+  }
+
+  void find_missing() {
+    if (const auto t = first_without(seen_))
+      return differ(fmt::format("has no tensor {}, which {} holds", show(form_.tensors[*t].name), owner_));
+    if (const auto t = first_without(mapped_)) {
+      differ(fmt::format("tensor {} of {} is not in the weight_map", show(form_.tensors[*t].name),
+                         file_name(places_[*t].file)));
+    }
   }
 
   /// Whether the name is a prefix, such as "module.", and that of an expected tensor. The first one says
@@ -278,6 +326,7 @@ class Comparison final : public ModelVisitor {
   const Form& form_;
   const std::string& owner_;
   const std::filesystem::path& path_;
+  std::int64_t skipped_bytes_ = 0;  // of the file
   std::vector<Place> places_;
   std::vector<bool> seen_, mapped_;  // per tensor; mapped_ is empty where there is no map
   std::string difference_;
@@ -311,8 +360,8 @@ std::string describe_form(std::span<const TensorInfo> tensors, bool npy) {
                      counts, bytes, npy ? "npy" : "safetensors");
 }
 
-Form read_form(const std::filesystem::path& path) {
-  FormReader reader;
+Form read_form(const std::filesystem::path& path, const Skips& skips) {
+  FormReader reader(skips);
   visit_model(path, reader);
   return reader.take_form(path);
 }
@@ -335,8 +384,8 @@ Model open_model(const std::filesystem::path& path) {
   return model;
 }
 
-void read_placed_model(const Form& form, const std::string& owner, PlacedModel& model) {
-  Comparison comparison(form, owner, model.path);
+void read_placed_model(const Form& form, const std::string& owner, PlacedModel& model, const Skips& skips) {
+  Comparison comparison(form, owner, model.path, skips);
   try {
     visit_model(model.path, comparison);
   } catch (...) {
@@ -347,8 +396,8 @@ void read_placed_model(const Form& form, const std::string& owner, PlacedModel& 
   comparison.finish(model);
 }
 
-FormMark mark_form(const std::filesystem::path& path) {
-  Marker marker;
+FormMark mark_form(const std::filesystem::path& path, const Skips& skips) {
+  Marker marker(skips);
   visit_model(path, marker);
   return marker.mark();
 }

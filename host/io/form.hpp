@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -46,12 +47,18 @@ struct PlacedModel {
   std::optional<std::string> format;  ///< the metadata "format"
 };
 
-/// @throws Error as visit_model; bad_file also where a name is there twice.
-Form read_form(const std::filesystem::path& path);
+/// Whether a model's tensor of that name is none to look at, whatever it is. Empty: there are no such ones.
+using Skips = std::function<bool(const std::string& name)>;
+
+/// Of the tensors that are looked at. @throws Error as visit_model; bad_file also where a name is there
+/// twice.
+Form read_form(const std::filesystem::path& path, const Skips& skips = {});
 
 /// Checks that a model is whole and of this form, which `owner` has, and fills `model`; of one that is not,
-/// what was opened. @throws Error bad_file (the tensor, both values), and as visit_model.
-void read_placed_model(const Form& form, const std::string& owner, PlacedModel& model);
+/// what was opened. Tensors that are skipped may be in either and not in the other; they have no place.
+/// @throws Error bad_file (the tensor, both values), and as visit_model.
+void read_placed_model(const Form& form, const std::string& owner, PlacedModel& model,
+                       const Skips& skips = {});
 
 /// Equal forms have equal marks. Others have too with a chance of 2⁻⁶⁴, which nobody can better who does not
 /// see the marks: their key is drawn when the program starts.
@@ -63,7 +70,8 @@ struct FormMark {
   }
 };
 
-/// In memory that does not grow with the model. @throws Error as visit_model.
-FormMark mark_form(const std::filesystem::path& path);
+/// Of the tensors that are looked at; in memory that does not grow with the model. @throws Error as
+/// visit_model.
+FormMark mark_form(const std::filesystem::path& path, const Skips& skips = {});
 
 }  // namespace bragg::detail

@@ -30,6 +30,7 @@ void visit_file(const fs::path& path, ModelVisitor& visitor) {
   visitor.npy = path.extension() == ".npy" || std::memcmp(magic.data(), "\x93NUMPY", 6) == 0;
   if (!visitor.npy) return visit_safetensors(file, visitor);
   visitor.files.push_back({path, file.id()});
+  if (visitor.skips({})) return;
   NpyHeader header = read_npy(file);
   visitor.tensor(header.info, {.offset = header.bytes});
 }

@@ -56,6 +56,10 @@ class ModelVisitor {
   std::vector<SourceFile> files;  ///< opened so far; what is told below is of the last
 
   virtual void metadata(std::string& /*key*/, std::string& /*value*/) {}
+  /// Whether a tensor of that name is none to look at, whatever it is. Then only its bytes are told, where
+  /// `data` is, too.
+  virtual bool skips(const std::string& /*name*/) { return false; }
+  virtual void skipped(std::int64_t /*bytes*/) {}
   /// By itself it is right: a known dtype, and as many bytes within the data as dtype and shape imply.
   virtual void tensor(TensorInfo& info, const Extent& extent) = 0;
   /// After the tensors of a file, which have to fill its bytes [begin, end).

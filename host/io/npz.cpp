@@ -251,6 +251,8 @@ void visit_npz(const ReadFile& file, ModelVisitor& visitor) {
                                    ? ": it is a PyTorch file; save the weights as safetensors"
                                    : ""));
     }
+    const std::string name(member.name.substr(0, member.name.size() - 4));
+    if (visitor.skips(name)) return;
     const std::int64_t data = data_of(file, member, directory.begin());
     Inflater inflater(data);
     NpyHeader header = read_npy_header(
@@ -261,7 +263,7 @@ void visit_npz(const ReadFile& file, ModelVisitor& visitor) {
     header_bytes += header.bytes;
     if (header_bytes > max_header_bytes)
       refuse(file, fmt::format("its arrays' headers have more than {} bytes", max_header_bytes));
-    header.info.name = member.name.substr(0, member.name.size() - 4);
+    header.info.name = name;
     check_name(file, header.info.name);
     Extent extent{.offset = member.deflated ? data : data + header.bytes};
     if (member.deflated) {

@@ -28,6 +28,17 @@ struct HeaderTensor {
   bool has_dtype = false, has_shape = false, has_offsets = false;
 };
 
+/// All that has to be right with a tensor that is not looked at.
+std::int64_t checked_bytes(const ReadFile& file, const HeaderTensor& tensor, std::int64_t data_bytes) {
+  const std::int64_t begin = tensor.offsets[0], end = tensor.offsets[1];
+  if (begin > end || end > data_bytes) {
+    throw_bad_file(file.path(),
+                   fmt::format("tensor {}: data_offsets [{}, {}] are not within the {} bytes of data",
+                               show(tensor.name), begin, end, data_bytes));
+  }
+  return end - begin;
+}
+
 TensorInfo checked_info(const ReadFile& file, HeaderTensor& tensor, std::int64_t data_bytes) {
   const std::string name = show(tensor.name);
   const ElementType* type = find_element_type(tensor.dtype);
@@ -44,18 +55,14 @@ TensorInfo checked_info(const ReadFile& file, HeaderTensor& tensor, std::int64_t
     throw Error(Status::unsupported, fmt::format("{}: tensor {}: dtype {} cannot be aggregated; {}",
                                                  file.path().string(), name, tensor.dtype, instead));
   }
-  const std::int64_t begin = tensor.offsets[0], end = tensor.offsets[1];
-  if (begin > end || end > data_bytes) {
-    throw_bad_file(file.path(),
-                   fmt::format("tensor {}: data_offsets [{}, {}] are not within the {} bytes of data", name,
-                               begin, end, data_bytes));
-  }
+  const std::int64_t held = checked_bytes(file, tensor, data_bytes);
   const std::int64_t bytes = *count * type->bytes;
-  if (end - begin != bytes) {
+  if (held != bytes) {
     throw_bad_file(
         file.path(),
         fmt::format("tensor {}: data_offsets [{}, {}] hold {} bytes, expected {} for shape {} of {}", name,
-                    begin, end, end - begin, bytes, shape_text(tensor.shape), tensor.dtype));
+                    tensor.offsets[0], tensor.offsets[1], held, bytes, shape_text(tensor.shape),
+                    tensor.dtype));
   }
   return {std::move(tensor.name), std::move(tensor.dtype), std::move(tensor.shape), *count, bytes};
 }
@@ -96,8 +103,13 @@ class HeaderReader final : public JsonReader {
             std::pair{tensor_.has_offsets, "data_offsets"}}) {
         if (!has) return fail(fmt::format("tensor {}: has no \"{}\"", show(tensor_.name), key));
       }
-      TensorInfo info = checked_info(file_, tensor_, file_.size() - data_begin_);
-      visitor_.tensor(info, {.offset = data_begin_ + tensor_.offsets[0]});
+      const std::int64_t data_bytes = file_.size() - data_begin_;
+      if (visitor_.skips(tensor_.name)) {
+        visitor_.skipped(checked_bytes(file_, tensor_, data_bytes));
+      } else {
+        TensorInfo info = checked_info(file_, tensor_, data_bytes);
+        visitor_.tensor(info, {.offset = data_begin_ + tensor_.offsets[0]});
+      }
     }
     at_ = at_ == At::names ? At::end : At::names;
     return true;

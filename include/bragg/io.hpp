@@ -132,6 +132,12 @@ struct FileOptions {
   std::vector<std::string> judge_by;
   /// Floating-point tensors that rows are not judged by.
   std::vector<std::string> ignore_in_distances;
+  /// Tensors that the output does not have. Nothing of them is looked at: inputs may differ in them, or lack
+  /// them, and rows are not judged by them.
+  std::vector<std::string> exclude;
+  /// Tensors that the output takes from the base, as they are but for their dtype. Nothing of the inputs'
+  /// tensors of these names is looked at, and rows are not judged by them.
+  std::vector<std::string> copy;
 };
 
 struct FileResult {
@@ -148,9 +154,10 @@ struct FileResult {
   /// Which of `tensors` makes more than 90 % of the distances, where its size does not explain that: the
   /// others make less than a tenth of what their elements would.
   std::optional<std::size_t> dominant_tensor;
-  std::int64_t coordinates = 0;  ///< floating-point elements of a row
-  std::int64_t integers = 0;     ///< elements of integer and bool tensors
-  std::int64_t nonfinite = 0;    ///< values of the output that are NaN or infinite
+  std::vector<std::string> copied;  ///< names of the tensors that the output takes from the base
+  std::int64_t coordinates = 0;     ///< floating-point elements of a row
+  std::int64_t integers = 0;        ///< elements of integer and bool tensors
+  std::int64_t nonfinite = 0;       ///< values of the output that are NaN or infinite
   std::uint64_t bytes_read = 0;
 };
 
