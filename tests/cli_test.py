@@ -1857,11 +1857,20 @@ class Refused(Case):
             codes.add(self.limited(resource.RLIMIT_AS, mebibytes << 20, *inputs, "--rule", "median", "--threads", "3"))
         self.assertEqual(codes, {0, 4})
         self.output = self.path("out.safetensors")
-        tensors = {"t%04d" % i: ("F32", [1], [i]) for i in range(5000)}
+        tensors = {"t%04d" % i: ("F32", [1], [i]) for i in range(1500)}
         inputs = [self.write("many%d.safetensors" % k, safetensors(tensors)) for k in range(5)]
         options = ["--rule", "krum(f=1)", "--threads", "2", "--scope", "per-tensor", "--report", "/dev/null"]
-        for mebibytes in range(36, 80, 4):
-            codes.add(self.limited(resource.RLIMIT_AS, mebibytes << 20, *inputs, *options))
+
+        def with_memory(kibibytes):
+            return self.limited(resource.RLIMIT_AS, kibibytes << 10, *inputs, *options)
+
+        refused, enough = 16 << 10, 1 << 20
+        while enough - refused > 32:
+            middle = (refused + enough) // 2
+            refused, enough = (refused, middle) if with_memory(middle) == 0 else (middle, enough)
+        # Just below it, what fails is what OpenMP asks for its teams, after all threads have been started.
+        for kibibytes in range(enough - 768, enough, 48):
+            codes.add(with_memory(kibibytes))
         self.assertEqual(codes, {0, 4})
         if os.geteuid() != 0:  # root has no such limit
             self.assertEqual(self.limited(resource.RLIMIT_NPROC, 1, *inputs, "--rule", "median", "--threads", "64"), 4)

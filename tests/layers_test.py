@@ -113,6 +113,17 @@ class Layers(unittest.TestCase):
                     self.assertEqual(bracket, "<")
                     self.assertFalse((ROOT / name).is_file())
 
+    def test_parallel_regions_ask_for_their_team(self):
+        # OpenMP ends the process where the system gives it no thread or no memory.
+        region = re.compile(r"^#pragma omp parallel\b.*", re.MULTILINE)
+        found = 0
+        for room_of_product in ["host", "python"]:
+            for path in (ROOT / room_of_product).rglob("*.[ch]pp"):
+                for text in region.findall(path.read_text(encoding="utf-8")):
+                    found += 1
+                    self.assertRegex(text, r"num_threads\((detail::)?team\(", path)
+        self.assertGreater(found, 10)
+
     def check(self, sources, expected):
         with tempfile.TemporaryDirectory() as folder:
             root = pathlib.Path(folder)

@@ -2,6 +2,7 @@
 #include "host/bench/data.hpp"
 
 #include <fmt/format.h>
+#include <omp.h>
 #include <sys/mman.h>
 #include <bragg/error.hpp>
 
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "host/base/dtype.hpp"
+#include "host/base/team.hpp"
 #include "host/bench/noise.hpp"
 
 namespace bragg::bench {
@@ -23,7 +25,7 @@ template <DType dtype>
 void fill(int n, std::int64_t d, Bits<dtype>* values) {
   constexpr std::int64_t chunk = 65536;
   const std::int64_t chunks = (d + chunk - 1) / chunk;
-#pragma omp parallel for collapse(2) schedule(static)
+#pragma omp parallel for collapse(2) schedule(static) num_threads(detail::team(omp_get_max_threads()))
   for (int i = 0; i < n; ++i) {
     for (std::int64_t c = 0; c < chunks; ++c) {
       const float deviation = deviation_of(i, n);
@@ -51,7 +53,7 @@ Buffer::Buffer(std::size_t bytes) : bytes_(bytes) {
 #endif
   constexpr std::int64_t page = 4096;
   const auto end = static_cast<std::int64_t>(bytes);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(detail::team(omp_get_max_threads()))
   for (std::int64_t at = 0; at < end; at += page) data_[at] = 0;
 }
 

@@ -8,6 +8,7 @@
 #include <array>
 #include <atomic>
 
+#include "host/base/team.hpp"
 #include "host/bench/data.hpp"
 
 namespace bragg::bench {
@@ -42,7 +43,7 @@ template <class BodyT>
 double seconds_of(int threads, const BodyT& body) {
   double begin = 1e300;
   double end = 0;
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(detail::team(threads))
   {
 #pragma omp barrier
     const double from = omp_get_wtime();

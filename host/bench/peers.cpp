@@ -13,6 +13,8 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "host/base/team.hpp"
+
 namespace bragg::bench {
 
 namespace fs = std::filesystem;
@@ -115,7 +117,7 @@ PeerInput::PeerInput(const unsigned char* updates, int n, std::int64_t d) : upda
   write_npy(input(), {.name = "", .dtype = "F32", .shape = {n, d}, .data = values});
   float largest = 0;
   const std::int64_t count = n * d;
-#pragma omp parallel for reduction(max : largest) schedule(static)
+#pragma omp parallel for reduction(max : largest) num_threads(detail::team(omp_get_max_threads()))
   for (std::int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(values[i]));
   largest_ = largest;
 }

@@ -13,6 +13,7 @@
 #include <thread>
 #include <utility>
 
+#include "host/base/team.hpp"
 #include "host/cpu/kernels.hpp"
 #include "host/cpu/selection.hpp"
 
@@ -200,7 +201,7 @@ struct CpuPasses::Impl {
     const std::int64_t count = Blocks(table.sizes, length).count();
     if (count == 0) return;
     std::atomic<std::int64_t> next{0};
-#pragma omp parallel num_threads(threads_for(table, count))
+#pragma omp parallel num_threads(team(threads_for(table, count)))
     {
       Worker& worker = workers[static_cast<std::size_t>(omp_get_thread_num())];
       Blocks block(table.sizes, length);
@@ -470,7 +471,7 @@ void CpuPasses::Impl::gram_by_squares(const RowTable& table, GramSums& sums) {
   for (Worker& worker : workers) worker.memory.doubles(scratch + pairs);
   const bool centered = is_centered(sums);
   double* const center = shared.doubles(gram_block);
-#pragma omp parallel num_threads(threads_for(table, squares_of(table.rows)))
+#pragma omp parallel num_threads(team(threads_for(table, squares_of(table.rows))))
   {
     Worker& worker = workers[static_cast<std::size_t>(omp_get_thread_num())];
     double* const memory = worker.memory.doubles(scratch + pairs);

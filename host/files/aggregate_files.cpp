@@ -10,6 +10,7 @@
 #include <new>
 
 #include "host/base/nonfinite.hpp"
+#include "host/base/team.hpp"
 #include "host/files/convert.hpp"
 #include "host/files/distance_shares.hpp"
 #include "host/files/failure.hpp"
@@ -20,7 +21,6 @@
 #include "host/files/output_plan.hpp"
 #include "host/files/progress_counter.hpp"
 #include "host/files/tensor_choice.hpp"
-#include "host/files/threads.hpp"
 #include "host/files/window_reader.hpp"
 
 namespace bragg {

@@ -10,6 +10,7 @@
 #include <system_error>
 #include <vector>
 
+#include "host/base/team.hpp"
 #include "host/io/sha256.hpp"
 
 namespace bragg::detail {
@@ -77,7 +78,7 @@ void hash_inputs(const Inputs& inputs, const FileOptions& options, int threads, 
   };
   std::exception_ptr failure;
   constexpr int most_threads = 16;  // more gain nothing, and each has a buffer
-#pragma omp parallel for schedule(dynamic) num_threads(std::min(threads, most_threads))
+#pragma omp parallel for schedule(dynamic) num_threads(team(std::min(threads, most_threads)))
   for (std::size_t k = 0; k < files.size(); ++k) {
     Hashing& each = files[k];
     try {

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <vector>
 
+#include "host/base/team.hpp"
 #include "rules/networks/order.hpp"
 
 namespace bragg::detail {
@@ -34,7 +35,7 @@ void run(std::span<const void* const> rows, std::int64_t count, std::byte* out, 
   const std::vector<Comparator> network = cpu::selection_network(static_cast<int>(n), middle, middle);
   // Made here: what is thrown in a parallel region ends the process.
   std::vector<T> all_values(static_cast<std::size_t>(threads) * static_cast<std::size_t>(n * tile));
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(team(threads))
   {
     T* const values = all_values.data() + omp_get_thread_num() * n * tile;
 #pragma omp for

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <exception>
 
+#include "host/base/team.hpp"
 #include "host/files/convert.hpp"
 
 namespace bragg::detail {
@@ -38,7 +39,7 @@ WindowReader::Failures WindowReader::load(const Window& window, int slot, std::s
   const std::int64_t wide = floating ? static_cast<std::int64_t>(size_of(dtype)) : size;
   passes_.wait(slot);
   std::vector<std::exception_ptr> caught(rows.size());
-#pragma omp parallel for schedule(dynamic) num_threads(threads_)
+#pragma omp parallel for schedule(dynamic) num_threads(team(threads_))
   for (std::size_t k = 0; k < rows.size(); ++k) {
     try {
       const auto i = static_cast<std::size_t>(rows[k]);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "host/base/dtype.hpp"
+#include "host/base/team.hpp"
 #include "host/plan/engine.hpp"
 #include "host/plan/plan_backend.hpp"
 
@@ -202,7 +203,7 @@ void CpuPlan::accumulate_widened(const Group& group, bool use_previous, GramSums
   for (std::size_t k = 0; k < group.tensors.size(); ++k) {
     for (std::int64_t begin = 0; begin < group.sizes[k]; begin += stretch) {
       const std::int64_t length = std::min(stretch, group.sizes[k] - begin);
-#pragma omp parallel for schedule(dynamic) num_threads(threads_)
+#pragma omp parallel for schedule(dynamic) num_threads(team(threads_))
       for (std::size_t i = 0; i < rows; ++i) {
         const void* const from = narrow.data[k * rows + i];
         double* const to = widened_.data() + i * stretch;

@@ -10,6 +10,7 @@
 #include <numeric>
 #include <type_traits>
 
+#include "host/base/team.hpp"
 #include "host/cpu/select.hpp"
 #include "host/plan/report.hpp"
 #include "rules/search.hpp"
@@ -31,7 +32,7 @@ struct HostTeam : SerialTeam {
       SerialTeam::parallel_for(n, f);
       return;
     }
-#pragma omp parallel for schedule(dynamic, 16) num_threads(threads)
+#pragma omp parallel for schedule(dynamic, 16) num_threads(team(threads))
     for (int i = 0; i < n; ++i) f(i);
   }
 };

@@ -2,12 +2,14 @@
 #include "host/verify/verify.hpp"
 
 #include <fmt/format.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <exception>
 
+#include "host/base/team.hpp"
 #include "host/verify/aimed.hpp"
 #include "rules/nearest.hpp"
 
@@ -125,7 +127,7 @@ void Verification::run_round(std::uint64_t seed) {
 std::vector<Question> Verification::ask(std::uint64_t seed, std::size_t first, std::size_t count) const {
   std::vector<Question> questions(count);
   std::vector<std::exception_ptr> failures(count);
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(detail::team(omp_get_max_threads()))
   for (std::size_t k = 0; k < count; ++k) {
     try {
       const std::size_t i = first + k;

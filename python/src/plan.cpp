@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "host/base/nonfinite.hpp"
+#include "host/base/team.hpp"
 #include "host/plan/pre_aggregate.hpp"
 #include "host/plan/report.hpp"
 #include "python/src/arrays.hpp"
@@ -101,7 +102,7 @@ std::int64_t count_nonfinite(const void* data, std::int64_t size, DType dtype, i
   constexpr std::int64_t stretch = 1 << 18;  // worth a thread
   const auto* const from = static_cast<const std::byte*>(data);
   std::int64_t count = 0;
-#pragma omp parallel for reduction(+ : count) num_threads(threads) if (size > stretch && threads > 1)
+#pragma omp parallel for reduction(+ : count) num_threads(detail::team(size > stretch ? threads : 1))
   for (std::int64_t begin = 0; begin < size; begin += stretch) {
     count += detail::count_nonfinite(dtype, from + static_cast<std::size_t>(begin) * size_of(dtype),
                                      std::min(stretch, size - begin));
