@@ -20,6 +20,7 @@
 #include "rules/multi_krum.hpp"
 #include "rules/nnm.hpp"
 #include "rules/phocas.hpp"
+#include "rules/quantile_clip.hpp"
 #include "rules/smea.hpp"
 #include "rules/trimmed_mean.hpp"
 

@@ -67,6 +67,11 @@ void need_finite(std::string_view rule, std::string_view parameter, double value
                      zero_allowed ? "≥" : ">"));
 }
 
+void need_share(std::string_view rule, std::string_view parameter, double value) {
+  if (value > 0 && value <= 1) return;
+  refuse(fmt::format("{}: {} = {}: needs 0 < {} ≤ 1", rule, parameter, value, parameter));
+}
+
 void need_permutation(std::string_view rule, std::string_view parameter, const std::vector<int>& values,
                       const StagePoints& points) {
   if (values.empty()) return;

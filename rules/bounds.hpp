@@ -29,6 +29,8 @@ void need_between(std::string_view rule, std::string_view parameter, int value, 
 void need_at_least(std::string_view rule, std::string_view parameter, int value, int low);
 /// Finite, and above 0 or also 0.
 void need_finite(std::string_view rule, std::string_view parameter, double value, bool zero_allowed);
+/// 0 < value ≤ 1.
+void need_share(std::string_view rule, std::string_view parameter, double value);
 /// Empty, or each of 0 to n−1 once.
 void need_permutation(std::string_view rule, std::string_view parameter, const std::vector<int>& values,
                       const StagePoints& points);

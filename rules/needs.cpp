@@ -42,8 +42,11 @@ bool takes_products(const Pipeline& pipeline, std::size_t first) {
 
 PassNeeds needs_of(const Pipeline& pipeline) {
   const bool products = takes_products(pipeline, 0);
-  return {
-      .statistics = products || !pipeline.pre.empty(), .products = products, .pairs = takes_pairs(pipeline)};
+  const bool statistics =
+      visit_rule(pipeline.rule, [](auto of, const auto& rule) { return of.needs_statistics(rule); });
+  return {.statistics = products || statistics || !pipeline.pre.empty(),
+          .products = products,
+          .pairs = takes_pairs(pipeline)};
 }
 
 bool keeps_previous(const Pipeline& pipeline) { return memory_of(pipeline.rule) == Memory::previous; }

@@ -91,6 +91,8 @@ struct CommonRule {
   static constexpr std::tuple<> parameters{};
   static constexpr Products products = Products::none;
   static constexpr bool takes_weights = false;  ///< client weights are defined for it
+  /// It has to know which points are finite, though it takes no products.
+  static bool needs_statistics(const RuleT&) { return false; }
   static void check(const RuleT&, const StagePoints&) {}
   /// The reference that it measures from, as an index among the stage's points; -1: none.
   static int reference(const RuleT&, const Stage&) { return -1; }

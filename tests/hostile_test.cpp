@@ -23,6 +23,7 @@ struct Bound {
     kappa,        ///< (f, κ)-robust with the constant given
     diameters,    ///< no farther from the honest mean than this many honest diameters
     radius,       ///< no farther from the origin than this
+    longest,      ///< no farther from the origin than the longest honest row
     oracle_only,  ///< what its definition gives
   };
   Kind kind;
@@ -75,6 +76,9 @@ const Case cases[] = {
     {"bucketing(s=2, seed=3) | geometric_median", {Bound::Kind::oracle_only}},
     {"clip(c=1) | trimmed_mean(f=2)", {Bound::Kind::radius, 2}},
     {"clip(c=1) | mean", {Bound::Kind::radius, 1}},
+    {"mean(nonfinite=skip)", {Bound::Kind::oracle_only}},
+    {"quantile_clip | mean", {Bound::Kind::longest}},
+    {"quantile_clip(q=0.8) | geometric_median", {Bound::Kind::longest}},
     {"arc(f=2) | trimmed_mean(f=2)", {Bound::Kind::oracle_only}},
     {"arc(f=2) | nnm(f=2) | trimmed_mean(f=2)", {Bound::Kind::oracle_only}},
 };
@@ -223,6 +227,7 @@ std::string check_bound(const Bound& bound, const std::vector<long double>& out,
   const std::vector<long double> mean = mean_of(honest);
   long double distance = 0;
   long double norm = 0;
+  long double longest = 0;
   long double spread = 0;
   long double diameter = 0;
   long double rounding = 0;
@@ -248,6 +253,9 @@ std::string check_bound(const Bound& bound, const std::vector<long double>& out,
     rounding += 4 * ulp * ulp;
   }
   for (const auto& a : honest) {
+    long double length = 0;
+    for (const long double x : a) length += x * x;
+    longest = std::max(longest, std::sqrt(length));
     for (const auto& b : honest) {
       long double squared = 0;
       for (std::size_t j = 0; j < d; ++j) squared += (a[j] - b[j]) * (a[j] - b[j]);
@@ -267,6 +275,8 @@ std::string check_bound(const Bound& bound, const std::vector<long double>& out,
                                                                  : "too many diameters from the honest mean";
     case Bound::Kind::radius:
       return within(std::sqrt(norm), bound.value * (1 + 1e-6L)) ? "" : "outside the radius";
+    case Bound::Kind::longest:
+      return within(std::sqrt(norm), longest * (1 + 1e-6L)) ? "" : "longer than the longest honest row";
     default:
       return "";
   }
@@ -362,6 +372,9 @@ TEST(HostileCount, MoreBadRowsThanFRaiseTheStatusAndLeaveTheOutputAlone) {
               2 * bad >= n ? Status::too_many_nonfinite : Status::ok);
     EXPECT_EQ(run_library(parse("centered_clipping(tau=1)"), request).status, Status::ok);
     EXPECT_EQ(run_library(parse("clip(c=1) | mean"), request).status, Status::ok);
+    EXPECT_EQ(run_library(parse("quantile_clip | krum(f=0)"), request).status, Status::ok);
+    EXPECT_EQ(run_library(parse("mean(nonfinite=skip)"), request).status,
+              bad == n ? Status::too_many_nonfinite : Status::ok);
     EXPECT_EQ(run_library(parse("trimmed_mean(f=2)"), request).status, Status::ok);
   }
 }

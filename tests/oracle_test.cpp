@@ -82,6 +82,14 @@ TEST(OracleMean, LetsNonfiniteValuesThrough) {
   expect_out(Mean{}, line({1, inf}), {inf});
   EXPECT_TRUE(std::isnan(aggregate(Mean{}, line({-inf, inf})).out[0]));
   expect_out(Mean{}, weighted(line({1, nan, 3}), {1, -1, 1}), {2});  // an invalid weight takes the row out
+
+  const Mean skip{.nonfinite = Mean::Nonfinite::skip};
+  expect_out(skip, line({1, 3}), {2});
+  expect_out(skip, line({1, nan, 2, -inf}), {1.5L});
+  expect_out(skip, weighted(line({1, nan, 2, 9}), {3, 5, 1, -1}), {1.25L});
+  expect_out(skip, weighted(line({1, nan, 2}), {1e-320, 1e300, 1e-320}), {1.5L});
+  expect_status(skip, line({nan, inf}), Status::too_many_nonfinite);
+  expect_out(Bucketing{.s = 2, .permutation = {0, 1, 2, 3}} | skip, line({nan, inf, 3, 5}), {4});
 }
 
 TEST(OracleMedian, TakesTheMiddle) {
@@ -470,6 +478,23 @@ TEST(OracleClip, ScalesAboutTheReference) {
   expect_out(Clip{.c = 2} | Mean{}, line({nan, nan}), {0});
   expect_out(Clip{.c = 2} | Mean{}, weighted(rows({{3, 4}, {1, 0}}), {3, 1}), {1.15L, 1.2L});
   expect_status(Clip{.c = 2} | Mean{}, about(two, {inf, 0}), Status::nonfinite_base);
+}
+
+TEST(OracleQuantileClip, ClipsToAQuantileOfTheNorms) {
+  expect_out(QuantileClip{} | Mean{}, line({1, -10, 2, 3}), {0.75L});  // the second norm: −10 becomes −2
+  expect_out(QuantileClip{.q = 1} | Mean{}, line({1, -10, 2, 3}), {-1});
+  expect_out(QuantileClip{.q = 1e-12} | Mean{}, line({1, -10, 2, 3}), {0.5L});  // the first at least
+  expect_out(QuantileClip{} | Mean{}, line({0, 0, 5, 7}), {0});
+  expect_out(QuantileClip{} | Mean{}, about(line({4, 9, 0}), {3}), {10 / 3.0L});  // 4, 6 and 0
+  expect_out(QuantileClip{} | Mean{}, weighted(line({3, 1}), {3, 1}), {1});
+  expect_out(QuantileClip{} | Mean{}, line({1, nan, 3}), {4 / 3.0L});
+  expect_out(QuantileClip{} | Mean{}, line({nan, nan, 4}), {4 / 3.0L});  // to +inf: finite rows stay
+  expect_out(QuantileClip{} | Krum{.f = 0}, line({nan, nan, nan}), {0});
+  expect_status(QuantileClip{} | Mean{}, about(line({1, 2}), {inf}), Status::nonfinite_base);
+  std::vector<long double> twenty;
+  for (int i = 1; i <= 20; ++i) twenty.push_back(i);
+  // 0.55·20 is a little more than 11 in f64, and means 11: (1 + … + 11 + 9·11)/20.
+  expect_out(QuantileClip{.q = 0.55} | Mean{}, line(twenty), {8.25L});
 }
 
 TEST(OracleArc, ClipsToTheNextNorm) {

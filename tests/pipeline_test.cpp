@@ -263,7 +263,7 @@ TEST(TextError, OfAnUnknownRuleNamesTheNearest) {
 TEST(TextError, OfAParameterPointsAtIt) {
   EXPECT_PARSE_ERROR("multi_krum(g=1)", 12,
                      "multi_krum has f (required), m (default n−f), neighbors (default n−f−2)");
-  EXPECT_PARSE_ERROR("mean(f=1)", 6, "mean has no parameters");
+  EXPECT_PARSE_ERROR("mean(f=1)", 6, "mean has nonfinite (default propagate)");
   EXPECT_PARSE_ERROR("krum(f=1, f=2)", 11, "f is given twice");
   EXPECT_PARSE_ERROR("krum", 5, "krum needs f");
   EXPECT_PARSE_ERROR("krum(neighbors=2)", 17, "krum needs f");
@@ -359,6 +359,7 @@ TEST(Bounds, OnNAreTheRulesOwn) {
   expect_least_n(GeometricMedian{}, 1);
   expect_least_n(CenteredClipping{.tau = 1}, 1);
   expect_least_n(Clip{.c = 0} | Mean{}, 1);
+  expect_least_n(QuantileClip{} | Mean{}, 1);
   expect_least_n(Bucketing{.s = 3} | Mean{}, 3);
   EXPECT_NE(refusal(Mean{}, 0), "");
   EXPECT_NE(refusal(Mean{}, -4), "");
@@ -388,11 +389,15 @@ TEST(Bounds, OnNumbersAreChecked) {
   constexpr int most = std::numeric_limits<int>::max();
   for (const double bad : {-1.0, -1e-300, nan, inf, -inf}) {
     EXPECT_NE(refusal(Clip{.c = bad} | Mean{}, 5), "");
+    EXPECT_NE(refusal(QuantileClip{.q = bad} | Mean{}, 5), "");
     EXPECT_NE(refusal(CenteredClipping{.tau = bad}, 5), "");
     EXPECT_NE(refusal(GeometricMedian{.nu = bad}, 5), "");
     EXPECT_NE(refusal(GeometricMedian{.tol = bad}, 5), "");
   }
   EXPECT_NE(refusal(CenteredClipping{.tau = 0}, 5), "");
+  EXPECT_NE(refusal(QuantileClip{.q = 0} | Mean{}, 5), "");
+  EXPECT_NE(refusal(QuantileClip{.q = 1.0000001} | Mean{}, 5), "");
+  EXPECT_NO_THROW(validate(QuantileClip{.q = 1} | Mean{}, 5));
   EXPECT_NO_THROW(validate(Clip{.c = 0} | GeometricMedian{.nu = 0, .max_iters = 1, .tol = 0}, 5));
   for (const int bad : {0, -1, least}) {
     EXPECT_NE(refusal(CenteredClipping{.tau = 1, .iters = bad}, 5), "");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Mean: (1/n) Σ x_i, with client weights Σ p_i x_i / Σ p_i. Not robust: NaN and infinities go through as IEEE
-// adds them.
+// adds them, unless such rows are left out.
 #include <cmath>
 
 #include "host/reference/coordinate_wise.hpp"
@@ -9,7 +9,15 @@
 namespace bragg::reference {
 
 template <>
-Point apply(const Mean&, Stage& stage) {
+Point apply(const Mean& rule, Stage& stage) {
+  if (rule.nonfinite == Mean::Nonfinite::skip) {
+    std::vector<int> finite;
+    for (int i = 0; i < stage.n(); ++i) {
+      if (!stage.points[i].infinite) finite.push_back(i);
+    }
+    if (finite.empty()) throw Failed{Status::too_many_nonfinite};
+    return mean_of(stage, finite);
+  }
   const auto weight = [&](const Point& point) {
     return point.invalid ? 0 : stage.weighted ? point.weight : 1;
   };

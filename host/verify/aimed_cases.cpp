@@ -69,6 +69,10 @@ constexpr std::array texts = {
     "arc(f=F) | krum(f=F)",
     "arc(f=F) | geometric_median",
     "arc(f=F) | nnm(f=F) | trimmed_mean(f=F)",
+    "quantile_clip | mean",
+    "quantile_clip | trimmed_mean(f=F)",
+    "quantile_clip | geometric_median",
+    "quantile_clip | nnm(f=F) | trimmed_mean(f=F)",
 };
 
 // Shapes ----------------------------------------------------------------------------------------------------

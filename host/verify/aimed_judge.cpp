@@ -176,7 +176,7 @@ Part::Part(const Case& drawn, const Vector& out, std::int64_t first, std::int64_
     if (!request.weights.empty()) point.weight = static_cast<long double>(request.weights[i]);
     points_.push_back(std::move(point));
   }
-  from_reference_ = has<Clip>(pipeline_) || has<Arc>(pipeline_) ||
+  from_reference_ = has<Clip>(pipeline_) || has<Arc>(pipeline_) || has<QuantileClip>(pipeline_) ||
                     std::holds_alternative<Cge>(pipeline_.rule) ||
                     std::holds_alternative<CenteredClipping>(pipeline_.rule);
   const auto honest =
@@ -208,14 +208,18 @@ void Part::measure_from(const Vector& base) {
 
 void Part::apply(const PreAggregator& stage) {
   if (const auto* const clip = std::get_if<Clip>(&stage)) clip_to(clip->c);
+  std::vector<long double> lengths;
+  for (const Point& point : points_)
+    lengths.push_back(point.infinite ? std::numeric_limits<long double>::infinity() : length(point.at));
+  std::sort(lengths.begin(), lengths.end());
   if (const auto* const arc = std::get_if<Arc>(&stage)) {
     const auto n = static_cast<int>(points_.size());
     const auto k = static_cast<std::size_t>(2LL * arc->f * (n - arc->f) / n);
-    std::vector<long double> lengths;
-    for (const Point& point : points_)
-      lengths.push_back(point.infinite ? std::numeric_limits<long double>::infinity() : length(point.at));
-    std::sort(lengths.rbegin(), lengths.rend());
-    if (k > 0) clip_to(lengths[k]);
+    if (k > 0) clip_to(lengths[lengths.size() - 1 - k]);
+  }
+  if (const auto* const quantile = std::get_if<QuantileClip>(&stage)) {
+    const long double rank = std::ceil(quantile->q * static_cast<long double>(lengths.size()) - 1e-9L);
+    clip_to(lengths[static_cast<std::size_t>(rank) - 1]);
   }
   if (const auto* const bucketing = std::get_if<Bucketing>(&stage)) mix(*bucketing);
 }

@@ -19,8 +19,11 @@ inline namespace v0 {
 // Notation: n rows x_i in R^d, f of them Byzantine. o is the origin, or the caller's base.
 // Coordinate-wise rules ------------------------------------------------------------------------------------
 
-/// (1/n) Σ x_i. Not robust: one NaN is in the result.
+/// (1/n) Σ x_i. Not robust: one NaN is in the result, unless `nonfinite` says to leave rows with such values
+/// out.
 struct Mean {
+  enum class Nonfinite : std::uint8_t { propagate, skip };
+  Nonfinite nonfinite = Nonfinite::propagate;
   bool operator==(const Mean&) const = default;
 };
 
@@ -176,6 +179,13 @@ struct Arc {
   bool operator==(const Arc&) const = default;
 };
 
+/// Rows are scaled about o to a norm of at most the ⌈q·n⌉-th smallest norm. As SignGuard, FLAME and LASA clip
+/// to the median norm (q = 0.5). 0 < q ≤ 1.
+struct QuantileClip {
+  double q = 0.5;
+  bool operator==(const QuantileClip&) const = default;
+};
+
 // The closed list of rules ---------------------------------------------------------------------------------
 
 /// A list of rules, from which all follows that is made for each of them.
@@ -187,7 +197,7 @@ struct RuleList {
 };
 
 // A rule is here or it does not exist; the order is that of the documentation.
-using PreAggregators = RuleList<Nnm, Bucketing, Clip, Arc>;
+using PreAggregators = RuleList<Nnm, Bucketing, Clip, Arc, QuantileClip>;
 using Aggregators = RuleList<Mean, Median, TrimmedMean, Meamed, Phocas, Krum, MultiKrum, GeometricMedian,
                              CenteredClipping, Mda, Smea, Caf, Monna, Cge, Faba, Bulyan>;
 

@@ -24,14 +24,17 @@ class Pipeline:
     def __hash__(self) -> int: ...
 
 class Mean(Rule):
-    """(1/n) Σ x_i.
+    """(1/n) Σ x_i, of all rows or of the finite ones.
 
     Needs n ≥ 1.
-    Guarantee: none: one bad row moves it anywhere, one NaN is in the result.
+    Guarantee: none: one bad row moves it anywhere; one NaN is in the result, unless `nonfinite` is skip.
     Client weights: yes.
+
+    Parameters:
+        nonfinite: rows with NaN or infinity: in the mean, or left out of it and of n (propagate | skip; default propagate)
     """
 
-    def __init__(self) -> None: ...
+    def __init__(self, *, nonfinite: Literal["propagate", "skip"] = "propagate") -> None: ...
 
 class Median(Rule):
     """the middle value of each coordinate; for even n what `even` says of the two middle ones.
@@ -309,6 +312,20 @@ class Arc(PreAggregator):
 
     def __init__(self, *, f: int) -> None: ...
 
+class QuantileClip(PreAggregator):
+    """o + (x_i − o)·min(1, c/‖x_i − o‖), c the ⌈q·n⌉-th smallest norm about o.
+
+    Needs n ≥ 1.
+    Guarantee: with at most (1−q)·n bad rows none is longer than the longest honest row.
+    Client weights: yes.
+    Source: Nguyen et al. 2022, Xu et al. 2022.
+
+    Parameters:
+        q: share of the rows whose norms are kept (0 < q ≤ 1; default 0.5)
+    """
+
+    def __init__(self, *, q: float = 0.5) -> None: ...
+
 __all__: list[str] = [
     "Pipeline",
     "PreAggregator",
@@ -333,4 +350,5 @@ __all__: list[str] = [
     "Bucketing",
     "Clip",
     "Arc",
+    "QuantileClip",
 ]
