@@ -6,43 +6,114 @@
 
 namespace bragg::detail {
 
+/// What is left of repeated Krum: every row's neighbours, and its score among the rows that are left. A row
+/// that leaves changes each score by one distance, so scores are kept up to date by subtraction, and summed
+/// anew only where what rounding may have done decides.
+struct KrumRounds {
+  static constexpr int won = -1;
+
+  int count;
+  const double* distances;  ///< count²
+  const int* order;         ///< count²: nearest first
+  int* left;                ///< count: > 0, or the row is infinite or `won`
+  int* farthest;            ///< count: where in `order` the last neighbour is that counts
+  double* score;            ///< count
+  double* slack;            ///< count: the sum is no farther from `score`
+
+  BRAGG_HD const int* nearest(int i) const { return order + static_cast<std::size_t>(i) * count; }
+  BRAGG_HD double distance(int i, int j) const { return distances[static_cast<std::size_t>(i) * count + j]; }
+  BRAGG_HD bool counts(int i, int j) const { return j != i && left[j] > 0; }
+
+  /// The score as it is defined, nearest first.
+  BRAGG_HD void sum(int i, int neighbors) const {
+    const int* const mine = nearest(i);
+    double total = 0;
+    BRAGG_HD_UNROLL(1)
+    for (int k = 0, found = 0; k < count && found < neighbors; ++k) {
+      if (!counts(i, mine[k])) continue;
+      total += distance(i, mine[k]);
+      farthest[i] = k;
+      ++found;
+    }
+    score[i] = total;
+    // Of this sum, the subtractions to come, and the sum that they stand for, at most 2 · neighbors are
+    // rounded, none by more than total · 2⁻⁵³; and twice that.
+    slack[i] = neighbors * 0x1p-51 * total;
+  }
+  /// Of one neighbour less: `gone`, or the farthest.
+  BRAGG_HD void drop(int i, int gone) const {
+    const int* const mine = nearest(i);
+    int at = farthest[i];
+    const int last = mine[at];
+    const double reach = distance(i, last);
+    const double to_gone = distance(i, gone);
+    const bool counted = to_gone < reach || (to_gone <= reach && gone <= last);
+    score[i] -= counted ? to_gone : reach;
+    if (counted && gone != last) return;
+    do --at;
+    while (at > 0 && !counts(i, mine[at]));
+    farthest[i] = at;
+  }
+  BRAGG_HD double lower(int i) const { return left[i] > 0 ? score[i] - slack[i] : infinity; }
+  BRAGG_HD double upper(int i) const { return left[i] > 0 ? score[i] + slack[i] : infinity; }
+
+  /// The row of least score, ties to the lowest index.
+  template <class TeamT>
+  BRAGG_HD int winner(TeamT team, int neighbors) const {
+    const int first = team.argmin(count, [&](int i) { return upper(i); });
+    const double bound = upper(first);
+    const int rival = team.argmin(count, [&](int i) { return i == first ? infinity : lower(i); });
+    if (rival == first || lower(rival) > bound) return first;
+    team.parallel_for(count, [&](int i) {
+      if (lower(i) <= bound && slack[i] > 0) sum(i, neighbors);
+    });
+    return team.argmin(count, [&](int i) { return lower(i) <= bound ? score[i] : infinity; });
+  }
+};
+
 /// chosen[0..n−2f) = winners of repeated Krum, ascending.
 template <class TeamT>
 BRAGG_HD Status select_points(TeamT team, const Bulyan& rule, const Points& points, Scratch scratch,
                               int* chosen) {
   const int m = points.count;
   if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;
-  int* const order =
-      scratch.take_ints(static_cast<std::size_t>(m) * m);  // every row's neighbours, nearest first
-  int* const left = scratch.take_ints(static_cast<std::size_t>(m));
-  double* const scores = scratch.take_doubles(static_cast<std::size_t>(m));
-  double* const distances = scratch.take_doubles(static_cast<std::size_t>(m) * m);
-  constexpr int won = -1;
+  const auto n = static_cast<std::size_t>(m);
+  double* const distances = scratch.take_doubles(n * n);
+  int* const order = scratch.take_ints(n * n);
+  const KrumRounds rounds{.count = m,
+                          .distances = distances,
+                          .order = order,
+                          .left = scratch.take_ints(n),
+                          .farthest = scratch.take_ints(n),
+                          .score = scratch.take_doubles(n),
+                          .slack = scratch.take_doubles(n)};
   rank_neighbors(team, points, distances, order);
-  team.parallel_for(m, [&](int i) { left[i] = points.finite(i); });
-  for (int round = 0; round < m - 2 * rule.f; ++round) {
+  team.parallel_for(m, [&](int i) {
+    rounds.left[i] = points.finite(i);
+    rounds.farthest[i] = 0;
+  });
+  for (int round = 0, before = 0, winner = 0; round < m - 2 * rule.f; ++round) {
     const int remaining = m - round;
     int neighbors = remaining - rule.f - 2;
     if (neighbors < 1) neighbors = 1;
     if (neighbors > remaining - 1) neighbors = remaining - 1;
+    const bool one_less = neighbors > 0 && neighbors == before - 1;
     team.parallel_for(m, [&](int i) {
-      const int* const mine = order + static_cast<std::size_t>(i) * m;
-      double score = left[i] > 0 ? 0 : infinity;
-      BRAGG_HD_UNROLL(1)
-      for (int k = 0, found = 0; k < m && found < neighbors && left[i] > 0; ++k) {
-        if (mine[k] == i || left[mine[k]] <= 0) continue;
-        score += distances[static_cast<std::size_t>(i) * m + mine[k]];
-        ++found;
+      if (rounds.left[i] <= 0) return;
+      if (one_less) {
+        rounds.drop(i, winner);
+      } else {
+        rounds.sum(i, neighbors);
       }
-      scores[i] = score;
     });
-    const int winner = team.argmin(m, [&](int i) { return scores[i]; });
-    team.single([&] { left[winner] = won; });
+    winner = rounds.winner(team, neighbors);
+    before = neighbors;
+    team.single([&] { rounds.left[winner] = KrumRounds::won; });
   }
   team.single([&] {
     BRAGG_HD_UNROLL(1)
     for (int i = 0, k = 0; i < m; ++i) {
-      if (left[i] == won) chosen[k++] = i;
+      if (rounds.left[i] == KrumRounds::won) chosen[k++] = i;
     }
   });
   return Status::ok;

@@ -529,7 +529,7 @@ class Aggregate(Case):
             self.assertEqual(process.returncode, 130, errors)
             self.assertIn("interrupted; ", errors)
 
-        for n, rule in [(4000, "geometric_median"), (1500, "bulyan(f=374)")]:
+        for n, rule in [(4000, "geometric_median"), (4000, "bulyan(f=999)")]:
             with self.subTest(rule):
                 rows = npy([n, 3], [unit(i, j) for i in range(n) for j in range(3)])
                 inputs = self.write("x.npy", rows)

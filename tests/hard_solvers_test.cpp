@@ -9,12 +9,14 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <limits>
 #include <numeric>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "rules/bulyan.hpp"
 #include "rules/caf.hpp"
 #include "rules/geometric_median.hpp"
 #include "rules/mda.hpp"
@@ -981,6 +983,103 @@ TEST(Caf, MoreInfiniteRowsThanToleratedAreRefused) {
   ASSERT_EQ(got.status, Status::ok);
   EXPECT_EQ(got.coefficients[2], 0);
   EXPECT_EQ(got.coefficients[5], 0);
+}
+
+// Bulyan's first stage -------------------------------------------------------------------------------------
+
+std::vector<int> choose(const Points& points, int f) {
+  const auto n = static_cast<std::size_t>(points.count);
+  std::vector<double> doubles(scratch_doubles(n + 1));
+  std::vector<int> ints(scratch_ints(n + 1)), chosen(n - 2 * at(f));
+  EXPECT_EQ(select_points(SerialTeam{}, Bulyan{.f = f}, points, Scratch{doubles.data(), ints.data()},
+                          chosen.data()),
+            Status::ok);
+  return chosen;
+}
+
+/// Every score is summed anew in every round, nearest neighbours first.
+std::vector<int> choose_by_definition(const Points& points, int f) {
+  const int n = points.count;
+  std::vector<int> left, chosen;
+  for (int i = 0; i < n; ++i) {
+    if (points.finite(i)) left.push_back(i);
+  }
+  for (int round = 0; round < n - 2 * f; ++round) {
+    const int remaining = n - round;
+    const int neighbors = std::min(std::max(remaining - f - 2, 1), remaining - 1);
+    double least = infinity;
+    int winner = left.front();
+    for (const int i : left) {
+      std::vector<double> distances;
+      for (const int j : left) {
+        if (j != i) distances.push_back(points.squared_distance(i, j));
+      }
+      std::sort(distances.begin(), distances.end());
+      const double score = std::accumulate(distances.begin(), distances.begin() + neighbors, 0.0);
+      if (score < least) {
+        least = score;
+        winner = i;
+      }
+    }
+    chosen.push_back(winner);
+    std::erase(left, winner);
+  }
+  std::sort(chosen.begin(), chosen.end());
+  return chosen;
+}
+
+TEST(Bulyan, ChoosesWhatSumsMadeAnewWouldChoose) {
+  test::Generator random = generator();
+  for (int trial = 0; trial < 400; ++trial) {
+    const int f = static_cast<int>(random() % 7);
+    const int n = 4 * f + 3 + static_cast<int>(random() % 20);
+    const int d = 1 + static_cast<int>(random() % 6);
+    Rows rows;
+    switch (trial % 5) {
+      case 0:
+        rows = normal_rows(random, n, d);
+        break;
+      case 1:
+        rows = integer_rows(random, n, d, 3);
+        break;
+      case 2:
+        rows = clustered_rows(random, n, d);
+        break;
+      case 3:  // all equally far from each other, but for rounding
+        rows.assign(at(n), std::vector<double>(at(n)));
+        for (int i = 0; i < n; ++i) rows[at(i)][at(i)] = i % 3 == 0 ? 0.1 : i % 3 == 1 ? -0.1 : 1.1 - 1.0;
+        break;
+      default:  // every row of another size
+        rows = normal_rows(random, n, d);
+        for (int i = 0; i < n; ++i) {
+          for (double& x : rows[at(i)]) x = std::ldexp(x, -3 * i);
+        }
+        break;
+    }
+    std::shuffle(rows.begin(), rows.end(), random);
+    std::vector<std::uint8_t> infinite = no_infinite(at(n + 1));
+    for (int k = 0; k < f && trial % 2 == 0; ++k) infinite[random() % at(n)] = 1;
+    const std::vector<double> gram = gram_of(rows, infinite);
+    const Points points{.count = n, .size = n + 1, .gram = gram.data(), .infinite = infinite.data()};
+    EXPECT_EQ(choose(points, f), choose_by_definition(points, f)) << "trial " << trial << ", n = " << n;
+  }
+}
+
+TEST(Bulyan, ChoosesAmongManyRowsInTheTimeThatRankingThemTakes) {
+  test::Generator random = generator();
+  constexpr int n = 1200;
+  const Rows rows = normal_rows(random, n, 3);
+  const std::vector<std::uint8_t> infinite = no_infinite(n + 1);
+  const std::vector<double> gram = gram_of(rows, infinite);
+  const Points points{.count = n, .size = n + 1, .gram = gram.data(), .infinite = infinite.data()};
+  std::vector<double> distances(at(n) * at(n));
+  std::vector<int> order(at(n) * at(n));
+  const std::clock_t start = std::clock();
+  rank_neighbors(SerialTeam{}, points, distances.data(), order.data());
+  const std::clock_t ranked = std::clock();
+  choose(points, 200);
+  const std::clock_t chosen = std::clock();
+  EXPECT_LT(static_cast<double>(chosen - ranked), 5.0 * static_cast<double>(ranked - start));
 }
 
 // The geometric median -------------------------------------------------------------------------------------
