@@ -5,7 +5,9 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <ctime>
 #include <limits>
 #include <numeric>
 #include <type_traits>
@@ -21,19 +23,36 @@ namespace bragg::detail {
 
 namespace {
 
-/// The host's team: threads share the loops over points once there are enough of them to pay.
+/// Of the calling thread: unlike the wall clock, it does not count what others run meanwhile.
+std::chrono::nanoseconds processor_time() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+}
+
+/// The host's team: threads share what is left of a loop over points when its beginning took long enough to
+/// pay for them. Each loop that they share waits for the last of them: on a busy machine, for its next time
+/// slice.
 struct HostTeam : SerialTeam {
   int threads = 1;
 
   template <class F>
   void parallel_for(int n, F f) const {
-    constexpr int worthwhile = 512;
-    if (n < worthwhile || threads == 1) {
+    constexpr int least = 512;
+    constexpr std::chrono::milliseconds worthwhile(1);
+    if (n < least || threads == 1) {
       SerialTeam::parallel_for(n, f);
       return;
     }
+    const std::chrono::nanoseconds start = processor_time();
+    int done = 0;
+    for (int next = 32; done < n; next = std::min(4 * next, n)) {
+      for (; done < next; ++done) f(done);
+      if (processor_time() - start > worthwhile) break;
+    }
+    if (done == n) return;
 #pragma omp parallel for schedule(dynamic, 16) num_threads(team(threads))
-    for (int i = 0; i < n; ++i) f(i);
+    for (int i = done; i < n; ++i) f(i);
   }
 };
 
