@@ -202,6 +202,8 @@ struct RuleOf<Caf> : GeometricRule<Caf> {
   static constexpr std::array examples = {"caf(f=F)"};
 
   static void check(const Caf& rule, const StagePoints& points) { need_majority(text.name, rule.f, points); }
+  /// Every iteration takes all of its weight from a row.
+  static double work(const Caf& rule, int n) { return 2.0 * rule.f * std::pow(n, 3); }
 };
 
 }  // namespace bragg::detail

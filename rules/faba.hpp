@@ -63,6 +63,8 @@ struct RuleOf<Faba> : GeometricRule<Faba> {
   static constexpr std::array examples = {"faba(f=F)", "nnm(f=F) | faba(f=F)", "arc(f=F) | faba(f=F)"};
 
   static void check(const Faba& rule, const StagePoints& points) { need_majority(text.name, rule.f, points); }
+  /// One chain of additions, which waits for each: the factor is measured.
+  static double work(const Faba& rule, int n) { return 8.0 * rule.f * n * n; }
 };
 
 }  // namespace bragg::detail

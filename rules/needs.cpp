@@ -2,6 +2,7 @@
 #include "rules/needs.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "rules/all.hpp"
 
@@ -55,6 +56,22 @@ bool has_memory(const Pipeline& pipeline) {
   return memory_of(pipeline.rule) != Memory::none ||
          std::any_of(pipeline.pre.begin(), pipeline.pre.end(),
                      [](const PreAggregator& stage) { return memory_of(stage) != Memory::none; });
+}
+
+// The factors are measured, at n = 2000.
+double work_of(const Pipeline& pipeline, int n) {
+  const auto ranking = [](const auto& stage, double points) {
+    return products_of(stage) == Products::pairs ? 60 * points * points * std::log2(points) : 0.0;
+  };
+  double work = 0;
+  for (std::size_t k = 0; k < pipeline.pre.size(); ++k) {
+    const PreAggregator& stage = pipeline.pre[k];
+    work += ranking(stage, n);
+    if (takes_products(pipeline, k + 1)) work += 5 * std::pow(n, 3);
+    n = visit_rule(stage, [&](auto of, const auto& rule) { return of.points_after(rule, n); });
+  }
+  work += ranking(pipeline.rule, n);
+  return work + visit_rule(pipeline.rule, [&](auto of, const auto& rule) { return of.work(rule, n); });
 }
 
 bool searches_on_host(const Pipeline& pipeline) {

@@ -25,6 +25,9 @@ bool takes_products(const Pipeline& pipeline, std::size_t first);
 bool keeps_previous(const Pipeline& pipeline);
 /// A plan's next run may differ from its last, of the same data.
 bool has_memory(const Pipeline& pipeline);
+/// The n-sized mathematics of n rows, at the most, in multiply-adds of `tridiagonalize`.
+double work_of(const Pipeline& pipeline, int n);
+
 /// A step of the rule runs on the host, whatever runs the others.
 bool searches_on_host(const Pipeline& pipeline);
 

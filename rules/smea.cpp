@@ -303,10 +303,11 @@ double subsets(int n, int f) {
 
 }  // namespace
 
+double smea_work(int n, int f) { return subsets(n, f) * std::pow(n - f, 3); }
+
 bool smea_is_too_large(int n, int f) {
   if (f == 0) return false;  // one subset: nothing to compare
-  const double count = subsets(n, f);
-  return count > smea_subset_limit || count * std::pow(n - f, 3) > smea_work_limit;
+  return subsets(n, f) > smea_subset_limit || smea_work(n, f) > smea_work_limit;
 }
 
 Status solve_smea(const double* gram, int m, int ld, const std::uint8_t* infinite, int f,

@@ -11,6 +11,9 @@ inline constexpr double smea_subset_limit = 2e6;
 /// And their cost in the worst case, C(n, f)·(n−f)³: some tens of seconds. It binds above n ≈ 64.
 inline constexpr double smea_work_limit = 1.5e11;
 
+/// That cost.
+double smea_work(int n, int f);
+
 /// Whether n rows, f of them bad, are beyond either limit.
 bool smea_is_too_large(int n, int f);
 
@@ -40,6 +43,7 @@ struct RuleOf<Smea> : SearchedRule<Smea> {
     need_majority(text.name, rule.f, points);
     need_few_subsets(rule, points);
   }
+  static double work(const Smea& rule, int n) { return smea_work(n, rule.f); }
 };
 
 }  // namespace bragg::detail

@@ -514,6 +514,36 @@ class Aggregate(Case):
         self.assertEqual(process.returncode, 130, errors)
         self.assertEqual(os.listdir(self.folder), ["x.npy"])
 
+    def test_what_may_take_long_is_said_before(self):
+        def notes(n, rule, row, *options):
+            inputs = self.write("x.npy", npy([n, 2], row * n))
+            done = subprocess.run(
+                [BRAGG, "aggregate", inputs, "--rule", rule, "-o", self.path("out.npy"), *options], capture_output=True, text=True, timeout=120
+            )
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return done.stderr
+
+        # Equal rows have no variance: caf ends at once, but that is not known before.
+        said = notes(800, "caf(f=399)", [1, 2])
+        self.assertRegex(said, r"^bragg: note: caf\(f=399\) may need up to [0-9.:]+ (s|min) of processor time for this many workers\n$")
+        self.assertEqual(notes(800, "caf(f=399)", [1, 2], "--quiet"), "")
+        self.assertEqual(notes(800, "krum(f=100)", [1, 2]), "")
+        self.assertEqual(notes(100, "caf(f=49)", [1, 2]), "")
+
+        rows = npy([800, 3], [math.sin(1 + i * i) for i in range(2400)])
+        process = subprocess.Popen(
+            [BRAGG, "aggregate", self.write("y.npy", rows), "--rule", "caf(f=399)", "-o", self.path("late.npy")],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.assertIn("bragg: note: ", process.stderr.readline())
+        process.send_signal(signal.SIGINT)
+        began = time.time()
+        _, errors = process.communicate(timeout=60)
+        self.assertLess(time.time() - began, 1)
+        self.assertEqual(process.returncode, 130, errors)
+        self.assertFalse(os.path.exists(self.path("late.npy")))
+
     def test_an_interrupt_within_any_solver_ends_the_run(self):
         def unit(i, j):
             return math.sin(1 + 7919 * i + 104729 * j * j) * 1e4 % 1

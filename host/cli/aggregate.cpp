@@ -144,6 +144,14 @@ FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inpu
       hashes.emplace(path, sha256);
     };
   }
+  bool told_time = false;
+  options.solve_time = [&](double seconds) {
+    constexpr double worth_telling = 5;
+    if (seconds < worth_telling || command.quiet || told_time) return;
+    told_time = true;
+    fmt::print(stderr, "bragg: note: {} may need up to {} of processor time for this many workers\n",
+               to_string(pipeline), duration_text(seconds));
+  };
   try {
     FileResult result = [&] {
       ProgressBar bar(!command.quiet);

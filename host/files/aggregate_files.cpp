@@ -90,6 +90,7 @@ class FileAggregation {
     const auto at = std::lower_bound(inputs_.floating.begin(), inputs_.floating.end(), tensor);
     return static_cast<std::size_t>(at - inputs_.floating.begin());
   }
+  void tell_time() const;
   void expect_bytes();
   void run_integers();
   void run_copies();
@@ -203,6 +204,7 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
 FileResult FileAggregation::run(const std::filesystem::path& output) {
   check_output(output, inputs_);
   start_threads(threads_);
+  tell_time();
   file_.emplace(output, output_.layout);
   expect_bytes();
   if (options_.hashed && !course_.hashed)
@@ -253,6 +255,13 @@ void FileAggregation::choose_tensors() {
       if (piece.begin == 0) first_pass_.push_back(piece.tensor);
     }
   }
+}
+
+void FileAggregation::tell_time() const {
+  if (!options_.solve_time || options_.options.device == Device::cuda) return;
+  const bool whole = options_.options.scope == Scope::whole;
+  const double parts = whole ? 1 : static_cast<double>(inputs_.floating.size());
+  options_.solve_time(engine_.solve_seconds() * parts);
 }
 
 void FileAggregation::expect_bytes() {

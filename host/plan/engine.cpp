@@ -17,6 +17,7 @@
 #include "host/plan/report.hpp"
 #include "rules/search.hpp"
 #include "rules/sequence.hpp"
+#include "rules/solve/eigen.hpp"
 #include "rules/table.hpp"
 
 namespace bragg::detail {
@@ -55,6 +56,25 @@ struct HostTeam : SerialTeam {
     for (int i = done; i < n; ++i) f(i);
   }
 };
+
+/// Seconds of what work_of counts one of.
+double seconds_of_work() {
+  constexpr int n = 192;
+  std::vector<double> matrix(n * n), values(4 * n);
+  double* const work = values.data() + 3 * n;
+  const Tridiagonal t{
+      .n = n, .diagonal = values.data(), .off = values.data() + n, .factor = values.data() + 2 * n};
+  std::chrono::nanoseconds least = std::chrono::nanoseconds::max();
+  for (int run = 0; run < 3; ++run) {
+    for (int i = 0; i < n; ++i) {
+      for (int j = 0; j < n; ++j) matrix[static_cast<std::size_t>(i) * n + j] = 1.0 / (1 + i + j);
+    }
+    const std::chrono::nanoseconds start = processor_time();
+    tridiagonalize(SerialTeam{}, matrix.data(), n, t, work);
+    least = std::min(least, processor_time() - start);
+  }
+  return std::chrono::duration<double>(least).count() / (double{n} * n * n);
+}
 
 }  // namespace
 
@@ -157,6 +177,13 @@ std::int64_t Engine::square_bytes() const {
   // Solution::mix, and of four points at a time what Selection makes of it.
   if (!e.pipeline.pre.empty()) bytes += (sizeof(double) + sizeof(cpu::MixEntry) / 4) * square;
   return static_cast<std::int64_t>(bytes);
+}
+
+double Engine::solve_seconds() const {
+  const Impl& e = *impl_;
+  constexpr double worthwhile = 1e9;  // some tenths of a second
+  const double work = work_of(e.pipeline, e.stage().count);
+  return work < worthwhile ? 0 : work * seconds_of_work();
 }
 
 void Engine::reset(GramSums& sums) const {

@@ -78,6 +78,10 @@ class Engine {
   /// Of this run: what the sums, the n-sized mathematics and its result take, at the most.
   std::int64_t square_bytes() const;
 
+  /// Seconds of one core that the n-sized mathematics of this run may take, by how fast this machine does
+  /// some of it now. 0: less than is worth finding out.
+  double solve_seconds() const;
+
   /// Rows are judged by distances or norms.
   bool takes_distances() const noexcept;
 

@@ -114,6 +114,9 @@ struct FileOptions {
   /// one model.safetensors where that is enough. A tensor that is larger has a file to itself.
   std::uint64_t shard_size = 0;
   std::function<void(const Progress&)> progress;
+  /// Told, before anything is read, how many seconds of one core the n-sized mathematics may take at the
+  /// most: an estimate, by how fast this machine is just then. On the CPU alone.
+  std::function<void(double seconds)> solve_time;
   BadInputs bad_inputs = BadInputs::row;
   Integers integers = Integers::automatic;
   /// False: an output with NaN or infinity is too_many_nonfinite, and no file.
