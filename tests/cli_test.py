@@ -1252,9 +1252,20 @@ class Report(Case):
         self.write("workers/w01.safetensors", "no model")
         report = failed("krum(f=1)", code=5, bad=2)
         self.assertEqual([w["bad"] is None for w in report["workers"]], [False, False, True, True, True])
-        self.assertEqual(failed("median", "--strict", code=3)["status"], "bad_file")
+        report = failed("median", "--strict", code=3)
+        self.assertEqual(report["status"], "bad_file")
+        self.assertEqual([w["bad"] is None for w in report["workers"]], [False, True, True, True, True])
+        self.assertIn(report["workers"][0]["bad"], report["message"])
         self.assertEqual(failed("krum(f=2)", code=2, bad=2)["status"], "invalid_argument")
+        self.write("workers/w02.safetensors", "no model")  # the rest are no majority
+        report = failed("median", code=3)
+        self.assertEqual([w["bad"] is None for w in report["workers"]], [False, False, False, True, True])
+        lone = inputs[0]
+        self.aggregate([lone], "median", "--report", path, code=3)
+        with open(path) as file:
+            self.assertIn(json.load(file)["workers"][0]["bad"], report["message"])
         os.remove(path)
+        self.workers(FIVE)
         self.assertEqual(self.report(inputs[2:4], "median")["exit_code"], 0)
 
     def test_says_the_form(self):

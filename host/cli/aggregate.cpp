@@ -161,7 +161,9 @@ FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inpu
     if (!command.quiet) fmt::print(stderr, "{}{}", warnings, dominant_warning(result));
     return result;
   } catch (const Error& error) {
-    fmt::print(stderr, "{}", warnings);
+    // Of inputs that did not come to count the error itself tells.
+    const bool counted = !command.strict && inputs.size() > 1 && error.status() != Status::bad_file;
+    if (counted) fmt::print(stderr, "{}", warnings);
     const Error told = with_option_names(error);
     if (command.report) {
       try {

@@ -512,14 +512,16 @@ std::uint64_t FileAggregation::read(const Window& window, int slot, std::span<co
   bool lost = false;
   for (const auto& [row, error] : failures) {
     const auto i = static_cast<std::size_t>(row);
-    const bool alone = inputs_.models.size() == 1 || options_.bad_inputs == BadInputs::error;
-    if (alone || i == active_.rows.size() || !is_bad_input(error)) throw error;
+    if (i == active_.rows.size() || !is_bad_input(error)) throw error;
+    InputRow& input = inputs_.rows[static_cast<std::size_t>(active_.rows[i])];
+    const std::filesystem::path& path = inputs_.models[input.model].path;
+    std::string reason = reason_of(error, path);
+    if (options_.found_bad) options_.found_bad(input.model, path.string(), reason);
+    if (inputs_.models.size() == 1 || options_.bad_inputs == BadInputs::error) throw error;
+    input.bad = std::move(reason);
     lost = lost || used_[i] != 0;
   }
   for (const auto& [row, error] : failures) {
-    const auto i = static_cast<std::size_t>(active_.rows[static_cast<std::size_t>(row)]);
-    inputs_.rows[i].bad = reason_of(error, inputs_.names[i]);
-    if (options_.found_bad) options_.found_bad(i, inputs_.names[i], inputs_.rows[i].bad);
     if (!lost) drop(row);
   }
   if (lost) throw InputLost{};
@@ -606,9 +608,6 @@ FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesy
                            const std::filesystem::path& output, const FileOptions& options) {
   try {
     Inputs opened = open_inputs(inputs, options);
-    for (std::size_t i = 0; i < opened.rows.size() && options.found_bad; ++i) {
-      if (!opened.rows[i].bad.empty()) options.found_bad(i, opened.names[i], opened.rows[i].bad);
-    }
     check_integers(opened, options.integers);
     Course course{.progress = ProgressCounter(options)};
     for (;;) {  // at most once for each input that is lost

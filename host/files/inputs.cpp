@@ -135,22 +135,26 @@ std::string difference(const Inputs& inputs, const std::vector<Group>& groups, c
 
 /// Does it for a row; what it throws makes a bad row.
 template <class F>
-void try_row(Inputs& inputs, InputRow& row, BadInputs bad_inputs, F f) {
+void try_row(Inputs& inputs, InputRow& row, const FileOptions& options, F f) {
   PlacedModel& model = inputs.models[row.model];
   if (!row.bad.empty() || row.left_out) return;
   try {
     f(model);
   } catch (const Error& error) {
-    if (bad_inputs == BadInputs::error || !is_bad_input(error)) throw;
-    row.bad = reason_of(error, model.path);
+    if (!is_bad_input(error)) throw;
+    std::string reason = reason_of(error, model.path);
+    if (options.found_bad) options.found_bad(row.model, inputs.names[row.model], reason);
+    // Of one input there are no others to go on with.
+    if (options.bad_inputs == BadInputs::error || inputs.models.size() == 1) throw;
+    row.bad = std::move(reason);
   }
 }
 
 /// Groups the inputs by form. @throws Error bad_file: none has more than half.
-std::vector<Group> find_groups(Inputs& inputs, BadInputs bad_inputs, const Skips& skips) {
+std::vector<Group> find_groups(Inputs& inputs, const FileOptions& options, const Skips& skips) {
   std::map<FormMark, std::vector<std::size_t>> marked;
   for (std::size_t i = 0; i < inputs.rows.size(); ++i) {
-    try_row(inputs, inputs.rows[i], bad_inputs,
+    try_row(inputs, inputs.rows[i], options,
             [&](const PlacedModel& model) { marked[mark_form(model.path, skips)].push_back(i); });
   }
   std::vector<Group> groups = group(marked);
@@ -160,11 +164,11 @@ std::vector<Group> find_groups(Inputs& inputs, BadInputs bad_inputs, const Skips
 }
 
 /// Fills the models of the rows that have the form.
-void place_rows(Inputs& inputs, const Form& form, const std::string& owner, BadInputs bad_inputs,
+void place_rows(Inputs& inputs, const Form& form, const std::string& owner, const FileOptions& options,
                 const Skips& skips) {
   std::vector<std::shared_ptr<const std::vector<Place>>> distinct;
   for (InputRow& row : inputs.rows) {
-    try_row(inputs, row, bad_inputs, [&](PlacedModel& model) {
+    try_row(inputs, row, options, [&](PlacedModel& model) {
       read_placed_model(form, owner, model, skips);
       // Most are laid out alike: one table for all of them.
       const auto same = std::find_if(distinct.begin(), distinct.end(),
@@ -207,16 +211,14 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptio
   const Skips of_owner = choice.of_owner(), of_worker = choice.of_worker();
   Inputs inputs;
   add_models(inputs, paths, options.weights);
-  // Of one input there are no others to go on with.
-  const BadInputs bad_inputs = paths.size() == 1 ? BadInputs::error : options.bad_inputs;
   Form form;
   const auto read_owner = [&](const std::filesystem::path& path) {
     form = read_form(path, of_owner);
     choice.check_form(form.tensors);
   };
   if (paths.size() == 1 && !choice.copies()) {
-    read_owner(paths.front());
-    place_rows(inputs, form, paths.front().string(), bad_inputs, of_worker);
+    try_row(inputs, inputs.rows.front(), options, [&](const PlacedModel& model) { read_owner(model.path); });
+    place_rows(inputs, form, paths.front().string(), options, of_worker);
     const std::size_t dimensions = form.npy ? form.tensors.front().shape.size() : 0;
     if (dimensions > 2) {
       throw_bad_file(paths.front(), fmt::format("npy shape {}: one npy alone holds a row per worker in two "
@@ -228,12 +230,12 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptio
   } else if (base) {
     read_owner(*base);
     inputs.base = read_base(form, base->string(), *base, of_owner);
-    place_rows(inputs, form, base->string(), bad_inputs, of_worker);
+    place_rows(inputs, form, base->string(), options, of_worker);
   } else {
-    const std::vector<Group> groups = find_groups(inputs, bad_inputs, of_worker);
+    const std::vector<Group> groups = find_groups(inputs, options, of_worker);
     const std::string& owner = inputs.names[groups.front().inputs.front()];
     read_owner(owner);
-    place_rows(inputs, form, owner, bad_inputs, of_worker);
+    place_rows(inputs, form, owner, options, of_worker);
     const auto good = std::count_if(inputs.rows.begin(), inputs.rows.end(),
                                     [](const InputRow& row) { return row.bad.empty() && !row.left_out; });
     if (2 * static_cast<std::size_t>(good) <= voters(inputs)) refuse_forms(inputs, {}, of_worker);
