@@ -514,6 +514,17 @@ class Aggregate(Case):
         self.assertEqual(process.returncode, 130, errors)
         self.assertEqual(os.listdir(self.folder), ["x.npy"])
 
+    def test_workers_of_values_too_large_to_measure_are_named(self):
+        rows = [[1, 2], [1e200, 2], [1.5, math.nan], [2, 1], [1, -1e200], [1, 1], [1, 1.5]]
+        inputs = [self.write("%d.safetensors" % i, safetensors({"w": ("F64", [2], row)})) for i, row in enumerate(rows)]
+        says = [
+            "1 of 7 hold NaN or infinity: %s (1 value); 2 of 7 hold values too large to measure" % inputs[2],
+            "the others): %s, %s; raise f" % (inputs[1], inputs[4]),
+        ]
+        self.refused(inputs, "krum(f=2)", code=5, says=says)
+        self.refused(inputs, "nnm(f=2) | arc(f=2) | krum(f=2)", code=5, says=says)
+        self.refused(inputs, "krum(f=2)", "--scope", "per-tensor", code=5, says=says)
+
     def test_what_may_take_long_is_said_before(self):
         def notes(n, rule, row, *options):
             inputs = self.write("x.npy", npy([n, 2], row * n))

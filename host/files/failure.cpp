@@ -26,19 +26,25 @@ std::string list(const char* what, const std::vector<std::string>& texts, std::s
 
 /// Empty where none is known.
 std::string list_bad_rows(const Solution& solution, const Inputs& inputs) {
-  std::vector<std::string> bad, nonfinite;
+  std::vector<std::string> bad, nonfinite, too_large;
   for (std::size_t i = 0; i < inputs.rows.size(); ++i) {
     if (!inputs.rows[i].bad.empty()) {
       bad.push_back(fmt::format("{} ({})", inputs.names[i], inputs.rows[i].bad));
     } else if (i < solution.report.rows.size() && solution.report.rows[i].nonfinite > 0) {
       const std::int64_t count = solution.report.rows[i].nonfinite;
       nonfinite.push_back(fmt::format("{} ({} value{})", inputs.names[i], count, count == 1 ? "" : "s"));
+    } else if (i < solution.too_large.size() && solution.too_large[i] != 0) {
+      too_large.push_back(inputs.names[i]);
     }
   }
-  std::string text = bad.empty() ? "" : list("are bad inputs", bad, inputs.rows.size());
-  if (nonfinite.empty()) return text;
-  if (!text.empty()) text += "; ";
-  return text + list("hold NaN or infinity", nonfinite, inputs.rows.size());
+  std::string text;
+  const auto add = [&](const char* what, const std::vector<std::string>& texts) {
+    if (!texts.empty()) text += (text.empty() ? "" : "; ") + list(what, texts, inputs.rows.size());
+  };
+  add("are bad inputs", bad);
+  add("hold NaN or infinity", nonfinite);
+  add("hold values too large to measure (beyond 2^500, or far above the others)", too_large);
+  return text;
 }
 
 /// The one of an npy has no name.
