@@ -141,10 +141,11 @@ inline Recentring recentring_of(const Pipeline& pipeline, const Stage& rows) {
   if (!needs.pairs) {
     // From the origin of zeros a row's length is its product with itself, which is clear.
     if (rows.has_origin) out.plan = {.kind = CenterPlan::Kind::row, .row = rows.inputs};
-  } else if (stays_by_start && !takes_pairs_before && (rows.references > 1 || rows.has_origin)) {
-    // What bounds this rule is no majority, but lengths about where it starts.
+  } else if (stays_by_start && !takes_pairs_before) {
+    // What bounds this rule is no majority, but lengths about where it starts. From zeros they are clear.
     out.certificate.pairs = false;
-    out.plan = {.kind = CenterPlan::Kind::row, .row = rows.rows() - 1};
+    if (rows.references > 1 || rows.has_origin)
+      out.plan = {.kind = CenterPlan::Kind::row, .row = rows.rows() - 1};
   } else {
     out.certificate.weighted = weighted;
     out.plan = {.kind = CenterPlan::Kind::median, .weighted = weighted};

@@ -166,6 +166,26 @@ TEST(Certify, LengthsAboutAReferenceHoldWhateverAllRowsShare) {
   }
 }
 
+TEST(Certify, CenteredClippingFromZerosKnowsHowFarARowNearZerosIs) {
+  Generator random = generator("zeros");
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    const long double unit = dtype == DType::f32 ? 0x1p-23L : 0x1p-50L;
+    for (const double constant : {2e3, 1e5, -1e7}) {
+      Request request{.rows = normal_rows(random, 11, 15, constant, 1), .dtype = dtype};
+      request.rows[3].assign(15, 0);
+      const Pipeline pipeline = parse("centered_clipping(tau=1, iters=3)");
+      const Outcome outcome = run_library(pipeline, request);
+      ASSERT_EQ(outcome.status, Status::ok);
+      EXPECT_FALSE(outcome.reports[0].recentred);
+      const std::vector<long double> expected = expect(pipeline, request).parts[0].result.out;
+      for (std::size_t j = 0; j < expected.size(); ++j) {
+        ASSERT_LE(std::fabs(outcome.out[j] - expected[j]), unit * std::fabs(expected[j]))
+            << to_string(dtype) << " about " << constant << " at " << j;
+      }
+    }
+  }
+}
+
 TEST(Certify, AWeightedMajorityIsOneOfWeight) {
   Generator random = generator("weights");
   for (const DType dtype : {DType::f32, DType::f64}) {
