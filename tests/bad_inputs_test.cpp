@@ -281,15 +281,15 @@ TEST(BadInputs, CountWhereThereAreNoCoordinates) {
   EXPECT_EQ(steps_of(folder / "out"), 2);
   EXPECT_FALSE(result.reports[0].rows[0].selected);
   write_text(paths[4], "");
-  EXPECT_EQ(failure_of([&] { aggregate_files(parse("krum(f=1)"), paths, folder / "out"); }).first,
+  EXPECT_EQ(failure_of([&] { aggregate_files(parse("krum(f=1)"), paths, folder / "out"); }).status,
             Status::too_many_nonfinite);
 }
 
 TEST(BadInputs, AreNoPivot) {
   const Round round(7);
   write_text(round.paths[3], "");
-  EXPECT_EQ(failure_of([&] { round.aggregate("monna(f=2, pivot=3)"); }).first, Status::nonfinite_pivot);
-  EXPECT_EQ(failure_of([&] { round.aggregate("nnm(f=2) | monna(f=2, pivot=3)"); }).first,
+  EXPECT_EQ(failure_of([&] { round.aggregate("monna(f=2, pivot=3)"); }).status, Status::nonfinite_pivot);
+  EXPECT_EQ(failure_of([&] { round.aggregate("nnm(f=2) | monna(f=2, pivot=3)"); }).status,
             Status::nonfinite_pivot);
   EXPECT_FALSE(fs::exists(round.output()));
   round.aggregate("monna(f=2, pivot=4)");
@@ -335,7 +335,7 @@ TEST(Form, IsTheBasesElseThatOfMoreThanHalf) {
   EXPECT_EQ(result.bad[0], "");
   EXPECT_NE(result.bad[3], "");
   write_text(*options.base, "");
-  EXPECT_EQ(failure_of([&] { round.aggregate("median", options); }).first, Status::bad_file);
+  EXPECT_EQ(failure_of([&] { round.aggregate("median", options); }).status, Status::bad_file);
 }
 
 TEST(Form, IsOneWhateverTheOrderOfTensorsAndFiles) {

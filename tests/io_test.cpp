@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "host/io/file.hpp"
+#include "tests/support/failure.hpp"
 #include "tests/support/files.hpp"
 #include "tests/support/seed.hpp"
 
@@ -23,26 +24,13 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace bragg;
+using bragg::test::Failure;
+using bragg::test::failure_of;
 using bragg::test::npy_bytes;
 using bragg::test::read_text;
 using bragg::test::safetensors_bytes;
 using bragg::test::TemporaryFolder;
 using bragg::test::write_text;
-
-struct Failure {
-  Status status = Status::ok;
-  std::string message;
-};
-
-template <class F>
-Failure failure_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return {error.status(), error.what()};
-  }
-  return {};
-}
 
 const char* const all_dtypes[] = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I64", "I32",
                                   "I16", "I8",  "U64", "U32",  "U16",     "U8",      "BOOL"};

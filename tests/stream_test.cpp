@@ -681,7 +681,7 @@ TEST(Stream, DisagreementNamesFileTensorAndBothValues) {
   }
   write_npy(folder / "second", {"", "F32", {}, "1234"});
   const std::vector<fs::path> mixed = {folder / "first", folder / "second"};
-  EXPECT_EQ(failure_of([&] { aggregate_files(Median{}, mixed, folder / "out"); }).first, Status::bad_file);
+  EXPECT_EQ(failure_of([&] { aggregate_files(Median{}, mixed, folder / "out"); }).status, Status::bad_file);
   EXPECT_EQ(folder.entries(), 3);
 }
 
@@ -733,7 +733,7 @@ TEST(Stream, BadArgumentsAreRefusedBeforeAnythingIsWritten) {
   const auto paths = write_models(folder, make_models(40, {{"w", "F64", {10}, {}}}, 13));
   const auto fails = [&](const Pipeline& pipeline, const FileOptions& options,
                          std::span<const fs::path> inputs) {
-    return failure_of([&] { aggregate_files(pipeline, inputs, folder / "out", options); }).first;
+    return failure_of([&] { aggregate_files(pipeline, inputs, folder / "out", options); }).status;
   };
   FileOptions options;
   EXPECT_EQ(fails(Median{}, options, {}), Status::invalid_argument);
@@ -753,11 +753,11 @@ TEST(Stream, BadArgumentsAreRefusedBeforeAnythingIsWritten) {
   options = {};
   options.weights.assign(40, 0.0);
   EXPECT_EQ(fails(Median{}, options, paths), Status::invalid_argument);
-  EXPECT_EQ(failure_of([&] { aggregate_files(Median{}, paths, folder.path()); }).first,
+  EXPECT_EQ(failure_of([&] { aggregate_files(Median{}, paths, folder.path()); }).status,
             Status::invalid_argument);
-  EXPECT_EQ(failure_of([&] { aggregate_files(Median{}, paths, folder / "none" / "out"); }).first,
+  EXPECT_EQ(failure_of([&] { aggregate_files(Median{}, paths, folder / "none" / "out"); }).status,
             Status::io_error);
-  EXPECT_EQ(failure_of([&] { aggregate_files(Median{}, paths, paths[0] / "out"); }).first, Status::io_error);
+  EXPECT_EQ(failure_of([&] { aggregate_files(Median{}, paths, paths[0] / "out"); }).status, Status::io_error);
   EXPECT_EQ(folder.entries(), 40);
 }
 

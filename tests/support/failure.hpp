@@ -3,19 +3,23 @@
 
 #include <bragg/error.hpp>
 #include <string>
-#include <utility>
 
 namespace bragg::test {
 
+struct Failure {
+  Status status = Status::ok;
+  std::string message;
+};
+
 /// How a call fails: its error's status and message; ok where it does not.
 template <class F>
-std::pair<Status, std::string> failure_of(F f) {
+Failure failure_of(F f) {
   try {
     f();
   } catch (const Error& error) {
     return {error.status(), error.what()};
   }
-  return {Status::ok, ""};
+  return {};
 }
 
 }  // namespace bragg::test
