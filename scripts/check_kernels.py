@@ -21,6 +21,8 @@ import shutil
 import subprocess
 import sys
 
+from kernel_names import readable
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(sm_\w+)'")
 FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -89,13 +91,8 @@ def main():
             kernels = [kernel for found in pool.map(report, commands) for kernel in found]
     if not kernels:
         sys.exit(f"{options.folder}: the compiler reported no kernel; is -Xptxas -v set?")
-    names = subprocess.run(["c++filt"], input="\n".join(k["name"] for k in kernels), capture_output=True, text=True,
-                           check=True).stdout.splitlines()
-
     failures, matched = [], set()
-    for kernel, name in zip(kernels, names):
-        name = re.sub(r"bragg::(detail::cuda::|detail::|v\d+::)?", "", name)
-        name = re.sub(r"\([^()]*\)$", "", name).removeprefix("void ")
+    for kernel, name in zip(kernels, readable(kernel["name"] for kernel in kernels)):
         pattern = max((p for p in budgets if re.search(p, name)), key=len, default=None)
         where = f"{name} [{kernel['arch']}]"
         if kernel["stores"] or kernel["loads"]:

@@ -16,6 +16,8 @@ import shutil
 import subprocess
 import sys
 
+from kernel_names import readable
+
 # The first that matches; what is left is "other".
 UNITS = [
     ("DMMA", r"DMMA"),
@@ -84,11 +86,7 @@ def main():
         except (OSError, subprocess.CalledProcessError) as error:
             sys.exit(f"{path}: {options.cuobjdump} cannot read it; --cuobjdump names another: {error}")
         found = list(functions(text))
-        names = subprocess.run(["c++filt"], input="\n".join(n for n, _ in found), capture_output=True, text=True,
-                               check=True).stdout.splitlines()
-        for (_, lines), name in zip(found, names):
-            name = re.sub(r"bragg::(detail::|v\d+::)?(cuda::)?", "", name.removeprefix("void "))
-            name = re.sub(r"\(\w+\)$", "", name)
+        for (_, lines), name in zip(found, readable(symbol for symbol, _ in found)):
             if not re.search(options.kernel, name):
                 continue
             blocks, loops = blocks_of(lines)
