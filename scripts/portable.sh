@@ -20,7 +20,17 @@ scripts/setup.sh "--$preset"
 export CCACHE_BASEDIR=$PWD  # as scripts/test.sh
 cmake --preset "$preset"
 cmake --build --preset "$preset"
-# Scripts start the command themselves, which is of the other processor.
-[[ "$preset" != aarch64 ]] ||
-  set -- --exclude-regex '^(bench_scripts|cli|docs|federated_digits|gpu_check|install|layers|peers|seed|symbols)_test$' "$@"
+
+if [[ "$preset" == aarch64 ]]; then
+  # These start the command or a program themselves, which this machine cannot run.
+  left_out='cli|gpu_check|install|peers|seed'
+  # These see the same on any processor.
+  left_out+='|bench_scripts|layers|release'
+  set -- --exclude-regex "^($left_out)_test\$" "$@"
+  # The oracle's long double has 113 bits on Arm, in software, and the emulator makes all slower again.
+  export BRAGG_TEST_SHARE=${BRAGG_TEST_SHARE:-20}
+  # It reads 2^32 coordinates.
+  export GTEST_FILTER=${GTEST_FILTER:--Plan.CountsCoordinatesInSixtyFourBits}
+  echo "portable: one case in $BRAGG_TEST_SHARE, GTEST_FILTER=$GTEST_FILTER; left out: ${left_out//|/, }"
+fi
 ctest --preset "$preset" "$@"

@@ -15,7 +15,8 @@ case "${1-}" in
   --ci) packages+=(clang-format clang-tidy fish zsh) ;;
   --clang) packages+=(clang libomp-dev) ;;
   --aarch64)
-    packages+=(g++-aarch64-linux-gnu qemu-user-static libhwy-dev:arm64 libfmt-dev:arm64 zlib1g-dev:arm64 libssl-dev:arm64 libgtest-dev:arm64)
+    packages+=(g++-aarch64-linux-gnu qemu-user-static libhwy-dev:arm64 libgomp1:arm64 libfmt-dev:arm64
+      zlib1g-dev:arm64 libssl-dev:arm64 libgtest-dev:arm64)
     foreign=arm64
     ;;
   *)

@@ -6,7 +6,8 @@
 #
 # MINUTES: no round starts after them; without, rounds go on until Ctrl-C. ARGS go to ctest, e.g. -R conformance.
 # Options: --sanitize runs the sanitizers' build; --python runs tests/python too, on a wheel made when the soak begins;
-# --fuzz fuzzes for ten minutes before the first round (scripts/fuzz.sh).
+# --fuzz fuzzes for ten minutes before the first round (scripts/fuzz.sh); --portable runs all tests with Clang, and for
+# 64-bit Arm, before it (scripts/portable.sh).
 # After a round that fails, the seed and the command that repeats it are printed and the soak goes on. At the end all of
 # them are printed again, and the exit status is 1.
 set -euo pipefail
@@ -15,11 +16,13 @@ cd "$(dirname "$0")/.."
 preset=cpu
 python=
 fuzz=
+portable=()
 minutes=
 while (($# > 0)); do
   case "$1" in
     --sanitize) preset=sanitize ;;
     --fuzz) fuzz=600 ;;
+    --portable) portable=(clang aarch64) ;;
     --python) python=build/python-venv/bin/python ;;
     --)
       shift
@@ -59,11 +62,19 @@ failed() {
   printf 'soak: failed; to repeat it:\n  %s\n' "$1"
 }
 
-SECONDS=0
-if [[ -n "$fuzz" ]] && ! scripts/fuzz.sh "$fuzz"; then failed "scripts/fuzz.sh $fuzz"; fi
-while [[ -z "$minutes" ]] || ((SECONDS < minutes * 60)); do
+draw_seed() {
   BRAGG_TEST_SEED=$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')
   export BRAGG_TEST_SEED
+}
+
+SECONDS=0
+if [[ -n "$fuzz" ]] && ! scripts/fuzz.sh "$fuzz"; then failed "scripts/fuzz.sh $fuzz"; fi
+for each in "${portable[@]}"; do
+  draw_seed
+  scripts/portable.sh "$each" "$@" || failed "BRAGG_TEST_SEED=$BRAGG_TEST_SEED scripts/portable.sh $each $*"
+done
+while [[ -z "$minutes" ]] || ((SECONDS < minutes * 60)); do
+  draw_seed
   echo "soak: round $((++rounds)), BRAGG_TEST_SEED=$BRAGG_TEST_SEED"
   log=build/$preset/Testing/Temporary/LastTestsFailed.log
   rm -f "$log"
