@@ -2,8 +2,14 @@
 #include <gtest/gtest.h>
 #include <bragg/attacks.hpp>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
+#include <random>
+#include <string>
+
+#include "tests/support/seed.hpp"
 
 namespace bragg::attacks {
 namespace {
@@ -12,6 +18,65 @@ template <class T>
 std::span<const T> view(const std::vector<T>& values) {
   return values;
 }
+
+using Rows = std::vector<std::vector<double>>;
+
+Updates updates(const Rows& rows) {
+  std::vector<const void*> pointers;
+  for (const std::vector<double>& row : rows) pointers.push_back(row.data());
+  return Updates::rows(pointers, static_cast<std::int64_t>(rows[0].size()), DType::f64);
+}
+
+/// Rows of one spread about a mean that is `offset` times as long.
+Rows random_rows(int n, std::size_t d, double offset, test::Generator& random) {
+  std::normal_distribution<double> normal;
+  std::vector<double> centre(d);
+  for (double& x : centre) x = offset * normal(random);
+  Rows rows;
+  for (int i = 0; i < n; ++i) {
+    rows.push_back(centre);
+    for (double& x : rows.back()) x += normal(random);
+  }
+  return rows;
+}
+
+std::vector<long double> mean_of(const Rows& rows) {
+  std::vector<long double> mean(rows[0].size());
+  for (const std::vector<double>& row : rows) {
+    for (std::size_t k = 0; k < mean.size(); ++k) mean[k] += row[k];
+  }
+  for (long double& x : mean) x /= static_cast<long double>(rows.size());
+  return mean;
+}
+
+/// p, from its definition.
+std::vector<long double> direction_of(const Rows& rows, Direction direction) {
+  std::vector<long double> mean = mean_of(rows), p(mean.size());
+  long double squares = 0;
+  for (const long double x : mean) squares += x * x;
+  for (std::size_t k = 0; k < p.size(); ++k) {
+    long double variance = 0;
+    for (const std::vector<double>& row : rows) variance += (row[k] - mean[k]) * (row[k] - mean[k]);
+    p[k] = direction == Direction::unit   ? -mean[k] / std::sqrt(squares)
+           : direction == Direction::sign ? (mean[k] > 0   ? -1
+                                             : mean[k] < 0 ? 1
+                                                           : 0)
+                                          : -std::sqrt(variance / static_cast<long double>(rows.size()));
+  }
+  return p;
+}
+
+template <class A, class B>
+long double squared_distance(const A& a, const B& b) {
+  long double sum = 0;
+  for (std::size_t k = 0; k < a.size(); ++k) {
+    const long double difference = static_cast<long double>(a[k]) - static_cast<long double>(b[k]);
+    sum += difference * difference;
+  }
+  return sum;
+}
+
+constexpr Direction directions[] = {Direction::unit, Direction::std, Direction::sign};
 
 TEST(Moments, AreThoseOfEachCoordinate) {
   // Columns 1 3 8 and −1 −1 −1: means 4 and −1, variances (9 + 1 + 16)/3 and 0.
@@ -75,6 +140,145 @@ TEST(Attack, ALittleIsEnoughTakesZFromTheNormalQuantile) {
 TEST(Attack, MimicIsACopy) {
   const std::vector<double> x = {1, -2, 3};
   EXPECT_EQ(mimic(view(x)), x);
+}
+
+TEST(Attack, OrthogonalPerturbationTurnsAgainstTheMean) {
+  // μ = (3, 4), r along the first axis: q = (0, −1), and ‖μ‖ = 5.
+  const Moments honest{{3, 4}, {1, 1}};
+  const std::vector<double> r = {2, 0};
+  const std::vector<double> against = rop(honest, view(r), 180);
+  EXPECT_NEAR(against[0], 3 - 5, 1e-14);
+  EXPECT_NEAR(against[1], 4, 1e-14);
+  const std::vector<double> right = rop(honest, view(r));
+  EXPECT_NEAR(right[0], 3, 1e-15);
+  EXPECT_EQ(right[1], -1);
+  const std::vector<double> between = rop(honest, view(r), 120);
+  EXPECT_NEAR(between[0], 3 - 2.5, 1e-14);
+  EXPECT_NEAR(between[1], 4 - 5 * std::sqrt(0.75), 1e-14);
+}
+
+TEST(Attack, OrthogonalPerturbationHasNoPartWithoutADirection) {
+  const Moments honest{{3, 4}, {1, 1}};
+  const std::vector<double> parallel = {-6, -8}, nothing = {0, 0};
+  EXPECT_EQ(rop(honest, view(nothing)), (std::vector<double>{0, 0}));
+  const std::vector<double> kept = rop(honest, view(parallel));
+  EXPECT_NEAR(kept[0], 3, 1e-15);
+  EXPECT_NEAR(kept[1], 4, 1e-15);
+  EXPECT_EQ(rop(Moments{{0, 0}, {1, 1}}, view(parallel)), nothing);
+}
+
+TEST(Attack, OrthogonalPerturbationRefusesWhatIsNoReference) {
+  const Moments honest{{3, 4}, {1, 1}};
+  const std::vector<double> r = {1, 0}, longer = {1, 0, 0}, bad = {NAN, 0};
+  EXPECT_THROW(rop(honest, view(longer)), Error);
+  EXPECT_THROW(rop(honest, view(bad)), Error);
+  EXPECT_THROW(rop(honest, view(r), INFINITY), Error);
+  EXPECT_THROW(rop(Moments{{INFINITY, 4}, {1, 1}}, view(r)), Error);
+}
+
+TEST(MinMax, OfThreeRowsByHand) {
+  // μ = (2, 0), rows at 0, 2 and 4 on the first axis: diameter 4. Along −μ/‖μ‖ the row at 4 is met at γ = 2;
+  // σ = (√(8/3), 0).
+  const Rows rows = {{0, 0}, {2, 0}, {4, 0}};
+  const auto unit = min_max<double>(updates(rows), Direction::unit);
+  EXPECT_NEAR(unit.strength, 2, 1e-14);
+  EXPECT_NEAR(unit.row[0], 0, 1e-14);
+  EXPECT_EQ(unit.row[1], 0);
+  EXPECT_NEAR(min_max<double>(updates(rows)).strength, 2 / std::sqrt(8.0 / 3), 1e-14);
+  // Σ of squares to the outer rows: 4 + 16 = 20 ≥ 3γ² + 8: γ = 2.
+  EXPECT_NEAR(min_sum<double>(updates(rows), Direction::sign).strength, 2, 1e-14);
+}
+
+TEST(MinMax, GoesAsFarAsTheDefinitionLets) {
+  test::Generator random = test::generator("min_max");
+  for (const double offset : {0.0, 1.0, 1e4}) {
+    for (const int n : {2, 3, 9}) {
+      const Rows rows = random_rows(n, 300, offset, random);  // more than one block
+      const std::vector<long double> mean = mean_of(rows);
+      long double diameter = 0, greatest = 0;
+      for (const std::vector<double>& row : rows) {
+        long double sum = 0;
+        for (const std::vector<double>& other : rows) {
+          diameter = std::max(diameter, squared_distance(row, other));
+          sum += squared_distance(row, other);
+        }
+        greatest = std::max(greatest, sum);
+      }
+      for (const Direction direction : directions) {
+        const std::vector<long double> p = direction_of(rows, direction);
+        const auto at = [&](long double gamma) {
+          std::vector<long double> row(mean);
+          for (std::size_t k = 0; k < row.size(); ++k) row[k] += gamma * p[k];
+          return row;
+        };
+        const auto farthest = [&](long double gamma) {
+          long double most = 0;
+          for (const std::vector<double>& row : rows) most = std::max(most, squared_distance(at(gamma), row));
+          return most;
+        };
+        const auto sum = [&](long double gamma) {
+          long double all = 0;
+          for (const std::vector<double>& row : rows) all += squared_distance(at(gamma), row);
+          return all;
+        };
+        // Rounding: of the frame's vectors, 1e-15 of the mean's length against the spread.
+        const long double slack = 1e-12L * (1 + offset);
+        const auto max = min_max<double>(updates(rows), direction);
+        EXPECT_LE(farthest(max.strength * (1 - slack)), diameter);
+        EXPECT_GT(farthest(max.strength * (1 + slack)), diameter);
+        const auto least = min_sum<double>(updates(rows), direction);
+        EXPECT_LE(sum(least.strength * (1 - slack)), greatest);
+        EXPECT_GT(sum(least.strength * (1 + slack)), greatest);
+        const std::vector<long double> row = at(max.strength);
+        for (std::size_t k = 0; k < row.size(); ++k)
+          EXPECT_NEAR(max.row[k], static_cast<double>(row[k]), 1e-10 * (1 + offset));
+      }
+    }
+  }
+}
+
+TEST(MinMax, WithoutADirectionIsTheMean) {
+  const Rows alike = {{1, 2}, {1, 2}, {1, 2}};
+  EXPECT_EQ(min_max<double>(updates(alike)).row, alike[0]);
+  EXPECT_EQ(min_max<double>(updates(alike)).strength, 0);
+  EXPECT_EQ(min_max<double>(updates(alike), Direction::unit).row, alike[0]);
+  EXPECT_EQ(min_sum<double>(updates(alike)).row, alike[0]);
+  const Rows opposite = {{1, -2}, {-1, 2}};
+  for (const Direction direction : {Direction::unit, Direction::sign}) {
+    EXPECT_EQ(min_max<double>(updates(opposite), direction).row, (std::vector<double>{0, 0}));
+    EXPECT_EQ(min_sum<float>(updates(opposite), direction).row, (std::vector<float>{0, 0}));
+  }
+  EXPECT_TRUE(min_max<double>(Updates::rows(std::vector<const void*>{nullptr}, 0, DType::f32)).row.empty());
+}
+
+TEST(MinMax, TakesTensorsOfSixteenBits) {
+  // f16 rows (1, 2) and (−1, 2) beside a float 3: σ = (1, 0, 0), diameter 2.
+  const std::vector<std::uint16_t> a = {0x3C00, 0x4000}, b = {0xBC00, 0x4000};
+  const float three = 3;
+  const std::vector<std::vector<const void*>> rows = {{a.data(), &three}, {b.data(), &three}};
+  const std::vector<std::int64_t> sizes = {2, 1};
+  const std::vector<DType> dtypes = {DType::f16, DType::f32};
+  const auto found = min_max<float>(Updates::tensors(rows, sizes, dtypes));
+  EXPECT_NEAR(found.strength, 1, 1e-15);
+  EXPECT_EQ(found.row, (std::vector<float>{-1, 2, 3}));
+}
+
+TEST(MinMax, RefusesRowsThatAreNotFinite) {
+  for (const double bad : {static_cast<double>(NAN), static_cast<double>(INFINITY), 1e200}) {
+    const Rows rows = {{1, 2}, {1, bad}, {0, 0}};
+    try {
+      min_max<double>(updates(rows));
+      FAIL() << bad;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.status(), Status::invalid_argument);
+      EXPECT_NE(std::string(error.what()).find("row 1"), std::string::npos) << error.what();
+    }
+    EXPECT_THROW(min_sum<float>(updates(rows)), Error);
+  }
+  const std::vector<float> matrix = {1, 2};
+  const Updates device = Updates::matrix(matrix.data(), 2, 1, DType::f32, -1, MemorySpace::cuda);
+  EXPECT_THROW(min_max<float>(device), Error);
+  EXPECT_THROW(moments(device), Error);
 }
 
 TEST(Attack, BitFlipFlipsTheMaskAndUndoesItself) {

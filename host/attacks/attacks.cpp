@@ -4,12 +4,11 @@
 
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <numbers>
 #include <numeric>
 
-#include "host/base/dtype.hpp"
+#include "host/attacks/honest.hpp"
 #include "rules/bucketing.hpp"
 
 namespace bragg {
@@ -17,28 +16,6 @@ inline namespace v0 {
 namespace attacks {
 
 namespace {
-
-template <class T>
-T load(const void* data, std::int64_t i) {
-  T value;
-  std::memcpy(&value, static_cast<const std::byte*>(data) + static_cast<std::size_t>(i) * sizeof(T),
-              sizeof(T));
-  return value;
-}
-
-double element(const void* data, std::int64_t i, DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return static_cast<double>(load<float>(data, i));
-    case DType::f64:
-      return load<double>(data, i);
-    case DType::f16:
-      return static_cast<double>(detail::float_of<DType::f16>(load<std::uint16_t>(data, i)));
-    case DType::bf16:
-      return static_cast<double>(detail::float_of<DType::bf16>(load<std::uint16_t>(data, i)));
-  }
-  throw Error(Status::invalid_argument, fmt::format("honest: unknown dtype {}", static_cast<int>(dtype)));
-}
 
 /// One row of f(k) for each coordinate k.
 template <class T, class F>
@@ -65,23 +42,24 @@ double normal_quantile(double p) {
 }  // namespace
 
 Moments moments(const Updates& honest) {
+  const auto n = static_cast<std::size_t>(honest.n());
   const auto d = static_cast<std::size_t>(honest.d());
   Moments result{std::vector<double>(d, 0.0), std::vector<double>(d, 0.0)};
-  // All rows of one statistic, then of the other: each row is read in order.
-  const auto each = [&](auto visit) {
-    for (int row = 0; row < honest.n(); ++row) {
-      std::size_t k = 0;
-      for (std::size_t t = 0; t < honest.sizes().size(); ++t) {
-        for (std::int64_t i = 0; i < honest.sizes()[t]; ++i)
-          visit(k++, element(honest.data(row, t), i, honest.dtype(t)));
+  detail::for_blocks(honest, [&](std::size_t begin, std::size_t count, const double* values) {
+    double* const mean = &result.mean[begin];
+    double* const deviation = &result.deviation[begin];
+    for (std::size_t row = 0; row < n; ++row) {
+      for (std::size_t i = 0; i < count; ++i) mean[i] += values[row * count + i];
+    }
+    for (std::size_t i = 0; i < count; ++i) mean[i] /= static_cast<double>(n);
+    for (std::size_t row = 0; row < n; ++row) {
+      for (std::size_t i = 0; i < count; ++i) {
+        const double difference = values[row * count + i] - mean[i];
+        deviation[i] += difference * difference;
       }
     }
-  };
-  const double n = honest.n();
-  each([&](std::size_t k, double x) { result.mean[k] += x; });
-  for (double& mean : result.mean) mean /= n;
-  each([&](std::size_t k, double x) { result.deviation[k] += (x - result.mean[k]) * (x - result.mean[k]); });
-  for (double& deviation : result.deviation) deviation = std::sqrt(deviation / n);
+    for (std::size_t i = 0; i < count; ++i) deviation[i] = std::sqrt(deviation[i] / static_cast<double>(n));
+  });
   return result;
 }
 
@@ -120,6 +98,37 @@ double alie_z(int n, int f) {
 template <class T>
 std::vector<T> mimic(std::span<const T> x) {
   return {x.begin(), x.end()};
+}
+
+template <class T>
+std::vector<T> rop(const Moments& honest, std::span<const T> reference, double angle) {
+  using detail::dot, detail::plus;
+  const std::vector<double>& mean = honest.mean;
+  if (reference.size() != mean.size()) {
+    throw Error(Status::invalid_argument, fmt::format("reference: {} values for rows of {} coordinates",
+                                                      reference.size(), mean.size()));
+  }
+  std::vector<double> along(reference.begin(), reference.end());
+  const double mean_length = std::sqrt(dot(mean, mean)), length = std::sqrt(dot(along, along));
+  if (!std::isfinite(mean_length) || !std::isfinite(length) || !std::isfinite(angle)) {
+    throw Error(Status::invalid_argument,
+                fmt::format("rop: mean of length {}, reference of length {}, angle = {}: needs finite ones",
+                            mean_length, length, angle));
+  }
+  if (length > 0) {
+    for (double& x : along) x /= length;
+  }
+  // Twice is enough: what the first time leaves along r is rounding.
+  std::vector<double> across = plus(mean, -dot(mean, along), along);
+  across = plus(across, -dot(across, along), along);
+  const double across_length = std::sqrt(dot(across, across));
+  const double radians = angle * (std::numbers::pi / 180);
+  // What is left of a parallel mean is rounding and no direction.
+  const double across_part =
+      across_length > 1e-12 * mean_length ? -std::sin(radians) * mean_length / across_length : 0;
+  const double along_part = std::cos(radians) * mean_length;
+  return make_row<T>(
+      mean.size(), [&](std::size_t k) { return mean[k] + along_part * along[k] + across_part * across[k]; });
 }
 
 template <class T>
@@ -177,6 +186,7 @@ std::vector<T> hostile(std::size_t d, Hostile kind) {
   template std::vector<T> inner_product_manipulation<T>(const Moments&, double); \
   template std::vector<T> a_little_is_enough<T>(const Moments&, double);         \
   template std::vector<T> mimic<T>(std::span<const T>);                          \
+  template std::vector<T> rop<T>(const Moments&, std::span<const T>, double);    \
   template std::vector<T> bit_flip<T>(std::span<const T>, BitsOf<T>);            \
   template std::vector<T> gaussian<T>(std::size_t, double, std::uint64_t);       \
   template std::vector<T> hostile<T>(std::size_t, Hostile)

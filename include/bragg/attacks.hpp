@@ -3,6 +3,7 @@
 #pragma once
 
 #include <bragg/error.hpp>
+#include <bragg/pipeline.hpp>
 #include <bragg/updates.hpp>
 #include <cstddef>
 #include <cstdint>
@@ -21,9 +22,11 @@ struct Moments {
 };
 
 /// The moments of n honest rows of d coordinates, tensors one behind the other. Computed in double.
+/// @throws Error invalid_argument: the rows are in a device's memory.
 BRAGG_API Moments moments(const Updates& honest);
 
-// Every function below returns one row, of T = float or double.
+// Every function below makes one row, of T = float or double and of d coordinates. All that sends more than
+// one bad row sends it more than once.
 
 /// −scale · x, of one honest row x.
 template <class T>
@@ -34,12 +37,13 @@ template <class T>
 std::vector<T> sign_flip(const Moments& honest, double scale = 1);
 
 /// Inner-product manipulation, or fall of empires: −epsilon · μ, small enough to look honest. Xie et al.
-/// 2020.
+/// 2020. ByzFL's FallOfEmpires(tau) has epsilon = tau − 1.
 template <class T>
 std::vector<T> inner_product_manipulation(const Moments& honest, double epsilon);
 
 /// A little is enough: μ − z·σ. Baruch et al. 2019. Pass z, e.g. 1.5 (ByzFL's default): the paper's choice,
-/// `alie_z`, is 0 or less for few workers and then does nothing, or helps.
+/// `alie_z`, is 0 or less for few workers and then does nothing, or helps. ByzFL adds where the paper
+/// subtracts, and divides by one less: its tau on n rows is z = −tau·√(n/(n−1)).
 template <class T>
 std::vector<T> a_little_is_enough(const Moments& honest, double z);
 
@@ -51,6 +55,45 @@ BRAGG_API double alie_z(int n, int f);
 /// A copy of one honest row x, to over-represent it. Karimireddy et al. 2022.
 template <class T>
 std::vector<T> mimic(std::span<const T> x);
+
+/// Tailored to centered clipping (relocated orthogonal perturbation): μ + ‖μ‖·w, where w = cos(angle)·r/‖r‖ +
+/// sin(angle)·q for the reference r that the rule clips about (its previous output) and q, the unit vector of
+/// −μ's part orthogonal to r. `angle` is in degrees: 90 is w = q, 180 straight against the reference. No q
+/// where μ is parallel to r, no r/‖r‖ where r = 0: that term is 0. Özfatura et al. 2023, whose perturbation
+/// is of a scale of its own and is relocated towards the reference.
+/// @throws Error invalid_argument: r is not of d values, or not finite, or angle is not; μ is not finite.
+template <class T>
+std::vector<T> rop(const Moments& honest, std::span<const T> reference, double angle = 90);
+
+/// Which way an attack leaves the mean.
+enum class Direction : std::uint8_t {
+  unit,  ///< −μ/‖μ‖
+  std,   ///< −σ
+  sign,  ///< −sgn μ
+};
+
+/// A row, and how far the attack went to make it.
+template <class T>
+struct Found {
+  std::vector<T> row;
+  double strength = 0;
+};
+
+// What follows reads the honest rows once (fang_trimmed, too), whatever it searches. All throw Error
+// invalid_argument where the rows are in a device's memory or hold NaN, infinity or values beyond 2^480.
+
+/// Min-Max: μ + γp for the direction p, with the largest γ (`strength`) that leaves the row no farther from
+/// any honest row than the two honest rows farthest apart are from each other. p = 0: γ = 0. Shejwalkar &
+/// Houmansadr 2021.
+/// @throws Error as said above.
+template <class T>
+Found<T> min_max(const Updates& honest, Direction direction = Direction::std);
+
+/// Min-Sum: the same with the largest γ for which the sum of squared distances to the honest rows is no
+/// greater than the greatest such sum of an honest row. Shejwalkar & Houmansadr 2021.
+/// @throws Error as said above.
+template <class T>
+Found<T> min_sum(const Updates& honest, Direction direction = Direction::std);
 
 /// The unsigned integer that holds the bits of T.
 template <class T>
@@ -88,6 +131,9 @@ std::vector<T> hostile(std::size_t d, Hostile kind);
   extern template BRAGG_API std::vector<T> inner_product_manipulation<T>(const Moments&, double); \
   extern template BRAGG_API std::vector<T> a_little_is_enough<T>(const Moments&, double);         \
   extern template BRAGG_API std::vector<T> mimic<T>(std::span<const T>);                          \
+  extern template BRAGG_API std::vector<T> rop<T>(const Moments&, std::span<const T>, double);    \
+  extern template BRAGG_API Found<T> min_max<T>(const Updates&, Direction);                       \
+  extern template BRAGG_API Found<T> min_sum<T>(const Updates&, Direction);                       \
   extern template BRAGG_API std::vector<T> bit_flip<T>(std::span<const T>, BitsOf<T>);            \
   extern template BRAGG_API std::vector<T> gaussian<T>(std::size_t, double, std::uint64_t);       \
   extern template BRAGG_API std::vector<T> hostile<T>(std::size_t, Hostile)

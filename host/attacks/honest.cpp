@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/attacks/honest.hpp"
+
+#include <fmt/format.h>
+#include <bragg/error.hpp>
+
+#include <cmath>
+#include <cstring>
+
+#include "host/base/dtype.hpp"
+
+namespace bragg::detail {
+
+namespace {
+
+/// The triangle of a QR decomposition, of rows that come in blocks. Its columns have the lengths and products
+/// of the whole matrix's columns.
+class Triangle {
+ public:
+  explicit Triangle(std::size_t columns) : columns_(columns), r_(columns * columns, 0.0), sums_(columns) {}
+
+  /// Takes in `count` rows, row-major, which it destroys: Householder's reflections of the triangle on top
+  /// of the block, whose own zeros stay.
+  void add(std::size_t count, double* block) {
+    for (std::size_t c = 0; c < columns_; ++c) {
+      double below = 0;
+      for (std::size_t i = 0; i < count; ++i) below += block[i * columns_ + c] * block[i * columns_ + c];
+      if (below == 0) continue;
+      double* const top = &r_[c * columns_];
+      const double length = std::sqrt(top[c] * top[c] + below);
+      const double end = top[c] > 0 ? -length : length;
+      const double first = top[c] - end;  // the reflection's vector is (1, block column / first)
+      const double factor = -first / end;
+      std::copy(top + c + 1, top + columns_, sums_.begin());
+      const std::size_t rest = columns_ - c - 1;
+      for (std::size_t i = 0; i < count; ++i) {
+        double* const line = block + i * columns_ + c;
+        line[0] /= first;
+        for (std::size_t j = 0; j < rest; ++j) sums_[j] += line[0] * line[j + 1];
+      }
+      for (std::size_t j = 0; j < rest; ++j) top[c + 1 + j] -= factor * sums_[j];
+      for (std::size_t i = 0; i < count; ++i) {
+        double* const line = block + i * columns_ + c;
+        for (std::size_t j = 0; j < rest; ++j) line[j + 1] -= factor * line[0] * sums_[j];
+      }
+      top[c] = end;
+    }
+  }
+
+  Vector column(std::size_t c) const {
+    Vector made(columns_, 0.0);
+    for (std::size_t i = 0; i <= c; ++i) made[i] = r_[i * columns_ + c];
+    return made;
+  }
+
+ private:
+  std::size_t columns_;
+  std::vector<double> r_;     // [i * columns_ + j], 0 where j < i
+  std::vector<double> sums_;  // of the block's later columns with the reflection's vector
+};
+
+}  // namespace
+
+void load(const Updates& honest, int row, std::size_t tensor, std::int64_t begin, std::int64_t count,
+          double* to) {
+  const DType dtype = honest.dtype(tensor);
+  const std::size_t size = size_of(dtype);
+  const auto* const from =
+      static_cast<const std::byte*>(honest.data(row, tensor)) + static_cast<std::size_t>(begin) * size;
+  if (dtype == DType::f64) std::memcpy(to, from, static_cast<std::size_t>(count) * size);
+  widen_to_f64(dtype, from, count, to);
+}
+
+void check_host(const Updates& honest) {
+  if (honest.space() == MemorySpace::host) return;
+  throw Error(Status::invalid_argument, "honest: rows in a device's memory; attacks are made on the host");
+}
+
+void check_values(int row, std::span<const double> values) {
+  for (const double x : values) {
+    if (!(std::abs(x) <= 0x1p480)) {
+      throw Error(Status::invalid_argument,
+                  fmt::format("honest: row {} holds {}; needs finite values of at most 2^480", row, x));
+    }
+  }
+}
+
+double dot(const Vector& a, const Vector& b) {
+  double sum = 0;
+  for (std::size_t k = 0; k < a.size(); ++k) sum += a[k] * b[k];
+  return sum;
+}
+
+double squared_distance(const Vector& a, const Vector& b) {
+  double sum = 0;
+  for (std::size_t k = 0; k < a.size(); ++k) sum += (a[k] - b[k]) * (a[k] - b[k]);
+  return sum;
+}
+
+Vector plus(const Vector& a, double factor, const Vector& b) {
+  Vector sum(a.size());
+  for (std::size_t k = 0; k < a.size(); ++k) sum[k] = a[k] + factor * b[k];
+  return sum;
+}
+
+std::vector<Vector> Frame::rows() const {
+  std::vector<Vector> made;
+  for (const Vector& row : deviations) made.push_back(plus(mean, 1, row));
+  return made;
+}
+
+Frame frame_of(const Updates& honest) {
+  const auto n = static_cast<std::size_t>(honest.n());
+  const auto d = static_cast<std::size_t>(honest.d());
+  const std::size_t columns = n + 3;
+  Frame frame{.moments = {Vector(d), Vector(d)}, .deviations = {}, .mean = {}, .deviation = {}, .sign = {}};
+  Triangle triangle(columns);
+  std::vector<double> block;
+  for_blocks(honest, [&](std::size_t begin, std::size_t count, const double* values) {
+    block.assign(count * columns, 0.0);
+    for (std::size_t row = 0; row < n; ++row)
+      check_values(static_cast<int>(row), {values + row * count, count});
+    for (std::size_t i = 0; i < count; ++i) {
+      double* const line = &block[i * columns];
+      double mean = 0, squares = 0;
+      for (std::size_t row = 0; row < n; ++row) mean += values[row * count + i];
+      mean /= static_cast<double>(n);
+      for (std::size_t row = 0; row < n; ++row) {
+        line[row] = values[row * count + i] - mean;
+        squares += line[row] * line[row];
+      }
+      line[n] = frame.moments.mean[begin + i] = mean;
+      line[n + 1] = frame.moments.deviation[begin + i] = std::sqrt(squares / static_cast<double>(n));
+      line[n + 2] = mean > 0 ? 1 : mean < 0 ? -1 : 0;
+    }
+    triangle.add(count, block.data());
+  });
+  for (std::size_t row = 0; row < n; ++row) frame.deviations.push_back(triangle.column(row));
+  frame.mean = triangle.column(n);
+  frame.deviation = triangle.column(n + 1);
+  frame.sign = triangle.column(n + 2);
+  return frame;
+}
+
+}  // namespace bragg::detail
