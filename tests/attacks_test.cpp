@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 #include <bragg/attacks.hpp>
+#include <bragg/plan.hpp>
 
 #include <algorithm>
 #include <bit>
@@ -279,6 +280,208 @@ TEST(MinMax, RefusesRowsThatAreNotFinite) {
   const Updates device = Updates::matrix(matrix.data(), 2, 1, DType::f32, -1, MemorySpace::cuda);
   EXPECT_THROW(min_max<float>(device), Error);
   EXPECT_THROW(moments(device), Error);
+}
+
+TEST(FangTrimmed, DrawsBeyondTheHonestValuesAgainstTheMean) {
+  // Of each column: the two honest values, and where the attack lies.
+  struct Column {
+    double a, b, low, high;
+  };
+  const Column columns[] = {{2, 6, 1, 2},     {-1, 6, -2, -1}, {0, 6, 0, 0},  {-6, 1, 1, 2},
+                            {-6, -2, -2, -1}, {-6, 0, 0, 0},   {-3, 3, 3, 6}, {0, 0, 0, 0}};
+  constexpr std::size_t each = 2000;
+  for (const Column& column : columns) {
+    const Rows rows = {std::vector<double>(each, column.a), std::vector<double>(each, column.b)};
+    const std::vector<double> row = fang_trimmed<double>(updates(rows), 7);
+    double sum = 0;
+    for (const double x : row) {
+      ASSERT_GE(x, column.low);
+      ASSERT_LE(x, column.high);
+      sum += x;
+    }
+    // Five standard errors of a uniform number's mean.
+    const double width = column.high - column.low;
+    EXPECT_NEAR(sum / each, (column.low + column.high) / 2, 5 * width / std::sqrt(12.0 * each));
+  }
+  const Rows rows = {std::vector<double>(300, 1), std::vector<double>(300, 2)};
+  EXPECT_EQ(fang_trimmed<double>(updates(rows), 1), fang_trimmed<double>(updates(rows), 1));
+  EXPECT_NE(fang_trimmed<double>(updates(rows), 1), fang_trimmed<double>(updates(rows), 2));
+  for (const float x : fang_trimmed<float>(updates(rows), 1, 4)) EXPECT_TRUE(0.25F <= x && x <= 1);
+  EXPECT_THROW(fang_trimmed<double>(updates(rows), 1, 1), Error);
+  EXPECT_THROW(fang_trimmed<double>(updates(rows), 1, INFINITY), Error);
+  EXPECT_THROW(fang_trimmed<double>(updates({{1, 2}, {1, NAN}}), 1), Error);
+}
+
+/// Whether Krum, from its definition, chooses one of the f last rows.
+bool krum_takes_a_bad_row(const Rows& rows, int f) {
+  const std::size_t n = rows.size();
+  std::size_t best = 0;
+  long double least = INFINITY;
+  for (std::size_t i = 0; i < n; ++i) {
+    std::vector<long double> distances;
+    for (std::size_t j = 0; j < n; ++j) {
+      if (j != i) distances.push_back(squared_distance(rows[i], rows[j]));
+    }
+    std::sort(distances.begin(), distances.end());
+    long double score = 0;
+    for (std::size_t k = 0; k + static_cast<std::size_t>(f) + 2 < n; ++k) score += distances[k];
+    if (score < least) best = i;
+    least = std::min(least, score);
+  }
+  return best + static_cast<std::size_t>(f) >= n;
+}
+
+TEST(FangKrum, HalvesTheBoundUntilKrumTakesABadRow) {
+  test::Generator random = test::generator("fang_krum");
+  int taken = 0;
+  for (const int f : {1, 3}) {
+    const int n = 2 * f + 5, honest = n - f;
+    Rows rows = random_rows(honest, 50, 0.02, random);
+    const std::vector<long double> mean = mean_of(rows);
+    long double least = INFINITY, farthest = 0;
+    for (const std::vector<double>& row : rows) {
+      std::vector<long double> distances;
+      for (const std::vector<double>& other : rows) distances.push_back(squared_distance(row, other));
+      std::sort(distances.begin(), distances.end());
+      long double sum = 0;  // itself, and n−f−2 more
+      for (int k = 0; k <= n - f - 2; ++k) sum += distances[static_cast<std::size_t>(k)];
+      least = std::min(least, sum);
+      farthest = std::max(farthest, squared_distance(row, std::vector<double>(50, 0.0)));
+    }
+    const long double bound = std::sqrt(least / (n - 2 * f - 1) / 50) + std::sqrt(farthest / 50);
+    const Found<double> found = fang_krum<double>(updates(rows), f);
+    const long double halvings = std::log2(bound / found.strength);
+    EXPECT_NEAR(static_cast<double>(halvings), static_cast<double>(std::round(halvings)), 1e-12);
+    for (std::size_t k = 0; k < 50; ++k)
+      EXPECT_EQ(found.row[k], mean[k] > 0 ? -found.strength : found.strength);
+    const auto takes = [&](double factor) {
+      Rows all = rows;
+      all.resize(rows.size() + static_cast<std::size_t>(f), found.row);
+      for (std::size_t i = rows.size(); i < all.size(); ++i) {
+        for (double& x : all[i]) x *= factor;
+      }
+      return krum_takes_a_bad_row(all, f);
+    };
+    EXPECT_EQ(takes(1), found.strength >= 1e-5);
+    if (halvings > 0.5) {
+      EXPECT_FALSE(takes(2));
+    }
+    taken += takes(1) ? 1 : 0;
+  }
+  EXPECT_GT(taken, 0);
+}
+
+TEST(FangKrum, GivesUpBelowItsThresholdAndKnowsItsBounds) {
+  // Honest rows that agree far from the origin, where no bad row is near them.
+  const Rows alike(6, std::vector<double>{1, 1});
+  const double strength = fang_krum<double>(updates(alike), 1).strength;
+  EXPECT_LT(strength, 1e-5);
+  EXPECT_NEAR(strength, 0x1p-17, 1e-18);  // from ‖x‖/√2 = 1
+  const Rows opposite = {{1, -1}, {-1, 1}, {1, -1}, {-1, 1}};
+  EXPECT_EQ(fang_krum<double>(updates(opposite), 1).row, (std::vector<double>{0, 0}));
+  EXPECT_THROW(fang_krum<double>(updates(alike), 0), Error);
+  EXPECT_THROW(fang_krum<double>(updates(alike), 4), Error);  // n = 10 < 11
+  EXPECT_THROW(fang_krum<double>(updates({{1}, {2}, {3}, {NAN}}), 1), Error);
+}
+
+/// What the pipeline makes of the rows themselves: its distance from the honest mean.
+double damage_of(const Rows& honest, const Pipeline& pipeline, int f, const std::vector<double>& bad) {
+  Rows rows = honest;
+  rows.resize(honest.size() + static_cast<std::size_t>(f), bad);
+  std::vector<double> out(bad.size());
+  aggregate(pipeline, updates(rows), Output(out));
+  return static_cast<double>(std::sqrt(squared_distance(out, mean_of(honest))));
+}
+
+TEST(Optimal, DoesTheMostDamageThatItSays) {
+  test::Generator random = test::generator("optimal");
+  constexpr int f = 2;
+  for (const char* const text : {"mean",
+                                 "krum(f=2)",
+                                 "multi_krum(f=2)",
+                                 "geometric_median",
+                                 "centered_clipping(tau=3)",
+                                 "mda(f=2)",
+                                 "caf(f=2)",
+                                 "monna(f=2)",
+                                 "cge(f=2)",
+                                 "faba(f=2)",
+                                 "smea(f=2)",
+                                 "nnm(f=2) | krum(f=2)",
+                                 "bucketing(s=2, seed=3) | geometric_median",
+                                 "clip(c=5) | mean",
+                                 "arc(f=2) | multi_krum(f=2)",
+                                 "median",
+                                 "trimmed_mean(f=2)",
+                                 "meamed(f=2)",
+                                 "phocas(f=2)",
+                                 "bulyan(f=2)",
+                                 "nnm(f=2) | trimmed_mean(f=2)",
+                                 "bucketing(s=2, seed=3) | median"}) {
+    const Pipeline pipeline = parse(text);
+    const Rows rows = random_rows(9, 40, 0.5, random);
+    const Moments honest = moments(updates(rows));
+    const auto check = [&](const Optimal<double>& found, const auto& attack) {
+      EXPECT_NEAR(damage_of(rows, pipeline, f, found.row), found.damage, 1e-8 * found.damage) << text;
+      EXPECT_EQ(found.row, attack(found.strength));
+      EXPECT_LE(found.strength, 10);
+      for (int k = 0; k < 16; ++k)
+        EXPECT_LE(damage_of(rows, pipeline, f, attack(std::ldexp(10, -k))), found.damage * (1 + 1e-8))
+            << text;
+    };
+    check(optimal_alie<double>(updates(rows), pipeline, f),
+          [&](double z) { return a_little_is_enough<double>(honest, z); });
+    check(optimal_ipm<double>(updates(rows), pipeline, f),
+          [&](double epsilon) { return inner_product_manipulation<double>(honest, epsilon); });
+  }
+}
+
+TEST(Optimal, AgainstTheMeanIsTheLargest) {
+  const Rows rows = {{3, 4}, {3, 4}, {3, 4}};
+  // (3μ − 7μ)/4 is 2μ from μ, and ‖μ‖ = 5.
+  const Optimal<double> found = optimal_ipm<double>(updates(rows), Mean{}, 1, 7);
+  EXPECT_EQ(found.strength, 7);
+  EXPECT_NEAR(found.damage, 10, 1e-13);
+  EXPECT_EQ(found.row, (std::vector<double>{-21, -28}));
+}
+
+TEST(Optimal, FindsThePeakBetweenTheGridsValues) {
+  // Ten rows of ±1.3 in turn: μ = 0, σ = 1.3, and the attack is at −1.3z.
+  Rows rows;
+  for (int i = 0; i < 10; ++i) rows.push_back({i % 2 == 0 ? 1.3 : -1.3});
+  const Optimal<double> clipped = optimal_alie<double>(updates(rows), parse("clip(c=2.5) | mean"), 2);
+  EXPECT_NEAR(clipped.damage, 2 * 2.5 / 12, 1e-12);
+  // Up to z = 1 both bad rows are among the ten shortest, with eight honest ones that cancel: −2.6z/10.
+  // Beyond it, and at it by their index, neither is. The grid has 7/8; sixteen steps from there end near 1.
+  const Optimal<double> kept = optimal_alie<double>(updates(rows), parse("cge(f=2)"), 2, 7);
+  EXPECT_GT(kept.strength, 0.99);
+  EXPECT_LE(kept.strength, 1);
+  EXPECT_NEAR(kept.damage, 0.26 * kept.strength, 1e-12);
+}
+
+TEST(Optimal, LeavesTensorsOutThatRowsAreNotJudgedBy) {
+  // Judged by the first coordinate alone, in which all agree, krum(f=1) takes the first row: no damage that
+  // the search could do. Judged by both, the bad row may be the nearest to the others.
+  Rows rows;
+  for (int i = 0; i < 6; ++i) rows.push_back({1, static_cast<double>(i)});
+  std::vector<std::vector<const void*>> pointers;
+  for (const std::vector<double>& row : rows) pointers.push_back({&row[0], &row[1]});
+  const std::vector<std::int64_t> sizes = {1, 1};
+  Updates judged = Updates::tensors(pointers, sizes, DType::f64);
+  EXPECT_LT(optimal_alie<double>(judged, parse("krum(f=1)"), 1).damage, 2.5);
+  judged.judge_by({true, false});
+  EXPECT_EQ(optimal_alie<double>(judged, parse("krum(f=1)"), 1).damage, 2.5);
+}
+
+TEST(Optimal, RefusesBadArguments) {
+  const Rows rows(5, std::vector<double>{1, 2});
+  const Updates honest = updates(rows);
+  EXPECT_THROW(optimal_alie<double>(honest, Median{}, 0), Error);
+  EXPECT_THROW(optimal_alie<double>(honest, Median{}, 1, 0), Error);
+  EXPECT_THROW(optimal_ipm<double>(honest, Median{}, 1, NAN), Error);
+  EXPECT_THROW(optimal_ipm<double>(honest, parse("krum(f=3)"), 1), Error);
+  for (const char* const text : {"median", "krum(f=1)"})
+    EXPECT_THROW(optimal_ipm<double>(updates({{1}, {2}, {NAN}, {3}, {4}}), parse(text), 1), Error);
 }
 
 TEST(Attack, BitFlipFlipsTheMaskAndUndoesItself) {

@@ -9,7 +9,7 @@
 #include <numeric>
 
 #include "host/attacks/honest.hpp"
-#include "rules/bucketing.hpp"
+#include "host/attacks/uniform.hpp"
 
 namespace bragg {
 inline namespace v0 {
@@ -24,9 +24,6 @@ std::vector<T> make_row(std::size_t d, F f) {
   for (std::size_t k = 0; k < d; ++k) row[k] = static_cast<T>(f(k));
   return row;
 }
-
-/// Uniform in (0, 1): never 0, whose logarithm Box–Muller takes.
-double uniform(std::uint32_t word) { return (static_cast<double>(word) + 0.5) * 0x1p-32; }
 
 double normal_quantile(double p) {
   // Bisection ends at neighbouring doubles; Φ is erfc, right in both tails.
@@ -144,14 +141,12 @@ template <class T>
 std::vector<T> gaussian(std::size_t d, double deviation, std::uint64_t seed) {
   std::vector<T> row(d);
   for (std::size_t k = 0; k < d; k += 4) {
-    const std::uint64_t block = k / 4;
-    std::uint32_t words[4] = {static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32), 0,
-                              0};
-    detail::philox(words, static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32));
+    double uniform[4];
+    detail::draw_uniform(seed, k / 4, uniform);
     for (std::size_t i = 0; i < 4 && k + i < d; ++i) {
       const std::size_t pair = i / 2 * 2;
-      const double radius = std::sqrt(-2 * std::log(uniform(words[pair])));
-      const double angle = 2 * std::numbers::pi * uniform(words[pair + 1]);
+      const double radius = std::sqrt(-2 * std::log(uniform[pair]));
+      const double angle = 2 * std::numbers::pi * uniform[pair + 1];
       row[k + i] = static_cast<T>(deviation * radius * (i % 2 == 0 ? std::cos(angle) : std::sin(angle)));
     }
   }

@@ -79,7 +79,7 @@ struct Found {
   double strength = 0;
 };
 
-// What follows reads the honest rows once (fang_trimmed, too), whatever it searches. All throw Error
+// What follows reads the honest rows once, unless it says otherwise, whatever it searches. All throw Error
 // invalid_argument where the rows are in a device's memory or hold NaN, infinity or values beyond 2^480.
 
 /// Min-Max: μ + γp for the direction p, with the largest γ (`strength`) that leaves the row no farther from
@@ -94,6 +94,52 @@ Found<T> min_max(const Updates& honest, Direction direction = Direction::std);
 /// @throws Error as said above.
 template <class T>
 Found<T> min_sum(const Updates& honest, Direction direction = Direction::std);
+
+/// Fang et al. 2020 on trimmed mean and median: each coordinate is drawn uniformly beyond all honest values,
+/// on the side that μ_j is not. Where μ_j > 0, below the least honest value m: from [m/b, m] for m > 0, [bm,
+/// m] for m < 0; else above the greatest M: from [M, bM] for M > 0, [M, M/b] for M < 0. An extreme of 0 gives
+/// 0. A bad row for each seed; the same for the same seed (Philox4x32-10).
+/// @throws Error as said above; invalid_argument: b is not finite, or not above 1.
+template <class T>
+std::vector<T> fang_trimmed(const Updates& honest, std::uint64_t seed, double b = 2);
+
+/// Fang et al. 2020 on Krum: −λ sgn μ, to be sent by all f bad workers. λ (`strength`) starts from the
+/// paper's bound, √(min_i S_i / ((n−2f−1)·‖sgn μ‖²)) + max_i ‖x_i‖/‖sgn μ‖ for n rows with the bad ones, S_i
+/// the sum of x_i's squared distances to the n−f−2 nearest other honest rows, and is halved until krum(f)
+/// chooses a bad row among the n, the honest ones first, or λ < 1e-5. μ = 0: λ = 0.
+/// @throws Error as said above; invalid_argument: f < 1, or n < 2f+3.
+template <class T>
+Found<T> fang_krum(const Updates& honest, int f);
+
+/// A row, how far the attack went, and what it achieved.
+template <class T>
+struct Optimal {
+  std::vector<T> row;
+  double strength = 0;
+  double damage = 0;  ///< ‖A(honest rows, then f copies of the row) − μ‖
+};
+
+// The pipeline A is run against 32 strengths: 16 from `most` down, each half of the one before, then 16 of a
+// golden-section search between the neighbours of the best of them; what did most damage is returned.
+// (ByzFL's search goes up as long as damage grows, and narrows in on that first maximum.) A runs as a new
+// plan does, about the origin. Where its output is a combination of the rows that distances and lengths
+// decide (mean, krum, multi_krum, geometric_median, centered_clipping, mda, smea, caf, monna, cge, faba,
+// after any pre-aggregators), it is run on n + 3 numbers for each row, and the rows are not read again. Else
+// (median, trimmed_mean, meamed, phocas, bulyan, or rows judged by some of their tensors) it is run on a copy
+// of the rows in double, which costs 32 runs.
+
+/// A little is enough with the z from (0, most] that does most damage to the pipeline: μ − z·σ, σ as in
+/// Moments. Baruch et al. 2019, tailored to the rule as by Shejwalkar & Houmansadr 2021.
+/// @throws Error as said above; invalid_argument: f < 1, most is not finite and positive, a bound of the
+///   pipeline is broken for n + f rows; the pipeline's status where it has a result for none of the rows, and
+///   as Plan.
+template <class T>
+Optimal<T> optimal_alie(const Updates& honest, const Pipeline& pipeline, int f, double most = 10);
+
+/// Inner-product manipulation with the ε from (0, most] that does most damage: −ε·μ.
+/// @throws Error as optimal_alie.
+template <class T>
+Optimal<T> optimal_ipm(const Updates& honest, const Pipeline& pipeline, int f, double most = 10);
 
 /// The unsigned integer that holds the bits of T.
 template <class T>
@@ -125,17 +171,21 @@ enum class Hostile : std::uint8_t {
 template <class T>
 std::vector<T> hostile(std::size_t d, Hostile kind);
 
-#define BRAGG_DECLARE_ATTACKS(T)                                                                  \
-  extern template BRAGG_API std::vector<T> sign_flip<T>(std::span<const T>, double);              \
-  extern template BRAGG_API std::vector<T> sign_flip<T>(const Moments&, double);                  \
-  extern template BRAGG_API std::vector<T> inner_product_manipulation<T>(const Moments&, double); \
-  extern template BRAGG_API std::vector<T> a_little_is_enough<T>(const Moments&, double);         \
-  extern template BRAGG_API std::vector<T> mimic<T>(std::span<const T>);                          \
-  extern template BRAGG_API std::vector<T> rop<T>(const Moments&, std::span<const T>, double);    \
-  extern template BRAGG_API Found<T> min_max<T>(const Updates&, Direction);                       \
-  extern template BRAGG_API Found<T> min_sum<T>(const Updates&, Direction);                       \
-  extern template BRAGG_API std::vector<T> bit_flip<T>(std::span<const T>, BitsOf<T>);            \
-  extern template BRAGG_API std::vector<T> gaussian<T>(std::size_t, double, std::uint64_t);       \
+#define BRAGG_DECLARE_ATTACKS(T)                                                                      \
+  extern template BRAGG_API std::vector<T> sign_flip<T>(std::span<const T>, double);                  \
+  extern template BRAGG_API std::vector<T> sign_flip<T>(const Moments&, double);                      \
+  extern template BRAGG_API std::vector<T> inner_product_manipulation<T>(const Moments&, double);     \
+  extern template BRAGG_API std::vector<T> a_little_is_enough<T>(const Moments&, double);             \
+  extern template BRAGG_API std::vector<T> mimic<T>(std::span<const T>);                              \
+  extern template BRAGG_API std::vector<T> rop<T>(const Moments&, std::span<const T>, double);        \
+  extern template BRAGG_API Found<T> min_max<T>(const Updates&, Direction);                           \
+  extern template BRAGG_API Found<T> min_sum<T>(const Updates&, Direction);                           \
+  extern template BRAGG_API std::vector<T> fang_trimmed<T>(const Updates&, std::uint64_t, double);    \
+  extern template BRAGG_API Found<T> fang_krum<T>(const Updates&, int);                               \
+  extern template BRAGG_API Optimal<T> optimal_alie<T>(const Updates&, const Pipeline&, int, double); \
+  extern template BRAGG_API Optimal<T> optimal_ipm<T>(const Updates&, const Pipeline&, int, double);  \
+  extern template BRAGG_API std::vector<T> bit_flip<T>(std::span<const T>, BitsOf<T>);                \
+  extern template BRAGG_API std::vector<T> gaussian<T>(std::size_t, double, std::uint64_t);           \
   extern template BRAGG_API std::vector<T> hostile<T>(std::size_t, Hostile)
 BRAGG_DECLARE_ATTACKS(float);
 BRAGG_DECLARE_ATTACKS(double);
