@@ -1776,6 +1776,127 @@ class Usage(Case):
         self.assertIn("did you mean krum?", self.run_bragg("rules", "crum", code=2).stderr)
 
 
+class Attack(Case):
+    def attack(self, *arguments):
+        """(what was printed, the files that were written)"""
+        printed = self.run_bragg("attack", *arguments, "-o", self.path("drill")).stdout
+        return printed, [self.path("drill", name) for name in sorted(os.listdir(self.path("drill")))]
+
+    def refused(self, *arguments, code=2):
+        error = self.run_bragg("attack", *arguments, "-o", self.path("drill"), code=code).stderr
+        self.assertFalse(os.path.exists(self.path("drill")))
+        return error
+
+    def test_writes_a_file_of_the_form_for_each_bad_worker(self):
+        self.workers([[0, 0], [2, 0], [4, 0]])
+        printed, files = self.attack("min_max", self.path("workers"), "--f", "2", "--direction", "unit")
+        self.assertEqual([os.path.basename(name) for name in files], ["min_max-1.safetensors", "min_max-2.safetensors"])
+        for name in files:
+            tensors, metadata = read_safetensors(name)
+            self.assertEqual(tensors, {"w": [0, 0], "batches": [0]})  # the counter of the first worker
+            self.assertEqual(metadata, {"bragg_attack": "min_max"})
+        self.assertEqual(printed, "%s … min_max-2.safetensors: min_max on 3 workers, 2 coordinates; gamma = 2\n" % files[0])
+        done = self.run_bragg("aggregate", *[self.path("workers", "w%02d.safetensors" % i) for i in range(3)], *files,
+                              "--rule", "median", "-o", self.output)
+        self.assertIn("median from 5 workers", done.stdout)
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [0, 0])
+
+    def test_every_attack(self):
+        inputs = self.workers([[1, 10], [2, 10], [6, 10], [3, 10]])  # mean 3, 10
+        deviation = math.sqrt(14 / 4)
+        flipped = [struct.unpack("<f", struct.pack("<I", struct.unpack("<I", struct.pack("<f", x))[0] ^ 0xE0200000))[0] for x in (2, 10)]
+        reference = self.write("r.safetensors", safetensors({"w": ("F32", [2], [1, 0]), "batches": ("I64", [], [1])}))
+        expected = {
+            ("sign_flip",): [-3, -10],
+            ("sign_flip", "--scale", "2"): [-6, -20],
+            ("inner_product_manipulation", "--epsilon", "0.1"): [-0.3, -1],
+            ("a_little_is_enough", "--z", "2"): [3 - 2 * deviation, 10],
+            ("mimic",): [1, 10],
+            ("mimic", "--row", "2"): [6, 10],
+            ("bit_flip", "--row", "1"): flipped,
+            ("hostile", "--kind", "huge"): [3e38, 3e38],
+            ("rop", "--reference", reference): [3, 10 - math.hypot(3, 10)],
+            ("rop",): [0, 0],
+            ("min_max",): [1, 10],
+            ("min_sum", "--direction", "sign"): None,
+            ("fang_trimmed",): None,
+            ("fang_krum",): None,
+            ("optimal_alie", "--rule", "mean"): [3 - 10 * deviation, 10],
+            ("optimal_ipm", "--rule", "mean", "--most", "3"): [-9, -30],
+            ("gaussian", "--deviation", "3"): None,
+        }
+        for arguments, wanted in expected.items():
+            with self.subTest(arguments):
+                shutil.rmtree(self.path("drill"), ignore_errors=True)
+                printed, files = self.attack(arguments[0], *inputs, *arguments[1:])
+                self.assertIn("%s on 4 workers, 2 coordinates" % arguments[0], printed)
+                got = read_safetensors(files[0])[0]["w"]
+                for x, y in zip(got, wanted or got):
+                    self.assertAlmostEqual(x, y, delta=1e-5 * max(1, abs(y)))
+        shutil.rmtree(self.path("drill"))
+        names = re.findall(r"^  (\w+)$", self.run_bragg("attack", "--help").stdout, re.MULTILINE)
+        self.assertEqual(set(names), {arguments[0] for arguments in expected})
+        # Drawn anew for each bad worker, and the same again.
+        for name in ("gaussian", "fang_trimmed"):
+            for seed, again in (("1", False), ("1", True), ("2", False)):
+                _, files = self.attack(name, *inputs, "--f", "2", "--seed", seed)
+                found = contents(files[-2:] if name == "gaussian" else files[:2])
+                self.assertNotEqual(found[0], found[1])
+                self.assertTrue(not again or found == before)
+                before = found
+
+    def test_is_about_the_base(self):
+        # Differences 1 and 3: the attack is at −2 from the base.
+        inputs = self.workers([[11, 0], [13, 0]])
+        base = self.write("base.safetensors", safetensors({"w": ("F32", [2], [10, 0]), "batches": ("I64", [], [1])}))
+        _, files = self.attack("sign_flip", *inputs, "--base", base)
+        self.assertEqual(read_safetensors(files[0])[0]["w"], [8, 0])
+        _, files = self.attack("mimic", *inputs, "--base", base)
+        self.assertEqual(read_safetensors(files[0])[0]["w"], [11, 0])
+        _, files = self.attack("rop", *inputs, "--base", base, "--reference", base)
+        self.assertEqual(read_safetensors(files[1])[0]["w"], [10, 0])  # the reference is the origin
+
+    def test_takes_other_dtypes_and_npy(self):
+        model = {"h": ("F16", [2], [1.5, -1]), "d": ("F64", [1], [1e100]), "e": ("F32", [0], [])}
+        inputs = [self.write("m%d.safetensors" % i, safetensors(model)) for i in range(2)]
+        _, files = self.attack("sign_flip", *inputs)
+        self.assertEqual(read_safetensors(files[0])[0], {"h": [-1.5, 1], "d": [-1e100], "e": []})
+        matrix = self.write("m.npy", npy([3, 2], [0, 0, 2, 0, 4, 0]))
+        _, files = self.attack("min_max", matrix, "--direction", "unit")
+        with open(files[0], "rb") as file:
+            self.assertEqual(file.read()[-8:], struct.pack("<2f", 0, 0))
+
+    def test_refuses_what_makes_no_attack(self):
+        inputs = self.workers([[1, 2], [3, 4], [5, 7]])
+        self.assertIn("unknown attack 'minmax'; did you mean min_max?", self.refused("minmax", *inputs))
+        self.assertIn("unknown attack 'quux'; `bragg attack --help` lists them", self.refused("quux", *inputs))
+        self.assertIn("--z: min_max does not take it, but --direction", self.refused("min_max", *inputs, "--z", "1"))
+        self.assertIn("--rule: fang_krum has no options of its own", self.refused("fang_krum", *inputs, "--rule", "median"))
+        self.assertIn("--f: '0' is not a number", self.refused("mimic", *inputs, "--f", "0"))
+        self.assertIn("--row: 3; needs a number below 3", self.refused("mimic", *inputs, "--row", "3"))
+        self.assertIn("with --rule", self.refused("optimal_alie", *inputs))
+        error = self.refused("optimal_ipm", *inputs, "--rule", "crum(f=1)")
+        self.assertIn("did you mean krum?", error)
+        self.assertIn("  crum(f=1)\n  ^\n", error)
+        self.assertIn("krum: n = 4", self.refused("optimal_ipm", *inputs, "--rule", "krum(f=1)"))
+        self.assertIn("unknown option --directon; did you mean --direction?", self.refused("min_max", *inputs, "--directon", "std"))
+        bad = self.write("bad.safetensors", safetensors({"w": ("F32", [2], [1, math.nan]), "batches": ("I64", [], [1])}))
+        error = self.refused("min_max", *inputs, bad, code=3)
+        self.assertIn('bad.safetensors: tensor "w" holds nan', error)
+        other = self.write("other.safetensors", safetensors({"v": ("F32", [1], [1])}))
+        self.assertIn("other.safetensors", self.refused("mimic", *inputs, other, code=3))
+        self.assertIn("other.safetensors", self.refused("rop", *inputs, "--reference", other, code=3))
+        codes = self.write("codes.safetensors", safetensors({"w": ("I64", [1], [1])}))
+        self.assertIn("holds no floating-point tensor", self.refused("mimic", codes, code=3))
+        before = contents(inputs)
+        error = self.run_bragg("attack", "mimic", self.path("workers"), "-o", self.path("workers"), code=2).stderr
+        self.assertIn("would lie among the workers' files", error)
+        taken = self.write("drill/mimic-1.safetensors", before[0])
+        error = self.run_bragg("attack", "mimic", taken, "-o", self.path("drill"), code=2).stderr
+        self.assertIn("is a file of the input", error)
+        self.assertEqual(contents([*inputs, taken]), [*before, before[0]])
+
+
 class Completion(Case):
     """What shells complete, asked of the shells themselves."""
 
@@ -1822,6 +1943,8 @@ class Completion(Case):
         ("bragg aggregate -q --report wei\t", "weights.txt"),
         ("bragg bench --dtype f32 bf\t", "bf16"),
         ("bragg bench --pre\t", "--preset"),
+        ("bragg attack min_m\t", "min_max"),
+        ("bragg attack --direction si\t", "sign"),
         ("bragg rules bul\t", "bulyan"),
         ("bragg completion fi\t", "fish"),
     ]

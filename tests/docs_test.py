@@ -392,6 +392,16 @@ class Tables(Docs):
         for field in [*report, *report["floors"], *row, *row["ms"], *row["passes"][0]]:
             self.assertIn("`%s`" % field, prose("docs/command.md"))
 
+    def test_the_readme_counts_rules_and_attacks(self):
+        kinds = [rule["kind"] for rule in json.loads(bragg("rules", "--json", folder=self.folder))]
+        before = kinds.count("pre-aggregator")
+        names = re.findall(r"^  ([a-z_]+)$", bragg("attack", "--help", folder=self.folder), re.MULTILINE)
+        wanted = "%d rules and %d pre-aggregators" % (len(kinds) - before, before)
+        self.assertIn(wanted, prose("README.md"))
+        self.assertIn("[%d attacks]" % len(names), prose("README.md"))
+        table = re.findall(r"^\| `(\w+)` \|", prose("docs/attacks.md"), re.MULTILINE)
+        self.assertEqual(table, names)
+
     @unittest.skipIf(SANITIZE, "the same figures, but slowly")
     def test_choosing_has_the_figures_of_compare_rules(self):
         program = os.path.join(BUILD, "examples", "compare_rules")

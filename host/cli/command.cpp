@@ -20,6 +20,7 @@
 #include "host/bench/cases.hpp"
 #include "host/bench/threads.hpp"
 #include "host/cli/aggregate.hpp"
+#include "host/cli/attack.hpp"
 #include "host/cli/bench.hpp"
 #include "host/cli/completion.hpp"
 #include "host/cli/exit_code.hpp"
@@ -59,6 +60,8 @@ Examples:
       what the files hold, and which of them are bad
   bragg rules
       every rule, its needs and its guarantee
+  bragg attack min_max clients/ --f 2 -o drill
+      two bad workers' files, to see what a rule makes of them
   bragg verify
       checks the library's results on this machine
   bragg bench
@@ -108,6 +111,26 @@ Examples:
     bragg inspect clients/ --base global.safetensors
   One model:
     bragg inspect model.safetensors
+
+)help";
+
+constexpr const char* attack_footer = R"help(
+INPUT are honest workers' checkpoints, as for `aggregate`. FOLDER gets --f files
+of their form, NAME-1 to NAME-f, which hold what bad workers would send in the same
+round. Integer tensors are those of the first input. With --base, attacks are on
+the differences from it.
+
+The attacks, with their options and what those are by default:
+)help";
+
+constexpr const char* attack_examples = R"help(
+Examples:
+  A drill: ten workers, and two bad ones that hide as well as they can:
+    bragg attack min_max clients/ --f 2 -o drill
+    bragg aggregate clients/*.safetensors drill/*.safetensors \
+        --rule "nnm(f=2) | trimmed_mean(f=2)" -o new.safetensors
+  The ALIE that does most damage to a pipeline:
+    bragg attack optimal_alie clients/ --f 2 --rule "nnm(f=2) | krum(f=2)" -o drill
 
 )help";
 
@@ -284,6 +307,38 @@ void add_inspect(CLI::App& app, bragg::cli::InspectCommand& command) {
   sub->add_flag("--json", command.json, "for programs");
 }
 
+void add_attack(CLI::App& app, bragg::cli::AttackCommand& command) {
+  CLI::App* const sub = app.add_subcommand("attack", "Write what bad workers would send, for drills");
+  sub->footer(attack_footer + bragg::cli::attack_lines() + attack_examples + exit_codes);
+  sub->add_option("NAME", command.name, "the attack")
+      ->type_name(fmt::format("{{{}}}", fmt::join(bragg::cli::attack_names(), ",")))
+      ->required();
+  sub->add_option("INPUT", command.inputs, "the honest workers' checkpoints, as for `aggregate`")->required();
+  sub->add_option("-o,--output", command.output, "folder to write to; made if it is not there")
+      ->type_name(bragg::cli::folder_type)
+      ->required();
+  sub->add_option("--f", command.f, "bad workers: files to write")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
+  sub->add_option("--base", command.base, "the global model, which the workers' differences are from");
+  sub->add_option("-r,--rule", command.rule, "the pipeline that optimal attacks are aimed at")
+      ->type_name(bragg::cli::rule_type);
+  sub->add_option("--scale", command.scale, "sign_flip: factor of minus the mean");
+  sub->add_option("--epsilon", command.epsilon, "inner_product_manipulation: factor of minus the mean");
+  sub->add_option("--z", command.z, "a_little_is_enough: standard deviations from the mean");
+  sub->add_option("--row", command.row, "mimic, bit_flip: which worker; 0 is the first");
+  sub->add_option("--reference", command.reference, "rop: the model that centered_clipping starts from");
+  sub->add_option("--angle", command.angle, "rop: degrees from the reference");
+  sub->add_option("--direction", command.direction, "min_max, min_sum: which way from the mean")
+      ->check(CLI::IsMember(bragg::cli::direction_names()));
+  sub->add_option("--b", command.b, "fang_trimmed: how many times as far as the honest values");
+  sub->add_option("--most", command.most, "optimal_alie, optimal_ipm: the largest z or epsilon to try");
+  sub->add_option("--deviation", command.deviation, "gaussian: standard deviation");
+  sub->add_option("--kind", command.kind, "hostile: which values")
+      ->check(CLI::IsMember(bragg::cli::hostile_names()));
+  sub->add_option("--seed", command.seed, "fang_trimmed, gaussian: seed of the draws");
+}
+
 void add_verify(CLI::App& app, bragg::cli::VerifyCommand& command) {
   CLI::App* const sub =
       app.add_subcommand("verify", "Check the library on this machine against its definitions");
@@ -408,6 +463,8 @@ int run(int argc, char** argv) {
   add_aggregate(app, aggregate);
   bragg::cli::InspectCommand inspect;
   add_inspect(app, inspect);
+  bragg::cli::AttackCommand attack;
+  add_attack(app, attack);
   bragg::cli::VerifyCommand verify;
   add_verify(app, verify);
   bragg::cli::BenchCommand bench;
@@ -436,6 +493,7 @@ int run(int argc, char** argv) {
     print_error(unknown.empty() ? complaint(error) : unknown);
     const char* const command = app.got_subcommand("aggregate") ? "aggregate "
                                 : app.got_subcommand("inspect") ? "inspect "
+                                : app.got_subcommand("attack")  ? "attack "
                                 : app.got_subcommand("verify")  ? "verify "
                                 : app.got_subcommand("bench")   ? "bench "
                                                                 : "";
@@ -453,6 +511,8 @@ int run(int argc, char** argv) {
       fmt::print("{}", bragg::cli::completion_script(app, shell));
     } else if (app.got_subcommand("inspect")) {
       bragg::cli::run(inspect);
+    } else if (app.got_subcommand("attack")) {
+      bragg::cli::run(attack);
     } else if (app.got_subcommand("verify")) {
       right = bragg::cli::run(verify);
     } else if (app.got_subcommand("bench")) {
@@ -468,7 +528,7 @@ int run(int argc, char** argv) {
     return exit_code(error.status());
   } catch (const bragg::ParseError& error) {
     print_error(error.what());
-    print_caret(aggregate.rule, error.column());
+    print_caret(attack.rule ? *attack.rule : aggregate.rule, error.column());
     return exit_code(error.status());
   } catch (const bragg::Error& error) {
     print_error(as_options(error.what()));
