@@ -9,7 +9,7 @@
 array([1., 1., 1., 1.], dtype=float32)
 """
 
-from . import rules
+from . import attacks, rules
 from ._aggregate import Plan, Result, aggregate, aggregate_with_report, pre_aggregate, pre_aggregate_with_report
 from ._bragg import cuda_device_count
 from ._bragg import version as __version__
@@ -25,6 +25,7 @@ __all__ = [
     "__version__",
     "aggregate",
     "aggregate_with_report",
+    "attacks",
     "cuda_device_count",
     "pre_aggregate",
     "pre_aggregate_with_report",

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "host/cli/command.hpp"
+#include "python/src/attacks.hpp"
 #include "python/src/errors.hpp"
 #include "python/src/judge.hpp"
 #include "python/src/plan.hpp"
@@ -88,6 +89,7 @@ NB_MODULE(_bragg, module) {
   using namespace bragg::python;  // NOLINT: the body of the module
   register_errors();
   add_plan(module);
+  add_attacks(module);
   add_judge(module);
   add_streamed(module);
   module.attr("version") = BRAGG_VERSION_STRING;
