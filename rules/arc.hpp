@@ -21,8 +21,7 @@ BRAGG_HD Status transform(TeamT team, const Arc& rule, const Points& points, Scr
   const int last = order[m - clipped - 1];
   const double below = points.squared_distance(last, points.origin()) - points.unclear(last, points.origin());
   const double bound = below > 0 ? std::sqrt(below) : 0;
-  team.parallel_for(
-      m, [&](int i) { scale_about_origin(points, i, norms[i] > bound ? bound / norms[i] : 1, out); });
+  team.parallel_for(m, [&](int i) { scale_about_origin(points, i, clip_factor(norms[i], bound), out); });
   out.count = m;
   out.weighted = points.weights != nullptr;
   return Status::ok;

@@ -48,9 +48,8 @@ BRAGG_HD Status solve(TeamT team, const CenteredClipping& rule, const Points& po
   team.single([&] { v[start] = 1; });
   for (; out.iterations < rule.iters; ++out.iterations) {
     measure();
-    team.parallel_for(m, [&](int i) {
-      out.clip_factors[i] = !points.finite(i) ? 0 : distance[i] > tau ? tau / distance[i] : 1;
-    });
+    team.parallel_for(
+        m, [&](int i) { out.clip_factors[i] = points.finite(i) ? clip_factor(distance[i], tau) : 0; });
     // An infinite row pulls with 0 and still counts in the total.
     const auto share = [&](int i) {
       return total > 0 ? points.weight(i) * out.clip_factors[i] / total : 0.0;

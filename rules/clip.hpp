@@ -21,8 +21,7 @@ template <class TeamT>
 BRAGG_HD Status transform(TeamT team, const Clip& rule, const Points& points, Scratch, Transform& out) {
   const double c = rule.c * points.scale;
   team.parallel_for(points.count, [&](int i) {
-    const double norm = points.length(i, points.origin());
-    scale_about_origin(points, i, norm > c ? c / norm : 1, out);
+    scale_about_origin(points, i, clip_factor(points.length(i, points.origin()), c), out);
   });
   out.count = points.count;
   out.weighted = points.weights != nullptr;

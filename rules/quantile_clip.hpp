@@ -8,21 +8,25 @@
 
 namespace bragg::detail {
 
+/// ⌈q·n⌉, at least 1: rows whose norms are kept.
+BRAGG_HD inline int norms_kept(const QuantileClip& rule, int n) {
+  // A product with a decimal fraction may come out just above the integer that is meant.
+  const auto rank = static_cast<int>(std::ceil(rule.q * n - 1e-9));
+  return rank < 1 ? 1 : rank;
+}
+
 template <class TeamT>
 BRAGG_HD Status transform(TeamT team, const QuantileClip& rule, const Points& points, Scratch scratch,
                           Transform& out) {
   const int m = points.count;
-  // A product with a decimal fraction may come out just above the integer that is meant.
-  const auto rank = static_cast<int>(std::ceil(rule.q * m - 1e-9));
-  const int kept = rank < 1 ? 1 : rank;
+  const int kept = norms_kept(rule, m);
   double* const norms = scratch.take_doubles(static_cast<std::size_t>(m));
   int* const order = scratch.take_ints(static_cast<std::size_t>(m));
   team.parallel_for(m, [&](int i) { norms[i] = points.length(i, points.origin()); });
   team.single([&] { smallest(m, kept, order, [&](int i) { return norms[i]; }); });
   // Infinite: finite points stay as they are. Not from above where it is not clear: a row at o has length 0.
   const double bound = points.distance(order[kept - 1], points.origin());
-  team.parallel_for(
-      m, [&](int i) { scale_about_origin(points, i, norms[i] > bound ? bound / norms[i] : 1, out); });
+  team.parallel_for(m, [&](int i) { scale_about_origin(points, i, clip_factor(norms[i], bound), out); });
   out.count = m;
   out.weighted = points.weights != nullptr;
   return Status::ok;
@@ -52,6 +56,7 @@ struct RuleOf<QuantileClip> : PreAggregatingRule<QuantileClip> {
 
   static void check(const QuantileClip& rule, const StagePoints&) { need_share(text.name, "q", rule.q); }
   static int reference(const QuantileClip&, const Stage& stage) { return stage.count; }
+  static int tolerated(const QuantileClip& rule, int n) { return n - norms_kept(rule, n); }
 };
 
 }  // namespace bragg::detail

@@ -86,8 +86,8 @@ struct Recentring {
   CenterPlan plan;
 };
 
-/// Rows that may be bad: f of the first stage that has one, times the rows in one of its points; where none
-/// has, less than half if it is a majority that is trusted, else none.
+/// Rows that may be bad: what the first stage says that does, f if it has one, times the rows in one of its
+/// points; where none does, less than half if it is a majority that is trusted, else none.
 inline int tolerated_rows(const Pipeline& pipeline, int rows, bool majority) {
   std::int64_t bad = -1;
   std::int64_t rows_in_point = 1;
@@ -95,6 +95,7 @@ inline int tolerated_rows(const Pipeline& pipeline, int rows, bool majority) {
   const auto ask = [&](auto of, const auto& rule) {
     if (bad >= 0) return;
     if constexpr (requires { rule.f; }) bad = rule.f * rows_in_point;
+    if constexpr (requires { of.tolerated(rule, points); }) bad = of.tolerated(rule, points) * rows_in_point;
     if constexpr (of.kind == RuleKind::pre_aggregator) {
       rows_in_point *= of.points_in_one(rule, points);
       points = of.points_after(rule, points);
@@ -102,9 +103,8 @@ inline int tolerated_rows(const Pipeline& pipeline, int rows, bool majority) {
   };
   for (const PreAggregator& stage : pipeline.pre) visit_rule(stage, ask);
   visit_rule(pipeline.rule, ask);
-  const int minority = (rows - 1) / 2;
-  if (bad < 0) return majority ? minority : 0;
-  return bad < minority ? static_cast<int>(bad) : minority;
+  if (bad < 0) return majority ? (rows - 1) / 2 : 0;
+  return bad < rows ? static_cast<int>(bad) : rows - 1;
 }
 
 /// `rows`: the stage of the rows. Where the majority that a pipeline trusts is one of rows, it is among those

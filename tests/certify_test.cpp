@@ -404,6 +404,33 @@ TEST(Certify, LengthsOfFewAreKeptBesideManyThatAreNextToNothing) {
   EXPECT_EQ(static_cast<double>(outcome.out[0]), 0.75);
 }
 
+// A factor below the least normal number has lost digits; with it a row may be longer than what it is clipped
+// to.
+TEST(Certify, RowsClippedToNextToNothingAreNoLonger) {
+  for (const long double length : {1e3L, 1e40L, 1e150L}) {
+    for (const long double c :
+         {1e-323L, 2.3e-315L, 1.7e-308L * length, 5e-324L * length, 8.9e-323L * length}) {
+      const double bound = static_cast<double>(c);
+      Pipeline pipeline = parse("clip(c=1) | mean");
+      std::get<Clip>(pipeline.pre[0]).c = bound;
+      const Outcome outcome =
+          run_library(pipeline, {.rows = as_stored({{length}}, DType::f64), .dtype = DType::f64});
+      ASSERT_EQ(outcome.status, Status::ok);
+      EXPECT_LE(outcome.out[0], bound * (1 + 1e-15L)) << static_cast<double>(length);
+    }
+  }
+}
+
+// Honest rows set the quantile, however far off as many bad ones as it leaves aside are.
+TEST(Certify, HugeRowsDoNotHideTheNormsOfAQuantile) {
+  Rows rows(9);
+  for (int i = 0; i < 9; ++i) rows[static_cast<std::size_t>(i)] = {i < 5 ? (i + 1) * 1e-307L : 1e150L};
+  const Outcome outcome = run_library(parse("quantile_clip(q=0.4) | mean"),
+                                      {.rows = as_stored(rows, DType::f64), .dtype = DType::f64});
+  ASSERT_EQ(outcome.status, Status::ok);
+  EXPECT_NEAR(static_cast<double>(outcome.out[0] / 1e-307L), (1 + 2 + 3 + 4 + 4) / 9.0, 1e-9);
+}
+
 // Where honest rows are one, a huge bad row must not make them one with o, to which it is clipped.
 TEST(Certify, HugeRowsDoNotHideTheWayToTheOrigin) {
   Rows rows(19, Vector(1, -1e-303L));

@@ -70,6 +70,14 @@ struct Points {
   BRAGG_HD double length(int i, int j) const { return std::sqrt(squared_length(i, j)); }
 };
 
+/// min(1, bound/length): what is left of a row that is clipped. 0 rather than a number so small that it has
+/// lost digits, with which the row might be longer than the bound.
+BRAGG_HD inline double clip_factor(double length, double bound) {
+  if (!(length > bound)) return 1;
+  const double factor = bound / length;
+  return factor < 0x1p-1000 ? 0 : factor;
+}
+
 /// Memory for one solver call, carved front to back. `scratch_doubles`, `scratch_ints` bound what any solver
 /// takes.
 struct Scratch {
