@@ -8,10 +8,10 @@
 #include <cmath>
 #include <limits>
 #include <optional>
-#include <variant>
 
 #include "host/attacks/honest.hpp"
 #include "host/attacks/uniform.hpp"
+#include "rules/all.hpp"
 
 namespace bragg {
 inline namespace v0 {
@@ -112,12 +112,7 @@ void check_bad_workers(int f) {
 /// Whether the output is a combination of the rows that distances and lengths decide, so that it is the same
 /// in any orthonormal basis.
 bool is_combination(const Aggregator& rule) {
-  return std::visit(
-      []<class RuleT>(const RuleT&) {
-        return RuleList<Mean, Krum, MultiKrum, GeometricMedian, CenteredClipping, Mda, Smea, Caf, Monna, Cge,
-                        Faba>::contains<RuleT>;
-      },
-      rule);
+  return detail::visit_rule(rule, []<class RuleT>(auto, const RuleT&) { return !detail::Selecting<RuleT>; });
 }
 
 /// The honest rows in double, as they are.
