@@ -18,16 +18,7 @@ void apply(const Arc& rule, Stage& stage) {
   std::sort(norms.begin(), norms.end(), std::greater<>());
   // Rows that tie with the (k+1)-th keep their norm either way. It is finite: k ≥ f.
   const long double bound = norms[static_cast<std::size_t>(k)];
-  for (Point& point : stage.points) {
-    const long double norm = distance(point, stage.origin);
-    if (norm <= bound) continue;
-    const long double factor = point.infinite ? 0 : bound / norm;
-    Point clipped = blend(stage.origin, point, factor);
-    count_difference(clipped, stage.origin, factor);
-    clipped.weight = point.weight;
-    clipped.label = point.label;
-    point = clipped;
-  }
+  for (Point& point : stage.points) clip(stage, point, bound);
 }
 
 }  // namespace bragg::reference

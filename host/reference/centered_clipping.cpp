@@ -22,7 +22,7 @@ Point apply(const CenteredClipping& rule, Stage& stage) {
       if (point.infinite || p == 0) continue;
       const long double length = distance(point, v);
       points.push_back(point);
-      a.push_back(p / total * (length > rule.tau ? rule.tau / length : 1));
+      a.push_back(p / total * clip_factor(length, rule.tau));
       a.front() -= a.back();
     }
     Point next = combination(points, a);

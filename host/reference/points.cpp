@@ -82,6 +82,22 @@ void count_difference(Point& out, const Point& a, long double share) {
     out.magnitude[c] += 2 * share * std::abs(a.coordinate(c));
 }
 
+long double clip_factor(long double length, long double bound) {
+  if (!(length > bound)) return 1;
+  const long double factor = bound / length;
+  return factor < 0x1p-1000L ? 0 : factor;
+}
+
+void clip(const Stage& stage, Point& point, long double bound) {
+  const long double factor = point.infinite ? 0 : clip_factor(distance(point, stage.origin), bound);
+  if (factor == 1) return;
+  Point clipped = blend(stage.origin, point, factor);
+  count_difference(clipped, stage.origin, factor);
+  clipped.weight = point.weight;
+  clipped.label = point.label;
+  point = clipped;
+}
+
 Point mean_of(const Stage& stage, const std::vector<int>& chosen) {
   Vector a(stage.points.size(), 0);
   for (const bool alike : {false, true}) {

@@ -38,7 +38,7 @@ struct Stage {
   std::uint64_t round = 0;
   long double margin = infinity;
   long double unseen = 0;  ///< squared distances below it may count as 0
-  long double gap = 0;  ///< what the objective of the rule's result may be above its minimum
+  long double gap = 0;     ///< what the objective of the rule's result may be above its minimum
 
   int n() const { return static_cast<int>(points.size()); }
   int finite_count() const;
@@ -68,6 +68,10 @@ long double distance_terms(const Point& a, const Point& b);
 Point combination(const std::vector<Point>& points, const Vector& a);
 /// (1 − t)·a + t·b.
 Point blend(const Point& a, const Point& b, long double t);
+/// min(1, bound/length), 0 where it would be below 2^-1000.
+long double clip_factor(long double length, long double bound);
+/// o + (x − o)·clip_factor(‖x − o‖, bound); an infinite point becomes o.
+void clip(const Stage& stage, Point& point, long double bound);
 /// The coefficient of `a` in `out` is what `share` leaves of 1: both are terms of it, however small it is.
 void count_difference(Point& out, const Point& a, long double share);
 /// Mean, weighted where the stage is, of the finite ones among the chosen points; all alike when all weigh 0.

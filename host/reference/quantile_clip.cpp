@@ -16,16 +16,7 @@ void apply(const QuantileClip& rule, Stage& stage) {
   std::sort(norms.begin(), norms.end());
   const long double place = std::ceil(static_cast<long double>(rule.q) * stage.n() - 1e-9L);
   const long double bound = norms[static_cast<std::size_t>(std::max(place, 1.0L)) - 1];
-  for (Point& point : stage.points) {
-    const long double norm = distance(point, stage.origin);
-    if (!point.infinite && norm <= bound) continue;
-    const long double factor = point.infinite ? 0 : bound / norm;
-    Point clipped = blend(stage.origin, point, factor);
-    count_difference(clipped, stage.origin, factor);
-    clipped.weight = point.weight;
-    clipped.label = point.label;
-    point = clipped;
-  }
+  for (Point& point : stage.points) clip(stage, point, bound);
 }
 
 }  // namespace bragg::reference
