@@ -157,10 +157,16 @@ long double slope(const Problem& problem, const Point& v) {
 
 /// Goes on from v until steps are too short to tell.
 Point polish(const Problem& problem, Point v) {
+  int pause = 1;  // Newton's steps take long, and where they do not help they seldom do a little later
+  int next_try = 0;
   for (int iteration = 0; iteration < 100000; ++iteration) {
-    for (;;) {
+    for (bool helped = false; iteration >= next_try; helped = true) {
       const std::optional<Point> next = newton_step(problem, v);
-      if (!next || !(slope(problem, *next) < slope(problem, v) / 2)) break;
+      if (!next || !(slope(problem, *next) < slope(problem, v) / 2)) {
+        pause = helped ? 1 : std::min(2 * pause, 1024);
+        next_try = iteration + pause;
+        break;
+      }
       v = *next;
     }
     std::optional<Point> next = step(problem, v);
