@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "host/base/listed.hpp"
 #include "host/plan/report.hpp"
 
 namespace bragg::detail {
@@ -16,12 +17,7 @@ namespace {
 
 /// "2 of 12 hold NaN: a, b".
 std::string list(const char* what, const std::vector<std::string>& texts, std::size_t of) {
-  constexpr std::size_t most = 8;
-  const std::size_t shown = std::min(most, texts.size());
-  std::string text = fmt::format("{} of {} {}", texts.size(), of, what);
-  for (std::size_t i = 0; i < shown; ++i) text += (i > 0 ? ", " : ": ") + texts[i];
-  if (texts.size() > shown) text += fmt::format(" and {} more", texts.size() - shown);
-  return text;
+  return fmt::format("{} of {} {}: {}", texts.size(), of, what, listed(texts));
 }
 
 /// Empty where none is known.

@@ -2,13 +2,13 @@
 #include "host/files/inputs.hpp"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
 #include <memory>
 #include <utility>
 
+#include "host/base/listed.hpp"
 #include "host/files/tensor_choice.hpp"
 #include "host/io/element_type.hpp"
 
@@ -114,7 +114,6 @@ std::string difference(const Inputs& inputs, const std::vector<Group>& groups, c
 }
 
 [[noreturn]] void refuse_forms(const Inputs& inputs, const std::vector<Group>& groups, const Skips& skips) {
-  constexpr std::size_t most = 8;
   std::vector<std::string> texts;
   for (const Group& each : groups)
     texts.push_back(fmt::format("{} like {}", each.inputs.size(), inputs.names[each.inputs.front()]));
@@ -122,15 +121,12 @@ std::string difference(const Inputs& inputs, const std::vector<Group>& groups, c
     if (!inputs.rows[i].bad.empty())
       texts.push_back(fmt::format("{}: {}", inputs.names[i], inputs.rows[i].bad));
   }
-  const std::size_t more = texts.size() - std::min(most, texts.size());
-  texts.resize(texts.size() - more);
   throw Error(
       Status::bad_file,
       fmt::format(
           "more than half of the {} inputs must agree in names, dtypes and shapes, or a base must say "
-          "which are right (base): {}{}{}",
-          voters(inputs), fmt::join(texts, "; "), more > 0 ? fmt::format(" and {} more", more) : "",
-          difference(inputs, groups, skips)));
+          "which are right (base): {}{}",
+          voters(inputs), listed(texts, "; "), difference(inputs, groups, skips)));
 }
 
 /// Does it for a row; what it throws makes a bad row.

@@ -9,6 +9,7 @@
 #include <set>
 #include <system_error>
 
+#include "host/base/listed.hpp"
 #include "host/io/foreign.hpp"
 
 namespace bragg::detail {
@@ -52,12 +53,8 @@ bool is_shard(const std::string& name) {
                                "which says what belongs together",
                                names.size()));
   }
-  constexpr std::size_t most = 8;
-  std::string text;
-  for (std::size_t i = 0; i < std::min(most, names.size()); ++i)
-    text += (i == 0 ? "" : ", ") + show(names[i]);
-  if (names.size() > most) text += fmt::format(" and {} more", names.size() - most);
-  throw_bad_file(folder, "this folder holds more than one model; give the path of one of " + text);
+  for (std::string& name : names) name = show(name);
+  throw_bad_file(folder, "this folder holds more than one model; give the path of one of " + listed(names));
 }
 
 /// The only model of a folder: a safetensors file, or an index with its parts.

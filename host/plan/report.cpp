@@ -4,6 +4,9 @@
 #include <fmt/format.h>
 
 #include <limits>
+#include <vector>
+
+#include "host/base/listed.hpp"
 
 namespace bragg::detail {
 
@@ -34,19 +37,14 @@ std::string describe_failure(Status status, std::span<const Report> reports) {
     const std::string where =
         reports.size() > 1 ? fmt::format(" in tensor {}", static_cast<std::size_t>(&report - reports.data()))
                            : "";
-    std::string rows;
-    int count = 0;
+    std::vector<std::string> rows;
     for (std::size_t i = 0; i < report.rows.size(); ++i) {
-      if (report.rows[i].nonfinite == 0) continue;
-      ++count;
-      if (count <= 8)
-        rows += fmt::format("{}{} ({} value{})", count > 1 ? ", " : "", i, report.rows[i].nonfinite,
-                            report.rows[i].nonfinite == 1 ? "" : "s");
+      const std::int64_t count = report.rows[i].nonfinite;
+      if (count > 0) rows.push_back(fmt::format("{} ({} value{})", i, count, count == 1 ? "" : "s"));
     }
-    if (count > 8) rows += fmt::format(" and {} more", count - 8);
     switch (status) {
       case Status::too_many_nonfinite:
-        if (count == 0) {
+        if (rows.empty()) {
           return fmt::format(
               "too many rows are beyond the range in which distances can be taken, or have invalid weights"
               "{}; raise f where the rule has one, or leave them out",
@@ -54,9 +52,8 @@ std::string describe_failure(Status status, std::span<const Report> reports) {
         }
         return fmt::format(
             "too many rows are not finite{}: {} of {} hold NaN or infinity: rows {}; raise f where the rule "
-            "has "
-            "one, or leave them out",
-            where, count, report.rows.size(), rows);
+            "has one, or leave them out",
+            where, rows.size(), report.rows.size(), listed(rows));
       case Status::nonfinite_base:
         return fmt::format("the base holds NaN or infinity{}, and the pipeline measures from it", where);
       case Status::too_large:
