@@ -123,8 +123,8 @@ struct Optimal {
 // golden-section search between the neighbours of the best of them; what did most damage is returned.
 // (ByzFL's search goes up as long as damage grows, and narrows in on that first maximum.) A runs as a new
 // plan does, about the origin. Where its output is a combination of the rows that distances and lengths
-// decide (krum, geometric_median or mean, say, after any pre-aggregators), it is run on n + 3 numbers for each
-// row, and the rows are not read again. Else (rules that take each coordinate by itself, bulyan, or rows
+// decide (krum, geometric_median or mean, say, after any pre-aggregators), it is run on n + 3 numbers for
+// each row, and the rows are not read again. Else (rules that take each coordinate by itself, bulyan, or rows
 // judged by some of their tensors) it is run on a copy of the rows in double, which costs 32 runs.
 
 /// A little is enough with the z from (0, most] that does most damage to the pipeline: μ − z·σ, σ as in
