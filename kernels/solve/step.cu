@@ -6,7 +6,7 @@
 //              64, 256 above. Of more than most_rows_of_a_list rows, products of matrices are launches over
 //              a grid.
 // Bound        latency, and launches: nnm | trimmed_mean was ten of them when each step was one, and is five.
-// Resources    206 registers at most, no spills; 5 KB shared, for sums. 22 920 instructions with all steps in
+// Resources    230 registers at most, no spills; 5 KB shared, for sums. 53 000 instructions with all steps in
 //              line, of which a run takes a path of a thousand or two: loops are rolled (BRAGG_HD_UNROLL).
 // Determinism  sums in a fixed order; no atomics.
 // Measured     not yet run on hardware.
@@ -22,7 +22,7 @@ namespace bragg::detail::cuda {
 namespace {
 
 /// Step k of a list. Each branch finds its pointers and the step for itself: what branches have in common
-/// would stay in registers through all of them (254 of these instead of 206 on 12.0, and spills).
+/// would stay in registers through all of them (254 of these when it was 206 on 12.0, and spills).
 struct RunStep {
   const StepList& list;
   const SolveBlocks& blocks;
