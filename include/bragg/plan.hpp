@@ -141,7 +141,7 @@ class BRAGG_API Plan {
   [[nodiscard]] Status wait(Stream stream);
 
   /// Outcome of the last run that was waited for: ok, too_many_nonfinite, nonfinite_base, too_large (mda) or
-  /// not_converged (geometric_median). State is kept when it is not ok. Does not wait.
+  /// not_converged (geometric_median); ok before the first. State is kept when it is not ok. Does not wait.
   [[nodiscard]] Status status() const noexcept;
 
   /// device = cuda: bytes that RunArguments::workspace must have. 0 on the CPU.
