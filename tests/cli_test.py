@@ -1816,7 +1816,6 @@ class Attack(Case):
             ("bit_flip", "--row", "1"): flipped,
             ("hostile", "--kind", "huge"): [3e38, 3e38],
             ("rop", "--reference", reference): [3, 10 - math.hypot(3, 10)],
-            ("rop",): [0, 0],
             ("min_max",): [1, 10],
             ("min_sum", "--direction", "sign"): None,
             ("fang_trimmed",): None,
@@ -1844,6 +1843,12 @@ class Attack(Case):
                 self.assertNotEqual(found[0], found[1])
                 self.assertTrue(not again or found == before)
                 before = found
+
+    def test_writes_all_or_nothing(self):
+        inputs = self.workers([[1, 10], [2, 10], [3, 10]])
+        os.makedirs(self.path("drill", "mimic-2.safetensors"))
+        self.run_bragg("attack", "mimic", *inputs, "--f", "3", "-o", self.path("drill"), code=2)
+        self.assertEqual(os.listdir(self.path("drill")), ["mimic-2.safetensors"])
 
     def test_is_about_the_base(self):
         # Differences 1 and 3: the attack is at −2 from the base.
@@ -1886,6 +1891,7 @@ class Attack(Case):
         other = self.write("other.safetensors", safetensors({"v": ("F32", [1], [1])}))
         self.assertIn("other.safetensors", self.refused("mimic", *inputs, other, code=3))
         self.assertIn("other.safetensors", self.refused("rop", *inputs, "--reference", other, code=3))
+        self.assertIn("--reference", self.refused("rop", *inputs))
         codes = self.write("codes.safetensors", safetensors({"w": ("I64", [1], [1])}))
         self.assertIn("holds no floating-point tensor", self.refused("mimic", codes, code=3))
         before = contents(inputs)

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <numeric>
 #include <span>
 
@@ -129,15 +130,17 @@ Made hostile(const AttackCommand& command, const Honest& honest) {
 }
 
 Made rop(const AttackCommand& command, const Honest& honest) {
-  Values reference(honest.rows.front().size(), 0.0);
-  if (command.reference) {
-    FileOptions options;
-    options.base = honest.inputs.models.front().path;
-    options.bad_inputs = BadInputs::error;
-    const detail::Inputs opened = detail::open_inputs(std::span(&*command.reference, 1), options);
-    reference = read_values(opened, opened.models.front(), 0, opened.names.front());
-    for (std::size_t k = 0; k < honest.base.size(); ++k) reference[k] -= honest.base[k];
+  if (!command.reference) {
+    throw Error(
+        Status::invalid_argument,
+        "rop: needs --reference, the model that centered_clipping starts from: about zeros it sends 0");
   }
+  FileOptions options;
+  options.base = honest.inputs.models.front().path;
+  options.bad_inputs = BadInputs::error;
+  const detail::Inputs opened = detail::open_inputs(std::span(&*command.reference, 1), options);
+  Values reference = read_values(opened, opened.models.front(), 0, opened.names.front());
+  for (std::size_t k = 0; k < honest.base.size(); ++k) reference[k] -= honest.base[k];
   return one(attacks::rop(attacks::moments(honest.updates()), view(reference), command.angle.value_or(90)));
 }
 
@@ -317,13 +320,15 @@ Honest read_honest(const AttackCommand& command, const std::vector<fs::path>& pa
   return honest;
 }
 
-/// A model of the workers' form: floating-point tensors of the row, others of the first worker.
-void write_model(const fs::path& path, const std::string& attack, const Honest& honest, Values row) {
+/// A model of the workers' form, to be committed: floating-point tensors of the row, others of the first
+/// worker.
+std::unique_ptr<detail::OutputModel> write_model(const fs::path& path, const std::string& attack,
+                                                 const Honest& honest, Values row) {
   const detail::Inputs& inputs = honest.inputs;
   detail::Metadata metadata;
   if (inputs.format) metadata.emplace_back("format", *inputs.format);
   metadata.emplace_back("bragg_attack", attack);
-  detail::OutputModel output(
+  auto output = std::make_unique<detail::OutputModel>(
       path, detail::single_layout(inputs.npy ? detail::npy_layout(inputs.tensors.front())
                                              : detail::safetensors_layout(inputs.tensors, metadata),
                                   inputs.tensors.size()));
@@ -331,7 +336,7 @@ void write_model(const fs::path& path, const std::string& attack, const Honest& 
   for (const std::size_t t : inputs.floating) {
     const TensorInfo& tensor = inputs.tensors[t];
     detail::narrow(from, tensor.elements, detail::element_type_of(tensor));
-    output.write(t, 0, from, tensor.bytes);
+    output->write(t, 0, from, tensor.bytes);
     from += tensor.elements * 8;
   }
   const detail::InputRow& first = inputs.rows.front();
@@ -340,10 +345,10 @@ void write_model(const fs::path& path, const std::string& attack, const Honest& 
   for (const std::size_t t : inputs.integers) {
     bytes.resize(static_cast<std::size_t>(inputs.tensors[t].bytes));
     reader.read(t, 0, inputs.tensors[t].bytes, bytes.data());
-    output.write(t, 0, bytes.data(), inputs.tensors[t].bytes);
+    output->write(t, 0, bytes.data(), inputs.tensors[t].bytes);
   }
   reader.close();
-  output.commit();
+  return output;
 }
 
 }  // namespace
@@ -397,8 +402,11 @@ void run(const AttackCommand& command) {
     return names;
   }();
   for (const fs::path& output : outputs) detail::check_output(output, honest.inputs);
+  std::vector<std::unique_ptr<detail::OutputModel>> written;
   for (std::size_t k = 0; k < outputs.size(); ++k)
-    write_model(outputs[k], command.name, honest, made.rows[made.rows.size() == 1 ? 0 : k]);
+    written.push_back(
+        write_model(outputs[k], command.name, honest, made.rows[made.rows.size() == 1 ? 0 : k]));
+  for (const auto& model : written) model->commit();
   folder.keep();
   const std::string last = outputs.size() > 1 ? " … " + outputs.back().filename().string() : "";
   fmt::print("{}{}: {} on {} worker{}, {} coordinates{}{}\n", printable(outputs.front().string()),

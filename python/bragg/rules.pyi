@@ -286,7 +286,7 @@ class Bucketing(PreAggregator):
     def __init__(self, *, s: int, seed: int = 0, permutation: Sequence[int] | None = None) -> None: ...
 
 class Clip(PreAggregator):
-    """o + (x_i − o)·min(1, c/‖x_i − o‖), o the origin or the base.
+    """o + (x_i − o)·min(1, c/‖x_i − o‖), o the origin or the base; an infinite row becomes o.
 
     Needs n ≥ 1.
     Guarantee: no row is farther than c from o.
@@ -313,7 +313,7 @@ class Arc(PreAggregator):
     def __init__(self, *, f: int) -> None: ...
 
 class QuantileClip(PreAggregator):
-    """o + (x_i − o)·min(1, c/‖x_i − o‖), c the ⌈q·n⌉-th smallest norm about o.
+    """o + (x_i − o)·min(1, c/‖x_i − o‖), c the ⌈q·n⌉-th smallest norm about o; an infinite row becomes o.
 
     Needs n ≥ 1.
     Guarantee: with at most (1−q)·n bad rows none is longer than the longest honest row.
