@@ -30,11 +30,12 @@ BRAGG_HD Status transform(TeamT team, const Clip& rule, const Points& points, Sc
 
 template <>
 struct RuleOf<Clip> : PreAggregatingRule<Clip> {
-  static constexpr RuleText text{.name = "clip",
-                                 .definition = "o + (x_i − o)·min(1, c/‖x_i − o‖), o the origin or the base; an infinite row becomes o",
-                                 .needs = "n ≥ 1",
-                                 .guarantee = "no row is farther than c from o",
-                                 .source = ""};
+  static constexpr RuleText text{
+      .name = "clip",
+      .definition = "o + (x_i − o)·min(1, c/‖x_i − o‖), o the origin or the base; an infinite row becomes o",
+      .needs = "n ≥ 1",
+      .guarantee = "no row is farther than c from o",
+      .source = ""};
   static constexpr std::tuple parameters{
       required(&Clip::c, "c", "c ≥ 0", "longest distance from o that is kept")};
   static constexpr Products products = Products::lengths;

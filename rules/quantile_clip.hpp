@@ -36,7 +36,9 @@ template <>
 struct RuleOf<QuantileClip> : PreAggregatingRule<QuantileClip> {
   static constexpr RuleText text{
       .name = "quantile_clip",
-      .definition = "o + (x_i − o)·min(1, c/‖x_i − o‖), c the ⌈q·n⌉-th smallest norm about o; an infinite row becomes o",
+      .definition =
+          "o + (x_i − o)·min(1, c/‖x_i − o‖), c the ⌈q·n⌉-th smallest norm about o; an infinite row becomes "
+          "o",
       .needs = "n ≥ 1",
       .guarantee = "with at most (1−q)·n bad rows none is longer than the longest honest row",
       .source = "Nguyen et al. 2022, Xu et al. 2022"};
