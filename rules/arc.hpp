@@ -13,18 +13,12 @@ BRAGG_HD Status transform(TeamT team, const Arc& rule, const Points& points, Scr
   const int m = points.count;
   if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;
   const int clipped = static_cast<int>(2 * static_cast<std::int64_t>(rule.f) * (m - rule.f) / m);
-  double* const norms = scratch.take_doubles(static_cast<std::size_t>(m));
-  int* const order = scratch.take_ints(static_cast<std::size_t>(m));
-  team.parallel_for(m, [&](int i) { norms[i] = points.length(i, points.origin()); });
-  team.single([&] { smallest(m, m - clipped, order, [&](int i) { return norms[i]; }); });
   // The (clipped+1)-th largest; from below where it is not clear, as the others are from above.
-  const int last = order[m - clipped - 1];
+  const auto [norms, last] = rank_norms(team, points, m - clipped, scratch);
   const double below = points.squared_distance(last, points.origin()) - points.unclear(last, points.origin());
   const double bound = below > 0 ? std::sqrt(below) : 0;
-  team.parallel_for(m, [&](int i) { scale_about_origin(points, i, clip_factor(norms[i], bound), out); });
-  out.count = m;
-  out.weighted = points.weights != nullptr;
-  return Status::ok;
+  return clip_rows(
+      team, points, bound, [norms = norms](int i) { return norms[i]; }, out);
 }
 
 template <>

@@ -17,15 +17,35 @@ BRAGG_HD inline void scale_about_origin(const Points& points, int i, double fact
   if (points.weights != nullptr) out.weights[i] = points.weights[i];
 }
 
-template <class TeamT>
-BRAGG_HD Status transform(TeamT team, const Clip& rule, const Points& points, Scratch, Transform& out) {
-  const double c = rule.c * points.scale;
-  team.parallel_for(points.count, [&](int i) {
-    scale_about_origin(points, i, clip_factor(points.length(i, points.origin()), c), out);
-  });
+/// Every row clipped to `bound`; norm(i) is row i's about o.
+template <class TeamT, class NormF>
+BRAGG_HD Status clip_rows(TeamT team, const Points& points, double bound, NormF norm, Transform& out) {
+  team.parallel_for(points.count,
+                    [&](int i) { scale_about_origin(points, i, clip_factor(norm(i), bound), out); });
   out.count = points.count;
   out.weighted = points.weights != nullptr;
   return Status::ok;
+}
+
+/// The rows' norms about o, and the row that has the k-th smallest.
+struct RankedNorms {
+  double* norms;
+  int kth;
+};
+template <class TeamT>
+BRAGG_HD RankedNorms rank_norms(TeamT team, const Points& points, int k, Scratch scratch) {
+  const int m = points.count;
+  double* const norms = scratch.take_doubles(static_cast<std::size_t>(m));
+  int* const order = scratch.take_ints(static_cast<std::size_t>(m));
+  team.parallel_for(m, [&](int i) { norms[i] = points.length(i, points.origin()); });
+  team.single([&] { smallest(m, k, order, [&](int i) { return norms[i]; }); });
+  return {norms, order[k - 1]};
+}
+
+template <class TeamT>
+BRAGG_HD Status transform(TeamT team, const Clip& rule, const Points& points, Scratch, Transform& out) {
+  return clip_rows(
+      team, points, rule.c * points.scale, [&](int i) { return points.length(i, points.origin()); }, out);
 }
 
 template <>

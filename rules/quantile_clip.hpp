@@ -18,18 +18,11 @@ BRAGG_HD inline int norms_kept(const QuantileClip& rule, int n) {
 template <class TeamT>
 BRAGG_HD Status transform(TeamT team, const QuantileClip& rule, const Points& points, Scratch scratch,
                           Transform& out) {
-  const int m = points.count;
-  const int kept = norms_kept(rule, m);
-  double* const norms = scratch.take_doubles(static_cast<std::size_t>(m));
-  int* const order = scratch.take_ints(static_cast<std::size_t>(m));
-  team.parallel_for(m, [&](int i) { norms[i] = points.length(i, points.origin()); });
-  team.single([&] { smallest(m, kept, order, [&](int i) { return norms[i]; }); });
+  const auto [norms, last] = rank_norms(team, points, norms_kept(rule, points.count), scratch);
   // Infinite: finite points stay as they are. Not from above where it is not clear: a row at o has length 0.
-  const double bound = points.distance(order[kept - 1], points.origin());
-  team.parallel_for(m, [&](int i) { scale_about_origin(points, i, clip_factor(norms[i], bound), out); });
-  out.count = m;
-  out.weighted = points.weights != nullptr;
-  return Status::ok;
+  const double bound = points.distance(last, points.origin());
+  return clip_rows(
+      team, points, bound, [norms = norms](int i) { return norms[i]; }, out);
 }
 
 template <>
@@ -58,7 +51,7 @@ struct RuleOf<QuantileClip> : PreAggregatingRule<QuantileClip> {
 
   static void check(const QuantileClip& rule, const StagePoints&) { need_share(text.name, "q", rule.q); }
   static int reference(const QuantileClip&, const Stage& stage) { return stage.count; }
-  static int tolerated(const QuantileClip& rule, int n) { return n - norms_kept(rule, n); }
+  static int may_be_bad(const QuantileClip& rule, int n) { return n - norms_kept(rule, n); }
 };
 
 }  // namespace bragg::detail

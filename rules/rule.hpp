@@ -99,6 +99,14 @@ struct CommonRule {
   /// The reference is a mere start, which the result does not depend on.
   static bool forgets_start(const RuleT&) { return false; }
   static Memory memory(const RuleT&) { return Memory::none; }
+  /// Of n points, how many may be bad; -1: it does not say.
+  static int may_be_bad(const RuleT& rule, int) {
+    if constexpr (requires { rule.f; }) {
+      return rule.f;
+    } else {
+      return -1;
+    }
+  }
   /// What the rule does on n points beyond ranking distances, at the most, in steps of an n³: multiply-adds
   /// of `tridiagonalize`. Said only where it may come to seconds.
   static double work(const RuleT&, int) { return 0; }

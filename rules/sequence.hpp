@@ -86,16 +86,15 @@ struct Recentring {
   CenterPlan plan;
 };
 
-/// Rows that may be bad: what the first stage says that does, f if it has one, times the rows in one of its
-/// points; where none does, less than half if it is a majority that is trusted, else none.
+/// Rows that may be bad: what the first stage says that does, times the rows in one of its points; where none
+/// does, less than half if it is a majority that is trusted, else none.
 inline int tolerated_rows(const Pipeline& pipeline, int rows, bool majority) {
   std::int64_t bad = -1;
   std::int64_t rows_in_point = 1;
   int points = rows;
   const auto ask = [&](auto of, const auto& rule) {
     if (bad >= 0) return;
-    if constexpr (requires { rule.f; }) bad = rule.f * rows_in_point;
-    if constexpr (requires { of.tolerated(rule, points); }) bad = of.tolerated(rule, points) * rows_in_point;
+    bad = of.may_be_bad(rule, points) * rows_in_point;
     if constexpr (of.kind == RuleKind::pre_aggregator) {
       rows_in_point *= of.points_in_one(rule, points);
       points = of.points_after(rule, points);

@@ -24,6 +24,12 @@ BRAGG_HD bool lacks_reference(TeamT team, const SolveBlock& b, const Stage& s, i
   return true;
 }
 
+/// Whether row i is infinite because its values, or their squares, leave the range of f64. (Also true of one
+/// that was infinite for another reason before rows were centred.)
+BRAGG_HD inline bool is_out_of_range(const SolveBlock& b, int i, bool input) {
+  return (input && b.max_abs[i] > b.words->limit) || (b.words->recentred != 0 && b.left_out[i] != 0);
+}
+
 /// Pass 1's sums as points: which are infinite, and nothing of those in the Gram matrix.
 struct StartStep {
   Stage stage;
@@ -45,8 +51,7 @@ struct StartStep {
     team.parallel_for(rows, [&](int i) {
       const bool input = i < stage.inputs;
       infinite[i] = (input && b.invalid[i] != 0) ||
-                    (statistics && (b.nonfinite[i] > 0 || (input && b.max_abs[i] > b.words->limit) ||
-                                    (b.words->recentred != 0 && b.left_out[i] != 0)));
+                    (statistics && (b.nonfinite[i] > 0 || is_out_of_range(b, i, input)));
       // A reference that nothing is measured from may be out of the range that suits the rows (settle).
       if (products && !input && !(gram[static_cast<std::size_t>(i) * rows + i] < infinity)) infinite[i] = 1;
       b.row_clip[i] = 1;

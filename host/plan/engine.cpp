@@ -313,9 +313,8 @@ void Engine::solve(const GramSums& sums, Solution& solution) {
   if (solution.status == Status::too_many_nonfinite && e.needs.statistics) {
     solution.too_large.assign(static_cast<std::size_t>(e.n), 0);
     for (std::size_t i = 0; i < e.active.rows.size(); ++i) {
-      const bool large = b.max_abs[i] > b.words->limit || (b.words->recentred != 0 && b.left_out[i] != 0);
       solution.too_large[static_cast<std::size_t>(e.active.rows[i])] =
-          large && b.nonfinite[i] == 0 && b.invalid[i] == 0;
+          is_out_of_range(b, static_cast<int>(i), true) && b.nonfinite[i] == 0 && b.invalid[i] == 0;
     }
   }
   if (solution.status != Status::ok) return;
