@@ -39,23 +39,10 @@ double normal_quantile(double p) {
 }  // namespace
 
 Moments moments(const Updates& honest) {
-  const auto n = static_cast<std::size_t>(honest.n());
   const auto d = static_cast<std::size_t>(honest.d());
   Moments result{std::vector<double>(d, 0.0), std::vector<double>(d, 0.0)};
   detail::for_blocks(honest, [&](std::size_t begin, std::size_t count, const double* values) {
-    double* const mean = &result.mean[begin];
-    double* const deviation = &result.deviation[begin];
-    for (std::size_t row = 0; row < n; ++row) {
-      for (std::size_t i = 0; i < count; ++i) mean[i] += values[row * count + i];
-    }
-    for (std::size_t i = 0; i < count; ++i) mean[i] /= static_cast<double>(n);
-    for (std::size_t row = 0; row < n; ++row) {
-      for (std::size_t i = 0; i < count; ++i) {
-        const double difference = values[row * count + i] - mean[i];
-        deviation[i] += difference * difference;
-      }
-    }
-    for (std::size_t i = 0; i < count; ++i) deviation[i] = std::sqrt(deviation[i] / static_cast<double>(n));
+    detail::add_moments(honest.n(), begin, count, values, result);
   });
   return result;
 }

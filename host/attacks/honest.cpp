@@ -85,6 +85,24 @@ void check_values(int row, std::span<const double> values) {
   }
 }
 
+void add_moments(int rows, std::size_t begin, std::size_t count, const double* values,
+                 attacks::Moments& moments) {
+  const auto n = static_cast<std::size_t>(rows);
+  double* const mean = &moments.mean[begin];
+  double* const deviation = &moments.deviation[begin];
+  for (std::size_t row = 0; row < n; ++row) {
+    for (std::size_t i = 0; i < count; ++i) mean[i] += values[row * count + i];
+  }
+  for (std::size_t i = 0; i < count; ++i) mean[i] /= static_cast<double>(n);
+  for (std::size_t row = 0; row < n; ++row) {
+    for (std::size_t i = 0; i < count; ++i) {
+      const double difference = values[row * count + i] - mean[i];
+      deviation[i] += difference * difference;
+    }
+  }
+  for (std::size_t i = 0; i < count; ++i) deviation[i] = std::sqrt(deviation[i] / static_cast<double>(n));
+}
+
 double dot(const Vector& a, const Vector& b) {
   double sum = 0;
   for (std::size_t k = 0; k < a.size(); ++k) sum += a[k] * b[k];
@@ -120,17 +138,13 @@ Frame frame_of(const Updates& honest) {
     block.assign(count * columns, 0.0);
     for (std::size_t row = 0; row < n; ++row)
       check_values(static_cast<int>(row), {values + row * count, count});
+    add_moments(honest.n(), begin, count, values, frame.moments);
     for (std::size_t i = 0; i < count; ++i) {
       double* const line = &block[i * columns];
-      double mean = 0, squares = 0;
-      for (std::size_t row = 0; row < n; ++row) mean += values[row * count + i];
-      mean /= static_cast<double>(n);
-      for (std::size_t row = 0; row < n; ++row) {
-        line[row] = values[row * count + i] - mean;
-        squares += line[row] * line[row];
-      }
-      line[n] = frame.moments.mean[begin + i] = mean;
-      line[n + 1] = frame.moments.deviation[begin + i] = std::sqrt(squares / static_cast<double>(n));
+      const double mean = frame.moments.mean[begin + i];
+      for (std::size_t row = 0; row < n; ++row) line[row] = values[row * count + i] - mean;
+      line[n] = mean;
+      line[n + 1] = frame.moments.deviation[begin + i];
       line[n + 2] = mean > 0 ? 1 : mean < 0 ? -1 : 0;
     }
     triangle.add(count, block.data());

@@ -36,6 +36,10 @@ void for_blocks(const Updates& honest, VisitF visit) {
   }
 }
 
+/// The moments of a block's coordinates into `moments`, where those are still 0.
+void add_moments(int rows, std::size_t begin, std::size_t count, const double* values,
+                 attacks::Moments& moments);
+
 /// @throws Error invalid_argument: one of the row's values is NaN, infinite or beyond 2^480: sums of
 /// squares would have no room.
 void check_values(int row, std::span<const double> values);

@@ -37,7 +37,6 @@ struct Honest {
   detail::Inputs inputs;
   Values base;  ///< none: 0
   std::vector<Values> rows;
-  std::vector<std::int64_t> sizes;  ///< of the floating-point tensors
 
   Updates updates() const {
     std::vector<const void*> pointers;
@@ -307,7 +306,7 @@ Honest read_honest(const AttackCommand& command, const std::vector<fs::path>& pa
   FileOptions options;
   options.base = command.base;
   options.bad_inputs = BadInputs::error;
-  Honest honest{.inputs = detail::open_inputs(paths, options), .base = {}, .rows = {}, .sizes = {}};
+  Honest honest{.inputs = detail::open_inputs(paths, options), .base = {}, .rows = {}};
   const detail::Inputs& inputs = honest.inputs;
   if (inputs.floating.empty())
     throw Error(Status::bad_file, fmt::format("{}: holds no floating-point tensor", inputs.names.front()));
