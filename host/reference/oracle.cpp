@@ -86,6 +86,7 @@ Result aggregate(const Pipeline& pipeline, const Input& input) {
       if (point.infinite) continue;
       result.points.push_back(point.value);
       result.point_weights.push_back(stage.weighted ? point.weight : 1);
+      result.point_sizes.push_back(point.size);
     }
     Point out = std::visit([&](const auto& r) { return apply(r, stage); }, pipeline.rule);
     out.value.insert(out.value.end(), out.rest.begin(), out.rest.end());

@@ -41,6 +41,7 @@ struct Result {
   /// without): what the rule's objective is about.
   std::vector<Vector> points;
   Vector point_weights;
+  Vector point_sizes;  ///< Σ|a_i|‖x_i‖ of each point, which rows that cancel leave as large as they are
   /// Coefficient of each input row, in the caller's order; empty for coordinate-wise rules and bulyan.
   std::vector<long double> row_weight;
 };

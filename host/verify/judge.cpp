@@ -168,8 +168,10 @@ Expectation::Part expect_part(const Pipeline& pipeline, const Request& request, 
 /// A geometric median run to convergence is right when its objective Σ p_i ‖x_i − v‖ is no more above the
 /// oracle's than the rule's tolerance allows, what the oracle may be off, the rounding of the output, and
 /// what distances do not tell: one of error e that is r long is off by e/r, and rows nearer than 4 √e may
-/// count as one. The difference is added up row by row, so that huge rows swallow nothing; the scale is half
-/// of the weight times the distance within which more than half of it is. `share`: see Verdict::worst.
+/// count as one. (A point's error is as large as its rows are, also where they cancel in it; wherever it
+/// lies, the objective changes by no more than v moves.) The difference is added up row by row, so that huge
+/// rows swallow nothing; the scale is half of the weight times the distance within which more than half of it
+/// is. `share`: see Verdict::worst.
 bool is_geometric_median(const GeometricMedian& rule, DType out, const Accuracy& accuracy,
                          const reference::Result& expected, const Vector& got, long double& share) {
   long double rounding = 0;
@@ -182,6 +184,7 @@ bool is_geometric_median(const GeometricMedian& rule, DType out, const Accuracy&
   shift = 2 * std::sqrt(shift);
   const Vector origin(got.size(), 0);
   const long double to_origin = distance(expected.out, origin);
+  const long double moved = distance(expected.out, got);
   std::vector<std::pair<long double, long double>> sorted;
   long double excess = 0;
   long double total = 0;
@@ -198,11 +201,11 @@ bool is_geometric_median(const GeometricMedian& rule, DType out, const Accuracy&
     sorted.emplace_back(to_expected, p);
     total += p;
     if (to_expected + to_got > 0) excess += p * (product / (to_expected + to_got));
-    const long double error =
-        gram_error(static_cast<int>(expected.points.size())) * std::pow(distance(x, origin) + to_origin, 2);
+    const long double error = gram_error(static_cast<int>(expected.points.size())) *
+                              std::pow(expected.point_sizes[i] + to_origin, 2);
     for (const long double r : {to_expected, to_got}) {
-      hidden += p * std::min(8 * std::sqrt(error),
-                             r > 0 ? error / r : std::numeric_limits<long double>::infinity());
+      const long double off = r > 0 ? error / r : std::numeric_limits<long double>::infinity();
+      hidden += p * std::min({8 * std::sqrt(error), off, moved});
     }
   }
   std::sort(sorted.begin(), sorted.end());
