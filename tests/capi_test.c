@@ -101,6 +101,8 @@ static void plan_of_tensors(void) {
   EXPECT(isnan(report.optimality_gap));
   EXPECT(strcmp(bragg_status_name(BRAGG_NOT_CONVERGED), "not_converged") == 0);
   EXPECT(strcmp(bragg_status_name(BRAGG_NONFINITE_PIVOT), "nonfinite_pivot") == 0);
+  EXPECT(strcmp(bragg_status_name(BRAGG_COMMUNICATION), "communication") == 0);
+  EXPECT(strcmp(bragg_status_name(BRAGG_DISAGREEMENT), "disagreement") == 0);
   EXPECT(report.recentred == 0 && report.distance_error > 0 && report.distance_error < 1e-9);
   EXPECT(bragg_plan_row_report(plan, 0, 0, &row) == BRAGG_OK);
   EXPECT(row.weight == 0.5 && row.selected == 1 && row.nonfinite == 0 && row.clip_factor == 1);

@@ -607,26 +607,79 @@ TEST_P(CpuPassesTest, EqualRowsHaveBitEqualProducts) {
 
 TEST_P(CpuPassesTest, GramBitsDoNotDependOnThreadsOrWindows) {
   for (const int n : {3, 17, 65, 260}) {
-    const std::int64_t d = n > 100 ? gram_block + 5 : 3 * gram_block + 77;
+    const std::int64_t d = n > 100 ? 2 * gram_block + 5 : 5 * gram_block + 77;
     const Problem problem(DType::f32, n, {d, 13}, Data::normal, 15);
-    const GramSums one = gram_of(problem.table, 1);
-    for (const int threads : {2, 3}) EXPECT_EQ(one.products, gram_of(problem.table, threads).products) << n;
+    for (const std::int64_t leaf_blocks : {1, 2, 4}) {
+      const auto sums_of = [&](int threads) {
+        GramSums sums;
+        sums.leaf_blocks = leaf_blocks;
+        sums.reset(n, true, 1);
+        CpuPasses(n, threads).gram(problem.table, sums);
+        return sums;
+      };
+      const GramSums one = sums_of(1);
+      if (leaf_blocks == 2 && n == 17) expect_gram(problem, one);
+      for (const int threads : {2, 3}) EXPECT_EQ(one.products, sums_of(threads).products) << n;
 
-    GramSums windows;
-    windows.reset(n, true, 1);
-    CpuPasses passes(n, 2);
-    for (std::size_t t = 0; t < 2; ++t) {
-      for (std::int64_t begin = 0; begin < problem.sizes[t]; begin += gram_block) {
-        std::vector<const void*> data;
-        for (int r = 0; r < n; ++r) data.push_back(problem.buffers[problem.slot(t, r)].data + 4 * begin);
-        const std::int64_t size = std::min<std::int64_t>(gram_block, problem.sizes[t] - begin);
-        RowTable window = problem.table;
-        window.sizes = {&size, 1};
-        window.data = data.data();
-        passes.gram(window, windows);
+      GramSums windows;
+      windows.leaf_blocks = leaf_blocks;
+      windows.reset(n, true, 1);
+      CpuPasses passes(n, 2);
+      for (std::size_t t = 0; t < 2; ++t) {
+        for (std::int64_t begin = 0; begin < problem.sizes[t]; begin += gram_block) {
+          std::vector<const void*> data;
+          for (int r = 0; r < n; ++r) data.push_back(problem.buffers[problem.slot(t, r)].data + 4 * begin);
+          const std::int64_t size = std::min<std::int64_t>(gram_block, problem.sizes[t] - begin);
+          RowTable window = problem.table;
+          window.sizes = {&size, 1};
+          window.data = data.data();
+          window.unfinished = begin + size < problem.sizes[t];
+          passes.gram(window, windows);
+        }
+      }
+      EXPECT_EQ(one.products, windows.products) << n;
+      EXPECT_EQ(one.low, windows.low) << n;
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, GramKeepsLeavesForOthersToAdd) {
+  for (const int n : {3, 65, 260}) {
+    for (const bool pairs : {true, false}) {
+      const Problem problem(DType::f32, n, {4 * gram_block + 5, 13, 0, 2 * gram_block}, Data::normal, 18);
+      RowTable table = problem.table;
+      table.inputs = n - 2;
+      for (const std::int64_t leaf_blocks : {1, 2}) {
+        GramSums whole;
+        whole.leaf_blocks = leaf_blocks;
+        whole.reset(n, true, 1, pairs);
+        CpuPasses(n, 2).gram(table, whole);
+        LeafRecords records{.entries = gram_entries(n, n - 2, pairs)};
+        GramSums kept;
+        kept.leaf_blocks = leaf_blocks;
+        kept.records = &records;
+        kept.reset(n, true, 1, pairs);
+        CpuPasses(n, 2).gram(table, kept);
+        EXPECT_EQ(kept.products, std::vector<double>(kept.products.size(), 0.0));
+        EXPECT_EQ(kept.nonfinite, whole.nonfinite);
+
+        const std::size_t count = records.entries.size();
+        const std::size_t doubles = leaf_blocks > 1 ? 2 * count : count;
+        ASSERT_EQ(records.values.size(), doubles * (leaf_blocks == 1 ? 8 : 5)) << n;
+        GramSums added;
+        added.reset(n, true, 1, pairs);
+        for (std::size_t at = 0; at < records.values.size(); at += doubles) {
+          for (std::size_t e = 0; e < count; ++e) {
+            added.add(records.entries[e], records.values[at + e],
+                      leaf_blocks > 1 ? records.values[at + count + e] : 0);
+          }
+        }
+        for (const std::size_t place : records.entries) {
+          EXPECT_EQ(added.products[place], whole.products[place]) << n << ", " << place;
+          EXPECT_EQ(added.low[place], whole.low[place]) << n << ", " << place;
+        }
       }
     }
-    EXPECT_EQ(one.products, windows.products) << n;
   }
 }
 

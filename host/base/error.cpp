@@ -30,6 +30,10 @@ const char* to_string(Status status) noexcept {
       return "not_converged";
     case Status::nonfinite_pivot:
       return "nonfinite_pivot";
+    case Status::communication:
+      return "communication";
+    case Status::disagreement:
+      return "disagreement";
   }
   return "unknown status";
 }

@@ -33,7 +33,9 @@ static_assert(same(Status::ok, BRAGG_OK) && same(Status::invalid_argument, BRAGG
               same(Status::unsupported, BRAGG_UNSUPPORTED) && same(Status::bad_file, BRAGG_BAD_FILE) &&
               same(Status::io_error, BRAGG_IO_ERROR) && same(Status::out_of_memory, BRAGG_OUT_OF_MEMORY) &&
               same(Status::internal, BRAGG_INTERNAL) && same(Status::not_converged, BRAGG_NOT_CONVERGED) &&
-              same(Status::nonfinite_pivot, BRAGG_NONFINITE_PIVOT));
+              same(Status::nonfinite_pivot, BRAGG_NONFINITE_PIVOT) &&
+              same(Status::communication, BRAGG_COMMUNICATION) &&
+              same(Status::disagreement, BRAGG_DISAGREEMENT));
 static_assert(same(bragg::DType::f32, BRAGG_F32) && same(bragg::DType::f16, BRAGG_F16) &&
               same(bragg::DType::bf16, BRAGG_BF16) && same(bragg::DType::f64, BRAGG_F64));
 static_assert(same(bragg::Scope::whole, BRAGG_WHOLE) && same(bragg::Scope::per_tensor, BRAGG_PER_TENSOR));

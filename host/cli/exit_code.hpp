@@ -17,6 +17,8 @@ inline int exit_code(Status status) {
       return 3;
     case Status::io_error:
     case Status::out_of_memory:
+    case Status::communication:
+    case Status::disagreement:
       return 4;
     case Status::too_many_nonfinite:
     case Status::nonfinite_base:

@@ -148,6 +148,43 @@ struct Worker {
 
 }  // namespace
 
+std::int64_t leaf_blocks_of(std::span<const std::int64_t> sizes) {
+  constexpr std::int64_t most_leaves = 1024;
+  const std::int64_t blocks = Blocks(sizes, gram_block).count();
+  std::int64_t length = 1;
+  while (length * most_leaves < blocks) length *= 2;
+  return length;
+}
+
+std::vector<std::size_t> gram_entries(int rows, int inputs, bool pairs) {
+  std::vector<std::size_t> entries;
+  for (int r = 0; r < rows; ++r) {
+    for (int c = 0; c <= r; ++c) {
+      if (pairs || c == r || r >= inputs) {
+        entries.push_back(static_cast<std::size_t>(r) * static_cast<std::size_t>(rows) +
+                          static_cast<std::size_t>(c));
+      }
+    }
+  }
+  return entries;
+}
+
+void GramSums::end_block(bool ends_tensor) {
+  if (!has_leaves()) return;
+  if (++in_leaf_ < leaf_blocks && !ends_tensor) return;
+  if (records != nullptr) {
+    for (const std::size_t at : records->entries) records->values.push_back(leaf_[at]);
+    for (const std::size_t at : records->entries) {
+      if (leaf_blocks > 1) records->values.push_back(leaf_low_[at]);
+    }
+  } else {
+    for (std::size_t at = 0; at < products.size(); ++at) add(at, leaf_[at], leaf_low_[at]);
+  }
+  std::fill(leaf_.begin(), leaf_.end(), 0.0);
+  std::fill(leaf_low_.begin(), leaf_low_.end(), 0.0);
+  in_leaf_ = 0;
+}
+
 void GramSums::reset(int rows_in, bool wanted_in, double scale_in, bool pairs_in) {
   rows = rows_in;
   wanted = wanted_in;
@@ -160,6 +197,10 @@ void GramSums::reset(int rows_in, bool wanted_in, double scale_in, bool pairs_in
   const std::size_t n = static_cast<std::size_t>(rows);
   products.assign(wanted ? n * n : 0, 0.0);
   low.assign(products.size(), 0.0);
+  leaf_.assign(has_leaves() ? products.size() : 0, 0.0);
+  leaf_low_.assign(leaf_.size(), 0.0);
+  in_leaf_ = 0;
+  if (records != nullptr) records->values.clear();
   center.kind = GramCenter::Kind::none;
   rounding = 0;
   nonfinite.assign(n, 0);
@@ -215,8 +256,8 @@ struct CpuPasses::Impl {
   }
 
   template <class ComputeT, class AddT>
-  void sum_blocks(const RowTable& table, bool with_zeros, std::size_t doubles, const ComputeT& compute,
-                  const AddT& add, const std::function<void(std::size_t)>& ended);
+  void sum_blocks(const RowTable& table, GramSums& sums, std::size_t doubles, const ComputeT& compute,
+                  const AddT& add);
 
   void prepare_center(const RowTable& table, const GramCenter& center);
   /// Elements [begin, begin+count) of the centre to `to`, zeros up to a whole vector.
@@ -237,7 +278,13 @@ namespace {
 
 bool is_centered(const GramSums& sums) { return sums.center.kind != GramCenter::Kind::none; }
 
-/// GramSums::add of values side by side: vectors of them.
+/// A block was added; it may have been its tensor's last.
+void end_block(const RowTable& table, std::size_t tensor, bool last, GramSums& sums) {
+  sums.end_block(last && !(table.unfinished && tensor + 1 == table.sizes.size()));
+  if (last && sums.ended) sums.ended(tensor);
+}
+
+/// GramSums::two_sum of values side by side: vectors of them.
 void add_all(double* __restrict products, double* __restrict low, const double* __restrict values,
              std::size_t count) {
   for (std::size_t k = 0; k < count; ++k) {
@@ -317,12 +364,12 @@ void CpuPasses::Impl::gram_statistics(const RowTable& table) {
 }
 
 /// compute(worker, block, sum) for each block, on any thread; add(sum) of all `doubles` in the blocks' order,
-/// and `ended` (or nothing, where it is empty) after each tensor's last. Sums wait in a ring until those of
+/// which `sums` is told of. Sums wait in a ring until those of
 /// all blocks before are in, so a thread that the system holds up does not hold up the others.
 template <class ComputeT, class AddT>
-void CpuPasses::Impl::sum_blocks(const RowTable& table, bool with_zeros, std::size_t doubles,
-                                 const ComputeT& compute, const AddT& add,
-                                 const std::function<void(std::size_t)>& ended) {
+void CpuPasses::Impl::sum_blocks(const RowTable& table, GramSums& sums, std::size_t doubles,
+                                 const ComputeT& compute, const AddT& add) {
+  const bool with_zeros = is_centered(sums);
   const std::int64_t blocks = Blocks(table.sizes, gram_block).count();
   const std::size_t slots = std::min(std::clamp<std::size_t>(ring_doubles / std::max<std::size_t>(doubles, 1),
                                                              static_cast<std::size_t>(threads), most_slots),
@@ -340,9 +387,8 @@ void CpuPasses::Impl::sum_blocks(const RowTable& table, bool with_zeros, std::si
   Blocks added(table.sizes, gram_block);
   const auto add_next = [&](std::int64_t k) {
     add(ring + slot_of(k) * doubles);
-    if (!ended) return;
     added.advance(k);
-    if (added.begin + added.size == table.sizes[added.tensor]) ended(added.tensor);
+    end_block(table, added.tensor, added.begin + added.size == table.sizes[added.tensor], sums);
   };
   const auto merge = [&] {
     do {
@@ -384,10 +430,10 @@ void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
   };
   const auto add = [&](const double* sum) {
     for (std::size_t r = 0; r < n; sum += ++r) {
-      add_all(sums.products.data() + r * n, sums.low.data() + r * n, sum, r + 1);
+      add_all(sums.open_products() + r * n, sums.open_low() + r * n, sum, r + 1);
     }
   };
-  sum_blocks(table, is_centered(sums), pairs, compute, add, sums.ended);
+  sum_blocks(table, sums, pairs, compute, add);
 }
 
 // Products with references alone: a few rows and the references at a time.
@@ -446,12 +492,15 @@ void CpuPasses::Impl::gram_of_references(const RowTable& table, GramSums& sums) 
   };
   const std::size_t doubles = static_cast<std::size_t>(table.rows) * width;
   const auto add = [&](const double* sum) {
+    double* const products = sums.open_products();
+    double* const low = sums.open_low();
     for (std::size_t r = 0; r < n; ++r, sum += width) {
-      sums.add(r * n + r, sum[0]);
-      for (std::size_t c = std::max(first, r + 1); c < n; ++c) sums.add(c * n + r, sum[1 + c - first]);
+      GramSums::two_sum(products[r * n + r], low[r * n + r], sum[0]);
+      for (std::size_t c = std::max(first, r + 1); c < n; ++c)
+        GramSums::two_sum(products[c * n + r], low[c * n + r], sum[1 + c - first]);
     }
   };
-  sum_blocks(table, is_centered(sums), doubles, compute, add, sums.ended);
+  sum_blocks(table, sums, doubles, compute, add);
 }
 
 namespace {
@@ -471,6 +520,8 @@ void CpuPasses::Impl::gram_by_squares(const RowTable& table, GramSums& sums) {
   for (Worker& worker : workers) worker.memory.doubles(scratch + pairs);
   const bool centered = is_centered(sums);
   double* const center = shared.doubles(gram_block);
+  double* const products = sums.open_products();
+  double* const low = sums.open_low();
 #pragma omp parallel num_threads(team(threads_for(table, squares_of(table.rows))))
   {
     Worker& worker = workers[static_cast<std::size_t>(omp_get_thread_num())];
@@ -500,13 +551,12 @@ void CpuPasses::Impl::gram_by_squares(const RowTable& table, GramSums& sums) {
           for (int i = 0; i < rows.count; ++i) {
             const auto to = static_cast<std::size_t>(rows.index[i]) * static_cast<std::size_t>(table.rows);
             for (int j = 0; j < (diagonal ? i + 1 : columns.count); ++j)
-              sums.add(to + static_cast<std::size_t>(columns.index[j]), *total++);
+              GramSums::two_sum(products[to + static_cast<std::size_t>(columns.index[j])],
+                                low[to + static_cast<std::size_t>(columns.index[j])], *total++);
           }
         }
-      }
-      if (sums.ended && table.sizes[tensor] > 0) {
 #pragma omp single
-        sums.ended(tensor);
+        end_block(table, tensor, begin + length == table.sizes[tensor], sums);
       }
     }
   }

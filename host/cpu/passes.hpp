@@ -23,7 +23,8 @@ struct RowTable {
   int rows = 0;
   std::span<const std::int64_t> sizes;  ///< elements of each tensor (or window of one)
   const void* const* data =
-      nullptr;  ///< [tensor * rows + row]; a null pointer is a tensor of zeros (the origin)
+      nullptr;              ///< [tensor * rows + row]; a null pointer is a tensor of zeros (the origin)
+  bool unfinished = false;  ///< the last tensor goes on in the next window
 
   DType dtype_of(int row) const noexcept { return row < inputs ? dtype : reference_dtype; }
 };
@@ -49,12 +50,29 @@ struct GramCenter {
   std::vector<double> weights = {};  ///< median: per worker row, for the weighted one; empty: none has any
 };
 
+inline constexpr std::int64_t gram_block = 8192;
+
+/// Blocks of a leaf (see GramSums) of rows of these tensors: a power of two, so that there are no more than
+/// 1024 leaves and one for each tensor. A function of the shape alone.
+std::int64_t leaf_blocks_of(std::span<const std::int64_t> sizes);
+
+/// Sums of one leaf after another, for somebody else to add.
+struct LeafRecords {
+  std::vector<std::size_t> entries;  ///< which products: places in GramSums::products
+  std::vector<double> values =
+      {};  ///< [leaf][product or what it lost][entry]: leaves of one block lose nothing
+};
+
+/// The products that GramSums holds of `inputs` rows and the references behind them, rows being columns too.
+std::vector<std::size_t> gram_entries(int rows, int inputs, bool pairs);
+
 /// Running sums of the gram pass over any number of windows.
 ///
-/// Coordinates are summed in blocks of `gram_block`, each tensor starting a new block; block sums are added
-/// in order. So the bits do not depend on threads, nor on windows whose borders within a tensor are multiples
-/// of gram_block. What adding block sums loses is kept beside them: the error of a product does not grow with
-/// their number.
+/// Coordinates are summed in blocks of `gram_block`, blocks in leaves of `leaf_blocks`, each tensor starting
+/// a new block and a new leaf; block sums are added in order, and so are those of leaves. So the bits do not
+/// depend on threads, nor on windows whose borders within a tensor are multiples of gram_block, nor on who
+/// sums which leaves. What adding block sums loses is kept beside them: the error of a product does not grow
+/// with their number.
 struct GramSums {
   int rows = 0;
   bool wanted = true;      ///< false: only `nonfinite` and `max_abs` are computed
@@ -74,19 +92,38 @@ struct GramSums {
   /// Called when `products`, of columns up to the row, hold all of the window's tensor `t` and of those
   /// before it, and nothing else of the window; not of empty tensors. It throws nothing. Empty: nobody asks.
   std::function<void(std::size_t t)> ended = {};
+  std::int64_t leaf_blocks = 1;    ///< set before the first reset
+  LeafRecords* records = nullptr;  ///< not null: leaves go there instead of into `products`
 
+  /// Keeps leaf_blocks and records, and empties these.
   void reset(int rows_in, bool wanted_in, double scale_in, bool pairs_in = true);
 
-  /// Adds to a product (Knuth's two-sum).
-  void add(std::size_t at, double value) {
-    const double before = products[at];
+  /// Adds a leaf's product, and what that lost.
+  void add(std::size_t at, double value, double value_low) {
+    two_sum(products[at], low[at], value);
+    low[at] += value_low;
+  }
+
+  /// Sums that a block's are added to.
+  double* open_products() noexcept { return has_leaves() ? leaf_.data() : products.data(); }
+  double* open_low() noexcept { return has_leaves() ? leaf_low_.data() : low.data(); }
+  /// A block was added; it was its tensor's last.
+  void end_block(bool ends_tensor);
+  bool has_leaves() const noexcept { return leaf_blocks > 1 || records != nullptr; }
+
+  /// Knuth's.
+  static void two_sum(double& sum, double& lost, double value) noexcept {
+    const double before = sum;
     const double total = before + value;
     const double taken = total - before;
-    low[at] += (before - (total - taken)) + (value - taken);
-    products[at] = total;
+    lost += (before - (total - taken)) + (value - taken);
+    sum = total;
   }
+
+ private:
+  std::vector<double> leaf_, leaf_low_;  // of the open leaf
+  std::int64_t in_leaf_ = 0;             // blocks
 };
-inline constexpr std::int64_t gram_block = 8192;
 
 /// GramSums::rounding where no sum has more than `additions` in a row, but for the compensated ones. Beside
 /// them: the product's own rounding; of a sum of sums two; in a squared distance three subtractions; and what

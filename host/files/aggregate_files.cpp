@@ -58,6 +58,19 @@ struct Part {
                                   [&](const Window& window) { return judged(window).count == 0; });
     return {windows.begin(), end};
   }
+  /// Elements of the tensors in them.
+  std::vector<std::int64_t> judged_sizes() const {
+    std::vector<std::int64_t> sizes;
+    std::size_t last = 0;
+    for (const Window& window : judged_windows()) {
+      for (const Piece& piece : window.some(judged(window))) {
+        if (sizes.empty() || piece.tensor != last) sizes.push_back(0);
+        last = piece.tensor;
+        sizes.back() += piece.size();
+      }
+    }
+    return sizes;
+  }
   /// Windows that hold none but judged tensors: the first ones.
   std::span<const Window> judged_alone() const {
     const auto end = std::find_if(windows.begin(), windows.end(),
@@ -418,6 +431,7 @@ bool FileAggregation::found_nonfinite(const Solution& solution) {
 
 void FileAggregation::solve(const Part& part, Solution& solution) {
   GramSums sums;
+  sums.leaf_blocks = leaf_blocks_of(part.judged_sizes());
   bool again = false;
   solve_over(engine_, sums, solution, [&](GramSums& to) {
     if (again) progress_.expect(part.bytes(part.judged_windows()) * all_rows_.size());
@@ -442,7 +456,12 @@ void FileAggregation::accumulate(const Part& part, GramSums& sums) {
         shares_->end(sums, place_of(piece.tensor));
       };
     }
-    passes_->accumulate(slot, reader_->table(window, slot, pieces, window.judged), sums);
+    RowTable table = reader_->table(window, slot, pieces, window.judged);
+    if (pieces.count > 0) {
+      const Piece& last = window.pieces[pieces.first + pieces.count - 1];
+      table.unfinished = last.end != inputs_.tensors[last.tensor].elements;
+    }
+    passes_->accumulate(slot, table, sums);
   }
   sums.ended = nullptr;
   passes_->collect(sums);

@@ -103,6 +103,30 @@ std::string PlanRequest::name_of(std::size_t output) const {
   return point_outputs == 0 ? "out" : fmt::format("out[{}]", output);
 }
 
+template <class RowT>
+void PlanRequest::check_row(const std::string& name, const RowT& row, DType dtype) const {
+  const std::size_t tensors = shape.sizes.size();
+  if (row.tensors.size() != tensors) {
+    refuse(fmt::format("{}: {} tensors; the plan is for {}", name, row.tensors.size(), tensors));
+  }
+  if (row.extent && tensors == 1) {
+    const auto elements = static_cast<std::size_t>(shape.sizes[0]);
+    if (row.extent->dtype != dtype) {
+      refuse(fmt::format("{}: a span of {}; needs {}", name, to_string(row.extent->dtype), to_string(dtype)));
+    }
+    if (row.extent->elements != elements) {
+      refuse(fmt::format("{}: a span of {} elements; needs {}", name, row.extent->elements, elements));
+    }
+  }
+  for (std::size_t t = 0; t < tensors; ++t) {
+    if (row.tensors[t] == nullptr && shape.sizes[t] > 0) {
+      refuse(fmt::format("{}: tensor {} is null, with {} elements", name, t, shape.sizes[t]));
+    }
+  }
+}
+template void PlanRequest::check_row(const std::string& name, const Row& row, DType dtype) const;
+template void PlanRequest::check_row(const std::string& name, const Output& row, DType dtype) const;
+
 void PlanRequest::check_shape(const Updates& updates, std::span<const Output> out, const Row& base) const {
   if (updates.n() != shape.n)
     refuse(fmt::format("updates: n = {}; the plan is for n = {}", updates.n(), shape.n));
@@ -133,26 +157,6 @@ void PlanRequest::check_shape(const Updates& updates, std::span<const Output> ou
         "updates: judged by other tensors than the plan's are; give Shape::judged and Updates::judge_by the "
         "same");
   }
-  const auto check_row = [&](const std::string& name, const auto& row, DType dtype) {
-    if (row.tensors.size() != tensors) {
-      refuse(fmt::format("{}: {} tensors; the plan is for {}", name, row.tensors.size(), tensors));
-    }
-    if (row.extent && tensors == 1) {
-      const auto elements = static_cast<std::size_t>(shape.sizes[0]);
-      if (row.extent->dtype != dtype) {
-        refuse(
-            fmt::format("{}: a span of {}; needs {}", name, to_string(row.extent->dtype), to_string(dtype)));
-      }
-      if (row.extent->elements != elements) {
-        refuse(fmt::format("{}: a span of {} elements; needs {}", name, row.extent->elements, elements));
-      }
-    }
-    for (std::size_t t = 0; t < tensors; ++t) {
-      if (row.tensors[t] == nullptr && shape.sizes[t] > 0) {
-        refuse(fmt::format("{}: tensor {} is null, with {} elements", name, t, shape.sizes[t]));
-      }
-    }
-  };
   for (std::size_t k = 0; k < out.size(); ++k) {
     check_row(name_of(k), out[k], out_dtype);
   }

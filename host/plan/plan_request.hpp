@@ -37,6 +37,9 @@ class PlanRequest {
 
   /// @throws Error invalid_argument: as Plan::run, of shapes, dtypes, memory and overlaps.
   void check(const Updates& updates, std::span<const Output> out, const Row& base);
+  /// Tensors, and what is known of a span. RowT: Row, Output. @throws Error invalid_argument.
+  template <class RowT>
+  void check_row(const std::string& name, const RowT& row, DType dtype) const;
 
  private:
   /// Bytes [begin, end) of one tensor.

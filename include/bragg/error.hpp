@@ -24,6 +24,8 @@ enum class Status : int {
   internal = 9,            ///< A defect in bragg.
   not_converged = 10,      ///< An iterative rule ended too far from the optimum to keep its guarantee.
   nonfinite_pivot = 11,    ///< The row that the rule trusts is a bad input.
+  communication = 13,      ///< A rank of the job failed, or did not come in time.
+  disagreement = 14,       ///< The ranks were given different things, or computed different bits.
 };
 
 /// The name of a status as it is spelled above, e.g. "too_many_nonfinite".

@@ -54,6 +54,8 @@ void raise_error(const Error& error) {
       return;
     case Status::unsupported:
     case Status::internal:
+    case Status::communication:
+    case Status::disagreement:
       PyErr_SetString(PyExc_RuntimeError, error.what());
       return;
     default:

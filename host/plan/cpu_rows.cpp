@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/plan/cpu_rows.hpp"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "host/base/dtype.hpp"
+#include "host/base/team.hpp"
+
+namespace bragg::detail {
+
+std::vector<std::int64_t> leaf_blocks_of_parts(const PlanRequest& request,
+                                               std::span<const std::int64_t> sizes) {
+  std::vector<std::int64_t> judged;
+  for (std::size_t t = 0; t < sizes.size(); ++t) {
+    if (request.judged.empty() || request.judged[t]) judged.push_back(sizes[t]);
+  }
+  if (request.options.scope == Scope::whole) return {leaf_blocks_of(judged)};
+  std::vector<std::int64_t> blocks;
+  for (const std::int64_t& size : judged) blocks.push_back(leaf_blocks_of({&size, 1}));
+  return blocks;
+}
+
+CpuRows::CpuRows(const PlanRequest& request, std::vector<std::int64_t> leaf_blocks)
+    : request_(request),
+      leaf_blocks_(std::move(leaf_blocks)),
+      engine_(request.pipeline, request.shape.n, request.options, request.point_outputs > 0),
+      threads_(request.options.threads > 0 ? request.options.threads : omp_get_max_threads()) {
+  make_parts();
+}
+
+void CpuRows::make_parts() {
+  const Shape& shape = request_.shape;
+  parts_.resize(request_.parts);
+  for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
+    Part& part = parts_[request_.options.scope == Scope::whole ? 0 : t];
+    const DType dtype = shape.dtype_of(t);
+    const bool judged = request_.judged.empty() || request_.judged[t];
+    auto group = std::find_if(part.groups.begin(), part.groups.end(), [&](const Group& other) {
+      return other.dtype == dtype && other.judged == judged;
+    });
+    if (group == part.groups.end()) {
+      part.groups.push_back({.dtype = dtype, .out_dtype = request_.out_dtype_of(t), .judged = judged});
+      group = part.groups.end() - 1;
+    }
+    group->tensors.push_back(t);
+    group->sizes.push_back(shape.sizes[t]);
+  }
+  for (Part& part : parts_) {
+    const auto with_wide = [&](bool wide) {
+      return std::any_of(part.groups.begin(), part.groups.end(), [&](const Group& group) {
+        return group.judged && (group.dtype == DType::f64) == wide;
+      });
+    };
+    part.widen = with_wide(true) && with_wide(false);
+    // A row of no coordinates has sums and a report too.
+    if (part.groups.empty()) part.groups.push_back({.dtype = shape.dtype, .out_dtype = request_.out_dtype});
+  }
+}
+
+void CpuRows::widen_reference(const Row& reference) {
+  widened_reference_.resize(request_.shape.sizes.size());
+  if (!widener_) widener_.emplace(1, request_.options.threads);
+  for (const Part& part : parts_) {
+    for (const Group& group : part.groups) {
+      if (group.dtype == group.out_dtype) continue;
+      for (std::size_t k = 0; k < group.tensors.size(); ++k) {
+        const std::size_t t = group.tensors[k];
+        widened_reference_[t].resize(static_cast<std::size_t>(group.sizes[k]) * size_of(group.out_dtype));
+        const RowTable one{.dtype = group.dtype,
+                           .inputs = 1,
+                           .rows = 1,
+                           .sizes = {&group.sizes[k], 1},
+                           .data = &reference.tensors[t]};
+        const double copy = 1;
+        void* const to = widened_reference_[t].data();
+        widener_->combine(one, {&copy, 1}, {.dtype = group.out_dtype, .data = &to}, {});
+      }
+    }
+  }
+}
+
+void CpuRows::build_tables(const Updates& updates, const Output& out, const Row& reference) {
+  const auto rows = static_cast<std::size_t>(engine_.table_rows());
+  const std::size_t tensors = request_.shape.sizes.size();
+  if (use_previous_ && !reference.empty()) widen_reference(reference);
+  for (Part& part : parts_) {
+    for (Group& group : part.groups) {
+      const bool widened = use_previous_ && group.dtype != group.out_dtype;
+      const std::size_t count = group.tensors.size();
+      group.table.assign(rows * count, nullptr);
+      group.out.clear();
+      for (std::size_t k = 0; k < count; ++k) {
+        const std::size_t t = group.tensors[k];
+        const void** const row = group.table.data() + k * rows;
+        for (std::size_t i = 0; i < active_.rows.size(); ++i) row[i] = updates.data(active_.rows[i], t);
+        if (!reference.empty()) {
+          row[active_.rows.size()] = widened ? widened_reference_[t].data() : reference.tensors[t];
+        }
+        if (use_previous_) row[active_.rows.size() + 1] = previous_[t].data();
+      }
+      for (std::size_t first = 0; first < out.tensors.size(); first += tensors) {
+        for (const std::size_t t : group.tensors) group.out.push_back(out.tensors[first + t]);
+      }
+    }
+  }
+}
+
+RowTable CpuRows::table_of(const Group& group) const {
+  return {.dtype = group.dtype,
+          .reference_dtype = use_previous_ ? group.out_dtype : group.dtype,
+          .inputs = static_cast<int>(active_.rows.size()),
+          .rows = engine_.table_rows(),
+          .sizes = group.sizes,
+          .data = group.table.data()};
+}
+
+std::vector<std::size_t> CpuRows::judged_tensors(std::size_t part) const {
+  std::vector<std::size_t> tensors;
+  for (const Group& group : parts_[part].groups) {
+    if (group.judged) tensors.insert(tensors.end(), group.tensors.begin(), group.tensors.end());
+  }
+  return tensors;
+}
+
+void CpuRows::scan_unjudged(std::size_t p) {
+  Part& part = parts_[p];
+  if (request_.judged.empty()) return;
+  part.unjudged_nonfinite.assign(static_cast<std::size_t>(engine_.table_rows()), 0);
+  for (const Group& group : part.groups) {
+    if (!group.judged) engine_.count_nonfinite(table_of(group), part.unjudged_nonfinite);
+  }
+}
+
+void CpuRows::accumulate(std::size_t p, GramSums& sums) {
+  const Part& part = parts_[p];
+  for (const Group& group : part.groups) {
+    if (!group.judged) continue;
+    if (part.widen && group.dtype != DType::f64) {
+      accumulate_widened(group, sums);
+    } else {
+      engine_.accumulate(table_of(group), sums);
+    }
+  }
+  for (std::size_t i = 0; i < part.unjudged_nonfinite.size(); ++i)
+    sums.nonfinite[i] += part.unjudged_nonfinite[i];
+}
+
+/// Stretch by stretch, whose copies stay in a cache.
+void CpuRows::accumulate_widened(const Group& group, GramSums& sums) {
+  constexpr std::int64_t stretch = 4 * gram_block;
+  const RowTable narrow = table_of(group);
+  const auto rows = static_cast<std::size_t>(narrow.rows);
+  widened_.resize(rows * stretch);
+  widened_rows_.resize(rows);
+  for (std::size_t k = 0; k < group.tensors.size(); ++k) {
+    for (std::int64_t begin = 0; begin < group.sizes[k]; begin += stretch) {
+      const std::int64_t length = std::min(stretch, group.sizes[k] - begin);
+#pragma omp parallel for schedule(dynamic) num_threads(team(threads_))
+      for (std::size_t i = 0; i < rows; ++i) {
+        const void* const from = narrow.data[k * rows + i];
+        double* const to = widened_.data() + i * stretch;
+        widened_rows_[i] = from == nullptr ? nullptr : to;
+        if (from == nullptr) continue;
+        const DType dtype = narrow.dtype_of(static_cast<int>(i));
+        const std::size_t skipped = static_cast<std::size_t>(begin) * size_of(dtype);
+        widen_to_f64(dtype, static_cast<const std::byte*>(from) + skipped, length, to);
+      }
+      engine_.accumulate({.dtype = DType::f64,
+                          .reference_dtype = DType::f64,
+                          .inputs = narrow.inputs,
+                          .rows = narrow.rows,
+                          .sizes = {&length, 1},
+                          .data = widened_rows_.data(),
+                          .unfinished = begin + length < group.sizes[k]},
+                         sums);
+    }
+  }
+}
+
+void CpuRows::begin(const Updates& updates, const Output& out, const RunArguments& arguments) {
+  set_active_rows(arguments.weights, request_.shape.n, request_.options.max_weight_share, active_);
+  use_previous_ = request_.stateful && has_previous_;
+  engine_.begin(active_, !arguments.base.empty(), use_previous_, round_);
+  build_tables(updates, out, arguments.base);
+}
+
+Status CpuRows::finish(std::span<Solution> solutions) {
+  // One failing tensor leaves the whole output unwritten.
+  const auto failed = std::find_if(solutions.begin(), solutions.end(),
+                                   [](const Solution& solution) { return solution.status != Status::ok; });
+  if (failed != solutions.end()) {
+    fail();
+    return failed->status;
+  }
+  for (std::size_t p = 0; p < parts_.size(); ++p) {
+    for (const Group& group : parts_[p].groups) {
+      const OutTable to{.dtype = group.out_dtype, .data = group.out.data(), .stride = group.tensors.size()};
+      engine_.apply(table_of(group), solutions[p], to);
+    }
+  }
+  ++round_;
+  if (request_.stateful) keep_output();
+  return Status::ok;
+}
+
+void CpuRows::fail() {
+  if (request_.options.on_failure == OnFailure::keep) return;
+  const double value =
+      request_.options.on_failure == OnFailure::zero ? 0 : std::numeric_limits<double>::quiet_NaN();
+  for (const Part& part : parts_) {
+    for (const Group& group : part.groups) {
+      for (std::size_t first = 0; first < group.out.size(); first += group.tensors.size())
+        CpuPasses::fill(group.sizes, {.dtype = group.out_dtype, .data = group.out.data() + first}, value);
+    }
+  }
+}
+
+void CpuRows::keep_output() {
+  previous_.resize(request_.shape.sizes.size());
+  for (const Part& part : parts_) {
+    for (const Group& group : part.groups) {
+      for (std::size_t k = 0; k < group.tensors.size(); ++k) {
+        const auto* const data = static_cast<const std::byte*>(group.out[k]);
+        previous_[group.tensors[k]].assign(
+            data, data + static_cast<std::size_t>(group.sizes[k]) * size_of(group.out_dtype));
+      }
+    }
+  }
+  has_previous_ = true;
+}
+
+}  // namespace bragg::detail

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// The rows of a plan as the CPU's passes see them: tables of what they read and write, and the previous
+// output.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "host/plan/engine.hpp"
+#include "host/plan/plan_request.hpp"
+
+namespace bragg::detail {
+
+/// Of the request's parts, where a whole row's tensors have these sizes.
+std::vector<std::int64_t> leaf_blocks_of_parts(const PlanRequest& request,
+                                               std::span<const std::int64_t> sizes);
+
+class CpuRows {
+ public:
+  /// `request` outlives it. `leaf_blocks`: of each part. @throws Error as Engine.
+  CpuRows(const PlanRequest& request, std::vector<std::int64_t> leaf_blocks);
+
+  // A run is: begin; pass 1 of each part, once more until its sums have settled, and solve; then finish.
+
+  /// The arguments are checked. @throws Error as Engine::begin, and for weights.
+  void begin(const Updates& updates, const Output& out, const RunArguments& arguments);
+
+  Engine& engine() noexcept { return engine_; }
+  const ActiveRows& active() const noexcept { return active_; }
+  std::size_t parts() const noexcept { return parts_.size(); }
+  /// Of a part, in the order in which pass 1 takes them.
+  std::vector<std::size_t> judged_tensors(std::size_t part) const;
+  /// Of a part, for its sums.
+  std::int64_t leaf_blocks(std::size_t part) const { return leaf_blocks_[part]; }
+
+  /// Pass 1, when a run has begun: what makes rows infinite that they are not judged by.
+  void scan_unjudged(std::size_t part);
+  void accumulate(std::size_t part, GramSums& sums);
+  /// Pass 2 of every part, where all could be solved; else what the options say of a failure.
+  Status finish(std::span<Solution> solutions);
+
+  void reset() noexcept {
+    round_ = 0;
+    has_previous_ = false;
+  }
+  std::uint64_t round() const noexcept { return round_; }
+  bool has_previous() const noexcept { return has_previous_; }
+
+ private:
+  /// Tensors that a pass takes at once: of one part and of one dtype, judged or not.
+  struct Group {
+    DType dtype, out_dtype;
+    bool judged = true;
+    std::vector<std::size_t> tensors = {};
+    std::vector<std::int64_t> sizes = {};
+    std::vector<const void*> table = {};  // [tensor * rows + row]
+    std::vector<void*> out = {};          // [output * tensors + tensor]
+  };
+  struct Part {
+    std::vector<Group> groups;
+    bool widen = false;  ///< f64 beside others: pass 1 has one scale for all, and takes all as f64
+    std::vector<std::int64_t> unjudged_nonfinite = {};  // [row] of the groups that are not judged
+  };
+
+  void make_parts();
+  void widen_reference(const Row& reference);
+  void build_tables(const Updates& updates, const Output& out, const Row& reference);
+  RowTable table_of(const Group& group) const;
+  void accumulate_widened(const Group& group, GramSums& sums);
+  void fail();
+  void keep_output();
+
+  const PlanRequest& request_;
+  std::vector<std::int64_t> leaf_blocks_;
+  Engine engine_;
+  int threads_;
+  std::vector<Part> parts_;
+
+  // State.
+  std::uint64_t round_ = 0;
+  bool has_previous_ = false;
+  std::vector<std::vector<std::byte>> previous_;  // [tensor], of its out_dtype
+
+  // Of the run.
+  ActiveRows active_;
+  bool use_previous_ = false;
+  // A 16-bit reference beside a previous output of f32: the passes read both as one dtype.
+  std::vector<std::vector<std::byte>> widened_reference_;
+  std::optional<CpuPasses> widener_;
+  std::vector<double> widened_;            // a stretch of each row
+  std::vector<const void*> widened_rows_;  // its addresses
+};
+
+}  // namespace bragg::detail

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <bragg/sharded.hpp>
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <exception>
+#include <utility>
+#include <vector>
+
+#include "host/sharded/agreement.hpp"
+#include "host/sharded/sharded_run.hpp"
+
+namespace bragg {
+inline namespace v0 {
+
+namespace {
+
+using detail::Hello;
+using detail::ShardedRun;
+
+[[noreturn]] void refuse(const std::string& message) { throw Error(Status::invalid_argument, message); }
+
+std::unique_ptr<ShardedRun> make_run(Pipeline pipeline, Shape shape, Sharding sharding, int rank,
+                                     const Options& options, bool all_reduce = false, bool gathered = false) {
+  if (options.device && *options.device != Device::cpu)
+    refuse("options.device = cuda; ranks aggregate on the CPU: leave it out");
+  if (!std::ranges::equal(sharding.sizes(), shape.sizes))
+    refuse("sharding: of other tensors than rows.sizes");
+  if (rank < 0 || rank >= sharding.ranks())
+    refuse(fmt::format("rank = {}; needs a rank in [0, {})", rank, sharding.ranks()));
+  return std::make_unique<ShardedRun>(std::move(pipeline), std::move(shape), std::move(sharding), rank,
+                                      options, all_reduce, gathered);
+}
+
+/// `make` on every rank, and what one of them met on all.
+template <class MakeF>
+std::unique_ptr<ShardedRun> make_together(Communicator& communicator, MakeF make) {
+  std::unique_ptr<ShardedRun> run;
+  std::exception_ptr failure;
+  try {
+    run = make();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  const auto ranks = static_cast<std::size_t>(communicator.size());
+  const Hello mine = detail::hello_of(run ? run->digest() : 0, failure);
+  std::vector<std::byte> messages(ranks * sizeof(Hello));
+  const std::vector<std::int64_t> bytes(ranks, sizeof(Hello));
+  communicator.all_gather(reinterpret_cast<const std::byte*>(&mine), messages.data(), bytes);
+  detail::check_hellos(messages, bytes, communicator.rank(), failure);
+  return run;
+}
+
+template <class NextT>
+void move_all(Communicator* communicator, NextT next) {
+  if (communicator == nullptr)
+    refuse("run: the plan has no communicator; call begin and next, or make it with one");
+  while (const Transfer* transfer = next()) {
+    if (transfer->send_bytes.empty()) {
+      communicator->all_gather(transfer->send, transfer->receive, transfer->receive_bytes);
+    } else {
+      communicator->all_to_all(transfer->send, transfer->send_bytes, transfer->receive,
+                               transfer->receive_bytes);
+    }
+  }
+}
+
+Sharding sharding_of_rows(const Shape& rows) {
+  if (rows.n < 1) refuse(fmt::format("rows.n = {}; needs the number of ranks", rows.n));
+  return Sharding::even(rows.sizes, rows.n);
+}
+
+}  // namespace
+
+struct ShardedPlan::Impl {
+  std::unique_ptr<ShardedRun> run;
+  Communicator* communicator = nullptr;
+};
+
+ShardedPlan::ShardedPlan(Pipeline pipeline, Shape rows, Sharding sharding, Communicator& communicator,
+                         Options options)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->communicator = &communicator;
+  impl_->run = make_together(communicator, [&] {
+    if (sharding.ranks() != communicator.size()) {
+      refuse(fmt::format("sharding: for {} ranks; the communicator has {}", sharding.ranks(),
+                         communicator.size()));
+    }
+    return make_run(std::move(pipeline), std::move(rows), std::move(sharding), communicator.rank(), options);
+  });
+}
+
+ShardedPlan::ShardedPlan(Pipeline pipeline, Shape rows, Sharding sharding, int rank, Options options)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->run = make_run(std::move(pipeline), std::move(rows), std::move(sharding), rank, options);
+}
+
+ShardedPlan::~ShardedPlan() = default;
+ShardedPlan::ShardedPlan(ShardedPlan&&) noexcept = default;
+ShardedPlan& ShardedPlan::operator=(ShardedPlan&&) noexcept = default;
+
+void ShardedPlan::run(const Updates& mine, const Output& out, const RunArguments& arguments) {
+  begin(mine, out, arguments);
+  move_all(impl_->communicator, [&] { return next(); });
+}
+
+void ShardedPlan::begin(const Updates& mine, const Output& out, const RunArguments& arguments) {
+  impl_->run->begin(mine, out, arguments);
+}
+const Transfer* ShardedPlan::next() { return impl_->run->next(); }
+Status ShardedPlan::status() const noexcept { return impl_->run->status(); }
+std::span<const Report> ShardedPlan::reports() const noexcept { return impl_->run->reports(); }
+void ShardedPlan::reset() { impl_->run->reset(); }
+const Sharding& ShardedPlan::sharding() const noexcept { return impl_->run->sharding(); }
+
+struct AllReduce::Impl {
+  std::unique_ptr<ShardedRun> run;
+  Communicator* communicator = nullptr;
+};
+
+AllReduce::AllReduce(Pipeline pipeline, Shape rows, Communicator& communicator, AllReduceOptions options)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->communicator = &communicator;
+  impl_->run = make_together(communicator, [&] {
+    if (rows.n != communicator.size()) {
+      refuse(fmt::format("rows.n = {}; needs the number of ranks, {}", rows.n, communicator.size()));
+    }
+    Sharding sharding = sharding_of_rows(rows);
+    return make_run(std::move(pipeline), std::move(rows), std::move(sharding), communicator.rank(),
+                    options.options, true, options.gather);
+  });
+}
+
+AllReduce::AllReduce(Pipeline pipeline, Shape rows, int rank, AllReduceOptions options)
+    : impl_(std::make_unique<Impl>()) {
+  Sharding sharding = sharding_of_rows(rows);
+  impl_->run = make_run(std::move(pipeline), std::move(rows), std::move(sharding), rank, options.options,
+                        true, options.gather);
+}
+
+AllReduce::~AllReduce() = default;
+AllReduce::AllReduce(AllReduce&&) noexcept = default;
+AllReduce& AllReduce::operator=(AllReduce&&) noexcept = default;
+
+void AllReduce::run(const Row& mine, const Output& out, const RunArguments& arguments) {
+  begin(mine, out, arguments);
+  move_all(impl_->communicator, [&] { return next(); });
+}
+
+void AllReduce::begin(const Row& mine, const Output& out, const RunArguments& arguments) {
+  impl_->run->begin(mine, out, arguments);
+}
+const Transfer* AllReduce::next() { return impl_->run->next(); }
+Status AllReduce::status() const noexcept { return impl_->run->status(); }
+std::span<const Report> AllReduce::reports() const noexcept { return impl_->run->reports(); }
+void AllReduce::reset() { impl_->run->reset(); }
+const Sharding& AllReduce::sharding() const noexcept { return impl_->run->sharding(); }
+
+}  // namespace v0
+}  // namespace bragg

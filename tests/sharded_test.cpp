@@ -1,0 +1,507 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ranks of a job have the bits, status and reports of one process, and fail together.
+#include <gtest/gtest.h>
+#include <bragg/sharded.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <string>
+
+#include "host/base/dtype.hpp"
+#include "host/cpu/passes.hpp"
+#include "tests/support/fixture.hpp"
+#include "tests/support/local_communicator.hpp"
+
+namespace bragg::test {
+namespace {
+
+const char* const pipelines[] = {"mean",
+                                 "median",
+                                 "trimmed_mean(f=2)",
+                                 "phocas(f=2)",
+                                 "krum(f=2)",
+                                 "multi_krum(f=2)",
+                                 "geometric_median",
+                                 "centered_clipping(tau=3, iters=2)",
+                                 "centered_clipping(tau=3, iters=2, start=origin)",
+                                 "mda(f=2)",
+                                 "caf(f=2)",
+                                 "monna(f=2)",
+                                 "cge(f=2)",
+                                 "bulyan(f=2)",
+                                 "nnm(f=2) | trimmed_mean(f=2)",
+                                 "bucketing(s=2, seed=4) | median",
+                                 "bucketing(s=2, seed=4) | geometric_median",
+                                 "clip(c=20) | mean",
+                                 "arc(f=2) | nnm(f=2) | meamed(f=2)"};
+
+enum class Kind {
+  normal,
+  hostile,   ///< NaN, infinity, and values far away
+  constant,  ///< what rows have in common is large: distances are taken about a centre
+  extreme,   ///< f64 rows need another scale
+};
+
+/// Rows of a model in memory, each tensor in its own, unaligned, place.
+class Model {
+ public:
+  Model(std::mt19937_64& random, int n, std::vector<std::int64_t> sizes, std::vector<DType> dtypes, Kind kind)
+      : sizes_(std::move(sizes)), dtypes_(std::move(dtypes)), rows_(static_cast<std::size_t>(n)) {
+    std::normal_distribution<double> normal(0.5, 1);
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
+      for (std::size_t t = 0; t < sizes_.size(); ++t) {
+        std::vector<std::byte> tensor(static_cast<std::size_t>(sizes_[t]) * size_of(dtypes_[t]) + 1);
+        for (std::int64_t j = 0; j < sizes_[t]; ++j) {
+          double x = normal(random);
+          if (kind == Kind::constant) x = 1e9 + 100 * x;
+          if (kind == Kind::extreme) x *= 1e200;
+          if (kind == Kind::hostile && i == 1) x = x > 1.5 ? std::numeric_limits<double>::quiet_NaN() : x;
+          if (kind == Kind::hostile && i == 5) x *= -1e30;
+          store(dtypes_[t], x, tensor.data() + 1 + static_cast<std::size_t>(j) * size_of(dtypes_[t]));
+        }
+        rows_[i].push_back(std::move(tensor));
+      }
+    }
+  }
+
+  const std::vector<std::int64_t>& sizes() const { return sizes_; }
+  const std::vector<DType>& dtypes() const { return dtypes_; }
+  int n() const { return static_cast<int>(rows_.size()); }
+  Shape shape() const {
+    const bool same = std::all_of(dtypes_.begin(), dtypes_.end(), [&](DType d) { return d == dtypes_[0]; });
+    return {.n = n(), .sizes = sizes_, .dtype = dtypes_[0], .dtypes = same ? std::vector<DType>{} : dtypes_};
+  }
+  /// Slices of the tensors of a row.
+  Row row(int i, std::span<const Slice> slices) const {
+    Row row;
+    for (std::size_t t = 0; t < sizes_.size(); ++t) {
+      row.tensors.push_back(rows_[static_cast<std::size_t>(i)][t].data() + 1 +
+                            static_cast<std::size_t>(slices[t].begin) * size_of(dtypes_[t]));
+    }
+    return row;
+  }
+  Row row(int i) const { return row(i, std::vector<Slice>(sizes_.size())); }
+  Updates updates(std::span<const Slice> slices, std::vector<std::int64_t> sizes) const {
+    std::vector<std::vector<const void*>> rows;
+    for (int i = 0; i < n(); ++i) rows.push_back(row(i, slices).tensors);
+    const Shape s = shape();
+    return s.dtypes.empty() ? Updates::tensors(rows, sizes, s.dtype)
+                            : Updates::tensors(rows, sizes, s.dtypes);
+  }
+  Updates updates() const { return updates(std::vector<Slice>(sizes_.size()), sizes_); }
+
+ private:
+  static void store(DType dtype, double x, std::byte* to) {
+    const auto narrow = static_cast<float>(x);
+    std::uint32_t bits = 0;
+    std::memcpy(&bits, &narrow, sizeof bits);
+    const auto half = static_cast<std::uint16_t>(bits >> 16);
+    if (dtype == DType::f64) std::memcpy(to, &x, sizeof x);
+    if (dtype == DType::f32) std::memcpy(to, &narrow, sizeof narrow);
+    if (size_of(dtype) == 2) std::memcpy(to, &half, sizeof half);  // any bits are a value of f16, too
+  }
+
+  std::vector<std::int64_t> sizes_;
+  std::vector<DType> dtypes_;
+  std::vector<std::vector<std::vector<std::byte>>> rows_;  // [row][tensor]
+};
+
+/// An output of whole tensors.
+struct Result {
+  std::vector<std::vector<std::byte>> tensors;
+
+  explicit Result(const Model& model) {
+    for (std::size_t t = 0; t < model.sizes().size(); ++t)
+      tensors.emplace_back(static_cast<std::size_t>(model.sizes()[t]) * size_of(model.dtypes()[t]),
+                           std::byte{0xAA});
+  }
+  Output output(const Model& model, std::span<const Slice> slices) {
+    Output out;
+    for (std::size_t t = 0; t < tensors.size(); ++t)
+      out.tensors.push_back(tensors[t].data() +
+                            static_cast<std::size_t>(slices[t].begin) * size_of(model.dtypes()[t]));
+    return out;
+  }
+  Output output(const Model& model) { return output(model, std::vector<Slice>(tensors.size())); }
+};
+
+void expect_same(std::span<const Report> got, std::span<const Report> expected, const std::string& what) {
+  ASSERT_EQ(got.size(), expected.size()) << what;
+  const auto same = [](double a, double b) { return std::memcmp(&a, &b, sizeof a) == 0; };
+  for (std::size_t p = 0; p < got.size(); ++p) {
+    EXPECT_EQ(got[p].status, expected[p].status) << what;
+    EXPECT_EQ(got[p].iterations, expected[p].iterations) << what;
+    EXPECT_EQ(got[p].recentred, expected[p].recentred) << what;
+    EXPECT_TRUE(same(got[p].distance_error, expected[p].distance_error)) << what;
+    for (std::size_t i = 0; i < got[p].rows.size(); ++i) {
+      const RowReport& a = got[p].rows[i];
+      const RowReport& b = expected[p].rows[i];
+      EXPECT_EQ(a.nonfinite, b.nonfinite) << what << ", row " << i;
+      EXPECT_TRUE(same(a.weight, b.weight) && same(a.score, b.score) && same(a.clip_factor, b.clip_factor))
+          << what << ", row " << i;
+    }
+  }
+}
+
+Sharding sharding_of(int kind, const std::vector<std::int64_t>& sizes, int ranks) {
+  if (kind == 0) return Sharding::even(sizes, ranks);
+  if (kind == 1) return Sharding::each_tensor(sizes, ranks);
+  std::vector<int> owner;
+  for (std::size_t t = 0; t < sizes.size(); ++t) owner.push_back(static_cast<int>(3 * t) % ranks);
+  return Sharding::owners(sizes, owner, ranks);
+}
+
+void expect_all_fine(const std::vector<std::exception_ptr>& thrown, const std::string& what) {
+  for (const std::exception_ptr& one : thrown) {
+    if (!one) continue;
+    try {
+      std::rethrow_exception(one);
+    } catch (const std::exception& error) {
+      ADD_FAILURE() << what << ": " << error.what();
+    }
+  }
+}
+
+/// Some runs by a Plan, a ShardedPlan and an AllReduce; `arguments` are of whole rows.
+void compare(const Model& model, const std::string& text, Options options, int ranks, int kind,
+             const RunArguments& arguments, const std::vector<bool>& judged = {}) {
+  options.threads = 1;
+  const std::string what = text + ", " + std::to_string(ranks) + " ranks, sharding " + std::to_string(kind);
+  constexpr int runs = 2;
+  Shape shape = model.shape();
+  shape.judged = judged;
+  Updates whole = model.updates();
+  if (!judged.empty()) whole.judge_by(judged);
+  Plan plan(parse(text), shape, options);
+  std::vector<Result> expected(runs, Result(model));
+  std::vector<std::vector<Report>> reports;
+  for (Result& result : expected) {
+    plan.run(whole, result.output(model), arguments);
+    reports.emplace_back(plan.reports().begin(), plan.reports().end());
+  }
+
+  const Sharding sharding = sharding_of(kind, model.sizes(), ranks);
+  std::vector<Result> got(runs, Result(model));
+  expect_all_fine(run_ranks(ranks,
+                            [&](LocalCommunicator& communicator) {
+                              const int rank = communicator.rank();
+                              ShardedPlan sharded(parse(text), shape, sharding, communicator, options);
+                              Updates mine = model.updates(sharding.slices(rank), sharding.sizes_of(rank));
+                              if (!judged.empty()) mine.judge_by(judged);
+                              RunArguments sliced = arguments;
+                              if (!arguments.base.empty()) sliced.base = model.row(0, sharding.slices(rank));
+                              for (std::size_t k = 0; k < runs; ++k) {
+                                sharded.run(mine, got[k].output(model, sharding.slices(rank)), sliced);
+                                EXPECT_EQ(sharded.status(), reports[k][0].status) << what;
+                                expect_same(sharded.reports(), reports[k], what);
+                              }
+                            }),
+                  what);
+  for (std::size_t k = 0; k < runs; ++k)
+    EXPECT_EQ(got[k].tensors, expected[k].tensors) << what << ", run " << k;
+
+  if (ranks != model.n()) return;
+  std::vector<std::vector<Result>> everywhere(static_cast<std::size_t>(ranks),
+                                              std::vector<Result>(runs, Result(model)));
+  expect_all_fine(run_ranks(ranks,
+                            [&](LocalCommunicator& communicator) {
+                              const int rank = communicator.rank();
+                              AllReduce reduce(parse(text), shape, communicator, {.options = options});
+                              for (std::size_t k = 0; k < runs; ++k) {
+                                Result& mine = everywhere[static_cast<std::size_t>(rank)][k];
+                                reduce.run(model.row(rank), mine.output(model), arguments);
+                                expect_same(reduce.reports(), reports[k], what);
+                              }
+                            }),
+                  what);
+  for (const std::vector<Result>& results : everywhere) {
+    for (std::size_t k = 0; k < runs; ++k)
+      EXPECT_EQ(results[k].tensors, expected[k].tensors) << what << ", all-reduce";
+  }
+}
+
+const std::vector<std::int64_t> some_sizes{20003, 7, 8192, 0, 30000, 1, 16385};
+
+TEST(Sharding, CutsEveryTensorOnceWhereSumsAreCut) {
+  Generator random = generator("shardings");
+  for (int round = 0; round < 200; ++round) {
+    std::vector<std::int64_t> sizes;
+    const std::size_t tensors = random() % 6;
+    for (std::size_t t = 0; t < tensors; ++t) {
+      const int bits = static_cast<int>(random() % 41);
+      sizes.push_back(bits == 40 ? std::int64_t{1'000'000'000'000}
+                                 : static_cast<std::int64_t>(random() >> (63 - bits)));
+    }
+    const int ranks = 1 + static_cast<int>(random() % (round % 10 == 0 ? 1500 : 9));
+    const std::int64_t leaf = detail::leaf_blocks_of(sizes) * detail::gram_block;
+    std::int64_t leaves = 0;
+    for (const std::int64_t size : sizes) leaves += (size + leaf - 1) / leaf;
+    EXPECT_LE(leaves, 1024 + static_cast<std::int64_t>(tensors));
+    for (int kind = 0; kind < 3; ++kind) {
+      const Sharding sharding = sharding_of(kind, sizes, ranks);
+      for (std::size_t t = 0; t < sizes.size(); ++t) {
+        std::int64_t at = 0;
+        for (int rank = 0; rank < ranks; ++rank) {
+          const Slice slice = sharding.slices(rank)[t];
+          ASSERT_LE(slice.begin, slice.end);
+          if (slice.size() == 0) continue;
+          ASSERT_EQ(slice.begin, at);
+          ASSERT_EQ(slice.begin % leaf, 0);
+          at = slice.end;
+        }
+        ASSERT_EQ(at, sizes[t]);
+      }
+      const std::int64_t d = std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0});
+      for (int rank = 0; kind == 0 && rank < ranks; ++rank)
+        ASSERT_LE(std::abs(sharding.coordinates(rank) - d / ranks), leaf + 1) << rank << " of " << ranks;
+    }
+  }
+}
+
+TEST(Sharding, RefusesWhatItCannotCut) {
+  const std::vector<std::int64_t> sizes{3, -1};
+  EXPECT_THROW(Sharding::even(sizes, 2), Error);
+  EXPECT_THROW(Sharding::each_tensor(std::vector<std::int64_t>{3}, 0), Error);
+  EXPECT_THROW(Sharding::owners(std::vector<std::int64_t>{3}, std::vector<int>{2}, 2), Error);
+  EXPECT_THROW(Sharding::owners(std::vector<std::int64_t>{3}, std::vector<int>{}, 2), Error);
+}
+
+TEST(Sharded, HasTheBitsOfOneProcess) {
+  Generator random = generator("sharded");
+  unsigned number = 0;
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f64, DType::f16}) {
+    for (const Kind kind : {Kind::normal, Kind::hostile, Kind::constant, Kind::extreme}) {
+      const Model model(random, 11, some_sizes, std::vector<DType>(some_sizes.size(), dtype), kind);
+      for (const char* text : pipelines) {
+        if (++number % test_share() != 0) continue;
+        const int ranks = std::vector<int>{1, 2, 3, 5, 8}[random() % 5];
+        compare(model, text, {}, kind == Kind::normal ? 11 : ranks, static_cast<int>(random() % 3), {});
+      }
+    }
+  }
+}
+
+TEST(Sharded, HasTheBitsOfOneProcessWithAllThatARunCanBeGiven) {
+  Generator random = generator("sharded arguments");
+  std::vector<DType> mixed;
+  for (std::size_t t = 0; t < some_sizes.size(); ++t)
+    mixed.push_back(std::vector<DType>{DType::f32, DType::bf16, DType::f64}[random() % 3]);
+  const std::vector<bool> judged{true, true, false, true, true, false, true};
+  const std::vector<double> weights{1, 2, 0, 0.5, 1, -1, 3, 1};
+  const Model plain(random, 8, some_sizes, std::vector<DType>(some_sizes.size(), DType::f32), Kind::hostile);
+  const Model several(random, 8, some_sizes, mixed, Kind::normal);
+  for (const char* text : {"geometric_median", "nnm(f=2) | trimmed_mean(f=2)", "clip(c=20) | mean",
+                           "krum(f=2)", "centered_clipping(tau=3, iters=2)", "median"}) {
+    const int ranks = 1 + static_cast<int>(random() % 8);
+    const int kind = static_cast<int>(random() % 3);
+    compare(plain, text, {.scope = Scope::per_tensor}, ranks, kind, {});
+    compare(plain, text, {.on_failure = OnFailure::nan}, 8, kind, {.base = plain.row(0)});
+    compare(several, text, {}, ranks, kind, {.base = several.row(0)});
+    compare(several, text, {}, 8, kind, {}, judged);
+  }
+  for (const char* text : {"geometric_median", "median", "mean", "clip(c=20) | mean"})
+    compare(plain, text, {.max_weight_share = 0.4}, 5, 0, {.weights = weights});
+}
+
+TEST(Sharded, HasTheBitsOfOneProcessOfRowsWithLongLeaves) {
+  Generator random = generator("sharded leaves");
+  const std::vector<std::int64_t> sizes{5'000'001, 17, 4'000'000};
+  ASSERT_EQ(detail::leaf_blocks_of(sizes), 2);
+  const Model model(random, 3, sizes, std::vector<DType>(sizes.size(), DType::bf16), Kind::normal);
+  compare(model, "krum(f=0)", {}, 3, 0, {});
+  compare(model, "geometric_median", {}, 2, 1, {});
+}
+
+TEST(Sharded, FailsOnAllRanksWhereDataDefeatsTheRule) {
+  Generator random = generator("sharded failure");
+  const std::vector<std::int64_t> sizes{9000, 20000};
+  const Model model(random, 8, sizes, std::vector<DType>(2, DType::f32), Kind::hostile);
+  for (const OnFailure on_failure : {OnFailure::keep, OnFailure::nan, OnFailure::zero})
+    compare(model, "krum(f=0)", {.on_failure = on_failure}, 8, 0, {});
+}
+
+TEST(Sharded, HasRowsOfNothing) {
+  Generator random = generator("sharded nothing");
+  for (const std::vector<std::int64_t>& sizes : {std::vector<std::int64_t>{}, {0}, {1}, {0, 0, 3}}) {
+    const Model model(random, 5, sizes,
+                      std::vector<DType>(std::max<std::size_t>(sizes.size(), 1), DType::f32), Kind::normal);
+    for (const char* text : {"median", "krum(f=1)", "nnm(f=1) | trimmed_mean(f=1)"})
+      compare(model, text, {}, 5, 0, {});
+  }
+}
+
+/// What every rank throws, where one of them throws what is not of the transport.
+void expect_thrown(const std::vector<std::exception_ptr>& thrown, Status status, const std::string& part) {
+  for (const std::exception_ptr& one : thrown) {
+    ASSERT_TRUE(one);
+    try {
+      std::rethrow_exception(one);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.status(), status) << error.what();
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST(Sharded, RefusesOnAllRanksWhatOneWasGiven) {
+  const std::vector<float> row(20000, 1);
+  std::vector<std::vector<float>> out(3, std::vector<float>(20000));
+  const Shape shape{.n = 3, .sizes = {20000}};
+  const auto reduce = [&](const char* other, const Shape& other_shape, const RunArguments& arguments) {
+    return run_ranks(3, [&](LocalCommunicator& communicator) {
+      const bool odd = communicator.rank() == 1;
+      AllReduce all(parse(odd ? other : "median"), odd ? other_shape : shape, communicator);
+      all.run(Row(row), Output(out[static_cast<std::size_t>(communicator.rank())]),
+              odd ? arguments : RunArguments{});
+    });
+  };
+  expect_all_fine(reduce("median", shape, {}), "the same on all");
+  expect_thrown(reduce("trimmed_mean(f=1)", shape, {}), Status::disagreement, "ranks 0 and 1");
+  expect_thrown(reduce("median", {.n = 3, .sizes = {20001}}, {}), Status::disagreement, "ranks 0 and 1");
+  expect_thrown(reduce("median", {.n = 3, .sizes = {20000}, .dtype = DType::bf16}, {}), Status::disagreement,
+                "ranks");
+  expect_thrown(reduce("krum(f=5)", shape, {}), Status::invalid_argument, "f");
+  expect_thrown(reduce("median", {.n = 4, .sizes = {20000}}, {}), Status::invalid_argument, "rows.n = 4");
+  const std::vector<double> weights{1, 2, 3};
+  expect_thrown(reduce("median", shape, {.weights = weights}), Status::disagreement, "ranks 0 and 1");
+  const std::vector<float> short_base(3);
+  expect_thrown(reduce("median", shape, {.base = Row(short_base)}), Status::invalid_argument, "base");
+}
+
+/// Alters what one rank receives or sends, once.
+class Liar : public LocalCommunicator {
+ public:
+  Liar(LocalJob& job, int rank, int call) : LocalCommunicator(job, rank), call_(call) {}
+  void all_gather(const std::byte* send, std::byte* receive, std::span<const std::int64_t> bytes) override {
+    LocalCommunicator::all_gather(send, receive, bytes);
+    if (--call_ == 0) receive[256 + 8 + 6] ^= std::byte{8};  // behind rank 0's hello, its second product
+  }
+
+ private:
+  int call_;
+};
+
+TEST(Sharded, FindsThatOneRankComputedSomethingElse) {
+  Generator random = generator("sharded liar");
+  const Model model(random, 5, {40000}, {DType::f32}, Kind::normal);
+  LocalJob job(5);
+  std::vector<std::thread> threads;
+  std::vector<std::string> messages(5);
+  for (int rank = 0; rank < 5; ++rank) {
+    threads.emplace_back([&, rank] {
+      // Hellos of the plan and of the run come first, then the totals.
+      LocalCommunicator honest(job, rank);
+      Liar liar(job, rank, 3);
+      LocalCommunicator& communicator = rank == 2 ? liar : honest;
+      Result out(model);
+      try {
+        AllReduce reduce(parse("geometric_median"), model.shape(), communicator);
+        reduce.run(model.row(rank), out.output(model));
+      } catch (const Error& error) {
+        EXPECT_EQ(error.status(), Status::disagreement);
+        messages[static_cast<std::size_t>(rank)] = error.what();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const std::string& message : messages)
+    EXPECT_NE(message.find("ranks 0 and 2"), std::string::npos) << message;
+}
+
+TEST(Sharded, MayWriteOverItsRow) {
+  Generator random = generator("sharded in place");
+  const int n = 4;
+  std::vector<std::vector<float>> rows(n, std::vector<float>(30000));
+  std::normal_distribution<float> normal;
+  for (auto& row : rows) std::generate(row.begin(), row.end(), [&] { return normal(random); });
+  std::vector<const void*> pointers;
+  for (const auto& row : rows) pointers.push_back(row.data());
+  std::vector<float> expected(30000);
+  aggregate(parse("geometric_median"), Updates::rows(pointers, 30000, DType::f32), Output(expected));
+  expect_all_fine(run_ranks(n,
+                            [&](LocalCommunicator& communicator) {
+                              std::vector<float>& mine = rows[static_cast<std::size_t>(communicator.rank())];
+                              AllReduce reduce(parse("geometric_median"), {.n = n, .sizes = {30000}},
+                                               communicator);
+                              reduce.run(Row(mine), Output(mine));
+                            }),
+                  "in place");
+  for (const auto& row : rows) EXPECT_EQ(row, expected);
+}
+
+TEST(Sharded, GivesEachRankItsSlicesAlone) {
+  Generator random = generator("sharded scatter");
+  const int n = 3;
+  const Model model(random, n, {30000}, {DType::f32}, Kind::normal);
+  Result expected(model);
+  aggregate(parse("krum(f=0)"), model.updates(), expected.output(model));
+  Result got(model);
+  expect_all_fine(run_ranks(n,
+                            [&](LocalCommunicator& communicator) {
+                              AllReduce reduce(parse("krum(f=0)"), model.shape(), communicator,
+                                               {.gather = false});
+                              reduce.run(model.row(communicator.rank()),
+                                         got.output(model, reduce.sharding().slices(communicator.rank())));
+                            }),
+                  "scattered");
+  EXPECT_EQ(got.tensors, expected.tensors);
+}
+
+TEST(Sharded, GivesUpWhereARankIsGone) {
+  const std::vector<float> row(20000, 1);
+  const auto thrown = run_ranks(
+      3,
+      [&](LocalCommunicator& communicator) {
+        if (communicator.rank() == 2) return;
+        std::vector<float> out(20000);
+        AllReduce reduce(parse("median"), {.n = 3, .sizes = {20000}}, communicator);
+        reduce.run(Row(row), Output(out));
+      },
+      std::chrono::milliseconds(200));
+  for (int rank = 0; rank < 2; ++rank) {
+    ASSERT_TRUE(thrown[static_cast<std::size_t>(rank)]);
+    try {
+      std::rethrow_exception(thrown[static_cast<std::size_t>(rank)]);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.status(), Status::communication);
+    }
+  }
+}
+
+TEST(Sharded, RunsInPhasesOfACallersTransport) {
+  Generator random = generator("sharded phases");
+  const int n = 4;
+  const Model model(random, n, some_sizes, std::vector<DType>(some_sizes.size(), DType::f32), Kind::constant);
+  Result expected(model);
+  aggregate(parse("krum(f=0)"), model.updates(), expected.output(model));
+  std::vector<AllReduce> ranks;
+  std::vector<Result> got(n, Result(model));
+  for (int rank = 0; rank < n; ++rank) {
+    ranks.emplace_back(parse("krum(f=0)"), model.shape(), rank);
+    ranks.back().begin(model.row(rank), got[static_cast<std::size_t>(rank)].output(model));
+  }
+  for (bool over = false; !over;) {
+    std::vector<const Transfer*> transfers;
+    for (AllReduce& rank : ranks) transfers.push_back(rank.next());
+    over = transfers[0] == nullptr;
+    for (std::size_t to = 0; to < n && !over; ++to) {
+      std::byte* at = transfers[to]->receive;
+      for (std::size_t from = 0; from < n; ++from) {
+        const auto bytes = static_cast<std::size_t>(transfers[to]->receive_bytes[from]);
+        const std::byte* source = transfers[from]->send;
+        for (std::size_t k = 0; k < to && !transfers[from]->send_bytes.empty(); ++k)
+          source += transfers[from]->send_bytes[k];
+        if (bytes > 0 && at != source) std::memcpy(at, source, bytes);
+        at += bytes;
+      }
+    }
+  }
+  for (const Result& result : got) EXPECT_EQ(result.tensors, expected.tensors);
+  EXPECT_THROW(ranks[0].run(model.row(0), got[0].output(model)), Error);  // it has no communicator
+}
+
+}  // namespace
+}  // namespace bragg::test

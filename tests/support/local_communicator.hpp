@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ranks as threads of one process.
+#pragma once
+
+#include <bragg/communicator.hpp>
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <numeric>
+#include <thread>
+#include <vector>
+
+namespace bragg::test {
+
+/// What threads share that are ranks of one job.
+class LocalJob {
+ public:
+  explicit LocalJob(int ranks, std::chrono::milliseconds timeout = std::chrono::seconds(60))
+      : posts(static_cast<std::size_t>(ranks)), timeout_(timeout) {}
+
+  struct Post {
+    const std::byte* send = nullptr;
+    std::vector<std::int64_t> bytes;  // of all_to_all, for each rank; of all_gather, one
+  };
+  std::vector<Post> posts;
+
+  /// Until all ranks are here. @throws Error communication: one has given up, or did not come in time.
+  void meet() {
+    std::unique_lock lock(mutex_);
+    const std::int64_t round = round_;
+    if (++here_ == posts.size()) {
+      here_ = 0;
+      ++round_;
+      all_here_.notify_all();
+      return;
+    }
+    all_here_.wait_for(lock, timeout_, [&] { return round_ != round || given_up_; });
+    if (round_ != round) return;
+    given_up_ = true;
+    all_here_.notify_all();
+    throw Error(Status::communication, "a rank failed, or did not come in time");
+  }
+  void give_up() {
+    const std::lock_guard lock(mutex_);
+    given_up_ = true;
+    all_here_.notify_all();
+  }
+
+ private:
+  std::chrono::milliseconds timeout_;
+  std::mutex mutex_;
+  std::condition_variable all_here_;
+  std::size_t here_ = 0;
+  std::int64_t round_ = 0;
+  bool given_up_ = false;
+};
+
+class LocalCommunicator : public Communicator {
+ public:
+  LocalCommunicator(LocalJob& job, int rank) : job_(job), rank_(rank) {}
+
+  int rank() const noexcept override { return rank_; }
+  int size() const noexcept override { return static_cast<int>(job_.posts.size()); }
+
+  void all_to_all(const std::byte* send, std::span<const std::int64_t> send_bytes, std::byte* receive,
+                  std::span<const std::int64_t> receive_bytes) override {
+    post(send, {send_bytes.begin(), send_bytes.end()});
+    for (std::size_t r = 0; r < receive_bytes.size(); ++r) {
+      const LocalJob::Post& from = job_.posts[r];
+      const auto me = static_cast<std::ptrdiff_t>(rank_);
+      const std::int64_t before =
+          std::accumulate(from.bytes.begin(), from.bytes.begin() + me, std::int64_t{0});
+      take(from.send + before, from.bytes[static_cast<std::size_t>(me)], receive, receive_bytes[r]);
+    }
+    job_.meet();
+  }
+
+  void all_gather(const std::byte* send, std::byte* receive, std::span<const std::int64_t> bytes) override {
+    post(send, {bytes[static_cast<std::size_t>(rank_)]});
+    for (std::size_t r = 0; r < bytes.size(); ++r)
+      take(job_.posts[r].send, job_.posts[r].bytes[0], receive, bytes[r]);
+    job_.meet();
+  }
+
+ private:
+  void post(const std::byte* send, std::vector<std::int64_t> bytes) {
+    job_.posts[static_cast<std::size_t>(rank_)] = {send, std::move(bytes)};
+    job_.meet();
+  }
+  void take(const std::byte* from, std::int64_t sent, std::byte*& to, std::int64_t expected) {
+    if (sent != expected) {
+      job_.give_up();
+      throw Error(Status::internal, "a rank sends another number of bytes than is received");
+    }
+    if (sent > 0 && from != to) std::memcpy(to, from, static_cast<std::size_t>(sent));
+    to += sent;
+  }
+
+  LocalJob& job_;
+  int rank_;
+};
+
+/// body(communicator) on every rank; what ranks threw, null where nothing was.
+inline std::vector<std::exception_ptr> run_ranks(
+    int ranks, const std::function<void(LocalCommunicator&)>& body,
+    std::chrono::milliseconds timeout = std::chrono::seconds(60)) {
+  LocalJob job(ranks, timeout);
+  std::vector<std::exception_ptr> thrown(static_cast<std::size_t>(ranks));
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < ranks; ++rank) {
+    threads.emplace_back([&, rank] {
+      LocalCommunicator communicator(job, rank);
+      try {
+        body(communicator);
+      } catch (...) {
+        thrown[static_cast<std::size_t>(rank)] = std::current_exception();
+        job.give_up();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return thrown;
+}
+
+}  // namespace bragg::test
