@@ -18,9 +18,9 @@ install(
   PATTERN "*.h"
   PATTERN "*.hpp")
 
-# Two export sets: who links the shared library needs none of the static one's dependencies.
+# An export set each: who links the shared library needs none of the others' dependencies.
 set(BRAGG_PACKAGE_DIR "${CMAKE_INSTALL_LIBDIR}/cmake/bragg")
-foreach(kind shared static)
+foreach(kind shared static mpi)
   install(TARGETS bragg_${kind} EXPORT bragg_${kind})
   install(EXPORT bragg_${kind} NAMESPACE bragg:: FILE bragg_${kind}.cmake DESTINATION "${BRAGG_PACKAGE_DIR}")
 endforeach()

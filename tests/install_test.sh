@@ -19,7 +19,7 @@ echo "== every public header compiles alone"
 while read -r header; do
   "$cxx" -std=c++20 -fsyntax-only -Wall -Wextra -Wpedantic -Werror -I"$prefix/include" -x c++ - \
     <<< "#include <$header>"
-done < <(cd "$prefix/include" && find bragg -name '*.hpp' -o -name '*.h')
+done < <(cd "$prefix/include" && find bragg -name '*.hpp' ! -name mpi.hpp -o -name '*.h')
 "$cc" -std=c11 -fsyntax-only -Wall -Wextra -Wpedantic -Werror -I"$prefix/include" -x c - <<< '#include <bragg/bragg.h>'
 if "$cc" -M -I"$prefix/include" -x c - <<< '#include <bragg/bragg.h>' | grep '\.hpp'; then
   echo "bragg.h includes a C++ header" >&2
@@ -31,6 +31,22 @@ cmake -G Ninja -S "$source/examples/consumer" -B "$work/consumer" -DCMAKE_PREFIX
 cmake --build "$work/consumer" > /dev/null
 "$work/consumer/consumer"
 "$work/consumer/consumer_static"
+
+echo "== <bragg/mpi.hpp>, where MPI is"
+if command -v mpicxx > /dev/null; then
+  mkdir "$work/mpi"
+  cat > "$work/mpi/CMakeLists.txt" << EOF
+cmake_minimum_required(VERSION 3.25)
+project(job LANGUAGES CXX)
+find_package(bragg REQUIRED COMPONENTS mpi)
+add_executable(job job.cpp)
+target_link_libraries(job PRIVATE bragg::mpi)
+EOF
+  cp "$source/tests/mpi/mpi_test.cpp" "$work/mpi/job.cpp"
+  cmake -G Ninja -S "$work/mpi" -B "$work/mpi/build" -DCMAKE_PREFIX_PATH="$prefix" > /dev/null
+  cmake --build "$work/mpi/build" > /dev/null
+  "$work/mpi/build/job"  # a job of one
+fi
 
 echo "== pkg-config"
 cp -r "$source/examples/consumer" "$work/pkg-config"
