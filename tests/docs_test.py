@@ -255,7 +255,7 @@ class Snippets(Docs):
         compiler += ["-fsanitize=" + SANITIZE] if SANITIZE else []
         sources = ["program.cpp", "host/reference/nearest_pair.cpp", "host/reference/oracle.cpp"]
         sources += ["rules/%s.cpp" % name for name in ("needs", "parse", "table")]
-        sources += ["host/plan/%s.cpp" % name for name in ("cpu_plan", "engine", "plan", "plan_request", "report", "weights")]
+        sources += ["host/plan/%s.cpp" % name for name in ("cpu_plan", "cpu_rows", "engine", "plan", "plan_request", "report", "weights")]
         objects = [source.replace("/", "_") + ".o" for source in sources]
 
         def run(command):

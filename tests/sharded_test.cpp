@@ -4,6 +4,7 @@
 #include <bragg/sharded.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -130,7 +131,9 @@ struct Result {
 
 void expect_same(std::span<const Report> got, std::span<const Report> expected, const std::string& what) {
   ASSERT_EQ(got.size(), expected.size()) << what;
-  const auto same = [](double a, double b) { return std::memcmp(&a, &b, sizeof a) == 0; };
+  const auto same = [](double a, double b) {
+    return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b);
+  };
   for (std::size_t p = 0; p < got.size(); ++p) {
     EXPECT_EQ(got[p].status, expected[p].status) << what;
     EXPECT_EQ(got[p].iterations, expected[p].iterations) << what;

@@ -43,20 +43,21 @@ void check_bits(Communicator& communicator, unsigned seed) {
   const int rank = communicator.rank();
   const int n = communicator.size();
   const int f = (n - 1) / 3;
-  const std::string trimmed = "f=" + std::to_string(f);
+  const Pipeline pipelines[] = {{.rule = Median{}},
+                                {.rule = TrimmedMean{.f = f}},
+                                {.rule = GeometricMedian{}},
+                                {.pre = {Nnm{.f = f}}, .rule = TrimmedMean{.f = f}}};
   for (const std::int64_t d : {std::int64_t{1}, std::int64_t{8191}, std::int64_t{300'001}}) {
     const auto rows = make_rows(seed, n, d);
     std::vector<const void*> pointers;
     for (const auto& row : rows) pointers.push_back(row.data());
-    for (const std::string& text :
-         {std::string("median"), "trimmed_mean(" + trimmed + ")", std::string("geometric_median"),
-          "nnm(" + trimmed + ") | trimmed_mean(" + trimmed + ")"}) {
-      const std::string what = text + ", d = " + std::to_string(d);
+    for (const Pipeline& pipeline : pipelines) {
+      const std::string what = to_string(pipeline) + ", d = " + std::to_string(d);
       std::vector<float> expected(static_cast<std::size_t>(d));
-      Plan alone(parse(text), {.n = n, .sizes = {d}});
+      Plan alone(pipeline, {.n = n, .sizes = {d}});
       alone.run(Updates::rows(pointers, d, DType::f32), Output(expected));
       std::vector<float> got(static_cast<std::size_t>(d));
-      AllReduce reduce(parse(text), {.n = n, .sizes = {d}}, communicator);
+      AllReduce reduce(pipeline, {.n = n, .sizes = {d}}, communicator);
       for (int run = 0; run < 2; ++run) {
         reduce.run(Row(rows[static_cast<std::size_t>(rank)]), Output(got));
         expect(reduce.status() == alone.status(), rank, what + ": another status");
