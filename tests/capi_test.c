@@ -309,6 +309,103 @@ static void devices(void) {
   EXPECT(says("options.device = 7"));
 }
 
+enum { ranks = 5, elements = 20000 };
+
+/* Moves what all ranks are about to send. */
+static void move_all(const bragg_transfer* transfers) {
+  for (int to = 0; to < ranks; ++to) {
+    char* at = transfers[to].receive;
+    for (int from = 0; from < ranks; ++from) {
+      const int64_t bytes = transfers[to].receive_bytes[from];
+      const char* source = transfers[from].send;
+      for (int k = 0; k < to && transfers[from].send_bytes != NULL; ++k)
+        source += transfers[from].send_bytes[k];
+      if (bytes > 0 && at != source) memcpy(at, source, (size_t)bytes);
+      at += bytes;
+    }
+  }
+}
+
+static bragg_status run_all(bragg_all_reduce** job) {
+  bragg_transfer transfers[ranks];
+  for (;;) {
+    bragg_status status = BRAGG_OK;
+    for (int rank = 0; rank < ranks; ++rank) {
+      const bragg_transfer empty = BRAGG_TRANSFER_INIT;
+      transfers[rank] = empty;
+      const bragg_status mine = bragg_all_reduce_next(job[rank], &transfers[rank]);
+      EXPECT(rank == 0 || mine == status);
+      EXPECT(transfers[rank].ranks == transfers[0].ranks);
+      status = mine;
+    }
+    if (transfers[0].ranks == 0) return status;
+    EXPECT(transfers[0].ranks == ranks);
+    move_all(transfers);
+  }
+}
+
+static void all_reduce(void) {
+  static float rows[ranks][elements], out[ranks][elements], expected[elements];
+  const int64_t sizes[2] = {elements - 1, 1};
+  bragg_all_reduce* job[ranks];
+  bragg_report report = BRAGG_REPORT_INIT;
+  bragg_row_report row = BRAGG_ROW_REPORT_INIT;
+  int64_t begin = -1, end = -1;
+  for (int i = 0; i < ranks; ++i) {
+    for (int j = 0; j < elements; ++j) rows[i][j] = (float)((7 * i + 3 * j) % 11);
+  }
+  rows[1][5] = NAN;
+  for (int rank = 0; rank < ranks; ++rank) {
+    EXPECT(bragg_all_reduce_create("nnm(f=1) | trimmed_mean(f=1)", ranks, rank, sizes, 2, BRAGG_F32, 1, NULL,
+                                   &job[rank]) == BRAGG_OK);
+    const void* const mine[2] = {rows[rank], rows[rank] + elements - 1};
+    void* const to[2] = {out[rank], out[rank] + elements - 1};
+    EXPECT(bragg_all_reduce_begin(job[rank], mine, to, NULL, NULL) == BRAGG_OK);
+  }
+  EXPECT(run_all(job) == BRAGG_OK);
+  EXPECT(bragg_aggregate("nnm(f=1) | trimmed_mean(f=1)", rows, ranks, elements, -1, BRAGG_F32, expected, NULL,
+                         NULL, NULL) == BRAGG_OK);
+  for (int rank = 0; rank < ranks; ++rank) {
+    for (int j = 0; j < elements; ++j) EXPECT(fabsf(out[rank][j] - expected[j]) < 1e-5f);
+    EXPECT(memcmp(out[rank], out[0], sizeof out[0]) == 0);
+    EXPECT(bragg_all_reduce_report_count(job[rank]) == 1);
+    EXPECT(bragg_all_reduce_report(job[rank], 0, &report) == BRAGG_OK && report.rows == ranks);
+    EXPECT(bragg_all_reduce_row_report(job[rank], 0, 1, &row) == BRAGG_OK && row.nonfinite == 1);
+  }
+  for (int rank = 0; rank < ranks; ++rank) {
+    const int64_t before = rank == 0 ? 0 : end;
+    EXPECT(bragg_all_reduce_slice(job[0], rank, 0, &begin, &end) == BRAGG_OK);
+    EXPECT(begin == end || (begin == before && begin % 8192 == 0));
+    if (begin == end) end = before;
+  }
+  EXPECT(end == elements - 1);
+  EXPECT(bragg_all_reduce_slice(job[0], ranks, 0, &begin, &end) == BRAGG_INVALID_ARGUMENT);
+  EXPECT(bragg_all_reduce_slice(job[0], 0, 2, &begin, &end) == BRAGG_INVALID_ARGUMENT);
+
+  /* What one rank does wrong ends the run on all. */
+  for (int rank = 0; rank < ranks; ++rank) {
+    const void* const mine[2] = {rows[rank], rank == 3 ? NULL : rows[rank] + elements - 1};
+    void* const to[2] = {out[rank], out[rank] + elements - 1};
+    EXPECT(bragg_all_reduce_begin(job[rank], mine, to, NULL, NULL) == BRAGG_OK);
+  }
+  EXPECT(run_all(job) == BRAGG_INVALID_ARGUMENT && says("rank 3"));
+
+  /* Data that defeats the rule has its status on all ranks. */
+  for (int rank = 0; rank < ranks; ++rank) {
+    for (int i = 0; i < 3; ++i) rows[i][0] = NAN;
+    const void* const mine[2] = {rows[rank], rows[rank] + elements - 1};
+    void* const to[2] = {out[rank], out[rank] + elements - 1};
+    EXPECT(bragg_all_reduce_begin(job[rank], mine, to, NULL, NULL) == BRAGG_OK);
+  }
+  EXPECT(run_all(job) == BRAGG_TOO_MANY_NONFINITE && says("rows 0"));
+  for (int rank = 0; rank < ranks; ++rank) bragg_all_reduce_destroy(job[rank]);
+
+  EXPECT(bragg_all_reduce_create("median", ranks, ranks, sizes, 2, BRAGG_F32, 1, NULL, &job[0]) ==
+         BRAGG_INVALID_ARGUMENT);
+  EXPECT(job[0] == NULL && says("rank = 5"));
+  bragg_all_reduce_destroy(NULL);
+}
+
 int main(void) {
   EXPECT(strlen(bragg_version()) >= 5);
   one_shot();
@@ -323,6 +420,7 @@ int main(void) {
   no_tensors();
   points();
   devices();
+  all_reduce();
   if (failures == 0) printf("the C interface: all as expected\n");
   return failures == 0 ? 0 : 1;
 }

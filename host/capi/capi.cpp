@@ -2,6 +2,7 @@
 #include <bragg/bragg.h>
 #include <fmt/format.h>
 #include <bragg/plan.hpp>
+#include <bragg/sharded.hpp>
 #include <bragg/version.hpp>
 
 #include <algorithm>
@@ -12,6 +13,10 @@
 #include <vector>
 
 #include "host/plan/report.hpp"
+
+struct bragg_all_reduce {
+  bragg::AllReduce run;
+};
 
 struct bragg_plan {
   bragg::Plan plan;
@@ -134,7 +139,8 @@ bragg::Options options_of(const bragg_options* options) {
   return made;
 }
 
-bragg_status outcome(const bragg::Plan& plan, Status status) {
+template <class PlanT>
+bragg_status outcome(const PlanT& plan, Status status) {
   if (status == Status::ok) return BRAGG_OK;
   return fail(status, bragg::detail::describe_failure(status, plan.reports()).c_str());
 }
@@ -199,11 +205,41 @@ CallArguments call_arguments(const bragg_plan* plan, const void* const* rows, vo
   return {std::move(updates), bragg::Output(std::vector<void*>(out, out + tensors)), std::move(rest)};
 }
 
-const bragg::Report& report_of(const bragg_plan* plan, std::size_t index) {
-  need(plan, "plan");
-  const std::size_t count = plan->plan.reports().size();
-  if (index >= count) refuse(fmt::format("index = {}: there are {} reports", index, count));
-  return plan->plan.reports()[index];
+const bragg::Report& report_of(std::span<const bragg::Report> reports, std::size_t index) {
+  if (index >= reports.size()) refuse(fmt::format("index = {}: there are {} reports", index, reports.size()));
+  return reports[index];
+}
+
+void write_report(const bragg::Report& found, bragg_report* report) {
+  need(report, "report");
+  write_versioned(
+      *report,
+      {0, static_cast<int32_t>(found.status), static_cast<int32_t>(found.rows.size()), found.iterations,
+       found.converged ? 1 : 0, found.optimality_gap, found.distance_error, found.recentred ? 1 : 0},
+      "report");
+}
+
+void write_row_report(const bragg::Report& found, int row, bragg_row_report* report) {
+  need(report, "report");
+  if (row < 0 || static_cast<std::size_t>(row) >= found.rows.size()) {
+    refuse(fmt::format("row = {}: the report has {} rows{}", row, found.rows.size(),
+                       found.rows.empty() ? "; run the plan first" : ""));
+  }
+  const bragg::RowReport& of_row = found.rows[static_cast<std::size_t>(row)];
+  write_versioned(
+      *report,
+      {0, of_row.weight, of_row.score, of_row.clip_factor, of_row.nonfinite, of_row.selected ? 1 : 0},
+      "report");
+}
+
+bragg::Shape shape_of(int n, const std::int64_t* sizes, std::size_t tensors, int dtype,
+                      const bragg_options* options) {
+  if (tensors > 0) need(sizes, "sizes");
+  bragg::Shape shape{n, {}, checked_enum(dtype, bragg::DType::f64, "dtype")};
+  shape.sizes.assign(sizes, sizes + tensors);
+  const std::uint8_t* const judged = given_options(options).judged;
+  for (std::size_t t = 0; judged != nullptr && t < tensors; ++t) shape.judged.push_back(judged[t] != 0);
+  return shape;
 }
 
 }  // namespace
@@ -222,11 +258,7 @@ bragg_status bragg_plan_create(const char* pipeline, int32_t n, const int64_t* s
     need(plan, "plan");
     *plan = nullptr;
     need(pipeline, "pipeline");
-    if (tensors > 0) need(sizes, "sizes");
-    bragg::Shape shape{n, {}, checked_enum(dtype, bragg::DType::f64, "dtype")};
-    shape.sizes.assign(sizes, sizes + tensors);
-    const std::uint8_t* const judged = given_options(options).judged;
-    for (std::size_t t = 0; judged != nullptr && t < tensors; ++t) shape.judged.push_back(judged[t] != 0);
+    bragg::Shape shape = shape_of(n, sizes, tensors, dtype, options);
     *plan = new bragg_plan{bragg::Plan(bragg::parse(pipeline), std::move(shape), options_of(options))};
     return BRAGG_OK;
   });
@@ -287,13 +319,8 @@ size_t bragg_plan_report_count(const bragg_plan* plan) {
 
 bragg_status bragg_plan_report(const bragg_plan* plan, size_t index, bragg_report* report) {
   return guarded([&] {
-    need(report, "report");
-    const bragg::Report& found = report_of(plan, index);
-    write_versioned(
-        *report,
-        {0, static_cast<int32_t>(found.status), static_cast<int32_t>(found.rows.size()), found.iterations,
-         found.converged ? 1 : 0, found.optimality_gap, found.distance_error, found.recentred ? 1 : 0},
-        "report");
+    need(plan, "plan");
+    write_report(report_of(plan->plan.reports(), index), report);
     return BRAGG_OK;
   });
 }
@@ -301,17 +328,8 @@ bragg_status bragg_plan_report(const bragg_plan* plan, size_t index, bragg_repor
 bragg_status bragg_plan_row_report(const bragg_plan* plan, size_t index, int32_t row,
                                    bragg_row_report* report) {
   return guarded([&] {
-    need(report, "report");
-    const bragg::Report& found = report_of(plan, index);
-    if (row < 0 || static_cast<std::size_t>(row) >= found.rows.size()) {
-      refuse(fmt::format("row = {}: the report has {} rows{}", row, found.rows.size(),
-                         found.rows.empty() ? "; run the plan first" : ""));
-    }
-    const bragg::RowReport& of_row = found.rows[static_cast<std::size_t>(row)];
-    write_versioned(
-        *report,
-        {0, of_row.weight, of_row.score, of_row.clip_factor, of_row.nonfinite, of_row.selected ? 1 : 0},
-        "report");
+    need(plan, "plan");
+    write_row_report(report_of(plan->plan.reports(), index), row, report);
     return BRAGG_OK;
   });
 }
@@ -359,6 +377,96 @@ bragg_status bragg_pre_aggregate(const char* sequence, const void* data, int32_t
     bragg::RunArguments arguments;
     if (base != nullptr) arguments.base = bragg::Row(base);
     bragg::pre_aggregate(parsed, updates, points, arguments, chosen);
+    return BRAGG_OK;
+  });
+}
+
+bragg_status bragg_all_reduce_create(const char* pipeline, int32_t ranks, int32_t rank, const int64_t* sizes,
+                                     size_t tensors, int32_t dtype, int32_t gather,
+                                     const bragg_options* options, bragg_all_reduce** all_reduce) {
+  return guarded([&] {
+    need(all_reduce, "all_reduce");
+    *all_reduce = nullptr;
+    need(pipeline, "pipeline");
+    bragg::Shape rows = shape_of(ranks, sizes, tensors, dtype, options);
+    *all_reduce =
+        new bragg_all_reduce{bragg::AllReduce(bragg::parse(pipeline), std::move(rows), rank,
+                                              {.options = options_of(options), .gather = gather != 0})};
+    return BRAGG_OK;
+  });
+}
+
+void bragg_all_reduce_destroy(bragg_all_reduce* all_reduce) { delete all_reduce; }
+
+bragg_status bragg_all_reduce_slice(const bragg_all_reduce* all_reduce, int32_t rank, size_t tensor,
+                                    int64_t* begin, int64_t* end) {
+  return guarded([&] {
+    need(all_reduce, "all_reduce");
+    need(begin, "begin");
+    need(end, "end");
+    const bragg::Sharding& sharding = all_reduce->run.sharding();
+    if (rank < 0 || rank >= sharding.ranks())
+      refuse(fmt::format("rank = {}; needs a rank in [0, {})", rank, sharding.ranks()));
+    if (tensor >= sharding.sizes().size())
+      refuse(fmt::format("tensor = {}: there are {} tensors", tensor, sharding.sizes().size()));
+    const bragg::Slice slice = sharding.slices(rank)[tensor];
+    *begin = slice.begin;
+    *end = slice.end;
+    return BRAGG_OK;
+  });
+}
+
+bragg_status bragg_all_reduce_begin(bragg_all_reduce* all_reduce, const void* const* row, void* const* out,
+                                    const void* const* base, const double* weights) {
+  return guarded([&] {
+    need(all_reduce, "all_reduce");
+    const std::size_t tensors = all_reduce->run.sharding().sizes().size();
+    if (tensors > 0) {
+      need(row, "row");
+      need(out, "out");
+    }
+    bragg::RunArguments rest;
+    if (base != nullptr) rest.base = bragg::Row(std::vector<const void*>(base, base + tensors));
+    rest.weights = weights_of(weights, all_reduce->run.sharding().ranks());
+    all_reduce->run.begin(bragg::Row(std::vector<const void*>(row, row + tensors)),
+                          bragg::Output(std::vector<void*>(out, out + tensors)), rest);
+    return BRAGG_OK;
+  });
+}
+
+bragg_status bragg_all_reduce_next(bragg_all_reduce* all_reduce, bragg_transfer* transfer) {
+  return guarded([&] {
+    need(all_reduce, "all_reduce");
+    need(transfer, "transfer");
+    write_versioned(*transfer, BRAGG_TRANSFER_INIT, "transfer");
+    const bragg::Transfer* const next = all_reduce->run.next();
+    if (next == nullptr) return outcome(all_reduce->run, all_reduce->run.status());
+    write_versioned(*transfer,
+                    {0, static_cast<int32_t>(next->receive_bytes.size()), next->send,
+                     next->send_bytes.empty() ? nullptr : next->send_bytes.data(), next->receive,
+                     next->receive_bytes.data()},
+                    "transfer");
+    return BRAGG_OK;
+  });
+}
+
+size_t bragg_all_reduce_report_count(const bragg_all_reduce* all_reduce) {
+  return all_reduce == nullptr ? 0 : all_reduce->run.reports().size();
+}
+
+bragg_status bragg_all_reduce_report(const bragg_all_reduce* all_reduce, size_t index, bragg_report* report) {
+  return guarded([&] {
+    need(all_reduce, "all_reduce");
+    write_report(report_of(all_reduce->run.reports(), index), report);
+    return BRAGG_OK;
+  });
+}
+
+bragg_status bragg_all_reduce_row_report(const bragg_all_reduce* all_reduce, size_t index, int32_t row,
+                                         bragg_row_report* report) {
+  return guarded([&] {
+    need(all_reduce, "all_reduce");
+    write_row_report(report_of(all_reduce->run.reports(), index), row, report);
     return BRAGG_OK;
   });
 }

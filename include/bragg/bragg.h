@@ -23,11 +23,11 @@ typedef enum bragg_status {
   BRAGG_BAD_FILE = 6,
   BRAGG_IO_ERROR = 7,
   BRAGG_OUT_OF_MEMORY = 8,
-  BRAGG_INTERNAL = 9,        /**< a defect in bragg */
-  BRAGG_NOT_CONVERGED = 10,  /**< an iterative rule ended too far from the optimum to keep its guarantee */
+  BRAGG_INTERNAL = 9,         /**< a defect in bragg */
+  BRAGG_NOT_CONVERGED = 10,   /**< an iterative rule ended too far from the optimum to keep its guarantee */
   BRAGG_NONFINITE_PIVOT = 11, /**< the row that the rule trusts is a bad input */
-  BRAGG_COMMUNICATION = 13,  /**< a rank of the job failed, or did not come in time */
-  BRAGG_DISAGREEMENT = 14    /**< the ranks were given different things, or computed different bits */
+  BRAGG_COMMUNICATION = 13,   /**< a rank of the job failed, or did not come in time */
+  BRAGG_DISAGREEMENT = 14     /**< the ranks were given different things, or computed different bits */
 } bragg_status;
 
 /** Element types; 16-bit values are their bits in a uint16_t. */
@@ -194,6 +194,65 @@ BRAGG_API bragg_status bragg_points_after(const char* sequence, int32_t n, int32
 BRAGG_API bragg_status bragg_pre_aggregate(const char* sequence, const void* data, int32_t n, int64_t d,
                                            int64_t row_stride, int32_t dtype, void* out, const void* base,
                                            const bragg_options* options);
+
+/** A rule in the place of an all-reduce, on one of the ranks of a job. On the CPU. One call at a time. */
+typedef struct bragg_all_reduce bragg_all_reduce;
+
+/**
+ * What a rank moves next. Each rank r sends `send_bytes[k]` bytes to each rank k, itself included, which lie
+ * in `send` behind those for the ranks before k; of rank k `receive_bytes[k]` come to lie in `receive` in the
+ * same way. Where `send_bytes` is null, each rank r sends the same `receive_bytes[r]` bytes to all; `send`
+ * may then be their own place in `receive`.
+ */
+typedef struct bragg_transfer {
+  size_t struct_size; /**< set by the caller: sizeof(bragg_transfer) */
+  int32_t ranks;      /**< entries of the lists; 0: the run is over, nothing is to be moved */
+  const void* send;
+  const int64_t* send_bytes;
+  void* receive;
+  const int64_t* receive_bytes;
+} bragg_transfer;
+#define BRAGG_TRANSFER_INIT \
+  { sizeof(bragg_transfer), 0, NULL, NULL, NULL, NULL }
+
+/**
+ * Row r is rank r's, of `ranks`; the output is everybody's, or, without `gather`, each rank's slice of every
+ * tensor. Arguments but `rank` are the same on all ranks. Otherwise as bragg_plan_create.
+ */
+BRAGG_API bragg_status bragg_all_reduce_create(const char* pipeline, int32_t ranks, int32_t rank,
+                                               const int64_t* sizes, size_t tensors, int32_t dtype,
+                                               int32_t gather, const bragg_options* options,
+                                               bragg_all_reduce** all_reduce);
+
+/** Null is allowed. */
+BRAGG_API void bragg_all_reduce_destroy(bragg_all_reduce* all_reduce);
+
+/** Elements [*begin, *end) of a tensor that a rank aggregates. */
+BRAGG_API bragg_status bragg_all_reduce_slice(const bragg_all_reduce* all_reduce, int32_t rank, size_t tensor,
+                                              int64_t* begin, int64_t* end);
+
+/**
+ * Begins a run. `row[t]` is tensor t of this rank's row, `out[t]` where tensor t of the result, or the slice
+ * of it, goes; it may be exactly row[t]. `base` and `weights` as bragg_plan_run. What they point at stays
+ * where it is until the run is over. What is wrong with them is said by bragg_all_reduce_next, on all ranks.
+ */
+BRAGG_API bragg_status bragg_all_reduce_begin(bragg_all_reduce* all_reduce, const void* const* row,
+                                              void* const* out, const void* const* base,
+                                              const double* weights);
+
+/**
+ * Computes until something is to be moved; the caller moves it, and calls again until `ranks` is 0. Fails,
+ * and the run is over, with the run's status as bragg_plan_run, with what one of the ranks met, or with
+ * BRAGG_DISAGREEMENT.
+ */
+BRAGG_API bragg_status bragg_all_reduce_next(bragg_all_reduce* all_reduce, bragg_transfer* transfer);
+
+/** As those of a plan; the same on all ranks. */
+BRAGG_API size_t bragg_all_reduce_report_count(const bragg_all_reduce* all_reduce);
+BRAGG_API bragg_status bragg_all_reduce_report(const bragg_all_reduce* all_reduce, size_t index,
+                                               bragg_report* report);
+BRAGG_API bragg_status bragg_all_reduce_row_report(const bragg_all_reduce* all_reduce, size_t index,
+                                                   int32_t row, bragg_row_report* report);
 
 #ifdef __cplusplus
 }

@@ -43,10 +43,8 @@ void check_bits(Communicator& communicator, unsigned seed) {
   const int rank = communicator.rank();
   const int n = communicator.size();
   const int f = (n - 1) / 3;
-  const Pipeline pipelines[] = {{.rule = Median{}},
-                                {.rule = TrimmedMean{.f = f}},
-                                {.rule = GeometricMedian{}},
-                                {.pre = {Nnm{.f = f}}, .rule = TrimmedMean{.f = f}}};
+  const Pipeline pipelines[] = {Median{}, TrimmedMean{.f = f}, GeometricMedian{},
+                                Nnm{.f = f} | TrimmedMean{.f = f}};
   for (const std::int64_t d : {std::int64_t{1}, std::int64_t{8191}, std::int64_t{300'001}}) {
     const auto rows = make_rows(seed, n, d);
     std::vector<const void*> pointers;
