@@ -1694,6 +1694,19 @@ about = {"peer": sys.argv[1], "version": "1.0"}
 
 
 class Usage(Case):
+    def test_processes_of_one_job_would_write_over_each_other(self):
+        files = self.workers([[1, 2], [2, 3], [3, 4]])
+        command = [BRAGG, "aggregate", *files, "--rule", "median", "-o", self.output]
+        for variable in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"):
+            for size, code in (("4", 2), ("1", 0), ("", 0)):
+                done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, variable: size})
+                self.assertEqual(done.returncode, code, done.stderr)
+                self.assertEqual("started as 4 processes of one job (%s)" % variable in done.stderr, code == 2)
+                if code == 2:
+                    self.assertFalse(os.path.exists(self.output))
+                else:
+                    os.remove(self.output)
+
     def test_a_pipeline_that_cannot_be_read_is_shown_with_a_caret(self):
         error = self.refused(self.workers(FIVE), "nnm(f=1) | crum(f=1)", code=2, says="did you mean krum?")
         lines = error.splitlines()

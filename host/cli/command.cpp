@@ -452,6 +452,21 @@ std::string complaint(const CLI::ParseError& error) {
   return text.substr(0, text.find(':')) + (too_many ? " is given more than once" : ": its value is missing");
 }
 
+/// Processes of one job would do the same work at once, and write over each other's output.
+/// @throws Error invalid_argument
+void refuse_job() {
+  // What Open MPI, MPICH and its kin, and a step of Slurm set.
+  for (const char* const variable : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
+    const char* const given = std::getenv(variable);
+    if (given == nullptr || std::atoi(given) <= 1) continue;  // NOLINT(cert-err34-c): no number is no job
+    throw bragg::Error(
+        Status::invalid_argument,
+        fmt::format("started as {} processes of one job ({}): each would write the same output; "
+                    "start it once",
+                    given, variable));
+  }
+}
+
 int run(int argc, char** argv) {
   CLI::App app("bragg: robust aggregation of model updates. Up to f bad workers cannot corrupt the result.",
                "bragg");
@@ -512,6 +527,7 @@ int run(int argc, char** argv) {
     } else if (app.got_subcommand("inspect")) {
       bragg::cli::run(inspect);
     } else if (app.got_subcommand("attack")) {
+      refuse_job();
       bragg::cli::run(attack);
     } else if (app.got_subcommand("verify")) {
       right = bragg::cli::run(verify);
@@ -520,6 +536,7 @@ int run(int argc, char** argv) {
       bench.command_line = command_line(argc, argv);
       bragg::cli::run(bench);
     } else {
+      refuse_job();
       bragg::cli::run(aggregate);
     }
   } catch (const bragg::bench::UnreadableRule& error) {
