@@ -9,6 +9,7 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <string>
 
 #include "host/base/dtype.hpp"
@@ -207,22 +208,25 @@ void compare(const Model& model, const std::string& text, Options options, int r
     EXPECT_EQ(got[k].tensors, expected[k].tensors) << what << ", run " << k;
 
   if (ranks != model.n()) return;
-  std::vector<std::vector<Result>> everywhere(static_cast<std::size_t>(ranks),
-                                              std::vector<Result>(runs, Result(model)));
-  expect_all_fine(run_ranks(ranks,
-                            [&](LocalCommunicator& communicator) {
-                              const int rank = communicator.rank();
-                              AllReduce reduce(parse(text), shape, communicator, {.options = options});
-                              for (std::size_t k = 0; k < runs; ++k) {
-                                Result& mine = everywhere[static_cast<std::size_t>(rank)][k];
-                                reduce.run(model.row(rank), mine.output(model), arguments);
-                                expect_same(reduce.reports(), reports[k], what);
-                              }
-                            }),
-                  what);
-  for (const std::vector<Result>& results : everywhere) {
-    for (std::size_t k = 0; k < runs; ++k)
-      EXPECT_EQ(results[k].tensors, expected[k].tensors) << what << ", all-reduce";
+  for (const int replicas : {1, 3}) {
+    std::vector<std::vector<Result>> everywhere(static_cast<std::size_t>(ranks),
+                                                std::vector<Result>(runs, Result(model)));
+    expect_all_fine(run_ranks(ranks,
+                              [&](LocalCommunicator& communicator) {
+                                const int rank = communicator.rank();
+                                AllReduce reduce(parse(text), shape, communicator,
+                                                 {.options = options, .replicas = replicas});
+                                for (std::size_t k = 0; k < runs; ++k) {
+                                  Result& mine = everywhere[static_cast<std::size_t>(rank)][k];
+                                  reduce.run(model.row(rank), mine.output(model), arguments);
+                                  expect_same(reduce.reports(), reports[k], what);
+                                }
+                              }),
+                    what);
+    for (const std::vector<Result>& results : everywhere) {
+      for (std::size_t k = 0; k < runs; ++k)
+        EXPECT_EQ(results[k].tensors, expected[k].tensors) << what << ", all-reduce, replicas = " << replicas;
+    }
   }
 }
 
@@ -374,44 +378,130 @@ TEST(Sharded, RefusesOnAllRanksWhatOneWasGiven) {
   expect_thrown(reduce("median", shape, {.base = Row(short_base)}), Status::invalid_argument, "base");
 }
 
-/// Alters what one rank receives or sends, once.
-class Liar : public LocalCommunicator {
- public:
-  Liar(LocalJob& job, int rank, int call) : LocalCommunicator(job, rank), call_(call) {}
-  void all_gather(const std::byte* send, std::byte* receive, std::span<const std::int64_t> bytes) override {
-    LocalCommunicator::all_gather(send, receive, bytes);
-    if (--call_ == 0) receive[256 + 8 + 6] ^= std::byte{8};  // behind rank 0's hello, its second product
-  }
-
- private:
-  int call_;
-};
-
 TEST(Sharded, FindsThatOneRankComputedSomethingElse) {
   Generator random = generator("sharded liar");
   const Model model(random, 5, {40000}, {DType::f32}, Kind::normal);
   LocalJob job(5);
-  std::vector<std::thread> threads;
-  std::vector<std::string> messages(5);
-  for (int rank = 0; rank < 5; ++rank) {
-    threads.emplace_back([&, rank] {
-      // Hellos of the plan and of the run come first, then the totals.
-      LocalCommunicator honest(job, rank);
-      Liar liar(job, rank, 3);
-      LocalCommunicator& communicator = rank == 2 ? liar : honest;
-      Result out(model);
-      try {
-        AllReduce reduce(parse("geometric_median"), model.shape(), communicator);
-        reduce.run(model.row(rank), out.output(model));
-      } catch (const Error& error) {
-        EXPECT_EQ(error.status(), Status::disagreement);
-        messages[static_cast<std::size_t>(rank)] = error.what();
+  // Rank 2 reads another product than the others: the hellos of the plan and of the run, the rows and the
+  // leaves come before the totals.
+  job.tamper = [](int from, int to, int call, std::span<std::byte> bytes) {
+    if (from == 0 && to == 2 && call == 5) bytes[256 + 8 + 6] ^= std::byte{8};
+  };
+  const auto thrown = run_ranks(job, [&](LocalCommunicator& communicator) {
+    Result out(model);
+    AllReduce reduce(parse("geometric_median"), model.shape(), communicator);
+    reduce.run(model.row(communicator.rank()), out.output(model));
+  });
+  expect_thrown(thrown, Status::disagreement, "ranks 0 and 2");
+}
+
+/// What ranks hold after a run in which rank `liar` sends `to` one altered byte in call `call`; nothing of
+/// ranks that end with an error.
+std::vector<std::optional<Result>> run_with_liar(const Model& model, const char* text, int replicas, int liar,
+                                                 int to, int call, std::uint64_t place) {
+  LocalJob job(model.n(), std::chrono::seconds(20));
+  job.tamper = [&](int from, int receiver, int at, std::span<std::byte> bytes) {
+    if (from == liar && (receiver == to || to < 0) && at == call && !bytes.empty())
+      bytes[place % bytes.size()] ^= std::byte{0x41};
+  };
+  std::vector<std::optional<Result>> results(static_cast<std::size_t>(model.n()));
+  run_ranks(job, [&](LocalCommunicator& communicator) {
+    const int rank = communicator.rank();
+    Options one_thread;
+    one_thread.threads = 1;
+    AllReduce reduce(parse(text), model.shape(), communicator, {.options = one_thread, .replicas = replicas});
+    Result out(model);
+    reduce.run(model.row(rank), out.output(model));
+    if (reduce.status() == Status::ok) results[static_cast<std::size_t>(rank)] = std::move(out);
+  });
+  return results;
+}
+
+TEST(Replicas, LetNobodyTakeAWrongResult) {
+  Generator random = generator("replicas");
+  const int n = 5;
+  const Model model(random, n, {30000, 5, 9000}, std::vector<DType>(3, DType::f32), Kind::normal);
+  for (const char* text : {"median", "geometric_median", "clip(c=20) | mean"}) {
+    std::vector<std::optional<Result>> honest = run_with_liar(model, text, 1, -1, -1, -1, 0);
+    ASSERT_TRUE(honest[0]);
+    const Result& right = *honest[0];
+    for (const int replicas : {1, 2, 3}) {
+      int wrong = 0;
+      int stopped = 0;
+      // Hellos, rows, leaves, totals, votes, outputs, verdicts: whatever it is, to one rank or to all.
+      for (int call = 1; call <= 11; ++call) {
+        for (const int to : {0, 3, -1}) {
+          for (int k = 0; k < 4; ++k) {
+            const auto results = run_with_liar(model, text, replicas, 2, to, call, k == 0 ? 700 : random());
+            // A row may be whatever its rank says, if it says it to all.
+            const bool row = call == 3;
+            const Result* first = nullptr;
+            for (std::size_t rank = 0; rank < results.size(); ++rank) {
+              if (rank == 2) continue;
+              if (!results[rank]) {
+                ++stopped;
+                continue;
+              }
+              if (first == nullptr) first = &*results[rank];
+              const bool same = results[rank]->tensors == (row ? *first : right).tensors;
+              wrong += same ? 0 : 1;
+              if (replicas > 1) {
+                EXPECT_TRUE(same) << text << ", call " << call << " to " << to << ", " << replicas
+                                  << " replicas";
+              }
+            }
+          }
+        }
       }
-    });
+      if (replicas == 1) {
+        EXPECT_GT(wrong, 0) << text;  // else nothing was tried
+      } else {
+        EXPECT_GT(stopped, 0) << text;
+      }
+    }
   }
-  for (std::thread& thread : threads) thread.join();
-  for (const std::string& message : messages)
-    EXPECT_NE(message.find("ranks 0 and 2"), std::string::npos) << message;
+}
+
+TEST(Replicas, HoldAgainstAsManyColludersButOne) {
+  Generator random = generator("colluders");
+  const int n = 6;
+  const Model model(random, n, {50000}, {DType::f32}, Kind::normal);
+  const std::vector<std::optional<Result>> honest =
+      run_with_liar(model, "geometric_median", 1, -1, -1, -1, 0);
+  // Ranks 2 and 3 own shard 2 together, where there are two replicas; they alter the same bytes alike.
+  for (const int replicas : {2, 3}) {
+    int wrong = 0;
+    for (int call = 4; call <= 9; ++call) {
+      for (const std::size_t place : {std::size_t{262}, std::size_t{300}, std::size_t{1000}}) {
+        LocalJob job(n, std::chrono::seconds(20));
+        job.tamper = [&](int from, int, int at, std::span<std::byte> bytes) {
+          if ((from == 2 || from == 3) && at == call && place < bytes.size()) bytes[place] ^= std::byte{0x10};
+        };
+        std::vector<Result> results(n, Result(model));
+        std::vector<char> fine(n, 0);
+        run_ranks(job, [&](LocalCommunicator& communicator) {
+          const auto rank = static_cast<std::size_t>(communicator.rank());
+          AllReduce reduce(parse("geometric_median"), model.shape(), communicator, {.replicas = replicas});
+          reduce.run(model.row(communicator.rank()), results[rank].output(model));
+          fine[rank] = 1;
+        });
+        for (std::size_t rank = 0; rank < n; ++rank) {
+          if (rank == 2 || rank == 3 || fine[rank] == 0) continue;
+          wrong += results[rank].tensors == honest[0]->tensors ? 0 : 1;
+        }
+      }
+    }
+    if (replicas == 3) {
+      EXPECT_EQ(wrong, 0);
+    }
+  }
+}
+
+TEST(Replicas, AreRanks) {
+  const Shape shape{.n = 3, .sizes = {10}};
+  EXPECT_THROW(AllReduce(parse("median"), shape, 0, {.replicas = 0}), Error);
+  EXPECT_THROW(AllReduce(parse("median"), shape, 0, {.replicas = 4}), Error);
+  EXPECT_NO_THROW(AllReduce(parse("median"), shape, 0, {.replicas = 3}));
 }
 
 TEST(Sharded, MayWriteOverItsRow) {

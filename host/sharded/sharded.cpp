@@ -22,15 +22,19 @@ using detail::ShardedRun;
 [[noreturn]] void refuse(const std::string& message) { throw Error(Status::invalid_argument, message); }
 
 std::unique_ptr<ShardedRun> make_run(Pipeline pipeline, Shape shape, Sharding sharding, int rank,
-                                     const Options& options, bool all_reduce = false, bool gathered = false) {
+                                     const Options& options, bool all_reduce = false, bool gathered = false,
+                                     int replicas = 1) {
   if (options.device && *options.device != Device::cpu)
     refuse("options.device = cuda; ranks aggregate on the CPU: leave it out");
   if (!std::ranges::equal(sharding.sizes(), shape.sizes))
     refuse("sharding: of other tensors than rows.sizes");
   if (rank < 0 || rank >= sharding.ranks())
     refuse(fmt::format("rank = {}; needs a rank in [0, {})", rank, sharding.ranks()));
+  if (replicas < 1 || replicas > sharding.ranks()) {
+    refuse(fmt::format("replicas = {}; needs 1 to the number of ranks, {}", replicas, sharding.ranks()));
+  }
   return std::make_unique<ShardedRun>(std::move(pipeline), std::move(shape), std::move(sharding), rank,
-                                      options, all_reduce, gathered);
+                                      options, all_reduce, gathered, replicas);
 }
 
 /// `make` on every rank, and what one of them met on all.
@@ -128,7 +132,7 @@ AllReduce::AllReduce(Pipeline pipeline, Shape rows, Communicator& communicator, 
     }
     Sharding sharding = sharding_of_rows(rows);
     return make_run(std::move(pipeline), std::move(rows), std::move(sharding), communicator.rank(),
-                    options.options, true, options.gather);
+                    options.options, true, options.gather, options.replicas);
   });
 }
 
@@ -136,7 +140,7 @@ AllReduce::AllReduce(Pipeline pipeline, Shape rows, int rank, AllReduceOptions o
     : impl_(std::make_unique<Impl>()) {
   Sharding sharding = sharding_of_rows(rows);
   impl_->run = make_run(std::move(pipeline), std::move(rows), std::move(sharding), rank, options.options,
-                        true, options.gather);
+                        true, options.gather, options.replicas);
 }
 
 AllReduce::~AllReduce() = default;

@@ -2,12 +2,16 @@
 #include "host/sharded/sharded_run.hpp"
 
 #include <fmt/format.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <bragg/version.hpp>
 #include <cstring>
 #include <utility>
+#include <vector>
 
+#include "host/base/team.hpp"
+#include "host/io/sha256.hpp"
 #include "host/sharded/agreement.hpp"
 
 namespace bragg::detail {
@@ -62,20 +66,31 @@ std::uint64_t digest_of(const Solution& solution) {
 
 }  // namespace
 
+ShardedRun::Share::Share(std::size_t shard_in, const PlanRequest& whole, const Sharding& sharding,
+                         const Options& options)
+    : shard(shard_in),
+      request(whole.pipeline, with_sizes(whole.shape, sharding.sizes_of(static_cast<int>(shard_in))),
+              options),
+      rows(request, leaf_blocks_of_parts(whole, sharding.sizes())),
+      records(rows.parts()),
+      counted(rows.parts()),
+      solutions(rows.parts()) {}
+
 ShardedRun::ShardedRun(Pipeline pipeline, Shape shape, Sharding sharding, int rank, const Options& options,
-                       bool all_reduce, bool gathered)
+                       bool all_reduce, bool gathered, int replicas)
     : sharding_(std::move(sharding)),
-      rank_(rank),
+      rank_(static_cast<std::size_t>(rank)),
       all_reduce_(all_reduce),
       gathered_(gathered),
-      whole_(pipeline, shape, options),
-      local_(std::move(pipeline), with_sizes(shape, sharding_.sizes_of(rank)), options),
-      rows_(local_, leaf_blocks_of_parts(whole_, sharding_.sizes())),
-      parts_(rows_.parts()),
-      added_(rows_.parts()),
-      solutions_(rows_.parts()),
-      reports_(rows_.parts()) {
+      replicas_(static_cast<std::size_t>(replicas)),
+      whole_(std::move(pipeline), shape, options) {
+  for (std::size_t j = 0; j < replicas_; ++j)
+    shares_.push_back(std::make_unique<Share>(shard_of(rank_, j), whole_, sharding_, options));
+  parts_.resize(first().rows.parts());
+  added_.resize(parts() * replicas_);
+  reports_.resize(parts());
   for (std::size_t p = 0; p < parts(); ++p) cut(p);
+
   Digest digest;
   digest.add(std::string_view(BRAGG_VERSION_STRING));
   digest.add(std::string_view(CpuPasses::target()));
@@ -90,27 +105,27 @@ ShardedRun::ShardedRun(Pipeline pipeline, Shape shape, Sharding sharding, int ra
   digest.add(options.scope);
   digest.add(options.on_failure);
   digest.add(options.max_weight_share);
-  for (int r = 0; r < ranks(); ++r) {
-    for (const Slice& slice : sharding_.slices(r)) digest.add(slice.end);
+  for (std::size_t shard = 0; shard < ranks(); ++shard) {
+    for (const Slice& slice : sharding_.slices(static_cast<int>(shard))) digest.add(slice.end);
   }
   digest.add(all_reduce);
   digest.add(gathered);
+  digest.add(replicas);
   digest_ = digest.value();
 }
 
-std::int64_t ShardedRun::row_bytes(int rank) const {
-  std::int64_t bytes = 0;
-  const std::span<const Slice> slices = sharding_.slices(rank);
-  for (std::size_t t = 0; t < slices.size(); ++t)
-    bytes += slices[t].size() * static_cast<std::int64_t>(size_of(whole_.shape.dtype_of(t)));
-  return bytes;
+void ShardedRun::reset() noexcept {
+  for (const std::unique_ptr<Share>& share : shares_) share->rows.reset();
 }
 
-std::int64_t ShardedRun::output_bytes(int rank) const {
+/// Of a shard's slices of a row, or of the output.
+std::int64_t ShardedRun::bytes_of(std::size_t shard, bool output) const {
   std::int64_t bytes = 0;
-  const std::span<const Slice> slices = sharding_.slices(rank);
-  for (std::size_t t = 0; t < slices.size(); ++t)
-    bytes += slices[t].size() * static_cast<std::int64_t>(size_of(whole_.out_dtype_of(t)));
+  const std::span<const Slice> slices = sharding_.slices(static_cast<int>(shard));
+  for (std::size_t t = 0; t < slices.size(); ++t) {
+    const DType dtype = output ? whole_.out_dtype_of(t) : whole_.shape.dtype_of(t);
+    bytes += slices[t].size() * static_cast<std::int64_t>(size_of(dtype));
+  }
   return bytes;
 }
 
@@ -125,76 +140,120 @@ void ShardedRun::guarded(F step) noexcept {
   }
 }
 
-void ShardedRun::start(const Updates& mine, const Output& out, const RunArguments& arguments) {
-  local_.check(mine, {&out, 1}, arguments.base);
+void ShardedRun::accuse(std::size_t one, std::size_t other, const char* what, std::size_t shard) const {
+  throw Error(
+      Status::disagreement,
+      fmt::format(
+          "ranks {} and {} {} (shard {}): one of them computes wrongly, or a rank sent them different "
+          "rows",
+          one, other, what, shard));
+}
+
+// begin -------------------------------------------------------------------------------------------
+
+void ShardedRun::take_run(const RunArguments& arguments) {
   Digest digest;
   digest.add(digest_);
   digest.add(arguments.weights);
   digest.add(arguments.base.empty());
-  digest.add(rows_.round());
-  digest.add(rows_.has_previous());
+  digest.add(first().rows.round());
+  digest.add(first().rows.has_previous());
   run_digest_ = digest.value();
-  rows_.begin(mine, out, arguments);
 }
 
 void ShardedRun::begin(const Updates& mine, const Output& out, const RunArguments& arguments) {
   phase_ = Phase::begun;
   failure_ = nullptr;
-  guarded([&] { start(mine, out, arguments); });
+  guarded([&] {
+    first().request.check(mine, {&out, 1}, arguments.base);
+    take_run(arguments);
+    first().rows.begin(mine, out, arguments);
+  });
+}
+
+Updates ShardedRun::received_rows(Share& share) const {
+  const Shape& shape = share.request.shape;
+  const auto n = static_cast<std::size_t>(shape.n);
+  share.received.resize(as_size(bytes_of(share.shard, false)) * n);
+  std::vector<std::vector<const void*>> rows(n);
+  const std::byte* at = share.received.data();
+  for (auto& row : rows) {
+    for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
+      row.push_back(at);
+      at += as_size(shape.sizes[t]) * size_of(shape.dtype_of(t));
+    }
+  }
+  Updates updates = shape.dtypes.empty() ? Updates::tensors(rows, shape.sizes, shape.dtype)
+                                         : Updates::tensors(rows, shape.sizes, shape.dtypes);
+  if (!shape.judged.empty()) updates.judge_by(shape.judged);
+  return updates;
+}
+
+RunArguments ShardedRun::sliced(const RunArguments& arguments, std::size_t shard) const {
+  RunArguments own = arguments;
+  own.base.extent.reset();
+  const std::span<const Slice> slices = sharding_.slices(static_cast<int>(shard));
+  for (std::size_t t = 0; t < own.base.tensors.size(); ++t) {
+    if (own.base.tensors[t] == nullptr) continue;
+    own.base.tensors[t] = static_cast<const std::byte*>(own.base.tensors[t]) +
+                          as_size(slices[t].begin) * size_of(whole_.shape.dtype_of(t));
+  }
+  return own;
+}
+
+/// This rank's own shard goes where the caller has it; a replica of another's where nobody looks.
+void ShardedRun::place_output(Share& share) {
+  const std::span<const Slice> slices = sharding_.slices(static_cast<int>(share.shard));
+  share.out = out_;
+  share.out.extent.reset();
+  const bool own = share.shard == rank_;
+  if (!own) share.scratch.resize(as_size(bytes_of(share.shard, true)));
+  std::byte* at = share.scratch.data();
+  for (std::size_t t = 0; t < slices.size(); ++t) {
+    void*& tensor = share.out.tensors[t];
+    const std::size_t size = size_of(whole_.out_dtype_of(t));
+    if (!own) {
+      tensor = at;
+      at += as_size(slices[t].size()) * size;
+    } else if (gathered_ && tensor != nullptr) {
+      tensor = static_cast<std::byte*>(tensor) + as_size(slices[t].begin) * size;
+    }
+  }
 }
 
 void ShardedRun::begin(const Row& mine, const Output& out, const RunArguments& arguments) {
   phase_ = Phase::begun;
   failure_ = nullptr;
   guarded([&] {
-    const Shape& shape = whole_.shape;
-    const std::span<const Slice> slices = sharding_.slices(rank_);
-    whole_.check_row("mine", mine, shape.dtype);
-    if (!arguments.base.empty()) whole_.check_row("base", arguments.base, shape.dtype);
-    (gathered_ ? whole_ : local_).check_row("out", out, whole_.out_dtype);
+    const DType dtype = whole_.shape.dtype;
+    whole_.check_row("mine", mine, dtype);
+    if (!arguments.base.empty()) whole_.check_row("base", arguments.base, dtype);
+    (gathered_ ? whole_ : first().request).check_row("out", out, whole_.out_dtype);
     mine_ = mine;
     out_ = out;
-
-    received_rows_.resize(as_size(row_bytes(rank_)) * static_cast<std::size_t>(shape.n));
-    std::vector<std::vector<const void*>> rows(static_cast<std::size_t>(shape.n));
-    const std::byte* at = received_rows_.data();
-    for (auto& row : rows) {
-      for (std::size_t t = 0; t < slices.size(); ++t) {
-        row.push_back(at);
-        at += as_size(slices[t].size()) * size_of(shape.dtype_of(t));
-      }
+    take_run(arguments);
+    for (const std::unique_ptr<Share>& share : shares_) {
+      place_output(*share);
+      const Updates updates = received_rows(*share);
+      const RunArguments own = sliced(arguments, share->shard);
+      share->request.check(updates, {&share->out, 1}, own.base);
+      share->rows.begin(updates, share->out, own);
     }
-    const std::vector<std::int64_t>& sizes = local_.shape.sizes;
-    Updates updates = shape.dtypes.empty() ? Updates::tensors(rows, sizes, shape.dtype)
-                                           : Updates::tensors(rows, sizes, shape.dtypes);
-    if (!shape.judged.empty()) updates.judge_by(shape.judged);
-
-    Output local = out;
-    local.extent.reset();
-    RunArguments sliced = arguments;
-    sliced.base.extent.reset();
-    for (std::size_t t = 0; t < slices.size(); ++t) {
-      const std::size_t first = as_size(slices[t].begin);
-      if (gathered_ && out.tensors[t] != nullptr)
-        local.tensors[t] = static_cast<std::byte*>(out.tensors[t]) + first * size_of(whole_.out_dtype_of(t));
-      if (!sliced.base.empty() && sliced.base.tensors[t] != nullptr) {
-        sliced.base.tensors[t] =
-            static_cast<const std::byte*>(sliced.base.tensors[t]) + first * size_of(shape.dtype_of(t));
-      }
-    }
-    start(updates, local, sliced);
   });
 }
 
+// phases ------------------------------------------------------------------------------------------
+
 const Transfer* ShardedRun::next() {
+  const auto rank = static_cast<int>(rank_);
   try {
     switch (phase_) {
       case Phase::over:
         break;
       case Phase::begun:
-        return send_hello();
+        return send_hello(Phase::hello);
       case Phase::hello:
-        check_hellos(receive_, receive_bytes_, rank_, failure_);
+        check_hellos(receive_, receive_bytes_, rank, failure_);
         return all_reduce_ ? send_rows() : sum_or_solve();
       case Phase::rows:
         return sum_or_solve();
@@ -202,15 +261,19 @@ const Transfer* ShardedRun::next() {
         return send_totals();
       case Phase::totals:
         take_totals();
+        return replicas_ > 1 ? send_hello(Phase::totals_vote) : sum_or_solve();
+      case Phase::totals_vote:
+        check_hellos(receive_, receive_bytes_, rank, failure_);
         return sum_or_solve();
-      case Phase::verdict:
-        take_verdicts();
-        if (all_reduce_ && gathered_ &&
-            (status_ == Status::ok || whole_.options.on_failure != OnFailure::keep))
-          return send_output();
-        break;
       case Phase::output:
         take_output();
+        return send_verdict();
+      case Phase::verdict:
+        take_verdicts();
+        if (replicas_ > 1) return send_hello(Phase::verdict_vote);
+        break;
+      case Phase::verdict_vote:
+        check_hellos(receive_, receive_bytes_, rank, failure_);
         break;
     }
     phase_ = Phase::over;
@@ -228,39 +291,49 @@ const Transfer* ShardedRun::moved(Phase phase, const std::byte* send, std::byte*
   return &transfer_;
 }
 
-const Transfer* ShardedRun::send_hello() {
+const Transfer* ShardedRun::send_hello(Phase phase) {
   const Hello hello = hello_of(run_digest_, failure_);
   send_.resize(sizeof(Hello));
   std::memcpy(send_.data(), &hello, sizeof(Hello));
-  receive_.resize(sizeof(Hello) * static_cast<std::size_t>(ranks()));
+  receive_.resize(sizeof(Hello) * ranks());
   send_bytes_.clear();
-  receive_bytes_.assign(static_cast<std::size_t>(ranks()), sizeof(Hello));
-  return moved(Phase::hello, send_.data(), receive_.data());
+  receive_bytes_.assign(ranks(), sizeof(Hello));
+  return moved(phase, send_.data(), receive_.data());
 }
 
+/// Each rank's messages have its shares' slices of the sender's row, one share behind the other.
 const Transfer* ShardedRun::send_rows() {
-  const auto n = static_cast<std::size_t>(ranks());
-  send_bytes_.clear();
-  for (int r = 0; r < ranks(); ++r) send_bytes_.push_back(row_bytes(r));
-  receive_bytes_.assign(n, row_bytes(rank_));
-  const auto* whole = static_cast<const std::byte*>(mine_.tensors.empty() ? nullptr : mine_.tensors[0]);
-  if (mine_.tensors.size() > 1) {
-    std::int64_t bytes = 0;
-    for (const std::int64_t each : send_bytes_) bytes += each;
-    send_.resize(as_size(bytes));
+  send_bytes_.assign(ranks(), 0);
+  std::int64_t own = 0;
+  std::int64_t all = 0;
+  for (std::size_t r = 0; r < ranks(); ++r) {
+    for (std::size_t j = 0; j < replicas_; ++j) send_bytes_[r] += bytes_of(shard_of(r, j), false);
+    all += send_bytes_[r];
+    if (r == rank_) own = send_bytes_[r];
+  }
+  receive_bytes_.assign(ranks(), own);
+  const std::byte* send = nullptr;
+  if (replicas_ == 1 && mine_.tensors.size() == 1) {
+    send = static_cast<const std::byte*>(mine_.tensors[0]);
+  } else {
+    send_.resize(as_size(all));
     Cursor cursor{send_.data()};
-    for (int r = 0; r < ranks(); ++r) {
-      const std::span<const Slice> slices = sharding_.slices(r);
-      for (std::size_t t = 0; t < slices.size(); ++t) {
-        const std::size_t size = size_of(whole_.shape.dtype_of(t));
-        if (slices[t].size() == 0) continue;
-        cursor.put(static_cast<const std::byte*>(mine_.tensors[t]) + as_size(slices[t].begin) * size,
-                   as_size(slices[t].size()) * size);
+    for (std::size_t r = 0; r < ranks(); ++r) {
+      for (std::size_t j = 0; j < replicas_; ++j) {
+        const std::span<const Slice> slices = sharding_.slices(static_cast<int>(shard_of(r, j)));
+        for (std::size_t t = 0; t < slices.size(); ++t) {
+          const std::size_t size = size_of(whole_.shape.dtype_of(t));
+          if (slices[t].size() == 0) continue;
+          cursor.put(static_cast<const std::byte*>(mine_.tensors[t]) + as_size(slices[t].begin) * size,
+                     as_size(slices[t].size()) * size);
+        }
       }
     }
-    whole = send_.data();
+    send = send_.data();
   }
-  return moved(Phase::rows, whole, received_rows_.data());
+  if (replicas_ == 1) return moved(Phase::rows, send, first().received.data());
+  receive_.resize(as_size(own) * ranks());
+  return moved(Phase::rows, send, receive_.data());
 }
 
 // pass 1 ------------------------------------------------------------------------------------------
@@ -268,26 +341,49 @@ const Transfer* ShardedRun::send_rows() {
 /// Leaves in the order in which one process adds them.
 void ShardedRun::cut(std::size_t p) {
   Part& part = parts_[p];
-  part.leaves.assign(static_cast<std::size_t>(ranks()), 0);
-  const std::int64_t leaf = rows_.leaf_blocks(p) * gram_block;
-  for (const std::size_t t : rows_.judged_tensors(p)) {
-    for (int r = 0; r < ranks(); ++r) {
-      const std::int64_t leaves = (sharding_.slices(r)[t].size() + leaf - 1) / leaf;
-      if (leaves > 0) part.stretches.push_back({r, leaves});
-      part.leaves[static_cast<std::size_t>(r)] += leaves;
+  part.leaves.assign(ranks(), 0);
+  const CpuRows& rows = first().rows;
+  const std::int64_t leaf = rows.leaf_blocks(p) * gram_block;
+  for (const std::size_t t : rows.judged_tensors(p)) {
+    for (std::size_t shard = 0; shard < ranks(); ++shard) {
+      const std::int64_t size = sharding_.slices(static_cast<int>(shard))[t].size();
+      const std::int64_t leaves = (size + leaf - 1) / leaf;
+      if (leaves > 0) part.stretches.push_back({shard, leaves});
+      part.leaves[shard] += leaves;
     }
   }
 }
 
-Slice ShardedRun::entries_of(const Part& part, int rank) const {
-  const auto count = static_cast<std::int64_t>(part.records.entries.size());
-  return {count * rank / ranks(), count * (rank + 1) / ranks()};
+/// A leaf of one block has lost nothing.
+std::int64_t ShardedRun::doubles_per_entry(std::size_t part) const {
+  return shares_.front()->rows.leaf_blocks(part) > 1 ? 2 : 1;
+}
+
+Slice ShardedRun::entries_of(const Part& part, std::size_t slice) const {
+  const std::size_t count = part.entries.size();
+  return {static_cast<std::int64_t>(count * slice / ranks()),
+          static_cast<std::int64_t>(count * (slice + 1) / ranks())};
+}
+
+/// Of a slice of all leaves of a shard.
+std::int64_t ShardedRun::leaf_bytes(std::size_t p, std::size_t shard, std::size_t slice) const {
+  return static_cast<std::int64_t>(sizeof(double)) * parts_[p].leaves[shard] * doubles_per_entry(p) *
+         entries_of(parts_[p], slice).size();
 }
 
 /// Pass 1 of what has not settled; of nothing: the rest.
 const Transfer* ShardedRun::sum_or_solve() {
-  Engine& engine = rows_.engine();
-  const bool begins = phase_ != Phase::totals;
+  if (phase_ == Phase::rows && replicas_ > 1) {
+    Cursor cursor{receive_.data()};
+    for (std::size_t row = 0; row < ranks(); ++row) {
+      for (const std::unique_ptr<Share>& share : shares_) {
+        const std::size_t bytes = as_size(bytes_of(share->shard, false));
+        cursor.take(share->received.data() + row * bytes, bytes);
+      }
+    }
+  }
+  const Engine& engine = first().rows.engine();
+  const bool begins = phase_ == Phase::hello || phase_ == Phase::rows;
   bool any = false;
   bool products = false;
   for (std::size_t p = 0; p < parts() && engine.needs_statistics(); ++p) {
@@ -295,120 +391,157 @@ const Transfer* ShardedRun::sum_or_solve() {
     if (begins) {
       part.settled = false;
       engine.reset(part.totals);
-      part.records.entries.clear();
+      part.entries.clear();
       if (part.totals.wanted) {
-        part.records.entries =
-            gram_entries(part.totals.rows, static_cast<int>(rows_.active().rows.size()), part.totals.pairs);
+        const auto inputs = static_cast<int>(first().rows.active().rows.size());
+        part.entries = gram_entries(part.totals.rows, inputs, part.totals.pairs);
       }
-      guarded([&] { rows_.scan_unjudged(p); });
     }
     if (part.settled) continue;
     any = true;
     products = products || part.totals.wanted;
-    guarded([&] { sum(p); });
+    for (const std::unique_ptr<Share>& share : shares_) {
+      guarded([&] {
+        if (begins) share->rows.scan_unjudged(p);
+        sum(*share, p);
+      });
+    }
   }
-  if (!any) {
-    guarded([&] { solve(); });
-    return send_verdict();
-  }
-  return products ? send_leaves() : send_totals();
+  if (any) return products ? send_leaves() : send_totals();
+  guarded([&] { solve(); });
+  const bool written = status_ == Status::ok || whole_.options.on_failure != OnFailure::keep;
+  return all_reduce_ && gathered_ && written ? send_output() : send_verdict();
 }
 
-void ShardedRun::sum(std::size_t p) {
-  Part& part = parts_[p];
-  sums_.leaf_blocks = rows_.leaf_blocks(p);
-  sums_.records = &part.records;
+void ShardedRun::sum(Share& share, std::size_t p) {
+  const Part& part = parts_[p];
+  share.records[p].entries = part.entries;
+  sums_.leaf_blocks = share.rows.leaf_blocks(p);
+  sums_.records = &share.records[p];
   sums_.reset(part.totals.rows, part.totals.wanted, part.totals.scale, part.totals.pairs);
   sums_.center = part.totals.center;
   sums_.limit = part.totals.limit;
   sums_.round = part.totals.round;
-  rows_.accumulate(p, sums_);
-  part.totals.nonfinite = sums_.nonfinite;
-  part.totals.max_abs = sums_.max_abs;
-  part.totals.rounding = sums_.rounding;
-  part.totals.wide = sums_.wide;
+  share.rows.accumulate(p, sums_);
+  GramSums& counted = share.counted[p];
+  counted.nonfinite = sums_.nonfinite;
+  counted.max_abs = sums_.max_abs;
+  counted.rounding = sums_.rounding;
+  counted.wide = sums_.wide;
 }
 
+/// To each rank: of each share, of each part, of each slice that the rank adds: those of the leaves.
 const Transfer* ShardedRun::send_leaves() {
-  send_bytes_.assign(static_cast<std::size_t>(ranks()), 0);
-  receive_bytes_.assign(static_cast<std::size_t>(ranks()), 0);
+  send_bytes_.assign(ranks(), 0);
+  receive_bytes_.assign(ranks(), 0);
   std::int64_t sent = 0;
   std::int64_t received = 0;
   for (std::size_t p = 0; p < parts(); ++p) {
-    Part& part = parts_[p];
-    if (part.settled) continue;
-    const auto doubles = static_cast<std::int64_t>(sizeof(double)) * doubles_per_entry(p);
-    const std::int64_t mine = part.leaves[static_cast<std::size_t>(rank_)];
-    part.records.values.resize(as_size(mine * doubles_per_entry(p)) * part.records.entries.size());
-    for (int r = 0; r < ranks(); ++r) {
-      const std::int64_t to = mine * doubles * entries_of(part, r).size();
-      const std::int64_t from =
-          part.leaves[static_cast<std::size_t>(r)] * doubles * entries_of(part, rank_).size();
-      send_bytes_[static_cast<std::size_t>(r)] += to;
-      receive_bytes_[static_cast<std::size_t>(r)] += from;
-      sent += to;
-      received += from;
+    if (parts_[p].settled) continue;
+    for (const std::unique_ptr<Share>& share : shares_) {
+      share->records[p].values.resize(as_size(parts_[p].leaves[share->shard] * doubles_per_entry(p)) *
+                                      parts_[p].entries.size());
+    }
+    for (std::size_t r = 0; r < ranks(); ++r) {
+      for (std::size_t j = 0; j < replicas_; ++j) {
+        for (std::size_t i = 0; i < replicas_; ++i) {
+          const std::int64_t to = leaf_bytes(p, shard_of(rank_, j), shard_of(r, i));
+          const std::int64_t from = leaf_bytes(p, shard_of(r, j), shard_of(rank_, i));
+          send_bytes_[r] += to;
+          receive_bytes_[r] += from;
+          sent += to;
+          received += from;
+        }
+      }
     }
   }
   send_.resize(as_size(sent));
   receive_.resize(as_size(received));
   Cursor cursor{send_.data()};
-  for (int r = 0; r < ranks(); ++r) {
-    for (const Part& part : parts_) {
-      if (part.settled) continue;
-      const Slice entries = entries_of(part, r);
-      const std::size_t count = part.records.entries.size();
-      for (std::size_t at = 0; at < part.records.values.size(); at += count)
-        cursor.put(part.records.values.data() + at + as_size(entries.begin), as_size(entries.size()));
+  for (std::size_t r = 0; r < ranks(); ++r) {
+    for (const std::unique_ptr<Share>& share : shares_) {
+      for (std::size_t p = 0; p < parts(); ++p) {
+        if (parts_[p].settled) continue;
+        const std::vector<double>& values = share->records[p].values;
+        for (std::size_t i = 0; i < replicas_; ++i) {
+          const Slice entries = entries_of(parts_[p], shard_of(r, i));
+          for (std::size_t at = 0; at < values.size(); at += parts_[p].entries.size())
+            cursor.put(values.data() + at + as_size(entries.begin), as_size(entries.size()));
+        }
+      }
     }
   }
   return moved(Phase::leaves, send_.data(), receive_.data());
 }
 
-/// Of this rank's products, leaves in the order of all.
+/// Of the slices that this rank adds, leaves in the order of all.
 void ShardedRun::add_leaves() {
-  std::vector<Cursor> cursors;
+  // Where what an owner sent begins: [shard][j][part][i].
+  std::vector<std::byte*> begins(ranks() * replicas_ * parts() * replicas_);
+  const auto begin_of = [&](std::size_t shard, std::size_t j, std::size_t p, std::size_t i) -> std::byte*& {
+    return begins[((shard * replicas_ + j) * parts() + p) * replicas_ + i];
+  };
   std::byte* at = receive_.data();
-  for (const std::int64_t bytes : receive_bytes_) {
-    cursors.push_back({at});
-    at += bytes;
+  for (std::size_t r = 0; r < ranks(); ++r) {
+    for (std::size_t j = 0; j < replicas_; ++j) {
+      for (std::size_t p = 0; p < parts(); ++p) {
+        if (parts_[p].settled) continue;
+        for (std::size_t i = 0; i < replicas_; ++i) {
+          begin_of(shard_of(r, j), j, p, i) = at;
+          at += leaf_bytes(p, shard_of(r, j), shard_of(rank_, i));
+        }
+      }
+    }
   }
   std::vector<double> leaf;
+  std::vector<Cursor> cursors(ranks());
   for (std::size_t p = 0; p < parts(); ++p) {
-    if (parts_[p].settled) continue;
-    const std::size_t count = as_size(entries_of(parts_[p], rank_).size());
-    std::vector<double>& sums = added_[p];
-    sums.assign(2 * count, 0.0);
-    leaf.assign(2 * count, 0.0);
-    for (const Stretch& stretch : parts_[p].stretches) {
-      Cursor& cursor = cursors[static_cast<std::size_t>(stretch.rank)];
-      for (std::int64_t k = 0; k < stretch.leaves; ++k) {
-        cursor.take(leaf.data(), count * as_size(doubles_per_entry(p)));
-        for (std::size_t e = 0; e < count; ++e) {
-          GramSums::two_sum(sums[e], sums[count + e], leaf[e]);
-          sums[count + e] += leaf[count + e];
+    const Part& part = parts_[p];
+    if (part.settled) continue;
+    for (std::size_t i = 0; i < replicas_; ++i) {
+      const std::size_t slice = shard_of(rank_, i);
+      for (std::size_t shard = 0; shard < ranks(); ++shard) {
+        cursors[shard].at = begin_of(shard, 0, p, i);
+        for (std::size_t j = 1; j < replicas_; ++j) {
+          const std::size_t bytes = as_size(leaf_bytes(p, shard, slice));
+          if (bytes > 0 && std::memcmp(cursors[shard].at, begin_of(shard, j, p, i), bytes) != 0)
+            accuse(owner_of(shard, 0), owner_of(shard, j), "have other sums of the same rows", shard);
+        }
+      }
+      const std::size_t count = as_size(entries_of(part, slice).size());
+      std::vector<double>& sums = added_[p * replicas_ + i];
+      sums.assign(2 * count, 0.0);
+      leaf.assign(2 * count, 0.0);
+      for (const Stretch& stretch : part.stretches) {
+        for (std::int64_t k = 0; k < stretch.leaves; ++k) {
+          cursors[stretch.shard].take(leaf.data(), count * as_size(doubles_per_entry(p)));
+          for (std::size_t e = 0; e < count; ++e) {
+            GramSums::two_sum(sums[e], sums[count + e], leaf[e]);
+            sums[count + e] += leaf[count + e];
+          }
         }
       }
     }
   }
 }
 
+/// To all: of each part, the sums of each slice, and of each share what was counted.
 const Transfer* ShardedRun::send_totals() {
   for (std::vector<double>& sums : added_) sums.clear();
   if (phase_ == Phase::leaves) guarded([&] { add_leaves(); });
   send_bytes_.clear();
-  receive_bytes_.assign(static_cast<std::size_t>(ranks()), sizeof(Hello));
+  receive_bytes_.assign(ranks(), sizeof(Hello));
   std::int64_t received = 0;
-  for (int r = 0; r < ranks(); ++r) {
-    std::int64_t& bytes = receive_bytes_[static_cast<std::size_t>(r)];
+  for (std::size_t r = 0; r < ranks(); ++r) {
     for (const Part& part : parts_) {
       if (part.settled) continue;
-      bytes += static_cast<std::int64_t>(sizeof(double)) *
-               (2 * entries_of(part, r).size() + 2 * part.totals.rows + 2);
+      std::int64_t words = static_cast<std::int64_t>(replicas_) * (2 * part.totals.rows + 2);
+      for (std::size_t i = 0; i < replicas_; ++i) words += 2 * entries_of(part, shard_of(r, i)).size();
+      receive_bytes_[r] += static_cast<std::int64_t>(sizeof(double)) * words;
     }
-    received += bytes;
+    received += receive_bytes_[r];
   }
-  send_.resize(as_size(receive_bytes_[static_cast<std::size_t>(rank_)]));
+  send_.resize(as_size(receive_bytes_[rank_]));
   receive_.resize(as_size(received));
   const Hello hello = hello_of(run_digest_, failure_);
   Cursor cursor{send_.data()};
@@ -416,99 +549,100 @@ const Transfer* ShardedRun::send_totals() {
   for (std::size_t p = 0; p < parts(); ++p) {
     const Part& part = parts_[p];
     if (part.settled) continue;
-    added_[p].resize(2 * as_size(entries_of(part, rank_).size()));
-    cursor.put(added_[p].data(), added_[p].size());
-    cursor.put(part.totals.nonfinite.data(), part.totals.nonfinite.size());
-    cursor.put(part.totals.max_abs.data(), part.totals.max_abs.size());
-    const double words[] = {part.totals.rounding, part.totals.wide ? 1.0 : 0.0};
-    cursor.put(words, 2);
+    for (std::size_t i = 0; i < replicas_; ++i) {
+      std::vector<double>& sums = added_[p * replicas_ + i];
+      sums.resize(2 * as_size(entries_of(part, shard_of(rank_, i)).size()));
+      cursor.put(sums.data(), sums.size());
+    }
+    for (const std::unique_ptr<Share>& share : shares_) {
+      GramSums& counted = share->counted[p];
+      counted.nonfinite.resize(static_cast<std::size_t>(part.totals.rows));
+      counted.max_abs.resize(static_cast<std::size_t>(part.totals.rows));
+      cursor.put(counted.nonfinite.data(), counted.nonfinite.size());
+      cursor.put(counted.max_abs.data(), counted.max_abs.size());
+      const double words[] = {counted.rounding, counted.wide ? 1.0 : 0.0};
+      cursor.put(words, 2);
+    }
   }
   return moved(Phase::totals, send_.data(), receive_.data());
 }
 
 void ShardedRun::take_totals() {
-  check_hellos(receive_, receive_bytes_, rank_, failure_);
+  check_hellos(receive_, receive_bytes_, static_cast<int>(rank_), failure_);
+  std::vector<std::byte*> messages;
+  std::byte* message = receive_.data();
+  for (const std::int64_t bytes : receive_bytes_) {
+    messages.push_back(message + sizeof(Hello));
+    message += bytes;
+  }
+  // Of each slice, and of each shard, a rank's first is taken, and compared with what its other owners sent.
+  std::vector<std::byte*> copies(ranks() * replicas_);
+  const auto take_all = [&](const char* what, auto bytes_of_one, auto use) {
+    for (std::size_t r = 0; r < ranks(); ++r) {
+      for (std::size_t j = 0; j < replicas_; ++j) {
+        const std::size_t one = shard_of(r, j);
+        copies[one * replicas_ + j] = messages[r];
+        messages[r] += bytes_of_one(one);
+      }
+    }
+    for (std::size_t one = 0; one < ranks(); ++one) {
+      std::byte* const taken = copies[one * replicas_];
+      for (std::size_t j = 1; j < replicas_; ++j) {
+        guarded([&] {
+          const std::size_t bytes = bytes_of_one(one);
+          if (bytes > 0 && std::memcmp(taken, copies[one * replicas_ + j], bytes) != 0)
+            accuse(owner_of(one, 0), owner_of(one, j), what, one);
+        });
+      }
+      use(one, Cursor{taken});
+    }
+  };
+  std::vector<double> sums;
   for (Part& part : parts_) {
     if (part.settled) continue;
-    std::fill(part.totals.nonfinite.begin(), part.totals.nonfinite.end(), 0);
-    std::fill(part.totals.max_abs.begin(), part.totals.max_abs.end(), 0.0);
-  }
-  std::vector<double> sums;
-  std::byte* message = receive_.data();
-  for (int r = 0; r < ranks(); ++r) {
-    Cursor cursor{message + sizeof(Hello)};
-    message += receive_bytes_[static_cast<std::size_t>(r)];
-    for (Part& part : parts_) {
-      if (part.settled) continue;
-      GramSums& totals = part.totals;
-      const auto n = static_cast<std::size_t>(totals.rows);
-      const Slice entries = entries_of(part, r);
-      const std::size_t count = as_size(entries.size());
-      sums.resize(2 * count);
-      cursor.take(sums.data(), sums.size());
-      for (std::size_t e = 0; e < count; ++e) {
-        const std::size_t place = part.records.entries[as_size(entries.begin) + e];
-        const std::size_t mirrored = place % n * n + place / n;
-        totals.products[place] = totals.products[mirrored] = sums[e];
-        totals.low[place] = totals.low[mirrored] = sums[count + e];
-      }
-      for (std::size_t i = 0; i < n; ++i) totals.nonfinite[i] += cursor.take<std::int64_t>();
-      for (std::size_t i = 0; i < n; ++i)
-        totals.max_abs[i] = std::max(totals.max_abs[i], cursor.take<double>());
-      totals.rounding = std::max(totals.rounding, cursor.take<double>());
-      totals.wide = cursor.take<double>() != 0 || totals.wide;
-    }
+    GramSums& totals = part.totals;
+    const auto n = static_cast<std::size_t>(totals.rows);
+    take_all(
+        "added up the same sums to others",
+        [&](std::size_t slice) { return 2 * sizeof(double) * as_size(entries_of(part, slice).size()); },
+        [&](std::size_t slice, Cursor cursor) {
+          const Slice entries = entries_of(part, slice);
+          const std::size_t count = as_size(entries.size());
+          sums.resize(2 * count);
+          cursor.take(sums.data(), sums.size());
+          for (std::size_t e = 0; e < count; ++e) {
+            const std::size_t place = part.entries[as_size(entries.begin) + e];
+            const std::size_t mirrored = place % n * n + place / n;
+            totals.products[place] = totals.products[mirrored] = sums[e];
+            totals.low[place] = totals.low[mirrored] = sums[count + e];
+          }
+        });
+    take_all(
+        "counted other values in the same rows", [&](std::size_t) { return sizeof(double) * (2 * n + 2); },
+        [&](std::size_t, Cursor cursor) {
+          for (std::size_t i = 0; i < n; ++i) totals.nonfinite[i] += cursor.take<std::int64_t>();
+          for (std::size_t i = 0; i < n; ++i)
+            totals.max_abs[i] = std::max(totals.max_abs[i], cursor.take<double>());
+          totals.rounding = std::max(totals.rounding, cursor.take<double>());
+          totals.wide = cursor.take<double>() != 0 || totals.wide;
+        });
   }
   for (Part& part : parts_) {
-    if (!part.settled) part.settled = rows_.engine().settled(part.totals);
+    if (!part.settled) part.settled = first().rows.engine().settled(part.totals);
   }
 }
 
 // solve, pass 2 -----------------------------------------------------------------------------------
 
 void ShardedRun::solve() {
-  for (std::size_t p = 0; p < parts(); ++p) rows_.engine().solve(parts_[p].totals, solutions_[p]);
-  status_ = rows_.finish(solutions_);
-}
-
-const Transfer* ShardedRun::send_verdict() {
-  const auto n = static_cast<std::size_t>(whole_.shape.n);
-  Digest digest;
-  if (!failure_) {
-    for (const Solution& solution : solutions_) digest.add(digest_of(solution));
+  status_ = Status::ok;
+  for (std::size_t p = 0; p < parts(); ++p)
+    first().rows.engine().solve(parts_[p].totals, first().solutions[p]);
+  for (std::size_t j = 1; j < replicas_; ++j) shares_[j]->solutions = first().solutions;
+  for (const Solution& solution : first().solutions) {
+    if (status_ == Status::ok) status_ = solution.status;
   }
-  const Hello hello = hello_of(digest.value(), failure_);
-  const std::size_t bytes = sizeof(Hello) + parts() * n * sizeof(std::int64_t);
-  send_.resize(bytes);
-  receive_.resize(bytes * static_cast<std::size_t>(ranks()));
-  send_bytes_.clear();
-  receive_bytes_.assign(static_cast<std::size_t>(ranks()), static_cast<std::int64_t>(bytes));
-  Cursor cursor{send_.data()};
-  cursor.put(&hello, 1);
-  for (const Solution& solution : solutions_) {
-    for (std::size_t i = 0; i < n; ++i) {
-      const std::int64_t counted = failure_ || solution.counted ? 0 : solution.report.rows[i].nonfinite;
-      cursor.put(&counted, 1);
-    }
-  }
-  return moved(Phase::verdict, send_.data(), receive_.data());
-}
-
-void ShardedRun::take_verdicts() {
-  const auto n = static_cast<std::size_t>(whole_.shape.n);
-  check_verdicts(receive_, receive_bytes_, rank_, failure_);
-  for (std::size_t p = 0; p < parts(); ++p) {
-    reports_[p] = solutions_[p].report;
-    if (solutions_[p].counted) continue;
-    for (std::size_t i = 0; i < n; ++i) {
-      std::int64_t& total = reports_[p].rows[i].nonfinite;
-      total = 0;
-      for (std::size_t r = 0; r < static_cast<std::size_t>(ranks()); ++r) {
-        std::byte* const message = receive_.data() + r * as_size(receive_bytes_[0]) + sizeof(Hello);
-        total += Cursor{message + (p * n + i) * sizeof(std::int64_t)}.take<std::int64_t>();
-      }
-    }
-  }
+  for (const std::unique_ptr<Share>& share : shares_) share->rows.finish(share->solutions);
 }
 
 const Transfer* ShardedRun::send_output() {
@@ -516,9 +650,9 @@ const Transfer* ShardedRun::send_output() {
   receive_bytes_.clear();
   std::int64_t before = 0;
   std::int64_t total = 0;
-  for (int r = 0; r < ranks(); ++r) {
-    if (r == rank_) before = total;
-    receive_bytes_.push_back(output_bytes(r));
+  for (std::size_t shard = 0; shard < ranks(); ++shard) {
+    if (shard == rank_) before = total;
+    receive_bytes_.push_back(bytes_of(shard, true));
     total += receive_bytes_.back();
   }
   if (out_.tensors.size() <= 1) {
@@ -527,12 +661,11 @@ const Transfer* ShardedRun::send_output() {
   }
   receive_.resize(as_size(total));
   Cursor cursor{receive_.data() + before};
-  const std::span<const Slice> slices = sharding_.slices(rank_);
+  const std::span<const Slice> slices = sharding_.slices(static_cast<int>(rank_));
   for (std::size_t t = 0; t < slices.size(); ++t) {
-    const std::size_t size = size_of(whole_.out_dtype_of(t));
     if (slices[t].size() == 0) continue;
-    cursor.put(static_cast<const std::byte*>(out_.tensors[t]) + as_size(slices[t].begin) * size,
-               as_size(slices[t].size()) * size);
+    cursor.put(static_cast<const std::byte*>(first().out.tensors[t]),
+               as_size(slices[t].size()) * size_of(whole_.out_dtype_of(t)));
   }
   return moved(Phase::output, receive_.data() + before, receive_.data());
 }
@@ -540,13 +673,116 @@ const Transfer* ShardedRun::send_output() {
 void ShardedRun::take_output() {
   if (out_.tensors.size() <= 1) return;
   Cursor cursor{receive_.data()};
-  for (int r = 0; r < ranks(); ++r) {
-    const std::span<const Slice> slices = sharding_.slices(r);
+  for (std::size_t shard = 0; shard < ranks(); ++shard) {
+    const std::span<const Slice> slices = sharding_.slices(static_cast<int>(shard));
     for (std::size_t t = 0; t < slices.size(); ++t) {
       const std::size_t size = size_of(whole_.out_dtype_of(t));
       if (slices[t].size() == 0) continue;
       cursor.take(static_cast<std::byte*>(out_.tensors[t]) + as_size(slices[t].begin) * size,
                   as_size(slices[t].size()) * size);
+    }
+  }
+}
+
+/// Of a shard's output, in `out` of all tensors whole, or of its slices.
+std::string ShardedRun::hash_of(const Output& out, std::size_t shard, bool whole) const {
+  Sha256 hash;
+  const std::span<const Slice> slices = sharding_.slices(static_cast<int>(shard));
+  for (std::size_t t = 0; t < slices.size(); ++t) {
+    const std::size_t size = size_of(whole_.out_dtype_of(t));
+    if (slices[t].size() == 0) continue;
+    const auto* const tensor = static_cast<const std::byte*>(out.tensors[t]);
+    hash.add({tensor + (whole ? as_size(slices[t].begin) * size : 0), as_size(slices[t].size()) * size});
+  }
+  return hash.hex();
+}
+
+/// To all: of each share, what pass 2 counted of each part's rows, and with replicas the output's hash.
+const Transfer* ShardedRun::send_verdict() {
+  const auto n = static_cast<std::size_t>(whole_.shape.n);
+  const std::size_t hash_bytes = replicas_ > 1 ? Sha256::hex_digits : 0;
+  std::string hashes(replicas_ * hash_bytes, '0');
+  Digest digest;
+  guarded([&] {
+    for (const Solution& solution : first().solutions) digest.add(digest_of(solution));
+    for (std::size_t j = 0; j < replicas_ && replicas_ > 1 && status_ == Status::ok; ++j)
+      hashes.replace(j * hash_bytes, hash_bytes, hash_of(shares_[j]->out, shares_[j]->shard, false));
+  });
+  const Hello hello = hello_of(digest.value(), failure_);
+  const std::size_t bytes = sizeof(Hello) + replicas_ * (parts() * n * sizeof(std::int64_t) + hash_bytes);
+  send_.resize(bytes);
+  receive_.resize(bytes * ranks());
+  send_bytes_.clear();
+  receive_bytes_.assign(ranks(), static_cast<std::int64_t>(bytes));
+  Cursor cursor{send_.data()};
+  cursor.put(&hello, 1);
+  for (std::size_t j = 0; j < replicas_; ++j) {
+    for (const Solution& solution : shares_[j]->solutions) {
+      for (std::size_t i = 0; i < n; ++i) {
+        const std::int64_t counted = failure_ || solution.counted ? 0 : solution.report.rows[i].nonfinite;
+        cursor.put(&counted, 1);
+      }
+    }
+    cursor.put(hashes.data() + j * hash_bytes, hash_bytes);
+  }
+  return moved(Phase::verdict, send_.data(), receive_.data());
+}
+
+void ShardedRun::take_verdicts() {
+  const auto check = [&] { check_verdicts(receive_, receive_bytes_, static_cast<int>(rank_), failure_); };
+  if (replicas_ > 1) {
+    guarded(check);
+  } else {
+    check();
+  }
+  const auto n = static_cast<std::size_t>(whole_.shape.n);
+  const std::size_t hash_bytes = replicas_ > 1 ? Sha256::hex_digits : 0;
+  const std::size_t counts = parts() * n * sizeof(std::int64_t);
+  const auto found = [&](std::size_t shard, std::size_t j) {
+    const std::size_t r = owner_of(shard, j);
+    return receive_.data() + r * as_size(receive_bytes_[0]) + sizeof(Hello) + j * (counts + hash_bytes);
+  };
+  for (std::size_t shard = 0; shard < ranks(); ++shard) {
+    for (std::size_t j = 1; j < replicas_; ++j) {
+      guarded([&] {
+        if (std::memcmp(found(shard, 0), found(shard, j), counts) != 0)
+          accuse(owner_of(shard, 0), owner_of(shard, j), "counted other values in the same rows", shard);
+        if (std::memcmp(found(shard, 0) + counts, found(shard, j) + counts, hash_bytes) != 0)
+          accuse(owner_of(shard, 0), owner_of(shard, j), "computed other outputs", shard);
+      });
+    }
+  }
+  if (replicas_ > 1 && status_ == Status::ok && gathered_) {
+    // Owners agree; so it was the first who sent this rank another output than it told of.
+    std::vector<std::string> hashes(ranks());
+    const int threads = whole_.options.threads > 0 ? whole_.options.threads : omp_get_max_threads();
+    guarded([&] {
+#pragma omp parallel for schedule(dynamic) num_threads(team(threads))
+      for (std::size_t shard = 0; shard < hashes.size(); ++shard) {
+        try {
+          hashes[shard] = hash_of(out_, shard, true);
+        } catch (...) {
+          hashes[shard].clear();  // no hash is another hash
+        }
+      }
+      for (std::size_t shard = 0; shard < ranks(); ++shard) {
+        if (hashes[shard].size() == hash_bytes &&
+            std::memcmp(hashes[shard].data(), found(shard, 0) + counts, hash_bytes) == 0) {
+          continue;
+        }
+        accuse(shard, rank_, "have other outputs, of which the first sent the second its own", shard);
+      }
+    });
+  }
+  for (std::size_t p = 0; p < parts(); ++p) {
+    const Solution& solution = first().solutions[p];
+    reports_[p] = solution.report;
+    if (solution.counted) continue;
+    for (std::size_t i = 0; i < reports_[p].rows.size(); ++i) {
+      std::int64_t& total = reports_[p].rows[i].nonfinite;
+      total = 0;
+      for (std::size_t shard = 0; shard < ranks(); ++shard)
+        total += Cursor{found(shard, 0) + (p * n + i) * sizeof(std::int64_t)}.take<std::int64_t>();
     }
   }
 }

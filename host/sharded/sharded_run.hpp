@@ -2,18 +2,22 @@
 // A run of a plan by several ranks, as phases between which bytes are moved.
 //
 //   hello    every rank says what it is about to do (a digest), or why it cannot
-//   rows     all-reduce: slices of this rank's row to their owners
+//   rows     all-reduce: slices of this rank's row to who computes them
 //   leaves   pass 1: each leaf's sums to the ranks that add them, a slice of the products each
 //   totals   the sums of those slices, and what each rank counted, to all; once more from `leaves` until
-//   settled verdict  pass 2 is done: digests of the solutions, and what pass 2 counted output   all-reduce:
-//   the slices of the result to all
+//   settled output   all-reduce, pass 2 is done: the slices of the result to all verdict  digests of the
+//   solutions, and what pass 2 counted
+//
+// With replicas each shard, and each slice of the products, is computed by several ranks: rank r computes the
+// shards r, r−1, … So what honest ranks compute is among what everybody gets, who compares the copies. A vote
+// after totals and verdict tells all of what one has found, before anybody goes on.
 #pragma once
 
 #include <bragg/sharded.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
-#include <optional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,10 +29,10 @@ namespace bragg::detail {
 
 class ShardedRun {
  public:
-  /// `shape`: of whole rows. `all_reduce`: rows are ranks', the output is `gathered`.
-  /// @throws Error as ShardedPlan's constructor.
+  /// `shape`: of whole rows. `all_reduce`: rows are ranks', the output is `gathered`; else `replicas` is 1.
+  /// @throws Error as the constructors of ShardedPlan and AllReduce.
   ShardedRun(Pipeline pipeline, Shape shape, Sharding sharding, int rank, const Options& options,
-             bool all_reduce, bool gathered);
+             bool all_reduce, bool gathered, int replicas);
   ShardedRun(const ShardedRun&) = delete;
   ShardedRun& operator=(const ShardedRun&) = delete;
 
@@ -38,66 +42,90 @@ class ShardedRun {
 
   /// What the ranks have to agree on when plans are made. Of a plan, without a run's arguments.
   std::uint64_t digest() const noexcept { return digest_; }
-  int rank() const noexcept { return rank_; }
   const Sharding& sharding() const noexcept { return sharding_; }
   Status status() const noexcept { return status_; }
   std::span<const Report> reports() const noexcept { return reports_; }
-  void reset() noexcept { rows_.reset(); }
+  void reset() noexcept;
 
  private:
   /// What was moved last.
-  enum class Phase { over, begun, hello, rows, leaves, totals, verdict, output };
+  enum class Phase { over, begun, hello, rows, leaves, totals, totals_vote, output, verdict, verdict_vote };
 
-  /// Leaves of one rank that follow each other in the order of all.
+  /// Leaves of one shard that follow each other in the order of all.
   struct Stretch {
-    int rank = 0;
+    std::size_t shard = 0;
     std::int64_t leaves = 0;
   };
   /// The whole row, or one tensor.
   struct Part {
     std::vector<Stretch> stretches;
-    std::vector<std::int64_t> leaves;  // [rank]
+    std::vector<std::int64_t> leaves;  // [shard]
+    std::vector<std::size_t> entries;  // places of the products that are summed
     GramSums totals;
-    LeafRecords records;
     bool settled = false;
   };
+  /// A shard that this rank computes, and what it has found of it.
+  struct Share {
+    Share(std::size_t shard_in, const PlanRequest& whole, const Sharding& sharding, const Options& options);
 
-  int ranks() const noexcept { return sharding_.ranks(); }
+    std::size_t shard;
+    PlanRequest request;  // of the shard's slices
+    CpuRows rows;
+    std::vector<std::byte> received;  // all-reduce: [row] the slices of its tensors
+    std::vector<std::byte> scratch;   // replicas of others' shards: the output
+    Output out;
+    std::vector<LeafRecords> records;  // [part]
+    std::vector<GramSums> counted;     // [part] what is beside the products
+    std::vector<Solution> solutions;   // [part]
+  };
+
+  std::size_t ranks() const noexcept { return static_cast<std::size_t>(sharding_.ranks()); }
   std::size_t parts() const noexcept { return parts_.size(); }
-  void start(const Updates& mine, const Output& out, const RunArguments& arguments);
+  /// The shard that is the rank's j-th, and the rank that has a shard as its j-th.
+  std::size_t shard_of(std::size_t rank, std::size_t j) const noexcept {
+    return (rank + ranks() - j) % ranks();
+  }
+  std::size_t owner_of(std::size_t shard, std::size_t j) const noexcept { return (shard + j) % ranks(); }
+  Share& first() noexcept { return *shares_.front(); }
+
   template <class F>
   void guarded(F step) noexcept;
+  void cut(std::size_t part);
+  void take_run(const RunArguments& arguments);
+  Updates received_rows(Share& share) const;
+  RunArguments sliced(const RunArguments& arguments, std::size_t shard) const;
+  void place_output(Share& share);
 
-  const Transfer* send_hello();
+  const Transfer* send_hello(Phase phase);
   const Transfer* send_rows();
   const Transfer* sum_or_solve();
-  void sum(std::size_t part);
+  void sum(Share& share, std::size_t part);
   const Transfer* send_leaves();
   const Transfer* send_totals();
   void add_leaves();
   void take_totals();
   void solve();
-  const Transfer* send_verdict();
-  void take_verdicts();
   const Transfer* send_output();
   void take_output();
+  const Transfer* send_verdict();
+  void take_verdicts();
 
   const Transfer* moved(Phase phase, const std::byte* send, std::byte* receive);
-  /// The products of a part that a rank adds.
-  Slice entries_of(const Part& part, int rank) const;
-  void cut(std::size_t part);
-  /// Doubles that a leaf has of each of its products.
-  std::int64_t doubles_per_entry(std::size_t part) const { return rows_.leaf_blocks(part) > 1 ? 2 : 1; }
-  std::int64_t row_bytes(int rank) const;
-  std::int64_t output_bytes(int rank) const;
+  [[noreturn]] void accuse(std::size_t one, std::size_t other, const char* what, std::size_t shard) const;
+  /// The products of a part that are a slice's: there are as many slices as ranks.
+  Slice entries_of(const Part& part, std::size_t slice) const;
+  std::int64_t leaf_bytes(std::size_t part, std::size_t shard, std::size_t slice) const;
+  std::int64_t doubles_per_entry(std::size_t part) const;
+  std::int64_t bytes_of(std::size_t shard, bool output) const;
+  std::string hash_of(const Output& out, std::size_t shard, bool whole) const;
 
   Sharding sharding_;
-  int rank_;
+  std::size_t rank_;
   bool all_reduce_;
   bool gathered_;
+  std::size_t replicas_;
   PlanRequest whole_;
-  PlanRequest local_;  // of this rank's slices
-  CpuRows rows_;
+  std::vector<std::unique_ptr<Share>> shares_;
   std::uint64_t digest_;
 
   // Of the run.
@@ -106,11 +134,9 @@ class ShardedRun {
   std::uint64_t run_digest_ = 0;
   Row mine_;
   Output out_;
-  std::vector<std::byte> received_rows_;
   std::vector<Part> parts_;
   GramSums sums_;
-  std::vector<std::vector<double>> added_;  // [part] the sums of this rank's products, and what they lost
-  std::vector<Solution> solutions_;
+  std::vector<std::vector<double>> added_;  // [part * replicas + i] sums of this rank's i-th slice, and lost
   std::vector<Report> reports_;
   Status status_ = Status::ok;
 

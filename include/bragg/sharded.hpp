@@ -119,6 +119,9 @@ class BRAGG_API ShardedPlan {
 struct AllReduceOptions {
   Options options = {};
   bool gather = true;  ///< every rank gets the whole output; false: its slices of AllReduce::sharding()
+  /// So many ranks compute each slice, and all compare what they found: up to replicas − 1 ranks that compute
+  /// wrongly, by fault or malice, give nobody a wrong result. They can stop every run (docs/distributed.md).
+  int replicas = 1;
 };
 
 /// A robust rule in the place of a sum: row r is rank r's, and the result everybody's. On the CPU.

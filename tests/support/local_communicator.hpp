@@ -27,6 +27,9 @@ class LocalJob {
   };
   std::vector<Post> posts;
 
+  /// Alters what a rank gets of another, in that rank's call number `call`; nothing where it is empty.
+  std::function<void(int from, int to, int call, std::span<std::byte> bytes)> tamper;
+
   /// Until all ranks are here. @throws Error communication: one has given up, or did not come in time.
   void meet() {
     std::unique_lock lock(mutex_);
@@ -73,7 +76,8 @@ class LocalCommunicator : public Communicator {
       const auto me = static_cast<std::ptrdiff_t>(rank_);
       const std::int64_t before =
           std::accumulate(from.bytes.begin(), from.bytes.begin() + me, std::int64_t{0});
-      take(from.send + before, from.bytes[static_cast<std::size_t>(me)], receive, receive_bytes[r]);
+      take(static_cast<int>(r), from.send + before, from.bytes[static_cast<std::size_t>(me)], receive,
+           receive_bytes[r]);
     }
     job_.meet();
   }
@@ -81,48 +85,56 @@ class LocalCommunicator : public Communicator {
   void all_gather(const std::byte* send, std::byte* receive, std::span<const std::int64_t> bytes) override {
     post(send, {bytes[static_cast<std::size_t>(rank_)]});
     for (std::size_t r = 0; r < bytes.size(); ++r)
-      take(job_.posts[r].send, job_.posts[r].bytes[0], receive, bytes[r]);
+      take(static_cast<int>(r), job_.posts[r].send, job_.posts[r].bytes[0], receive, bytes[r]);
     job_.meet();
   }
 
  private:
   void post(const std::byte* send, std::vector<std::int64_t> bytes) {
     job_.posts[static_cast<std::size_t>(rank_)] = {send, std::move(bytes)};
+    ++calls_;
     job_.meet();
   }
-  void take(const std::byte* from, std::int64_t sent, std::byte*& to, std::int64_t expected) {
+  void take(int peer, const std::byte* from, std::int64_t sent, std::byte*& to, std::int64_t expected) {
     if (sent != expected) {
       job_.give_up();
       throw Error(Status::internal, "a rank sends another number of bytes than is received");
     }
     if (sent > 0 && from != to) std::memcpy(to, from, static_cast<std::size_t>(sent));
+    if (job_.tamper && peer != rank_) job_.tamper(peer, rank_, calls_, {to, static_cast<std::size_t>(sent)});
     to += sent;
   }
 
   LocalJob& job_;
   int rank_;
+  int calls_ = 0;
 };
 
-/// body(communicator) on every rank; what ranks threw, null where nothing was.
-inline std::vector<std::exception_ptr> run_ranks(
-    int ranks, const std::function<void(LocalCommunicator&)>& body,
-    std::chrono::milliseconds timeout = std::chrono::seconds(60)) {
-  LocalJob job(ranks, timeout);
-  std::vector<std::exception_ptr> thrown(static_cast<std::size_t>(ranks));
+/// body(communicator) on every rank of a job; what ranks threw, null where nothing was.
+inline std::vector<std::exception_ptr> run_ranks(LocalJob& job,
+                                                 const std::function<void(LocalCommunicator&)>& body) {
+  std::vector<std::exception_ptr> thrown(job.posts.size());
   std::vector<std::thread> threads;
-  for (int rank = 0; rank < ranks; ++rank) {
+  for (std::size_t rank = 0; rank < thrown.size(); ++rank) {
     threads.emplace_back([&, rank] {
-      LocalCommunicator communicator(job, rank);
+      LocalCommunicator communicator(job, static_cast<int>(rank));
       try {
         body(communicator);
       } catch (...) {
-        thrown[static_cast<std::size_t>(rank)] = std::current_exception();
+        thrown[rank] = std::current_exception();
         job.give_up();
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
   return thrown;
+}
+
+inline std::vector<std::exception_ptr> run_ranks(
+    int ranks, const std::function<void(LocalCommunicator&)>& body,
+    std::chrono::milliseconds timeout = std::chrono::seconds(60)) {
+  LocalJob job(ranks, timeout);
+  return run_ranks(job, body);
 }
 
 }  // namespace bragg::test
