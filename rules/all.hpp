@@ -3,6 +3,7 @@
 #pragma once
 
 #include "rules/arc.hpp"
+#include "rules/balance.hpp"
 #include "rules/bucketing.hpp"
 #include "rules/bulyan.hpp"
 #include "rules/caf.hpp"
@@ -10,8 +11,11 @@
 #include "rules/cge.hpp"
 #include "rules/clip.hpp"
 #include "rules/faba.hpp"
+#include "rules/fltrust.hpp"
+#include "rules/foolsgold.hpp"
 #include "rules/geometric_median.hpp"
 #include "rules/krum.hpp"
+#include "rules/majority_cluster.hpp"
 #include "rules/mda.hpp"
 #include "rules/meamed.hpp"
 #include "rules/mean.hpp"

@@ -67,9 +67,23 @@ void need_finite(std::string_view rule, std::string_view parameter, double value
                      zero_allowed ? "≥" : ">"));
 }
 
-void need_share(std::string_view rule, std::string_view parameter, double value) {
-  if (value > 0 && value <= 1) return;
-  refuse(fmt::format("{}: {} = {}: needs 0 < {} ≤ 1", rule, parameter, value, parameter));
+void need_share(std::string_view rule, std::string_view parameter, double value, bool zero_allowed) {
+  if ((value > 0 || (zero_allowed && value == 0)) && value <= 1) return;
+  refuse(fmt::format("{}: {} = {}: needs 0 {} {} ≤ 1", rule, parameter, value, zero_allowed ? "≤" : "<",
+                     parameter));
+}
+
+void need_points(std::string_view rule, int least, const StagePoints& points) {
+  if (points.n >= least) return;
+  refuse(fmt::format("{}: {}: needs n ≥ {}; add workers", rule, rows_text(points), least));
+}
+
+void need_pivot(std::string_view rule, int pivot, const StagePoints& points) {
+  if (points.regrouped) {
+    refuse(
+        fmt::format("{}: pivot = {}: after bucketing no point is a row; leave the buckets out", rule, pivot));
+  }
+  need_between(rule, "pivot", pivot, 0, points.n - 1, "0 ≤ pivot < n");
 }
 
 void need_permutation(std::string_view rule, std::string_view parameter, const std::vector<int>& values,

@@ -13,7 +13,8 @@ namespace bragg::detail {
 /// The points that reach a stage.
 struct StagePoints {
   int n = 0;
-  int workers = 0;  ///< the rows that the pipeline started with; more than n after bucketing
+  int workers = 0;         ///< the rows that the pipeline started with; more than n after bucketing
+  bool regrouped = false;  ///< point i is no longer row i's
 };
 
 /// "n = 5 rows", for a message.
@@ -29,8 +30,12 @@ void need_between(std::string_view rule, std::string_view parameter, int value, 
 void need_at_least(std::string_view rule, std::string_view parameter, int value, int low);
 /// Finite, and above 0 or also 0.
 void need_finite(std::string_view rule, std::string_view parameter, double value, bool zero_allowed);
-/// 0 < value ≤ 1.
-void need_share(std::string_view rule, std::string_view parameter, double value);
+/// 0 < value ≤ 1, or also 0.
+void need_share(std::string_view rule, std::string_view parameter, double value, bool zero_allowed = false);
+/// n ≥ least.
+void need_points(std::string_view rule, int least, const StagePoints& points);
+/// The index of a row, which points must be of.
+void need_pivot(std::string_view rule, int pivot, const StagePoints& points);
 /// Empty, or each of 0 to n−1 once.
 void need_permutation(std::string_view rule, std::string_view parameter, const std::vector<int>& values,
                       const StagePoints& points);

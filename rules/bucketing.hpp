@@ -104,6 +104,7 @@ struct RuleOf<Bucketing> : PreAggregatingRule<Bucketing> {
       derived(&Bucketing::permutation, "permutation", "drawn", "each of 0 to n−1 once",
               "the permutation to use")};
   static constexpr bool merges = true;
+  static constexpr bool regroups = true;
   static constexpr bool takes_weights = true;
   static constexpr std::array examples = {"bucketing(s=1, seed=7) | trimmed_mean(f=F)",
                                           "bucketing(s=2, seed=7) | median",

@@ -6,14 +6,14 @@
 
 namespace bragg::detail {
 
-/// Starts at the previous output where the points have one, else at o: the caller passes no previous row
-/// otherwise.
+/// Starts at the pivot, or at the previous output where the points have one, else at o: the caller passes no
+/// previous row otherwise.
 template <class TeamT>
 BRAGG_HD Status solve(TeamT team, const CenteredClipping& rule, const Points& points, Scratch scratch,
                       Combination& out) {
   const int m = points.count;
   const int size = points.size;
-  const int start = size - 1;
+  const int start = rule.start == CenteredClipping::Start::pivot ? rule.pivot : size - 1;
   clear(team, out, points);
   double* const v = out.coefficients;
   double* const gram = scratch.take_doubles(static_cast<std::size_t>(size) * size);
@@ -62,7 +62,7 @@ BRAGG_HD Status solve(TeamT team, const CenteredClipping& rule, const Points& po
 
 template <>
 struct ChoicesOf<CenteredClipping::Start> {
-  static constexpr std::array<std::string_view, 3> names = {"previous", "reference", "origin"};
+  static constexpr std::array<std::string_view, 4> names = {"previous", "reference", "origin", "pivot"};
 };
 
 template <>
@@ -75,17 +75,33 @@ struct RuleOf<CenteredClipping> : GeometricRule<CenteredClipping> {
   static constexpr std::tuple parameters{
       required(&CenteredClipping::tau, "tau", "tau > 0", "radius that updates are clipped to"),
       parameter(&CenteredClipping::iters, "iters", "iters ≥ 1", "iterations"),
-      choice(&CenteredClipping::start, "start", "the first v; previous: the plan's last output")};
+      choice(&CenteredClipping::start, "start", "the first v; previous: the plan's last output"),
+      parameter(&CenteredClipping::pivot, "pivot", "0 ≤ pivot < n",
+                "index of the trusted row, for start = pivot")};
   static constexpr bool takes_weights = true;
-  static constexpr bool stays_by_start = true;
-  static constexpr std::array examples = {"centered_clipping(tau=1)", "centered_clipping(tau=2, iters=5)"};
+  static constexpr std::array examples = {"centered_clipping(tau=1)", "centered_clipping(tau=2, iters=5)",
+                                          "centered_clipping(tau=1, start=pivot)",
+                                          "nnm(f=F) | centered_clipping(tau=1, iters=3, start=pivot)"};
 
-  static void check(const CenteredClipping& rule, const StagePoints&) {
+  static void check(const CenteredClipping& rule, const StagePoints& points) {
     need_finite(text.name, "tau", rule.tau, false);
     need_at_least(text.name, "iters", rule.iters, 1);
+    if (starts_at_pivot(rule)) {
+      need_pivot(text.name, rule.pivot, points);
+    } else {
+      need_between(text.name, "pivot", rule.pivot, 0, 0, "start = pivot");
+    }
   }
-  static int reference(const CenteredClipping&, const Stage& stage) {
-    return stage.size() - 1;  // the previous output, or the origin where there is none
+  static int reference(const CenteredClipping& rule, const Stage& stage) {
+    // The previous output, or the origin where there is none.
+    return starts_at_pivot(rule) ? -1 : stage.size() - 1;
+  }
+  static bool stays_by_reference(const CenteredClipping& rule) { return !starts_at_pivot(rule); }
+  static constexpr bool starts_at_pivot(const CenteredClipping& rule) {
+    return rule.start == CenteredClipping::Start::pivot;
+  }
+  static constexpr int* pivot(CenteredClipping& rule) {
+    return starts_at_pivot(rule) ? &rule.pivot : nullptr;
   }
   static Memory memory(const CenteredClipping& rule) {
     return rule.start == CenteredClipping::Start::previous ? Memory::previous : Memory::none;

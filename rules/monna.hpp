@@ -12,16 +12,13 @@ BRAGG_HD Status solve(TeamT team, const Monna& rule, const Points& points, Scrat
   const int m = points.count;
   const int near = m - rule.f;
   if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;
+  if (!points.finite(rule.pivot)) return Status::nonfinite_pivot;  // a bucket
   clear(team, out, points);
   int* const chosen = scratch.take_ints(static_cast<std::size_t>(m));
   team.parallel_for(m, [&](int i) { out.scores[i] = points.distance(rule.pivot, i); });
   team.single([&] {
-    if (points.finite(rule.pivot)) {
-      smallest(m, near, chosen, [&](int i) { return points.squared_distance(rule.pivot, i); });
-      mean_of(points, chosen, near, out.coefficients);
-    } else {
-      mean_of_first_finite(points, near, chosen, out.coefficients);
-    }
+    smallest(m, near, chosen, [&](int i) { return points.squared_distance(rule.pivot, i); });
+    mean_of(points, chosen, near, out.coefficients);
   });
   return Status::ok;
 }
@@ -43,9 +40,7 @@ struct RuleOf<Monna> : GeometricRule<Monna> {
     need_majority(text.name, rule.f, points);
     need_between(text.name, "pivot", rule.pivot, 0, points.n - 1, "0 ≤ pivot < n");
   }
-  static Step step(const Monna& rule, const Stage& stage, const SequenceInputs& inputs) {
-    return {.rule = {.f = rule.f, .pivot = inputs.pivot}, .stage = stage};
-  }
+  static constexpr int* pivot(Monna& rule) { return &rule.pivot; }
 };
 
 }  // namespace bragg::detail

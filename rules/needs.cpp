@@ -74,6 +74,26 @@ double work_of(const Pipeline& pipeline, int n) {
   return work + visit_rule(pipeline.rule, [&](auto of, const auto& rule) { return of.work(rule, n); });
 }
 
+std::optional<Pivot> pivot_of(const Pipeline& pipeline) {
+  const bool regrouped =
+      std::any_of(pipeline.pre.begin(), pipeline.pre.end(), [](const PreAggregator& stage) {
+        return visit_rule(stage, [](auto of, const auto&) { return of.regroups; });
+      });
+  return visit_rule(pipeline.rule, [&](auto of, auto rule) -> std::optional<Pivot> {
+    const int* const pivot = of.pivot(rule);
+    if (pivot == nullptr) return std::nullopt;
+    return Pivot{.rule = of.text.name, .index = *pivot, .is_row = !regrouped};
+  });
+}
+
+void set_pivot(Pipeline& pipeline, int index) {
+  std::visit(
+      [index](auto& rule) {
+        if (int* const pivot = RuleOf<std::decay_t<decltype(rule)>>::pivot(rule)) *pivot = index;
+      },
+      pipeline.rule);
+}
+
 bool searches_on_host(const Pipeline& pipeline) {
   return visit_rule(pipeline.rule,
                     [](auto of, const auto&) { return is_search<typename decltype(of)::Step>; });

@@ -4,6 +4,8 @@
 
 #include <bragg/pipeline.hpp>
 #include <cstddef>
+#include <optional>
+#include <string_view>
 
 namespace bragg::detail {
 
@@ -27,6 +29,17 @@ bool keeps_previous(const Pipeline& pipeline);
 bool has_memory(const Pipeline& pipeline);
 /// The n-sized mathematics of n rows, at the most, in multiply-adds of `tridiagonalize`.
 double work_of(const Pipeline& pipeline, int n);
+
+/// The point that a rule trusts.
+struct Pivot {
+  std::string_view rule;
+  int index = 0;
+  bool is_row = true;  ///< of the caller's; else a bucket
+};
+/// None: the rule trusts no point.
+std::optional<Pivot> pivot_of(const Pipeline& pipeline);
+/// Of a pipeline that has one.
+void set_pivot(Pipeline& pipeline, int index);
 
 /// A step of the rule runs on the host, whatever runs the others.
 bool searches_on_host(const Pipeline& pipeline);

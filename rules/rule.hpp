@@ -107,6 +107,9 @@ struct CommonRule {
       return -1;
     }
   }
+  /// Its parameter that is the index of a row which it trusts; null: it trusts none. `step` is given the
+  /// point's index, of a row that is finite.
+  static constexpr int* pivot(RuleT&) { return nullptr; }
   /// What the rule does on n points beyond ranking distances, at the most, in steps of an n³: multiply-adds
   /// of `tridiagonalize`. Said only where it may come to seconds.
   static double work(const RuleT&, int) { return 0; }
@@ -124,10 +127,13 @@ struct GeometricRule : CommonRule<RuleT> {
   static constexpr RuleKind kind = RuleKind::geometric;
   static constexpr Products products = Products::pairs;
   static constexpr bool weighs_its_majority = false;  ///< the majority it trusts is one of client weight
-  static constexpr bool stays_by_start = false;  ///< bounded by lengths about where it starts, by no majority
+  /// Bounded by lengths about its reference, by no majority; or it takes angles, seen from there.
+  static bool stays_by_reference(const RuleT&) { return false; }
   using Step = SolveStep<RuleT>;
-  static Step step(const RuleT& rule, const Stage& stage, const SequenceInputs&) {
-    return {.rule = rule, .stage = stage, .reference = RuleOf<RuleT>::reference(rule, stage)};
+  static Step step(const RuleT& rule, const Stage& stage, const SequenceInputs& inputs) {
+    RuleT placed = rule;
+    if (int* const pivot = RuleOf<RuleT>::pivot(placed)) *pivot = inputs.pivot;
+    return {.rule = placed, .stage = stage, .reference = RuleOf<RuleT>::reference(rule, stage)};
   }
 };
 
@@ -145,6 +151,7 @@ template <class RuleT>
 struct PreAggregatingRule : CommonRule<RuleT> {
   static constexpr RuleKind kind = RuleKind::pre_aggregator;
   static constexpr bool merges = false;            ///< points become means of several
+  static constexpr bool regroups = false;          ///< point i is no longer row i's
   static constexpr bool consumes_weights = false;  ///< the new points have none
   using Step = TransformStep<RuleT>;
   using OnBlock = RuleT;  ///< the rule as `transform` takes it: on_block(rule, inputs, which stage it is)

@@ -127,21 +127,21 @@ inline Recentring recentring_of(const Pipeline& pipeline, const Stage& rows) {
       weighted = weighted && !of.consumes_weights;
     });
   }
-  bool stays_by_start = false;
+  bool by_reference = false;
   visit_rule(pipeline.rule, [&](auto of, const auto& rule) {
     measure(of, rule);
     if constexpr (is_coordinate_wise<std::decay_t<decltype(rule)>>) {
       weighted = false;
     } else {
       weighted = weighted && of.weighs_its_majority;
-      stays_by_start = of.stays_by_start;
+      by_reference = of.stays_by_reference(rule);
     }
   });
   if (!needs.pairs) {
     // From the origin of zeros a row's length is its product with itself, which is clear.
     if (rows.has_origin) out.plan = {.kind = CenterPlan::Kind::row, .row = rows.inputs};
-  } else if (stays_by_start && !takes_pairs_before) {
-    // What bounds this rule is no majority, but lengths about where it starts. From zeros they are clear.
+  } else if (by_reference && !takes_pairs_before) {
+    // What bounds this rule is no majority, but lengths about its reference. From zeros they are clear.
     out.certificate.pairs = false;
     if (rows.references > 1 || rows.has_origin)
       out.plan = {.kind = CenterPlan::Kind::row, .row = rows.rows() - 1};
@@ -158,7 +158,11 @@ template <class RunF>
 Finish run_sequence(const Pipeline& pipeline, const SequenceInputs& in, RunF run) {
   const PassNeeds needs = needs_of(pipeline);
   Stage stage = in.stage;
-  run(StartStep{.stage = stage, .statistics = needs.statistics, .products = needs.products});
+  const std::optional<Pivot> trusted = pivot_of(pipeline);
+  run(StartStep{.stage = stage,
+                .statistics = needs.statistics,
+                .products = needs.products,
+                .pivot = trusted && trusted->is_row ? in.pivot : -1});
   const Recentring recentring = recentring_of(pipeline, stage);
   if (needs.products) {
     run(ErrorStep{.stage = stage,

@@ -35,6 +35,7 @@ struct StartStep {
   Stage stage;
   bool statistics = false;  ///< pass 1 ran
   bool products = false;
+  int pivot = -1;  ///< the row that the rule trusts; -1: none
 
   template <class TeamT>
   BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
@@ -56,6 +57,8 @@ struct StartStep {
       if (products && !input && !(gram[static_cast<std::size_t>(i) * rows + i] < infinity)) infinite[i] = 1;
       b.row_clip[i] = 1;
     });
+    // Before a pre-aggregator makes a finite point of it.
+    if (pivot >= 0 && infinite[pivot] != 0) return fail(team, b, Status::nonfinite_pivot);
     if (!products) return;
     parallel_for_2d(team, rows, rows, [&](int i, int j) {
       const std::size_t at = static_cast<std::size_t>(i) * rows + j;

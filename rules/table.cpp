@@ -139,6 +139,10 @@ int points_after(const PreAggregator& stage, int n) {
   return visit_rule(stage, [n](auto of, const auto& rule) { return of.points_after(rule, n); });
 }
 
+bool regroups(const PreAggregator& stage) {
+  return visit_rule(stage, [](auto of, const auto&) { return of.regroups; });
+}
+
 template <class NumberT>
 std::string print_number(NumberT value) {
   std::array<char, 32> text{};
@@ -205,6 +209,7 @@ void validate(const Pipeline& pipeline, int n) {
   for (const PreAggregator& stage : pipeline.pre) {
     detail::check_stage(stage, points);
     points.n = detail::points_after(stage, points.n);
+    points.regrouped = points.regrouped || detail::regroups(stage);
   }
   detail::check_stage(pipeline.rule, points);
 }

@@ -101,6 +101,7 @@ static void plan_of_tensors(void) {
   EXPECT(isnan(report.optimality_gap));
   EXPECT(strcmp(bragg_status_name(BRAGG_NOT_CONVERGED), "not_converged") == 0);
   EXPECT(strcmp(bragg_status_name(BRAGG_NONFINITE_PIVOT), "nonfinite_pivot") == 0);
+  EXPECT(strcmp(bragg_status_name(BRAGG_NO_MAJORITY), "no_majority") == 0);
   EXPECT(strcmp(bragg_status_name(BRAGG_COMMUNICATION), "communication") == 0);
   EXPECT(strcmp(bragg_status_name(BRAGG_DISAGREEMENT), "disagreement") == 0);
   EXPECT(report.recentred == 0 && report.distance_error > 0 && report.distance_error < 1e-9);

@@ -242,7 +242,7 @@ class Snippets(Docs):
             with open(self.path(name), "w", encoding="utf-8") as file:
                 file.write(text)
 
-        listed = (r"(using Aggregators = [^>]*)>;", r"\1, NearestPair>;")
+        listed = (r"(using Aggregators =\s[^>]*)>;", r"\1, NearestPair>;")
         splice("include/bragg/pipeline.hpp", (r"// The closed list of rules", struct_block + r"\n\g<0>"), listed)
         splice("rules/all.hpp", (r'#include "rules/nnm.hpp"\n', r'#include "rules/nearest_pair.hpp"\n\g<0>'))
         made = {"rules/nearest_pair.hpp": rule_block, "host/reference/nearest_pair.cpp": oracle_block, "program.cpp": PROGRAM}

@@ -326,6 +326,72 @@ TEST(OracleCenteredClipping, CountsInfiniteRowsWithoutMoving) {
   expect_status(CenteredClipping{.tau = 1}, after(line({1}), {inf}), Status::nonfinite_base);
 }
 
+TEST(OracleCenteredClipping, StartsAtThePivot) {
+  const CenteredClipping own{.tau = 1, .start = CenteredClipping::Start::pivot, .pivot = 2};
+  expect_out(own, line({1, 9, 3}), {3});  // 3 + (−1 + 1 + 0)/3
+  expect_out(own, about(line({2.5L, 9, 3}), {7}), {19 / 6.0L});
+  expect_out(own, line({nan, 9, 3}), {10 / 3.0L});
+  expect_out(own, weighted(line({1, 9, 3}), {1, 2, 1}), {3.25L});
+  expect_out(own, weighted(line({1, 9, 3}), {0, 1, 1}), {3.5L});
+  expect_out(CenteredClipping{.tau = 1, .iters = 2, .start = CenteredClipping::Start::pivot}, line({0, 3, 4}),
+             {10 / 9.0L});  // 2/3, then + (−2/3 + 1 + 1)/3
+  expect_status(own, line({1, 9, nan}), Status::nonfinite_pivot);
+  expect_status(Clip{.c = 1} | own, line({1, 9, nan}), Status::nonfinite_pivot);
+}
+
+TEST(OracleBalance, TakesRowsNearTheTrustedOne) {
+  expect_out(Balance{.gamma = 1}, line({2, 3, 5, 0}), {1.75L});  // (2 + (3 + 0)/2)/2: no farther than 2
+  expect_out(Balance{.gamma = 1, .alpha = 0.25}, line({2, 3, 5, 4}), {3.125L});
+  expect_out(Balance{.gamma = 1, .alpha = 0}, line({2, 3, 5, 4}), {3.5L});
+  expect_out(Balance{.gamma = 0.25, .alpha = 0}, line({2, 3, 5, 4}), {2});  // none
+  expect_out(Balance{.gamma = 1, .pivot = 2}, line({9, nan, 2, 3, inf}), {2.5L});
+  expect_out(Balance{.gamma = 1}, about(line({2, 3, 4}), {1}), {2.5L});
+  expect_out(Balance{.gamma = 1}, weighted(line({2, 3, 1}), {9, 3, 1}), {2.25L});
+  expect_out(Balance{.gamma = 5}, line({0, 0, 1}), {0});  // at o only rows that are there
+  expect_status(Balance{.gamma = 1, .pivot = 1}, line({2, nan}), Status::nonfinite_pivot);
+  expect_status(Balance{.gamma = 1}, about(line({2, 3}), {nan}), Status::nonfinite_base);
+}
+
+TEST(OracleFlTrust, FollowsRowsThatPointAsTheTrustedOne) {
+  const long double root = std::sqrt(2.0L);
+  expect_out(FlTrust{.pivot = 0}, rows({{2, 0}, {0, 5}, {1, 1}, {-1, 0}}), {root, root});
+  expect_out(FlTrust{.pivot = 0}, rows({{2, 0}, {3, 3}, {8, 0}}),
+             {6 - 3 * root, 2 - root});  // (√½(√2, √2) + (2, 0))/(√½ + 1)
+  expect_out(FlTrust{.pivot = 1}, line({-4, -3, 1, nan}), {-3});
+  expect_out(FlTrust{.pivot = 0}, line({1, -5, 0}), {0});  // none points as it does: o
+  expect_out(FlTrust{.pivot = 0}, line({0, 5, 6}), {0});
+  expect_out(FlTrust{.pivot = 0}, rows({{0, 3}, {4, 3}, {0, 1e-6L}}), {2.4L, 1.8L});  // too short
+  expect_out(FlTrust{.pivot = 0}, about(line({3, 9, 1}), {2}), {3});
+  expect_out(FlTrust{.pivot = 0}, line({2, inf, nan}), {0});
+  expect_status(FlTrust{.pivot = 1}, line({2, inf, nan}), Status::nonfinite_pivot);
+  expect_status(QuantileClip{} | FlTrust{.pivot = 1}, line({2, inf, nan}), Status::nonfinite_pivot);
+}
+
+TEST(OracleFoolsGold, TakesTheWeightOfCopies) {
+  expect_out(FoolsGold{}, rows({{1, 0}, {0, 3}}), {0.5L, 1.5L});
+  expect_out(FoolsGold{}, rows({{1, 0}, {2, 0}, {0, 3}}), {0, 3});
+  expect_out(FoolsGold{}, rows({{1, 0}, {-1, 0}}), {0, 0});
+  expect_out(FoolsGold{}, rows({{1, 0}, {nan, 0}, {0, 3}, {0, inf}}), {0.5L, 1.5L});
+  expect_out(FoolsGold{}, line({nan, 5}), {5});  // compared with none
+  expect_out(FoolsGold{}, about(rows({{2, 1}, {1, 4}}), {1, 1}), {1.5L, 2.5L});
+  // Cosines 0.6 and 0.8 with the third row: 0.4 and 0.2, the first pardoned to 0.6·0.6/0.8 = 0.45 of it;
+  // shares of 0.55: 1, 4/11 (below the logarithm's zero) and 4/11.
+  expect_out(FoolsGold{}, rows({{1, 0}, {0, 1}, {0.6L, 0.8L}}), {1, 0});
+  expect_status(FoolsGold{}, line({1, 2, 3}), Status::no_majority);
+  expect_status(FoolsGold{}, line({nan, inf}), Status::no_majority);
+}
+
+TEST(OracleMajorityCluster, JoinsRowsByAngle) {
+  expect_out(MajorityCluster{}, rows({{1, 0}, {2, 0.25L}, {0, 1}, {-1, 0}, {3, -0.25L}}), {2, 0});
+  expect_out(MajorityCluster{}, rows({{1, 0}, {0, 1}, {0, 0}}), {0.5L, 0.5L});  // all are orthogonal: (0, 1)
+  expect_out(MajorityCluster{}, line({nan, 1, 2}), {1.5L});
+  expect_out(MajorityCluster{}, about(line({1, 3, 6}), {2}), {4.5L});
+  expect_out(MajorityCluster{}, weighted(line({1, 2, -6}), {1, 3, 9}), {1.75L});
+  expect_out(MajorityCluster{}, line({4, 2}), {3});
+  expect_status(MajorityCluster{}, line({nan, 1, inf}), Status::too_many_nonfinite);
+  expect_status(MajorityCluster{}, line({nan, 1}), Status::too_many_nonfinite);
+}
+
 // (0, 0), (1, 0) and the third corner make an equilateral triangle: diameter 1, covariance I/6.
 // (0, 0), (0, 0), (−0.9, 0): diameter 0.9, top eigenvalue 2/9 · 0.81 = 0.18.
 const std::vector<Vector> triangle{{0, 0}, {1, 0}, {0.5L, std::sqrt(3.0L) / 2}, {0, 0}, {-0.9L, 0}};
@@ -392,7 +458,9 @@ TEST(OracleCaf, ResolvesAnEigenspaceByTheLongestProjection) {
 TEST(OracleMonna, AveragesAroundThePivot) {
   expect_out(Monna{.f = 2, .pivot = 1}, line({0, 5, 6, 7, 100}), {6});
   expect_out(Monna{.f = 1, .pivot = 1}, line({4, 5, 6}), {4.5L});  // 4 and 6 tie: the lower index
-  expect_out(Monna{.f = 2, .pivot = 0}, line({nan, 5, 6, 7, 100}), {6});
+  expect_status(Monna{.f = 2, .pivot = 0}, line({nan, 5, 6, 7, 100}), Status::nonfinite_pivot);
+  expect_status(Clip{.c = 9} | Monna{.f = 1, .pivot = 2}, line({5, 6, inf}), Status::nonfinite_pivot);
+  expect_status(Monna{.f = 0, .pivot = 1}, weighted(line({4, 5, 6}), {1, -1, 1}), Status::nonfinite_pivot);
   expect_out(Monna{.f = 1, .pivot = 1}, weighted(line({4, 5, 9}), {3, 1, 1}), {4.25L});
   expect_out(Monna{.f = 1, .pivot = 3}, weighted(line({4, 9, 6, 5}), {1, 1, 0, 1}),
              {4.5L});  // the caller's row 3
@@ -447,6 +515,7 @@ TEST(OracleBucketing, AveragesGroups) {
   expect_status(singles | GeometricMedian{}, line({nan, 3}), Status::too_many_nonfinite);
   expect_out(Bucketing{.s = 2, .permutation = {0, 1, 2, 3}} | Monna{.f = 0, .pivot = 1}, line({0, 2, 4, 6}),
              {3});
+  expect_status(singles | Monna{.f = 0, .pivot = 0}, line({nan, 3}), Status::too_many_nonfinite);
 }
 
 TEST(OracleBucketing, DrawsItsPermutationFromPhilox) {
@@ -550,10 +619,26 @@ TEST(OracleArguments, FitEachOther) {
 
 TEST(OracleArguments, MayBeOfNoCoordinates) {
   const Input empty = rows({{}, {}, {}, {}, {}, {}, {}});
-  for (const Aggregator& rule : std::vector<Aggregator>{
-           Mean{}, Median{}, TrimmedMean{.f = 1}, Meamed{.f = 1}, Phocas{.f = 1}, Krum{.f = 1},
-           MultiKrum{.f = 1}, GeometricMedian{}, CenteredClipping{.tau = 1}, Mda{.f = 1}, Smea{.f = 1},
-           Caf{.f = 1}, Monna{.f = 1}, Cge{.f = 1}, Faba{.f = 1}, Bulyan{.f = 1}}) {
+  for (const Aggregator& rule : std::vector<Aggregator>{Mean{},
+                                                        Median{},
+                                                        TrimmedMean{.f = 1},
+                                                        Meamed{.f = 1},
+                                                        Phocas{.f = 1},
+                                                        Krum{.f = 1},
+                                                        MultiKrum{.f = 1},
+                                                        GeometricMedian{},
+                                                        CenteredClipping{.tau = 1},
+                                                        Mda{.f = 1},
+                                                        Smea{.f = 1},
+                                                        Caf{.f = 1},
+                                                        Monna{.f = 1},
+                                                        Cge{.f = 1},
+                                                        Faba{.f = 1},
+                                                        Balance{.gamma = 1},
+                                                        FlTrust{},
+                                                        FoolsGold{},
+                                                        MajorityCluster{},
+                                                        Bulyan{.f = 1}}) {
     expect_out(rule, empty, {});
     expect_out(Pipeline({Nnm{.f = 1}, Clip{.c = 1}, Arc{.f = 1}}, rule), empty, {});
   }

@@ -360,6 +360,10 @@ TEST(Bounds, OnNAreTheRulesOwn) {
   expect_least_n(CenteredClipping{.tau = 1}, 1);
   expect_least_n(Clip{.c = 0} | Mean{}, 1);
   expect_least_n(QuantileClip{} | Mean{}, 1);
+  expect_least_n(Balance{.gamma = 1}, 1);
+  expect_least_n(FlTrust{}, 2);
+  expect_least_n(FoolsGold{}, 2);
+  expect_least_n(MajorityCluster{}, 2);
   expect_least_n(Bucketing{.s = 3} | Mean{}, 3);
   EXPECT_NE(refusal(Mean{}, 0), "");
   EXPECT_NE(refusal(Mean{}, -4), "");
@@ -391,11 +395,18 @@ TEST(Bounds, OnNumbersAreChecked) {
     EXPECT_NE(refusal(Clip{.c = bad} | Mean{}, 5), "");
     EXPECT_NE(refusal(QuantileClip{.q = bad} | Mean{}, 5), "");
     EXPECT_NE(refusal(CenteredClipping{.tau = bad}, 5), "");
+    EXPECT_NE(refusal(Balance{.gamma = bad}, 5), "");
+    EXPECT_NE(refusal(Balance{.gamma = 1, .alpha = bad}, 5), "");
+    EXPECT_NE(refusal(FoolsGold{.kappa = bad}, 5), "");
     EXPECT_NE(refusal(GeometricMedian{.nu = bad}, 5), "");
     EXPECT_NE(refusal(GeometricMedian{.tol = bad}, 5), "");
   }
   EXPECT_NE(refusal(CenteredClipping{.tau = 0}, 5), "");
   EXPECT_NE(refusal(QuantileClip{.q = 0} | Mean{}, 5), "");
+  EXPECT_NE(refusal(Balance{.gamma = 0}, 5), "");
+  EXPECT_NE(refusal(Balance{.gamma = 1, .alpha = 1.0000001}, 5), "");
+  EXPECT_NO_THROW(validate(Balance{.gamma = 1, .alpha = 0}, 5));
+  EXPECT_NE(refusal(FoolsGold{.kappa = 0}, 5), "");
   EXPECT_NE(refusal(QuantileClip{.q = 1.0000001} | Mean{}, 5), "");
   EXPECT_NO_THROW(validate(QuantileClip{.q = 1} | Mean{}, 5));
   EXPECT_NO_THROW(validate(Clip{.c = 0} | GeometricMedian{.nu = 0, .max_iters = 1, .tol = 0}, 5));
@@ -414,11 +425,18 @@ TEST(Bounds, OnNumbersAreChecked) {
   }
   EXPECT_NE(refusal(Monna{.f = 1, .pivot = 5}, 5), "");
   EXPECT_NO_THROW(validate(Monna{.f = 1, .pivot = 4}, 5));
+  for (const int bad : {-1, 5, least}) {
+    EXPECT_NE(refusal(FlTrust{.pivot = bad}, 5), "");
+    EXPECT_NE(refusal(Balance{.gamma = 1, .pivot = bad}, 5), "");
+    EXPECT_NE(refusal(CenteredClipping{.tau = 1, .start = CenteredClipping::Start::pivot, .pivot = bad}, 5),
+              "");
+  }
+  EXPECT_NE(refusal(CenteredClipping{.tau = 1, .pivot = 2}, 5), "");  // without effect
 }
 
 TEST(Bounds, OnChoicesAreTheRulesOwn) {
   EXPECT_NE(refusal(GeometricMedian{.start = static_cast<GeometricMedian::Start>(3)}, 5), "");
-  EXPECT_NE(refusal(CenteredClipping{.tau = 1, .start = static_cast<CenteredClipping::Start>(3)}, 5), "");
+  EXPECT_NE(refusal(CenteredClipping{.tau = 1, .start = static_cast<CenteredClipping::Start>(4)}, 5), "");
   EXPECT_NE(refusal(Median{static_cast<EvenMedian>(7)}, 5), "");
 }
 
@@ -441,7 +459,13 @@ TEST(Bounds, AreCheckedAgainstThePointsThatReachAStage) {
   EXPECT_EQ(points_at_rule(Bucketing{.s = 2} | Bucketing{.s = 3} | Mean{}, 11), 2);
   EXPECT_NO_THROW(validate(Nnm{.f = 2} | Bucketing{.s = 3} | Mean{}, 5));
   EXPECT_NE(refusal(Bucketing{.s = 3} | Nnm{.f = 1} | Mean{}, 5), "");
+  EXPECT_NE(refusal(Bucketing{.s = 1} | FlTrust{.pivot = 1}, 6), "");
+  EXPECT_NE(
+      refusal(Bucketing{.s = 1} | CenteredClipping{.tau = 1, .start = CenteredClipping::Start::pivot}, 6),
+      "");
+  EXPECT_NO_THROW(validate(Bucketing{.s = 1} | CenteredClipping{.tau = 1}, 6));
   EXPECT_NE(refusal(Bucketing{.s = 2} | Monna{.f = 0, .pivot = 3}, 6), "");
+  EXPECT_NO_THROW(validate(Nnm{.f = 1} | Monna{.f = 1, .pivot = 3}, 6));
 }
 
 TEST(Bounds, OnSmeaCountSubsets) {

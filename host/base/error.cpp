@@ -30,6 +30,8 @@ const char* to_string(Status status) noexcept {
       return "not_converged";
     case Status::nonfinite_pivot:
       return "nonfinite_pivot";
+    case Status::no_majority:
+      return "no_majority";
     case Status::communication:
       return "communication";
     case Status::disagreement:

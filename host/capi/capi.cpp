@@ -39,6 +39,7 @@ static_assert(same(Status::ok, BRAGG_OK) && same(Status::invalid_argument, BRAGG
               same(Status::io_error, BRAGG_IO_ERROR) && same(Status::out_of_memory, BRAGG_OUT_OF_MEMORY) &&
               same(Status::internal, BRAGG_INTERNAL) && same(Status::not_converged, BRAGG_NOT_CONVERGED) &&
               same(Status::nonfinite_pivot, BRAGG_NONFINITE_PIVOT) &&
+              same(Status::no_majority, BRAGG_NO_MAJORITY) &&
               same(Status::communication, BRAGG_COMMUNICATION) &&
               same(Status::disagreement, BRAGG_DISAGREEMENT));
 static_assert(same(bragg::DType::f32, BRAGG_F32) && same(bragg::DType::f16, BRAGG_F16) &&

@@ -45,8 +45,8 @@ constexpr const char* exit_codes = R"help(Exit codes:
   4  the system refused to open, read or write, or had no memory
   5  the data defeats the rule: too many rows that are bad inputs or not finite,
      an output that would hold NaN or infinity, a base that is not finite, a
-     pivot that is a bad input, a search that is too large, an iteration that
-     does not converge
+     pivot that is a bad input or not finite, rows among which a rule has none
+     to prefer, a search that is too large, an iteration that does not converge
   6  `bragg verify` found a result that is wrong
   129, 130, 143  interrupted (SIGHUP, SIGINT, SIGTERM)
 Nothing is written to the output unless the exit code is 0 (or 4, when only

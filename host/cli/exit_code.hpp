@@ -25,6 +25,7 @@ inline int exit_code(Status status) {
     case Status::too_large:
     case Status::not_converged:
     case Status::nonfinite_pivot:
+    case Status::no_majority:
       return 5;
     case Status::internal:
       return 1;

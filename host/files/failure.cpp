@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "host/base/listed.hpp"
 #include "host/plan/report.hpp"
+#include "rules/needs.hpp"
 
 namespace bragg::detail {
 
@@ -98,16 +98,12 @@ bool bad_decide(const Solution& solution, std::span<const std::uint8_t> bad) {
 }
 
 void check_pivot(const Inputs& inputs, const Pipeline& pipeline) {
-  const auto* const monna = std::get_if<Monna>(&pipeline.rule);
-  const bool has_buckets =
-      std::any_of(pipeline.pre.begin(), pipeline.pre.end(), [](const PreAggregator& stage) {
-        return std::holds_alternative<Bucketing>(stage);  // the pivot is a bucket
-      });
-  if (monna == nullptr || has_buckets) return;
-  const auto pivot = static_cast<std::size_t>(monna->pivot);
+  const std::optional<Pivot> trusted = pivot_of(pipeline);
+  if (!trusted || !trusted->is_row) return;
+  const auto pivot = static_cast<std::size_t>(trusted->index);
   if (inputs.rows[pivot].bad.empty()) return;
-  throw Error(Status::nonfinite_pivot, fmt::format("monna: pivot = {} is a bad input: {} ({})", monna->pivot,
-                                                   inputs.names[pivot], inputs.rows[pivot].bad));
+  throw Error(Status::nonfinite_pivot, fmt::format("{}: pivot = {} is a bad input: {} ({})", trusted->rule,
+                                                   pivot, inputs.names[pivot], inputs.rows[pivot].bad));
 }
 
 }  // namespace bragg::detail

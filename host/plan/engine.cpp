@@ -91,7 +91,7 @@ struct Engine::Impl {
   bool has_reference = false;
   bool has_previous = false;
   std::uint64_t round = 0;
-  int pivot = 0;  ///< monna's, among the points
+  int pivot = 0;  ///< that the rule trusts, among the points
 
   std::vector<std::max_align_t> memory;  ///< the block
   std::vector<std::int64_t> counts;

@@ -27,7 +27,7 @@ struct ActiveRows {
 void set_active_rows(std::span<const double> weights, int n, double max_weight_share, ActiveRows& active);
 
 /// Checks the pipeline's bounds again, for the rows that weights of 0 have left over, and says which of
-/// them is monna's pivot. @throws Error invalid_argument: too few rows, weights for a rule that has none.
+/// them is the rule's pivot. @throws Error invalid_argument: too few rows, weights for a rule that has none.
 int check_active_rows(const Pipeline& pipeline, int n, const ActiveRows& active);
 
 /// Whether weights may leave so many rows of n: check_active_rows lets some such rows pass.

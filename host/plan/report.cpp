@@ -56,6 +56,18 @@ std::string describe_failure(Status status, std::span<const Report> reports) {
             where, rows.size(), report.rows.size(), listed(rows));
       case Status::nonfinite_base:
         return fmt::format("the base holds NaN or infinity{}, and the pipeline measures from it", where);
+      case Status::nonfinite_pivot:
+        return fmt::format(
+            "the row that the rule trusts (pivot) is not finite{}: it holds NaN or infinity, is beyond the "
+            "range "
+            "in which distances can be taken, or has an invalid weight; choose another",
+            where);
+      case Status::no_majority:
+        return fmt::format(
+            "all rows point alike, seen from the base{}: foolsgold has none to prefer; give the base, or "
+            "take "
+            "another rule",
+            where);
       case Status::too_large:
         return fmt::format("mda reached its work limit{}; lower f, or take nnm(f) | trimmed_mean(f)", where);
       case Status::not_converged:

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "host/plan/engine.hpp"
+#include "rules/needs.hpp"
 #include "rules/table.hpp"
 
 namespace bragg::detail {
@@ -87,27 +89,23 @@ void set_active_rows(std::span<const double> weights, int n, double max_weight_s
 
 int check_active_rows(const Pipeline& pipeline, int n, const ActiveRows& rest) {
   const int rows = static_cast<int>(rest.rows.size());
-  const auto* const original = std::get_if<Monna>(&pipeline.rule);
-  int pivot = original != nullptr ? original->pivot : 0;
+  const std::optional<Pivot> trusted = pivot_of(pipeline);
+  int pivot = trusted ? trusted->index : 0;
   if (rest.weighted) check_takes_weights(pipeline);
   if (rows == n) return pivot;
   if (rows < 1) {
     throw Error(Status::invalid_argument, "weights: every row has weight 0; at least one must count");
   }
   Pipeline remaining = pipeline;
-  auto* const monna = std::get_if<Monna>(&remaining.rule);
-  const bool has_buckets =
-      std::any_of(pipeline.pre.begin(), pipeline.pre.end(),
-                  [](const PreAggregator& stage) { return std::holds_alternative<Bucketing>(stage); });
-  if (monna != nullptr && !has_buckets) {
-    // The pivot is one of the caller's rows.
-    const auto at = std::lower_bound(rest.rows.begin(), rest.rows.end(), monna->pivot);
-    if (at == rest.rows.end() || *at != monna->pivot) {
+  if (trusted && trusted->is_row) {
+    const auto at = std::lower_bound(rest.rows.begin(), rest.rows.end(), pivot);
+    if (at == rest.rows.end() || *at != pivot) {
       throw Error(
           Status::invalid_argument,
-          fmt::format("monna: pivot = {} is a row of weight 0; choose one that counts", monna->pivot));
+          fmt::format("{}: pivot = {} is a row of weight 0; choose one that counts", trusted->rule, pivot));
     }
-    monna->pivot = pivot = static_cast<int>(at - rest.rows.begin());
+    pivot = static_cast<int>(at - rest.rows.begin());
+    set_pivot(remaining, pivot);
   }
   try {
     validate(remaining, rows);
@@ -121,7 +119,7 @@ int check_active_rows(const Pipeline& pipeline, int n, const ActiveRows& rest) {
 bool can_be_weighted(const Pipeline& pipeline, int n, int rows) {
   if (rows < 1) return false;
   Pipeline remaining = pipeline;
-  if (auto* const monna = std::get_if<Monna>(&remaining.rule); monna != nullptr && rows < n) monna->pivot = 0;
+  if (rows < n && pivot_of(pipeline)) set_pivot(remaining, 0);
   try {
     check_takes_weights(pipeline);
     validate(remaining, rows);

@@ -9,7 +9,9 @@ namespace bragg::reference {
 template <>
 Point apply(const CenteredClipping& rule, Stage& stage) {
   const bool from_previous = rule.start == CenteredClipping::Start::previous && !stage.previous.empty();
-  Point v = from_previous ? stage.previous.front() : stage.origin;
+  Point v = rule.start == CenteredClipping::Start::pivot ? trusted(stage, rule.pivot)
+            : from_previous                              ? stage.previous.front()
+                                                         : stage.origin;
   need_finite(v);
   // Infinite rows contribute nothing and still count in the total.
   long double total = 0;

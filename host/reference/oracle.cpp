@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <stdexcept>
 
 #include "host/reference/rules.hpp"
@@ -70,6 +71,19 @@ Stage first_stage(const Input& input, const ClientWeights& clients) {
   return stage;
 }
 
+/// The caller's row that the rule trusts, which must be finite whatever becomes of it.
+std::optional<int> pivot_of(const Aggregator& aggregator) {
+  return std::visit(
+      [](const auto& rule) -> std::optional<int> {
+        if constexpr (std::is_same_v<std::decay_t<decltype(rule)>, CenteredClipping>) {
+          if (rule.start != CenteredClipping::Start::pivot) return std::nullopt;
+        }
+        if constexpr (requires { rule.pivot; }) return rule.pivot;
+        return std::nullopt;
+      },
+      aggregator);
+}
+
 }  // namespace
 
 Result aggregate(const Pipeline& pipeline, const Input& input) {
@@ -78,6 +92,12 @@ Result aggregate(const Pipeline& pipeline, const Input& input) {
   Stage stage = first_stage(input, clients);
   Result result;
   try {
+    const bool bucketed =
+        std::any_of(pipeline.pre.begin(), pipeline.pre.end(),
+                    [](const PreAggregator& rule) { return std::holds_alternative<Bucketing>(rule); });
+    if (const std::optional<int> pivot = pivot_of(pipeline.rule); pivot && !bucketed) {
+      if (trusted(stage, *pivot).infinite) throw Failed{Status::nonfinite_pivot};
+    }
     for (const PreAggregator& rule : pipeline.pre) {
       std::visit([&](const auto& r) { apply(r, stage); }, rule);
       stage.mixed = true;
@@ -98,6 +118,7 @@ Result aggregate(const Pipeline& pipeline, const Input& input) {
     result.gap = stage.gap;
   } catch (const Failed& failed) {
     result.status = failed.status;
+    result.margin = stage.margin;
   }
   return result;
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <stdexcept>
 
 namespace bragg::reference {
 
@@ -25,6 +26,13 @@ void tolerate_infinite(const Stage& stage, int f) {
 
 void need_finite(const Point& reference) {
   if (reference.infinite) throw Failed{Status::nonfinite_base};
+}
+
+const Point& trusted(const Stage& stage, int pivot) {
+  const auto found = std::find_if(stage.points.begin(), stage.points.end(),
+                                  [&](const Point& point) { return point.label == pivot; });
+  if (found == stage.points.end()) throw std::invalid_argument("the pivot does not take part");
+  return *found;
 }
 
 long double dot(const Vector& a, const Vector& b) {

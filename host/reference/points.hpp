@@ -56,6 +56,10 @@ void tolerate_infinite(const Stage& stage, int f);
 /// @throws Failed nonfinite_base.
 void need_finite(const Point& reference);
 
+/// The point that the caller's row `pivot` has become.
+/// @throws std::invalid_argument: it does not take part.
+const Point& trusted(const Stage& stage, int pivot);
+
 long double dot(const Vector& a, const Vector& b);
 Vector difference(const Vector& a, const Vector& b);
 /// ‖a − b‖² and ‖a − b‖; +inf when either point is infinite.

@@ -44,6 +44,9 @@
 // * monna, cge: kept bad rows take the place of honest ones that are no nearer to the pivot (to o):
 //   with the n−f nearest honest rows, at most 2/(n−f) times the sum of their k largest distances
 //   from those rows' mean.
+// * centered_clipping from a pivot, balance: no farther from it than τ an iteration, or (1−α)γ times
+//   its length. fltrust: no farther from o than the trusted row, and finite where so long a row is.
+// * foolsgold, majority_cluster: heuristics, behind a clip, whose bound alone is judged.
 // * mda: every kept row is within the honest diameter of a honest one that is kept, of which there
 //   are n−f−k.
 // * caf, n > 3f: a step that takes more from honest rows than from bad ones comes at λ ≤

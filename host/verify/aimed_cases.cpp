@@ -10,6 +10,7 @@
 
 #include "host/verify/aimed.hpp"
 #include "host/verify/draw.hpp"
+#include "rules/needs.hpp"
 
 namespace bragg::verify {
 
@@ -36,6 +37,11 @@ constexpr std::array texts = {
     "monna(f=F, pivot=0)",
     "cge(f=F)",
     "faba(f=F)",
+    "centered_clipping(tau=C, start=pivot)",
+    "centered_clipping(tau=C, iters=3, start=pivot)",
+    "balance(gamma=1)",
+    "balance(gamma=0.25, alpha=0)",
+    "fltrust(pivot=0)",
     "bulyan(f=F)",
     "nnm(f=F) | median",
     "nnm(f=F) | trimmed_mean(f=F)",
@@ -64,7 +70,12 @@ constexpr std::array texts = {
     "clip(c=C) | geometric_median",
     "clip(c=C) | nnm(f=F) | trimmed_mean(f=F)",
     "clip(c=C) | bucketing(s=2, permutation=P) | geometric_median",
+    "clip(c=C) | centered_clipping(tau=C, start=pivot)",
+    "clip(c=C) | balance(gamma=1)",
+    "clip(c=C) | fltrust(pivot=0)",
+    "clip(c=C) | foolsgold",
     "arc(f=F) | mean",
+    "arc(f=F) | fltrust(pivot=0)",
     "arc(f=F) | trimmed_mean(f=F)",
     "arc(f=F) | krum(f=F)",
     "arc(f=F) | geometric_median",
@@ -73,6 +84,7 @@ constexpr std::array texts = {
     "quantile_clip | trimmed_mean(f=F)",
     "quantile_clip | geometric_median",
     "quantile_clip | nnm(f=F) | trimmed_mean(f=F)",
+    "quantile_clip | majority_cluster",
 };
 
 // Shapes ----------------------------------------------------------------------------------------------------
@@ -482,9 +494,10 @@ void Draw::place_bad(int n, const std::vector<int>& permutation) {
       }
     }
   } else {
+    const std::optional<detail::Pivot> trusted = detail::pivot_of(pipeline);
     for (const int i : order) {
       if (static_cast<int>(bad.size()) == count) break;
-      if (i != 0 || !std::holds_alternative<Monna>(pipeline.rule)) bad.push_back(i);
+      if (!trusted || i != trusted->index) bad.push_back(i);
     }
   }
   drawn_.roles.assign(static_cast<std::size_t>(n), Role::honest);

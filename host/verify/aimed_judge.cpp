@@ -178,7 +178,11 @@ Part::Part(const Case& drawn, const Vector& out, std::int64_t first, std::int64_
   }
   from_reference_ = has<Clip>(pipeline_) || has<Arc>(pipeline_) || has<QuantileClip>(pipeline_) ||
                     std::holds_alternative<Cge>(pipeline_.rule) ||
-                    std::holds_alternative<CenteredClipping>(pipeline_.rule);
+                    std::holds_alternative<CenteredClipping>(pipeline_.rule) ||
+                    std::holds_alternative<Balance>(pipeline_.rule) ||
+                    std::holds_alternative<FlTrust>(pipeline_.rule) ||
+                    std::holds_alternative<FoolsGold>(pipeline_.rule) ||
+                    std::holds_alternative<MajorityCluster>(pipeline_.rule);
   const auto honest =
       std::find_if(points_.begin(), points_.end(), [](const Point& point) { return !point.bad; });
   measure_from(from_reference_ ? reference_ : Vector(honest->at));
@@ -312,6 +316,9 @@ void Part::set_allowances() {
     long double allowed = 0.5001L * spacing(out_dtype(drawn_.request), out_[j] + base_[j]);
     allowed += (rows + 16) * std::max(0x1p-53L * largest, 0x1p-1075L);
     if (mixes && is_coordinate_wise(pipeline_.rule)) allowed += 0.5001L * spacing(dtype_of_mixed, largest);
+    // Rows that are stretched bring as much more of the sum's rounding.
+    if (std::holds_alternative<FlTrust>(pipeline_.rule))
+      allowed += (rows + 16) * 0x1p20L * 0x1p-53L * std::fabs(reference_[j]);
     if (clipped_to_ >= 0) {
       long double farthest = 0;
       for (const Vector* const point : honest_) farthest = std::max(farthest, std::fabs((*point)[j]));
@@ -619,10 +626,15 @@ void Part::judge_objective() {
 void Part::judge_centered_clipping(const CenteredClipping& rule) {
   const auto tau = static_cast<long double>(rule.tau);
   const auto turns = static_cast<long double>(rule.iters);
-  check_ball(Vector(d_, 0), tau * turns * (1 + of_factor), "farther from the start than τ an iteration");
+  const bool from_pivot = rule.start == CenteredClipping::Start::pivot;
+  if (from_pivot && has<Nnm>(pipeline_)) return;  // what it makes of the pivot is not known here
+  const Vector start = from_pivot ? points_[static_cast<std::size_t>(rule.pivot)].at : Vector(d_, 0);
+  // From o lengths are clear; from a row as distances are.
+  const long double beside = from_pivot ? turns * decided(0) : 0;
+  check_ball(start, tau * turns * (1 + of_factor) + beside, "farther from the start than τ an iteration");
   if (has<Nnm>(pipeline_)) return;
   const long double all = honest_weight_ + bad_weight_;
-  Vector v(d_, 0);
+  Vector v = start;
   for (int turn = 0; turn < rule.iters; ++turn) {
     Vector next = v;
     for (const Point& point : points_) {
@@ -633,7 +645,7 @@ void Part::judge_centered_clipping(const CenteredClipping& rule) {
     }
     v = std::move(next);
   }
-  check_ball(v, turns * tau * (bad_weight_ / all + of_factor) + of_coefficients * spread_,
+  check_ball(v, turns * tau * (bad_weight_ / all + of_factor) + of_coefficients * spread_ + beside,
              "bad rows moved v by more than τ f/n an iteration");
 }
 
@@ -751,6 +763,15 @@ void Part::judge_rule() {
     const long double longest = honest_distances(origin)[static_cast<std::size_t>(n_ - f) - 1];
     check_ball(origin, decided(longest), "longer than honest rows");
     if (!weighted) check_ball(centre, decided(off), "bad rows moved the mean by more than short ones could");
+  } else if (const auto* const balance = std::get_if<Balance>(&rule)) {
+    const Vector& pivot = points_[static_cast<std::size_t>(balance->pivot)].at;
+    const auto others = 1 - static_cast<long double>(balance->alpha);
+    const long double reach = balance->gamma * (length(pivot) + displaced_);
+    check_ball(pivot, others * decided(reach), "farther from the pivot than rows that it accepts");
+  } else if (const auto* const trust = std::get_if<FlTrust>(&rule)) {
+    check_ball(Vector(d_, 0),
+               length(points_[static_cast<std::size_t>(trust->pivot)].at) * (1 + of_factor) + displaced_,
+               "farther from o than the trusted row");
   } else if (std::holds_alternative<Mean>(rule)) {
     judge_mean_of_clipped();
   }
@@ -784,11 +805,28 @@ void Part::judge() {
   judge_rule();
 }
 
+/// Rows that are stretched to the trusted one's length may have all of it in one coordinate.
+bool may_leave_the_range(const Case& drawn) {
+  const auto* const rule = std::get_if<FlTrust>(&drawn.pipeline.rule);
+  if (rule == nullptr) return false;
+  const Request& request = drawn.request;
+  Vector longest = request.rows[static_cast<std::size_t>(rule->pivot)];
+  long double farthest = 0;
+  for (std::size_t j = 0; j < request.reference.size(); ++j) {
+    longest[j] -= request.reference[j];
+    farthest = std::max(farthest, std::fabs(request.reference[j]));
+  }
+  return !std::isfinite(round_to(out_dtype(request), length(longest) + farthest));
+}
+
 }  // namespace
 
 Verdict judge_aimed(const Case& drawn, const Outcome& got) {
   Verdict verdict;
   verdict.judged = true;
+  // Heuristics that find nothing to choose by have promised nothing.
+  const bool may_refuse = std::holds_alternative<FoolsGold>(drawn.pipeline.rule);
+  if (may_refuse && got.status == Status::no_majority) return verdict;
   if (got.status != Status::ok) {
     verdict.breach = Breach{
         .what = fmt::format("status {} with no more bad rows than are provided for", to_string(got.status))};
@@ -796,6 +834,7 @@ Verdict judge_aimed(const Case& drawn, const Outcome& got) {
   for (std::size_t j = 0; j < got.out.size() && !verdict.breach; ++j) {
     const long double x = got.out[j];
     if (std::isfinite(x) && !(x == 0 && std::signbit(x))) continue;
+    if (std::isinf(x) && may_leave_the_range(drawn)) return verdict;
     verdict.breach = Breach{.what = std::isfinite(x) ? "negative zero" : "not finite",
                             .coordinate = static_cast<std::int64_t>(j),
                             .got = x};

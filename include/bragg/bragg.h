@@ -25,7 +25,8 @@ typedef enum bragg_status {
   BRAGG_OUT_OF_MEMORY = 8,
   BRAGG_INTERNAL = 9,         /**< a defect in bragg */
   BRAGG_NOT_CONVERGED = 10,   /**< an iterative rule ended too far from the optimum to keep its guarantee */
-  BRAGG_NONFINITE_PIVOT = 11, /**< the row that the rule trusts is a bad input */
+  BRAGG_NONFINITE_PIVOT = 11, /**< the row that the rule trusts is a bad input, or not finite */
+  BRAGG_NO_MAJORITY = 12,     /**< the rows give the rule nothing to choose by: foolsgold, all alike */
   BRAGG_COMMUNICATION = 13,   /**< a rank of the job failed, or did not come in time */
   BRAGG_DISAGREEMENT = 14     /**< the ranks were given different things, or computed different bits */
 } bragg_status;

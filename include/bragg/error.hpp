@@ -23,7 +23,8 @@ enum class Status : int {
   out_of_memory = 8,       ///< A stated memory bound is too small, or an allocation failed.
   internal = 9,            ///< A defect in bragg.
   not_converged = 10,      ///< An iterative rule ended too far from the optimum to keep its guarantee.
-  nonfinite_pivot = 11,    ///< The row that the rule trusts is a bad input.
+  nonfinite_pivot = 11,    ///< The row that the rule trusts is a bad input, or not finite.
+  no_majority = 12,        ///< The rows give the rule nothing to choose by: foolsgold, all of them alike.
   communication = 13,      ///< A rank of the job failed, or did not come in time.
   disagreement = 14,       ///< The ranks were given different things, or computed different bits.
 };

@@ -94,10 +94,12 @@ struct GeometricMedian {
 struct CenteredClipping {
   /// `previous`: the plan's last output; on the first run the base if there is one, else the origin.
   /// `reference` and `origin`: the base if there is one, else the origin.
-  enum class Start : std::uint8_t { previous, reference, origin };
+  /// `pivot`: the row of that index, which the caller trusts: He et al. 2022, self-centred clipping.
+  enum class Start : std::uint8_t { previous, reference, origin, pivot };
   double tau = 0;
   int iters = 1;
   Start start = Start::previous;
+  int pivot = 0;
   bool operator==(const CenteredClipping&) const = default;
 };
 
@@ -139,6 +141,35 @@ struct Cge {
 struct Faba {
   int f = 0;
   bool operator==(const Faba&) const = default;
+};
+
+/// alpha·x_p + (1−alpha)·mean of the rows no farther than gamma·‖x_p − o‖ from x_p, row p = `pivot`; without
+/// any: x_p. Fang et al. 2024, whose schedule goes into gamma. gamma > 0, 0 ≤ alpha ≤ 1.
+struct Balance {
+  double gamma = 0;
+  double alpha = 0.5;
+  int pivot = 0;
+  bool operator==(const Balance&) const = default;
+};
+
+/// o + Σ t_i (N_p/N_i) u_i / Σ t_i over the rows but row p = `pivot`, which the caller trusts: u_i = x_i − o,
+/// N_i = ‖u_i‖, t_i = max(0, cosine of u_i and u_p); Σ t_i = 0: o. Cao et al. 2021. n ≥ 2.
+struct FlTrust {
+  int pivot = 0;
+  bool operator==(const FlTrust&) const = default;
+};
+
+/// Mean of the rows weighted by how little each points as any other does, seen from o. Fung et al. 2020,
+/// without memory. Rows that all point alike are no_majority. kappa > 0, n ≥ 2.
+struct FoolsGold {
+  double kappa = 1;
+  bool operator==(const FoolsGold&) const = default;
+};
+
+/// Rows are joined in the order of their angles, seen from o, until more than n/2 hang together; the mean of
+/// these. quantile_clip | majority_cluster is FLAME without its noise: Nguyen et al. 2022. n ≥ 2.
+struct MajorityCluster {
+  bool operator==(const MajorityCluster&) const = default;
 };
 
 /// n−2f rows chosen by repeated Krum, then MeaMed-like averaging per coordinate. El Mhamdi et al. 2018. n ≥
@@ -198,8 +229,9 @@ struct RuleList {
 
 // A rule is here or it does not exist; the order is that of the documentation.
 using PreAggregators = RuleList<Nnm, Bucketing, Clip, Arc, QuantileClip>;
-using Aggregators = RuleList<Mean, Median, TrimmedMean, Meamed, Phocas, Krum, MultiKrum, GeometricMedian,
-                             CenteredClipping, Mda, Smea, Caf, Monna, Cge, Faba, Bulyan>;
+using Aggregators =
+    RuleList<Mean, Median, TrimmedMean, Meamed, Phocas, Krum, MultiKrum, GeometricMedian, CenteredClipping,
+             Mda, Smea, Caf, Monna, Cge, Faba, Balance, FlTrust, FoolsGold, MajorityCluster, Bulyan>;
 
 using PreAggregator = PreAggregators::Variant;
 using Aggregator = Aggregators::Variant;

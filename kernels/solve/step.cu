@@ -6,7 +6,7 @@
 //              64, 256 above. Of more than most_rows_of_a_list rows, products of matrices are launches over
 //              a grid.
 // Bound        latency, and launches: nnm | trimmed_mean was ten of them when each step was one, and is five.
-// Resources    230 registers at most, no spills; 5 KB shared, for sums. 53 000 instructions with all steps in
+// Resources    234 registers at most, no spills; 5 KB shared, for sums. 53 000 instructions with all steps in
 //              line, of which a run takes a path of a thousand or two: loops are rolled (BRAGG_HD_UNROLL).
 // Determinism  sums in a fixed order; no atomics.
 // Measured     not yet run on hardware.

@@ -286,9 +286,10 @@ def _agreed_form(updates: Any, base: Any, bad_inputs: str) -> Agreed | Matrix:
 
 def check_pivot(rule: str, bad_inputs: dict[int, str]) -> None:
     """@raises AggregationError: the row that the rule trusts is a bad input."""
-    pivot = _bragg.pivot_of(rule) if bad_inputs else None
-    if pivot is not None and pivot in bad_inputs:
-        text = f"monna: pivot = {pivot} is a bad input: updates[{pivot}]{place_and_reason(bad_inputs[pivot])}"
+    trusted = _bragg.pivot_of(rule) if bad_inputs else None
+    if trusted is not None and trusted[1] in bad_inputs:
+        name, pivot = trusted
+        text = f"{name}: pivot = {pivot} is a bad input: updates[{pivot}]{place_and_reason(bad_inputs[pivot])}"
         raise AggregationError(text, "nonfinite_pivot", 11)
 
 
@@ -645,11 +646,14 @@ class Plan:
 
         @raises AggregationError: the data defeated the rule, or (on the CPU) the result holds NaN or infinity.
         """
+        failed = None
         try:
             self._plan.check(self._stream())
-            check_pivot(self._plan.rule, self._bad_inputs)
         except AggregationError as error:
-            raise _explained(error, self._bad_inputs) from None
+            failed = error
+        check_pivot(self._plan.rule, self._bad_inputs)
+        if failed is not None:
+            raise _explained(failed, self._bad_inputs)
         if not self._allow_nonfinite:
             _check_finite(self.reports, self._bad_inputs)
 

@@ -29,7 +29,8 @@ class Report:
     selected: tuple[bool, ...]
     """Whether the weight is not 0."""
     scores: tuple[float, ...]
-    """Of rules that score rows: krum, multi_krum, monna, cge, geometric_median, caf. Else NaN."""
+    """Of rules that score rows: krum, multi_krum, monna, balance, fltrust, foolsgold, cge, geometric_median, caf. Else
+    NaN."""
     nonfinite: tuple[int, ...]
     """Coordinates that are NaN or infinite."""
     clip_factors: tuple[float, ...]
@@ -49,7 +50,7 @@ class AggregationError(ValueError):
 
     `status` says why, as in `Report`; `code` is its number in bragg.h; `reports` are the run's, where there was one.
     "nonfinite_result", of code 0, is Python's own: there is a result, but it holds NaN or infinity. "nonfinite_pivot": the
-    row that the rule trusts is a bad input.
+    row that the rule trusts is a bad input, or not finite.
     """
 
     def __init__(self, message: str, status: str, code: int, reports: tuple[Report, ...] = ()) -> None:

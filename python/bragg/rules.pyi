@@ -151,10 +151,11 @@ class CenteredClipping(Rule):
     Parameters:
         tau: radius that updates are clipped to (tau > 0)
         iters: iterations (iters ≥ 1; default 1)
-        start: the first v; previous: the plan's last output (previous | reference | origin; default previous)
+        start: the first v; previous: the plan's last output (previous | reference | origin | pivot; default previous)
+        pivot: index of the trusted row, for start = pivot (0 ≤ pivot < n; default 0)
     """
 
-    def __init__(self, *, tau: float, iters: int = 1, start: Literal["previous", "reference", "origin"] = "previous") -> None: ...
+    def __init__(self, *, tau: float, iters: int = 1, start: Literal["previous", "reference", "origin", "pivot"] = "previous", pivot: int = 0) -> None: ...
 
 class Mda(Rule):
     """mean of the n−f rows whose largest distance from each other is least, exactly.
@@ -240,6 +241,61 @@ class Faba(Rule):
     """
 
     def __init__(self, *, f: int) -> None: ...
+
+class Balance(Rule):
+    """alpha·x_p + (1−alpha)·mean of the rows no farther than gamma·‖x_p − o‖ from x_p, row p = `pivot`; without any: x_p.
+
+    Needs n ≥ 1.
+    Guarantee: no farther than (1−alpha)·gamma·‖x_p − o‖ from the trusted row.
+    Client weights: yes.
+    Source: Fang et al. 2024.
+
+    Parameters:
+        gamma: reach, as a share of the trusted row's distance from o (gamma > 0)
+        alpha: share of the trusted row in the result (0 ≤ alpha ≤ 1; default 0.5)
+        pivot: index of the trusted row, one's own (0 ≤ pivot < n; default 0)
+    """
+
+    def __init__(self, *, gamma: float, alpha: float = 0.5, pivot: int = 0) -> None: ...
+
+class Fltrust(Rule):
+    """o + Σ t_i (N_p/N_i)(x_i − o) / Σ t_i over the rows but row p = `pivot`, N_i = ‖x_i − o‖, t_i the cosine between x_i − o and x_p − o, 0 where negative; Σ t_i = 0: o.
+
+    Needs n ≥ 2.
+    Guarantee: no farther from o than the trusted row, and at most 90° from it; beyond that heuristic.
+    Client weights: no.
+    Source: Cao et al. 2021.
+
+    Parameters:
+        pivot: index of the trusted row, which is not averaged (0 ≤ pivot < n)
+    """
+
+    def __init__(self, *, pivot: int) -> None: ...
+
+class Foolsgold(Rule):
+    """mean of the rows weighted by how little each points as any other does, seen from o; `kappa` says how sharply.
+
+    Needs n ≥ 2; rows that do not all point alike.
+    Guarantee: heuristic: bad rows that point alike have no weight; those that differ count in full.
+    Client weights: no.
+    Source: Fung et al. 2020.
+
+    Parameters:
+        kappa: sharpness of the weights (kappa > 0; default 1)
+    """
+
+    def __init__(self, *, kappa: float = 1.0) -> None: ...
+
+class MajorityCluster(Rule):
+    """rows are joined in the order of their angles, seen from o, until more than n/2 hang together; the mean of these.
+
+    Needs n ≥ 2.
+    Guarantee: heuristic: most of the rows that count may be bad ones linked to honest ones; lengths are unbounded without `quantile_clip` before it.
+    Client weights: yes.
+    Source: Nguyen et al. 2022.
+    """
+
+    def __init__(self) -> None: ...
 
 class Bulyan(Rule):
     """n−2f rows by repeated Krum, then of each coordinate the mean of the n−4f values closest to the median.
@@ -345,6 +401,10 @@ __all__: list[str] = [
     "Monna",
     "Cge",
     "Faba",
+    "Balance",
+    "Fltrust",
+    "Foolsgold",
+    "MajorityCluster",
     "Bulyan",
     "Nnm",
     "Bucketing",

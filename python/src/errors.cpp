@@ -47,6 +47,7 @@ void raise_error(const Error& error) {
     case Status::too_large:
     case Status::not_converged:
     case Status::nonfinite_pivot:
+    case Status::no_majority:
       raise_failure(error.status(), error.what(), {});
       return;
     case Status::out_of_memory:

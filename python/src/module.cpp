@@ -2,6 +2,7 @@
 // bragg._bragg: what the package's Python is written on. Nothing here is for users.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
@@ -11,7 +12,7 @@
 #include <algorithm>
 #include <optional>
 #include <string>
-#include <variant>
+#include <utility>
 #include <vector>
 
 #include "host/cli/command.hpp"
@@ -20,6 +21,7 @@
 #include "python/src/judge.hpp"
 #include "python/src/plan.hpp"
 #include "python/src/streamed.hpp"
+#include "rules/needs.hpp"
 
 namespace bragg::python {
 
@@ -61,16 +63,11 @@ nb::list rules_to_python() {
   return made;
 }
 
-/// The row that the pipeline trusts, if it trusts one that the caller can name.
-std::optional<int> pivot_of(std::string_view rule) {
-  const Pipeline pipeline = parse_shown(rule);
-  const auto* const monna = std::get_if<Monna>(&pipeline.rule);
-  const bool has_buckets =
-      std::any_of(pipeline.pre.begin(), pipeline.pre.end(), [](const PreAggregator& stage) {
-        return std::holds_alternative<Bucketing>(stage);  // the pivot is a bucket
-      });
-  if (monna == nullptr || has_buckets) return std::nullopt;
-  return monna->pivot;
+/// The rule's name and the row that it trusts, if it trusts one.
+std::optional<std::pair<std::string, int>> pivot_of(std::string_view rule) {
+  const std::optional<detail::Pivot> trusted = detail::pivot_of(parse_shown(rule));
+  if (!trusted || !trusted->is_row) return std::nullopt;
+  return std::pair(std::string(trusted->rule), trusted->index);
 }
 
 int run_command(std::vector<std::string> arguments) {

@@ -89,7 +89,7 @@ def test_more_bad_vectors_than_f_are_an_error(rng):
     vectors = rng.standard_normal((9, 4))
     vectors[:3] = np.nan
     for name in ("Krum", "MultiKrum", "MDA", "MoNNA", "SMEA", "CAF", "NNM"):
-        with pytest.raises(ValueError, match="rows are not finite"):
+        with pytest.raises(ValueError, match="rows are not finite|row that the rule trusts"):
             made(name, ALL[name])(vectors)
 
 
