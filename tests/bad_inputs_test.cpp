@@ -416,6 +416,53 @@ TEST(Restart, EachInputMayFailInItsTurn) {
   EXPECT_NE(result.bad[5], "");
 }
 
+// Partial models
+// -----------------------------------------------------------------------------------------
+
+TEST(Partial, AnInputThatChangesIsABadRowOfAllTensors) {
+  for (const char* const pipeline : {"krum(f=2)", "median", "nnm(f=1) | trimmed_mean(f=1)"}) {
+    for (const std::uint64_t when : {0, 1000, 400000, 1500000}) {
+      SCOPED_TRACE(testing::Message() << pipeline << " at " << when);
+      const Round round(9);
+      const std::vector<float> w = values(2);
+      const std::vector<std::uint16_t> h(50, 0x4000);
+      const std::int64_t steps = 7;
+      write_safetensors(round.paths[2], std::vector<TensorToWrite>{{"w", "F32", {columns}, w.data()},
+                                                                   {"steps", "I64", {}, &steps}});
+      write_safetensors(round.paths[5], std::vector<TensorToWrite>{{"h", "BF16", {50}, h.data()}});
+      FileOptions options;
+      options.memory = mib;
+      options.partial = true;
+      write_text(round.paths[7], "");
+      const FileResult expected = round.aggregate(pipeline, options);
+      const std::string floats = floats_of(round.output());
+      write_worker(round.paths[7], values(7), 70);
+      Progress last;
+      bool changed = false;
+      options.progress = [&](const Progress& progress) {
+        EXPECT_GE(progress.bytes_done, last.bytes_done);
+        EXPECT_LE(progress.bytes_done, progress.bytes_total);
+        last = progress;
+        if (changed || progress.bytes_done < when) return;
+        changed = true;
+        fs::resize_file(round.paths[7], 10);
+      };
+      const FileResult result = round.aggregate(pipeline, options);
+      EXPECT_TRUE(changed);
+      EXPECT_TRUE(floats_of(round.output()) == floats);
+      EXPECT_EQ(steps_of(round.output()), 30);  // the lower median of 0 10 7 30 40 60 80
+      expect_same_rows(result, expected, {7});
+      for (const auto& [t, row] :
+           {std::pair(std::size_t{0}, std::size_t{2}), std::pair(std::size_t{1}, std::size_t{5})}) {
+        const HeldTensors& held = result.held.at(result.held_with.at(t));
+        EXPECT_EQ(held.absent, std::vector<std::size_t>{row});
+        EXPECT_EQ(held.n, 8u);
+      }
+      EXPECT_EQ(last.bytes_done, last.bytes_total);
+    }
+  }
+}
+
 // Cost
 // -----------------------------------------------------------------------------------------
 
@@ -493,6 +540,36 @@ TEST(Cost, AStrangersHeaderTakesNoMemory) {
       ASSERT_GT(before, 0u);
       EXPECT_LT(peak - before, 64 * mib + 64 * mib) << result.bad[4];
     }
+  }
+}
+
+/// By how much a run of partial models raises the peak.
+std::uint64_t peak_of_partial(const Round& round, const std::vector<std::size_t>& strangers,
+                              const std::string& header) {
+  FileOptions options;
+  options.memory = mib;
+  options.partial = true;
+  for (const std::size_t i : strangers) write_text(round.paths[i], header);
+  ::malloc_trim(0);
+  std::ofstream("/proc/self/clear_refs") << 5;
+  const std::uint64_t before = memory_line("VmRSS");
+  const FileResult result = round.aggregate("median", options);
+  const std::uint64_t peak = memory_line("VmHWM");
+  for (const std::size_t i : strangers) EXPECT_NE(result.bad[i], "");
+  EXPECT_GT(before, 0u);
+  return peak - before;
+}
+
+TEST(Cost, AStrangersTensorsTakeNoMemoryOfPartialModels) {
+  std::string header = "{";
+  for (int i = 0; header.size() < 45'000'000; ++i)
+    header += "\"layer." + std::to_string(i) + R"(":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},)";
+  header.back() = '}';
+  header = safetensors_bytes(header, "");
+  for (const std::vector<std::size_t>& strangers :
+       std::vector<std::vector<std::size_t>>{{0}, {6}, {0, 3, 6}}) {
+    const Round round(7);
+    EXPECT_LT(peak_of_partial(round, strangers, header), 16 * mib) << testing::PrintToString(strangers);
   }
 }
 #endif

@@ -1178,6 +1178,391 @@ class LeftOutOrCopied(Case):
         self.assertEqual(sorted(self.report["sha256"]), paths[1:])
 
 
+class Partial(Case):
+    """--partial: each tensor is aggregated over the workers that hold it."""
+
+    def run_partial(self, inputs, rule, *options):
+        report = self.path("report.json")
+        self.aggregate(inputs, rule, "--partial", "--report", report, "--quiet", *options)
+        with open(report, encoding="utf-8") as file:
+            return read_safetensors(self.output)[0], json.load(file)
+
+    def put(self, models, folder="partial"):
+        return [self.write("%s/w%02d.safetensors" % (folder, i), safetensors(m)) for i, m in enumerate(models)]
+
+    def by_hand(self, models, rule, name, *options, base=None):
+        """The tensor of a model that has no other, over those that hold it."""
+        held = self.put([{name: model[name]} for model in models if name in model], "alone")
+        if base:
+            options = (*options, "--base", self.write("alone-base.safetensors", safetensors({name: base[name]})))
+        self.aggregate(held, rule, "--quiet", *options)
+        value = read_safetensors(self.output)[0][name]
+        shutil.rmtree(self.path("alone"))
+        return value
+
+    def check(self, models, rule, *options, base=None):
+        """The output is that of each tensor's holders by hand, bit for bit; its report."""
+        given = list(options)
+        if base:
+            given += ["--base", self.write("base.safetensors", safetensors(base))]
+        out, report = self.run_partial(self.put(models), rule, *given)
+        for name, values in out.items():
+            with self.subTest("%s: %s" % (rule, name)):
+                self.assertEqual(values, self.by_hand(models, rule, name, *options, base=base))
+        for tensor in report.get("tensors", []):
+            absent = [worker["absent"] for worker in tensor["workers"]]
+            self.assertEqual(absent, [tensor["name"] not in model for model in models])
+            for worker in tensor["workers"]:
+                self.assertFalse(worker["absent"] and worker["selected"])
+        return out, report
+
+    def adapters(self, n=9, layers=4, rank=2):
+        """Worker i lacks layer i % layers; the last one lacks none."""
+        models = []
+        for i in range(n):
+            model = {"steps": ("I64", [], [100 + i])}
+            for k in range(layers):
+                if i < n - 1 and i % layers == k:
+                    continue
+                for part, shape in [("A", [rank, 3]), ("B", [3, rank])]:
+                    values = [math.sin(1 + 7 * i + 3 * j + k) + 0.25 * j for j in range(3 * rank)]
+                    model["layers.%d.lora_%s" % (k, part)] = ("F32", shape, values)
+            models.append(model)
+        del models[3]["steps"]
+        return models
+
+    def test_adapters_of_one_rank(self):
+        models = self.adapters()
+        for rule in ["median", "krum(f=2)", "nnm(f=1) | trimmed_mean(f=1)", "geometric_median", "clip(c=1) | multi_krum(f=1)"]:
+            out, report = self.check(models, rule)
+            self.assertEqual(len(out), 9)
+            self.assertEqual(len(report["tensors"]), 8)
+            self.assertEqual(report["dropped"], [])
+        self.assertEqual(out["steps"], [104])  # the lower median of 100 101 102 104 105 106 107 108
+
+    def test_the_table_counts_the_tensors_that_a_worker_holds(self):
+        done = self.aggregate(self.put(self.adapters()), "median", "--partial")
+        kept = [line.split()[1] for line in done.stdout.splitlines()[1:10]]
+        self.assertEqual(kept, ["6/6"] * 8 + ["8/8"])
+
+    def test_windows_of_little_memory(self):
+        models = self.adapters()
+        for i, model in enumerate(models):
+            if i % 3 != 1:
+                model["wide"] = ("F32", [30000], [float((i * j) % 13) for j in range(30000)])
+        self.check(models, "krum(f=1)", "--memory", "1MiB")
+
+    def test_client_weights(self):
+        models = self.adapters()
+        weights = [3, 1, 4, 1, 5, 9, 2, 6, 5]
+        inputs = self.put(models)
+        for given in [weights, [0, *weights[1:]], [*weights[:5], 0, *weights[6:]]]:
+            out, _ = self.run_partial(inputs, "geometric_median", "--weights", ",".join(map(str, given)))
+            for name, values in out.items():
+                held = [w for w, model in zip(given, models) if name in model]
+                alone = self.by_hand(models, "geometric_median", name, "--weights", ",".join(map(str, held)))
+                self.assertEqual(values, alone, name)
+
+    def test_a_stranger_adds_nothing(self):
+        honest = [{"a": ("F32", [2], [i, -i]), "b": ("F32", [1], [10 * i])} for i in range(8)]
+        strange = {"module.a": ("F32", [2], [900, 900]), "b": ("F32", [1], [900])}
+        strange.update({"extra%03d" % k: ("F32", [1], [math.nan]) for k in range(150)})
+        for at in [0, 4, 8]:
+            models = honest[:at] + [strange] + honest[at:]
+            out, report = self.check(models, "trimmed_mean(f=1)")
+            self.assertEqual(sorted(out), ["a", "b"])
+            self.assertEqual(out["a"], [3.5, -3.5])
+            self.assertEqual(out["b"], [40])  # of 10 to 70, as 0 and 900 are trimmed
+            self.assertEqual(len(report["dropped"]), 100)
+            self.assertEqual(report["dropped"][0], {"name": "extra000", "inputs": 1, "reason": "held by 1 of 9 inputs, not by more than half"})
+            self.assertIs(report["more_dropped"], True)
+        done = self.warned(self.put(models), "median")
+        self.assertIn('"extra007" and 92 more: held by 1 of 9 inputs, not by more than half\n', done)
+        self.assertTrue(done.endswith("bragg: warning: left out of the output: at least 1 more\n"), done)
+
+    def test_what_is_left_out_is_counted_whatever_a_stranger_adds(self):
+        more = {"head%03d" % k: ("F32", [1], [1]) for k in range(120)}
+        models = [{"a": ("F32", [1], [i]), **more} for i in range(5)]
+        models[2] = {"a": ("F32", [1], [2]), **{"!%03d" % k: ("F32", [1], [1]) for k in range(150)}, **more}
+        base = self.write("base.safetensors", safetensors({"a": ("F32", [1], [0])}))
+        report = self.run_partial(self.put(models), "median", "--base", base)[1]
+        counts = {each["name"]: each["inputs"] for each in report["dropped"]}
+        self.assertEqual([counts["head%03d" % k] for k in range(100)], [5] * 100)
+        self.assertEqual(report["dropped"][0]["reason"], "held by 5 of 5 inputs, but not by the base")
+
+    def test_an_index_that_claims_a_tensor_does_not_hold_it(self):
+        models = [{"a": ("F32", [1], [i])} for i in range(5)]
+        models[1]["x"] = models[3]["x"] = ("F32", [1], [1])
+        inputs = self.put(models)
+        os.makedirs(self.path("sharded"))
+        shutil.move(inputs[0], self.path("sharded/part.safetensors"))
+        inputs[0] = self.write("sharded/m.safetensors.index.json", json.dumps({"weight_map": {"a": "part.safetensors", "x": "part.safetensors"}}))
+        out, report = self.run_partial(inputs, "median")
+        self.assertEqual((out, [each["inputs"] for each in report["dropped"]]), ({"a": [2]}, [2]))
+
+    def test_a_stranger_who_adds_a_tensor_does_not_stop_the_round(self):
+        """Three of six honest ones hold x: with a stranger's they are more than half, and too few for the rule."""
+        honest = [{"w": ("F32", [2], [i, -i])} for i in range(6)]
+        for model in honest[:3]:
+            model["x"] = ("F32", [2, 3], [1, 2, 3, 4, 5, 6])
+        strange = {"w": ("F32", [2], [900, 900]), "x": ("F32", [2, 3], [900] * 6)}
+        reason = "held by 4 of 7 inputs: krum: n = 4 rows with f = 1: needs n ≥ 2f+3 = 5"
+        for at in [0, 3, 6]:
+            inputs = self.put(honest[:at] + [strange] + honest[at:])
+            out, report = self.run_partial(inputs, "krum(f=1)")
+            self.assertEqual(sorted(out), ["w"])
+            self.assertEqual([(each["name"], each["inputs"]) for each in report["dropped"]], [("x", 4)])
+            self.assertIn(reason, report["dropped"][0]["reason"])
+            self.assertIn('left out of the output: "x": ' + reason, self.warned(inputs, "krum(f=1)"))
+        # Of two shapes, as many hold each.
+        honest[3]["x"] = ("F32", [4, 3], [0] * 12)
+        strange["x"] = honest[3]["x"]
+        reason = "held by 5 of 7 inputs, but not by more than half in one dtype and shape: F32 [2, 3] by 3, F32 [4, 3] by 2"
+        for at in [0, 3, 6]:
+            out, report = self.run_partial(self.put(honest[:at] + [strange] + honest[at:]), "krum(f=1)")
+            self.assertEqual((sorted(out), report["dropped"]), (["w"], [{"name": "x", "inputs": 5, "reason": reason}]))
+
+    def test_a_worker_that_holds_back_a_tensor_does_not_stop_the_round(self):
+        models = [{"w": ("F32", [1], [i]), "x": ("F32", [1], [i])} for i in range(5)]
+        del models[2]["x"]
+        inputs = self.put(models)
+        share = ["--weights", "1,1,1,1,1", "--max-weight-share", "0.2"]
+        for rule, options, says in [
+            ("krum(f=1)", [], "krum: n = 4 rows with f = 1"),
+            ("geometric_median", share, "max_weight_share = 0.2 cannot hold for 4 rows"),
+            ("monna(f=1, pivot=2)", [], "monna: pivot = 2 does not hold it"),
+        ]:
+            out, report = self.run_partial(inputs, rule, *options)
+            self.assertEqual(sorted(out), ["w"])
+            self.assertEqual((report["dropped"][0]["name"], report["dropped"][0]["inputs"]), ("x", 4))
+            self.assertIn("held by 4 of 5 inputs: " + says, report["dropped"][0]["reason"])
+            base = self.write("base.safetensors", safetensors(models[0]))
+            self.refused(inputs, rule, "--partial", "--base", base, *options, code=2, says=['--partial: tensor "x": held by 4 of 5 inputs', says])
+
+    def test_integer_and_empty_tensors_need_no_n(self):
+        models = [{"w": ("F32", [1], [i]), "steps": ("I64", [], [i]), "none": ("F32", [0, 2], [])} for i in range(5)]
+        for model in models[:2]:
+            del model["steps"], model["none"]
+        base = {"w": ("F32", [1], [0]), "steps": ("I64", [], [0]), "none": ("F32", [0, 2], []), "also": ("F32", [0], [])}
+        given = ["--base", self.write("base.safetensors", safetensors(base))]
+        weights = ["--weights", "1,1,1,1,1", "--max-weight-share", "0.2"]
+        for rule, options in [("krum(f=1)", []), ("krum(f=1)", given), ("monna(f=1, pivot=0)", given), ("geometric_median", given + weights)]:
+            out, report = self.run_partial(self.put(models), rule, *options)
+            self.assertEqual((out["steps"], out["none"]), ([3], []))
+            tensors = {tensor["name"]: tensor for tensor in report["tensors"]}
+            self.assertEqual(tensors["none"]["n"], 3)
+            self.assertEqual(tensors["w"]["n"], 5)
+            self.assertEqual([w["absent"] for w in tensors["none"]["workers"]], [True, True, False, False, False])
+            self.assertEqual([w["selected"] for w in tensors["none"]["workers"]][:2], [False, False])
+        # Of what is aggregated someone has to hold it.
+        base["count"] = ("I64", [1], [0])
+        given = ["--base", self.write("base.safetensors", safetensors(base))]
+        self.refused(self.put(models), "krum(f=1)", "--partial", *given, code=2, says='tensor "count": held by no input')
+
+    def test_who_holds_what_is_told(self):
+        models = [{"w": ("F32", [1], [i]), "x": ("F32", [1], [i]), "steps": ("I64", [], [i])} for i in range(7)]
+        del models[1]["x"], models[1]["steps"], models[4]["x"]
+        models[3] = {"module.w": ("F32", [1], [1])}
+        inputs = self.put(models)
+        done = self.aggregate(inputs, "median", "--partial", bad=1)
+        self.assertIn('\nn = 5 for "x"\nn = 6 for "steps"\nn = 7 for "w"\n', done.stdout)
+        report = self.run_partial(inputs, "median")[1]
+        self.assertEqual({tensor["name"]: tensor["n"] for tensor in report["tensors"]}, {"w": 7, "x": 5})
+        held = {name: (each["n"], each["absent"]) for each in report["held"] for name in each["tensors"]}
+        self.assertEqual(held, {"w": (7, []), "x": (5, [inputs[1], inputs[4]]), "steps": (6, [inputs[1]])})
+        table = self.run_bragg("inspect", "--partial", *inputs).stdout
+        self.assertIn('\nn = 5 for "x"\nn = 6 for "steps"\nn = 7 for "w"\n', table)
+        self.assertEqual([line.split()[1] for line in table.splitlines()[1:8]], ["3/3", "1/3", "3/3", "bad", "2/3", "3/3", "3/3"])
+        found = json.loads(self.run_bragg("inspect", "--partial", "--json", *inputs).stdout)
+        self.assertEqual(found["held"], report["held"])
+        self.assertEqual(found["dropped"], report["dropped"])
+
+    def test_a_report_on_one_tensor_has_tensors(self):
+        inputs = self.put([{"a": ("F32", [1], [i])} for i in range(5)])
+        for options in [["--partial"], ["--scope", "per-tensor"]]:
+            self.aggregate(inputs, "median", *options, "--report", self.path("r.json"), "--quiet")
+            with open(self.path("r.json"), encoding="utf-8") as file:
+                report = json.load(file)
+            self.assertEqual([tensor["name"] for tensor in report["tensors"]], ["a"])
+            self.assertNotIn("workers", report)
+
+    def test_a_failure_counts_the_holders(self):
+        models = [{"w": ("F32", [1], [i])} for i in range(6)]
+        for i in [0, 2, 4, 5]:
+            models[i]["x"] = ("F32", [1], [math.nan if i == 2 else 1])
+        error = self.refused(self.put(models), "mean", "--partial", code=5, says='tensor "x"')
+        self.assertIn("1 of 4 hold NaN or infinity", error)
+        error = self.refused(self.put(models), "mean", "--partial", "--weights", "0,1,1,1,1,1", code=5, says='tensor "x"')
+        self.assertIn("1 of 3 hold NaN or infinity", error)
+
+    def test_a_tensor_of_bad_inputs_is_not_one_of_more_than_half(self):
+        models = [{"w": ("F32", [1], [i])} for i in range(7)]
+        for model in models[:3]:
+            model["x"] = ("F32", [1], [1])
+        inputs = self.put(models)
+        cut = self.write("partial/w06.safetensors", safetensors({**models[6], "x": ("F32", [1], [1])})[:-1])
+        out, report = self.run_partial([*inputs[:6], cut], "krum(f=2)")
+        self.assertEqual(sorted(out), ["w"])
+        self.assertEqual(report["dropped"], [{"name": "x", "inputs": 3, "reason": "held by 3 of 7 inputs, not by more than half"}])
+
+    def test_a_name_that_is_there_twice_makes_no_majority(self):
+        models = [{"w": ("F32", [1], [i])} for i in range(7)]
+        models[0]["x"] = models[1]["x"] = models[2]["x"] = ("F32", [1], [1])
+        inputs = self.put(models)
+        entry = '"x":{"dtype":"F32","shape":[1],"data_offsets":[%d,%d]},'
+        header = "{%s%s" % (entry % (4, 8), entry % (8, 12)) + '"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+        for at in [3, 6]:
+            paths = list(inputs)
+            paths[at] = self.write("twice.safetensors", struct.pack("<Q", len(header)) + header.encode() + bytes(12))
+            out, report = self.run_partial(paths, "trimmed_mean(f=2)")
+            self.assertEqual(sorted(out), ["w"])
+            self.assertIn("twice", report["tensors"][0]["workers"][at]["bad"])
+
+    def test_what_is_left_out_is_named(self):
+        models = [{"a": ("F32", [1], [i])} for i in range(5)]
+        models[1]["head"] = models[4]["head"] = ("F32", [1], [7])
+        models[2]["x"] = ("F32", [1], [7])
+        command = [BRAGG, "aggregate", *self.put(models), "--rule", "median", "--partial", "-o", self.output]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(
+            done.stderr,
+            'bragg: warning: left out of the output: "head": held by 2 of 5 inputs, not by more than half\n'
+            'bragg: warning: left out of the output: "x": held by 1 of 5 inputs, not by more than half\n',
+        )
+        self.assertEqual(read_safetensors(self.output)[0], {"a": [2]})
+        out, report = self.run_partial(self.put(models[:2] + models[3:]), "median")  # half is not more
+        self.assertEqual((out, [each["inputs"] for each in report["dropped"]]), ({"a": [2]}, [2]))
+        # Of weight 0: it is not looked at.
+        report = self.run_partial(self.put(models), "median", "--weights", "1,1,0,1,1")[1]
+        self.assertEqual([each["reason"] for each in report["dropped"]], ["held by 2 of 4 inputs, not by more than half"])
+
+    def test_a_model_of_other_names_is_a_bad_input(self):
+        honest = [{"a": ("F32", [2], [i, i * i]), "b": ("F32", [1], [i])} for i in range(7)]
+        renamed = {"module.a": ("F32", [2], [1, 1]), "module.b": ("F32", [1], [1])}
+        for at in [0, 3, 7]:
+            inputs = self.put(honest[:at] + [renamed] + honest[at:])
+            for rule in ["krum(f=1)", "trimmed_mean(f=2)"]:
+                out, report = self.run_partial(inputs, rule)
+                bad = report["tensors"][0]["workers"][at]
+                self.assertEqual(bad["bad"], "holds none of the tensors of more than half of the inputs")
+                self.assertFalse(bad["absent"])
+                self.aggregate(inputs, rule, "--scope", "per-tensor", "--quiet")
+                self.assertEqual(out, read_safetensors(self.output)[0])
+        self.refused(inputs, "krum(f=1)", "--partial", "--strict", code=3, says="holds none of the tensors")
+
+    def test_a_bad_input_counts_for_every_tensor(self):
+        models = self.adapters()
+        inputs = self.put(models)
+        cut = self.write("partial/w99.safetensors", safetensors(models[0])[:-1])
+        out, report = self.run_partial([*inputs, cut], "krum(f=2)")
+        for tensor in report["tensors"]:
+            self.assertFalse(tensor["workers"][9]["absent"])
+            self.assertIsNotNone(tensor["workers"][9]["bad"])
+            alone = self.put([{tensor["name"]: m[tensor["name"]]} for m in models if tensor["name"] in m], "alone")
+            self.aggregate([*alone, cut], "krum(f=2)", "--quiet")
+            self.assertEqual(out[tensor["name"]], read_safetensors(self.output)[0][tensor["name"]])
+        self.refused([*inputs, cut], "mean", "--partial", code=5, says="w99", bad=1)
+
+    def test_too_few_hold_a_tensor(self):
+        models = [{"a": ("F32", [1], [i])} for i in range(6)]
+        for model in models[:4]:
+            model["b"] = model["c"] = ("F32", [1], [1])
+        base = ["--base", self.write("base.safetensors", safetensors(models[0]))]
+        says = ['--partial: tensor "b": held by 4 of 6 inputs: krum: n = 4 rows with f = 1: needs n ≥ 2f+3 = 5',
+                "; 1 more tensor cannot be aggregated; exclude such tensors, or copy the base's"]
+        self.refused(self.put(models), "krum(f=1)", "--partial", *base, code=2, says=says)
+        self.refused(self.put(models), "krum(f=2)", "--partial", *base, code=2, says="krum: n = 6")
+        self.assertEqual(self.run_partial(self.put(models), "krum(f=1)", "--exclude", "[bc]", *base)[0], {"a": [1]})
+        says = 'tensor "b": held by 4 of 6 inputs: monna: pivot = 5 does not hold it'
+        self.refused(self.put(models), "monna(f=1, pivot=5)", "--partial", *base, code=2, says=says)
+        out, _ = self.run_partial(self.put(models[::-1]), "monna(f=1, pivot=5)", *base)
+        self.assertEqual(out["b"], [1])
+        # Without a base such tensors are left out, but not all of them.
+        self.refused(self.put(models), "krum(f=2)", "--partial", code=2, says="error: krum: n = 6")
+        models = [{"steps": ("I64", [], [1]), **{name: ("F32", [1], [1]) for name in names}} for names in ["a", "a", "ab", "ab", "b", "b"]]
+        says = ['--partial: tensor "a": held by 4 of 6 inputs: krum: n = 4', "; 1 more tensor cannot be aggregated; no other is left"]
+        self.refused(self.put(models), "krum(f=1)", "--partial", code=2, says=says)
+
+    def test_a_base_says_which_tensors_there_are(self):
+        base = {name: ("F32", [2], [1, 1]) for name in "abc"}
+        base["steps"] = ("I64", [], [5])
+        models = [{"a": ("F32", [2], [i, 2 * i]), "x": ("F32", [1], [i])} for i in range(5)]
+        models[1]["b"] = models[2]["b"] = ("F32", [2], [3, 9])
+        inputs = self.put(models)
+        path = self.write("base.safetensors", safetensors(base))
+        for rule in ["median", "centered_clipping(tau=1)"]:
+            self.refused(inputs, rule, "--partial", "--base", path, code=2, says='tensor "c": held by no input')
+            out, report = self.run_partial(inputs, rule, "--base", path, "--copy", "c", "--copy", "steps")
+            self.assertEqual(sorted(out), ["a", "b", "c", "steps"])
+            for name in "ab":
+                self.assertEqual(out[name], self.by_hand(models, rule, name, base=base))
+            self.assertEqual(out["c"], [1, 1])
+            self.assertEqual(report["dropped"], [{"name": "x", "inputs": 5, "reason": "held by 5 of 5 inputs, but not by the base"}])
+        models[4]["b"] = ("F32", [1], [3])
+        out, report = self.run_partial(self.put(models), "median", "--base", path, "--copy", "c", "--copy", "steps")
+        self.assertIn('tensor "b" has shape [1], but [2] in ' + path, report["tensors"][0]["workers"][4]["bad"])
+
+    def test_adapters_of_different_ranks(self):
+        small, large = self.adapters(), self.adapters(rank=3)
+        out, report = self.run_partial(self.put(small[:7] + large[7:]), "median")
+        self.assertEqual(len(out["layers.0.lora_A"]), 6)
+        self.assertIn("has shape [3, 3], but [2, 3] in more than half", report["tensors"][0]["workers"][8]["bad"])
+        for first in [4, 5]:  # no more than half of either
+            says = ["error: no floating-point tensor is held", '; tensor "layers.', "F32 [2, 3] by ", "F32 [3, 3] by ", "different ranks have no average", "(--base)"]
+            self.refused(self.put(small[:first] + large[:first]), "median", "--partial", code=3, says=says)
+
+    def test_a_shape_of_more_than_half_is_the_right_one(self):
+        models = [{"a": ("F32", [1], [i])} for i in range(5)]
+        models[0]["head"] = models[1]["head"] = ("F32", [2], [1, 2])
+        models[4]["head"] = ("F32", [3], [1, 2, 3])
+        out, report = self.run_partial(self.put(models), "median")
+        reason = "held by 3 of 5 inputs, but not by more than half in one dtype and shape: F32 [2] by 2, F32 [3] by 1"
+        self.assertEqual((out, report["dropped"]), ({"a": [2]}, [{"name": "head", "inputs": 3, "reason": reason}]))
+        # Held by more than half in one shape: another is a bad input.
+        models[2]["head"] = ("F32", [2], [3, 4])
+        self.assertIsNotNone(self.run_partial(self.put(models), "median")[1]["tensors"][0]["workers"][4]["bad"])
+
+    def warned(self, inputs, rule):
+        command = [BRAGG, "aggregate", *inputs, "--rule", rule, "--partial", "-o", self.output]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stderr
+
+    def test_forms_that_exclude_each_other(self):
+        """Each of two tensors has a shape of more than half, and most inputs have another of one of them."""
+        models = [{"a": ("F32", [1 if i < 3 else 2], [i] * (1 if i < 3 else 2)), "b": ("F32", [1 + i % 4 % 3], [1] * (1 + i % 4 % 3))} for i in range(5)]
+        self.refused(self.put(models), "median", "--partial", code=3, says="must hold some of the tensors that more than half hold")
+
+    def test_refused(self):
+        inputs = self.put(self.adapters())
+        for options, says in [
+            (["--judge-by", "layers.1*"], "--judge-by: where scope is per tensor"),
+            (["--ignore-in-distances", "layers.1*"], "--ignore-in-distances: where scope is per tensor"),
+            (["--scope", "whole"], "--scope"),
+            (["--exclude", "nothing"], '--exclude: "nothing" matches no tensor'),
+            (["--exclude", "*"], "--exclude: every tensor is left out"),
+        ]:
+            with self.subTest(options):
+                self.refused(inputs, "median", "--partial", *options, code=2, says=says)
+        arrays = [self.write("x%d.npy" % i, npy([2], [1, 2])) for i in range(3)]
+        self.output = self.path("out.npy")
+        self.refused(arrays, "median", "--partial", code=2, says="--partial: %s is an npy" % arrays[0])
+        self.refused([*arrays[:2], inputs[0]], "median", "--partial", "--strict", code=2, says="is an npy")
+        self.refused(inputs, "median", "--partial", "--base", arrays[0], code=2, says="--partial: " + arrays[0])
+        self.output = self.path("out.safetensors")
+        self.aggregate([*inputs, arrays[0]], "median", "--partial", bad=1)
+        self.aggregate(inputs[:3] + arrays[:1] + inputs[3:], "median", "--partial", bad=1)
+
+    def test_inspect(self):
+        models = self.adapters()
+        models[2] = {"other": ("F32", [1], [1])}
+        inputs = self.put(models)
+        done = json.loads(self.run_bragg("inspect", "--partial", "--json", *inputs).stdout)
+        self.assertEqual([i for i, each in enumerate(done["inputs"]) if each["bad"]], [2])
+        self.assertEqual(len(done["tensors"]), 9)
+
+
 class Report(Case):
     def report(self, inputs, rule, *options, bad=0):
         path = self.path("report.json")

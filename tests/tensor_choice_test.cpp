@@ -16,6 +16,7 @@
 #include "host/cpu/passes.hpp"
 #include "host/files/distance_shares.hpp"
 #include "host/files/tensor_choice.hpp"
+#include "host/files/tensor_tally.hpp"
 #include "tests/support/files.hpp"
 #include "tests/support/seed.hpp"
 
@@ -468,6 +469,63 @@ TEST_P(SkippedTensors, AreAsIfTheyWereNotThere) {
 INSTANTIATE_TEST_SUITE_P(Rules, SkippedTensors,
                          testing::Values("multi_krum(f=2)", "nnm(f=2) | trimmed_mean(f=2)",
                                          "clip(c=9) | mean", "geometric_median", "median"));
+
+// Tensors of partial models
+// -----------------------------------------------------------------------------------------
+
+TEST(Tally, FindsWhatMoreThanHalfHold) {
+  Generator random = generator("Tally.FindsWhatMoreThanHalfHold");
+  for (int round = 0; round < 2000; ++round) {
+    const std::size_t models = 1 + random() % 9, readable = random() % (models + 1);
+    std::vector<std::vector<detail::TensorMark>> of_models(readable);
+    std::map<detail::TensorMark, std::size_t> holders;
+    for (auto& marks : of_models) {
+      const std::uint64_t names = 1 + random() % 12, chance = 1 + random() % 4;
+      for (std::uint64_t name = 0; name < names; ++name) {
+        if (random() % 4 >= chance) continue;
+        marks.push_back({name, random() % 4 == 0 ? random() % 3 : 0});
+      }
+      std::shuffle(marks.begin(), marks.end(), random);
+    }
+    std::stable_sort(of_models.begin(), of_models.end(),
+                     [](const auto& a, const auto& b) { return a.size() < b.size(); });
+    detail::TensorTally tally(models, readable);
+    for (const auto& marks : of_models) {
+      const bool fails = random() % 8 == 0;  // before its end
+      tally.begin();
+      for (const detail::TensorMark& mark : marks) tally.take(mark);
+      if (fails) continue;
+      EXPECT_TRUE(tally.end());
+      for (const detail::TensorMark& mark : marks) ++holders[mark];
+    }
+    std::vector<detail::TensorMark> expected;
+    for (const auto& [mark, count] : holders) {
+      if (2 * count > models) expected.push_back(mark);
+    }
+    ASSERT_TRUE(tally.agreed() == expected) << "round " << round;
+  }
+}
+
+TEST(Tally, CountsNoModelWithANameTwice) {
+  using Mark = detail::TensorMark;
+  for (const std::vector<Mark>& twice : std::vector<std::vector<Mark>>{
+           {{1, 1}, {1, 2}}, {{1, 1}, {1, 1}}, {{1, 2}, {1, 1}}, {{7, 1}, {7, 2}}}) {
+    detail::TensorTally tally(4, 4);
+    tally.begin();
+    tally.take({1, 1});
+    EXPECT_TRUE(tally.end());
+    tally.begin();
+    for (const Mark& mark : twice) tally.take(mark);
+    EXPECT_FALSE(tally.end());
+    tally.begin();
+    tally.take({1, 1});
+    EXPECT_TRUE(tally.end());
+    tally.begin();
+    tally.take({2, 1});
+    EXPECT_TRUE(tally.end());
+    EXPECT_TRUE(tally.agreed().empty());
+  }
+}
 
 }  // namespace
 }  // namespace bragg::test

@@ -6,8 +6,10 @@
 
 #include <chrono>
 #include <cstdint>
+#include <sstream>
 
 #include "host/cli/arguments.hpp"
+#include "host/cli/holdings.hpp"
 #include "host/cli/interrupt.hpp"
 #include "host/cli/output.hpp"
 #include "host/cli/progress.hpp"
@@ -127,6 +129,14 @@ std::string dominant_warning(const FileResult& result) {
       detail::show(name), 100 * result.distance_shares[*result.dominant_tensor]);
 }
 
+/// What inputs hold that the output does not have.
+std::string dropped_warnings(const FileResult& result) {
+  std::string warnings;
+  std::istringstream lines(dropped_text(result.dropped, result.more_dropped));
+  for (std::string line; std::getline(lines, line);) warnings += "bragg: warning: " + line + "\n";
+  return warnings;
+}
+
 /// Bad inputs are told when the progress bar is gone; of a run that fails also where --quiet is given. Such a
 /// run has a report, too.
 FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inputs,
@@ -158,7 +168,8 @@ FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inpu
       options.progress = [&](const Progress& progress) { bar.show(progress); };
       return aggregate_files(pipeline, inputs, command.output, options);
     }();
-    if (!command.quiet) fmt::print(stderr, "{}{}", warnings, dominant_warning(result));
+    if (!command.quiet)
+      fmt::print(stderr, "{}{}{}", warnings, dropped_warnings(result), dominant_warning(result));
     return result;
   } catch (const Error& error) {
     // Of inputs that did not come to count the error itself tells.
@@ -202,6 +213,7 @@ void run(const AggregateCommand& command) {
   options.ignore_in_distances = command.ignore_in_distances;
   options.exclude = command.exclude;
   options.copy = command.copy;
+  options.partial = command.partial;
   const std::vector<fs::path> inputs = find_inputs(command.inputs, command.base, command.output);
   if (command.weights) {
     const GivenWeights given = parse_weights(*command.weights);

@@ -20,6 +20,7 @@ struct AggregateCommand {
   std::vector<std::string> ignore_in_distances;
   std::vector<std::string> exclude;
   std::vector<std::string> copy;
+  bool partial = false;
   double max_weight_share = 0;
   std::string memory = "1GiB";
   std::string scope = "whole";

@@ -236,6 +236,9 @@ void add_choice(CLI::App& sub, CommandT& command) {
                  "repeatable")
       ->type_name("PATTERN")
       ->allow_extra_args(false);
+  sub.add_flag("--partial", command.partial,
+               "inputs may lack tensors: aggregate each over those that hold it, with an n of its own; "
+               "implies --scope per-tensor");
 }
 
 void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
@@ -275,6 +278,7 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
       ->type_name("PATTERN")
       ->allow_extra_args(false);
   add_choice(*sub, command);
+  sub->get_option("--partial")->excludes("--scope");
   sub->add_option("--memory", command.memory, "bound on windows and buffers, e.g. 512MiB")
       ->capture_default_str();
   sub->add_option("--device", command.device,

@@ -9,9 +9,11 @@
 #include <string>
 
 #include "host/cli/arguments.hpp"
+#include "host/cli/holdings.hpp"
 #include "host/cli/report.hpp"
 #include "host/cli/text.hpp"
 #include "host/files/health.hpp"
+#include "host/files/holders.hpp"
 #include "host/files/integers.hpp"
 
 namespace bragg::cli {
@@ -25,7 +27,8 @@ namespace {
 struct Findings {
   detail::Inputs inputs;
   std::vector<detail::Health> health;  ///< per row; of a bad one nothing
-  std::string integers;  ///< why `aggregate` would refuse the integer tensors; empty: it would not
+  std::string integers;           ///< why `aggregate` would refuse the integer tensors; empty: it would not
+  std::vector<HeldTensors> held;  ///< of partial models
 };
 
 Findings find(const InspectCommand& command) {
@@ -35,6 +38,7 @@ Findings find(const InspectCommand& command) {
   options.base = command.base;
   options.exclude = command.exclude;
   options.copy = command.copy;
+  options.partial = command.partial;
   found.inputs = detail::open_inputs(inputs, options);
   try {
     detail::check_integers(found.inputs, Integers::automatic);
@@ -51,6 +55,8 @@ Findings find(const InspectCommand& command) {
       row.bad = detail::reason_of(error, found.inputs.models[row.model].path);
     }
   }
+  if (command.partial)
+    found.held = detail::describe_holders(detail::group_by_holders(found.inputs), found.inputs);
   return found;
 }
 
@@ -64,25 +70,27 @@ std::string text_of(const Findings& found) {
   const std::vector<std::string> names = short_names(inputs.names);
   std::size_t width = std::string_view("input").size();
   for (const std::string& name : names) width = std::max(width, name.size());
-  std::string text = fmt::format("{:<{}}  {:>5}  {:>10}  {:>10}  {}\n", "input", width, "form", "non-finite",
-                                 "norm", "largest tensor");
+  const bool partial = !found.held.empty();
+  std::string text = fmt::format("{:<{}}  {:>5}  {:>10}  {:>10}  {}\n", "input", width,
+                                 partial ? "holds" : "form", "non-finite", "norm", "largest tensor");
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (!inputs.rows[i].bad.empty()) {
       text += fmt::format("{:<{}}  {:>5}  {}\n", names[i], width, "bad", printable(inputs.rows[i].bad));
       continue;
     }
     const detail::Health& health = found.health[i];
-    text += fmt::format("{:<{}}  {:>5}  {:>10}  {:>10.4g}", names[i], width, "yes", health.nonfinite,
-                        health.norm);
+    text += fmt::format("{:<{}}  {:>5}  {:>10}  {:>10.4g}", names[i], width,
+                        partial ? holds_text(found.held, i) : "yes", health.nonfinite, health.norm);
     if (health.share > 0) {
       text += fmt::format("  {:>3.0f} %  {}", 100 * health.share,
                           printable(inputs.tensors[health.dominant].name));
     }
     text += "\n";
   }
-  text +=
-      fmt::format("\n{} of {} inputs have the form{}: {}\n", names.size() - count_bad(inputs), names.size(),
-                  inputs.base ? " of the base" : "", detail::describe_form(inputs.tensors, inputs.npy));
+  text += fmt::format("\n{} of {} inputs have the form{}{}: {}\n", names.size() - count_bad(inputs),
+                      names.size(), inputs.base ? " of the base" : "", partial ? ", or some of it" : "",
+                      detail::describe_form(inputs.tensors, inputs.npy));
+  if (partial) text += held_text(found.held) + dropped_text(inputs.dropped, inputs.more_dropped);
   if (!found.integers.empty()) text += printable(found.integers) + "\n";
   return text;
 }
@@ -109,6 +117,11 @@ std::string json_of(const Findings& found) {
     json["inputs"].push_back(std::move(input));
   }
   json["tensors"] = Json::array();
+  if (!found.held.empty()) {
+    json["held"] = held_json(found.held, inputs.names);
+    json["dropped"] = dropped_json(inputs.dropped);
+    json["more_dropped"] = inputs.more_dropped;
+  }
   for (const TensorInfo& tensor : inputs.tensors)
     json["tensors"].push_back({{"name", tensor.name}, {"dtype", tensor.dtype}, {"shape", tensor.shape}});
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";

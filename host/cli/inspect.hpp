@@ -14,6 +14,7 @@ struct InspectCommand {
   std::optional<std::filesystem::path> base;
   std::vector<std::string> exclude;
   std::vector<std::string> copy;
+  bool partial = false;
   bool json = false;
 };
 

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "host/cli/exit_code.hpp"
+#include "host/cli/holdings.hpp"
 #include "host/cli/output.hpp"
 #include "host/cli/text.hpp"
 
@@ -24,6 +25,7 @@ namespace {
 /// least clip factor.
 struct Line {
   bool bad = false;
+  std::size_t reports = 0;  ///< of tensors that it holds
   double weight = 0;
   std::size_t kept = 0;
   double score = std::numeric_limits<double>::quiet_NaN();
@@ -31,13 +33,22 @@ struct Line {
   std::int64_t nonfinite = 0;
 };
 
+/// Whether the worker does not hold the tensor of a report.
+bool is_absent(const FileResult& result, std::size_t tensor, std::size_t worker) {
+  if (result.held_with.empty()) return false;
+  const std::vector<std::size_t>& absent = result.held[result.held_with[tensor]].absent;
+  return std::binary_search(absent.begin(), absent.end(), worker);
+}
+
 std::vector<Line> make_lines(const FileResult& result) {
   std::vector<Line> lines(result.workers.size());
   for (std::size_t i = 0; i < lines.size(); ++i) {
     lines[i].bad = !result.bad[i].empty();
+    for (std::size_t t = 0; t < result.reports.size(); ++t)
+      lines[i].reports += is_absent(result, t, i) ? 0 : 1;
     for (const Report& report : result.reports) {
       const RowReport& row = report.rows[i];
-      lines[i].weight += row.weight / static_cast<double>(result.reports.size());
+      if (row.weight != 0) lines[i].weight += row.weight / static_cast<double>(lines[i].reports);
       lines[i].kept += row.selected ? 1 : 0;
       lines[i].clip_factor = std::min(lines[i].clip_factor, row.clip_factor);
       lines[i].nonfinite += row.nonfinite;
@@ -47,11 +58,11 @@ std::vector<Line> make_lines(const FileResult& result) {
   return lines;
 }
 
-std::string kept_text(const Line& line, std::size_t reports) {
+std::string kept_text(const Line& line, const FileResult& result) {
   const std::size_t kept = line.kept;
   if (line.bad) return "bad";
-  if (reports == 1) return kept == 1 ? "yes" : "no";
-  return fmt::format("{}/{}", kept, reports);
+  if (result.reports.size() == 1 && result.held.empty()) return kept == 1 ? "yes" : "no";
+  return fmt::format("{}/{}", kept, line.reports);
 }
 
 Json reason(const std::string& bad) { return bad.empty() ? Json() : Json(bad); }
@@ -66,8 +77,9 @@ Json header(const Pipeline& pipeline, std::size_t n, const fs::path& output, Dev
   return json;
 }
 
-Json workers_json(const FileResult& result, const Report& report) {
+Json workers_json(const FileResult& result, std::size_t tensor) {
   Json workers = Json::array();
+  const Report& report = result.reports[tensor];
   for (std::size_t i = 0; i < report.rows.size(); ++i) {
     const RowReport& row = report.rows[i];
     workers.push_back({{"name", result.workers[i]},
@@ -77,6 +89,7 @@ Json workers_json(const FileResult& result, const Report& report) {
                        {"nonfinite", row.nonfinite},
                        {"clip_factor", row.clip_factor},
                        {"bad", reason(result.bad[i])}});
+    if (!result.held_with.empty()) workers.back()["absent"] = is_absent(result, tensor, i);
   }
   return workers;
 }
@@ -94,14 +107,15 @@ std::string indented(const std::string& text, std::size_t columns) {
   return out;
 }
 
-void add_outcome(Json& json, const FileResult& result, const Report& report) {
+void add_outcome(Json& json, const FileResult& result, std::size_t tensor) {
+  const Report& report = result.reports[tensor];
   json["status"] = to_string(report.status);
   json["iterations"] = report.iterations;
   json["converged"] = report.converged;
   json["optimality_gap"] = report.optimality_gap;
   json["recentred"] = report.recentred;
   json["distance_error"] = report.distance_error;
-  json["workers"] = workers_json(result, report);
+  json["workers"] = workers_json(result, tensor);
 }
 
 }  // namespace
@@ -138,12 +152,13 @@ std::string worker_table(const FileResult& result, const std::vector<double>& cl
     const Line& line = lines[i];
     table += fmt::format("{:<{}}", names[i], width);
     if (!client_weights.empty()) table += fmt::format("  {:>10.6g}", client_weights[i]);
-    table += fmt::format("  {:>7}  {:>10.4g}", kept_text(line, result.reports.size()), line.weight);
+    table += fmt::format("  {:>7}  {:>10.4g}", kept_text(line, result), line.weight);
     if (scored)
       table += std::isnan(line.score) ? fmt::format("  {:>11}", "-") : fmt::format("  {:>11.4g}", line.score);
     if (clipped) table += fmt::format("  {:>8.3g}", line.clip_factor);
     table += line.bad ? fmt::format("  {:>10}\n", "-") : fmt::format("  {:>10}\n", line.nonfinite);
   }
+  if (!result.held.empty()) table += '\n' + held_text(result.held);
   return table;
 }
 
@@ -154,6 +169,11 @@ void write_report(const fs::path& path, const Pipeline& pipeline, const FileResu
   json["message"] = nullptr;
   json["form"] = result.form;
   if (!result.copied.empty()) json["copied"] = result.copied;
+  if (!result.held.empty()) {
+    json["held"] = held_json(result.held, result.workers);
+    json["dropped"] = dropped_json(result.dropped);
+    json["more_dropped"] = result.more_dropped;
+  }
   json["coordinates"] = result.coordinates;
   json["integers"] = result.integers;
   json["output_nonfinite"] = result.nonfinite;
@@ -164,9 +184,8 @@ void write_report(const fs::path& path, const Pipeline& pipeline, const FileResu
     for (std::size_t t = 0; t < result.tensors.size(); ++t)
       shares.push_back({{"name", result.tensors[t]}, {"share", result.distance_shares[t]}});
   }
-  const bool per_tensor = result.reports.size() == result.tensors.size() && result.reports.size() > 1;
-  if (!per_tensor) {
-    add_outcome(json, result, result.reports.front());
+  if (!result.per_tensor) {
+    add_outcome(json, result, 0);
     write_whole("--report", path, text_of(json) + "\n");
     return;
   }
@@ -178,7 +197,8 @@ void write_report(const fs::path& path, const Pipeline& pipeline, const FileResu
     for (std::size_t t = 0; t < result.reports.size(); ++t) {
       Json tensor;
       tensor["name"] = result.tensors[t];
-      add_outcome(tensor, result, result.reports[t]);
+      if (!result.held_with.empty()) tensor["n"] = result.held[result.held_with[t]].n;
+      add_outcome(tensor, result, t);
       put((t == 0 ? "\n    " : ",\n    ") + indented(text_of(tensor), 4));
     }
     put("\n  ]\n}\n");

@@ -14,7 +14,7 @@ namespace bragg::cli {
 std::vector<std::string> short_names(const std::vector<std::string>& names);
 
 /// A line per worker: weight, kept, and client weight, score, clip factor, where there are any; non-finite
-/// values.
+/// values. Of partial models also how many hold which tensors.
 std::string worker_table(const FileResult& result, const std::vector<double>& client_weights);
 
 /// SHA-256 by path.

@@ -15,6 +15,7 @@
 #include "host/files/distance_shares.hpp"
 #include "host/files/failure.hpp"
 #include "host/files/hashes.hpp"
+#include "host/files/holders.hpp"
 #include "host/files/integers.hpp"
 #include "host/files/lower_median.hpp"
 #include "host/files/memory_plan.hpp"
@@ -97,6 +98,10 @@ class FileAggregation {
   FileResult run(const std::filesystem::path& output);
 
  private:
+  /// The rows that are read, of the active ones.
+  void list_rows();
+  /// Room for the active rows. `solved`: the pipeline is run on them.
+  void begin_rows(bool solved = true);
   void choose_tensors();
   /// Of a floating tensor, among them.
   std::size_t place_of(std::size_t tensor) const {
@@ -105,11 +110,13 @@ class FileAggregation {
   }
   void tell_time() const;
   void expect_bytes();
-  void run_integers();
+  void run_integers(std::span<const std::size_t> tensors);
   void run_copies();
   void check_copied(const Window& window, const std::byte* from);
   void run_whole();
-  void run_per_tensor();
+  void run_per_tensor(std::span<const std::size_t> tensors);
+  /// Of partial models: each tensor over those that hold it.
+  void run_partial();
   void run_part(const Part& part);
   void solve(const Part& part, Solution& solution);
   /// Pass 1 over the windows that it reads.
@@ -154,6 +161,7 @@ class FileAggregation {
   MemoryPlan memory_;
   std::unique_ptr<WindowPasses> passes_;
   std::optional<WindowReader> reader_;
+  std::vector<HeldTogether> held_;       // of partial models
   std::vector<int> all_rows_;            // that are read: the active ones that are not bad, then the base
   std::vector<int> integer_rows_;        // those with a vote in the median of integers
   std::vector<std::uint8_t> used_;       // per table row: some of it was read
@@ -180,17 +188,7 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
       progress_(course.progress) {
   set_active_rows(options.weights, static_cast<int>(inputs_.rows.size()), options.options.max_weight_share,
                   active_);
-  const int table_rows = static_cast<int>(active_.rows.size()) + (inputs_.base ? 1 : 0);
-  for (int row = 0; row < table_rows; ++row) {
-    if (!is_bad(row)) all_rows_.push_back(row);
-  }
-  for (std::size_t i = 0; i < active_.rows.size(); ++i) {  // an invalid weight is no weight
-    if (!active_.invalid[i] && !is_bad(static_cast<int>(i))) integer_rows_.push_back(static_cast<int>(i));
-  }
-  if (options.integers == Integers::first) {
-    if (inputs_.base) integer_rows_.assign(1, static_cast<int>(active_.rows.size()));
-    if (integer_rows_.size() > 1) integer_rows_.erase(integer_rows_.begin() + 1, integer_rows_.end());
-  }
+  list_rows();
   output_ = plan_output(inputs_, pipeline, output, options);
 
   result_.workers = inputs_.names;
@@ -205,11 +203,49 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
   for (std::size_t i = 0; i < active_.rows.size() && result_.coordinates == 0; ++i)
     active_.invalid[i] = active_.invalid[i] || is_bad(static_cast<int>(i));
   engine_.begin(active_, inputs_.base.has_value(), false, 0);
-  memory_ = plan_memory(inputs_, output_, table_rows, engine_.square_bytes(), options);
+  memory_ = plan_memory(inputs_, output_, static_cast<int>(active_.rows.size()) + (inputs_.base ? 1 : 0),
+                        engine_.square_bytes(), options);
   choose_tensors();
-  used_.assign(static_cast<std::size_t>(table_rows), result_.coordinates == 0);
-  passes_ = options.options.device == Device::cuda
-                ? make_cuda_passes(options.options, memory_.slot, result_.coordinates, active_.rows)
+  const bool whole = options.options.scope == Scope::whole || inputs_.floating.empty();
+  result_.per_tensor = !whole;
+  result_.reports.resize(whole ? 1 : inputs_.floating.size());
+  if (options.partial) {
+    held_ = checked_holders(inputs_, pipeline, options);
+    result_.held = describe_holders(held_, inputs_);
+    result_.held_with.resize(inputs_.floating.size());
+    for (std::size_t k = 0; k < held_.size(); ++k) {
+      for (const std::size_t t : held_[k].floating) result_.held_with[place_of(t)] = k;
+    }
+    result_.dropped = inputs_.dropped;
+    result_.more_dropped = inputs_.more_dropped;
+  }
+  begin_rows();
+}
+
+void FileAggregation::list_rows() {
+  const int table_rows = static_cast<int>(active_.rows.size()) + (inputs_.base ? 1 : 0);
+  all_rows_.clear();
+  integer_rows_.clear();
+  for (int row = 0; row < table_rows; ++row) {
+    if (!is_bad(row)) all_rows_.push_back(row);
+  }
+  for (std::size_t i = 0; i < active_.rows.size(); ++i) {  // an invalid weight is no weight
+    if (!active_.invalid[i] && !is_bad(static_cast<int>(i))) integer_rows_.push_back(static_cast<int>(i));
+  }
+  if (options_.integers == Integers::first) {
+    if (inputs_.base) integer_rows_.assign(1, static_cast<int>(active_.rows.size()));
+    if (integer_rows_.size() > 1) integer_rows_.erase(integer_rows_.begin() + 1, integer_rows_.end());
+  }
+}
+
+void FileAggregation::begin_rows(bool solved) {
+  if (solved) engine_.begin(active_, inputs_.base.has_value(), false, 0);
+  // Of partial models other tensors' rows may have used it.
+  used_.assign(active_.rows.size() + (inputs_.base ? 1 : 0), result_.coordinates == 0 || options_.partial);
+  reader_.reset();
+  passes_.reset();  // first: two would be more memory than was planned
+  passes_ = options_.options.device == Device::cuda
+                ? make_cuda_passes(options_.options, memory_.slot, result_.coordinates, active_.rows)
                 : make_cpu_passes(engine_, memory_.slot);
   reader_.emplace(inputs_, active_.rows, memory_.slot.row_stride, *passes_, threads_);
 }
@@ -224,14 +260,15 @@ FileResult FileAggregation::run(const std::filesystem::path& output) {
     hash_inputs(inputs_, options_, threads_, progress_, course_.bytes_read);
   course_.hashed = true;
   check_bad({}, nullptr);
-  run_integers();
+  if (!options_.partial) run_integers(inputs_.integers);
   run_copies();
   // A model without floating-point tensors is a row of no coordinates: it has a report too.
   if (options_.options.scope == Scope::whole || inputs_.floating.empty()) {
     run_whole();
-  } else {
-    run_per_tensor();
+  } else if (!options_.partial) {
+    run_per_tensor(inputs_.floating);
   }
+  if (options_.partial) run_partial();
   file_->commit();
   if (shares_) {
     result_.distance_shares = shares_->shares();
@@ -284,17 +321,42 @@ void FileAggregation::expect_bytes() {
     for (const std::size_t t : tensors)
       progress_.expect(static_cast<std::uint64_t>(inputs_.tensors[t].bytes) * times);
   };
-  expect(first_pass_, all_rows_.size());
-  expect(inputs_.floating, all_rows_.size());
-  expect(inputs_.integers, integer_rows_.size());
   expect(inputs_.copied, 1);
+  if (!options_.partial) {
+    expect(first_pass_, all_rows_.size());
+    expect(inputs_.floating, all_rows_.size());
+    expect(inputs_.integers, integer_rows_.size());
+  }
+  const ActiveRows all = active_;
+  for (const HeldTogether& held : held_) {
+    active_ = active_rows_of(held, options_);
+    list_rows();
+    expect(held.floating, all_rows_.size() * (engine_.needs_statistics() ? 2 : 1));
+    expect(held.integers, integer_rows_.size());
+  }
+  active_ = all;
+  list_rows();
   progress_.advance(0);
 }
 
-void FileAggregation::run_integers() {
-  if (inputs_.integers.empty()) return;
+void FileAggregation::run_partial() {
+  for (const HeldTogether& held : held_) {
+    active_ = active_rows_of(held, options_);
+    list_rows();
+    begin_rows(held.fault.empty());
+    run_integers(held.integers);
+    if (held.fault.empty()) {
+      run_per_tensor(held.floating);
+    } else {  // they are empty: there was nothing to solve
+      for (const std::size_t t : held.floating) result_.reports[place_of(t)].rows.resize(held.there.size());
+    }
+  }
+}
+
+void FileAggregation::run_integers(std::span<const std::size_t> tensors) {
+  if (tensors.empty()) return;
   std::vector<const void*> rows;
-  for (const Window& window : memory_.cut(inputs_, inputs_.integers)) {
+  for (const Window& window : memory_.cut(inputs_, tensors)) {
     if (integer_rows_.empty())
       throw Error(Status::invalid_argument, "weights: none is valid; integer tensors need at least 1");
     load(window, 0, integer_rows_, window.judged);
@@ -349,8 +411,8 @@ void FileAggregation::run_whole() {
 
 /// Tensors that fit into a window are solved and applied while they are there. What earlier tensors wrote is
 /// gone with the temporary file should a later one fail.
-void FileAggregation::run_per_tensor() {
-  const auto windows = memory_.cut(inputs_, inputs_.floating);
+void FileAggregation::run_per_tensor(std::span<const std::size_t> tensors) {
+  const auto windows = memory_.cut(inputs_, tensors);
   for (std::size_t w = 0; w < windows.size();) {
     const std::size_t t = windows[w].pieces.front().tensor;
     std::size_t end = w + 1;
@@ -411,7 +473,10 @@ void FileAggregation::run_part(const Part& part) {
     row.weight = 0;  // a rule by coordinate says what it was given
     row.selected = false;
   }
-  result_.reports.push_back(std::move(solution.report));
+  const TensorInfo* const tensor = part.tensor;
+  const std::size_t place =
+      tensor == nullptr ? 0 : place_of(static_cast<std::size_t>(tensor - inputs_.tensors.data()));
+  result_.reports[place] = std::move(solution.report);
 }
 
 void FileAggregation::scan(const Part& part, const Window& window, int slot) {
@@ -624,9 +689,12 @@ void FileAggregation::check_narrowed(const Piece& piece, std::int64_t beyond) co
 }  // namespace
 
 FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesystem::path> inputs,
-                           const std::filesystem::path& output, const FileOptions& options) {
+                           const std::filesystem::path& output, const FileOptions& given) {
+  FileOptions options = given;
+  if (options.partial) options.options.scope = Scope::per_tensor;
   try {
     Inputs opened = open_inputs(inputs, options);
+    if (options.partial && !options.base) drop_few_held(opened, pipeline, options);
     check_integers(opened, options.integers);
     Course course{.progress = ProgressCounter(options)};
     for (;;) {  // at most once for each input that is lost

@@ -20,8 +20,17 @@ std::string list(const char* what, const std::vector<std::string>& texts, std::s
   return fmt::format("{} of {} {}: {}", texts.size(), of, what, listed(texts));
 }
 
+/// How many inputs count for a tensor (null: for all tensors).
+std::size_t count_rows(const Inputs& inputs, const TensorInfo* tensor) {
+  if (tensor == nullptr) return voters(inputs);
+  const auto t = static_cast<std::size_t>(tensor - inputs.tensors.data());
+  return static_cast<std::size_t>(
+      std::count_if(inputs.rows.begin(), inputs.rows.end(),
+                    [&](const InputRow& row) { return !row.bad.empty() || holds(inputs, row, t); }));
+}
+
 /// Empty where none is known.
-std::string list_bad_rows(const Solution& solution, const Inputs& inputs) {
+std::string list_bad_rows(const Solution& solution, const Inputs& inputs, const TensorInfo* tensor) {
   std::vector<std::string> bad, nonfinite, too_large;
   for (std::size_t i = 0; i < inputs.rows.size(); ++i) {
     if (!inputs.rows[i].bad.empty()) {
@@ -35,7 +44,7 @@ std::string list_bad_rows(const Solution& solution, const Inputs& inputs) {
   }
   std::string text;
   const auto add = [&](const char* what, const std::vector<std::string>& texts) {
-    if (!texts.empty()) text += (text.empty() ? "" : "; ") + list(what, texts, inputs.rows.size());
+    if (!texts.empty()) text += (text.empty() ? "" : "; ") + list(what, texts, count_rows(inputs, tensor));
   };
   add("are bad inputs", bad);
   add("hold NaN or infinity", nonfinite);
@@ -59,7 +68,7 @@ void throw_failure(const Solution& solution, const Inputs& inputs, const Pipelin
       what += ": " + (inputs.base ? inputs.base->path.string() : std::string());
     throw Error(solution.status, where + what);
   }
-  std::string rows = list_bad_rows(solution, inputs);
+  std::string rows = list_bad_rows(solution, inputs, tensor);
   if (rows.empty()) rows = "no value is NaN or infinite, but those beyond 2^500 and invalid weights count so";
   throw Error(solution.status,
               fmt::format("{}too many workers are not finite for {}: {}; raise f where the rule has one, or "
@@ -69,7 +78,7 @@ void throw_failure(const Solution& solution, const Inputs& inputs, const Pipelin
 
 void throw_nonfinite_output(const Solution& solution, const Inputs& inputs, const Pipeline& pipeline,
                             const TensorInfo& tensor) {
-  std::string rows = list_bad_rows(solution, inputs);
+  std::string rows = list_bad_rows(solution, inputs, &tensor);
   if (rows.empty()) rows = "all rows are finite, but their sum leaves the range";
   throw Error(Status::too_many_nonfinite,
               fmt::format("{}: the output would hold NaN or infinity, which {} does not keep out: {}; "

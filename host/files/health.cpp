@@ -23,6 +23,7 @@ Health examine(const Inputs& inputs, const InputRow& row) {
   // Squares of f64 leave the range of f64.
   long double all_squares = 0, largest = 0;
   for (const std::size_t t : inputs.floating) {
+    if (!holds(inputs, row, t)) continue;
     const TensorInfo& tensor = inputs.tensors[t];
     const ElementType& type = element_type_of(tensor);
     long double squares = 0;

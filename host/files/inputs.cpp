@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <set>
 #include <utility>
 
 #include "host/base/listed.hpp"
 #include "host/files/tensor_choice.hpp"
+#include "host/files/tensor_tally.hpp"
 #include "host/io/element_type.hpp"
 
 namespace bragg::detail {
@@ -78,11 +80,6 @@ void add_models(Inputs& inputs, std::span<const std::filesystem::path> paths,
   }
 }
 
-std::size_t voters(const Inputs& inputs) {
-  return static_cast<std::size_t>(std::count_if(inputs.rows.begin(), inputs.rows.end(),
-                                                [](const InputRow& row) { return !row.left_out; }));
-}
-
 /// Inputs whose forms have one mark.
 struct Group {
   FormMark mark;
@@ -113,7 +110,9 @@ std::string difference(const Inputs& inputs, const std::vector<Group>& groups, c
   return "";
 }
 
-[[noreturn]] void refuse_forms(const Inputs& inputs, const std::vector<Group>& groups, const Skips& skips) {
+/// `what` has a place for the number of inputs.
+[[noreturn]] void refuse(const Inputs& inputs, fmt::string_view what, const std::vector<Group>& groups,
+                         const std::string& difference) {
   std::vector<std::string> texts;
   for (const Group& each : groups)
     texts.push_back(fmt::format("{} like {}", each.inputs.size(), inputs.names[each.inputs.front()]));
@@ -121,12 +120,16 @@ std::string difference(const Inputs& inputs, const std::vector<Group>& groups, c
     if (!inputs.rows[i].bad.empty())
       texts.push_back(fmt::format("{}: {}", inputs.names[i], inputs.rows[i].bad));
   }
-  throw Error(
-      Status::bad_file,
-      fmt::format(
-          "more than half of the {} inputs must agree in names, dtypes and shapes, or a base must say "
-          "which are right (base): {}{}",
-          voters(inputs), listed(texts, "; "), difference(inputs, groups, skips)));
+  throw Error(Status::bad_file, fmt::format("{}{}{}{}", fmt::format(fmt::runtime(what), voters(inputs)),
+                                            texts.empty() ? "" : ": ", listed(texts, "; "), difference));
+}
+
+[[noreturn]] void refuse_forms(const Inputs& inputs, const std::vector<Group>& groups, const Skips& skips) {
+  refuse(
+      inputs,
+      "more than half of the {} inputs must agree in names, dtypes and shapes, or a base must say which are "
+      "right (base)",
+      groups, difference(inputs, groups, skips));
 }
 
 /// Does it for a row; what it throws makes a bad row.
@@ -159,13 +162,15 @@ std::vector<Group> find_groups(Inputs& inputs, const FileOptions& options, const
   return groups;
 }
 
-/// Fills the models of the rows that have the form.
+/// Fills the models of the rows that have the form; with `others`, or some of it.
 void place_rows(Inputs& inputs, const Form& form, const std::string& owner, const FileOptions& options,
-                const Skips& skips) {
+                const Skips& skips, OtherTensors* others = nullptr) {
   std::vector<std::shared_ptr<const std::vector<Place>>> distinct;
   for (InputRow& row : inputs.rows) {
     try_row(inputs, row, options, [&](PlacedModel& model) {
-      read_placed_model(form, owner, model, skips);
+      OtherTensors of_model;
+      read_placed_model(form, owner, model, skips, others != nullptr ? &of_model : nullptr);
+      if (others != nullptr) others->merge(std::move(of_model));
       // Most are laid out alike: one table for all of them.
       const auto same = std::find_if(distinct.begin(), distinct.end(),
                                      [&](const auto& places) { return *places == *model.places; });
@@ -176,6 +181,192 @@ void place_rows(Inputs& inputs, const Form& form, const std::string& owner, cons
       }
     });
   }
+}
+
+// Partial models
+// -------------------------------------------------------------------------------------------------------------
+
+bool has_floating_values(const TensorInfo& tensor) {
+  return tensor.elements > 0 && element_type_of(tensor).kind == ElementKind::floating;
+}
+
+/// A tensor of some inputs, and in which dtypes and shapes how many hold it.
+struct Held {
+  std::string name;
+  std::size_t inputs = 0;
+  std::map<std::string, std::size_t> forms;  ///< by "F32 [2, 3]"
+  bool floating = false;                     ///< one of them holds floating-point values
+};
+
+/// Those first that most hold.
+std::vector<Held> count_holders(Inputs& inputs, const OtherTensors& tensors, const FileOptions& options,
+                                const Skips& skips) {
+  std::map<std::uint64_t, Held> found;
+  for (InputRow& row : inputs.rows) {
+    if (tensors.names.empty()) break;
+    std::map<std::uint64_t, std::pair<std::string, bool>> here;
+    try_row(inputs, row, options, [&](const PlacedModel& model) {
+      visit_tensors(model.path, skips, [&](TensorInfo& tensor) {
+        const std::uint64_t name = mark_of(tensor).name;
+        if (!tensors.names.contains(name)) return;
+        here.emplace(name, std::pair(fmt::format("{} {}", tensor.dtype, shape_text(tensor.shape)),
+                                     has_floating_values(tensor)));
+      });
+    });
+    if (!row.bad.empty()) continue;
+    for (const auto& [name, form] : here) {
+      Held& held = found[name];
+      held.name = tensors.names.at(name);
+      ++held.inputs;
+      ++held.forms[form.first];
+      held.floating = held.floating || form.second;
+    }
+  }
+  std::vector<Held> order;
+  for (auto& [name, held] : found) order.push_back(std::move(held));
+  std::sort(order.begin(), order.end(), [](const Held& a, const Held& b) {
+    return std::pair(b.inputs, std::string_view(a.name)) < std::pair(a.inputs, std::string_view(b.name));
+  });
+  return order;
+}
+
+/// "F32 [2, 3] by 4, F32 [3, 3] by 5".
+std::string text_of(const std::map<std::string, std::size_t>& forms) {
+  std::vector<std::string> texts;
+  for (const auto& [form, count] : forms) texts.push_back(fmt::format("{} by {}", form, count));
+  return listed(texts);
+}
+
+std::string held_by(const Inputs& inputs, std::size_t holders) {
+  return fmt::format("held by {} of {} inputs", holders, voters(inputs));
+}
+
+/// The form has no such tensor; how many hold it, and in what dtypes and shapes.
+DroppedTensor dropped(const Inputs& inputs, const Held& held) {
+  std::string reason = held_by(inputs, held.inputs);
+  if (inputs.base) {
+    reason += ", but not by the base";
+  } else if (2 * held.inputs <= voters(inputs)) {
+    reason += ", not by more than half";
+  } else {
+    reason += ", but not by more than half in one dtype and shape: " + text_of(held.forms);
+  }
+  return {held.name, held.inputs, std::move(reason)};
+}
+
+/// Those that some inputs hold: of each input as many as OtherTensors has.
+std::vector<Held> count_holders(Inputs& inputs, const FileOptions& options, const Skips& skips) {
+  OtherTensors tensors;
+  for (InputRow& row : inputs.rows) {
+    OtherTensors here;
+    try_row(inputs, row, options, [&](const PlacedModel& model) {
+      visit_tensors(model.path, skips, [&](TensorInfo& tensor) { here.add(tensor.name); });
+    });
+    tensors.merge(std::move(here));
+  }
+  return count_holders(inputs, tensors, options, skips);
+}
+
+/// There is nothing to aggregate that more than half of the inputs hold in one dtype and shape.
+[[noreturn]] void refuse_partial(const Inputs& inputs, const std::vector<Held>& held,
+                                 const char* what = "tensor") {
+  std::string example;
+  if (!held.empty()) {
+    const auto floating =
+        std::find_if(held.begin(), held.end(), [](const Held& each) { return each.floating; });
+    const Held& most = floating != held.end() ? *floating : held.front();
+    example = fmt::format("; tensor {} is {}: {}", show(most.name), held_by(inputs, most.inputs),
+                          text_of(most.forms));
+    if (most.forms.size() > 1)
+      example += "; adapters of different ranks have no average: train all with one rank";
+  }
+  const std::string text =
+      fmt::format("no {} is held by more than half of the {{}} inputs in one dtype and shape, ", what) +
+      "and a base must say which are right (base)";
+  refuse(inputs, text, {}, example);
+}
+
+/// @throws Error bad_file: no tensor is agreed on, or none but counters, which are no model without what more
+/// than half of the inputs hold besides.
+void check_agreed(Inputs& inputs, const Form& form, const FileOptions& options, const Skips& skips) {
+  if (std::any_of(form.tensors.begin(), form.tensors.end(), has_floating_values)) return;
+  const std::vector<Held> held = count_holders(inputs, options, skips);
+  const bool disputed = std::any_of(held.begin(), held.end(), [&](const Held& each) {
+    return each.floating && 2 * each.inputs > voters(inputs);
+  });
+  if (form.tensors.empty()) refuse_partial(inputs, held);
+  if (disputed) refuse_partial(inputs, held, "floating-point tensor");
+}
+
+/// Of how many tensors each row's model is, those of few first: (tensors, row).
+/// @throws Error invalid_argument: more than half are npys.
+std::vector<std::pair<std::uint64_t, std::size_t>> count_tensors(Inputs& inputs, const FileOptions& options,
+                                                                 const Skips& skips) {
+  std::vector<std::pair<std::uint64_t, std::size_t>> counts;
+  std::vector<std::size_t> arrays;
+  for (std::size_t i = 0; i < inputs.rows.size(); ++i) {
+    std::uint64_t tensors = 0;
+    bool npy = false;
+    try_row(inputs, inputs.rows[i], options, [&](const PlacedModel& model) {
+      npy = visit_tensors(model.path, skips, [&](TensorInfo&) { ++tensors; });
+    });
+    if (!inputs.rows[i].bad.empty() || inputs.rows[i].left_out) continue;
+    if (npy) {
+      arrays.push_back(i);
+    } else {
+      counts.emplace_back(tensors, i);
+    }
+  }
+  if (2 * arrays.size() > voters(inputs)) {
+    throw Error(Status::invalid_argument,
+                fmt::format("partial: {} is an npy, which has no tensors to hold some of",
+                            inputs.names[arrays.front()]));
+  }
+  for (const std::size_t i : arrays) {
+    try_row(inputs, inputs.rows[i], options, [&](const PlacedModel& model) {
+      throw_bad_file(model.path, "is an npy: its array has no name by which others could hold it");
+    });
+  }
+  std::sort(counts.begin(), counts.end());
+  return counts;
+}
+
+/// The tensors that more than half of the inputs hold in one dtype and shape; there may be none. The number
+/// of all that were looked at goes to `seen`.
+Form agree_on_tensors(Inputs& inputs, const FileOptions& options, const Skips& skips, std::uint64_t& seen) {
+  const auto counts = count_tensors(inputs, options, skips);
+  TensorTally tally(voters(inputs), counts.size());
+  for (const auto& each : counts) {
+    const std::uint64_t count = each.first;
+    const std::size_t i = each.second;
+    tally.begin();
+    try_row(inputs, inputs.rows[i], options, [&](const PlacedModel& model) {
+      std::uint64_t left = count;
+      visit_tensors(model.path, skips, [&](TensorInfo& tensor) {
+        if (left-- == 0) throw_bad_file(model.path, "changed while it was being read");
+        tally.take(mark_of(tensor));
+      });
+      if (!tally.end()) throw_bad_file(model.path, "a tensor is there twice");
+    });
+    seen += count;
+  }
+  std::vector<TensorMark> wanted = tally.agreed();
+  Form form;
+  for (InputRow& row : inputs.rows) {
+    if (wanted.empty()) break;
+    try_row(inputs, row, options, [&](const PlacedModel& model) {
+      visit_tensors(model.path, skips, [&](TensorInfo& tensor) {
+        const TensorMark mark = mark_of(tensor);
+        const auto at = std::lower_bound(wanted.begin(), wanted.end(), mark);
+        if (at == wanted.end() || *at != mark) return;
+        wanted.erase(at);
+        form.tensors.push_back(std::move(tensor));
+      });
+    });
+  }
+  std::sort(form.tensors.begin(), form.tensors.end(),
+            [](const TensorInfo& a, const TensorInfo& b) { return a.name < b.name; });
+  return form;
 }
 
 PlacedModel read_base(const Form& form, const std::string& owner, const std::filesystem::path& path,
@@ -212,7 +403,40 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptio
     form = read_form(path, of_owner);
     choice.check_form(form.tensors);
   };
-  if (paths.size() == 1 && !choice.copies()) {
+  const auto has_most = [&] {
+    const auto good = std::count_if(inputs.rows.begin(), inputs.rows.end(),
+                                    [](const InputRow& row) { return row.bad.empty() && !row.left_out; });
+    return 2 * static_cast<std::size_t>(good) > voters(inputs);
+  };
+  if (options.partial) {
+    if (base) {
+      read_owner(*base);
+      if (form.npy) {
+        throw Error(
+            Status::invalid_argument,
+            fmt::format("partial: {} is an npy, which has no tensors to hold some of", base->string()));
+      }
+      inputs.base = read_base(form, base->string(), *base, of_owner);
+    } else {
+      std::uint64_t seen = 0;
+      form = agree_on_tensors(inputs, options, of_worker, seen);
+      if (seen == 0 || !form.tensors.empty()) choice.check_form(form.tensors);
+      check_agreed(inputs, form, options, of_worker);
+    }
+    OtherTensors others;
+    place_rows(inputs, form, base ? base->string() : "more than half of the inputs", options, of_worker,
+               &others);
+    for (const Held& held : count_holders(inputs, others, options, of_worker))
+      inputs.dropped.push_back(dropped(inputs, held));
+    inputs.more_dropped = others.more;
+    if (!base && !has_most()) {
+      refuse(inputs,
+             "more than half of the {} inputs must hold some of the tensors that more than half hold, and "
+             "none in "
+             "another dtype or shape, or a base must say which are right (base)",
+             {}, "");
+    }
+  } else if (paths.size() == 1 && !choice.copies()) {
     try_row(inputs, inputs.rows.front(), options, [&](const PlacedModel& model) { read_owner(model.path); });
     place_rows(inputs, form, paths.front().string(), options, of_worker);
     const std::size_t dimensions = form.npy ? form.tensors.front().shape.size() : 0;
@@ -232,9 +456,7 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptio
     const std::string& owner = inputs.names[groups.front().inputs.front()];
     read_owner(owner);
     place_rows(inputs, form, owner, options, of_worker);
-    const auto good = std::count_if(inputs.rows.begin(), inputs.rows.end(),
-                                    [](const InputRow& row) { return row.bad.empty() && !row.left_out; });
-    if (2 * static_cast<std::size_t>(good) <= voters(inputs)) refuse_forms(inputs, {}, of_worker);
+    if (!has_most()) refuse_forms(inputs, {}, of_worker);
   }
   choice.check_used(form.tensors);
   if (form.tensors.empty()) {
@@ -249,7 +471,76 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptio
     (copied ? inputs.copied : floating ? inputs.floating : inputs.integers).push_back(t);
   }
   inputs.format = inputs.base ? inputs.base->format : format_of_most(inputs);
+  // What the tally found may have been in files that turned out to be bad.
+  if (options.partial && !base) {
+    std::vector<DroppedTensor> few(inputs.tensors.size());
+    for (std::size_t t = 0; t < few.size(); ++t) {
+      const std::size_t holders = count_rows_with(inputs, t);
+      if (2 * holders > voters(inputs)) continue;
+      few[t] = {inputs.tensors[t].name, holders, held_by(inputs, holders) + ", not by more than half"};
+    }
+    drop_tensors(inputs, few);
+    if (inputs.tensors.empty()) refuse_partial(inputs, {});
+  }
   return inputs;
+}
+
+std::size_t voters(const Inputs& inputs) {
+  return static_cast<std::size_t>(std::count_if(inputs.rows.begin(), inputs.rows.end(),
+                                                [](const InputRow& row) { return !row.left_out; }));
+}
+
+bool holds(const Inputs& inputs, const InputRow& row, std::size_t tensor) {
+  if (!row.bad.empty() || row.left_out) return false;
+  return (*inputs.models[row.model].places)[tensor].file != Place::nowhere;
+}
+
+std::size_t count_rows_with(const Inputs& inputs, std::size_t tensor) {
+  return static_cast<std::size_t>(
+      std::count_if(inputs.rows.begin(), inputs.rows.end(),
+                    [&](const InputRow& row) { return holds(inputs, row, tensor); }));
+}
+
+void drop_tensors(Inputs& inputs, std::span<const DroppedTensor> dropped) {
+  constexpr std::size_t longest = 256;
+  const auto is_kept = [&](std::size_t t) { return dropped[t].reason.empty(); };
+  const auto keep = [&](auto& list) {
+    std::size_t to = 0;
+    for (std::size_t t = 0; t < dropped.size(); ++t) {
+      if (is_kept(t)) std::swap(list[to++], list[t]);
+    }
+    list.resize(to);
+  };
+  std::vector<std::size_t> after(dropped.size());
+  std::size_t kept = 0;
+  for (std::size_t t = 0; t < dropped.size(); ++t) {
+    after[t] = kept;
+    kept += is_kept(t) ? 1 : 0;
+    if (is_kept(t)) continue;
+    inputs.dropped.push_back(dropped[t]);
+    inputs.dropped.back().name.resize(std::min(longest, dropped[t].name.size()));
+  }
+  if (kept == dropped.size()) return;
+  std::stable_sort(inputs.dropped.begin(), inputs.dropped.end(),
+                   [](const DroppedTensor& a, const DroppedTensor& b) { return a.inputs > b.inputs; });
+  keep(inputs.tensors);
+  for (auto* const list : {&inputs.floating, &inputs.integers, &inputs.copied}) {
+    std::erase_if(*list, [&](std::size_t t) { return !is_kept(t); });
+    for (std::size_t& t : *list) t = after[t];
+  }
+  std::map<const std::vector<Place>*, std::shared_ptr<const std::vector<Place>>> shared;
+  std::vector<std::shared_ptr<const std::vector<Place>>> old;  // as long as their addresses are looked up
+  for (PlacedModel& model : inputs.models) {
+    if (!model.places) continue;
+    old.push_back(model.places);
+    auto& places = shared[model.places.get()];
+    if (!places) {
+      std::vector<Place> rest = *model.places;
+      keep(rest);
+      places = std::make_shared<const std::vector<Place>>(std::move(rest));
+    }
+    model.places = places;
+  }
 }
 
 void RowReader::read(std::size_t t, std::int64_t begin, std::int64_t bytes, void* to) {

@@ -30,7 +30,9 @@ struct Inputs {
   std::vector<std::size_t> floating, integers;  ///< which of them, but those that are copied
   std::vector<std::size_t> copied;  ///< which of them are the base's: only it has a place for them
   std::optional<PlacedModel> base;
-  std::optional<std::string> format;  ///< the metadata "format" of the base, else of most models
+  std::vector<DroppedTensor> dropped;  ///< of partial models: the inputs' that are not among `tensors`
+  bool more_dropped = false;           ///< inputs hold others besides
+  std::optional<std::string> format;   ///< the metadata "format" of the base, else of most models
   bool npy = false;
   bool matrix = false;  ///< the rows are those of one file
 };
@@ -43,10 +45,21 @@ std::string reason_of(const Error& error, const std::filesystem::path& path);
 
 /// Opens the files and compares their names, dtypes and shapes with the agreed ones: the base's, else those
 /// of more than half of the inputs. An input of other ones, or that cannot be read, is a bad row or an error.
-/// One of weight 0 is neither opened nor counted. Of `options`: base, weights, bad_inputs, exclude, copy.
+/// One of weight 0 is neither opened nor counted. Of `options`: base, weights, bad_inputs, exclude, copy,
+/// partial: then an input may lack some of the tensors, of which it has no place.
 /// @throws Error invalid_argument (no inputs, one given twice; exclude, copy), bad_file (no agreed form),
 /// io_error; of the base, of a lone input, and for BadInputs::error of every input, what is wrong with it.
 Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptions& options);
+
+/// How many inputs count: all but those of weight 0.
+std::size_t voters(const Inputs& inputs);
+
+/// Whether the row has values of a tensor (none of those that are copied has).
+bool holds(const Inputs& inputs, const InputRow& row, std::size_t tensor);
+std::size_t count_rows_with(const Inputs& inputs, std::size_t tensor);
+
+/// Takes those of the tensors (one item for each) from the inputs that have a reason. There is no base.
+void drop_tensors(Inputs& inputs, std::span<const DroppedTensor> dropped);
 
 /// Reads parts of one row; keeps its current file open until close().
 class RowReader {

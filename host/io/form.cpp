@@ -77,7 +77,7 @@ std::uint64_t keyed_hash(std::string_view text, const HashKey& key) {
 class SkippingVisitor : public ModelVisitor {
  public:
   explicit SkippingVisitor(Skips skips) : skips_(std::move(skips)) {}
-  bool skips(const std::string& name) final { return is_skipped(name); }
+  bool skips(const std::string& name) override { return is_skipped(name); }
 
  protected:
   bool is_skipped(const std::string& name) const { return skips_ && skips_(name); }
@@ -85,6 +85,15 @@ class SkippingVisitor : public ModelVisitor {
  private:
   Skips skips_;
 };
+
+/// Of name, dtype and shape. `text` is a place to write them.
+std::uint64_t hash_of(const TensorInfo& info, std::string& text) {
+  text = info.dtype + ' ';
+  for (const std::int64_t extent : info.shape) text += fmt::format("{},", extent);
+  text += ' ';
+  text += info.name;
+  return keyed_hash(text, hash_key());
+}
 
 /// Tensors come in any order: their hashes are added.
 class Marker final : public SkippingVisitor {
@@ -94,17 +103,24 @@ class Marker final : public SkippingVisitor {
   FormMark mark() const { return {mark_.sum + (npy ? 1 : 0), mark_.tensors}; }
 
   void tensor(TensorInfo& info, const Extent&) override {
-    text_ = info.dtype + ' ';
-    for (const std::int64_t extent : info.shape) text_ += fmt::format("{},", extent);
-    text_ += ' ';
-    text_ += info.name;
-    mark_.sum += keyed_hash(text_, hash_key());
+    mark_.sum += hash_of(info, text_);
     ++mark_.tensors;
   }
 
  private:
   FormMark mark_;
   std::string text_;
+};
+
+class TensorVisitor final : public SkippingVisitor {
+ public:
+  TensorVisitor(const Skips& skips, const std::function<void(TensorInfo&)>& visit)
+      : SkippingVisitor(skips), visit_(visit) {}
+
+  void tensor(TensorInfo& info, const Extent&) override { visit_(info); }
+
+ private:
+  const std::function<void(TensorInfo&)>& visit_;
 };
 
 class FormReader : public SkippingVisitor {
@@ -169,8 +185,9 @@ class WholeReader final : public FormReader {
 class Comparison final : public SkippingVisitor {
  public:
   Comparison(const Form& form, const std::string& owner, const std::filesystem::path& path,
-             const Skips& skips)
+             const Skips& skips, OtherTensors* others)
       : SkippingVisitor(skips),
+        others_(others),
         form_(form),
         owner_(owner),
         path_(path),
@@ -180,6 +197,13 @@ class Comparison final : public SkippingVisitor {
   void metadata(std::string& key, std::string& value) override {
     constexpr std::size_t longest = 256;  // it is kept for every model, and a stranger chooses it
     if (key == "format" && value.size() <= longest) format_ = value;
+  }
+
+  bool skips(const std::string& name) override {
+    if (is_skipped(name)) return true;
+    if (others_ == nullptr || form_.find(name)) return false;
+    others_->add(name);
+    return true;
   }
 
   void skipped(std::int64_t bytes) override {
@@ -248,6 +272,7 @@ class Comparison final : public SkippingVisitor {
     if (mapped_.empty()) mapped_.resize(form_.tensors.size());
     if (is_skipped(tensor)) return;
     const std::optional<std::size_t> found = form_.find(tensor);
+    if (!found && others_ != nullptr) return;
     if (!found || !seen_[*found]) {
       differ(fmt::format("tensor {} is not in {}, where the weight_map says it is", show(tensor),
                          file_name(file)));
@@ -293,12 +318,14 @@ class Comparison final : public SkippingVisitor {
   /// The first tensor of the form that ought to be marked and is not.
   std::optional<std::size_t> first_without(const std::vector<bool>& marks) const {
     for (std::size_t t = 0; t < marks.size(); ++t) {
-      if (!marks[t] && !is_skipped(form_.tensors[t].name)) return t;
+      if (!marks[t] && (seen_[t] || others_ == nullptr) && !is_skipped(form_.tensors[t].name)) return t;
     }
     return std::nullopt;
   }
 
   void find_missing() {
+    if (std::find(seen_.begin(), seen_.end(), true) == seen_.end() && others_ != nullptr)
+      return differ(fmt::format("holds none of the tensors of {}", owner_));
     if (const auto t = first_without(seen_))
       return differ(fmt::format("has no tensor {}, which {} holds", show(form_.tensors[*t].name), owner_));
     if (const auto t = first_without(mapped_)) {
@@ -323,6 +350,7 @@ class Comparison final : public SkippingVisitor {
     if (!prefix_.empty() && info.name.starts_with(prefix_) && agrees(prefix_.size())) ++prefixed_;
   }
 
+  OtherTensors* const others_;  // null: the model has to hold all tensors, and no others
   const Form& form_;
   const std::string& owner_;
   const std::filesystem::path& path_;
@@ -384,8 +412,9 @@ Model open_model(const std::filesystem::path& path) {
   return model;
 }
 
-void read_placed_model(const Form& form, const std::string& owner, PlacedModel& model, const Skips& skips) {
-  Comparison comparison(form, owner, model.path, skips);
+void read_placed_model(const Form& form, const std::string& owner, PlacedModel& model, const Skips& skips,
+                       OtherTensors* others) {
+  Comparison comparison(form, owner, model.path, skips, others);
   try {
     visit_model(model.path, comparison);
   } catch (...) {
@@ -400,6 +429,33 @@ FormMark mark_form(const std::filesystem::path& path, const Skips& skips) {
   Marker marker(skips);
   visit_model(path, marker);
   return marker.mark();
+}
+
+TensorMark mark_of(const TensorInfo& tensor) {
+  std::string text;
+  return {keyed_hash(tensor.name, hash_key()), hash_of(tensor, text)};
+}
+
+bool visit_tensors(const std::filesystem::path& path, const Skips& skips,
+                   const std::function<void(TensorInfo&)>& visit) {
+  TensorVisitor visitor(skips, visit);
+  visit_model(path, visitor);
+  return visitor.npy;
+}
+
+void OtherTensors::add(const std::string& name) {
+  constexpr std::size_t longest = 256;
+  const std::uint64_t hash = keyed_hash(name, hash_key());
+  if (names.size() < most) {
+    names.emplace(hash, name.substr(0, longest));
+  } else {
+    more = more || !names.contains(hash);
+  }
+}
+
+void OtherTensors::merge(OtherTensors&& of_next) {
+  names.merge(of_next.names);
+  more = more || of_next.more;
 }
 
 }  // namespace bragg::detail

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -31,8 +32,9 @@ std::string describe_form(std::span<const TensorInfo> tensors, bool npy);
 
 /// Where a tensor's bytes are.
 struct Place {
+  static constexpr auto nowhere = static_cast<std::size_t>(-1);
   Extent extent;
-  std::size_t file = 0;  ///< index in PlacedModel::files
+  std::size_t file = nowhere;  ///< index in PlacedModel::files; nowhere: the model does not hold it
   bool operator==(const Place&) const = default;
 };
 
@@ -54,11 +56,23 @@ using Skips = std::function<bool(const std::string& name)>;
 /// twice.
 Form read_form(const std::filesystem::path& path, const Skips& skips = {});
 
+/// Tensors that a model holds beside those of a form, by the hash of their names. A stranger chooses them:
+/// the first 100 are kept, and of each name the first 256 bytes.
+struct OtherTensors {
+  static constexpr std::size_t most = 100;
+  std::map<std::uint64_t, std::string> names;
+  bool more = false;  ///< there are others
+
+  void add(const std::string& name);
+  void merge(OtherTensors&& of_next);
+};
+
 /// Checks that a model is whole and of this form, which `owner` has, and fills `model`; of one that is not,
-/// what was opened. Tensors that are skipped may be in either and not in the other; they have no place.
+/// what was opened. Tensors that are skipped may be in either and not in the other; they have no place. With
+/// `others` the model may lack some of the form's tensors, and hold others.
 /// @throws Error bad_file (the tensor, both values), and as visit_model.
 void read_placed_model(const Form& form, const std::string& owner, PlacedModel& model,
-                       const Skips& skips = {});
+                       const Skips& skips = {}, OtherTensors* others = nullptr);
 
 /// Equal forms have equal marks. Others have too with a chance of 2⁻⁶⁴, which nobody can better who does not
 /// see the marks: their key is drawn when the program starts.
@@ -73,5 +87,22 @@ struct FormMark {
 /// Of the tensors that are looked at; in memory that does not grow with the model. @throws Error as
 /// visit_model.
 FormMark mark_form(const std::filesystem::path& path, const Skips& skips = {});
+
+/// Of one tensor: of its name, and of name, dtype and shape. Marks of others differ, as those of forms do.
+struct TensorMark {
+  std::uint64_t name = 0;
+  std::uint64_t form = 0;
+  bool operator==(const TensorMark&) const = default;
+  bool operator<(const TensorMark& other) const {
+    return std::pair(name, form) < std::pair(other.name, other.form);
+  }
+};
+
+TensorMark mark_of(const TensorInfo& tensor);
+
+/// Calls it for each tensor that is looked at, of which nothing else is kept. Whether the model is an npy,
+/// whose array has no name. @throws Error as visit_model.
+bool visit_tensors(const std::filesystem::path& path, const Skips& skips,
+                   const std::function<void(TensorInfo&)>& visit);
 
 }  // namespace bragg::detail

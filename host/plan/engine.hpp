@@ -6,6 +6,7 @@
 #include <bragg/plan.hpp>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -25,6 +26,9 @@ struct ActiveRows {
 /// Applies client weights (docs/numerics.md); reuses the memory of `active`. @throws Error invalid_argument:
 /// length, a share cap below 1/n.
 void set_active_rows(std::span<const double> weights, int n, double max_weight_share, ActiveRows& active);
+
+/// The pipeline for the active rows alone, with monna's pivot among them; none if the pivot is not.
+std::optional<Pipeline> remaining_pipeline(const Pipeline& pipeline, const ActiveRows& active);
 
 /// Checks the pipeline's bounds again, for the rows that weights of 0 have left over, and says which of
 /// them is the rule's pivot. @throws Error invalid_argument: too few rows, weights for a rule that has none.

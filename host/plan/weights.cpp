@@ -87,33 +87,38 @@ void set_active_rows(std::span<const double> weights, int n, double max_weight_s
   }
 }
 
+std::optional<Pipeline> remaining_pipeline(const Pipeline& pipeline, const ActiveRows& active) {
+  Pipeline remaining = pipeline;
+  const std::optional<Pivot> trusted = pivot_of(pipeline);
+  if (trusted && trusted->is_row) {
+    const auto at = std::lower_bound(active.rows.begin(), active.rows.end(), trusted->index);
+    if (at == active.rows.end() || *at != trusted->index) return std::nullopt;
+    set_pivot(remaining, static_cast<int>(at - active.rows.begin()));
+  }
+  return remaining;
+}
+
 int check_active_rows(const Pipeline& pipeline, int n, const ActiveRows& rest) {
   const int rows = static_cast<int>(rest.rows.size());
   const std::optional<Pivot> trusted = pivot_of(pipeline);
-  int pivot = trusted ? trusted->index : 0;
   if (rest.weighted) check_takes_weights(pipeline);
-  if (rows == n) return pivot;
+  if (rows == n) return trusted ? trusted->index : 0;
   if (rows < 1) {
     throw Error(Status::invalid_argument, "weights: every row has weight 0; at least one must count");
   }
-  Pipeline remaining = pipeline;
-  if (trusted && trusted->is_row) {
-    const auto at = std::lower_bound(rest.rows.begin(), rest.rows.end(), pivot);
-    if (at == rest.rows.end() || *at != pivot) {
-      throw Error(
-          Status::invalid_argument,
-          fmt::format("{}: pivot = {} is a row of weight 0; choose one that counts", trusted->rule, pivot));
-    }
-    pivot = static_cast<int>(at - rest.rows.begin());
-    set_pivot(remaining, pivot);
+  const std::optional<Pipeline> remaining = remaining_pipeline(pipeline, rest);
+  if (!remaining) {
+    throw Error(Status::invalid_argument,
+                fmt::format("{}: pivot = {} is a row of weight 0; choose one that counts", trusted->rule,
+                            trusted->index));
   }
   try {
-    validate(remaining, rows);
+    validate(*remaining, rows);
   } catch (const Error& error) {
     throw Error(error.status(), fmt::format("weights: {} of {} rows have weight 0 and are left out: {}",
                                             n - rows, n, error.what()));
   }
-  return pivot;
+  return trusted ? pivot_of(*remaining)->index : 0;
 }
 
 bool can_be_weighted(const Pipeline& pipeline, int n, int rows) {

@@ -141,10 +141,33 @@ struct FileOptions {
   /// Tensors that the output takes from the base, as they are but for their dtype. Nothing of the inputs'
   /// tensors of these names is looked at, and rows are not judged by them.
   std::vector<std::string> copy;
+
+  /// Inputs may lack tensors. The output has the base's tensors, without a base those that more than half of
+  /// the inputs hold in the same dtype and shape; what else inputs hold is left out and told. Each tensor is
+  /// aggregated over those that hold it, as if there were no others: scope is per_tensor, whatever `options`
+  /// says, and n and what the rule asks of it are the tensor's own. One that too few hold is an error with a
+  /// base, and left out and told without. A bad input counts as one that holds all: such is also one that
+  /// holds none of the tensors, or one in another dtype or shape.
+  bool partial = false;
+};
+
+/// A tensor of some inputs that the output does not have.
+struct DroppedTensor {
+  std::string name;        ///< at the most its first 256 bytes
+  std::size_t inputs = 0;  ///< how many hold it
+  std::string reason;      ///< "held by 2 of 5 inputs, not by more than half"
+};
+
+/// Tensors that the same inputs hold.
+struct HeldTensors {
+  std::vector<std::string> tensors;  ///< names, of integer tensors too
+  std::size_t n = 0;                 ///< how many inputs count for them: those that hold them, and bad ones
+  std::vector<std::size_t> absent;   ///< the rows that lack them
 };
 
 struct FileResult {
   std::vector<Report> reports;       ///< as Plan::reports
+  bool per_tensor = false;           ///< there is one for each of `tensors`, not one for all
   std::vector<std::string> workers;  ///< a name for each row: its path, or "file[i]" for rows of a 2-D npy
   std::string form;                  ///< the agreed one: how many tensors of which dtypes, and bytes
   std::vector<std::string> bad;      ///< for each row: why it is a bad input; empty: it is none
@@ -157,6 +180,13 @@ struct FileResult {
   /// Which of `tensors` makes more than 90 % of the distances, where its size does not explain that: the
   /// others make less than a tenth of what their elements would.
   std::optional<std::size_t> dominant_tensor;
+  /// FileOptions::partial: who holds what; else empty.
+  std::vector<HeldTensors> held;
+  /// For each of `tensors` which of `held` has it.
+  std::vector<std::size_t> held_with;
+  /// FileOptions::partial: those first that most hold.
+  std::vector<DroppedTensor> dropped;
+  bool more_dropped = false;        ///< there are others: no more than 100 of an input are listed
   std::vector<std::string> copied;  ///< names of the tensors that the output takes from the base
   std::int64_t coordinates = 0;     ///< floating-point elements of a row
   std::int64_t integers = 0;        ///< elements of integer and bool tensors
