@@ -1331,6 +1331,9 @@ class Partial(Case):
             ("krum(f=1)", [], "krum: n = 4 rows with f = 1"),
             ("geometric_median", share, "max_weight_share = 0.2 cannot hold for 4 rows"),
             ("monna(f=1, pivot=2)", [], "monna: pivot = 2 does not hold it"),
+            ("fltrust(pivot=2)", [], "fltrust: pivot = 2 does not hold it"),
+            ("balance(gamma=1, pivot=2)", [], "balance: pivot = 2 does not hold it"),
+            ("centered_clipping(tau=1, start=pivot, pivot=2)", [], "centered_clipping: pivot = 2 does not hold it"),
         ]:
             out, report = self.run_partial(inputs, rule, *options)
             self.assertEqual(sorted(out), ["w"])

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "host/io/file.hpp"
+#include "rules/needs.hpp"
 #include "rules/table.hpp"
 
 namespace bragg::detail {
@@ -34,8 +35,10 @@ std::string fault_of(const HeldTogether& held, const Pipeline& pipeline, const F
   try {
     const ActiveRows active = rows_of(held, options, options.options.max_weight_share);
     const std::optional<Pipeline> remaining = remaining_pipeline(pipeline, active);
-    if (!remaining)
-      return fmt::format("monna: pivot = {} does not hold it", std::get<Monna>(pipeline.rule).pivot);
+    if (!remaining) {
+      const std::optional<Pivot> trusted = pivot_of(pipeline);
+      return fmt::format("{}: pivot = {} does not hold it", trusted->rule, trusted->index);
+    }
     validate(*remaining, static_cast<int>(active.rows.size()));
     return "";
   } catch (const Error& error) {
