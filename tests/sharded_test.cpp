@@ -38,7 +38,11 @@ const char* const pipelines[] = {"mean",
                                  "bucketing(s=2, seed=4) | median",
                                  "bucketing(s=2, seed=4) | geometric_median",
                                  "clip(c=20) | mean",
-                                 "arc(f=2) | nnm(f=2) | meamed(f=2)"};
+                                 "arc(f=2) | nnm(f=2) | meamed(f=2)",
+                                 "quantile_clip | majority_cluster",
+                                 "balance(gamma=2)",
+                                 "clip(c=20) | fltrust(pivot=0)",
+                                 "centered_clipping(tau=3, iters=2, start=pivot, pivot=3)"};
 
 enum class Kind {
   normal,
