@@ -218,8 +218,9 @@ void compare(const Model& model, const std::string& text, Options options, int r
     expect_all_fine(run_ranks(ranks,
                               [&](LocalCommunicator& communicator) {
                                 const int rank = communicator.rank();
-                                AllReduce reduce(parse(text), shape, communicator,
-                                                 {.options = options, .replicas = replicas});
+                                AllReduce reduce(
+                                    parse(text), shape, communicator,
+                                    {.options = options, .replicas = replicas, .sharding = sharding});
                                 for (std::size_t k = 0; k < runs; ++k) {
                                   Result& mine = everywhere[static_cast<std::size_t>(rank)][k];
                                   reduce.run(model.row(rank), mine.output(model), arguments);

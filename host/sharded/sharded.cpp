@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <exception>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -70,9 +71,12 @@ void move_all(Communicator* communicator, NextT next) {
   }
 }
 
-Sharding sharding_of_rows(const Shape& rows) {
+Sharding sharding_of_rows(const Shape& rows, std::optional<Sharding> wanted) {
   if (rows.n < 1) refuse(fmt::format("rows.n = {}; needs the number of ranks", rows.n));
-  return Sharding::even(rows.sizes, rows.n);
+  if (!wanted) return Sharding::even(rows.sizes, rows.n);
+  if (wanted->ranks() != rows.n)
+    refuse(fmt::format("sharding: for {} ranks; needs rows.n = {}", wanted->ranks(), rows.n));
+  return std::move(*wanted);
 }
 
 }  // namespace
@@ -130,7 +134,7 @@ AllReduce::AllReduce(Pipeline pipeline, Shape rows, Communicator& communicator, 
     if (rows.n != communicator.size()) {
       refuse(fmt::format("rows.n = {}; needs the number of ranks, {}", rows.n, communicator.size()));
     }
-    Sharding sharding = sharding_of_rows(rows);
+    Sharding sharding = sharding_of_rows(rows, std::move(options.sharding));
     return make_run(std::move(pipeline), std::move(rows), std::move(sharding), communicator.rank(),
                     options.options, true, options.gather, options.replicas);
   });
@@ -138,7 +142,7 @@ AllReduce::AllReduce(Pipeline pipeline, Shape rows, Communicator& communicator, 
 
 AllReduce::AllReduce(Pipeline pipeline, Shape rows, int rank, AllReduceOptions options)
     : impl_(std::make_unique<Impl>()) {
-  Sharding sharding = sharding_of_rows(rows);
+  Sharding sharding = sharding_of_rows(rows, std::move(options.sharding));
   impl_->run = make_run(std::move(pipeline), std::move(rows), std::move(sharding), rank, options.options,
                         true, options.gather, options.replicas);
 }

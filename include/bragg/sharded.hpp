@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -122,6 +123,7 @@ struct AllReduceOptions {
   /// So many ranks compute each slice, and all compare what they found: up to replicas − 1 ranks that compute
   /// wrongly, by fault or malice, give nobody a wrong result. They can stop every run (docs/distributed.md).
   int replicas = 1;
+  std::optional<Sharding> sharding = std::nullopt;  ///< which rank aggregates what; null: `even`
 };
 
 /// A robust rule in the place of a sum: row r is rank r's, and the result everybody's. On the CPU.
@@ -131,7 +133,7 @@ struct AllReduceOptions {
 /// 4·n²·8 bytes more. Bits, trust and agreement are as of ShardedPlan.
 class BRAGG_API AllReduce {
  public:
-  /// Collective. rows.n is the number of ranks. The sharding is `even`. @throws Error as ShardedPlan.
+  /// Collective. rows.n is the number of ranks. @throws Error as ShardedPlan.
   AllReduce(Pipeline pipeline, Shape rows, Communicator& communicator, AllReduceOptions options = {});
   /// For a transport of one's own, as ShardedPlan.
   AllReduce(Pipeline pipeline, Shape rows, int rank, AllReduceOptions options = {});
