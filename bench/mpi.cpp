@@ -103,11 +103,15 @@ int measure(std::int64_t d, int repetitions, const std::string& json, std::vecto
                                                   reinterpret_cast<std::byte*>(gathered.data()), whole_rows);
                           alone.run(Updates::matrix(gathered.data(), n, d, DType::f32), Output(out));
                         }});
-  for (const std::string& rule : rules) {
-    const auto reduce = std::make_shared<AllReduce>(parse(rule), Shape{.n = n, .sizes = {d}}, communicator,
-                                                    AllReduceOptions{.options = one_thread});
-    contenders.push_back({rule, [&, reduce] { reduce->run(Row(row), Output(out)); }});
-  }
+  const auto contend = [&](const std::string& rule, int replicas) {
+    const auto reduce =
+        std::make_shared<AllReduce>(parse(rule), Shape{.n = n, .sizes = {d}}, communicator,
+                                    AllReduceOptions{.options = one_thread, .replicas = replicas});
+    contenders.push_back({replicas > 1 ? fmt::format("{}, replicas = {}", rule, replicas) : rule,
+                          [&, reduce] { reduce->run(Row(row), Output(out)); }});
+  };
+  for (const std::string& rule : rules) contend(rule, 1);
+  if (n > 1) contend(rules.back(), 2);
 
   for (int repetition = -1; repetition < repetitions; ++repetition) {
     for (Contender& contender : contenders) {
@@ -124,14 +128,14 @@ int measure(std::int64_t d, int repetitions, const std::string& json, std::vecto
   if (ranks.rank() != 0) return 0;
   fmt::print("{} ranks on a machine of {} cores, d = {}, f32, f = {}; medians of {}\n", n,
              std::thread::hardware_concurrency(), d, f, repetitions);
-  fmt::print("{:40} {:>9} {:>12} {:>12} {:>14}\n", "", "ms", "/ Allreduce", "/ transport",
+  fmt::print("{:50} {:>9} {:>12} {:>12} {:>14}\n", "", "ms", "/ Allreduce", "/ transport",
              "bytes sent / row");
   nlohmann::json rows = nlohmann::json::array();
   const double plain = median(contenders[0].ms);
   const double transport = median(contenders[1].ms);
   for (const Contender& contender : contenders) {
     const double ms = median(contender.ms);
-    fmt::print("{:40} {:9.2f} {:12.2f} {:12.2f} {:>14}\n", contender.name, ms, ms / plain, ms / transport,
+    fmt::print("{:50} {:9.2f} {:12.2f} {:12.2f} {:>14}\n", contender.name, ms, ms / plain, ms / transport,
                contender.sent == 0
                    ? ""
                    : fmt::format("{:.3f}", static_cast<double>(contender.sent) / static_cast<double>(bytes)));
