@@ -326,6 +326,13 @@ TEST(OracleCenteredClipping, CountsInfiniteRowsWithoutMoving) {
   expect_status(CenteredClipping{.tau = 1}, after(line({1}), {inf}), Status::nonfinite_base);
 }
 
+TEST(OracleCenteredClipping, DecidesNothingWhereHugeRowsCancelInAPoint) {
+  const Pipeline pipeline = Nnm{.f = 3} | CenteredClipping{.tau = 1};
+  // The last row's point is the mean of the first six.
+  EXPECT_EQ(aggregate(pipeline, line({1, 2, 1e30L, -1e30L, 3, 4, 5, 6, nan})).margin, 0);
+  EXPECT_GT(aggregate(pipeline, line({1, 2, 9, -1, 3, 4, 5, 6, nan})).margin, 1e-6L);
+}
+
 TEST(OracleCenteredClipping, StartsAtThePivot) {
   const CenteredClipping own{.tau = 1, .start = CenteredClipping::Start::pivot, .pivot = 2};
   expect_out(own, line({1, 9, 3}), {3});  // 3 + (−1 + 1 + 0)/3

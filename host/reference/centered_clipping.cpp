@@ -13,6 +13,7 @@ Point apply(const CenteredClipping& rule, Stage& stage) {
             : from_previous                              ? stage.previous.front()
                                                          : stage.origin;
   need_finite(v);
+  heed_cancellation(stage);
   // Infinite rows contribute nothing and still count in the total.
   long double total = 0;
   for (const Point& point : stage.points) total += stage.weighted ? point.weight : 1;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
+#include <utility>
 
 namespace bragg::reference {
 
@@ -60,6 +61,28 @@ long double distance(const Point& a, const Point& b) { return std::sqrt(squared_
 long double distance_terms(const Point& a, const Point& b) {
   if (a.infinite || b.infinite) return infinity;
   return a.size * a.size + b.size * b.size;
+}
+
+void heed_cancellation(Stage& stage) {
+  constexpr long double unclear = 0x1p24L;  // of squares
+  if (!stage.mixed) return;
+  // About the point that has the others nearest.
+  Vector lengths;
+  long double reach = infinity;
+  for (const Point& centre : stage.points) {
+    Vector around;
+    for (const Point& point : stage.points) around.push_back(squared_distance(point, centre));
+    Vector sorted = around;
+    const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2);
+    std::nth_element(sorted.begin(), middle, sorted.end());
+    if (!lengths.empty() && !(*middle < reach)) continue;
+    reach = *middle;
+    lengths = std::move(around);
+  }
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    const Point& point = stage.points[i];
+    if (!point.infinite && point.size * point.size > unclear * (reach + lengths[i])) stage.margin = 0;
+  }
 }
 
 Point combination(const std::vector<Point>& points, const Vector& a) {

@@ -60,6 +60,10 @@ void need_finite(const Point& reference);
 /// @throws std::invalid_argument: it does not take part.
 const Point& trusted(const Stage& stage, int pivot);
 
+/// Notes that distances of a mixed point are no decision where huge rows cancelled in it: products leave the
+/// rounding of those rows there, and another point may stand for it.
+void heed_cancellation(Stage& stage);
+
 long double dot(const Vector& a, const Vector& b);
 Vector difference(const Vector& a, const Vector& b);
 /// ‖a − b‖² and ‖a − b‖; +inf when either point is infinite.
