@@ -108,7 +108,7 @@ class Case(unittest.TestCase):
         self.assertEqual(done.returncode, code, "%s\n%s%s" % (arguments, done.stdout, done.stderr))
         lines = done.stderr.splitlines()
         for line in lines[:bad]:
-            self.assertTrue(line.startswith("bragg: warning: bad input"), done.stderr)
+            self.assertTrue(line.startswith("bragg: warning: bad "), done.stderr)
         if code == 0:
             self.assertEqual(len(lines), bad, done.stderr)
         else:
@@ -1655,7 +1655,9 @@ class Report(Case):
         self.assertEqual(report["status"], "bad_file")
         self.assertEqual([w["bad"] is None for w in report["workers"]], [False, True, True, True, True])
         self.assertIn(report["workers"][0]["bad"], report["message"])
-        self.assertEqual(failed("krum(f=2)", code=2, bad=2)["status"], "invalid_argument")
+        self.aggregate(inputs, "krum(f=2)", "--report", path, code=2, bad=2)
+        with open(path) as file:  # wrong usage leaves the one that is there
+            self.assertEqual(json.load(file)["pipeline"], "median")
         self.write("workers/w02.safetensors", "no model")  # the rest are no majority
         report = failed("median", code=3)
         self.assertEqual([w["bad"] is None for w in report["workers"]], [False, False, False, True, True])
@@ -2761,6 +2763,51 @@ class NothingSilent(Case):
                     self.assertFalse(math.isfinite(read_safetensors(self.output)[0]["w"][0]))
                     os.remove(self.output)
         self.aggregate(inputs, "trimmed_mean(f=3)")
+
+    def test_no_worker_is_finite(self):
+        inputs = self.workers([[math.nan, i] for i in range(5)])
+        base = self.workers([[1, 1]], "base")[0]
+        good = self.workers([[3, 4]], "good")
+        rules = ["clip(c=1) | median", "clip(c=1) | mean", "quantile_clip | mean", "quantile_clip | geometric_median", "centered_clipping(tau=1)"]
+        for rule in rules:
+            for options in [[], ["--scope", "per-tensor"], ["--base", base], ["--allow-nonfinite"], ["--weights", "1,1,1,1,0"]]:
+                with self.subTest(rule, options=options):
+                    n = 4 if "--weights" in options else 5
+                    self.refused(inputs, rule, *options, code=5, says=["%d of %d hold NaN or infinity" % (n, n), "w00.safetensors (1 value)"])
+            self.aggregate(inputs[1:] + good, rule, "--quiet")
+            os.remove(self.output)
+            cut = [self.write("cut/%d.safetensors" % i, b"") for i in range(2)]
+            self.refused(inputs[2:] + cut, rule, code=5, says=["2 of 5 are bad inputs", "3 of 5 hold NaN or infinity"], bad=2)
+            self.refused(inputs[:2] + good, rule, "--weights=1,1,-1", code=5, says=["1 of 3 have a weight that is negative or not finite", "2 of 3 hold NaN"], bad=1)
+        self.aggregate(inputs, "median", "--exclude", "w")
+        huge = [self.write("huge/%d.safetensors" % i, safetensors({"w": ("F64", [2], [1e200, i])})) for i in range(5)]
+        self.refused(huge, "clip(c=1) | median", code=5, says="5 of 5 hold values too large to measure")
+        self.aggregate([*huge, self.write("huge/5.safetensors", safetensors({"w": ("F64", [2], [1, 1])}))], "clip(c=1) | median", "--quiet")
+
+    def test_a_weight_that_is_none_is_named(self):
+        inputs = self.workers([[i, 2 * i] for i in range(7)])
+        says = ["bragg: warning: bad weight, counted as a bad worker: %s: %s\n" % (inputs[i], text) for i, text in [(1, "-2"), (4, "nan")]]
+        for rule in ["mean", "median", "trimmed_mean(f=2)", "multi_krum(f=2)", "geometric_median", "clip(c=1) | mean"]:
+            done = subprocess.run(
+                [BRAGG, "aggregate", *inputs, "--rule", rule, "--weights=1,-2,1,1,nan,1,1", "-o", self.output], capture_output=True, text=True, timeout=120
+            )
+            self.assertEqual((done.returncode, done.stderr), (0, "".join(says)), rule)
+        done = subprocess.run([BRAGG, "aggregate", *inputs, "-q", "--rule", "multi_krum(f=1)", "--weights=1,-2,1,1,nan,1,1", "-o", self.output], capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 5)
+        self.assertEqual(done.stderr.splitlines(keepends=True)[:2], says)
+        named = "2 of 7 have a weight that is negative or not finite: %s (-2), %s (nan)" % (inputs[1], inputs[4])
+        self.assertIn(named, done.stderr.splitlines()[2])
+
+    def test_wrong_usage_writes_no_report(self):
+        inputs = self.workers([[i, 2 * i] for i in range(7)])
+        for rule, options, says in [
+            ("krum(f=6)", [], "krum: n = 7"),
+            ("median", ["--exclude", "zz"], "matches no tensor"),
+            ("median", ["--memory", "1"], "--memory = 1 bytes"),
+            ("median", ["--integers", "error"], "--integers"),
+            ("krum(f=1)", ["--weights", "1,1,1,1,1,1,1"], "weights"),
+        ]:
+            self.refused(inputs, rule, *options, "--report", self.path("r.json"), code=2, says=says)
 
     def quantised(self, tensors):
         return [self.write("q%d.safetensors" % i, safetensors(tensors)) for i in range(3)]

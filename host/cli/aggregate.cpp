@@ -5,10 +5,12 @@
 #include <bragg/io.hpp>
 
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <sstream>
 
 #include "host/cli/arguments.hpp"
+#include "host/cli/exit_code.hpp"
 #include "host/cli/holdings.hpp"
 #include "host/cli/interrupt.hpp"
 #include "host/cli/output.hpp"
@@ -137,12 +139,23 @@ std::string dropped_warnings(const FileResult& result) {
   return warnings;
 }
 
+/// Of weights that are none. (Those of an npy's rows are named by an error alone: there may be many.)
+std::string weight_warnings(const std::vector<fs::path>& inputs, const std::vector<double>& weights) {
+  std::string warnings;
+  for (std::size_t i = 0; i < inputs.size() && weights.size() == inputs.size(); ++i) {
+    if (weights[i] >= 0 && std::isfinite(weights[i])) continue;
+    warnings += fmt::format("bragg: warning: bad weight, counted as a bad worker: {}: {}\n",
+                            printable(inputs[i].string()), weights[i]);
+  }
+  return warnings;
+}
+
 /// Bad inputs are told when the progress bar is gone; of a run that fails also where --quiet is given. Such a
 /// run has a report, too.
 FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inputs,
                      const AggregateCommand& command, Device device, FileOptions& options,
                      FileHashes& hashes) {
-  std::string warnings;
+  std::string warnings = weight_warnings(inputs, options.weights);
   std::vector<std::string> bad(inputs.size());
   options.found_bad = [&](std::size_t row, const std::string& name, const std::string& reason) {
     bad.at(row) = reason;
@@ -176,7 +189,7 @@ FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inpu
     const bool counted = !command.strict && inputs.size() > 1 && error.status() != Status::bad_file;
     if (counted) fmt::print(stderr, "{}", warnings);
     const Error told = with_option_names(error);
-    if (command.report) {
+    if (command.report && exit_code(told.status()) != exit_code(Status::invalid_argument)) {
       try {
         write_failure(*command.report, pipeline, inputs, bad, command.output, device, hashes, told);
       } catch (const Error& unwritten) {

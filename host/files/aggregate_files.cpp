@@ -431,6 +431,11 @@ void FileAggregation::run_per_tensor(std::span<const std::size_t> tensors) {
 
 void FileAggregation::check_solved(const Solution& solution, const TensorInfo* tensor) const {
   if (solution.status != Status::ok) throw_failure(solution, inputs_, engine_.pipeline(), tensor);
+  if (is_none_finite(solution, active_, bad_rows())) {
+    Solution failed = solution;
+    failed.status = Status::too_many_nonfinite;
+    throw_failure(failed, inputs_, engine_.pipeline(), tensor);
+  }
   check_bad(solution, tensor);
 }
 

@@ -31,14 +31,17 @@ std::size_t count_rows(const Inputs& inputs, const TensorInfo* tensor) {
 
 /// Empty where none is known.
 std::string list_bad_rows(const Solution& solution, const Inputs& inputs, const TensorInfo* tensor) {
-  std::vector<std::string> bad, nonfinite, too_large;
+  std::vector<std::string> bad, nonfinite, too_large, weights;
   for (std::size_t i = 0; i < inputs.rows.size(); ++i) {
     if (!inputs.rows[i].bad.empty()) {
       bad.push_back(fmt::format("{} ({})", inputs.names[i], inputs.rows[i].bad));
+    } else if (inputs.rows[i].bad_weight) {
+      weights.push_back(fmt::format("{} ({})", inputs.names[i], *inputs.rows[i].bad_weight));
     } else if (i < solution.report.rows.size() && solution.report.rows[i].nonfinite > 0) {
       const std::int64_t count = solution.report.rows[i].nonfinite;
       nonfinite.push_back(fmt::format("{} ({} value{})", inputs.names[i], count, count == 1 ? "" : "s"));
-    } else if (i < solution.too_large.size() && solution.too_large[i] != 0) {
+    } else if (solution.status == Status::too_many_nonfinite && i < solution.too_large.size() &&
+               solution.too_large[i] != 0) {
       too_large.push_back(inputs.names[i]);
     }
   }
@@ -47,6 +50,7 @@ std::string list_bad_rows(const Solution& solution, const Inputs& inputs, const 
     if (!texts.empty()) text += (text.empty() ? "" : "; ") + list(what, texts, count_rows(inputs, tensor));
   };
   add("are bad inputs", bad);
+  add("have a weight that is negative or not finite", weights);
   add("hold NaN or infinity", nonfinite);
   add("hold values too large to measure (beyond 2^500, or far above the others)", too_large);
   return text;
@@ -69,7 +73,7 @@ void throw_failure(const Solution& solution, const Inputs& inputs, const Pipelin
     throw Error(solution.status, where + what);
   }
   std::string rows = list_bad_rows(solution, inputs, tensor);
-  if (rows.empty()) rows = "no value is NaN or infinite, but those beyond 2^500 and invalid weights count so";
+  if (rows.empty()) rows = "no value is NaN or infinite, but those beyond 2^500 count so";
   throw Error(solution.status,
               fmt::format("{}too many workers are not finite for {}: {}; raise f where the rule has one, or "
                           "leave them out",
@@ -84,6 +88,19 @@ void throw_nonfinite_output(const Solution& solution, const Inputs& inputs, cons
               fmt::format("{}: the output would hold NaN or infinity, which {} does not keep out: {}; "
                           "raise f where the rule has one, or ask for such an output (allow_nonfinite)",
                           text_of(tensor), bragg::to_string(pipeline), rows));
+}
+
+bool is_none_finite(const Solution& solution, const ActiveRows& active, std::span<const std::uint8_t> bad) {
+  if (solution.coordinate_wise && !solution.mixed) return false;  // of rows it knows nothing
+  const auto is_infinite = [&](std::size_t i) {
+    const auto row = static_cast<std::size_t>(active.rows[i]);
+    const bool too_large = row < solution.too_large.size() && solution.too_large[row] != 0;
+    return bad[i] != 0 || active.invalid[i] != 0 || too_large || solution.report.rows[row].nonfinite > 0;
+  };
+  for (std::size_t i = 0; i < bad.size(); ++i) {
+    if (!is_infinite(i)) return false;
+  }
+  return !bad.empty();
 }
 
 bool bad_decide(const Solution& solution, std::span<const std::uint8_t> bad) {

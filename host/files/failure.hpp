@@ -17,6 +17,10 @@ namespace bragg::detail {
 [[noreturn]] void throw_nonfinite_output(const Solution& solution, const Inputs& inputs,
                                          const Pipeline& pipeline, const TensorInfo& tensor);
 
+/// Whether none of the active rows is finite, and the pipeline gives such rows no weight (clip,
+/// centered_clipping, …): the output would be o, and nothing of any worker. `solution` is solved.
+bool is_none_finite(const Solution& solution, const ActiveRows& active, std::span<const std::uint8_t> bad);
+
 /// Whether bad inputs have a part in the output that the solution describes, or would be most of what a rule
 /// by coordinate chooses from. `bad`: per row that takes part. Of an empty solution: whether no other row is
 /// left.

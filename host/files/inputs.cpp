@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <memory>
 #include <set>
@@ -471,6 +472,10 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptio
     (copied ? inputs.copied : floating ? inputs.floating : inputs.integers).push_back(t);
   }
   inputs.format = inputs.base ? inputs.base->format : format_of_most(inputs);
+  for (std::size_t i = 0; i < inputs.rows.size() && options.weights.size() == inputs.rows.size(); ++i) {
+    const double weight = options.weights[i];
+    if (!(weight >= 0 && std::isfinite(weight))) inputs.rows[i].bad_weight = weight;
+  }
   // What the tally found may have been in files that turned out to be bad.
   if (options.partial && !base) {
     std::vector<DroppedTensor> few(inputs.tensors.size());

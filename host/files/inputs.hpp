@@ -20,6 +20,7 @@ struct InputRow {
   std::int64_t offset = 0;  ///< bytes from the tensor's first
   std::string bad;        ///< why the model is none of the agreed form: the row is infinite; empty: it is one
   bool left_out = false;  ///< its weight is 0: the file is not opened
+  std::optional<double> bad_weight = {};  ///< negative or not finite: the row is infinite
 };
 
 struct Inputs {

@@ -310,7 +310,7 @@ void Engine::solve(const GramSums& sums, Solution& solution) {
   solution.counted = e.needs.statistics;
   solution.infinite_everywhere = b.words->infinite != 0;
   solution.too_large.clear();
-  if (solution.status == Status::too_many_nonfinite && e.needs.statistics) {
+  if (e.needs.statistics) {
     solution.too_large.assign(static_cast<std::size_t>(e.n), 0);
     for (std::size_t i = 0; i < e.active.rows.size(); ++i) {
       solution.too_large[static_cast<std::size_t>(e.active.rows[i])] =

@@ -46,7 +46,7 @@ struct Solution {
   bool coordinate_wise = false;
   bool counted = false;              ///< pass 1 counted the non-finite values; else pass 2 does
   bool infinite_everywhere = false;  ///< every coordinate of the output is +inf
-  /// Of too_many_nonfinite, per row: infinite because its values are too large. Not by a device.
+  /// Per row: infinite because its values are too large. Where pass 1 was needed, and not by a device.
   std::vector<std::uint8_t> too_large;
   std::vector<double> coefficients;  ///< geometric: per table row
   // Coordinate-wise: the points that the rule sees.

@@ -206,7 +206,8 @@ struct FileResult {
 /// Inputs of another form than the agreed one are bad inputs: the output is what it would be with files full
 /// of NaN in their place. An input that changes while it is read becomes a bad one; where some of it was used
 /// already, the run starts once more without it. More bad inputs than the pipeline gives no weight to are
-/// too_many_nonfinite. A lone input that is bad is an error.
+/// too_many_nonfinite, and so is a run without a finite row, whatever the pipeline. A lone input that is bad
+/// is an error.
 /// @throws Error invalid_argument (an input given twice, an output that is one of them), bad_file (no form
 /// that more than half of the inputs agree on; a bad base: file, tensor, both values), io_error, and the
 /// run's status.
