@@ -2103,6 +2103,20 @@ class Usage(Case):
         self.assertEqual(lines[1], "  nnm(f=1) | crum(f=1)")
         self.assertEqual(lines[2], "  " + " " * 11 + "^")
 
+    def test_options_that_are_given_again_take_one_value(self):
+        text = self.run_bragg("aggregate", "--help").stdout
+        for option in ["--judge-by", "--ignore-in-distances", "--exclude", "--copy"]:
+            self.assertRegex(text, option + r" PATTERN\s+[a-z]")
+        inputs = self.workers(FIVE)
+        self.aggregate(["--exclude", "batches", *inputs], "median", "--quiet")
+        self.assertEqual(sorted(read_safetensors(self.output)[0]), ["w"])
+        self.refused(inputs, "median", "--exclude", "batches", "--exclude", "w", code=2, says="every tensor is left out")
+
+    def test_too_little_memory_is_said_in_words(self):
+        rows = [self.write("rows.npy", npy([2000, 1], [0] * 2000))]
+        self.output = self.path("out.npy")
+        self.refused(rows, "krum(f=1)", "--memory", "1MiB", code=4, says="too small for 2000 rows of 1 tensor with elements of 4 bytes; needs")
+
     def test_bounds_are_named(self):
         inputs = self.workers(FIVE)
         self.refused(inputs, "krum(f=2)", code=2, says="needs n ≥ 2f+3 = 7; lower f to at most 1 or add workers")
@@ -2299,7 +2313,13 @@ class Attack(Case):
         self.assertIn("holds no floating-point tensor", self.refused("mimic", codes, code=3))
         before = contents(inputs)
         error = self.run_bragg("attack", "mimic", self.path("workers"), "-o", self.path("workers"), code=2).stderr
-        self.assertIn("would lie among the workers' files", error)
+        self.assertIn("what is written to %s would lie among the workers' files" % self.path("workers"), error)
+        self.assertIn("fang_krum: 3 honest rows with f = 1: krum needs at least f+3 = 4", self.refused("fang_krum", *inputs))
+        more = self.workers([[i, i] for i in range(5)], "more")
+        self.assertIn("lower f to at most 2 or add honest rows", self.refused("fang_krum", *more, "--f", "3"))
+        huge = [self.write("huge/%d.safetensors" % i, safetensors({"w": ("F64", [1], [10.0 ** (143 + i)])})) for i in range(3)]
+        error = self.refused("min_max", *huge, code=3)
+        self.assertIn('huge/2.safetensors: tensor "w" holds 1e+145', error)
         taken = self.write("drill/mimic-1.safetensors", before[0])
         error = self.run_bragg("attack", "mimic", taken, "-o", self.path("drill"), code=2).stderr
         self.assertIn("is a file of the input", error)

@@ -280,8 +280,16 @@ template <class T>
 Found<T> fang_krum(const Updates& honest, int f) {
   check_bad_workers(f);
   const int n = honest.n() + f;
+  if (honest.n() < f + 3) {  // n ≥ 2f+3
+    throw Error(
+        Status::invalid_argument,
+        fmt::format(
+            "fang_krum: {} honest rows with f = {}: krum needs at least f+3 = {} beside the bad ones; {}",
+            honest.n(), f, f + 3LL,
+            honest.n() > 3 ? fmt::format("lower f to at most {} or add honest rows", honest.n() - 3)
+                           : std::string("add honest rows")));
+  }
   const Pipeline krum = Krum{.f = f};
-  validate(krum, n);
   const Frame frame = detail::frame_of(honest);
   std::vector<Vector> rows = frame.rows();
   const double squares = dot(frame.sign, frame.sign);  // d, where no coordinate of μ is 0

@@ -323,10 +323,11 @@ std::vector<fs::path> find_inputs(const std::vector<fs::path>& given, const std:
   if (!output) return found;
   const fs::path parent = output->has_parent_path() ? output->parent_path() : fs::path(".");
   if (same_file(parent, folder)) {
-    refuse(fmt::format(
-        "--output: {} would lie among the workers' files, and be one of them next time; write it to "
-        "another folder",
-        output->string()));
+    refuse(
+        fmt::format("--output: what is written to {} would lie among the workers' files, and be one of them "
+                    "next time; write "
+                    "it to another folder",
+                    folder.string()));
   }
   return found;
 }

@@ -290,11 +290,14 @@ Values read_values(const detail::Inputs& inputs, const detail::PlacedModel& mode
       auto* const memory = reinterpret_cast<std::byte*>(values.data() + values.size() - count);
       reader.read(t, begin * type.bytes, count * type.bytes, memory + count * (8 - type.bytes));
       detail::widen(memory, count, type, DType::f64);
-      const auto bad =
-          std::find_if(values.end() - count, values.end(), [](double x) { return !std::isfinite(x); });
+      const auto bad = std::find_if(values.end() - count, values.end(),
+                                    [](double x) { return !(std::abs(x) <= 0x1p480); });
       if (bad != values.end()) {
-        throw Error(Status::bad_file, fmt::format("{}: tensor {} holds {}; attacks are made of finite models",
-                                                  name, detail::show(tensor.name), *bad));
+        throw Error(
+            Status::bad_file,
+            fmt::format("{}: tensor {} holds {}; attacks are made of finite models, of values of at most "
+                        "2^480",
+                        name, detail::show(tensor.name), *bad));
       }
     }
   }

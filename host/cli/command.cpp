@@ -230,11 +230,15 @@ void add_choice(CLI::App& sub, CommandT& command) {
                  "leave tensors whose names match out, e.g. '*_extra_state'; inputs may differ in them; "
                  "repeatable")
       ->type_name("PATTERN")
+      ->expected(1)
+      ->take_all()
       ->allow_extra_args(false);
   sub.add_option("--copy", command.copy,
                  "take tensors whose names match from --base, whatever the inputs hold, e.g. 'frozen.*'; "
                  "repeatable")
       ->type_name("PATTERN")
+      ->expected(1)
+      ->take_all()
       ->allow_extra_args(false);
   sub.add_flag("--partial", command.partial,
                "inputs may lack tensors: aggregate each over those that hold it, with an n of its own; "
@@ -272,10 +276,14 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
   sub->add_option("--judge-by", command.judge_by,
                   "judge workers by the tensors whose names match, e.g. '*.weight'; repeatable")
       ->type_name("PATTERN")
+      ->expected(1)
+      ->take_all()
       ->allow_extra_args(false);
   sub->add_option("--ignore-in-distances", command.ignore_in_distances,
                   "do not judge workers by these, e.g. '*running_*'; repeatable")
       ->type_name("PATTERN")
+      ->expected(1)
+      ->take_all()
       ->allow_extra_args(false);
   add_choice(*sub, command);
   sub->get_option("--partial")->excludes("--scope");

@@ -93,10 +93,12 @@ MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows,
     constexpr double mebi = 1 << 20;
     throw Error(
         Status::out_of_memory,
-        fmt::format("memory = {:.4g} MiB is too small for {} rows of {} tensors with elements of {} bytes; "
-                    "needs {:.0f} MiB",
-                    static_cast<double>(options.memory) / mebi, rows, inputs.tensors.size(), largest,
-                    std::ceil(static_cast<double>(needed) / mebi)));
+        fmt::format(
+            "memory = {:.4g} MiB is too small for {} row{} of {} tensor{} with elements of {} byte{}; "
+            "needs {:.0f} MiB",
+            static_cast<double>(options.memory) / mebi, rows, rows == 1 ? "" : "s", inputs.tensors.size(),
+            inputs.tensors.size() == 1 ? "" : "s", largest, largest == 1 ? "" : "s",
+            std::ceil(static_cast<double>(needed) / mebi)));
   }
   const std::int64_t affordable =
       std::min((memory - mathematics) / (2 * slots), std::max(cached_window, n * long_read));
