@@ -169,17 +169,23 @@ Array read_dlpack(nb::handle object, const Place& place, std::uintptr_t stream) 
   return array;
 }
 
-std::int64_t elements(const std::vector<std::int64_t>& shape) {
-  std::int64_t product = 1;
-  for (const std::int64_t extent : shape) product *= extent;
-  return product;
-}
-
 std::string contiguous_hint(const Array& array, const Place& place) {
   if (place.to_write) return "an array that has them so";
   const Torch* const torch = Torch::loaded();
   const bool is_tensor = torch != nullptr && nb::isinstance(array.object, torch->tensor);
   return is_tensor ? "its contiguous()" : "numpy.ascontiguousarray of it";
+}
+
+bool is_sequence(nb::handle object) {
+  return PyList_Check(object.ptr()) != 0 || PyTuple_Check(object.ptr()) != 0;
+}
+
+}  // namespace
+
+std::int64_t elements(const std::vector<std::int64_t>& shape) {
+  std::int64_t product = 1;
+  for (const std::int64_t extent : shape) product *= extent;
+  return product;
 }
 
 void check_contiguous(const Array& array, std::size_t first_axis, const Place& place) {
@@ -197,12 +203,6 @@ void check_contiguous(const Array& array, std::size_t first_axis, const Place& p
     step *= array.shape[axis];
   }
 }
-
-bool is_sequence(nb::handle object) {
-  return PyList_Check(object.ptr()) != 0 || PyTuple_Check(object.ptr()) != 0;
-}
-
-}  // namespace
 
 std::string Place::text() const {
   std::string text = argument;

@@ -58,6 +58,12 @@ struct Array {
 /// @throws nb::type_error: no array, of another dtype, or on a device that bragg does not know.
 Array read_array(nb::handle object, const Place& place, std::uintptr_t stream);
 
+/// The number of elements.
+std::int64_t elements(const std::vector<std::int64_t>& shape);
+
+/// @throws nb::value_error: elements, along the axes from `first_axis`, are not one behind the other.
+void check_contiguous(const Array& array, std::size_t first_axis, const Place& place);
+
 /// The rows of one call.
 class Batch {
  public:

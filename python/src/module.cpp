@@ -20,6 +20,7 @@
 #include "python/src/errors.hpp"
 #include "python/src/judge.hpp"
 #include "python/src/plan.hpp"
+#include "python/src/sharded.hpp"
 #include "python/src/streamed.hpp"
 #include "rules/needs.hpp"
 
@@ -88,6 +89,7 @@ NB_MODULE(_bragg, module) {
   add_plan(module);
   add_attacks(module);
   add_judge(module);
+  add_sharded(module);
   add_streamed(module);
   module.attr("version") = BRAGG_VERSION_STRING;
   module.def("rules", &rules_to_python, nb::sig("def rules() -> list[dict[str, typing.Any]]"));

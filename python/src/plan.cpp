@@ -23,11 +23,10 @@
 #include "host/plan/report.hpp"
 #include "python/src/arrays.hpp"
 #include "python/src/errors.hpp"
+#include "python/src/options.hpp"
 #include "rules/needs.hpp"
 
 namespace bragg::python {
-
-namespace {
 
 Scope scope_named(std::string_view name) {
   if (name == "whole") return Scope::whole;
@@ -41,6 +40,8 @@ OnFailure on_failure_named(std::string_view name) {
   if (name == "zero") return OnFailure::zero;
   throw nb::value_error(fmt::format("on_failure = '{}'; needs 'keep', 'nan' or 'zero'", name).c_str());
 }
+
+namespace {
 
 Options make_options(std::string_view scope, const std::optional<std::string>& out_dtype,
                      double max_weight_share, int threads, const Batch& batch) {
