@@ -12,6 +12,9 @@ raises `bragg.AggregationError` where the data defeats the rule; it cannot be ca
 of those that torch.compile makes.
 
 The operators are not differentiable: a backward pass through one raises a RuntimeError. Needs PyTorch 2.6 or newer.
+
+`all_reduce`, `reduce_scatter` and `ddp_hook` aggregate what the ranks of a torch.distributed job have, one row each. They
+withstand bad *data* of ranks that run this software, not ranks that compute falsely.
 """
 
 from __future__ import annotations
@@ -26,6 +29,11 @@ from . import _bragg
 from ._aggregate import aggregate as _aggregate
 
 __all__ = ["aggregate", "aggregate_list"]
+
+if torch.distributed.is_available():
+    from ._torch_distributed import DdpState, all_reduce, ddp_hook, reduce_scatter
+
+    __all__ += ["DdpState", "all_reduce", "ddp_hook", "reduce_scatter"]
 
 _TAGS = (torch.Tag.cudagraph_unsafe,)
 
