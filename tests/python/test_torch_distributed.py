@@ -5,6 +5,8 @@ import datetime
 import math
 import multiprocessing
 import multiprocessing.connection
+import subprocess
+import sys
 import tempfile
 import traceback
 from pathlib import Path
@@ -536,3 +538,15 @@ def test_training_withstands_a_broken_and_a_lying_rank(ranks):
     assert clean > 0.9
     assert robust[0] > clean - 0.02
     assert plain < 0.2 and lied_to < 0.5
+
+
+def test_the_example_trains_in_eight_processes():
+    program = DIGITS.parents[1] / "torch_ddp.py"
+    done = subprocess.run(
+        [sys.executable, program, "--steps", "60", "--rules", "median"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    plain, robust = done.stdout.splitlines()[2:]
+    accuracy = lambda line: [float(cell.split()[0]) for cell in line.split("|")[2:5]]
+    assert plain.startswith("| plain") and robust.startswith("| `median`")
+    assert max(accuracy(plain)[1:]) < 50 and min(accuracy(robust)) > 50, done.stdout
