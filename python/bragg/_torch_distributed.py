@@ -28,7 +28,7 @@ RuleLike: TypeAlias = "str | Rule | Pipeline | Callable[[int], str | Rule | Pipe
 class _Gloo:
     """The collectives of a process group that moves tensors of the CPU."""
 
-    def __init__(self, group: Any) -> None:
+    def __init__(self, group: Any, replicas: int = 1) -> None:
         if not dist.is_initialized():
             raise RuntimeError("torch.distributed has no process group; call init_process_group first")
         if dist.get_backend(group) == "nccl":
@@ -37,6 +37,7 @@ class _Gloo:
                 "torch.distributed.new_group(backend='gloo')"
             )
         self.group = group
+        self.is_direct = replicas > 1  # in a gather ranks pass on what others sent
         self.rank = dist.get_rank(group)
         self.size = dist.get_world_size(group)
         if self.rank < 0:
@@ -49,10 +50,10 @@ class _Gloo:
 
     def all_gather(self, send: memoryview, receive: memoryview, receive_bytes: Sequence[int]) -> None:
         mine, all_of_them = _bytes(send), _bytes(receive)
-        if len(set(receive_bytes)) == 1:
+        if len(set(receive_bytes)) == 1 and not self.is_direct:
             dist.all_gather_into_tensor(all_of_them, mine, group=self.group)
             return
-        # gloo gathers only what is of one size; it sends as much this way.
+        # From each rank straight; gloo gathers only what is of one size. As many bytes are sent.
         dist.all_to_all_single(
             all_of_them, mine.repeat(self.size), list(receive_bytes), [len(mine)] * self.size, group=self.group
         )
@@ -100,6 +101,7 @@ def all_reduce(
     scope: Literal["whole", "per_tensor"] = "whole",
     max_weight_share: float = 0,
     wire_dtype: torch.dtype | None = None,
+    replicas: int = 1,
     allow_nonfinite: bool = False,
     threads: int = 0,
 ) -> Report | tuple[Report, ...]:
@@ -117,6 +119,8 @@ def all_reduce(
         weights: One for each rank, the same on all ranks.
         scope, max_weight_share, allow_nonfinite, threads: As in `bragg.aggregate`.
         wire_dtype: The rows are rounded to it before they are sent and judged, and so is the result.
+        replicas: So many ranks compute each slice, and all compare what they found: up to replicas − 1 ranks that
+            compute falsely give nobody a wrong result. They can stop every run.
 
     Raises:
         AggregationError: The data defeats the rule; on all ranks. The tensors are as they were, unless the status is
@@ -125,7 +129,7 @@ def all_reduce(
         RuntimeError: The ranks were given different arguments, or other versions of bragg, or compute different bits;
             or a rank did not come before the group's timeout.
     """
-    transport = _Gloo(group)
+    transport = _Gloo(group, replicas)
     reduction = reduction_of(transport)
     targets: list[Tensor] = []
     rows: list[Tensor] = []
@@ -135,7 +139,7 @@ def all_reduce(
         targets.extend(_listed(tensors, "tensors"))
         rows.extend(_contiguous(targets, wire_dtype))
         based = None if base is None else _contiguous(_listed(base, "base"), wire_dtype)
-        reduction.plan(text, rows, "keep", str(scope), float(max_weight_share), threads, None)
+        reduction.plan(text, rows, "keep", str(scope), float(max_weight_share), threads, None, replicas)
         reduction.begin(rows, rows, based, _numbers(weights))
 
     reports = reduce(reduction, transport, begin)
@@ -190,7 +194,7 @@ def reduce_scatter(
         row = list(whole.view(n, output.numel()).unbind())
         own.append(torch.empty_like(row[rank]))
         out = [own[0] if r == rank else row[r][:0] for r in range(n)]
-        reduction.plan(text, row, "keep", "whole", float(max_weight_share), threads, list(range(n)))
+        reduction.plan(text, row, "keep", "whole", float(max_weight_share), threads, list(range(n)), 1)
         reduction.begin(row, out, None, _numbers(weights))
 
     (report,) = _summed(reduce(reduction, transport, begin), transport)
@@ -221,6 +225,7 @@ def ddp_hook(
     on_failure: Literal["nan", "zero"] = "nan",
     group: Any = None,
     timeout: datetime.timedelta | None = None,
+    replicas: int = 1,
     threads: int = 0,
 ) -> tuple[DdpState, Callable[[DdpState, Any], Future[Tensor]]]:
     """A communication hook that puts a rule in the place of the mean of gradients: `(state, hook)`.
@@ -245,13 +250,14 @@ def ddp_hook(
             "nan", so that a GradScaler skips the step, or "zero".
         group: DistributedDataParallel's `process_group`, if it is given one. The hook makes a gloo group of its own.
         timeout: Of that group: how long ranks wait for one that does not come.
+        replicas: As in `all_reduce`.
         threads: As in `bragg.aggregate`.
 
     Raises:
         ValueError, TypeError: A bad argument, or the rule needs more ranks.
         RuntimeError: The ranks were given different arguments.
     """
-    state = DdpState(rule, scope, wire_dtype, momentum, on_failure, group, timeout, threads)
+    state = DdpState(rule, scope, wire_dtype, momentum, on_failure, group, timeout, replicas, threads)
 
     def hook(state: DdpState, bucket: Any) -> Future[Tensor]:
         return state._add(bucket)
@@ -301,6 +307,7 @@ class DdpState:
         on_failure: str,
         group: Any,
         timeout: datetime.timedelta | None,
+        replicas: int,
         threads: int,
     ) -> None:
         if scope not in ("bucket", "whole"):
@@ -317,7 +324,8 @@ class DdpState:
             backend="gloo",
             use_local_synchronization=group is not None,
         )
-        self._transport = _Gloo(own)
+        self._transport = _Gloo(own, replicas)
+        self._replicas = replicas
         self._rule = rule
         self._whole = scope == "whole"
         self._wire_dtype = wire_dtype
@@ -331,7 +339,9 @@ class DdpState:
         self._failure: Exception | None = None  # since the last check
         self._broken: Exception | None = None
         # Tells mistakes in the arguments, and that ranks were given different ones, before any step.
-        all_reduce(torch.zeros(1, dtype=wire_dtype), rule, own, allow_nonfinite=True, threads=threads)
+        all_reduce(
+            torch.zeros(1, dtype=wire_dtype), rule, own, replicas=replicas, allow_nonfinite=True, threads=threads
+        )
         self._queue: queue.SimpleQueue[_Bucket | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=_work, args=(weakref.ref(self), self._queue), daemon=True, name="bragg")
         self._thread.start()
@@ -420,7 +430,7 @@ class DdpState:
         def begin() -> None:
             if is_new:
                 text = _text_of(self._rule, self._transport.size)
-                reduction.plan(text, rows, self._on_failure, "whole", 0.0, self._threads, None)
+                reduction.plan(text, rows, self._on_failure, "whole", 0.0, self._threads, None, self._replicas)
                 self._plans[buckets[0].index] = plan
             reduction.begin(rows, rows, None, None)
 

@@ -2,7 +2,7 @@
 """A robust rule in the place of MPI's all-reduce, over mpi4py: row r is rank r's, and the result everybody's.
 
 This withstands bad *data* of ranks that run this software. It does not withstand ranks that compute falsely: each
-aggregates a slice of the rows of all, and the others take its word.
+aggregates a slice of the rows of all, and the others take its word, unless `replicas` compare theirs.
 
 >>> from mpi4py import MPI
 >>> import bragg.mpi
@@ -38,6 +38,7 @@ def all_reduce(
     weights: Iterable[float] | None = None,
     scope: Literal["whole", "per_tensor"] = "whole",
     max_weight_share: float = 0,
+    replicas: int = 1,
     allow_nonfinite: bool = False,
     threads: int = 0,
 ) -> Report | tuple[Report, ...]:
@@ -55,6 +56,8 @@ def all_reduce(
         base: A row that distances and clipping are about, the same on all ranks.
         weights: One for each rank, the same on all ranks.
         scope, max_weight_share, allow_nonfinite, threads: As in `bragg.aggregate`.
+        replicas: So many ranks compute each slice, and all compare what they found: up to replicas − 1 ranks that
+            compute falsely give nobody a wrong result. They can stop every run.
 
     Raises:
         AggregationError: The data defeats the rule; on all ranks. The arrays are as they were, unless the status is
@@ -79,7 +82,7 @@ def all_reduce(
                 copies.append((target, written[i]))
         written += targets[len(written) :]  # too many: the run says so
         based = None if base is None else [_contiguous(array, f"base[{i}]") for i, array in enumerate(_listed(base))]
-        reduction.plan(text, mine, "keep", str(scope), float(max_weight_share), threads, None)
+        reduction.plan(text, mine, "keep", str(scope), float(max_weight_share), threads, None, replicas)
         reduction.begin(mine, written, based, _numbers(weights))
 
     reports = reduce(reduction, transport, begin)

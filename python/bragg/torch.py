@@ -14,7 +14,7 @@ of those that torch.compile makes.
 The operators are not differentiable: a backward pass through one raises a RuntimeError. Needs PyTorch 2.6 or newer.
 
 `all_reduce`, `reduce_scatter` and `ddp_hook` aggregate what the ranks of a torch.distributed job have, one row each. They
-withstand bad *data* of ranks that run this software, not ranks that compute falsely.
+withstand bad *data* of ranks that run this software; ranks that compute falsely only where `replicas` compare.
 """
 
 from __future__ import annotations

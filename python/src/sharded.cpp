@@ -90,9 +90,10 @@ class AllReduceObject {
   }
 
   /// `like`: this rank's row. `owners`: the rank of each tensor, which alone gets that tensor of the result;
-  /// None: everybody gets all.
+  /// None: everybody gets all. `replicas`: of each slice; then no rank may pass others' bytes on.
   void plan(std::string_view rule, nb::handle like, std::string_view on_failure, std::string_view scope,
-            double max_weight_share, int threads, const std::optional<std::vector<int>>& owners) {
+            double max_weight_share, int threads, const std::optional<std::vector<int>>& owners,
+            int replicas) {
     plan_.reset();
     const HeldRow row(like, "tensors", false);
     sizes_ = row.sizes;
@@ -106,7 +107,7 @@ class AllReduceObject {
                 .on_failure = on_failure_named(on_failure),
                 .max_weight_share = max_weight_share,
                 .threads = threads};
-    AllReduceOptions options{.options = options_};
+    AllReduceOptions options{.options = options_, .replicas = replicas};
     gather_ = options.gather = !owners.has_value();
     if (owners) options.sharding = Sharding::owners(sizes_, *owners, ranks_);
     Pipeline pipeline = parse_shown(rule);
@@ -284,7 +285,8 @@ void add_sharded(nb::module_& module) {
   nb::class_<AllReduceObject>(module, "AllReduce")
       .def(nb::init<int, int>(), nb::arg("rank"), nb::arg("ranks"))
       .def("plan", &AllReduceObject::plan, nb::arg("rule"), nb::arg("like"), nb::arg("on_failure"),
-           nb::arg("scope"), nb::arg("max_weight_share"), nb::arg("threads"), nb::arg("owners").none())
+           nb::arg("scope"), nb::arg("max_weight_share"), nb::arg("threads"), nb::arg("owners").none(),
+           nb::arg("replicas"))
       .def("begin", &AllReduceObject::begin, nb::arg("mine"), nb::arg("out"), nb::arg("base").none(),
            nb::arg("weights").none())
       .def("fail", &AllReduceObject::fail, nb::arg("reason"))

@@ -275,6 +275,47 @@ def test_a_mistake_of_one_rank_is_told_to_all(ranks):
             assert got == (kind if rank == 2 else "ValueError"), (rank, message)
 
 
+def a_rank_computes_falsely(rank, seed):
+    """Rank 1 alters the last byte that it sends to rank 2, in one of the transfers, each in turn."""
+    rows = rows_of(seed, torch.float32, 20003, hostile=False)
+    rule = "nnm(f=1) | trimmed_mean(f=1)"
+    expected = bragg.aggregate(rows, rule, threads=1)
+    honest = dist.all_to_all_single
+    outcomes = []
+    for altered in range(100):
+        transfers = 0
+
+        def all_to_all_single(output, input, output_sizes, input_sizes, group):
+            nonlocal transfers
+            if rank == 1 and transfers == altered and input_sizes[2] > 0:
+                input[sum(input_sizes[:3]) - 1] ^= 0x40
+            transfers += 1
+            honest(output, input, output_sizes, input_sizes, group=group)
+
+        group = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=3))
+        mine = rows[rank].clone()
+        dist.all_to_all_single = all_to_all_single
+        try:
+            failure = caught(bragg.torch.all_reduce, mine, rule, group, replicas=2, threads=1)
+        finally:
+            dist.all_to_all_single = honest
+        assert rank == 1 or failure or is_same(mine, expected), altered
+        outcomes.append(failure[1] if failure else "")
+        count = torch.tensor(int(transfers > altered))
+        dist.all_reduce(count, op=dist.ReduceOp.MAX)
+        if count == 0:  # nothing was altered
+            assert failure is None
+            return outcomes[:-1]
+    raise AssertionError("no end")
+
+
+def test_replicas_find_a_rank_that_computes_falsely(ranks, rng):
+    outcomes = ranks.run(a_rank_computes_falsely, int(rng.integers(2**32)))
+    assert len(outcomes[0]) > 5
+    print(outcomes[2])
+    assert sum("computes wrongly" in text for text in outcomes[2]) > 1
+
+
 # reduce_scatter ----------------------------------------------------------------------------------
 
 
@@ -341,7 +382,8 @@ def gradients_of_all(model, step, seed, spoil):
 def step_by_step(rank, seed, scope, options, rule, spoil, wire=None):
     """Some steps: gradients by the hook have the bits of aggregate."""
     model, twin = network(), network()
-    state, hook = bragg.torch.ddp_hook(rule, scope=scope, wire_dtype=wire, threads=1)
+    replicas = 2 if scope == "whole" else 1
+    state, hook = bragg.torch.ddp_hook(rule, scope=scope, wire_dtype=wire, replicas=replicas, threads=1)
     ddp = DistributedDataParallel(model, bucket_cap_mb=0.01, **options)
     ddp.register_comm_hook(state, hook)
     buckets = []
