@@ -629,8 +629,8 @@ void Part::judge_centered_clipping(const CenteredClipping& rule) {
   const bool from_pivot = rule.start == CenteredClipping::Start::pivot;
   if (from_pivot && has<Nnm>(pipeline_)) return;  // what it makes of the pivot is not known here
   const Vector start = from_pivot ? points_[static_cast<std::size_t>(rule.pivot)].at : Vector(d_, 0);
-  // From o lengths are clear; from a row as distances are.
-  const long double beside = from_pivot ? turns * decided(0) : 0;
+  // From o lengths are clear; from a row as distances are, and shorter ones count as long as is not known.
+  const long double beside = from_pivot ? turns * (decided(0) + std::sqrt(of_clear) * spread_) : 0;
   check_ball(start, tau * turns * (1 + of_factor) + beside, "farther from the start than τ an iteration");
   if (has<Nnm>(pipeline_)) return;
   const long double all = honest_weight_ + bad_weight_;
