@@ -12,7 +12,7 @@ constexpr int dimension = 1000;
 
 int main(int argc, char** argv) {
   MPI_Init(&argc, &argv);
-  {
+  try {
     bragg::mpi::Communicator ranks(MPI_COMM_WORLD);
     const bool hostile = ranks.size() > 2 && ranks.rank() == ranks.size() - 1;
     bragg::AllReduce all_reduce(bragg::parse("nnm(f=1) | trimmed_mean(f=1)"),
@@ -36,7 +36,10 @@ int main(int argc, char** argv) {
       if (all_reduce.status() != bragg::Status::ok) break;
       for (int j = 0; j < dimension; ++j) robust[j] -= 0.2F * gradient[j];
     }
-    if (ranks.rank() == 0) std::printf("plain:  %.2f\nrobust: %.2f\n", plain[0], robust[0]);
+    if (ranks.rank() == 0) std::printf("plain:  %.1f\nrobust: %.1f\n", plain[0], robust[0]);
+  } catch (const bragg::Error& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    MPI_Abort(MPI_COMM_WORLD, 1);  // the others wait for this rank
   }
   MPI_Finalize();
 }

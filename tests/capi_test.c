@@ -357,8 +357,8 @@ static void all_reduce(void) {
   }
   rows[1][5] = NAN;
   for (int rank = 0; rank < ranks; ++rank) {
-    EXPECT(bragg_all_reduce_create("nnm(f=1) | trimmed_mean(f=1)", ranks, rank, sizes, 2, BRAGG_F32, 1, NULL,
-                                   &job[rank]) == BRAGG_OK);
+    EXPECT(bragg_all_reduce_create("nnm(f=1) | trimmed_mean(f=1)", ranks, rank, sizes, 2, BRAGG_F32, 1, 2,
+                                   NULL, &job[rank]) == BRAGG_OK);
     const void* const mine[2] = {rows[rank], rows[rank] + elements - 1};
     void* const to[2] = {out[rank], out[rank] + elements - 1};
     EXPECT(bragg_all_reduce_begin(job[rank], mine, to, NULL, NULL) == BRAGG_OK);
@@ -390,6 +390,14 @@ static void all_reduce(void) {
     EXPECT(bragg_all_reduce_begin(job[rank], mine, to, NULL, NULL) == BRAGG_OK);
   }
   EXPECT(run_all(job) == BRAGG_INVALID_ARGUMENT && says("rank 3"));
+  EXPECT(bragg_all_reduce_status(job[0]) == BRAGG_INVALID_ARGUMENT);
+  for (int rank = 0; rank < ranks; ++rank) {
+    const void* const mine[2] = {rows[rank], rows[rank] + elements - 1};
+    void* const to[2] = {out[rank], out[rank] + elements - 1};
+    EXPECT(bragg_all_reduce_begin(job[rank], rank == 1 ? NULL : mine, to, NULL, NULL) == BRAGG_OK);
+  }
+  EXPECT(run_all(job) == BRAGG_INVALID_ARGUMENT && says("rank 1"));
+  for (int rank = 0; rank < ranks; ++rank) EXPECT(bragg_all_reduce_reset(job[rank]) == BRAGG_OK);
 
   /* Data that defeats the rule has its status on all ranks. */
   for (int rank = 0; rank < ranks; ++rank) {
@@ -401,7 +409,7 @@ static void all_reduce(void) {
   EXPECT(run_all(job) == BRAGG_TOO_MANY_NONFINITE && says("rows 0"));
   for (int rank = 0; rank < ranks; ++rank) bragg_all_reduce_destroy(job[rank]);
 
-  EXPECT(bragg_all_reduce_create("median", ranks, ranks, sizes, 2, BRAGG_F32, 1, NULL, &job[0]) ==
+  EXPECT(bragg_all_reduce_create("median", ranks, ranks, sizes, 2, BRAGG_F32, 1, 2, NULL, &job[0]) ==
          BRAGG_INVALID_ARGUMENT);
   EXPECT(job[0] == NULL && says("rank = 5"));
   bragg_all_reduce_destroy(NULL);

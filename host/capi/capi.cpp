@@ -383,16 +383,16 @@ bragg_status bragg_pre_aggregate(const char* sequence, const void* data, int32_t
 }
 
 bragg_status bragg_all_reduce_create(const char* pipeline, int32_t ranks, int32_t rank, const int64_t* sizes,
-                                     size_t tensors, int32_t dtype, int32_t gather,
+                                     size_t tensors, int32_t dtype, int32_t gather, int32_t replicas,
                                      const bragg_options* options, bragg_all_reduce** all_reduce) {
   return guarded([&] {
     need(all_reduce, "all_reduce");
     *all_reduce = nullptr;
     need(pipeline, "pipeline");
     bragg::Shape rows = shape_of(ranks, sizes, tensors, dtype, options);
-    *all_reduce =
-        new bragg_all_reduce{bragg::AllReduce(bragg::parse(pipeline), std::move(rows), rank,
-                                              {.options = options_of(options), .gather = gather != 0})};
+    *all_reduce = new bragg_all_reduce{
+        bragg::AllReduce(bragg::parse(pipeline), std::move(rows), rank,
+                         {.options = options_of(options), .gather = gather != 0, .replicas = replicas})};
     return BRAGG_OK;
   });
 }
@@ -422,15 +422,16 @@ bragg_status bragg_all_reduce_begin(bragg_all_reduce* all_reduce, const void* co
   return guarded([&] {
     need(all_reduce, "all_reduce");
     const std::size_t tensors = all_reduce->run.sharding().sizes().size();
-    if (tensors > 0) {
-      need(row, "row");
-      need(out, "out");
-    }
     bragg::RunArguments rest;
     if (base != nullptr) rest.base = bragg::Row(std::vector<const void*>(base, base + tensors));
     rest.weights = weights_of(weights, all_reduce->run.sharding().ranks());
-    all_reduce->run.begin(bragg::Row(std::vector<const void*>(row, row + tensors)),
-                          bragg::Output(std::vector<void*>(out, out + tensors)), rest);
+    // A list that is missing is one of null pointers, which every rank is told of.
+    std::vector<const void*> tensors_of_row(tensors);
+    std::vector<void*> tensors_of_out(tensors);
+    if (row != nullptr) std::copy_n(row, tensors, tensors_of_row.begin());
+    if (out != nullptr) std::copy_n(out, tensors, tensors_of_out.begin());
+    all_reduce->run.begin(bragg::Row(std::move(tensors_of_row)), bragg::Output(std::move(tensors_of_out)),
+                          rest);
     return BRAGG_OK;
   });
 }
@@ -447,6 +448,21 @@ bragg_status bragg_all_reduce_next(bragg_all_reduce* all_reduce, bragg_transfer*
                      next->send_bytes.empty() ? nullptr : next->send_bytes.data(), next->receive,
                      next->receive_bytes.data()},
                     "transfer");
+    return BRAGG_OK;
+  });
+}
+
+bragg_status bragg_all_reduce_status(const bragg_all_reduce* all_reduce) {
+  return guarded([&] {
+    need(all_reduce, "all_reduce");
+    return static_cast<bragg_status>(all_reduce->run.status());
+  });
+}
+
+bragg_status bragg_all_reduce_reset(bragg_all_reduce* all_reduce) {
+  return guarded([&] {
+    need(all_reduce, "all_reduce");
+    all_reduce->run.reset();
     return BRAGG_OK;
   });
 }

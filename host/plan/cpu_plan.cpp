@@ -23,6 +23,7 @@ class CpuPlan final : public PlanBackend {
       solve_over(rows_.engine(), sums_, solutions_[p], [&](GramSums& sums) { rows_.accumulate(p, sums); });
     }
     status_ = rows_.finish(solutions_);
+    if (status_ == Status::ok) rows_.keep();
     for (std::size_t p = 0; p < rows_.parts(); ++p) reports_[p] = solutions_[p].report;
   }
   void wait(StreamHandle) override {}  // a run is over when it returns

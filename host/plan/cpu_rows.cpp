@@ -201,8 +201,6 @@ Status CpuRows::finish(std::span<Solution> solutions) {
       engine_.apply(table_of(group), solutions[p], to);
     }
   }
-  ++round_;
-  if (request_.stateful) keep_output();
   return Status::ok;
 }
 
@@ -218,7 +216,9 @@ void CpuRows::fail() {
   }
 }
 
-void CpuRows::keep_output() {
+void CpuRows::keep() {
+  ++round_;
+  if (!request_.stateful) return;
   previous_.resize(request_.shape.sizes.size());
   for (const Part& part : parts_) {
     for (const Group& group : part.groups) {

@@ -23,7 +23,7 @@ class CpuRows {
   /// `request` outlives it. `leaf_blocks`: of each part. @throws Error as Engine.
   CpuRows(const PlanRequest& request, std::vector<std::int64_t> leaf_blocks);
 
-  // A run is: begin; pass 1 of each part, once more until its sums have settled, and solve; then finish.
+  // A run is: begin; pass 1 of each part, once more until its sums have settled, and solve; finish; keep.
 
   /// The arguments are checked. @throws Error as Engine::begin, and for weights.
   void begin(const Updates& updates, const Output& out, const RunArguments& arguments);
@@ -41,6 +41,8 @@ class CpuRows {
   void accumulate(std::size_t part, GramSums& sums);
   /// Pass 2 of every part, where all could be solved; else what the options say of a failure.
   Status finish(std::span<Solution> solutions);
+  /// The run was good: the state goes on.
+  void keep();
 
   void reset() noexcept {
     round_ = 0;
@@ -71,7 +73,6 @@ class CpuRows {
   RowTable table_of(const Group& group) const;
   void accumulate_widened(const Group& group, GramSums& sums);
   void fail();
-  void keep_output();
 
   const PlanRequest& request_;
   std::vector<std::int64_t> leaf_blocks_;

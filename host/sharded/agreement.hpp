@@ -3,9 +3,11 @@
 // whether they failed.
 #pragma once
 
+#include <array>
 #include <bragg/error.hpp>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <ranges>
 #include <span>
@@ -29,6 +31,18 @@ class Digest {
     add(values.size());
     add_bytes(values.data(), values.size() * sizeof *values.data());
   }
+  /// Much of it, eight bytes at a time.
+  void add_words(const void* data, std::size_t bytes) {
+    const auto* const from = static_cast<const unsigned char*>(data);
+    std::size_t k = 0;
+    for (; k + sizeof(std::uint64_t) <= bytes; k += sizeof(std::uint64_t)) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, from + k, sizeof word);
+      value_ = (value_ ^ word) * 0x9fb21c651e98df25;
+      value_ ^= value_ >> 32;
+    }
+    add_bytes(from + k, bytes - k);
+  }
   std::uint64_t value() const noexcept { return value_; }
 
  private:
@@ -40,22 +54,31 @@ class Digest {
   std::uint64_t value_ = 0xcbf29ce484222325;
 };
 
+/// What ranks have to be given alike, each told by a digest.
+enum class Topic : std::uint8_t { software, pipeline, shape, options, sharding, weights, base, state };
+inline constexpr std::size_t topics = 8;
+using Topics = std::array<std::uint64_t, topics>;
+
 /// Begins a rank's message.
 struct Hello {
-  std::uint64_t digest = 0;
+  Topics digests = {};
   Status status = Status::ok;
-  char reason[244] = {};  ///< of a failure; ends with 0
+  char reason[188] = {};  ///< of a failure; ends with 0
 };
 
-Hello hello_of(std::uint64_t digest, const std::exception_ptr& failure);
+Hello hello_of(const Topics& digests, const std::exception_ptr& failure);
 
-/// Of messages of so many bytes, one behind the other, that begin with a Hello. Where a rank failed, its
-/// error is thrown on all: on that rank as it was. @throws Error that of the first rank that failed;
-/// disagreement: digests differ.
+/// Of messages of so many bytes, one behind the other, that begin with a Hello. Where a rank failed, all
+/// throw what it met, that rank the same. What others say is not believed: their text is made printable.
+/// @throws Error that of the first rank that failed; disagreement: digests differ.
 void check_hellos(std::span<const std::byte> messages, std::span<const std::int64_t> bytes, int rank,
                   const std::exception_ptr& failure);
+/// The same in the middle of a run, where ranks are told from honest ones by what they send.
+/// @throws Error disagreement, whatever a rank says it met, where `doubted`.
+void check_steps(std::span<const std::byte> messages, std::span<const std::int64_t> bytes, int rank,
+                 const std::exception_ptr& failure, bool doubted);
 /// The same of what was computed.
 void check_verdicts(std::span<const std::byte> messages, std::span<const std::int64_t> bytes, int rank,
-                    const std::exception_ptr& failure);
+                    const std::exception_ptr& failure, bool doubted);
 
 }  // namespace bragg::detail

@@ -49,7 +49,7 @@ std::unique_ptr<ShardedRun> make_together(Communicator& communicator, MakeF make
     failure = std::current_exception();
   }
   const auto ranks = static_cast<std::size_t>(communicator.size());
-  const Hello mine = detail::hello_of(run ? run->digest() : 0, failure);
+  const Hello mine = detail::hello_of(run ? run->digests() : detail::Topics{}, failure);
   std::vector<std::byte> messages(ranks * sizeof(Hello));
   const std::vector<std::int64_t> bytes(ranks, sizeof(Hello));
   communicator.all_gather(reinterpret_cast<const std::byte*>(&mine), messages.data(), bytes);

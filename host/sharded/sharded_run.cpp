@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bragg/version.hpp>
 #include <cstring>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -91,27 +92,38 @@ ShardedRun::ShardedRun(Pipeline pipeline, Shape shape, Sharding sharding, int ra
   reports_.resize(parts());
   for (std::size_t p = 0; p < parts(); ++p) cut(p);
 
-  Digest digest;
-  digest.add(std::string_view(BRAGG_VERSION_STRING));
-  digest.add(std::string_view(CpuPasses::target()));
-  digest.add(std::string_view(to_string(whole_.pipeline)));
-  digest.add(shape.n);
-  digest.add(shape.sizes);
-  for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
-    digest.add(shape.dtype_of(t));
-    digest.add(whole_.out_dtype_of(t));
-    digest.add(shape.judged.empty() || shape.judged[t]);
-  }
-  digest.add(options.scope);
-  digest.add(options.on_failure);
-  digest.add(options.max_weight_share);
-  for (std::size_t shard = 0; shard < ranks(); ++shard) {
-    for (const Slice& slice : sharding_.slices(static_cast<int>(shard))) digest.add(slice.end);
-  }
-  digest.add(all_reduce);
-  digest.add(gathered);
-  digest.add(replicas);
-  digest_ = digest.value();
+  const auto note = [&](Topic topic, auto add) {
+    Digest digest;
+    add(digest);
+    digests_[static_cast<std::size_t>(topic)] = digest.value();
+  };
+  note(Topic::software, [](Digest& digest) {
+    digest.add(std::string_view(BRAGG_VERSION_STRING));
+    digest.add(std::string_view(CpuPasses::target()));
+  });
+  note(Topic::pipeline, [&](Digest& digest) { digest.add(std::string_view(to_string(whole_.pipeline))); });
+  note(Topic::shape, [&](Digest& digest) {
+    digest.add(shape.n);
+    digest.add(shape.sizes);
+    for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
+      digest.add(shape.dtype_of(t));
+      digest.add(shape.judged.empty() || shape.judged[t]);
+    }
+  });
+  note(Topic::options, [&](Digest& digest) {
+    for (std::size_t t = 0; t < shape.sizes.size(); ++t) digest.add(whole_.out_dtype_of(t));
+    digest.add(options.scope);
+    digest.add(options.on_failure);
+    digest.add(options.max_weight_share);
+    digest.add(all_reduce);
+    digest.add(gathered);
+    digest.add(replicas);
+  });
+  note(Topic::sharding, [&](Digest& digest) {
+    for (std::size_t shard = 0; shard < ranks(); ++shard) {
+      for (const Slice& slice : sharding_.slices(static_cast<int>(shard))) digest.add(slice.end);
+    }
+  });
 }
 
 void ShardedRun::reset() noexcept {
@@ -151,22 +163,32 @@ void ShardedRun::accuse(std::size_t one, std::size_t other, const char* what, st
 
 // begin -------------------------------------------------------------------------------------------
 
-void ShardedRun::take_run(const RunArguments& arguments) {
-  Digest digest;
-  digest.add(digest_);
-  digest.add(arguments.weights);
-  digest.add(arguments.base.empty());
-  digest.add(first().rows.round());
-  digest.add(first().rows.has_previous());
-  run_digest_ = digest.value();
+void ShardedRun::take_run(const RunArguments& arguments, bool whole_base) {
+  run_digests_ = digests_;
+  const auto note = [&](Topic topic, const Digest& digest) {
+    run_digests_[static_cast<std::size_t>(topic)] = digest.value();
+  };
+  Digest weights, base, state;
+  weights.add(arguments.weights);
+  base.add(arguments.base.empty());
+  for (std::size_t t = 0; t < arguments.base.tensors.size() && whole_base; ++t) {
+    base.add_words(arguments.base.tensors[t],
+                   as_size(whole_.shape.sizes[t]) * size_of(whole_.shape.dtype_of(t)));
+  }
+  state.add(first().rows.round());
+  state.add(first().rows.has_previous());
+  note(Topic::weights, weights);
+  note(Topic::base, base);
+  note(Topic::state, state);
 }
 
 void ShardedRun::begin(const Updates& mine, const Output& out, const RunArguments& arguments) {
   phase_ = Phase::begun;
   failure_ = nullptr;
+  run_digests_ = digests_;
   guarded([&] {
     first().request.check(mine, {&out, 1}, arguments.base);
-    take_run(arguments);
+    take_run(arguments, false);
     first().rows.begin(mine, out, arguments);
   });
 }
@@ -224,6 +246,7 @@ void ShardedRun::place_output(Share& share) {
 void ShardedRun::begin(const Row& mine, const Output& out, const RunArguments& arguments) {
   phase_ = Phase::begun;
   failure_ = nullptr;
+  run_digests_ = digests_;
   guarded([&] {
     const DType dtype = whole_.shape.dtype;
     whole_.check_row("mine", mine, dtype);
@@ -231,7 +254,7 @@ void ShardedRun::begin(const Row& mine, const Output& out, const RunArguments& a
     (gathered_ ? whole_ : first().request).check_row("out", out, whole_.out_dtype);
     mine_ = mine;
     out_ = out;
-    take_run(arguments);
+    take_run(arguments, true);
     for (const std::unique_ptr<Share>& share : shares_) {
       place_output(*share);
       const Updates updates = received_rows(*share);
@@ -263,7 +286,7 @@ const Transfer* ShardedRun::next() {
         take_totals();
         return replicas_ > 1 ? send_hello(Phase::totals_vote) : sum_or_solve();
       case Phase::totals_vote:
-        check_hellos(receive_, receive_bytes_, rank, failure_);
+        check_steps(receive_, receive_bytes_, rank, failure_, true);
         return sum_or_solve();
       case Phase::output:
         take_output();
@@ -271,15 +294,26 @@ const Transfer* ShardedRun::next() {
       case Phase::verdict:
         take_verdicts();
         if (replicas_ > 1) return send_hello(Phase::verdict_vote);
+        end();
         break;
       case Phase::verdict_vote:
-        check_hellos(receive_, receive_bytes_, rank, failure_);
+        check_steps(receive_, receive_bytes_, rank, failure_, true);
+        end();
         break;
     }
     phase_ = Phase::over;
     return nullptr;
+  } catch (const Error& error) {
+    phase_ = Phase::over;
+    status_ = error.status();
+    throw;
+  } catch (const std::bad_alloc&) {
+    phase_ = Phase::over;
+    status_ = Status::out_of_memory;
+    throw Error(status_, "out of memory");
   } catch (...) {
     phase_ = Phase::over;
+    status_ = Status::internal;
     throw;
   }
 }
@@ -292,7 +326,7 @@ const Transfer* ShardedRun::moved(Phase phase, const std::byte* send, std::byte*
 }
 
 const Transfer* ShardedRun::send_hello(Phase phase) {
-  const Hello hello = hello_of(run_digest_, failure_);
+  const Hello hello = hello_of(run_digests_, failure_);
   send_.resize(sizeof(Hello));
   std::memcpy(send_.data(), &hello, sizeof(Hello));
   receive_.resize(sizeof(Hello) * ranks());
@@ -543,7 +577,7 @@ const Transfer* ShardedRun::send_totals() {
   }
   send_.resize(as_size(receive_bytes_[rank_]));
   receive_.resize(as_size(received));
-  const Hello hello = hello_of(run_digest_, failure_);
+  const Hello hello = hello_of(run_digests_, failure_);
   Cursor cursor{send_.data()};
   cursor.put(&hello, 1);
   for (std::size_t p = 0; p < parts(); ++p) {
@@ -568,7 +602,7 @@ const Transfer* ShardedRun::send_totals() {
 }
 
 void ShardedRun::take_totals() {
-  check_hellos(receive_, receive_bytes_, static_cast<int>(rank_), failure_);
+  check_steps(receive_, receive_bytes_, static_cast<int>(rank_), failure_, replicas_ > 1);
   std::vector<std::byte*> messages;
   std::byte* message = receive_.data();
   for (const std::int64_t bytes : receive_bytes_) {
@@ -708,7 +742,7 @@ const Transfer* ShardedRun::send_verdict() {
     for (std::size_t j = 0; j < replicas_ && replicas_ > 1 && status_ == Status::ok; ++j)
       hashes.replace(j * hash_bytes, hash_bytes, hash_of(shares_[j]->out, shares_[j]->shard, false));
   });
-  const Hello hello = hello_of(digest.value(), failure_);
+  const Hello hello = hello_of({digest.value()}, failure_);
   const std::size_t bytes = sizeof(Hello) + replicas_ * (parts() * n * sizeof(std::int64_t) + hash_bytes);
   send_.resize(bytes);
   receive_.resize(bytes * ranks());
@@ -729,7 +763,9 @@ const Transfer* ShardedRun::send_verdict() {
 }
 
 void ShardedRun::take_verdicts() {
-  const auto check = [&] { check_verdicts(receive_, receive_bytes_, static_cast<int>(rank_), failure_); };
+  const auto check = [&] {
+    check_verdicts(receive_, receive_bytes_, static_cast<int>(rank_), failure_, replicas_ > 1);
+  };
   if (replicas_ > 1) {
     guarded(check);
   } else {
@@ -785,6 +821,12 @@ void ShardedRun::take_verdicts() {
         total += Cursor{found(shard, 0) + (p * n + i) * sizeof(std::int64_t)}.take<std::int64_t>();
     }
   }
+}
+
+/// State goes on where all is well on all ranks.
+void ShardedRun::end() {
+  if (status_ != Status::ok) return;
+  for (const std::unique_ptr<Share>& share : shares_) share->rows.keep();
 }
 
 }  // namespace bragg::detail

@@ -24,6 +24,7 @@
 
 #include "host/plan/cpu_rows.hpp"
 #include "host/plan/plan_request.hpp"
+#include "host/sharded/agreement.hpp"
 
 namespace bragg::detail {
 
@@ -41,7 +42,7 @@ class ShardedRun {
   const Transfer* next();
 
   /// What the ranks have to agree on when plans are made. Of a plan, without a run's arguments.
-  std::uint64_t digest() const noexcept { return digest_; }
+  const Topics& digests() const noexcept { return digests_; }
   const Sharding& sharding() const noexcept { return sharding_; }
   Status status() const noexcept { return status_; }
   std::span<const Report> reports() const noexcept { return reports_; }
@@ -91,7 +92,7 @@ class ShardedRun {
   template <class F>
   void guarded(F step) noexcept;
   void cut(std::size_t part);
-  void take_run(const RunArguments& arguments);
+  void take_run(const RunArguments& arguments, bool whole_base);
   Updates received_rows(Share& share) const;
   RunArguments sliced(const RunArguments& arguments, std::size_t shard) const;
   void place_output(Share& share);
@@ -109,6 +110,7 @@ class ShardedRun {
   void take_output();
   const Transfer* send_verdict();
   void take_verdicts();
+  void end();
 
   const Transfer* moved(Phase phase, const std::byte* send, std::byte* receive);
   [[noreturn]] void accuse(std::size_t one, std::size_t other, const char* what, std::size_t shard) const;
@@ -126,12 +128,12 @@ class ShardedRun {
   std::size_t replicas_;
   PlanRequest whole_;
   std::vector<std::unique_ptr<Share>> shares_;
-  std::uint64_t digest_;
+  Topics digests_ = {};
 
   // Of the run.
   Phase phase_ = Phase::over;
   std::exception_ptr failure_;  // of this rank, of which the others do not know yet
-  std::uint64_t run_digest_ = 0;
+  Topics run_digests_ = {};
   Row mine_;
   Output out_;
   std::vector<Part> parts_;

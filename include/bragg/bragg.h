@@ -61,9 +61,10 @@ typedef struct bragg_options {
   int32_t cuda_device;     /**< its index; -1: the one that is current when the plan is made */
   int32_t lent_workspace;  /**< CUDA: not 0: the plan allocates no workspace, every run is lent one */
   int32_t reserved;        /**< 0 */
-  /** bragg_plan_create alone, per tensor: 0: rows are not judged by it. Distances, norms and f are about the
-   * others, and what follows from them holds for all tensors; what a row that is kept holds in this one is
-   * believed. Copied. Null: rows are judged by all. Not with BRAGG_PER_TENSOR. */
+  /** bragg_plan_create and bragg_all_reduce_create alone, per tensor: 0: rows are not judged by it.
+   * Distances, norms and f are about the others, and what follows from them holds for all tensors; what a row
+   * that is kept holds in this one is believed. Copied. Null: rows are judged by all. Not with
+   * BRAGG_PER_TENSOR. */
   const uint8_t* judged;
 } bragg_options;
 #define BRAGG_OPTIONS_INIT \
@@ -218,11 +219,12 @@ typedef struct bragg_transfer {
 
 /**
  * Row r is rank r's, of `ranks`; the output is everybody's, or, without `gather`, each rank's slice of every
- * tensor. Arguments but `rank` are the same on all ranks. Otherwise as bragg_plan_create.
+ * tensor. `replicas`: so many ranks compute each slice, and compare it; 1: one. Arguments but `rank` are the
+ * same on all ranks. Otherwise as bragg_plan_create.
  */
 BRAGG_API bragg_status bragg_all_reduce_create(const char* pipeline, int32_t ranks, int32_t rank,
                                                const int64_t* sizes, size_t tensors, int32_t dtype,
-                                               int32_t gather, const bragg_options* options,
+                                               int32_t gather, int32_t replicas, const bragg_options* options,
                                                bragg_all_reduce** all_reduce);
 
 /** Null is allowed. */
@@ -247,6 +249,12 @@ BRAGG_API bragg_status bragg_all_reduce_begin(bragg_all_reduce* all_reduce, cons
  * BRAGG_DISAGREEMENT.
  */
 BRAGG_API bragg_status bragg_all_reduce_next(bragg_all_reduce* all_reduce, bragg_transfer* transfer);
+
+/** Outcome of the last run, the same on all ranks: also what bragg_all_reduce_next failed with. */
+BRAGG_API bragg_status bragg_all_reduce_status(const bragg_all_reduce* all_reduce);
+
+/** As bragg_plan_reset; on all ranks. */
+BRAGG_API bragg_status bragg_all_reduce_reset(bragg_all_reduce* all_reduce);
 
 /** As those of a plan; the same on all ranks. */
 BRAGG_API size_t bragg_all_reduce_report_count(const bragg_all_reduce* all_reduce);

@@ -16,9 +16,9 @@ struct RowReport {
   double weight = 0;
   /// weight is not 0.
   bool selected = false;
-  /// krum, multi_krum: score. monna, balance: distance to the pivot. fltrust: cosine with the pivot. foolsgold:
-  /// weight before they are made to sum to 1. cge: norm about o. geometric_median: distance to the result.
-  /// caf: the final filter weight. Others, and after a pre-aggregator that merges rows (nnm,
+  /// krum, multi_krum: score. monna, balance: distance to the pivot. fltrust: cosine with the pivot.
+  /// foolsgold: weight before they are made to sum to 1. cge: norm about o. geometric_median: distance to the
+  /// result. caf: the final filter weight. Others, and after a pre-aggregator that merges rows (nnm,
   /// bucketing): NaN.
   double score = 0;
   /// Coordinates that are NaN or infinite.

@@ -104,7 +104,8 @@ class BRAGG_API ShardedPlan {
   /// Computes until something is to be moved; null: the run is over. @throws Error as `run`: the run is over.
   const Transfer* next();
 
-  /// As Plan::status and Plan::reports; the same on all ranks.
+  /// As Plan::status and Plan::reports; the same on all ranks. After a run that threw: the error's; its
+  /// reports are those of the run before, and so is the plan's state.
   [[nodiscard]] Status status() const noexcept;
   std::span<const Report> reports() const noexcept;
   const Report& report() const noexcept { return reports().front(); }
@@ -141,8 +142,9 @@ class BRAGG_API AllReduce {
   AllReduce(AllReduce&&) noexcept;
   AllReduce& operator=(AllReduce&&) noexcept;
 
-  /// Collective. `mine` is this rank's row, arguments.base a whole row. `out` may be exactly `mine`, which is
-  /// then kept where the status is not ok and on_failure is `keep`. @throws Error as ShardedPlan::run.
+  /// Collective. `mine` is this rank's row, arguments.base a whole row, the same on all ranks. `out` may be
+  /// exactly `mine`, which is then kept where the status is not ok and on_failure is `keep`; it is not looked
+  /// for other overlaps. @throws Error as ShardedPlan::run.
   void run(const Row& mine, const Output& out, const RunArguments& arguments = {});
   /// In phases, as ShardedPlan.
   void begin(const Row& mine, const Output& out, const RunArguments& arguments = {});
