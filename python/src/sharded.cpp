@@ -213,7 +213,7 @@ class AllReduceObject {
       return nullptr;
     }
     told_ = true;
-    const detail::Hello hello = detail::hello_of(0, failure_);
+    const detail::Hello hello = detail::hello_of({}, failure_);
     hello_.resize(sizeof hello);
     std::memcpy(hello_.data(), &hello, sizeof hello);
     hellos_.assign(sizeof hello * static_cast<std::size_t>(ranks_), std::byte{});
