@@ -35,8 +35,8 @@ struct RuleOf<Balance> : GeometricRule<Balance> {
   static constexpr RuleText text{
       .name = "balance",
       .definition =
-          "alpha·x_p + (1−alpha)·mean of the rows no farther than gamma·‖x_p − o‖ from x_p, row "
-          "p = `pivot`; without any: x_p",
+          "alpha·x_p + (1−alpha)·mean of the other rows no farther than gamma·‖x_p − o‖ from x_p, "
+          "row p = `pivot`; without any: x_p",
       .needs = "n ≥ 1",
       .guarantee = "no farther than (1−alpha)·gamma·‖x_p − o‖ from the trusted row",
       .source = "Fang et al. 2024"};

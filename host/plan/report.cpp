@@ -64,9 +64,9 @@ std::string describe_failure(Status status, std::span<const Report> reports) {
             where);
       case Status::no_majority:
         return fmt::format(
-            "all rows point alike, seen from the base{}: foolsgold has none to prefer; give the base, or "
-            "take "
-            "another rule",
+            "every row has another that points as it does, seen from the base, or from 0 where none is "
+            "given{}: "
+            "foolsgold trusts none of them; take another rule",
             where);
       case Status::too_large:
         return fmt::format("mda reached its work limit{}; lower f, or take nnm(f) | trimmed_mean(f)", where);

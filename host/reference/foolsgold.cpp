@@ -29,6 +29,9 @@ Point apply(const FoolsGold& rule, Stage& stage) {
       m[i] = std::max(m[i], c[i][j]);
     }
   }
+  if (std::all_of(stage.points.begin(), stage.points.end(),
+                  [](const Point& point) { return point.infinite; }))
+    throw Failed{Status::too_many_nonfinite};
   Vector a(n, 0);
   long double most = 0;
   for (std::size_t i = 0; i < n; ++i) {

@@ -125,7 +125,7 @@ struct FileOptions {
   std::function<void(std::size_t row, const std::string& name, const std::string& reason)> found_bad;
   /// Told the SHA-256 (hexadecimal) of each file that the inputs and the base consist of, in a run that fails
   /// later, too. Files are read once more for it. Not told: files of inputs of weight 0; a bad input's where
-  /// it cannot be read, or is far larger than the agreed form.
+  /// it cannot be read; one that is far larger than the agreed form and than most.
   std::function<void(const std::string& path, const std::string& sha256)> hashed;
 
   // Patterns of tensors' whole names, with `*`, `?` and `[…]` (`[!…]`: none of them), in which a dot is a

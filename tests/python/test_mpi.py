@@ -82,7 +82,7 @@ def check_errors(comm, seed):
     found = caught(bragg.mpi.all_reduce, frozen if comm.rank == 0 else good, "median", comm)
     assert "read-only" in found[1], found
     found = caught(bragg.mpi.all_reduce, good, "median" if comm.rank else "mean", comm)
-    assert found[0] == "RuntimeError" and "different things" in found[1], found
+    assert found[0] == "RuntimeError" and "given different" in found[1], found
     for out in (np.ones(9, np.float32), np.ones(10), [good, good]):
         found = caught(bragg.mpi.all_reduce, good, "median", comm, out=out)
         assert found[0] in ("ValueError", "TypeError"), found

@@ -251,7 +251,7 @@ def mistaken(rank):
         caught(bragg.torch.all_reduce, good[: 5 + 5 * (rank != 1)], "median"),
         caught(bragg.torch.all_reduce, good, "median", weights=[1, 1, 1, 1, 1 + (rank == 4)]),
     ]
-    assert all(values == ("RuntimeError", values[1], None) and "different things" in values[1] for values in unlike)
+    assert all(values == ("RuntimeError", values[1], None) and "given different" in values[1] for values in unlike)
     mine = torch.full((10,), float(rank))
     bragg.torch.all_reduce(mine, "median")
     assert (mine == 2).all()
@@ -503,7 +503,7 @@ def refused(rank):
         "momentum": caught(bragg.torch.ddp_hook, "median", momentum=1),
         "needs n": caught(bragg.torch.ddp_hook, lambda n: f"krum(f={n})"),
         "dtype": caught(bragg.torch.ddp_hook, "median", wire_dtype=torch.int8),
-        "different things": caught(bragg.torch.ddp_hook, "median" if rank else "mean"),
+        "given different": caught(bragg.torch.ddp_hook, "median" if rank else "mean"),
     }
     state, hook = bragg.torch.ddp_hook("median", threads=1)
     found["GradBucket"] = caught(hook, state, (torch.ones(3), torch.ones(3)))
