@@ -243,7 +243,7 @@ class Faba(Rule):
     def __init__(self, *, f: int) -> None: ...
 
 class Balance(Rule):
-    """alpha·x_p + (1−alpha)·mean of the rows no farther than gamma·‖x_p − o‖ from x_p, row p = `pivot`; without any: x_p.
+    """alpha·x_p + (1−alpha)·mean of the other rows no farther than gamma·‖x_p − o‖ from x_p, row p = `pivot`; without any: x_p.
 
     Needs n ≥ 1.
     Guarantee: no farther than (1−alpha)·gamma·‖x_p − o‖ from the trusted row.
