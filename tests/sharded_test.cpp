@@ -524,6 +524,21 @@ TEST(Replicas, AreRanks) {
   EXPECT_NO_THROW(AllReduce(parse("median"), shape, 0, {.replicas = 3}));
 }
 
+/// A transport: what all ranks are to move.
+void move_all(const std::vector<const Transfer*>& transfers) {
+  for (std::size_t to = 0; to < transfers.size(); ++to) {
+    std::byte* at = transfers[to]->receive;
+    for (std::size_t from = 0; from < transfers.size(); ++from) {
+      const auto bytes = static_cast<std::size_t>(transfers[to]->receive_bytes[from]);
+      const std::byte* source = transfers[from]->send;
+      for (std::size_t k = 0; k < to && !transfers[from]->send_bytes.empty(); ++k)
+        source += transfers[from]->send_bytes[k];
+      if (bytes > 0 && at != source) std::memcpy(at, source, bytes);
+      at += bytes;
+    }
+  }
+}
+
 TEST(Sharded, KeepsItsStateWhereARunThrows) {
   Generator random = generator("sharded state");
   const int n = 4;
@@ -546,17 +561,7 @@ TEST(Sharded, KeepsItsStateWhereARunThrows) {
           std::vector<const Transfer*> transfers;
           for (const auto& reduce : reduces) transfers.push_back(reduce->next());
           if (transfers[0] == nullptr || call == until) return;
-          for (std::size_t to = 0; to < transfers.size(); ++to) {
-            std::byte* at = transfers[to]->receive;
-            for (std::size_t from = 0; from < transfers.size(); ++from) {
-              const auto bytes = static_cast<std::size_t>(transfers[to]->receive_bytes[from]);
-              const std::byte* source = transfers[from]->send;
-              for (std::size_t k = 0; k < to && !transfers[from]->send_bytes.empty(); ++k)
-                source += transfers[from]->send_bytes[k];
-              if (bytes > 0 && at != source) std::memcpy(at, source, bytes);
-              at += bytes;
-            }
-          }
+          move_all(transfers);
         }
       };
       run(-1);
@@ -644,17 +649,7 @@ TEST(Sharded, RunsInPhasesOfACallersTransport) {
     std::vector<const Transfer*> transfers;
     for (AllReduce& rank : ranks) transfers.push_back(rank.next());
     over = transfers[0] == nullptr;
-    for (std::size_t to = 0; to < n && !over; ++to) {
-      std::byte* at = transfers[to]->receive;
-      for (std::size_t from = 0; from < n; ++from) {
-        const auto bytes = static_cast<std::size_t>(transfers[to]->receive_bytes[from]);
-        const std::byte* source = transfers[from]->send;
-        for (std::size_t k = 0; k < to && !transfers[from]->send_bytes.empty(); ++k)
-          source += transfers[from]->send_bytes[k];
-        if (bytes > 0 && at != source) std::memcpy(at, source, bytes);
-        at += bytes;
-      }
-    }
+    if (!over) move_all(transfers);
   }
   for (const Result& result : got) EXPECT_EQ(result.tensors, expected.tensors);
   EXPECT_THROW(ranks[0].run(model.row(0), got[0].output(model)), Error);  // it has no communicator
