@@ -385,7 +385,7 @@ TEST(OracleFoolsGold, TakesTheWeightOfCopies) {
   // shares of 0.55: 1, 4/11 (below the logarithm's zero) and 4/11.
   expect_out(FoolsGold{}, rows({{1, 0}, {0, 1}, {0.6L, 0.8L}}), {1, 0});
   expect_status(FoolsGold{}, line({1, 2, 3}), Status::no_majority);
-  expect_status(FoolsGold{}, line({nan, inf}), Status::no_majority);
+  expect_status(FoolsGold{}, line({nan, inf}), Status::too_many_nonfinite);
 }
 
 TEST(OracleMajorityCluster, JoinsRowsByAngle) {
