@@ -22,7 +22,7 @@ class LocalJob {
       : posts(static_cast<std::size_t>(ranks)), timeout_(timeout) {}
 
   struct Post {
-    const std::byte* send = nullptr;
+    std::vector<std::byte> send;      // a copy: a rank that gives up may be gone while others read
     std::vector<std::int64_t> bytes;  // of all_to_all, for each rank; of all_gather, one
   };
   std::vector<Post> posts;
@@ -76,7 +76,7 @@ class LocalCommunicator : public Communicator {
       const auto me = static_cast<std::ptrdiff_t>(rank_);
       const std::int64_t before =
           std::accumulate(from.bytes.begin(), from.bytes.begin() + me, std::int64_t{0});
-      take(static_cast<int>(r), from.send + before, from.bytes[static_cast<std::size_t>(me)], receive,
+      take(static_cast<int>(r), from.send.data() + before, from.bytes[static_cast<std::size_t>(me)], receive,
            receive_bytes[r]);
     }
     job_.meet();
@@ -85,13 +85,16 @@ class LocalCommunicator : public Communicator {
   void all_gather(const std::byte* send, std::byte* receive, std::span<const std::int64_t> bytes) override {
     post(send, {bytes[static_cast<std::size_t>(rank_)]});
     for (std::size_t r = 0; r < bytes.size(); ++r)
-      take(static_cast<int>(r), job_.posts[r].send, job_.posts[r].bytes[0], receive, bytes[r]);
+      take(static_cast<int>(r), job_.posts[r].send.data(), job_.posts[r].bytes[0], receive, bytes[r]);
     job_.meet();
   }
 
  private:
   void post(const std::byte* send, std::vector<std::int64_t> bytes) {
-    job_.posts[static_cast<std::size_t>(rank_)] = {send, std::move(bytes)};
+    const std::int64_t total = std::accumulate(bytes.begin(), bytes.end(), std::int64_t{0});
+    LocalJob::Post& mine = job_.posts[static_cast<std::size_t>(rank_)];
+    mine.send.assign(send, send + total);
+    mine.bytes = std::move(bytes);
     ++calls_;
     job_.meet();
   }
@@ -100,7 +103,7 @@ class LocalCommunicator : public Communicator {
       job_.give_up();
       throw Error(Status::internal, "a rank sends another number of bytes than is received");
     }
-    if (sent > 0 && from != to) std::memcpy(to, from, static_cast<std::size_t>(sent));
+    if (sent > 0) std::memcpy(to, from, static_cast<std::size_t>(sent));
     if (job_.tamper && peer != rank_) job_.tamper(peer, rank_, calls_, {to, static_cast<std::size_t>(sent)});
     to += sent;
   }
