@@ -33,7 +33,7 @@ constexpr std::array<const char*, topics> topic_names = {"versions of bragg, or 
                                                          "bases",
                                                          "numbers of runs before, or resets"};
 
-/// What a stranger's process wrote, fit for a terminal and a log.
+/// What a stranger's process wrote, perhaps cut off, fit for a terminal, a log and Python: UTF-8.
 std::string printable(const char* text) {
   std::string made;
   for (const char* at = text; *at != 0; ++at) {

@@ -57,20 +57,6 @@ std::unique_ptr<ShardedRun> make_together(Communicator& communicator, MakeF make
   return run;
 }
 
-template <class NextT>
-void move_all(Communicator* communicator, NextT next) {
-  if (communicator == nullptr)
-    refuse("run: the plan has no communicator; call begin and next, or make it with one");
-  while (const Transfer* transfer = next()) {
-    if (transfer->send_bytes.empty()) {
-      communicator->all_gather(transfer->send, transfer->receive, transfer->receive_bytes);
-    } else {
-      communicator->all_to_all(transfer->send, transfer->send_bytes, transfer->receive,
-                               transfer->receive_bytes);
-    }
-  }
-}
-
 Sharding sharding_of_rows(const Shape& rows, std::optional<Sharding> wanted) {
   if (rows.n < 1) refuse(fmt::format("rows.n = {}; needs the number of ranks", rows.n));
   if (!wanted) return Sharding::even(rows.sizes, rows.n);
@@ -79,12 +65,30 @@ Sharding sharding_of_rows(const Shape& rows, std::optional<Sharding> wanted) {
   return std::move(*wanted);
 }
 
-}  // namespace
-
-struct ShardedPlan::Impl {
+/// What both classes hold.
+struct Handle {
   std::unique_ptr<ShardedRun> run;
   Communicator* communicator = nullptr;
+
+  /// All of a run that has begun.
+  void move_all() const {
+    if (communicator == nullptr)
+      refuse("run: the plan has no communicator; call begin and next, or make it with one");
+    while (const Transfer* transfer = run->next()) {
+      if (transfer->send_bytes.empty()) {
+        communicator->all_gather(transfer->send, transfer->receive, transfer->receive_bytes);
+      } else {
+        communicator->all_to_all(transfer->send, transfer->send_bytes, transfer->receive,
+                                 transfer->receive_bytes);
+      }
+    }
+  }
 };
+
+}  // namespace
+
+struct ShardedPlan::Impl : Handle {};
+struct AllReduce::Impl : Handle {};
 
 ShardedPlan::ShardedPlan(Pipeline pipeline, Shape rows, Sharding sharding, Communicator& communicator,
                          Options options)
@@ -110,7 +114,7 @@ ShardedPlan& ShardedPlan::operator=(ShardedPlan&&) noexcept = default;
 
 void ShardedPlan::run(const Updates& mine, const Output& out, const RunArguments& arguments) {
   begin(mine, out, arguments);
-  move_all(impl_->communicator, [&] { return next(); });
+  impl_->move_all();
 }
 
 void ShardedPlan::begin(const Updates& mine, const Output& out, const RunArguments& arguments) {
@@ -121,11 +125,6 @@ Status ShardedPlan::status() const noexcept { return impl_->run->status(); }
 std::span<const Report> ShardedPlan::reports() const noexcept { return impl_->run->reports(); }
 void ShardedPlan::reset() { impl_->run->reset(); }
 const Sharding& ShardedPlan::sharding() const noexcept { return impl_->run->sharding(); }
-
-struct AllReduce::Impl {
-  std::unique_ptr<ShardedRun> run;
-  Communicator* communicator = nullptr;
-};
 
 AllReduce::AllReduce(Pipeline pipeline, Shape rows, Communicator& communicator, AllReduceOptions options)
     : impl_(std::make_unique<Impl>()) {
@@ -153,7 +152,7 @@ AllReduce& AllReduce::operator=(AllReduce&&) noexcept = default;
 
 void AllReduce::run(const Row& mine, const Output& out, const RunArguments& arguments) {
   begin(mine, out, arguments);
-  move_all(impl_->communicator, [&] { return next(); });
+  impl_->move_all();
 }
 
 void AllReduce::begin(const Row& mine, const Output& out, const RunArguments& arguments) {

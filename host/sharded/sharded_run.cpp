@@ -130,15 +130,20 @@ void ShardedRun::reset() noexcept {
   for (const std::unique_ptr<Share>& share : shares_) share->rows.reset();
 }
 
-/// Of a shard's slices of a row, or of the output.
-std::int64_t ShardedRun::bytes_of(std::size_t shard, bool output) const {
-  std::int64_t bytes = 0;
+template <class F>
+void ShardedRun::for_slices(std::size_t shard, bool output, F f) const {
   const std::span<const Slice> slices = sharding_.slices(static_cast<int>(shard));
   for (std::size_t t = 0; t < slices.size(); ++t) {
-    const DType dtype = output ? whole_.out_dtype_of(t) : whole_.shape.dtype_of(t);
-    bytes += slices[t].size() * static_cast<std::int64_t>(size_of(dtype));
+    const std::size_t size = size_of(output ? whole_.out_dtype_of(t) : whole_.shape.dtype_of(t));
+    f(t, as_size(slices[t].begin) * size, as_size(slices[t].size()) * size);
   }
-  return bytes;
+}
+
+/// Of a shard's slices of a row, or of the output.
+std::int64_t ShardedRun::bytes_of(std::size_t shard, bool output) const {
+  std::size_t all = 0;
+  for_slices(shard, output, [&](std::size_t, std::size_t, std::size_t bytes) { all += bytes; });
+  return static_cast<std::int64_t>(all);
 }
 
 /// Runs what may fail on this rank alone: the others are told with what is sent next.
@@ -156,8 +161,7 @@ void ShardedRun::accuse(std::size_t one, std::size_t other, const char* what, st
   throw Error(
       Status::disagreement,
       fmt::format(
-          "ranks {} and {} {} (shard {}): one of them computes wrongly, or a rank sent them different "
-          "rows",
+          "ranks {} and {} {} (shard {}): one of them computes wrongly, or a rank sent them different rows",
           one, other, what, shard));
 }
 
@@ -214,33 +218,30 @@ Updates ShardedRun::received_rows(Share& share) const {
 RunArguments ShardedRun::sliced(const RunArguments& arguments, std::size_t shard) const {
   RunArguments own = arguments;
   own.base.extent.reset();
-  const std::span<const Slice> slices = sharding_.slices(static_cast<int>(shard));
-  for (std::size_t t = 0; t < own.base.tensors.size(); ++t) {
-    if (own.base.tensors[t] == nullptr) continue;
-    own.base.tensors[t] = static_cast<const std::byte*>(own.base.tensors[t]) +
-                          as_size(slices[t].begin) * size_of(whole_.shape.dtype_of(t));
-  }
+  if (own.base.empty()) return own;
+  for_slices(shard, false, [&](std::size_t t, std::size_t first, std::size_t) {
+    const void*& tensor = own.base.tensors[t];
+    if (tensor != nullptr) tensor = static_cast<const std::byte*>(tensor) + first;
+  });
   return own;
 }
 
 /// This rank's own shard goes where the caller has it; a replica of another's where nobody looks.
 void ShardedRun::place_output(Share& share) {
-  const std::span<const Slice> slices = sharding_.slices(static_cast<int>(share.shard));
   share.out = out_;
   share.out.extent.reset();
   const bool own = share.shard == rank_;
   if (!own) share.scratch.resize(as_size(bytes_of(share.shard, true)));
   std::byte* at = share.scratch.data();
-  for (std::size_t t = 0; t < slices.size(); ++t) {
+  for_slices(share.shard, true, [&](std::size_t t, std::size_t first, std::size_t bytes) {
     void*& tensor = share.out.tensors[t];
-    const std::size_t size = size_of(whole_.out_dtype_of(t));
     if (!own) {
       tensor = at;
-      at += as_size(slices[t].size()) * size;
+      at += bytes;
     } else if (gathered_ && tensor != nullptr) {
-      tensor = static_cast<std::byte*>(tensor) + as_size(slices[t].begin) * size;
+      tensor = static_cast<std::byte*>(tensor) + first;
     }
-  }
+  });
 }
 
 void ShardedRun::begin(const Row& mine, const Output& out, const RunArguments& arguments) {
@@ -354,13 +355,9 @@ const Transfer* ShardedRun::send_rows() {
     Cursor cursor{send_.data()};
     for (std::size_t r = 0; r < ranks(); ++r) {
       for (std::size_t j = 0; j < replicas_; ++j) {
-        const std::span<const Slice> slices = sharding_.slices(static_cast<int>(shard_of(r, j)));
-        for (std::size_t t = 0; t < slices.size(); ++t) {
-          const std::size_t size = size_of(whole_.shape.dtype_of(t));
-          if (slices[t].size() == 0) continue;
-          cursor.put(static_cast<const std::byte*>(mine_.tensors[t]) + as_size(slices[t].begin) * size,
-                     as_size(slices[t].size()) * size);
-        }
+        for_slices(shard_of(r, j), false, [&](std::size_t t, std::size_t first, std::size_t bytes) {
+          if (bytes > 0) cursor.put(static_cast<const std::byte*>(mine_.tensors[t]) + first, bytes);
+        });
       }
     }
     send = send_.data();
@@ -695,12 +692,9 @@ const Transfer* ShardedRun::send_output() {
   }
   receive_.resize(as_size(total));
   Cursor cursor{receive_.data() + before};
-  const std::span<const Slice> slices = sharding_.slices(static_cast<int>(rank_));
-  for (std::size_t t = 0; t < slices.size(); ++t) {
-    if (slices[t].size() == 0) continue;
-    cursor.put(static_cast<const std::byte*>(first().out.tensors[t]),
-               as_size(slices[t].size()) * size_of(whole_.out_dtype_of(t)));
-  }
+  for_slices(rank_, true, [&](std::size_t t, std::size_t, std::size_t bytes) {
+    if (bytes > 0) cursor.put(static_cast<const std::byte*>(first().out.tensors[t]), bytes);
+  });
   return moved(Phase::output, receive_.data() + before, receive_.data());
 }
 
@@ -708,26 +702,18 @@ void ShardedRun::take_output() {
   if (out_.tensors.size() <= 1) return;
   Cursor cursor{receive_.data()};
   for (std::size_t shard = 0; shard < ranks(); ++shard) {
-    const std::span<const Slice> slices = sharding_.slices(static_cast<int>(shard));
-    for (std::size_t t = 0; t < slices.size(); ++t) {
-      const std::size_t size = size_of(whole_.out_dtype_of(t));
-      if (slices[t].size() == 0) continue;
-      cursor.take(static_cast<std::byte*>(out_.tensors[t]) + as_size(slices[t].begin) * size,
-                  as_size(slices[t].size()) * size);
-    }
+    for_slices(shard, true, [&](std::size_t t, std::size_t first, std::size_t bytes) {
+      if (bytes > 0) cursor.take(static_cast<std::byte*>(out_.tensors[t]) + first, bytes);
+    });
   }
 }
 
 /// Of a shard's output, in `out` of all tensors whole, or of its slices.
 std::string ShardedRun::hash_of(const Output& out, std::size_t shard, bool whole) const {
   Sha256 hash;
-  const std::span<const Slice> slices = sharding_.slices(static_cast<int>(shard));
-  for (std::size_t t = 0; t < slices.size(); ++t) {
-    const std::size_t size = size_of(whole_.out_dtype_of(t));
-    if (slices[t].size() == 0) continue;
-    const auto* const tensor = static_cast<const std::byte*>(out.tensors[t]);
-    hash.add({tensor + (whole ? as_size(slices[t].begin) * size : 0), as_size(slices[t].size()) * size});
-  }
+  for_slices(shard, true, [&](std::size_t t, std::size_t first, std::size_t bytes) {
+    if (bytes > 0) hash.add({static_cast<const std::byte*>(out.tensors[t]) + (whole ? first : 0), bytes});
+  });
   return hash.hex();
 }
 

@@ -119,6 +119,9 @@ class ShardedRun {
   std::int64_t leaf_bytes(std::size_t part, std::size_t shard, std::size_t slice) const;
   std::int64_t doubles_per_entry(std::size_t part) const;
   std::int64_t bytes_of(std::size_t shard, bool output) const;
+  /// f(tensor, first byte in it, bytes) of each slice of a shard: of a row, or of the output.
+  template <class F>
+  void for_slices(std::size_t shard, bool output, F f) const;
   std::string hash_of(const Output& out, std::size_t shard, bool whole) const;
 
   Sharding sharding_;
