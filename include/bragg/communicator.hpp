@@ -12,6 +12,8 @@ inline namespace v0 {
 /// How the ranks of a job move bytes between their host memories. It only moves them: nothing is added up by
 /// it, so that no result depends on it. All ranks make the same calls in the same order.
 ///
+/// Where AllReduceOptions::replicas compare what ranks compute, no rank passes others' bytes on.
+///
 /// <bragg/mpi.hpp> has one for MPI; of other transports a few lines make one.
 class BRAGG_API Communicator {
  public:

@@ -13,7 +13,6 @@
 
 #include <algorithm>
 #include <bragg/communicator.hpp>
-#include <climits>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -23,6 +22,9 @@ namespace bragg::mpi {
 /// Moves bytes of host memory over MPI, on a duplicate of the communicator that it is made with: the
 /// program's messages and bragg's never meet. MPI is initialised before, and finalised after the last call;
 /// calls come from one thread at a time (MPI_THREAD_FUNNELED will do, where that is the main thread).
+///
+/// Bytes go from rank to rank without a detour: MPI's own collectives have ranks pass others' bytes on, who
+/// could alter all copies that replicas compare.
 ///
 /// What MPI reports is an Error of status `communication`. MPI knows no timeout: it is the launcher that ends
 /// a job of which a rank has died, as mpirun does.
@@ -59,18 +61,6 @@ class Communicator final : public bragg::Communicator {
 
   void all_gather(const std::byte* send, std::byte* receive, std::span<const std::int64_t> bytes) override {
     const std::vector<std::int64_t> to = starts(bytes);
-    if (to.back() <= INT_MAX) {  // on all ranks or on none
-      std::vector<int> counts, places;
-      for (std::size_t r = 0; r < bytes.size(); ++r) {
-        counts.push_back(static_cast<int>(bytes[r]));
-        places.push_back(static_cast<int>(to[r]));
-      }
-      const bool in_place = send == receive + to[at(rank_)];
-      check(MPI_Allgatherv(in_place ? MPI_IN_PLACE : send, counts[at(rank_)], MPI_BYTE, receive,
-                           counts.data(), places.data(), MPI_BYTE, comm_),
-            "MPI_Allgatherv");
-      return;
-    }
     move(
         [&](int) {
           return Bytes{send, bytes[at(rank_)]};

@@ -95,7 +95,7 @@ class BRAGG_API ShardedPlan {
   /// the output. arguments.base is this rank's slices, too; weights are the same on all ranks.
   /// @throws Error as Plan::run, on every rank what one of them met; disagreement, communication: `out` may
   /// be
-  ///   written; invalid_argument: the plan has no communicator.
+  ///   half new; invalid_argument: the plan has no communicator.
   void run(const Updates& mine, const Output& out, const RunArguments& arguments = {});
 
   /// The same in phases: after `begin` the caller moves what `next` returns, until that is null. Data, base
