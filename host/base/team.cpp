@@ -2,6 +2,7 @@
 #include "host/base/team.hpp"
 
 #include <fmt/format.h>
+#include <omp.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <bragg/error.hpp>
@@ -62,6 +63,8 @@ bool stacks_fit(int count) {
 }
 
 }  // namespace
+
+int threads_of(int asked) { return asked > 0 ? asked : std::max(1, omp_get_max_threads()); }
 
 int team(int wanted) {
   int threads = wanted;

@@ -3,6 +3,9 @@
 
 namespace bragg::detail {
 
+/// Options::threads, of which 0 or less is as many as OpenMP has.
+int threads_of(int asked);
+
 /// How many threads a parallel region that wants `wanted` has: num_threads(team(wanted)). OpenMP ends the
 /// process where the system gives it no thread or no memory for its team. So both are asked for here first,
 /// and the region has fewer threads if no more start. @throws std::bad_alloc

@@ -3,13 +3,13 @@
 
 #include <fmt/format.h>
 #include <malloc.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <chrono>
 #include <memory>
 #include <string_view>
 
+#include "host/base/team.hpp"
 #include "host/bench/data.hpp"
 #include "host/bench/device.hpp"
 #include "host/bench/threads.hpp"
@@ -258,7 +258,7 @@ Findings Bench::run() {
   options_.device = settings_.device;
   findings_.hardware = this_hardware();
   findings_.device = settings_.device;
-  findings_.threads = settings_.threads > 0 ? settings_.threads : omp_get_max_threads();
+  findings_.threads = detail::threads_of(settings_.threads);
   findings_.bound = threads_are_bound();
   // A run takes about its time budget, or, of large shapes, some passes over the data.
   const auto weight = [&](const Case& one) {

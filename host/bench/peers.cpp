@@ -2,7 +2,6 @@
 #include "host/bench/peers.hpp"
 
 #include <fmt/format.h>
-#include <omp.h>
 #include <unistd.h>
 #include <bragg/io.hpp>
 
@@ -117,7 +116,7 @@ PeerInput::PeerInput(const unsigned char* updates, int n, std::int64_t d) : upda
   write_npy(input(), {.name = "", .dtype = "F32", .shape = {n, d}, .data = values});
   float largest = 0;
   const std::int64_t count = n * d;
-#pragma omp parallel for reduction(max : largest) num_threads(detail::team(omp_get_max_threads()))
+#pragma omp parallel for reduction(max : largest) num_threads(detail::team(detail::threads_of(0)))
   for (std::int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(values[i]));
   largest_ = largest;
 }
@@ -127,7 +126,7 @@ PeerRow ask_peer(const Peers& peers, const std::string& name, const Pipeline& pi
   PeerRow row{.peer = name};
   std::error_code ignored;
   fs::remove(input.output(), ignored);
-  const int threads = options.threads > 0 ? options.threads : omp_get_max_threads();
+  const int threads = detail::threads_of(options.threads);
   try {
     const Finished done =
         run_program({peers.python, (peers.folder / "run.py").string(), name, "--rule", to_string(pipeline),

@@ -222,8 +222,7 @@ struct CpuPasses::Impl {
   std::vector<int> median_rows;
   std::vector<double> median_weights;
 
-  Impl(int max_rows, int threads_in)
-      : threads(threads_in > 0 ? threads_in : std::max(1, omp_get_max_threads())) {
+  Impl(int max_rows, int threads_in) : threads(threads_of(threads_in)) {
     workers.resize(static_cast<std::size_t>(threads));
     for (Worker& worker : workers) worker.prepare(max_rows);
   }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Aggregation of files in windows of bounded memory.
 #include <fmt/format.h>
-#include <omp.h>
 #include <bragg/io.hpp>
 
 #include <algorithm>
@@ -183,7 +182,7 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
     : options_(options),
       inputs_(inputs),
       engine_(pipeline, static_cast<int>(inputs_.rows.size()), options.options),
-      threads_(options.options.threads > 0 ? options.options.threads : omp_get_max_threads()),
+      threads_(threads_of(options.options.threads)),
       course_(course),
       progress_(course.progress) {
   set_active_rows(options.weights, static_cast<int>(inputs_.rows.size()), options.options.max_weight_share,

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host/plan/cpu_rows.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <limits>
 
@@ -27,7 +25,7 @@ CpuRows::CpuRows(const PlanRequest& request, std::vector<std::int64_t> leaf_bloc
     : request_(request),
       leaf_blocks_(std::move(leaf_blocks)),
       engine_(request.pipeline, request.shape.n, request.options, request.point_outputs > 0),
-      threads_(request.options.threads > 0 ? request.options.threads : omp_get_max_threads()) {
+      threads_(threads_of(request.options.threads)) {
   make_parts();
 }
 

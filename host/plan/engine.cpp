@@ -2,7 +2,6 @@
 #include "host/plan/engine.hpp"
 
 #include <fmt/format.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <chrono>
@@ -103,7 +102,7 @@ struct Engine::Impl {
         passes(n_in + 2, options.threads),
         needs(needs_of(pipeline)),
         points_alone(points_alone_in) {
-    team.threads = options.threads > 0 ? options.threads : omp_get_max_threads();
+    team.threads = threads_of(options.threads);
   }
 
   int references() const { return has_previous ? 2 : 1; }

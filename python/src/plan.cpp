@@ -6,7 +6,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
-#include <omp.h>
 #include <bragg/plan.hpp>
 
 #include <algorithm>
@@ -116,7 +115,7 @@ void count_nonfinite(const Call& call, const Options& options, std::vector<std::
   counts.clear();
   if (call.batch.device() == Device::cuda) return;
   const std::span<const std::int64_t> sizes = call.updates.sizes();
-  const int threads = options.threads > 0 ? options.threads : omp_get_max_threads();
+  const int threads = detail::threads_of(options.threads);
   const bool whole = options.scope == Scope::whole;
   if (whole || sizes.empty()) counts.push_back(0);
   for (std::size_t t = 0; t < sizes.size(); ++t) {
