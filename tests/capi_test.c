@@ -397,6 +397,30 @@ static void all_reduce(void) {
     EXPECT(bragg_all_reduce_begin(job[rank], rank == 1 ? NULL : mine, to, NULL, NULL) == BRAGG_OK);
   }
   EXPECT(run_all(job) == BRAGG_INVALID_ARGUMENT && says("rank 1"));
+
+  /* So does a rank that has no plan. */
+  {
+    bragg_all_reduce* const plan = job[2];
+    bragg_all_reduce* failed = NULL;
+    EXPECT(bragg_all_reduce_create_failed(ranks, ranks, BRAGG_IO_ERROR, "no disk", &failed) ==
+           BRAGG_INVALID_ARGUMENT);
+    EXPECT(bragg_all_reduce_create_failed(ranks, 2, BRAGG_OK, "no disk", &failed) == BRAGG_INVALID_ARGUMENT);
+    EXPECT(bragg_all_reduce_create_failed(ranks, 2, BRAGG_IO_ERROR, NULL, &failed) == BRAGG_INVALID_ARGUMENT);
+    EXPECT(failed == NULL);
+    EXPECT(bragg_all_reduce_create_failed(ranks, 2, BRAGG_IO_ERROR, "no disk", &failed) == BRAGG_OK);
+    EXPECT(bragg_all_reduce_begin(failed, NULL, NULL, NULL, NULL) == BRAGG_INVALID_ARGUMENT);
+    EXPECT(bragg_all_reduce_report_count(failed) == 0);
+    EXPECT(bragg_all_reduce_slice(failed, 0, 0, &begin, &end) == BRAGG_INVALID_ARGUMENT);
+    for (int rank = 0; rank < ranks; ++rank) {
+      const void* const mine[2] = {rows[rank], rows[rank] + elements - 1};
+      void* const to[2] = {out[rank], out[rank] + elements - 1};
+      if (rank != 2) EXPECT(bragg_all_reduce_begin(job[rank], mine, to, NULL, NULL) == BRAGG_OK);
+    }
+    job[2] = failed;
+    EXPECT(run_all(job) == BRAGG_IO_ERROR && says("no disk"));
+    bragg_all_reduce_destroy(failed);
+    job[2] = plan;
+  }
   for (int rank = 0; rank < ranks; ++rank) EXPECT(bragg_all_reduce_reset(job[rank]) == BRAGG_OK);
 
   /* Data that defeats the rule has its status on all ranks. */

@@ -594,6 +594,100 @@ TEST(Sharded, MayWriteOverItsRow) {
   for (const auto& row : rows) EXPECT_EQ(row, expected);
 }
 
+TEST(Sharded, RefusesOutputsThatOverlapWhatItReads) {
+  const int n = 3;
+  const std::int64_t d = 40000;
+  const auto reduce = [&](bool gather, std::ptrdiff_t mine_at, std::ptrdiff_t out_at, std::ptrdiff_t base_at,
+                          const std::vector<std::int64_t>& sizes, std::ptrdiff_t second) {
+    return run_ranks(n, [&](LocalCommunicator& communicator) {
+      std::vector<float> memory(4 * d, 1);
+      AllReduce all(parse("clip(c=1) | mean"), {.n = n, .sizes = sizes}, communicator, {.gather = gather});
+      // Where out is to be this rank's slice of its row, out_at is past the slice's begin.
+      const std::ptrdiff_t own = gather ? 0 : all.sharding().slices(communicator.rank())[0].begin;
+      Row mine(std::vector<const void*>{memory.data() + mine_at});
+      Output out(std::vector<void*>{memory.data() + own + out_at});
+      RunArguments arguments;
+      if (base_at >= 0) arguments.base = Row(std::vector<const void*>{memory.data() + base_at});
+      if (sizes.size() > 1) {
+        mine.tensors.push_back(memory.data() + 3 * d);
+        out.tensors.push_back(memory.data() + second);
+      }
+      all.run(mine, out, arguments);
+    });
+  };
+  expect_all_fine(reduce(true, 0, 0, -1, {d}, 0), "in place");
+  expect_all_fine(reduce(true, 0, d, -1, {d}, 0), "apart");
+  expect_all_fine(reduce(true, 0, d, d, {d}, 0), "over the base");
+  expect_all_fine(reduce(false, 0, 0, -1, {d}, 0), "its slice in place");
+  expect_all_fine(reduce(true, 0, 0, -1, {d, 7}, d), "one tensor in place");
+  const auto expect_refused = [&](const std::vector<std::exception_ptr>& thrown, const std::string& part) {
+    expect_thrown(thrown, Status::invalid_argument, part);
+  };
+  expect_refused(reduce(true, 0, 1, -1, {d}, 0), "out: tensor 0 overlaps tensor 0 of this rank's row");
+  expect_refused(reduce(true, 1, 0, -1, {d}, 0), "out: tensor 0 overlaps tensor 0 of this rank's row");
+  expect_refused(reduce(true, 0, d, d + 1, {d}, 0), "out: tensor 0 overlaps tensor 0 of the base");
+  expect_refused(reduce(false, 0, 1, -1, {d}, 0), "exactly this rank's slice");
+  expect_refused(reduce(true, 0, d, -1, {d, 7}, d + 3), "out: tensors 0 and 1 overlap");
+  expect_refused(reduce(true, 0, d, -1, {d, 7}, d - 7), "out: tensor 1 overlaps tensor 0 of this rank's row");
+  // In place, and another in the part of the row that other ranks aggregate.
+  expect_refused(reduce(false, 0, 0, -1, {d, 7}, 20000), "overlap");
+}
+
+TEST(Sharded, TellsTheOthersWhereARankCannotTakePart) {
+  Generator random = generator("sharded failed rank");
+  const int n = 3;
+  const Model model(random, n, {20000}, {DType::f32}, Kind::normal);
+  const char* const text = "centered_clipping(tau=1)";
+  const Error wrong(Status::too_large, "no such luck");
+  expect_thrown(run_ranks(n,
+                          [&](LocalCommunicator& communicator) {
+                            if (communicator.rank() == 1) FailedRun::tell(communicator, wrong);
+                            AllReduce(parse(text), model.shape(), communicator);
+                          }),
+                Status::too_large, "no such luck");
+  // In the place of a run; the plans go on as though it had not been.
+  std::vector<Result> expected(2, Result(model));
+  Plan plan(parse(text), model.shape());
+  for (Result& result : expected) plan.run(model.updates(), result.output(model));
+  std::vector<Result> got(static_cast<std::size_t>(n), Result(model));
+  expect_all_fine(run_ranks(n,
+                            [&](LocalCommunicator& communicator) {
+                              AllReduce all(parse(text), model.shape(), communicator);
+                              const int rank = communicator.rank();
+                              Result& mine = got[static_cast<std::size_t>(rank)];
+                              all.run(model.row(rank), mine.output(model));
+                              try {
+                                if (rank == 1) FailedRun::tell(communicator, wrong);
+                                all.run(model.row(rank), mine.output(model));
+                                ADD_FAILURE() << "nobody told rank " << rank;
+                              } catch (const Error& error) {
+                                EXPECT_EQ(error.status(), Status::too_large) << error.what();
+                                const std::string said = rank == 1 ? "no such luck" : "rank 1: no such luck";
+                                EXPECT_EQ(error.what(), said);
+                              }
+                              all.run(model.row(rank), mine.output(model));
+                            }),
+                  "a rank told the others");
+  for (const Result& result : got) EXPECT_EQ(result.tensors, expected[1].tensors);
+
+  // Over a transport of one's own; two ranks fail, and all throw what the first met.
+  EXPECT_THROW(FailedRun(wrong, 3, 3), Error);
+  AllReduce all(parse(text), model.shape(), 0);
+  all.begin(model.row(0), got[0].output(model));
+  FailedRun first(wrong, n, 1);
+  FailedRun second(Error(Status::ok, "a mistake"), n, 2);
+  move_all({all.next(), first.next(), second.next()});
+  const auto thrown_by = [](auto& run) {
+    try {
+      run.next();
+    } catch (const Error&) {
+      return std::current_exception();
+    }
+    return std::exception_ptr();
+  };
+  expect_thrown({thrown_by(all), thrown_by(first), thrown_by(second)}, Status::too_large, "no such luck");
+}
+
 TEST(Sharded, GivesEachRankItsSlicesAlone) {
   Generator random = generator("sharded scatter");
   const int n = 3;

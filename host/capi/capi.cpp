@@ -10,12 +10,13 @@
 #include <new>
 #include <string>
 #include <type_traits>
+#include <variant>
 #include <vector>
 
 #include "host/plan/report.hpp"
 
 struct bragg_all_reduce {
-  bragg::AllReduce run;
+  std::variant<bragg::AllReduce, bragg::FailedRun> run;
 };
 
 struct bragg_plan {
@@ -80,6 +81,15 @@ bragg_status guarded(F f) noexcept {
 
 void need(const void* pointer, const char* name) {
   if (pointer == nullptr) refuse(fmt::format("{} is null", name));
+}
+
+/// Of an all-reduce, or a const one. @throws Error invalid_argument: null, or it has no plan.
+template <class AllReduceT>
+auto& plan_of(AllReduceT* all_reduce) {
+  need(all_reduce, "all_reduce");
+  auto* const run = std::get_if<bragg::AllReduce>(&all_reduce->run);
+  if (run == nullptr) refuse("all_reduce: made by bragg_all_reduce_create_failed; it has no plan");
+  return *run;
 }
 
 template <class EnumT>
@@ -397,15 +407,28 @@ bragg_status bragg_all_reduce_create(const char* pipeline, int32_t ranks, int32_
   });
 }
 
+bragg_status bragg_all_reduce_create_failed(int32_t ranks, int32_t rank, bragg_status status,
+                                            const char* message, bragg_all_reduce** all_reduce) {
+  return guarded([&] {
+    need(all_reduce, "all_reduce");
+    *all_reduce = nullptr;
+    need(message, "message");
+    const auto last = Status::disagreement;
+    if (status == BRAGG_OK) refuse("status = 0: the rank has not failed");
+    *all_reduce = new bragg_all_reduce{
+        bragg::FailedRun(Error(checked_enum(status, last, "status"), message), ranks, rank)};
+    return BRAGG_OK;
+  });
+}
+
 void bragg_all_reduce_destroy(bragg_all_reduce* all_reduce) { delete all_reduce; }
 
 bragg_status bragg_all_reduce_slice(const bragg_all_reduce* all_reduce, int32_t rank, size_t tensor,
                                     int64_t* begin, int64_t* end) {
   return guarded([&] {
-    need(all_reduce, "all_reduce");
     need(begin, "begin");
     need(end, "end");
-    const bragg::Sharding& sharding = all_reduce->run.sharding();
+    const bragg::Sharding& sharding = plan_of(all_reduce).sharding();
     if (rank < 0 || rank >= sharding.ranks())
       refuse(fmt::format("rank = {}; needs a rank in [0, {})", rank, sharding.ranks()));
     if (tensor >= sharding.sizes().size())
@@ -420,18 +443,17 @@ bragg_status bragg_all_reduce_slice(const bragg_all_reduce* all_reduce, int32_t 
 bragg_status bragg_all_reduce_begin(bragg_all_reduce* all_reduce, const void* const* row, void* const* out,
                                     const void* const* base, const double* weights) {
   return guarded([&] {
-    need(all_reduce, "all_reduce");
-    const std::size_t tensors = all_reduce->run.sharding().sizes().size();
+    bragg::AllReduce& run = plan_of(all_reduce);
+    const std::size_t tensors = run.sharding().sizes().size();
     bragg::RunArguments rest;
     if (base != nullptr) rest.base = bragg::Row(std::vector<const void*>(base, base + tensors));
-    rest.weights = weights_of(weights, all_reduce->run.sharding().ranks());
+    rest.weights = weights_of(weights, run.sharding().ranks());
     // A list that is missing is one of null pointers, which every rank is told of.
     std::vector<const void*> tensors_of_row(tensors);
     std::vector<void*> tensors_of_out(tensors);
     if (row != nullptr) std::copy_n(row, tensors, tensors_of_row.begin());
     if (out != nullptr) std::copy_n(out, tensors, tensors_of_out.begin());
-    all_reduce->run.begin(bragg::Row(std::move(tensors_of_row)), bragg::Output(std::move(tensors_of_out)),
-                          rest);
+    run.begin(bragg::Row(std::move(tensors_of_row)), bragg::Output(std::move(tensors_of_out)), rest);
     return BRAGG_OK;
   });
 }
@@ -441,8 +463,8 @@ bragg_status bragg_all_reduce_next(bragg_all_reduce* all_reduce, bragg_transfer*
     need(all_reduce, "all_reduce");
     need(transfer, "transfer");
     write_versioned(*transfer, BRAGG_TRANSFER_INIT, "transfer");
-    const bragg::Transfer* const next = all_reduce->run.next();
-    if (next == nullptr) return outcome(all_reduce->run, all_reduce->run.status());
+    const bragg::Transfer* const next = std::visit([](auto& run) { return run.next(); }, all_reduce->run);
+    if (next == nullptr) return outcome(plan_of(all_reduce), plan_of(all_reduce).status());
     write_versioned(*transfer,
                     {0, static_cast<int32_t>(next->receive_bytes.size()), next->send,
                      next->send_bytes.empty() ? nullptr : next->send_bytes.data(), next->receive,
@@ -453,28 +475,24 @@ bragg_status bragg_all_reduce_next(bragg_all_reduce* all_reduce, bragg_transfer*
 }
 
 bragg_status bragg_all_reduce_status(const bragg_all_reduce* all_reduce) {
-  return guarded([&] {
-    need(all_reduce, "all_reduce");
-    return static_cast<bragg_status>(all_reduce->run.status());
-  });
+  return guarded([&] { return static_cast<bragg_status>(plan_of(all_reduce).status()); });
 }
 
 bragg_status bragg_all_reduce_reset(bragg_all_reduce* all_reduce) {
   return guarded([&] {
-    need(all_reduce, "all_reduce");
-    all_reduce->run.reset();
+    plan_of(all_reduce).reset();
     return BRAGG_OK;
   });
 }
 
 size_t bragg_all_reduce_report_count(const bragg_all_reduce* all_reduce) {
-  return all_reduce == nullptr ? 0 : all_reduce->run.reports().size();
+  const auto* const run = all_reduce == nullptr ? nullptr : std::get_if<bragg::AllReduce>(&all_reduce->run);
+  return run == nullptr ? 0 : run->reports().size();
 }
 
 bragg_status bragg_all_reduce_report(const bragg_all_reduce* all_reduce, size_t index, bragg_report* report) {
   return guarded([&] {
-    need(all_reduce, "all_reduce");
-    write_report(report_of(all_reduce->run.reports(), index), report);
+    write_report(report_of(plan_of(all_reduce).reports(), index), report);
     return BRAGG_OK;
   });
 }
@@ -482,8 +500,7 @@ bragg_status bragg_all_reduce_report(const bragg_all_reduce* all_reduce, size_t 
 bragg_status bragg_all_reduce_row_report(const bragg_all_reduce* all_reduce, size_t index, int32_t row,
                                          bragg_row_report* report) {
   return guarded([&] {
-    need(all_reduce, "all_reduce");
-    write_row_report(report_of(all_reduce->run.reports(), index), row, report);
+    write_row_report(report_of(plan_of(all_reduce).reports(), index), row, report);
     return BRAGG_OK;
   });
 }

@@ -163,18 +163,14 @@ void PlanRequest::check_shape(const Updates& updates, std::span<const Output> ou
   if (!base.empty()) check_row("base", base, shape.dtype);
 }
 
-/// The rule's output may be exactly a row that is read (then each tile is read before it is written), and
-/// overlap nothing else.
-void PlanRequest::check_overlap(const Updates& updates, std::span<const Output> out, const Row& base) {
+void PlanRequest::check_outputs(std::span<const Output> out) {
   outputs_.clear();
-  const auto end_of = [&](const void* data, std::size_t t, DType dtype) {
-    return static_cast<const std::byte*>(data) + static_cast<std::size_t>(shape.sizes[t]) * size_of(dtype);
-  };
   for (std::size_t k = 0; k < out.size(); ++k) {
     for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
-      const void* const data = out[k].tensors[t];
+      const auto* const begin = static_cast<const std::byte*>(out[k].tensors[t]);
       if (shape.sizes[t] == 0) continue;
-      outputs_.push_back({static_cast<const std::byte*>(data), end_of(data, t, out_dtype_of(t)), k, t});
+      outputs_.push_back(
+          {begin, begin + static_cast<std::size_t>(shape.sizes[t]) * size_of(out_dtype_of(t)), k, t});
     }
   }
   std::sort(outputs_.begin(), outputs_.end(),
@@ -190,19 +186,32 @@ void PlanRequest::check_overlap(const Updates& updates, std::span<const Output> 
     refuse(fmt::format("{}: tensor {} overlaps tensor {} of {}", name_of(first.output), first.tensor,
                        second.tensor, name_of(second.output)));
   }
+}
+
+std::string PlanRequest::overlap(std::size_t t, const void* read, std::size_t bytes,
+                                 const void* in_place) const {
+  if (bytes == 0) return {};
+  const auto* const begin = static_cast<const std::byte*>(read);
+  // Outputs are disjoint and sorted: the first that ends behind the input's begin is the one to look from.
+  auto hit = std::upper_bound(outputs_.begin(), outputs_.end(), begin,
+                              [](const std::byte* at, const Extent& e) { return at < e.end; });
+  for (; hit != outputs_.end() && hit->begin < begin + bytes; ++hit) {
+    if (hit->tensor == t && hit->begin == in_place && out_dtype_of(t) == shape.dtype_of(t)) continue;
+    return fmt::format("{}: tensor {} overlaps tensor {} of", name_of(hit->output), hit->tensor, t);
+  }
+  return {};
+}
+
+/// The rule's output may be exactly a row that is read (then each tile is read before it is written), and
+/// overlap nothing else.
+void PlanRequest::check_overlap(const Updates& updates, std::span<const Output> out, const Row& base) {
+  check_outputs(out);
+  const bool may_be_one = point_outputs == 0;
   const auto check = [&](const void* data, std::size_t t, auto name) {
-    if (shape.sizes[t] == 0) return;
-    const auto* const begin = static_cast<const std::byte*>(data);
-    // Outputs are disjoint and sorted: the first that ends behind the input's begin is the only candidate to
-    // look from.
-    auto hit = std::upper_bound(outputs_.begin(), outputs_.end(), begin,
-                                [](const std::byte* at, const Extent& e) { return at < e.end; });
-    if (hit == outputs_.end() || hit->begin >= end_of(data, t, shape.dtype_of(t))) return;
-    const bool may_be_one = point_outputs == 0;
-    const bool same = hit->tensor == t && hit->begin == begin && out_dtype_of(t) == shape.dtype_of(t);
-    if (may_be_one && same) return;
-    refuse(fmt::format("{}: tensor {} overlaps tensor {} of {}; {}", name_of(hit->output), hit->tensor, t,
-                       name(),
+    const std::size_t bytes = static_cast<std::size_t>(shape.sizes[t]) * size_of(shape.dtype_of(t));
+    const std::string found = overlap(t, data, bytes, may_be_one ? data : nullptr);
+    if (found.empty()) return;
+    refuse(fmt::format("{} {}; {}", found, name(),
                        may_be_one ? "it may be exactly one of them or apart" : "it has to lie apart"));
   };
   for (std::size_t t = 0; t < shape.sizes.size(); ++t) {

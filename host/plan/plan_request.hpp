@@ -40,6 +40,11 @@ class PlanRequest {
   /// Tensors, and what is known of a span. RowT: Row, Output. @throws Error invalid_argument.
   template <class RowT>
   void check_row(const std::string& name, const RowT& row, DType dtype) const;
+  /// That outputs are apart from each other. @throws Error invalid_argument.
+  void check_outputs(std::span<const Output> out);
+  /// Which of those outputs overlaps tensor t of what is read, `bytes` from `read` on: the beginning of a
+  /// sentence; empty: none does. The tensor's own may begin exactly at `in_place`, in the dtype that is read.
+  std::string overlap(std::size_t t, const void* read, std::size_t bytes, const void* in_place) const;
 
  private:
   /// Bytes [begin, end) of one tensor.

@@ -101,7 +101,7 @@ void check(std::span<const std::byte> messages, std::span<const std::int64_t> by
 Hello hello_of(const Topics& digests, const std::exception_ptr& failure) {
   Hello hello{.digests = digests};
   const auto fail = [&](Status status, const std::string& reason) {
-    hello.status = status;
+    hello.status = status == Status::ok ? Status::internal : status;  // a caller's mistake
     std::copy_n(reason.data(), std::min(reason.size(), sizeof hello.reason - 1), hello.reason);
   };
   if (!failure) return hello;

@@ -38,6 +38,36 @@ std::unique_ptr<ShardedRun> make_run(Pipeline pipeline, Shape shape, Sharding sh
                                       options, all_reduce, gathered, replicas);
 }
 
+/// What ranks tell each other when plans are made and when a run begins.
+struct Meeting {
+  Hello mine;
+  int rank;
+  std::exception_ptr failure;
+  std::vector<std::byte> messages;
+  std::vector<std::int64_t> bytes;
+  Transfer transfer;
+
+  Meeting(const detail::Topics& digests, std::exception_ptr failure_in, int ranks, int rank_in)
+      : mine(detail::hello_of(digests, failure_in)),
+        rank(rank_in),
+        failure(std::move(failure_in)),
+        messages(static_cast<std::size_t>(ranks) * sizeof(Hello)),
+        bytes(static_cast<std::size_t>(ranks), sizeof(Hello)),
+        transfer{.send = reinterpret_cast<const std::byte*>(&mine),
+                 .receive = messages.data(),
+                 .receive_bytes = bytes} {}
+  Meeting(const Meeting&) = delete;
+  Meeting& operator=(const Meeting&) = delete;
+
+  void check() const { detail::check_hellos(messages, bytes, rank, failure); }
+};
+
+void meet(Communicator& communicator, const detail::Topics& digests, std::exception_ptr failure) {
+  Meeting meeting(digests, std::move(failure), communicator.size(), communicator.rank());
+  communicator.all_gather(meeting.transfer.send, meeting.transfer.receive, meeting.transfer.receive_bytes);
+  meeting.check();
+}
+
 /// `make` on every rank, and what one of them met on all.
 template <class MakeF>
 std::unique_ptr<ShardedRun> make_together(Communicator& communicator, MakeF make) {
@@ -48,12 +78,7 @@ std::unique_ptr<ShardedRun> make_together(Communicator& communicator, MakeF make
   } catch (...) {
     failure = std::current_exception();
   }
-  const auto ranks = static_cast<std::size_t>(communicator.size());
-  const Hello mine = detail::hello_of(run ? run->digests() : detail::Topics{}, failure);
-  std::vector<std::byte> messages(ranks * sizeof(Hello));
-  const std::vector<std::int64_t> bytes(ranks, sizeof(Hello));
-  communicator.all_gather(reinterpret_cast<const std::byte*>(&mine), messages.data(), bytes);
-  detail::check_hellos(messages, bytes, communicator.rank(), failure);
+  meet(communicator, run ? run->digests() : detail::Topics{}, failure);
   return run;
 }
 
@@ -163,6 +188,30 @@ Status AllReduce::status() const noexcept { return impl_->run->status(); }
 std::span<const Report> AllReduce::reports() const noexcept { return impl_->run->reports(); }
 void AllReduce::reset() { impl_->run->reset(); }
 const Sharding& AllReduce::sharding() const noexcept { return impl_->run->sharding(); }
+
+struct FailedRun::Impl {
+  Meeting meeting;
+  bool told = false;
+};
+
+FailedRun::FailedRun(const Error& error, int ranks, int rank) {
+  if (rank < 0 || rank >= ranks) refuse(fmt::format("rank = {}; needs a rank in [0, {})", rank, ranks));
+  impl_.reset(new Impl{.meeting = {{}, std::make_exception_ptr(error), ranks, rank}});
+}
+FailedRun::~FailedRun() = default;
+FailedRun::FailedRun(FailedRun&&) noexcept = default;
+FailedRun& FailedRun::operator=(FailedRun&&) noexcept = default;
+
+const Transfer* FailedRun::next() {
+  if (impl_->told) impl_->meeting.check();
+  impl_->told = true;
+  return &impl_->meeting.transfer;
+}
+
+void FailedRun::tell(Communicator& communicator, const Error& error) {
+  meet(communicator, {}, std::make_exception_ptr(error));
+  throw error;
+}
 
 }  // namespace v0
 }  // namespace bragg

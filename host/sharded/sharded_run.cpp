@@ -2,7 +2,6 @@
 #include "host/sharded/sharded_run.hpp"
 
 #include <fmt/format.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <bragg/version.hpp>
@@ -244,6 +243,29 @@ void ShardedRun::place_output(Share& share) {
   });
 }
 
+/// What this rank writes may be exactly what it reads there, and overlaps nothing else.
+void ShardedRun::check_overlap(const Row& mine, const Output& out, const Row& base) {
+  PlanRequest& written = gathered_ ? whole_ : first().request;
+  written.check_outputs({&out, 1});
+  const std::span<const Slice> slices = sharding_.slices(static_cast<int>(rank_));
+  const auto check = [&](std::size_t t, const Row& read, const char* name) {
+    const std::size_t size = size_of(whole_.shape.dtype_of(t));
+    const std::size_t bytes = as_size(whole_.shape.sizes[t]) * size;
+    if (bytes == 0) return;
+    const auto* const data = static_cast<const std::byte*>(read.tensors[t]);
+    const std::byte* const in_place = gathered_ ? data : data + as_size(slices[t].begin) * size;
+    const std::string found = written.overlap(t, data, bytes, in_place);
+    if (found.empty()) return;
+    throw Error(Status::invalid_argument,
+                fmt::format("{} {}; it may be exactly {} or apart", found, name,
+                            gathered_ ? "that tensor" : "this rank's slice of that tensor"));
+  };
+  for (std::size_t t = 0; t < whole_.shape.sizes.size(); ++t) {
+    check(t, mine, "this rank's row");
+    if (!base.empty()) check(t, base, "the base");
+  }
+}
+
 void ShardedRun::begin(const Row& mine, const Output& out, const RunArguments& arguments) {
   phase_ = Phase::begun;
   failure_ = nullptr;
@@ -253,6 +275,7 @@ void ShardedRun::begin(const Row& mine, const Output& out, const RunArguments& a
     whole_.check_row("mine", mine, dtype);
     if (!arguments.base.empty()) whole_.check_row("base", arguments.base, dtype);
     (gathered_ ? whole_ : first().request).check_row("out", out, whole_.out_dtype);
+    check_overlap(mine, out, arguments.base);
     mine_ = mine;
     out_ = out;
     take_run(arguments, true);
@@ -777,7 +800,7 @@ void ShardedRun::take_verdicts() {
   if (replicas_ > 1 && status_ == Status::ok && gathered_) {
     // Owners agree; so it was the first who sent this rank another output than it told of.
     std::vector<std::string> hashes(ranks());
-    const int threads = whole_.options.threads > 0 ? whole_.options.threads : omp_get_max_threads();
+    const int threads = threads_of(whole_.options.threads);
     guarded([&] {
 #pragma omp parallel for schedule(dynamic) num_threads(team(threads))
       for (std::size_t shard = 0; shard < hashes.size(); ++shard) {

@@ -96,6 +96,7 @@ class ShardedRun {
   Updates received_rows(Share& share) const;
   RunArguments sliced(const RunArguments& arguments, std::size_t shard) const;
   void place_output(Share& share);
+  void check_overlap(const Row& mine, const Output& out, const Row& base);
 
   const Transfer* send_hello(Phase phase);
   const Transfer* send_rows();

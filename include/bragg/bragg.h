@@ -227,6 +227,15 @@ BRAGG_API bragg_status bragg_all_reduce_create(const char* pipeline, int32_t ran
                                                int32_t gather, int32_t replicas, const bragg_options* options,
                                                bragg_all_reduce** all_reduce);
 
+/**
+ * The part of a rank that cannot take part in a run, as where bragg_all_reduce_create failed on it: the
+ * others are told, instead of waiting for ever. Their bragg_all_reduce_next fails with this status (not
+ * BRAGG_OK) and message, and so does this one's, after one transfer. Nothing else but
+ * bragg_all_reduce_destroy takes it.
+ */
+BRAGG_API bragg_status bragg_all_reduce_create_failed(int32_t ranks, int32_t rank, bragg_status status,
+                                                      const char* message, bragg_all_reduce** all_reduce);
+
 /** Null is allowed. */
 BRAGG_API void bragg_all_reduce_destroy(bragg_all_reduce* all_reduce);
 
@@ -236,8 +245,9 @@ BRAGG_API bragg_status bragg_all_reduce_slice(const bragg_all_reduce* all_reduce
 
 /**
  * Begins a run. `row[t]` is tensor t of this rank's row, `out[t]` where tensor t of the result, or the slice
- * of it, goes; it may be exactly row[t]. `base` and `weights` as bragg_plan_run. What they point at stays
- * where it is until the run is over. What is wrong with them is said by bragg_all_reduce_next, on all ranks.
+ * of it, goes: it may be exactly that of row[t], and overlaps nothing else. `base` and `weights` as
+ * bragg_plan_run. What they point at stays where it is until the run is over. What is wrong with them is said
+ * by bragg_all_reduce_next, on all ranks.
  */
 BRAGG_API bragg_status bragg_all_reduce_begin(bragg_all_reduce* all_reduce, const void* const* row,
                                               void* const* out, const void* const* base,

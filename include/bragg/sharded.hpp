@@ -142,9 +142,10 @@ class BRAGG_API AllReduce {
   AllReduce(AllReduce&&) noexcept;
   AllReduce& operator=(AllReduce&&) noexcept;
 
-  /// Collective. `mine` is this rank's row, arguments.base a whole row, the same on all ranks. `out` may be
-  /// exactly `mine`, which is then kept where the status is not ok and on_failure is `keep`; it is not looked
-  /// for other overlaps. @throws Error as ShardedPlan::run.
+  /// Collective. `mine` is this rank's row, arguments.base a whole row, the same on all ranks. Tensors of
+  /// `out` may be exactly those of `mine` (without `gather`: this rank's slices of them), which are then kept
+  /// where the status is not ok and on_failure is `keep`. @throws Error as ShardedPlan::run; also
+  /// invalid_argument: `out` overlaps `mine` or the base in another way, or itself.
   void run(const Row& mine, const Output& out, const RunArguments& arguments = {});
   /// In phases, as ShardedPlan.
   void begin(const Row& mine, const Output& out, const RunArguments& arguments = {});
@@ -155,6 +156,28 @@ class BRAGG_API AllReduce {
   const Report& report() const noexcept { return reports().front(); }
   void reset();
   const Sharding& sharding() const noexcept;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// The part of a rank that cannot take part: it comes in the place of a plan that is made with a communicator
+/// or of a run, where this rank has no arguments for it (what makes them has thrown). The other ranks are
+/// told, instead of waiting for ever, and throw the same error, with this rank's number. Plans are as before.
+class BRAGG_API FailedRun {
+ public:
+  /// For a transport of one's own. @throws Error invalid_argument: rank outside [0, ranks).
+  FailedRun(const Error& error, int ranks, int rank);
+  ~FailedRun();
+  FailedRun(FailedRun&&) noexcept;
+  FailedRun& operator=(FailedRun&&) noexcept;
+
+  /// As AllReduce::next. @throws Error after the transfer: `error`, or another's where a lower rank failed.
+  const Transfer* next();
+
+  /// The same over a communicator. Collective. @throws Error as `next`, always.
+  [[noreturn]] static void tell(Communicator& communicator, const Error& error);
 
  private:
   struct Impl;

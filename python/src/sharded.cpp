@@ -10,7 +10,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <exception>
 #include <optional>
 #include <string>
@@ -20,7 +19,6 @@
 
 #include "host/base/nonfinite.hpp"
 #include "host/plan/report.hpp"
-#include "host/sharded/agreement.hpp"
 #include "python/src/arrays.hpp"
 #include "python/src/errors.hpp"
 #include "python/src/options.hpp"
@@ -121,7 +119,7 @@ class AllReduceObject {
              const std::optional<std::vector<double>>& weights) {
     if (!plan_) throw std::runtime_error("begin: no plan");
     release_views();
-    failure_ = nullptr;
+    failed_.reset();
     mine_ = HeldRow(mine, "tensors", false);
     out_ = HeldRow(out, "out", true);
     base_ = base.is_none() ? HeldRow() : HeldRow(base, "base", false);
@@ -147,8 +145,7 @@ class AllReduceObject {
 
   void fail(const std::string& reason) {
     release_views();
-    failure_ = std::make_exception_ptr(Error(Status::invalid_argument, reason));
-    told_ = false;
+    failed_.emplace(Error(Status::invalid_argument, reason), ranks_, rank_);
   }
 
   /// What is to be moved: (send, send_bytes, receive, receive_bytes), an all-to-all, or an all-gather where
@@ -198,28 +195,12 @@ class AllReduceObject {
   }
 
   const Transfer* compute() {
-    if (failure_) return tell_failure();
+    if (failed_) return failed_->next();
     if (!plan_) return nullptr;
     if (const Transfer* const transfer = plan_->next()) return transfer;
     nonfinite_.clear();
     if (plan_->status() == Status::ok) count_nonfinite(nonfinite_);
     return nullptr;
-  }
-
-  /// The exchange that a run begins with, of a rank that has no run.
-  const Transfer* tell_failure() {
-    if (told_) {
-      detail::check_hellos(hellos_, hello_bytes_, rank_, failure_);
-      return nullptr;
-    }
-    told_ = true;
-    const detail::Hello hello = detail::hello_of({}, failure_);
-    hello_.resize(sizeof hello);
-    std::memcpy(hello_.data(), &hello, sizeof hello);
-    hellos_.assign(sizeof hello * static_cast<std::size_t>(ranks_), std::byte{});
-    hello_bytes_.assign(static_cast<std::size_t>(ranks_), sizeof hello);
-    transfer_ = {.send = hello_.data(), .receive = hellos_.data(), .receive_bytes = hello_bytes_};
-    return &transfer_;
   }
 
   /// Values of each part of this rank's output.
@@ -271,12 +252,7 @@ class AllReduceObject {
   std::vector<double> weights_;
   std::vector<nb::object> views_;
 
-  // Of a run that this rank has no part in.
-  std::exception_ptr failure_;
-  bool told_ = false;
-  std::vector<std::byte> hello_, hellos_;
-  std::vector<std::int64_t> hello_bytes_;
-  Transfer transfer_;
+  std::optional<FailedRun> failed_;  // the run, where this rank has no part in it
 };
 
 }  // namespace

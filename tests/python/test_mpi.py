@@ -86,6 +86,11 @@ def check_errors(comm, seed):
     for out in (np.ones(9, np.float32), np.ones(10), [good, good]):
         found = caught(bragg.mpi.all_reduce, good, "median", comm, out=out)
         assert found[0] in ("ValueError", "TypeError"), found
+    both = np.ones(15, np.float32)
+    found = caught(bragg.mpi.all_reduce, both[:10], "median", comm, out=both[5:])
+    assert found[0] == "ValueError" and "overlaps" in found[1], found
+    found = caught(bragg.mpi.all_reduce, [good, good], "median", comm)
+    assert found[0] == "ValueError" and "overlap" in found[1], found
 
     nan = np.full(10, np.nan if comm.rank < 2 else 1, np.float32)
     kept = nan.copy()
