@@ -175,33 +175,61 @@ def reduce_scatter(
     those that `bragg.aggregate` makes of rows that are lists of these parts. Otherwise as `all_reduce`; where there is
     no result, `output` is as it was.
     """
-    transport = _Gloo(group)
-    reduction = reduction_of(transport)
-    n, rank = transport.size, transport.rank
-    targets: list[Tensor] = []
-    own: list[Tensor] = []
-
-    def begin() -> None:
-        text = _text_of(rule, n)
-        targets.extend(_listed(output, "output"))
-        (whole,) = _contiguous(_listed(input, "input"), wire_dtype)
-        if whole.numel() != n * output.numel():
-            raise ValueError(
-                f"input: {whole.numel()} elements; needs {n} times as many as output, which has {output.numel()}"
-            )
-        if input.dtype != output.dtype:
-            raise ValueError(f"output: dtype {output.dtype}; needs {input.dtype}, as input has")
-        row = list(whole.view(n, output.numel()).unbind())
-        own.append(torch.empty_like(row[rank]))
-        out = [own[0] if r == rank else row[r][:0] for r in range(n)]
-        reduction.plan(text, row, "keep", "whole", float(max_weight_share), threads, list(range(n)), 1)
-        reduction.begin(row, out, None, _numbers(weights))
-
-    (report,) = _summed(reduce(reduction, transport, begin), transport)
-    targets[0].copy_(own[0].view(targets[0].shape))
+    scatter = _Scatter(_Gloo(group))
+    report = scatter.run(
+        output, input, rule, weights=weights, max_weight_share=max_weight_share, wire_dtype=wire_dtype, threads=threads
+    )
     if not allow_nonfinite:
         _check_finite((report,), {})
     return report
+
+
+class _Scatter:
+    """A plan of `reduce_scatter`, which is kept for inputs of one size and dtype."""
+
+    def __init__(self, transport: _Gloo) -> None:
+        self._transport = transport
+        self._reduction = reduction_of(transport)
+        self._is_for: tuple[int, torch.dtype] | None = None
+
+    def run(
+        self,
+        output: Tensor,
+        input: Tensor,
+        rule: RuleLike,
+        *,
+        weights: Iterable[float] | None = None,
+        max_weight_share: float = 0,
+        wire_dtype: torch.dtype | None = None,
+        threads: int = 0,
+    ) -> Report:
+        n, rank = self._transport.size, self._transport.rank
+        targets: list[Tensor] = []
+        own: list[Tensor] = []
+
+        def begin() -> None:
+            text = _text_of(rule, n)
+            targets.extend(_listed(output, "output"))
+            (whole,) = _contiguous(_listed(input, "input"), wire_dtype)
+            if whole.numel() != n * output.numel():
+                raise ValueError(
+                    f"input: {whole.numel()} elements; needs {n} times as many as output, which has {output.numel()}"
+                )
+            if input.dtype != output.dtype:
+                raise ValueError(f"output: dtype {output.dtype}; needs {input.dtype}, as input has")
+            row = list(whole.view(n, output.numel()).unbind())
+            own.append(torch.empty_like(row[rank]))
+            out = [own[0] if r == rank else row[r][:0] for r in range(n)]
+            if self._is_for != (whole.numel(), whole.dtype):
+                self._is_for = None
+                owners = list(range(n))
+                self._reduction.plan(text, row, "keep", "whole", float(max_weight_share), threads, owners, 1)
+                self._is_for = (whole.numel(), whole.dtype)
+            self._reduction.begin(row, out, None, _numbers(weights))
+
+        (report,) = _summed(reduce(self._reduction, self._transport, begin), self._transport)
+        targets[0].copy_(own[0].view(targets[0].shape))
+        return report
 
 
 def _summed(reports: tuple[Report, ...], transport: _Gloo) -> tuple[Report, ...]:
@@ -409,10 +437,10 @@ class DdpState:
             with torch.no_grad():
                 self._reduce(buckets)
         except AggregationError as error:
-            self._failure = self._failure or error
+            self._failure = self._failure or error.with_traceback(None)  # whose frames hold gradients
             self._fill(buckets, float("nan") if self._on_failure == "nan" else 0)
         except Exception as error:  # which the others may not know of
-            self._broken = error
+            self._broken = error.with_traceback(None)
             self._fill(buckets, float("nan"))
         self._complete(buckets)
 
@@ -470,6 +498,159 @@ class DdpState:
     def _complete(buckets: list[_Bucket]) -> None:
         for bucket in buckets:
             bucket.future.set_result(bucket.buffer)
+
+
+# fully_shard -----------------------------------------------------------------------------------------------
+
+
+def use_in_fsdp(
+    model: torch.nn.Module,
+    rule: RuleLike,
+    *,
+    wire_dtype: torch.dtype | None = None,
+    on_failure: Literal["nan", "zero"] = "nan",
+    threads: int = 0,
+) -> FsdpState:
+    """Puts a rule in the place of the mean of gradients in a model of `torch.distributed.fsdp.fully_shard`.
+
+    >>> state = bragg.torch.use_in_fsdp(model, "nnm(f=2) | trimmed_mean(f=2)")
+    >>> loss.backward()
+    >>> state.check()  # raises AggregationError where the data defeats the rule; the gradients are then NaN on all ranks
+
+    Each module that fully_shard was applied to reduces the gradients of its parameters together: ranks are judged in
+    these by themselves, and each gets its shard of what the rule makes of them. Nothing is gathered. Modules reduce
+    with the rule from then on, whatever divide factor they had. Collective: all ranks call it, with the same arguments.
+    Of models on the CPU, each of whose parameters is sharded over a mesh of one dimension. Bad data never raises in
+    the backward pass.
+
+    Args:
+        rule: As in `bragg.aggregate`, or a function that makes it of the number of ranks.
+        wire_dtype: Rows are rounded to it before they are sent and judged, and so is the result; MixedPrecisionPolicy's
+            `reduce_dtype` is what they are in before.
+        on_failure: What all ranks get for the gradients of a module where the data defeats the rule or the result is
+            not finite: "nan" or "zero".
+        threads: As in `bragg.aggregate`.
+
+    Raises:
+        ValueError, TypeError: A bad argument, or the rule needs more ranks.
+        RuntimeError: The ranks were given different arguments.
+    """
+    return FsdpState(model, rule, wire_dtype, on_failure, threads)
+
+
+class FsdpState:
+    """Of `use_in_fsdp`: what became of the last reductions."""
+
+    def __init__(
+        self, model: torch.nn.Module, rule: RuleLike, wire_dtype: torch.dtype | None, on_failure: str, threads: int
+    ) -> None:
+        if on_failure not in ("nan", "zero"):
+            raise ValueError(f"on_failure = {on_failure!r}; needs 'nan' or 'zero'")
+        modules, groups = _fsdp_modules(model)
+        self._rule = rule
+        self._wire_dtype = wire_dtype
+        self._fill = float("nan") if on_failure == "nan" else 0.0
+        self._threads = threads
+        self._reports: dict[str, Report] = {}
+        self._failure: Exception | None = None  # since the last check
+        self._broken: Exception | None = None
+        # Tells mistakes in the arguments, and that ranks were given different ones, before any step.
+        for group in groups:
+            all_reduce(torch.zeros(1, dtype=wire_dtype), rule, group, allow_nonfinite=True, threads=threads)
+        for name, module in modules.items():
+            module.set_custom_reduce_scatter(_ReduceScatter(self, name))
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+
+    def check(self) -> None:
+        """Of the backward passes since the last check.
+
+        @raises AggregationError: the data defeated the rule, or the result was not finite; on all ranks. The gradients
+        of that module are then NaN, or zero. RuntimeError: the ranks do not work together any more; gradients are NaN.
+        """
+        if self._broken is not None:
+            raise RuntimeError(f"bragg: the ranks do not work together any more: {self._broken}") from self._broken
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    @property
+    def reports(self) -> dict[str, Report]:
+        """Of each module's last reduction, by the module's name in the model."""
+        return dict(self._reports)
+
+    def _reduce(self, name: str, scatter: _Scatter, output: Tensor, input: Tensor) -> None:
+        """Never raises: fully_shard could not go on."""
+        try:
+            if self._broken is not None:
+                raise self._broken
+            with torch.no_grad():
+                report = scatter.run(output, input, self._rule, wire_dtype=self._wire_dtype, threads=self._threads)
+            self._reports[name] = report
+            _check_finite((report,), {})
+        except AggregationError as error:
+            self._reports[name] = error.reports[0]
+            self._failure = self._failure or error.with_traceback(None)  # whose frames hold gradients
+            output.fill_(self._fill)
+        except Exception as error:  # which the others may not know of
+            self._broken = error.with_traceback(None)
+            output.fill_(float("nan"))
+
+
+class _ReduceScatter:
+    """What a module of fully_shard reduces gradients with: a torch.distributed.fsdp ReduceScatter."""
+
+    def __init__(self, state: FsdpState, name: str) -> None:
+        self._state = state
+        self._name = name
+        self._scatter: _Scatter | None = None
+
+    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return torch.empty(*size, dtype=dtype, device=device)
+
+    def __call__(
+        self, output_tensor: Tensor, input_tensor: Tensor, group: Any, op: Any, async_op: bool = False
+    ) -> None:
+        if op != dist.ReduceOp.SUM:
+            raise RuntimeError(
+                f"bragg: fully_shard asks for {op}; set_force_sum_reduction_for_comms(False) or another divide factor "
+                "was called after use_in_fsdp"
+            )
+        if self._scatter is None:
+            self._scatter = _Scatter(_Gloo(group))
+        self._state._reduce(self._name, self._scatter, output_tensor, input_tensor)
+
+
+def _fsdp_modules(model: torch.nn.Module) -> tuple[dict[str, Any], list[Any]]:
+    """What fully_shard was applied to, by name, and the groups of its meshes.
+
+    @raises ValueError: the gradients are not a row of each rank, or not on the CPU.
+    """
+    from torch.distributed.fsdp import FSDPModule  # takes long
+    from torch.distributed.tensor import DTensor, Shard
+
+    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+        raise RuntimeError(
+            f"torch {torch.__version__}: its fully_shard takes no other reduce-scatter; needs a newer one"
+        )
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, FSDPModule)}
+    if not modules:
+        raise ValueError("model: fully_shard was applied to none of its modules")
+    groups: dict[Any, None] = {}
+    for name, parameter in model.named_parameters():
+        if not isinstance(parameter, DTensor):
+            continue  # fully_shard was told to ignore it
+        if parameter.device.type != "cpu":
+            raise ValueError(
+                f"model: {name} is on {parameter.device}; ranks aggregate together on the CPU alone, for now"
+            )
+        if len(parameter.placements) != 1 or not isinstance(parameter.placements[0], Shard):
+            raise ValueError(
+                f"model: {name} is placed as {parameter.placements}; needs parameters that are sharded over a mesh of "
+                "one dimension: ranks that replicate a shard, or hold parts of one gradient, are not a row each"
+            )
+        groups[parameter.device_mesh.get_group()] = None
+    return modules, list(groups)
 
 
 def _work(state: weakref.ref[DdpState], buckets: queue.SimpleQueue[_Bucket | None]) -> None:

@@ -13,8 +13,9 @@ of those that torch.compile makes.
 
 The operators are not differentiable: a backward pass through one raises a RuntimeError. Needs PyTorch 2.6 or newer.
 
-`all_reduce`, `reduce_scatter` and `ddp_hook` aggregate what the ranks of a torch.distributed job have, one row each. They
-withstand bad *data* of ranks that run this software; ranks that compute falsely only where `replicas` compare.
+`all_reduce`, `reduce_scatter`, `ddp_hook` and `use_in_fsdp` aggregate what the ranks of a torch.distributed job have, one
+row each. They withstand bad *data* of ranks that run this software; ranks that compute falsely only where `replicas`
+compare.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from ._aggregate import aggregate as _aggregate
 __all__ = ["aggregate", "aggregate_list"]
 
 if torch.distributed.is_available():
-    from ._torch_distributed import DdpState, all_reduce, ddp_hook, reduce_scatter
+    from ._torch_distributed import DdpState, FsdpState, all_reduce, ddp_hook, reduce_scatter, use_in_fsdp
 
-    __all__ += ["DdpState", "all_reduce", "ddp_hook", "reduce_scatter"]
+    __all__ += ["DdpState", "FsdpState", "all_reduce", "ddp_hook", "reduce_scatter", "use_in_fsdp"]
 
 _TAGS = (torch.Tag.cudagraph_unsafe,)
 

@@ -17,6 +17,8 @@ import pytest
 
 torch = pytest.importorskip("torch", minversion="2.6")
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
@@ -540,24 +542,215 @@ def test_a_rank_that_stays_away_ends_the_hook_and_not_in_a_hang(ranks):
     assert all(error is not None for rank, error in enumerate(told) if rank != 2)
 
 
+# use_in_fsdp -------------------------------------------------------------------------------------
+
+
+def sharded(model, **options):
+    """fully_shard of each layer but the last, and of all: the last is the root's."""
+    mesh = init_device_mesh("cpu", (RANKS,))
+    for layer in list(model)[:-1]:
+        if list(layer.parameters()):
+            fully_shard(layer, mesh=mesh, **options)
+    return fully_shard(model, mesh=mesh, **options)
+
+
+GROUPS = {"0": ["0.weight", "0.bias"], "2": ["2.weight", "2.bias"], "": ["4.weight", "4.bias"]}
+
+
+def parts_of(gradients):
+    """What a rank reduces of a module: for each rank its shards of all gradients, along the first axis, padded."""
+    parts = [[] for _ in range(RANKS)]
+    for gradient in gradients:
+        rows = -(-len(gradient) // RANKS)
+        padded = torch.zeros((rows * RANKS, *gradient.shape[1:]), dtype=gradient.dtype)
+        padded[: len(gradient)] = gradient
+        for part, own in zip(parts, padded.split(rows)):
+            part.append(own.reshape(-1))
+    return [torch.cat(part) for part in parts]
+
+
+def shard_by_shard(rank, seed, rule, spoil, reduce_dtype, wire):
+    """Some steps: shards of gradients have the bits of aggregate of what the ranks have of each module."""
+    model, twin = network(), network()
+    policy = MixedPrecisionPolicy(reduce_dtype=reduce_dtype)
+    sharded(model, mp_policy=policy)
+    state = bragg.torch.use_in_fsdp(model, rule, wire_dtype=wire, threads=1)
+    plans = {}
+    for step in range(3):
+        model.zero_grad()
+        images, labels = batch_of(rank, step, seed)
+        (cross_entropy(model(images), labels) * spoil.get(rank, 1)).backward()
+        state.check()
+        assert set(state.reports) == set(GROUPS)
+        names = [name for name, _ in twin.named_parameters()]
+        of_all = [dict(zip(names, row)) for row in gradients_of_all(twin, step, seed, spoil)]
+        parameters = dict(model.named_parameters())
+        for module, group in GROUPS.items():
+            rows = [[part.to(reduce_dtype or part.dtype) for part in parts_of([of[k] for k in group])] for of in of_all]
+            sent = [[part.to(wire or part.dtype) for part in row] for row in rows]
+            expected = [torch.empty_like(part) for part in sent[0]]
+            plan = plans.setdefault(module, bragg.Plan(rule, sent, threads=1))  # a rule that goes on does so by itself
+            plan.run(sent, expected)
+            plan.check()
+            assert repr(state.reports[module]) == repr(plan.reports[0]), (step, module)
+            own = expected[rank].to(reduce_dtype or torch.float32).float()
+            for name in group:
+                shard = parameters[name].grad.to_local()
+                assert is_same(shard.reshape(-1), own[: shard.numel()]), (step, name)
+                own = own[-(-parameters[name].shape[0] // RANKS) * parameters[name][0].numel() :]
+        with torch.no_grad():
+            for name, parameter in twin.named_parameters():
+                local = parameters[name]
+                local -= 0.1 * local.grad
+                parameter.copy_(local.full_tensor())
+
+
+@pytest.mark.parametrize("rule", ["trimmed_mean(f=2)", "nnm(f=2) | trimmed_mean(f=2)", "centered_clipping(tau=0.1)"])
+def test_shards_of_gradients_are_those_of_aggregate(rule, ranks, rng):
+    ranks.run(shard_by_shard, int(rng.integers(2**31)), rule, HOSTILE, None, None)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.bfloat16, None), (torch.float16, None), (torch.float32, torch.bfloat16)])
+def test_shards_of_gradients_in_another_dtype(dtypes, ranks, rng):
+    ranks.run(shard_by_shard, int(rng.integers(2**31)), "median", HOSTILE, *dtypes)
+
+
+def too_many_shards(rank, on_failure, rule):
+    model = sharded(network())
+    state = bragg.torch.use_in_fsdp(model, rule, on_failure=on_failure, threads=1)
+    outcomes = []
+    for step, bad in enumerate([(), (0, 2, 4), (), (1, 2, 3), (4,)]):
+        model.zero_grad()
+        images, labels = batch_of(rank, step, 0)
+        (cross_entropy(model(images), labels) * (math.nan if rank in bad else 1)).backward()
+        gradients = torch.cat([parameter.grad.full_tensor().view(-1) for parameter in model.parameters()])
+        failure = caught(state.check)
+        assert caught(state.check) is None  # it was told
+        assert len(state.reports) == len(GROUPS)
+        if len(bad) > 2:
+            assert failure[0] == "AggregationError" and state.reports[""].status in ("ok", failure[2])
+            assert gradients.isnan().all() if on_failure == "nan" else not gradients.any()
+        else:
+            assert failure is None and gradients.isfinite().all() and gradients.any()
+        outcomes.append((failure, bits(gradients).sum().item()))
+    return outcomes
+
+
+@pytest.mark.parametrize("on_failure", ["nan", "zero"])
+@pytest.mark.parametrize("rule", ["trimmed_mean(f=2)", "nnm(f=2) | trimmed_mean(f=2)"])
+def test_too_many_bad_ranks_fail_the_step_of_fully_shard_alone(on_failure, rule, ranks):
+    outcomes = ranks.run(too_many_shards, on_failure, rule)
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+
+
+def some_gradients_are_not_finite(rank):
+    """Of one layer alone; of one shard of the result."""
+    model = sharded(network())
+    state = bragg.torch.use_in_fsdp(model, "trimmed_mean(f=1)", threads=1)
+    images, labels = batch_of(rank, 0, 0)
+    if rank < 3:
+        model[2].register_full_backward_pre_hook(lambda module, gradients: (spoilt(gradients[0]),))
+    cross_entropy(model(images), labels).backward()
+    assert caught(state.check)[2] == "nonfinite_result"
+    finite = {name: parameter.grad.full_tensor().isfinite() for name, parameter in model.named_parameters()}
+    assert not finite["2.bias"].any() and not finite["2.weight"].any()  # on all ranks
+    assert finite["4.weight"].all()
+
+
+def spoilt(gradient):
+    gradient = gradient.clone()
+    gradient[:, 0] = math.nan  # its weights and bias are rank 0's
+    return gradient
+
+
+def test_a_shard_that_is_not_finite_is_told_to_all(ranks):
+    ranks.run(some_gradients_are_not_finite)
+
+
+def refused_in_fsdp(rank):
+    model = sharded(network())
+    mesh = init_device_mesh("cpu", (1, RANKS), mesh_dim_names=("replicas", "shards"))
+    replicated = fully_shard(network(), mesh=mesh)
+    found = {
+        "on_failure": caught(bragg.torch.use_in_fsdp, model, "median", on_failure="keep"),
+        "none of its modules": caught(bragg.torch.use_in_fsdp, network(), "median"),
+        "mesh of one dimension": caught(bragg.torch.use_in_fsdp, replicated, "median"),
+        "needs n": caught(bragg.torch.use_in_fsdp, model, lambda n: f"krum(f={n})"),
+        "dtype": caught(bragg.torch.use_in_fsdp, model, "median", wire_dtype=torch.int8),
+        "given different": caught(bragg.torch.use_in_fsdp, model, "median" if rank else "mean"),
+        "rank": caught(bragg.torch.use_in_fsdp, model, "medain" if rank == 2 else "median"),
+    }
+    # What was refused has changed nothing: the mean of all.
+    images, labels = batch_of(rank, 0, 0)
+    cross_entropy(model(images), labels).backward()
+    twin = network()
+    rows = gradients_of_all(twin, 0, 0, {})
+    for parameter, *own in zip(model.parameters(), *rows, strict=True):
+        torch.testing.assert_close(parameter.grad.full_tensor(), torch.stack(own).mean(0))
+    bragg.torch.use_in_fsdp(model, "median", threads=1)
+    model.set_force_sum_reduction_for_comms(False)
+    model.set_gradient_divide_factor(2.0)
+    found["divide factor"] = caught(lambda: cross_entropy(model(images), labels).backward())
+    return found
+
+
+def test_what_use_in_fsdp_does_not_do_it_says(ranks):
+    for rank, found in enumerate(ranks.run(refused_in_fsdp)):
+        for text, error in found.items():
+            assert error is not None and (text in error[1] or rank == 2 and text == "rank"), (text, error)
+
+
+class Branching(torch.nn.Module):
+    def __init__(self, uses_both):
+        super().__init__()
+        self.uses_both = uses_both
+        self.first, self.second = torch.nn.Linear(8, 8), torch.nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.second(self.first(x)) if self.uses_both else self.first(x)
+
+
+def a_rank_uses_another_layer(rank):
+    """Ranks reduce other gradients: no hang, NaN, and an error."""
+    model = fully_shard(Branching(rank != 1), mesh=init_device_mesh("cpu", (RANKS,)))
+    state = bragg.torch.use_in_fsdp(model, "median", threads=1)
+    told = []
+    for _ in range(2):  # it goes on, and says nothing else
+        model.zero_grad()
+        model(torch.ones(2, 8)).sum().backward()
+        assert model.first.weight.grad.to_local().isnan().all()
+        told.append(caught(state.check))
+    assert told[0] == told[1]
+    return told[0]
+
+
+def test_ranks_that_reduce_other_gradients_are_told(ranks):
+    told = ranks.run(a_rank_uses_another_layer)
+    assert all(kind == "RuntimeError" and "given different shapes" in text for kind, text, _ in told)
+
+
 # Training ----------------------------------------------------------------------------------------
 
 
-def train(rank, rule, spoil):
-    """Accuracy on digits that are not trained on, after training by the hook, or of plain DistributedDataParallel."""
+def train(rank, rule, spoil, in_fsdp):
+    """Accuracy on digits that are not trained on, after training with a rule, or of plain PyTorch."""
     table = torch.from_numpy(np.loadtxt(DIGITS, delimiter=",", dtype=np.float32))
     table = table[torch.randperm(len(table), generator=torch.Generator().manual_seed(1))]
     images, labels = table[:, :-1] / 16, table[:, -1].long()
     model = network()
-    ddp = DistributedDataParallel(model)
-    if rule is not None:
-        state, hook = bragg.torch.ddp_hook(rule, momentum=0.5, threads=1)
-        ddp.register_comm_hook(state, hook)
+    if in_fsdp:
+        ddp = sharded(model)
+        state = bragg.torch.use_in_fsdp(model, rule, threads=1) if rule is not None else None
+    else:
+        ddp = DistributedDataParallel(model)
+        if rule is not None:
+            state, hook = bragg.torch.ddp_hook(rule, momentum=0.5, threads=1)
+            ddp.register_comm_hook(state, hook)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     random = torch.Generator().manual_seed(rank)
     mine = torch.arange(400 + rank, len(table), RANKS)
     for _ in range(150):
-        chosen = mine[torch.randint(len(mine), (32,), generator=random)]
+        chosen = mine[torch.randint(len(mine), (64,), generator=random)]
         optimizer.zero_grad()
         (cross_entropy(ddp(images[chosen]), labels[chosen]) * spoil.get(rank, 1)).backward()
         if rule is not None:
@@ -567,12 +760,13 @@ def train(rank, rule, spoil):
         return (model(images[:400]).argmax(1) == labels[:400]).float().mean().item()
 
 
-def test_training_withstands_a_broken_and_a_lying_rank(ranks):
+@pytest.mark.parametrize("in_fsdp", [False, True], ids=["ddp_hook", "use_in_fsdp"])
+def test_training_withstands_a_broken_and_a_lying_rank(in_fsdp, ranks):
     """The lying one sends the opposite of its gradient, 100 times over."""
     hostile = {1: -100.0, 3: math.nan}
     lying = {1: -100.0}
     (clean, *_), (plain, *_), (lied_to, *_), robust = (
-        ranks.run(train, *arguments)
+        ranks.run(train, *arguments, in_fsdp)
         for arguments in ((None, {}), (None, hostile), (None, lying), ("nnm(f=2) | trimmed_mean(f=2)", hostile))
     )
     assert len(set(robust)) == 1
