@@ -39,6 +39,9 @@ install(FILES "${CMAKE_CURRENT_BINARY_DIR}/bragg.pc" DESTINATION "${CMAKE_INSTAL
 
 if(TARGET bragg_cli)
   install(TARGETS bragg_cli)
+  if(TARGET bragg_mpi_cli)
+    install(TARGETS bragg_mpi_cli)
+  endif()
   # For `bragg bench --against`, which looks beside the command.
   install(
     DIRECTORY bench/peers

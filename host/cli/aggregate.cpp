@@ -17,6 +17,8 @@
 #include "host/cli/progress.hpp"
 #include "host/cli/report.hpp"
 #include "host/cli/text.hpp"
+#include "host/files/packed.hpp"
+#include "host/files/ranks.hpp"
 #include "host/io/file.hpp"
 
 namespace bragg::cli {
@@ -189,7 +191,8 @@ FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inpu
     const bool counted = !command.strict && inputs.size() > 1 && error.status() != Status::bad_file;
     if (counted) fmt::print(stderr, "{}", warnings);
     const Error told = with_option_names(error);
-    if (command.report && exit_code(told.status()) != exit_code(Status::invalid_argument)) {
+    const bool is_first = options.communicator == nullptr || options.communicator->rank() == 0;
+    if (command.report && is_first && exit_code(told.status()) != exit_code(Status::invalid_argument)) {
       try {
         write_failure(*command.report, pipeline, inputs, bad, command.output, device, hashes, told);
       } catch (const Error& unwritten) {
@@ -202,10 +205,11 @@ FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inpu
 
 }  // namespace
 
-void run(const AggregateCommand& command) {
-  const Pipeline pipeline = parse(command.rule);
-  if (command.output.empty()) throw Error(Status::invalid_argument, "--output: the name is empty");
+namespace {
+
+FileOptions options_of(const AggregateCommand& command, Communicator* communicator) {
   FileOptions options;
+  options.communicator = communicator;
   options.memory = parse_bytes("--memory", command.memory);
   options.base = command.base;
   options.options.scope = command.scope == "per-tensor" ? Scope::per_tensor : Scope::whole;
@@ -214,41 +218,77 @@ void run(const AggregateCommand& command) {
     options.shard_size = parse_bytes("--shard-size", *command.shard_size);
     if (options.shard_size == 0) throw Error(Status::invalid_argument, "--shard-size: needs at least 1 byte");
   }
-  check_output_name(command);
   options.options.max_weight_share = command.max_weight_share;
   options.options.threads = command.threads;
   options.integers = integers_for(command.integers);
   options.allow_nonfinite = command.allow_nonfinite;
   options.bad_inputs = command.strict ? BadInputs::error : BadInputs::row;
-  const Device device = device_for(command.device);
-  options.options.device = device;
+  options.options.device =
+      communicator != nullptr && command.device == "auto" ? Device::cpu : device_for(command.device);
   options.judge_by = command.judge_by;
   options.ignore_in_distances = command.ignore_in_distances;
   options.exclude = command.exclude;
   options.copy = command.copy;
   options.partial = command.partial;
-  const std::vector<fs::path> inputs = find_inputs(command.inputs, command.base, command.output);
-  if (command.weights) {
-    const GivenWeights given = parse_weights(*command.weights);
-    check_weights_file(given, command);
-    options.weights = match_weights(given, inputs);
-  }
-  if (command.report) check_report(*command.report, command, inputs);
-  if (command.sha256 && !command.report)
-    throw Error(Status::invalid_argument, "--sha256: hashes go into the report; give --report, too");
+  return options;
+}
+
+/// As the first rank finds them: a folder may be another one a moment later.
+std::vector<fs::path> find_together(detail::Ranks& ranks, const AggregateCommand& command) {
+  std::vector<fs::path> inputs;
+  detail::Packer found;
+  ranks.together([&] {
+    if (!ranks.is_first()) return;
+    inputs = find_inputs(command.inputs, command.base, command.output);
+    found.put(inputs.size());
+    for (const fs::path& input : inputs) found.put(std::string_view(input.native()));
+  });
+  if (!ranks.many()) return inputs;
+  const std::string all = ranks.of_first(found.bytes());
+  const auto names = detail::Unpacker(all).take_list<std::string>();
+  return {names.begin(), names.end()};
+}
+
+}  // namespace
+
+void run(const AggregateCommand& command, Communicator* communicator) {
+  detail::Ranks ranks(communicator);
+  std::optional<Pipeline> pipeline;
+  FileOptions options;
+  ranks.together([&] {
+    pipeline = parse(command.rule);
+    if (command.output.empty()) throw Error(Status::invalid_argument, "--output: the name is empty");
+    options = options_of(command, communicator);
+    check_output_name(command);
+  });
+  const std::vector<fs::path> inputs = find_together(ranks, command);
+  ranks.together([&] {
+    if (command.weights) {
+      const GivenWeights given = parse_weights(*command.weights);
+      check_weights_file(given, command);
+      options.weights = match_weights(given, inputs);
+    }
+    if (command.report && ranks.is_first()) check_report(*command.report, command, inputs);
+    if (command.sha256 && !command.report)
+      throw Error(Status::invalid_argument, "--sha256: hashes go into the report; give --report, too");
+  });
 
   const EndOnSignal guard([&](int outputs) {
     return outputs > 0 ? command.output.string() + " was written, the report was not" : "nothing was written";
   });
   const auto start = std::chrono::steady_clock::now();
   FileHashes hashes;
-  const FileResult result = aggregate(pipeline, inputs, command, device, options, hashes);
+  const Device device = *options.options.device;
+  const FileResult result = aggregate(*pipeline, inputs, command, device, options, hashes);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
 
-  if (command.report) write_report(*command.report, pipeline, result, command.output, device, hashes);
+  ranks.together([&] {
+    if (command.report && ranks.is_first())
+      write_report(*command.report, *pipeline, result, command.output, device, hashes);
+  });
   if (!command.quiet) {
     fmt::print("{}\n{}", worker_table(result, options.weights),
-               summary(command, pipeline, result, device, seconds.count()));
+               summary(command, *pipeline, result, device, seconds.count()));
   }
 }
 

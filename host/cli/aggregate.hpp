@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <bragg/communicator.hpp>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -35,7 +36,9 @@ struct AggregateCommand {
   bool quiet = false;
 };
 
-/// A signal ends the process from within: see EndOnSignal. @throws bragg::Error.
-void run(const AggregateCommand& command);
+/// A signal ends the process from within: see EndOnSignal. `communicator`: not null where this is one of a
+/// job's processes, which all do the same; what one of them prints all do. @throws bragg::Error; of a job the
+/// same on all, or communication.
+void run(const AggregateCommand& command, Communicator* communicator);
 
 }  // namespace bragg::cli

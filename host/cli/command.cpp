@@ -4,11 +4,13 @@
 
 #include <fmt/format.h>
 #include <unistd.h>
+#include <bragg/communicator.hpp>
 #include <bragg/error.hpp>
 #include <bragg/version.hpp>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -48,6 +50,8 @@ constexpr const char* exit_codes = R"help(Exit codes:
      pivot that is a bad input or not finite, rows among which a rule has none
      to prefer, a search that is too large, an iteration that does not converge
   6  `bragg verify` found a result that is wrong
+  7, 8  of bragg-mpi: its processes have lost each other; were given other
+     arguments or files, or are of other versions
   129, 130, 143  interrupted (SIGHUP, SIGINT, SIGTERM)
 Nothing is written to the output unless the exit code is 0 (or 4, when only
 the report could not be written).)help";
@@ -68,6 +72,16 @@ Examples:
       measures the library's speed on this machine, and the machine's limits
 
 Run `bragg aggregate --help` for more.
+
+)help";
+
+constexpr const char* mpi_footer = R"help(
+`bragg aggregate` by the processes of an MPI job: each reads and writes its part of
+every file, on a file system that all of them have. The output has the same bytes.
+
+Example:
+  mpirun -n 4 bragg-mpi aggregate clients/ --rule "nnm(f=2) | trimmed_mean(f=2)" \
+      -o new.safetensors
 
 )help";
 
@@ -466,23 +480,26 @@ std::string complaint(const CLI::ParseError& error) {
 
 /// Processes of one job would do the same work at once, and write over each other's output.
 /// @throws Error invalid_argument
-void refuse_job() {
+void refuse_job(bool is_mpi) {
   // What Open MPI, MPICH and its kin, and a step of Slurm set.
   for (const char* const variable : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
     const char* const given = std::getenv(variable);
     if (given == nullptr || std::atoi(given) <= 1) continue;  // NOLINT(cert-err34-c): no number is no job
-    throw bragg::Error(
-        Status::invalid_argument,
-        fmt::format("started as {} processes of one job ({}): each would write the same output; "
-                    "start it once",
-                    given, variable));
+    throw bragg::Error(Status::invalid_argument,
+                       fmt::format("started as {} processes of one job ({}): each would write the same "
+                                   "output; start {}",
+                                   given, variable,
+                                   is_mpi ? "them with the MPI that bragg-mpi was built with"
+                                          : "it once, or `bragg-mpi aggregate`"));
   }
 }
 
-int run(int argc, char** argv) {
+int run(int argc, char** argv, bragg::Communicator* communicator) {
+  const bool is_mpi = communicator != nullptr;
+  const bool many = is_mpi && communicator->size() > 1;
   CLI::App app("bragg: robust aggregation of model updates. Up to f bad workers cannot corrupt the result.",
-               "bragg");
-  app.footer(std::string(main_footer) + exit_codes);
+               is_mpi ? "bragg-mpi" : "bragg");
+  app.footer(std::string(is_mpi ? mpi_footer : main_footer) + exit_codes);
   app.set_version_flag("--version", "bragg " BRAGG_VERSION_STRING);
   app.require_subcommand(1);
 
@@ -511,6 +528,11 @@ int run(int argc, char** argv) {
   completion->footer(completion_footer);
   completion->add_option("SHELL", shell, "the shell")->required()->check(CLI::IsMember(bragg::cli::shells));
 
+  constexpr std::array others = {"inspect", "attack", "verify", "bench", "completion"};
+  for (const char* const other : others) {
+    if (is_mpi) app.get_subcommand(other)->group("");
+  }
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& request) {
@@ -530,6 +552,12 @@ int run(int argc, char** argv) {
 
   bool right = true;
   try {
+    for (const char* const other : others) {
+      if (is_mpi && app.got_subcommand(other)) {
+        throw bragg::Error(Status::invalid_argument,
+                           fmt::format("{} is not for several processes; use `bragg {}`", other, other));
+      }
+    }
     if (version->parsed()) {
       fmt::print("bragg {}\n", BRAGG_VERSION_STRING);
     } else if (rules->parsed()) {
@@ -539,7 +567,7 @@ int run(int argc, char** argv) {
     } else if (app.got_subcommand("inspect")) {
       bragg::cli::run(inspect);
     } else if (app.got_subcommand("attack")) {
-      refuse_job();
+      refuse_job(false);
       bragg::cli::run(attack);
     } else if (app.got_subcommand("verify")) {
       right = bragg::cli::run(verify);
@@ -548,8 +576,8 @@ int run(int argc, char** argv) {
       bench.command_line = command_line(argc, argv);
       bragg::cli::run(bench);
     } else {
-      refuse_job();
-      bragg::cli::run(aggregate);
+      if (!many) refuse_job(is_mpi);
+      bragg::cli::run(aggregate, communicator);
     }
   } catch (const bragg::bench::UnreadableRule& error) {
     print_error(error.what());
@@ -572,7 +600,7 @@ int run(int argc, char** argv) {
 
 }  // namespace
 
-int bragg::cli::command(int argc, char** argv) {
+int bragg::cli::command(int argc, char** argv, Communicator* communicator) {
   // What has no memory may be a destructor, from which nothing can be thrown.
   std::set_terminate([] {
     if (const std::exception_ptr thrown = std::current_exception()) {
@@ -589,7 +617,7 @@ int bragg::cli::command(int argc, char** argv) {
   });
   std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error that can be told
   try {
-    return ::run(argc, argv);
+    return ::run(argc, argv, communicator);
   } catch (const std::bad_alloc&) {
     std::fputs("bragg: error: out of memory\n", stderr);
     return exit_code(Status::out_of_memory);

@@ -17,8 +17,6 @@ inline int exit_code(Status status) {
       return 3;
     case Status::io_error:
     case Status::out_of_memory:
-    case Status::communication:
-    case Status::disagreement:
       return 4;
     case Status::too_many_nonfinite:
     case Status::nonfinite_base:
@@ -27,6 +25,10 @@ inline int exit_code(Status status) {
     case Status::nonfinite_pivot:
     case Status::no_majority:
       return 5;
+    case Status::communication:
+      return 7;
+    case Status::disagreement:
+      return 8;
     case Status::internal:
       return 1;
   }

@@ -4,9 +4,11 @@
 #include <bragg/io.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <iterator>
 #include <new>
+#include <numeric>
 
 #include "host/base/nonfinite.hpp"
 #include "host/base/team.hpp"
@@ -18,10 +20,15 @@
 #include "host/files/integers.hpp"
 #include "host/files/lower_median.hpp"
 #include "host/files/memory_plan.hpp"
+#include "host/files/open_together.hpp"
 #include "host/files/output_plan.hpp"
+#include "host/files/packed.hpp"
 #include "host/files/progress_counter.hpp"
+#include "host/files/ranks.hpp"
 #include "host/files/tensor_choice.hpp"
 #include "host/files/window_reader.hpp"
+#include "host/sharded/leaf_sums.hpp"
+#include "host/sharded/solution_digest.hpp"
 
 namespace bragg {
 inline namespace v0 {
@@ -30,7 +37,8 @@ namespace {
 
 using namespace detail;
 
-/// What is solved together: all of some windows, or some pieces of the one in slot 0.
+/// What is solved together: all of some windows, or some pieces of the one in slot 0. Of ranks all have a
+/// part of the whole row, perhaps without a window; one of a tensor is one rank's.
 struct Part {
   std::span<const Window> windows;
   bool loaded = false;
@@ -58,19 +66,6 @@ struct Part {
                                   [&](const Window& window) { return judged(window).count == 0; });
     return {windows.begin(), end};
   }
-  /// Elements of the tensors in them.
-  std::vector<std::int64_t> judged_sizes() const {
-    std::vector<std::int64_t> sizes;
-    std::size_t last = 0;
-    for (const Window& window : judged_windows()) {
-      for (const Piece& piece : window.some(judged(window))) {
-        if (sizes.empty() || piece.tensor != last) sizes.push_back(0);
-        last = piece.tensor;
-        sizes.back() += piece.size();
-      }
-    }
-    return sizes;
-  }
   /// Windows that hold none but judged tensors: the first ones.
   std::span<const Window> judged_alone() const {
     const auto end = std::find_if(windows.begin(), windows.end(),
@@ -86,14 +81,12 @@ struct Course {
   bool hashed = false;
 };
 
-/// An input of which some was used already cannot be read on.
-struct InputLost {};
-
 class FileAggregation {
  public:
+  /// Of ranks all begin, before any runs.
   FileAggregation(const Pipeline& pipeline, Inputs& inputs, const std::filesystem::path& output,
-                  const FileOptions& options, Course& course);
-  /// @throws InputLost: it is a bad one now, and all has to be done again.
+                  const FileOptions& options, Ranks& ranks, Course& course);
+  /// @throws InputLost: all has to be done again without them.
   FileResult run(const std::filesystem::path& output);
 
  private:
@@ -101,7 +94,17 @@ class FileAggregation {
   void list_rows();
   /// Room for the active rows. `solved`: the pipeline is run on them.
   void begin_rows(bool solved = true);
-  void choose_tensors();
+  void order_tensors();
+  void choose_first_pass();
+  /// Which rank has which coordinates.
+  void deal_out();
+  /// What this rank has of a tensor.
+  std::int64_t own_elements(std::size_t tensor) const { return own_[tensor] ? own_[tensor]->size() : 0; }
+  std::uint64_t own_bytes(std::size_t tensor) const;
+  /// What ranks send each other of pass 1.
+  std::int64_t record_bytes() const;
+  /// Elements of the tensors that the whole row is judged by.
+  std::vector<std::int64_t> judged_sizes() const;
   /// Of a floating tensor, among them.
   std::size_t place_of(std::size_t tensor) const {
     const auto at = std::lower_bound(inputs_.floating.begin(), inputs_.floating.end(), tensor);
@@ -117,16 +120,32 @@ class FileAggregation {
   /// Of partial models: each tensor over those that hold it.
   void run_partial();
   void run_part(const Part& part);
+  bool is_shared(const Part& part) const { return ranks_.many() && part.tensor == nullptr; }
+  /// What may fail on one of the ranks that run the part.
+  template <class F>
+  void among_ranks(const Part& part, F work) {
+    is_shared(part) ? ranks_.together(work) : work();
+  }
+  /// Makes counts those of all ranks that run the part.
+  void add_up(const Part& part, std::vector<std::int64_t>& counts) {
+    if (is_shared(part)) ranks_.add_up(counts);
+  }
+  void open_output(const std::filesystem::path& output);
+  void commit();
+  void collect_results();
   void solve(const Part& part, Solution& solution);
   /// Pass 1 over the windows that it reads.
   void accumulate(const Part& part, GramSums& sums);
+  /// The same by all ranks.
+  void accumulate_together(const Part& part, GramSums& totals);
   /// Pass 2 over some of the part's windows. `scanning`: looks for values that are not finite in tensors that
-  /// rows are not judged by, in all rows, which are read for it. True: there are some in rows that passed for
-  /// finite; from there on nothing was written, and the windows are to be gone over again.
-  bool apply(const Part& part, std::span<const Window> windows, Solution& solution, bool scanning);
+  /// rows are not judged by, in all rows, which are read for it, and adds them to nonfinite_. Where
+  /// found_nonfinite() by then, nothing more was written, and the windows are to be gone over again.
+  void apply(const Part& part, std::span<const Window> windows, Solution& solution, bool scanning);
+  void apply_own(const Part& part, std::span<const Window> windows, Solution& solution, bool scanning);
   void scan(const Part& part, const Window& window, int slot);
-  /// What scanning has found joins nonfinite_. Whether a row is among it that passed for finite.
-  bool found_nonfinite(const Solution& solution);
+  /// Whether a row is among what scanning has found that passed for finite.
+  bool found_nonfinite(const Solution& solution) const;
   void check_solved(const Solution& solution, const TensorInfo* tensor) const;
 
   bool is_bad(int row) const;
@@ -153,6 +172,7 @@ class FileAggregation {
 
   const FileOptions& options_;
   Inputs& inputs_;
+  Ranks& ranks_;
   Engine engine_;
   int threads_;
   ActiveRows active_;
@@ -160,13 +180,16 @@ class FileAggregation {
   MemoryPlan memory_;
   std::unique_ptr<WindowPasses> passes_;
   std::optional<WindowReader> reader_;
-  std::vector<HeldTogether> held_;       // of partial models
-  std::vector<int> all_rows_;            // that are read: the active ones that are not bad, then the base
-  std::vector<int> integer_rows_;        // those with a vote in the median of integers
-  std::vector<std::uint8_t> used_;       // per table row: some of it was read
-  std::vector<std::size_t> order_;       // the floating tensors, those first that rows are judged by
-  std::size_t judged_ = 0;               // how many those are
-  std::vector<std::size_t> first_pass_;  // tensors that pass 1 reads
+  std::vector<HeldTogether> held_;         // of partial models
+  std::vector<int> all_rows_;              // that are read: the active ones that are not bad, then the base
+  std::vector<int> integer_rows_;          // those with a vote in the median of integers
+  std::vector<std::uint8_t> used_;         // per table row: some of it was read
+  std::vector<std::size_t> order_;         // the floating tensors, those first that rows are judged by
+  std::size_t judged_ = 0;                 // how many those are
+  std::vector<std::size_t> first_pass_;    // tensors that pass 1 reads
+  std::vector<std::optional<Slice>> own_;  // [tensor] what this rank has of it
+  std::optional<Sharding> sharding_;       // of order_, among ranks that have the whole row
+  LeafRecords records_;
   std::vector<std::int64_t> nonfinite_;  // per table row, in the tensors that rows are not judged by
   std::optional<DistanceShares> shares_;
   std::optional<OutputModel> file_;
@@ -178,9 +201,10 @@ class FileAggregation {
 
 FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
                                  const std::filesystem::path& output, const FileOptions& options,
-                                 Course& course)
+                                 Ranks& ranks, Course& course)
     : options_(options),
       inputs_(inputs),
+      ranks_(ranks),
       engine_(pipeline, static_cast<int>(inputs_.rows.size()), options.options),
       threads_(threads_of(options.options.threads)),
       course_(course),
@@ -202,9 +226,11 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
   for (std::size_t i = 0; i < active_.rows.size() && result_.coordinates == 0; ++i)
     active_.invalid[i] = active_.invalid[i] || is_bad(static_cast<int>(i));
   engine_.begin(active_, inputs_.base.has_value(), false, 0);
+  order_tensors();
+  deal_out();
   memory_ = plan_memory(inputs_, output_, static_cast<int>(active_.rows.size()) + (inputs_.base ? 1 : 0),
-                        engine_.square_bytes(), options);
-  choose_tensors();
+                        engine_.square_bytes() + record_bytes(), options);
+  choose_first_pass();
   const bool whole = options.options.scope == Scope::whole || inputs_.floating.empty();
   result_.per_tensor = !whole;
   result_.reports.resize(whole ? 1 : inputs_.floating.size());
@@ -250,25 +276,27 @@ void FileAggregation::begin_rows(bool solved) {
 }
 
 FileResult FileAggregation::run(const std::filesystem::path& output) {
-  check_output(output, inputs_);
-  start_threads(threads_);
-  tell_time();
-  file_.emplace(output, output_.layout);
-  expect_bytes();
+  ranks_.together([&] {
+    check_output(output, inputs_);
+    start_threads(threads_);
+    tell_time();
+  });
+  open_output(output);
+  ranks_.together([&] { expect_bytes(); });
   if (options_.hashed && !course_.hashed)
-    hash_inputs(inputs_, options_, threads_, progress_, course_.bytes_read);
+    hash_inputs(inputs_, options_, ranks_, threads_, progress_, course_.bytes_read);
   course_.hashed = true;
-  check_bad({}, nullptr);
-  if (!options_.partial) run_integers(inputs_.integers);
-  run_copies();
   // A model without floating-point tensors is a row of no coordinates: it has a report too.
-  if (options_.options.scope == Scope::whole || inputs_.floating.empty()) {
-    run_whole();
-  } else if (!options_.partial) {
-    run_per_tensor(inputs_.floating);
-  }
-  if (options_.partial) run_partial();
-  file_->commit();
+  const bool whole = options_.options.scope == Scope::whole || inputs_.floating.empty();
+  ranks_.together([&] {
+    check_bad({}, nullptr);
+    if (!options_.partial) run_integers(inputs_.integers);
+    run_copies();
+    if (!whole && !options_.partial) run_per_tensor(inputs_.floating);
+  });
+  if (whole) run_whole();
+  if (options_.partial) ranks_.together([&] { run_partial(); });
+  commit();
   if (shares_) {
     result_.distance_shares = shares_->shares();
     std::vector<std::int64_t> elements(inputs_.floating.size(), 0);
@@ -278,13 +306,86 @@ FileResult FileAggregation::run(const std::filesystem::path& output) {
   }
   for (const InputRow& row : inputs_.rows) result_.bad.push_back(row.bad);
   result_.bytes_read = course_.bytes_read;
+  collect_results();
   return std::move(result_);
 }
 
-void FileAggregation::choose_tensors() {
+/// The first rank makes the files, and gives them their names in the end.
+void FileAggregation::open_output(const std::filesystem::path& output) {
+  Packer names;
+  ranks_.together([&] {
+    if (!ranks_.is_first()) return;
+    file_.emplace(output, output_.layout, ranks_.many());
+    names.put(file_->temporaries());
+  });
+  if (!ranks_.many()) return;
+  const std::string given = ranks_.of_first(names.bytes());
+  ranks_.together([&] {
+    if (!ranks_.is_first()) file_.emplace(output, output_.layout, Unpacker(given).take_list<std::string>());
+  });
+}
+
+void FileAggregation::commit() {
+  if (ranks_.many()) {
+    Packer mine;
+    ranks_.together([&] {
+      if (ranks_.is_first()) return;
+      mine.put(file_->written());
+      file_->leave();
+    });
+    for (const std::string& theirs : ranks_.gather(mine.bytes())) {
+      if (!ranks_.is_first() || theirs.empty()) continue;
+      for (const OutputModel::Written& part : Unpacker(theirs).take_list<OutputModel::Written>())
+        file_->add_written(part);
+    }
+  }
+  ranks_.together([&] {
+    if (ranks_.is_first()) file_->commit();
+  });
+}
+
+/// What ranks have found each for itself: counts, and the reports of tensors that are one rank's.
+void FileAggregation::collect_results() {
+  if (!ranks_.many()) return;
+  Packer mine;
+  mine.put(result_.nonfinite);
+  mine.put(result_.bytes_read);
+  if (result_.per_tensor) {
+    for (const std::size_t t : inputs_.floating) {
+      if (!own_[t]) continue;
+      const Report& report = result_.reports[place_of(t)];
+      mine.put(place_of(t));
+      mine.put(report.status);
+      mine.put(report.rows);
+      mine.put(report.iterations);
+      mine.put(report.converged);
+      mine.put(report.optimality_gap);
+      mine.put(report.recentred);
+      mine.put(report.distance_error);
+    }
+  }
+  result_.nonfinite = 0;
+  result_.bytes_read = 0;
+  for (const std::string& theirs : ranks_.gather(mine.bytes())) {
+    Unpacker from(theirs);
+    result_.nonfinite += from.take<std::int64_t>();
+    result_.bytes_read += from.take<std::uint64_t>();
+    while (!from.empty()) {
+      Report& report = result_.reports[from.take<std::size_t>()];
+      report.status = from.take<Status>();
+      report.rows = from.take_list<RowReport>();
+      report.iterations = from.take<int>();
+      report.converged = from.take<bool>();
+      report.optimality_gap = from.take<double>();
+      report.recentred = from.take<bool>();
+      report.distance_error = from.take<double>();
+    }
+  }
+}
+
+void FileAggregation::order_tensors() {
   const std::vector<bool> judged = judged_tensors(options_, inputs_.tensors, inputs_.floating);
   const bool takes_distances = engine_.takes_distances();
-  const bool whole = options_.options.scope == Scope::whole;
   const auto is_judged = [&](std::size_t k) { return judged.empty() || !takes_distances || judged[k]; };
   for (const bool wanted : {true, false}) {
     for (std::size_t k = 0; k < inputs_.floating.size(); ++k) {
@@ -292,16 +393,75 @@ void FileAggregation::choose_tensors() {
     }
     if (wanted) judged_ = order_.size();
   }
-  if (takes_distances && whole && options_.options.device != Device::cuda)
+  if (takes_distances && options_.options.scope == Scope::whole && options_.options.device != Device::cuda &&
+      !ranks_.many())
     shares_.emplace(inputs_.floating.size());
+}
+
+/// A whole row is cut where sums are. Tensors that are judged each for itself are each one rank's, so that
+/// ranks have about as many bytes.
+void FileAggregation::deal_out() {
+  const std::vector<TensorInfo>& tensors = inputs_.tensors;
+  const auto rank = static_cast<std::size_t>(ranks_.rank());
+  own_.resize(tensors.size());
+  const auto cut = [&](std::span<const std::size_t> list) {
+    std::vector<std::int64_t> sizes;
+    for (const std::size_t t : list) sizes.push_back(tensors[t].elements);
+    Sharding sharding = Sharding::even(sizes, ranks_.size());
+    for (std::size_t k = 0; k < list.size(); ++k) {
+      const Slice slice = sharding.slices(ranks_.rank())[k];
+      const bool is_own = slice.size() > 0 || (sizes[k] == 0 && ranks_.is_first());
+      if (is_own) own_[list[k]] = slice;
+    }
+    return sharding;
+  };
+  cut(inputs_.integers);
+  cut(inputs_.copied);
+  if (options_.options.scope == Scope::whole) {
+    sharding_ = cut(order_);
+    return;
+  }
+  std::vector<std::size_t> largest_first = order_;
+  std::stable_sort(largest_first.begin(), largest_first.end(),
+                   [&](std::size_t a, std::size_t b) { return tensors[a].bytes > tensors[b].bytes; });
+  std::vector<std::int64_t> dealt(static_cast<std::size_t>(ranks_.size()), 0);
+  for (const std::size_t t : largest_first) {
+    const auto least = static_cast<std::size_t>(std::min_element(dealt.begin(), dealt.end()) - dealt.begin());
+    dealt[least] += tensors[t].bytes + 1;
+    if (least == rank) own_[t] = Slice{0, tensors[t].elements};
+  }
+}
+
+std::uint64_t FileAggregation::own_bytes(std::size_t tensor) const {
+  return static_cast<std::uint64_t>(own_elements(tensor) * element_type_of(inputs_.tensors[tensor]).bytes);
+}
+
+std::int64_t FileAggregation::record_bytes() const {
+  if (!ranks_.many() || !sharding_ || !engine_.needs_statistics()) return 0;
+  const std::vector<std::int64_t> sizes = judged_sizes();
+  const std::int64_t leaf = leaf_blocks_of(sizes) * gram_block;
+  std::int64_t leaves = 0;
+  for (std::size_t k = 0; k < judged_; ++k) leaves += (own_elements(order_[k]) + leaf - 1) / leaf;
+  const std::int64_t rows = engine_.table_rows();
+  constexpr std::int64_t copies = 3;  // as they are made, sent and received
+  return copies * leaves * rows * (rows + 1) / 2 * 2 * static_cast<std::int64_t>(sizeof(double));
+}
+
+std::vector<std::int64_t> FileAggregation::judged_sizes() const {
+  std::vector<std::int64_t> sizes;
+  for (std::size_t k = 0; k < judged_; ++k) sizes.push_back(inputs_.tensors[order_[k]].elements);
+  return sizes;
+}
+
+void FileAggregation::choose_first_pass() {
   if (!engine_.needs_statistics()) return;
-  if (!whole) {
+  if (options_.options.scope != Scope::whole) {
     first_pass_ = inputs_.floating;
     return;
   }
-  for (const Window& window : memory_.cut(inputs_, order_, judged_)) {
+  for (const Window& window : memory_.cut(order_, own_, judged_)) {
     for (const Piece& piece : window.some({0, window.judged_pieces > 0 ? window.pieces.size() : 0})) {
-      if (piece.begin == 0) first_pass_.push_back(piece.tensor);
+      if (piece.begin == own_[piece.tensor]->begin) first_pass_.push_back(piece.tensor);
     }
   }
 }
@@ -317,8 +477,7 @@ void FileAggregation::expect_bytes() {
   const int passes = engine_.needs_statistics() ? 2 : 1;
   progress_.set_passes(options_.options.scope == Scope::whole ? passes : 1);
   const auto expect = [&](std::span<const std::size_t> tensors, std::size_t times) {
-    for (const std::size_t t : tensors)
-      progress_.expect(static_cast<std::uint64_t>(inputs_.tensors[t].bytes) * times);
+    for (const std::size_t t : tensors) progress_.expect(own_bytes(t) * times);
   };
   expect(inputs_.copied, 1);
   if (!options_.partial) {
@@ -355,7 +514,7 @@ void FileAggregation::run_partial() {
 void FileAggregation::run_integers(std::span<const std::size_t> tensors) {
   if (tensors.empty()) return;
   std::vector<const void*> rows;
-  for (const Window& window : memory_.cut(inputs_, tensors)) {
+  for (const Window& window : memory_.cut(tensors, own_)) {
     if (integer_rows_.empty())
       throw Error(Status::invalid_argument, "weights: none is valid; integer tensors need at least 1");
     load(window, 0, integer_rows_, window.judged);
@@ -370,7 +529,7 @@ void FileAggregation::run_integers(std::span<const std::size_t> tensors) {
 
 void FileAggregation::run_copies() {
   const int base = static_cast<int>(active_.rows.size());
-  for (const Window& window : memory_.cut(inputs_, inputs_.copied)) {
+  for (const Window& window : memory_.cut(inputs_.copied, own_)) {
     load(window, 0, {&base, 1}, window.combined);
     const bool floating = window.type->kind == ElementKind::floating;
     const std::int64_t size =
@@ -398,20 +557,21 @@ void FileAggregation::check_copied(const Window& window, const std::byte* from) 
 }
 
 void FileAggregation::run_whole() {
-  const auto windows = memory_.cut(inputs_, order_, judged_);
-  Part part{.windows = windows,
-            .loaded = windows.size() == 1 && windows.front().judged == windows.front().combined};
-  if (part.loaded) {
-    load_once(windows.front());
-    part.pieces.count = windows.front().pieces.size();
-  }
+  const auto windows = memory_.cut(order_, own_, judged_);
+  const bool fits = windows.size() == 1 ? windows.front().judged == windows.front().combined
+                                        : windows.empty() && ranks_.many();
+  Part part{.windows = windows, .loaded = ranks_.all(fits)};
+  if (part.loaded && !windows.empty()) part.pieces.count = windows.front().pieces.size();
+  among_ranks(part, [&] {
+    if (part.loaded && !windows.empty()) load_once(windows.front());
+  });
   run_part(part);
 }
 
 /// Tensors that fit into a window are solved and applied while they are there. What earlier tensors wrote is
 /// gone with the temporary file should a later one fail.
 void FileAggregation::run_per_tensor(std::span<const std::size_t> tensors) {
-  const auto windows = memory_.cut(inputs_, tensors);
+  const auto windows = memory_.cut(tensors, own_);
   for (std::size_t w = 0; w < windows.size();) {
     const std::size_t t = windows[w].pieces.front().tensor;
     std::size_t end = w + 1;
@@ -444,33 +604,47 @@ void FileAggregation::run_part(const Part& part) {
   nonfinite_.assign(static_cast<std::size_t>(engine_.table_rows()), 0);
   const std::span<const Window> judged = part.judged_alone();
   const std::span<const Window> others = part.windows.subspan(judged.size());
-  const bool scanning = !part.loaded && !others.empty();
-  if (part.loaded && !others.empty()) {
-    scan(part, others.front(), 0);
-    passes_->scanned(nonfinite_);
+  const bool judges_all = part.tensor != nullptr || judged_ == order_.size();
+  const bool scanning = !part.loaded && !judges_all;
+  if (part.loaded && !judges_all) {
+    if (!others.empty()) {
+      scan(part, others.front(), 0);
+      passes_->scanned(nonfinite_);
+    }
+    add_up(part, nonfinite_);
   }
   Solution solution;
   solve(part, solution);
-  if (solution.status == Status::ok) check_bad(solution, part.tensor);
+  among_ranks(part, [&] {
+    if (solution.status == Status::ok) check_bad(solution, part.tensor);
+  });
   progress_.enter_last_pass();
   if (scanning) {
     const std::int64_t written_nonfinite = result_.nonfinite;
-    if (apply(part, others, solution, true)) {
+    apply(part, others, solution, true);
+    add_up(part, nonfinite_);
+    if (found_nonfinite(solution)) {
       result_.nonfinite = written_nonfinite;
       progress_.expect((part.bytes(part.judged_windows()) + part.bytes(others)) * all_rows_.size());
       solution = {};
       solve(part, solution);
-      check_solved(solution, part.tensor);
+      among_ranks(part, [&] { check_solved(solution, part.tensor); });
       apply(part, others, solution, false);
     } else {
       for (std::size_t row = 0; row < active_.rows.size(); ++row)
         solution.report.rows[static_cast<std::size_t>(active_.rows[row])].nonfinite += nonfinite_[row];
     }
   }
-  check_solved(solution, part.tensor);
+  among_ranks(part, [&] { check_solved(solution, part.tensor); });
   apply(part, judged, solution, false);
   if (part.loaded) apply(part, others, solution, false);
-  check_bad(solution, part.tensor);
+  if (!solution.counted) {  // pass 2 has
+    std::vector<std::int64_t> counts;
+    for (const RowReport& row : solution.report.rows) counts.push_back(row.nonfinite);
+    add_up(part, counts);
+    for (std::size_t i = 0; i < counts.size(); ++i) solution.report.rows[i].nonfinite = counts[i];
+  }
+  among_ranks(part, [&] { check_bad(solution, part.tensor); });
   for (std::size_t i = 0; i < solution.report.rows.size(); ++i) {
     if (inputs_.rows[i].bad.empty()) continue;
     RowReport& row = solution.report.rows[i];
@@ -487,8 +661,7 @@ void FileAggregation::scan(const Part& part, const Window& window, int slot) {
   passes_->scan(slot, reader_->table(window, slot, part.unjudged(window), window.combined));
 }
 
-bool FileAggregation::found_nonfinite(const Solution& solution) {
-  passes_->scanned(nonfinite_);
+bool FileAggregation::found_nonfinite(const Solution& solution) const {
   for (std::size_t row = 0; row < nonfinite_.size(); ++row) {
     if (nonfinite_[row] == 0) continue;
     if (row >= active_.rows.size()) return true;  // the base
@@ -500,14 +673,42 @@ bool FileAggregation::found_nonfinite(const Solution& solution) {
 
 void FileAggregation::solve(const Part& part, Solution& solution) {
   GramSums sums;
-  sums.leaf_blocks = leaf_blocks_of(part.judged_sizes());
+  const std::vector<std::int64_t> sizes =
+      part.tensor == nullptr ? judged_sizes() : std::vector<std::int64_t>{part.tensor->elements};
+  sums.leaf_blocks = leaf_blocks_of(sizes);
   bool again = false;
-  solve_over(engine_, sums, solution, [&](GramSums& to) {
+  sum_over(engine_, sums, [&](GramSums& to) {
     if (again) progress_.expect(part.bytes(part.judged_windows()) * all_rows_.size());
     again = true;
-    accumulate(part, to);
+    is_shared(part) ? accumulate_together(part, to) : accumulate(part, to);
     for (std::size_t row = 0; row < nonfinite_.size(); ++row) to.nonfinite[row] += nonfinite_[row];
   });
+  among_ranks(part, [&] { engine_.solve(sums, solution); });
+  if (is_shared(part)) {
+    constexpr const char* what =
+        "the same sums and computed different coefficients from them: their libraries differ, or one's "
+        "hardware fails";
+    ranks_.agree(std::array{Ranks::Topic{what, digest_of(solution)}});
+  }
+}
+
+void FileAggregation::accumulate_together(const Part& part, GramSums& totals) {
+  GramSums mine;
+  mine.leaf_blocks = totals.leaf_blocks;
+  mine.records = &records_;
+  ranks_.together([&] {
+    records_.entries = totals.wanted
+                           ? gram_entries(totals.rows, static_cast<int>(active_.rows.size()), totals.pairs)
+                           : std::vector<std::size_t>{};
+    mine.reset(totals.rows, totals.wanted, totals.scale, totals.pairs);
+    mine.center = totals.center;
+    mine.limit = totals.limit;
+    mine.round = totals.round;
+    accumulate(part, mine);
+  });
+  std::vector<std::size_t> judged(judged_);  // in order_
+  std::iota(judged.begin(), judged.end(), std::size_t{0});
+  detail::add_up(ranks_.communicator(), stretches_of(*sharding_, judged, totals.leaf_blocks), mine, totals);
 }
 
 void FileAggregation::accumulate(const Part& part, GramSums& sums) {
@@ -521,14 +722,14 @@ void FileAggregation::accumulate(const Part& part, GramSums& sums) {
     if (shares_) {
       sums.ended = [&](std::size_t k) {
         const Piece& piece = window.pieces[pieces.first + k];
-        if (piece.end != inputs_.tensors[piece.tensor].elements) return;
+        if (piece.end != own_[piece.tensor]->end) return;
         shares_->end(sums, place_of(piece.tensor));
       };
     }
     RowTable table = reader_->table(window, slot, pieces, window.judged);
     if (pieces.count > 0) {
       const Piece& last = window.pieces[pieces.first + pieces.count - 1];
-      table.unfinished = last.end != inputs_.tensors[last.tensor].elements;
+      table.unfinished = last.end != own_[last.tensor]->end;
     }
     passes_->accumulate(slot, table, sums);
   }
@@ -536,9 +737,15 @@ void FileAggregation::accumulate(const Part& part, GramSums& sums) {
   passes_->collect(sums);
 }
 
-bool FileAggregation::apply(const Part& part, std::span<const Window> some, Solution& solution,
+void FileAggregation::apply(const Part& part, std::span<const Window> some, Solution& solution,
                             bool scanning) {
-  if (some.empty()) return false;
+  among_ranks(part, [&] {
+    if (!some.empty()) apply_own(part, some, solution, scanning);
+  });
+}
+
+void FileAggregation::apply_own(const Part& part, std::span<const Window> some, Solution& solution,
+                                bool scanning) {
   const bool solved = solution.status == Status::ok;  // else there is nothing to do but to scan
   bool found = false;
   std::vector<int> rows;
@@ -563,7 +770,8 @@ bool FileAggregation::apply(const Part& part, std::span<const Window> some, Solu
     if (!part.loaded) load(window, slot, rows, window.combined);
     if (scanning) {
       scan(part, window, slot);
-      found = found_nonfinite(solution) || found;
+      passes_->scanned(nonfinite_);
+      found = found_nonfinite(solution);
     }
     if (!solved || found) continue;
     passes_->apply(slot, reader_->table(window, slot, pieces, window.combined), target(window, slot, pieces),
@@ -571,7 +779,6 @@ bool FileAggregation::apply(const Part& part, std::span<const Window> some, Solu
   }
   for (std::size_t w = windows - std::min(slots, windows); w < windows; ++w) write_window(w);
   if (solved) passes_->finish(solution);
-  return found;
 }
 
 bool FileAggregation::is_bad(int row) const {
@@ -597,22 +804,22 @@ std::uint64_t FileAggregation::read(const Window& window, int slot, std::span<co
   std::vector<int> good;
   std::copy_if(rows.begin(), rows.end(), std::back_inserter(good), [&](int row) { return !is_bad(row); });
   const WindowReader::Failures failures = reader_->load(window, slot, good, dtype);
-  bool lost = false;
+  InputLost lost;
+  bool used = ranks_.many();  // by another rank, perhaps
   for (const auto& [row, error] : failures) {
     const auto i = static_cast<std::size_t>(row);
     if (i == active_.rows.size() || !is_bad_input(error)) throw error;
-    InputRow& input = inputs_.rows[static_cast<std::size_t>(active_.rows[i])];
-    const std::filesystem::path& path = inputs_.models[input.model].path;
-    std::string reason = reason_of(error, path);
-    if (options_.found_bad) options_.found_bad(input.model, path.string(), reason);
-    if (inputs_.models.size() == 1 || options_.bad_inputs == BadInputs::error) throw error;
-    input.bad = std::move(reason);
-    lost = lost || used_[i] != 0;
+    const std::size_t model = inputs_.rows[static_cast<std::size_t>(active_.rows[i])].model;
+    const std::filesystem::path& path = inputs_.models[model].path;
+    const bool alone = inputs_.models.size() == 1 || options_.bad_inputs == BadInputs::error;
+    lost.inputs.push_back({model, reason_of(error, path)});
+    if (alone && options_.found_bad) options_.found_bad(model, path.string(), lost.inputs.back().reason);
+    if (alone) throw error;
+    used = used || used_[i] != 0;
   }
-  for (const auto& [row, error] : failures) {
-    if (!lost) drop(row);
-  }
-  if (lost) throw InputLost{};
+  if (!failures.empty() && used) throw lost;
+  mark_lost(inputs_, lost, options_);
+  for (const auto& [row, error] : failures) drop(row);
   for (const int row : good) used_[static_cast<std::size_t>(row)] = 1;
   return window.bytes() * (good.size() - failures.size());
 }
@@ -620,7 +827,7 @@ std::uint64_t FileAggregation::read(const Window& window, int slot, std::span<co
 void FileAggregation::drop(int row) {
   reader_->make_infinite(row);
   const auto skip = [&](std::span<const std::size_t> tensors) {
-    for (const std::size_t t : tensors) progress_.skip(static_cast<std::uint64_t>(inputs_.tensors[t].bytes));
+    for (const std::size_t t : tensors) progress_.skip(own_bytes(t));
   };
   if (std::erase(all_rows_, row) > 0) {
     skip(first_pass_);
@@ -635,6 +842,7 @@ void FileAggregation::count_read(std::uint64_t bytes) {
 }
 
 void FileAggregation::load(const Window& window, int slot, std::span<const int> rows, DType dtype) {
+  ranks_.look_up();
   count_read(read(window, slot, rows, dtype));
 }
 
@@ -696,22 +904,27 @@ FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesy
                            const std::filesystem::path& output, const FileOptions& given) {
   FileOptions options = given;
   if (options.partial) options.options.scope = Scope::per_tensor;
+  Ranks ranks(options.communicator);
   try {
-    Inputs opened = open_inputs(inputs, options);
-    if (options.partial && !options.base) drop_few_held(opened, pipeline, options);
-    check_integers(opened, options.integers);
+    Inputs opened = open_together(ranks, pipeline, inputs, output, options);
     Course course{.progress = ProgressCounter(options)};
     for (;;) {  // at most once for each input that is lost
       try {
-        return FileAggregation(pipeline, opened, output, options, course).run(output);
-      } catch (const InputLost&) {
+        std::optional<FileAggregation> aggregation;
+        ranks.together([&] { aggregation.emplace(pipeline, opened, output, options, ranks, course); });
+        return aggregation->run(output);
+      } catch (const InputLost& lost) {
+        ranks.together([&] { mark_lost(opened, lost, options); });
         course.progress.restart();
       }
     }
   } catch (const std::bad_alloc&) {
-    throw Error(Status::out_of_memory,
-                fmt::format("an allocation failed with memory = {} bytes for {} inputs", options.memory,
-                            inputs.size()));
+    const std::string what = fmt::format("an allocation failed with memory = {} bytes for {} inputs",
+                                         options.memory, inputs.size());
+    throw Error(ranks.many() ? Status::communication : Status::out_of_memory, what);
+  } catch (const Error& error) {
+    if (!ranks.many() || ranks.ended_together()) throw;
+    throw Error(Status::communication, error.what());
   }
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "host/base/team.hpp"
+#include "host/files/packed.hpp"
 #include "host/io/sha256.hpp"
 
 namespace bragg::detail {
@@ -54,19 +55,26 @@ std::uint64_t largest_file(const Inputs& inputs) {
   return std::max(bytes, *middle);
 }
 
-}  // namespace
-
-void hash_inputs(const Inputs& inputs, const FileOptions& options, int threads, ProgressCounter& progress,
-                 std::uint64_t& bytes_read) {
+/// Of this rank.
+std::vector<Hashing> list_files(const Inputs& inputs, const Ranks& ranks) {
   std::vector<Hashing> files;
+  const auto is_own = [&](std::size_t row) {
+    return static_cast<int>(row % static_cast<std::size_t>(ranks.size())) == ranks.rank();
+  };
   if (inputs.matrix) {
-    add_files(inputs.models.front(), false, files);
+    if (ranks.is_first()) add_files(inputs.models.front(), false, files);
   } else {
-    for (const InputRow& row : inputs.rows) {
-      if (!row.left_out) add_files(inputs.models[row.model], !row.bad.empty(), files);
+    for (std::size_t i = 0; i < inputs.rows.size(); ++i) {
+      const InputRow& row = inputs.rows[i];
+      if (!row.left_out && is_own(i)) add_files(inputs.models[row.model], !row.bad.empty(), files);
     }
   }
-  if (inputs.base) add_files(*inputs.base, false, files);
+  if (inputs.base && is_own(inputs.rows.size())) add_files(*inputs.base, false, files);
+  return files;
+}
+
+void hash_files(const Inputs& inputs, std::vector<Hashing>& files, int threads, ProgressCounter& progress,
+                std::uint64_t& bytes_read) {
   const std::uint64_t largest = largest_file(inputs);
   std::erase_if(files, [&](const Hashing& each) { return each.bytes > largest; });
   for (const Hashing& each : files) progress.expect(each.bytes);
@@ -103,7 +111,29 @@ void hash_inputs(const Inputs& inputs, const FileOptions& options, int threads, 
   if (failure) std::rethrow_exception(failure);
   tell();
   for (const Hashing& each : files) {
-    each.sha256.empty() ? progress.skip(each.bytes) : options.hashed(each.path.string(), each.sha256);
+    if (each.sha256.empty()) progress.skip(each.bytes);
+  }
+}
+
+}  // namespace
+
+void hash_inputs(const Inputs& inputs, const FileOptions& options, Ranks& ranks, int threads,
+                 ProgressCounter& progress, std::uint64_t& bytes_read) {
+  Packer mine;
+  ranks.together([&] {
+    std::vector<Hashing> files = list_files(inputs, ranks);
+    hash_files(inputs, files, threads, progress, bytes_read);
+    for (const Hashing& each : files) {
+      if (each.sha256.empty()) continue;
+      mine.put(std::string_view(each.path.native()));
+      mine.put(std::string_view(each.sha256));
+    }
+  });
+  for (const std::string& all : ranks.gather(mine.bytes())) {
+    for (Unpacker from(all); !from.empty();) {
+      const std::string path = from.take_text();
+      options.hashed(path, from.take_text());
+    }
   }
 }
 

@@ -391,7 +391,8 @@ std::string reason_of(const Error& error, const std::filesystem::path& path) {
   return std::string(what);
 }
 
-Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptions& options) {
+Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptions& options,
+                   std::span<const std::string> known_bad) {
   if (paths.empty()) throw Error(Status::invalid_argument, "inputs: 0 files; needs at least 1");
   check_distinct(paths);
   const std::optional<std::filesystem::path>& base = options.base;
@@ -399,6 +400,7 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptio
   const Skips of_owner = choice.of_owner(), of_worker = choice.of_worker();
   Inputs inputs;
   add_models(inputs, paths, options.weights);
+  for (std::size_t i = 0; i < known_bad.size(); ++i) inputs.rows[i].bad = known_bad[i];
   Form form;
   const auto read_owner = [&](const std::filesystem::path& path) {
     form = read_form(path, of_owner);
@@ -488,6 +490,13 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptio
     if (inputs.tensors.empty()) refuse_partial(inputs, {});
   }
   return inputs;
+}
+
+void mark_bad(Inputs& inputs, std::size_t model, const std::string& reason, const FileOptions& options) {
+  for (InputRow& row : inputs.rows) {
+    if (row.model == model) row.bad = reason;
+  }
+  if (options.found_bad) options.found_bad(model, inputs.models[model].path.string(), reason);
 }
 
 std::size_t voters(const Inputs& inputs) {

@@ -48,9 +48,15 @@ std::string reason_of(const Error& error, const std::filesystem::path& path);
 /// of more than half of the inputs. An input of other ones, or that cannot be read, is a bad row or an error.
 /// One of weight 0 is neither opened nor counted. Of `options`: base, weights, bad_inputs, exclude, copy,
 /// partial: then an input may lack some of the tensors, of which it has no place.
+/// `known_bad`: none, or for each input why it is a bad one, whatever it looks like here; empty: it may be
+/// good.
 /// @throws Error invalid_argument (no inputs, one given twice; exclude, copy), bad_file (no agreed form),
 /// io_error; of the base, of a lone input, and for BadInputs::error of every input, what is wrong with it.
-Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptions& options);
+Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptions& options,
+                   std::span<const std::string> known_bad = {});
+
+/// What an input that turned out to be bad is from then on; it is told to options.found_bad.
+void mark_bad(Inputs& inputs, std::size_t model, const std::string& reason, const FileOptions& options);
 
 /// How many inputs count: all but those of weight 0.
 std::size_t voters(const Inputs& inputs);

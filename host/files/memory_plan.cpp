@@ -107,18 +107,19 @@ MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows,
   return plan;
 }
 
-std::vector<Window> MemoryPlan::cut(const Inputs& inputs, std::span<const std::size_t> tensors,
-                                    std::size_t judged) const {
+std::vector<Window> MemoryPlan::cut(std::span<const std::size_t> tensors,
+                                    std::span<const std::optional<Slice>> own, std::size_t judged) const {
   std::vector<Window> windows;
   bool open = false;  // whether the last window may be continued
   for (std::size_t k = 0; k < tensors.size(); ++k) {
     const std::size_t t = tensors[k];
-    const std::int64_t elements = inputs.tensors[t].elements;
+    if (!own[t]) continue;
+    const Slice all = *own[t];
     const Window& kind = kinds[t];
     const std::int64_t most = slot.row_stride / widest[t] / gram_block * gram_block;
-    if (elements > most) {
-      for (std::int64_t begin = 0; begin < elements; begin += most) {
-        const std::int64_t size = std::min(most, elements - begin);
+    if (all.size() > most) {
+      for (std::int64_t begin = all.begin; begin < all.end; begin += most) {
+        const std::int64_t size = std::min(most, all.end - begin);
         windows.push_back(kind);
         windows.back().pieces.push_back({t, begin, begin + size});
         windows.back().elements = size;
@@ -128,10 +129,10 @@ std::vector<Window> MemoryPlan::cut(const Inputs& inputs, std::span<const std::s
       continue;
     }
     open = open && windows.back().type == kind.type && windows.back().out == kind.out &&
-           windows.back().elements + elements <= most;
+           windows.back().elements + all.size() <= most;
     if (!open) windows.push_back(kind);
-    windows.back().pieces.push_back({t, 0, elements});
-    windows.back().elements += elements;
+    windows.back().pieces.push_back({t, all.begin, all.end});
+    windows.back().elements += all.size();
     if (k < judged) windows.back().judged_pieces = windows.back().pieces.size();
     open = true;
   }

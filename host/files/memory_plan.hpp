@@ -2,6 +2,11 @@
 // How much of the inputs is in memory at a time.
 #pragma once
 
+#include <bragg/sharded.hpp>
+#include <optional>
+#include <span>
+#include <vector>
+
 #include "host/files/inputs.hpp"
 #include "host/files/output_plan.hpp"
 #include "host/files/window_passes.hpp"
@@ -15,8 +20,9 @@ struct MemoryPlan {
   SlotShape slot;
 
   /// Cuts some of the tensors, in that order, into windows that fit into a slot. Rows are judged by the first
-  /// `judged` of them.
-  std::vector<Window> cut(const Inputs& inputs, std::span<const std::size_t> tensors,
+  /// `judged` of them. `own`: of each of the inputs' tensors what is to be there, if anything; it begins at a
+  /// multiple of gram_block.
+  std::vector<Window> cut(std::span<const std::size_t> tensors, std::span<const std::optional<Slice>> own,
                           std::size_t judged = 0) const;
 };
 

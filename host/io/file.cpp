@@ -211,7 +211,7 @@ int abandon_outputs() {
   return all.committed;
 }
 
-OutputFile::OutputFile(const fs::path& path, std::int64_t bytes) : path_(follow_links(path)) {
+OutputFile::OutputFile(const fs::path& path, std::int64_t bytes, bool named) : path_(follow_links(path)) {
   struct stat there {};
   const bool exists = ::stat(path_.c_str(), &there) == 0;
   replaces_ = exists;
@@ -221,7 +221,7 @@ OutputFile::OutputFile(const fs::path& path, std::int64_t bytes) : path_(follow_
                             show(path.string())));
   }
   const mode_t mode = exists ? there.st_mode & 07777 : 0666;
-  if (can_name_later(folder(), make_name())) descriptor_ = open_unnamed(folder(), mode);
+  if (!named && can_name_later(folder(), make_name())) descriptor_ = open_unnamed(folder(), mode);
   for (int attempt = 0; descriptor_ < 0 && attempt < 100; ++attempt) {
     const std::lock_guard lock(outputs().mutex);
     const fs::path name = make_name();
@@ -245,6 +245,22 @@ OutputFile::OutputFile(const fs::path& path, std::int64_t bytes) : path_(follow_
   }
 }
 
+std::unique_ptr<OutputFile> OutputFile::join(const fs::path& path, const fs::path& temporary) {
+  std::unique_ptr<OutputFile> file(new OutputFile);
+  file->path_ = follow_links(path);
+  const std::lock_guard lock(outputs().mutex);
+  file->descriptor_ = open_retrying(temporary, O_WRONLY);
+  if (file->descriptor_ < 0) {
+    throw_io_error(
+        path,
+        fmt::format("open {}, which another rank made for it: all need one file system", temporary.string())
+            .c_str(),
+        errno);
+  }
+  file->set_temporary(temporary);
+  return file;
+}
+
 OutputFile::~OutputFile() {
   if (descriptor_ >= 0) ::close(descriptor_);
   remove_temporary();
@@ -266,7 +282,14 @@ void OutputFile::remove_temporary() noexcept {
   if (temporary_.empty()) return;
   const std::lock_guard lock(outputs().mutex);
   ::unlink(temporary_.c_str());
-  std::erase(outputs().temporary, temporary_);
+  forget_temporary();
+}
+
+/// Of equal ones, which ranks that are threads have, one.
+void OutputFile::forget_temporary() noexcept {
+  auto& all = outputs().temporary;
+  const auto at = std::find(all.begin(), all.end(), temporary_);
+  if (at != all.end()) all.erase(at);
   temporary_.clear();
 }
 
@@ -288,6 +311,13 @@ void OutputFile::flush() {
   if (::fsync(descriptor_) != 0) throw_io_error(path_, "flush it to disk", errno);
 }
 
+void OutputFile::leave() {
+  flush();
+  if (::close(std::exchange(descriptor_, -1)) != 0) throw_io_error(path_, "close it", errno);
+  const std::lock_guard lock(outputs().mutex);
+  forget_temporary();
+}
+
 void OutputFile::rename_to_path() {
   // link() replaces nothing, so that a file without a name gets a temporary one first.
   for (int attempt = 0; temporary_.empty() && attempt < 100; ++attempt) {
@@ -301,8 +331,7 @@ void OutputFile::rename_to_path() {
   if (temporary_.empty()) throw_io_error(path_, "give the finished file a name beside it", errno);
   if (::rename(temporary_.c_str(), path_.c_str()) != 0)
     throw_io_error(path_, "rename the finished file to it", errno);
-  std::erase(outputs().temporary, temporary_);
-  temporary_.clear();
+  forget_temporary();
 }
 
 /// The rename itself outlives a power cut only when the folder is flushed too; where that is refused, so be

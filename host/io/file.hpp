@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -74,9 +75,13 @@ bool same_place(const std::filesystem::path& a, const std::filesystem::path& b);
 /// its mode.
 class OutputFile {
  public:
-  /// Reserves `bytes` bytes. @throws Error io_error; invalid_argument where path is there and not a regular
-  /// file.
-  OutputFile(const std::filesystem::path& path, std::int64_t bytes);
+  /// Reserves `bytes` bytes. `named`: it has a temporary name from the start, by which others join.
+  /// @throws Error io_error; invalid_argument where path is there and not a regular file.
+  OutputFile(const std::filesystem::path& path, std::int64_t bytes, bool named = false);
+  /// A file that another process makes and commits: this one writes to it, and flushes. Until it has, the
+  /// temporary name is this one's to remove, too.
+  static std::unique_ptr<OutputFile> join(const std::filesystem::path& path,
+                                          const std::filesystem::path& temporary);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
@@ -84,8 +89,13 @@ class OutputFile {
   void write(std::int64_t offset, const void* from, std::int64_t bytes);
   /// Flushes to disk and renames.
   void commit();
+  /// Of a file that was joined: flushes to disk and leaves it to who made it.
+  void leave();
+  /// Empty: it has none.
+  const std::filesystem::path& temporary() const noexcept { return temporary_; }
 
  private:
+  OutputFile() = default;
   friend void commit_together(std::span<OutputFile* const> files);
 
   std::filesystem::path folder() const;
@@ -97,6 +107,8 @@ class OutputFile {
   /// A name beside `path`, known to abandon_outputs() while it is there.
   void set_temporary(std::filesystem::path name);
   void remove_temporary() noexcept;
+  /// Its name is final, or gone, or somebody else's. The lock of all outputs is held.
+  void forget_temporary() noexcept;
 
   std::filesystem::path path_;
   std::filesystem::path temporary_;  // empty: nothing to remove

@@ -93,22 +93,31 @@ ModelLayout sharded_layout(std::span<const TensorInfo> tensors, const Metadata& 
   return model;
 }
 
-OutputModel::OutputModel(const fs::path& path, const ModelLayout& layout) : npz_(layout.npz) {
+void OutputModel::place_tensors(const ModelLayout& layout) {
+  for (std::size_t f = 0; f < layout.files.size(); ++f) {
+    const ModelLayout::File& file = layout.files[f];
+    for (std::size_t k = 0; k < file.tensors.size(); ++k) {
+      places_.resize(std::max(places_.size(), file.tensors[k] + 1));
+      places_[file.tensors[k]] = {f, file.layout.offsets[k]};
+    }
+  }
+  if (!npz_) return;
+  for (std::size_t t = 0; t < places_.size(); ++t) written_.push_back({.tensor = t});
+}
+
+OutputModel::OutputModel(const fs::path& path, const ModelLayout& layout, bool shared) : npz_(layout.npz) {
   const bool in_folder = !layout.files.front().name.empty();
   if (in_folder) {
     folder_.emplace(path);
     check_no_model(path);
   }
+  place_tensors(layout);
   for (const ModelLayout::File& file : layout.files) {
     const auto header_bytes = static_cast<std::int64_t>(file.layout.header.size());
-    for (std::size_t k = 0; k < file.tensors.size(); ++k) {
-      places_.resize(std::max(places_.size(), file.tensors[k] + 1));
-      places_[file.tensors[k]] = {files_.size(), file.layout.offsets[k]};
-    }
-    files_.push_back(std::make_unique<OutputFile>(in_folder ? path / file.name : path, file.layout.bytes));
+    files_.push_back(
+        std::make_unique<OutputFile>(in_folder ? path / file.name : path, file.layout.bytes, shared));
     files_.back()->write(0, file.layout.header.data(), header_bytes);
   }
-  crcs_.resize(places_.size());
   if (!layout.index.empty()) {
     const auto bytes = static_cast<std::int64_t>(layout.index.size());
     files_.push_back(std::make_unique<OutputFile>(path / index_name, bytes));
@@ -116,17 +125,54 @@ OutputModel::OutputModel(const fs::path& path, const ModelLayout& layout) : npz_
   }
 }
 
+OutputModel::OutputModel(const fs::path& path, const ModelLayout& layout,
+                         std::span<const std::string> temporaries)
+    : npz_(layout.npz) {
+  place_tensors(layout);
+  for (const std::string& temporary : temporaries) files_.push_back(OutputFile::join(path, temporary));
+}
+
 void OutputModel::write(std::size_t t, std::int64_t begin, const void* from, std::int64_t bytes) {
   files_[places_[t].file]->write(places_[t].offset + begin, from, bytes);
   if (!npz_) return;
-  if (begin == 0) crcs_[t] = 0;
-  crcs_[t] = static_cast<std::uint32_t>(
-      ::crc32_z(crcs_[t], static_cast<const Bytef*>(from), static_cast<std::size_t>(bytes)));
+  Written& written = written_[t];
+  if (begin != written.begin + written.bytes) written = {.tensor = t, .begin = begin};  // anew
+  written.crc = static_cast<std::uint32_t>(
+      ::crc32_z(written.crc, static_cast<const Bytef*>(from), static_cast<std::size_t>(bytes)));
+  written.bytes += bytes;
+}
+
+std::vector<OutputModel::Written> OutputModel::written() const {
+  std::vector<Written> parts;
+  for (const Written& part : written_) {
+    if (part.bytes > 0) parts.push_back(part);
+  }
+  return parts;
+}
+
+void OutputModel::add_written(const Written& part) {
+  Written& whole = written_[part.tensor];
+  whole.crc = static_cast<std::uint32_t>(::crc32_combine(whole.crc, part.crc, part.bytes));
+  whole.bytes += part.bytes;
+}
+
+std::vector<std::string> OutputModel::temporaries() const {
+  std::vector<std::string> names;
+  for (const auto& file : files_) {
+    if (!file->temporary().empty()) names.push_back(file->temporary().string());
+  }
+  return names;
+}
+
+void OutputModel::leave() {
+  for (const auto& file : files_) file->leave();
 }
 
 void OutputModel::commit() {
   if (npz_) {
-    for (const auto& [offset, text] : npz_headers(*npz_, crcs_))
+    std::vector<std::uint32_t> crcs;
+    for (const Written& written : written_) crcs.push_back(written.crc);
+    for (const auto& [offset, text] : npz_headers(*npz_, crcs))
       files_.front()->write(offset, text.data(), static_cast<std::int64_t>(text.size()));
   }
   std::vector<OutputFile*> files;

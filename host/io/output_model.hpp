@@ -44,13 +44,35 @@ class OutputModel {
  public:
   /// `path`: the file, or the folder of a model in shards.
   /// @throws Error invalid_argument: a folder that holds a model; and as OutputFile.
-  OutputModel(const std::filesystem::path& path, const ModelLayout& layout);
+  /// `shared`: others join it.
+  OutputModel(const std::filesystem::path& path, const ModelLayout& layout, bool shared = false);
+  /// A model that another process makes and commits: this one writes some of it. `temporaries`: its.
+  OutputModel(const std::filesystem::path& path, const ModelLayout& layout,
+              std::span<const std::string> temporaries);
 
   /// Bytes of tensor t from `begin` on, each tensor's in their order.
   void write(std::size_t t, std::int64_t begin, const void* from, std::int64_t bytes);
   void commit();
 
+  /// The temporary names of a shared one's files that have tensors.
+  std::vector<std::string> temporaries() const;
+  /// Of a model that was joined: flushes to disk.
+  void leave();
+
+  /// What was written of a tensor, for the checksum of an npz's; empty where none is wanted.
+  struct Written {
+    std::size_t tensor = 0;
+    std::int64_t begin = 0;
+    std::int64_t bytes = 0;
+    std::uint32_t crc = 0;
+  };
+  std::vector<Written> written() const;
+  /// Of a tensor the next part, which another process wrote.
+  void add_written(const Written& part);
+
  private:
+  void place_tensors(const ModelLayout& layout);
+
   struct Place {
     std::size_t file = 0;
     std::int64_t offset = 0;
@@ -59,7 +81,7 @@ class OutputModel {
   std::vector<std::unique_ptr<OutputFile>> files_;
   std::vector<Place> places_;
   std::optional<NpzLayout> npz_;
-  std::vector<std::uint32_t> crcs_;  // of the tensors' data, for an npz
+  std::vector<Written> written_;  // [tensor] for an npz
 };
 
 }  // namespace bragg::detail

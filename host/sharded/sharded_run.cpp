@@ -13,6 +13,7 @@
 #include "host/base/team.hpp"
 #include "host/io/sha256.hpp"
 #include "host/sharded/agreement.hpp"
+#include "host/sharded/solution_digest.hpp"
 
 namespace bragg::detail {
 
@@ -46,23 +47,6 @@ struct Cursor {
     return value;
   }
 };
-
-std::uint64_t digest_of(const Solution& solution) {
-  Digest digest;
-  digest.add(solution.status);
-  digest.add(solution.infinite_everywhere);
-  if (solution.status != Status::ok) return digest.value();
-  if (!solution.coordinate_wise) {
-    digest.add(solution.coefficients);
-    return digest.value();
-  }
-  digest.add(solution.points);
-  digest.add(solution.rows);
-  digest.add(solution.mix);
-  digest.add(solution.infinite);
-  digest.add(solution.weights);
-  return digest.value();
-}
 
 }  // namespace
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <bragg/communicator.hpp>
 #include <bragg/plan.hpp>
 #include <cstdint>
 #include <filesystem>
@@ -149,6 +150,11 @@ struct FileOptions {
   /// base, and left out and told without. A bad input counts as one that holds all: such is also one that
   /// holds none of the tensors, or one in another dtype or shape.
   bool partial = false;
+
+  /// Not null: the ranks of a job aggregate together. All make the same call, with the same arguments, on one
+  /// file system; each reads and writes its part of every file. The output has the bits of one process. On
+  /// the CPU. It outlives the call.
+  Communicator* communicator = nullptr;
 };
 
 /// A tensor of some inputs that the output does not have.
@@ -175,7 +181,8 @@ struct FileResult {
       tensors;  ///< names of the floating-point tensors, in order (per-tensor reports match)
   /// For each of `tensors` its share of the distances (or lengths) that the pipeline took: of each tensor the
   /// median over the rows of the median of a row's squared distances to the others, as a share of the sum of
-  /// all. 0: rows were not judged by it. Empty: no distances were taken, by tensor, or on a device.
+  /// all. 0: rows were not judged by it. Empty: no distances were taken, by tensor, on a device, or by
+  /// several ranks.
   std::vector<double> distance_shares;
   /// Which of `tensors` makes more than 90 % of the distances, where its size does not explain that: the
   /// others make less than a tenth of what their elements would.
@@ -211,6 +218,10 @@ struct FileResult {
 /// @throws Error invalid_argument (an input given twice, an output that is one of them), bad_file (no form
 /// that more than half of the inputs agree on; a bad base: file, tensor, both values), io_error, and the
 /// run's status.
+///
+/// Of ranks (FileOptions::communicator) all throw the same error and get the same result; progress is each
+/// rank's own. An input that is bad for one is bad for all. @throws Error also: disagreement (other
+/// arguments, another version, other files), communication (the ranks have lost each other: end the job).
 BRAGG_API FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesystem::path> inputs,
                                      const std::filesystem::path& output, const FileOptions& options = {});
 

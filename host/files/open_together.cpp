@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/files/open_together.hpp"
+
+#include <bragg/version.hpp>
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "host/cpu/passes.hpp"
+#include "host/files/holders.hpp"
+#include "host/files/integers.hpp"
+#include "host/files/packed.hpp"
+#include "host/sharded/agreement.hpp"
+
+namespace bragg::detail {
+
+namespace {
+
+template <class F>
+Ranks::Topic topic(const char* name, F add) {
+  Digest digest;
+  add(digest);
+  return {name, digest.value()};
+}
+
+void add_all(Digest& digest, const std::vector<std::string>& texts) {
+  digest.add(texts.size());
+  for (const std::string& text : texts) digest.add(std::string_view(text));
+}
+
+void agree_on_arguments(Ranks& ranks, const Pipeline& pipeline, std::span<const std::filesystem::path> paths,
+                        const std::filesystem::path& output, const FileOptions& options) {
+  ranks.agree(std::array{
+      topic("different versions of bragg, or instruction sets",
+            [](Digest& digest) {
+              digest.add(std::string_view(BRAGG_VERSION_STRING));
+              digest.add(std::string_view(CpuPasses::target()));
+            }),
+      topic("different pipelines",
+            [&](Digest& digest) { digest.add(std::string_view(to_string(pipeline))); }),
+      topic("different inputs, bases or outputs",
+            [&](Digest& digest) {
+              for (const std::filesystem::path& path : paths) digest.add(std::string_view(path.native()));
+              digest.add(std::string_view(output.native()));
+              digest.add(options.base.has_value());
+              if (options.base) digest.add(std::string_view(options.base->native()));
+            }),
+      topic("different weights", [&](Digest& digest) { digest.add(options.weights); }),
+      topic("different options",
+            [&](Digest& digest) {
+              digest.add(options.options.scope);
+              digest.add(options.options.max_weight_share);
+              digest.add(options.options.out_dtype.has_value());
+              if (options.options.out_dtype) digest.add(*options.options.out_dtype);
+              digest.add(std::string_view(options.out_dtype));
+              digest.add(options.shard_size);
+              digest.add(options.bad_inputs);
+              digest.add(options.integers);
+              digest.add(options.allow_nonfinite);
+              digest.add(static_cast<bool>(options.hashed));
+              digest.add(options.partial);
+              for (const auto* const patterns :
+                   {&options.judge_by, &options.ignore_in_distances, &options.exclude, &options.copy})
+                add_all(digest, *patterns);
+            }),
+  });
+}
+
+void agree_on_files(Ranks& ranks, const Inputs& inputs) {
+  ranks.agree(std::array{topic("files that differ", [&](Digest& digest) {
+    for (const TensorInfo& tensor : inputs.tensors) {
+      digest.add(std::string_view(tensor.name));
+      digest.add(std::string_view(tensor.dtype));
+      digest.add(tensor.shape);
+    }
+    digest.add(inputs.rows.size());
+    digest.add(std::string_view(inputs.format.value_or("")));
+    const auto add = [&](const PlacedModel& model) {
+      for (const SourceFile& file : model.files) digest.add(file.id.size);
+    };
+    for (const InputRow& row : inputs.rows) {
+      if (row.bad.empty() && !row.left_out) add(inputs.models[row.model]);
+    }
+    if (inputs.base) add(*inputs.base);
+  })});
+}
+
+}  // namespace
+
+Inputs open_together(Ranks& ranks, const Pipeline& pipeline, std::span<const std::filesystem::path> paths,
+                     const std::filesystem::path& output, const FileOptions& options) {
+  agree_on_arguments(ranks, pipeline, paths, output, options);
+  FileOptions silent = options;  // what a rank finds is told when all know it
+  if (ranks.many()) silent.found_bad = nullptr;
+  std::vector<std::string> bad;
+  for (;;) {
+    Inputs inputs;
+    ranks.together([&] {
+      if (ranks.many() && options.options.device == Device::cuda) {
+        throw Error(Status::unsupported,
+                    "device = cuda; ranks aggregate files on the CPU: take device = cpu, or one process");
+      }
+      inputs = open_inputs(paths, silent, bad);
+      if (options.partial && !options.base) drop_few_held(inputs, pipeline, options);
+      check_integers(inputs, options.integers);
+    });
+    if (!ranks.many()) return inputs;
+
+    std::vector<std::string> of_models(inputs.models.size());
+    for (const InputRow& row : inputs.rows) of_models[row.model] = row.bad;
+    Packer mine;
+    mine.put(of_models.size());
+    for (const std::string& reason : of_models) mine.put(std::string_view(reason));
+    bool alike = true;
+    bad.assign(of_models.size(), "");
+    for (const std::string& theirs : ranks.gather(mine.bytes())) {
+      const auto reasons = Unpacker(theirs).take_list<std::string>();
+      for (std::size_t i = 0; i < bad.size(); ++i) {
+        alike = alike && reasons.at(i).empty() == of_models[i].empty();
+        if (bad[i].empty()) bad[i] = reasons.at(i);
+      }
+    }
+    if (!ranks.all(alike)) continue;
+    ranks.together([&] {
+      for (std::size_t i = 0; i < bad.size(); ++i) {
+        if (!bad[i].empty()) mark_bad(inputs, i, bad[i], options);
+      }
+    });
+    agree_on_files(ranks, inputs);
+    return inputs;
+  }
+}
+
+void mark_lost(Inputs& inputs, const InputLost& lost, const FileOptions& options) {
+  for (const LostInput& input : lost.inputs) mark_bad(inputs, input.model, input.reason, options);
+}
+
+}  // namespace bragg::detail
