@@ -192,7 +192,7 @@ class FileAggregation {
   LeafRecords records_;
   std::vector<std::int64_t> nonfinite_;  // per table row, in the tensors that rows are not judged by
   std::optional<DistanceShares> shares_;
-  std::optional<OutputModel> file_;
+  std::unique_ptr<OutputModel> file_;
   std::vector<void*> targets_;
   Course& course_;
   ProgressCounter& progress_;
@@ -310,18 +310,25 @@ FileResult FileAggregation::run(const std::filesystem::path& output) {
   return std::move(result_);
 }
 
-/// The first rank makes the files, and gives them their names in the end.
+/// The first rank makes the files, and gives them their names in the end. All know their temporary names
+/// before they are there: whoever outlives the others can remove them.
 void FileAggregation::open_output(const std::filesystem::path& output) {
-  Packer names;
+  if (!ranks_.many()) {
+    file_ = std::make_unique<OutputModel>(output, output_.layout);
+    return;
+  }
+  Packer chosen;
+  ranks_.together([&] { chosen.put(OutputModel::make_temporaries(output, output_.layout)); });
+  const std::string names = ranks_.of_first(chosen.bytes());
+  const auto temporaries = Unpacker(names).take_list<std::string>();
   ranks_.together([&] {
-    if (!ranks_.is_first()) return;
-    file_.emplace(output, output_.layout, ranks_.many());
-    names.put(file_->temporaries());
+    if (!ranks_.is_first()) file_ = OutputModel::join(output, output_.layout, temporaries);
   });
-  if (!ranks_.many()) return;
-  const std::string given = ranks_.of_first(names.bytes());
   ranks_.together([&] {
-    if (!ranks_.is_first()) file_.emplace(output, output_.layout, Unpacker(given).take_list<std::string>());
+    if (ranks_.is_first()) file_ = std::make_unique<OutputModel>(output, output_.layout, temporaries);
+  });
+  ranks_.together([&] {
+    if (!ranks_.is_first()) file_->open();
   });
 }
 

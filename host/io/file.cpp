@@ -211,7 +211,8 @@ int abandon_outputs() {
   return all.committed;
 }
 
-OutputFile::OutputFile(const fs::path& path, std::int64_t bytes, bool named) : path_(follow_links(path)) {
+OutputFile::OutputFile(const fs::path& path, std::int64_t bytes, const fs::path& temporary)
+    : path_(follow_links(path)) {
   struct stat there {};
   const bool exists = ::stat(path_.c_str(), &there) == 0;
   replaces_ = exists;
@@ -221,10 +222,10 @@ OutputFile::OutputFile(const fs::path& path, std::int64_t bytes, bool named) : p
                             show(path.string())));
   }
   const mode_t mode = exists ? there.st_mode & 07777 : 0666;
-  if (!named && can_name_later(folder(), make_name())) descriptor_ = open_unnamed(folder(), mode);
+  if (temporary.empty() && can_name_later(folder(), make_name())) descriptor_ = open_unnamed(folder(), mode);
   for (int attempt = 0; descriptor_ < 0 && attempt < 100; ++attempt) {
     const std::lock_guard lock(outputs().mutex);
-    const fs::path name = make_name();
+    const fs::path name = temporary.empty() ? make_name() : temporary;
     descriptor_ = open_retrying(name, O_WRONLY | O_CREAT | O_EXCL, mode);
     if (descriptor_ >= 0) set_temporary(name);
     if (descriptor_ < 0 && errno != EEXIST) break;
@@ -249,16 +250,16 @@ std::unique_ptr<OutputFile> OutputFile::join(const fs::path& path, const fs::pat
   std::unique_ptr<OutputFile> file(new OutputFile);
   file->path_ = follow_links(path);
   const std::lock_guard lock(outputs().mutex);
-  file->descriptor_ = open_retrying(temporary, O_WRONLY);
-  if (file->descriptor_ < 0) {
-    throw_io_error(
-        path,
-        fmt::format("open {}, which another rank made for it: all need one file system", temporary.string())
-            .c_str(),
-        errno);
-  }
   file->set_temporary(temporary);
   return file;
+}
+
+void OutputFile::open() {
+  descriptor_ = open_retrying(temporary_, O_WRONLY);
+  if (descriptor_ >= 0) return;
+  const std::string action =
+      fmt::format("open {}, which another rank made for it: all need one file system", temporary_.string());
+  throw_io_error(path_, action.c_str(), errno);
 }
 
 OutputFile::~OutputFile() {
@@ -268,9 +269,11 @@ OutputFile::~OutputFile() {
 
 fs::path OutputFile::folder() const { return path_.has_parent_path() ? path_.parent_path() : fs::path("."); }
 
-fs::path OutputFile::make_name() const {
+fs::path OutputFile::make_temporary(const fs::path& path) {
   std::random_device random;
-  return folder() / fmt::format(".bragg-{:08x}{:08x}.tmp", random(), random());
+  const fs::path place = follow_links(path);
+  return (place.has_parent_path() ? place.parent_path() : fs::path(".")) /
+         fmt::format(".bragg-{:08x}{:08x}.tmp", random(), random());
 }
 
 void OutputFile::set_temporary(fs::path name) {

@@ -75,13 +75,16 @@ bool same_place(const std::filesystem::path& a, const std::filesystem::path& b);
 /// its mode.
 class OutputFile {
  public:
-  /// Reserves `bytes` bytes. `named`: it has a temporary name from the start, by which others join.
-  /// @throws Error io_error; invalid_argument where path is there and not a regular file.
-  OutputFile(const std::filesystem::path& path, std::int64_t bytes, bool named = false);
+  /// Reserves `bytes` bytes. `temporary`: its name from the start, by which others join; empty: if any, one
+  /// that is made here. @throws Error io_error; invalid_argument where path is there and not a regular file.
+  OutputFile(const std::filesystem::path& path, std::int64_t bytes,
+             const std::filesystem::path& temporary = {});
   /// A file that another process makes and commits: this one writes to it, and flushes. Until it has, the
-  /// temporary name is this one's to remove, too.
+  /// temporary name is this one's to remove, too, whether or not it is there yet.
   static std::unique_ptr<OutputFile> join(const std::filesystem::path& path,
                                           const std::filesystem::path& temporary);
+  /// A new name beside `path`.
+  static std::filesystem::path make_temporary(const std::filesystem::path& path);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
@@ -89,10 +92,10 @@ class OutputFile {
   void write(std::int64_t offset, const void* from, std::int64_t bytes);
   /// Flushes to disk and renames.
   void commit();
+  /// Of a file that was joined and is there now. @throws Error io_error.
+  void open();
   /// Of a file that was joined: flushes to disk and leaves it to who made it.
   void leave();
-  /// Empty: it has none.
-  const std::filesystem::path& temporary() const noexcept { return temporary_; }
 
  private:
   OutputFile() = default;
@@ -103,7 +106,7 @@ class OutputFile {
   /// Gives the file its name. The lock of all outputs is held.
   void rename_to_path();
   void flush_folder() noexcept;
-  std::filesystem::path make_name() const;
+  std::filesystem::path make_name() const { return make_temporary(path_); }
   /// A name beside `path`, known to abandon_outputs() while it is there.
   void set_temporary(std::filesystem::path name);
   void remove_temporary() noexcept;

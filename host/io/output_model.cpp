@@ -94,6 +94,7 @@ ModelLayout sharded_layout(std::span<const TensorInfo> tensors, const Metadata& 
 }
 
 void OutputModel::place_tensors(const ModelLayout& layout) {
+  npz_ = layout.npz;
   for (std::size_t f = 0; f < layout.files.size(); ++f) {
     const ModelLayout::File& file = layout.files[f];
     for (std::size_t k = 0; k < file.tensors.size(); ++k) {
@@ -105,18 +106,26 @@ void OutputModel::place_tensors(const ModelLayout& layout) {
   for (std::size_t t = 0; t < places_.size(); ++t) written_.push_back({.tensor = t});
 }
 
-OutputModel::OutputModel(const fs::path& path, const ModelLayout& layout, bool shared) : npz_(layout.npz) {
-  const bool in_folder = !layout.files.front().name.empty();
-  if (in_folder) {
+namespace {
+
+fs::path place_of(const fs::path& path, const ModelLayout::File& file) {
+  return file.name.empty() ? path : path / file.name;
+}
+
+}  // namespace
+
+OutputModel::OutputModel(const fs::path& path, const ModelLayout& layout,
+                         std::span<const std::string> temporaries) {
+  if (!layout.files.front().name.empty()) {
     folder_.emplace(path);
     check_no_model(path);
   }
   place_tensors(layout);
-  for (const ModelLayout::File& file : layout.files) {
-    const auto header_bytes = static_cast<std::int64_t>(file.layout.header.size());
-    files_.push_back(
-        std::make_unique<OutputFile>(in_folder ? path / file.name : path, file.layout.bytes, shared));
-    files_.back()->write(0, file.layout.header.data(), header_bytes);
+  for (std::size_t f = 0; f < layout.files.size(); ++f) {
+    const Layout& file = layout.files[f].layout;
+    const fs::path temporary = temporaries.empty() ? fs::path() : fs::path(temporaries[f]);
+    files_.push_back(std::make_unique<OutputFile>(place_of(path, layout.files[f]), file.bytes, temporary));
+    files_.back()->write(0, file.header.data(), static_cast<std::int64_t>(file.header.size()));
   }
   if (!layout.index.empty()) {
     const auto bytes = static_cast<std::int64_t>(layout.index.size());
@@ -125,11 +134,24 @@ OutputModel::OutputModel(const fs::path& path, const ModelLayout& layout, bool s
   }
 }
 
-OutputModel::OutputModel(const fs::path& path, const ModelLayout& layout,
-                         std::span<const std::string> temporaries)
-    : npz_(layout.npz) {
-  place_tensors(layout);
-  for (const std::string& temporary : temporaries) files_.push_back(OutputFile::join(path, temporary));
+std::unique_ptr<OutputModel> OutputModel::join(const fs::path& path, const ModelLayout& layout,
+                                               std::span<const std::string> temporaries) {
+  std::unique_ptr<OutputModel> model(new OutputModel);
+  model->place_tensors(layout);
+  for (std::size_t f = 0; f < layout.files.size(); ++f)
+    model->files_.push_back(OutputFile::join(place_of(path, layout.files[f]), temporaries[f]));
+  return model;
+}
+
+std::vector<std::string> OutputModel::make_temporaries(const fs::path& path, const ModelLayout& layout) {
+  std::vector<std::string> names;
+  for (const ModelLayout::File& file : layout.files)
+    names.push_back(OutputFile::make_temporary(place_of(path, file)).string());
+  return names;
+}
+
+void OutputModel::open() {
+  for (const auto& file : files_) file->open();
 }
 
 void OutputModel::write(std::size_t t, std::int64_t begin, const void* from, std::int64_t bytes) {
@@ -154,14 +176,6 @@ void OutputModel::add_written(const Written& part) {
   Written& whole = written_[part.tensor];
   whole.crc = static_cast<std::uint32_t>(::crc32_combine(whole.crc, part.crc, part.bytes));
   whole.bytes += part.bytes;
-}
-
-std::vector<std::string> OutputModel::temporaries() const {
-  std::vector<std::string> names;
-  for (const auto& file : files_) {
-    if (!file->temporary().empty()) names.push_back(file->temporary().string());
-  }
-  return names;
 }
 
 void OutputModel::leave() {

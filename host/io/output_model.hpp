@@ -44,18 +44,22 @@ class OutputModel {
  public:
   /// `path`: the file, or the folder of a model in shards.
   /// @throws Error invalid_argument: a folder that holds a model; and as OutputFile.
-  /// `shared`: others join it.
-  OutputModel(const std::filesystem::path& path, const ModelLayout& layout, bool shared = false);
-  /// A model that another process makes and commits: this one writes some of it. `temporaries`: its.
+  /// `temporaries`: of a model that others join, make_temporaries' names.
   OutputModel(const std::filesystem::path& path, const ModelLayout& layout,
-              std::span<const std::string> temporaries);
+              std::span<const std::string> temporaries = {});
+  /// A model that another process makes and commits, and of which this one writes some, when `open` has been
+  /// called.
+  static std::unique_ptr<OutputModel> join(const std::filesystem::path& path, const ModelLayout& layout,
+                                           std::span<const std::string> temporaries);
+  static std::vector<std::string> make_temporaries(const std::filesystem::path& path,
+                                                   const ModelLayout& layout);
 
   /// Bytes of tensor t from `begin` on, each tensor's in their order.
   void write(std::size_t t, std::int64_t begin, const void* from, std::int64_t bytes);
   void commit();
 
-  /// The temporary names of a shared one's files that have tensors.
-  std::vector<std::string> temporaries() const;
+  /// Of a model that was joined, when it has been made. @throws Error io_error.
+  void open();
   /// Of a model that was joined: flushes to disk.
   void leave();
 
@@ -71,6 +75,7 @@ class OutputModel {
   void add_written(const Written& part);
 
  private:
+  OutputModel() = default;
   void place_tensors(const ModelLayout& layout);
 
   struct Place {
