@@ -2,6 +2,7 @@
 """bragg.torch over torch.distributed: five processes of gloo, which run the functions of this file."""
 
 import datetime
+import json
 import math
 import multiprocessing
 import multiprocessing.connection
@@ -774,6 +775,16 @@ def test_training_withstands_a_broken_and_a_lying_rank(in_fsdp, ranks):
     assert clean > 0.9
     assert robust[0] > clean - 0.02
     assert plain < 0.2 and lied_to < 0.5
+
+
+def test_the_benchmark_measures_all_contenders(tmp_path):
+    program, result = DIGITS.parents[2] / "bench/ddp.py", tmp_path / "result.json"
+    small = ["--width", "32", "--layers", "1", "--repetitions", "2", "--warmup", "1", "--json", result]
+    done = subprocess.run([sys.executable, program, *small], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(result.read_text())["rows"]
+    assert len(rows) == 8 and all(len(row["ms"]) == 2 and min(row["ms"]) > 0 for row in rows)
+    assert all(f"| {row['name']} |" in done.stdout for row in rows)
 
 
 def test_the_example_trains_in_eight_processes():
