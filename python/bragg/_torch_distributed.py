@@ -295,6 +295,13 @@ def ddp_hook(
     return state, hook
 
 
+def _check_options(on_failure: str, momentum: float | None) -> None:
+    if on_failure not in ("nan", "zero"):
+        raise ValueError(f"on_failure = {on_failure!r}; needs 'nan' or 'zero'")
+    if momentum is not None and not 0 <= momentum < 1:
+        raise ValueError(f"momentum = {momentum!r}; needs a number in [0, 1)")
+
+
 class _Bucket:
     """What one call of the hook is given, and what is to be made of it."""
 
@@ -340,10 +347,7 @@ class DdpState:
     ) -> None:
         if scope not in ("bucket", "whole"):
             raise ValueError(f"scope = {scope!r}; needs 'bucket' or 'whole'")
-        if on_failure not in ("nan", "zero"):
-            raise ValueError(f"on_failure = {on_failure!r}; needs 'nan' or 'zero'")
-        if momentum is not None and not 0 <= momentum < 1:
-            raise ValueError(f"momentum = {momentum!r}; needs a number in [0, 1)")
+        _check_options(on_failure, momentum)
         if not dist.is_initialized():
             raise RuntimeError("torch.distributed has no process group; call init_process_group first")
         own = dist.new_group(
@@ -508,6 +512,7 @@ def use_in_fsdp(
     rule: RuleLike,
     *,
     wire_dtype: torch.dtype | None = None,
+    momentum: float | None = None,
     on_failure: Literal["nan", "zero"] = "nan",
     threads: int = 0,
 ) -> FsdpState:
@@ -527,6 +532,9 @@ def use_in_fsdp(
         rule: As in `bragg.aggregate`, or a function that makes it of the number of ranks.
         wire_dtype: Rows are rounded to it before they are sent and judged, and so is the result; MixedPrecisionPolicy's
             `reduce_dtype` is what they are in before.
+        momentum: β, as in `ddp_hook`: each rank sends m ← βm + (1−β)g in the place of its gradients g of a module. It
+            has a float32 for each parameter of the whole model, on every rank. Gradients of a module that hold NaN or
+            infinity are sent as they are, and m stays.
         on_failure: What all ranks get for the gradients of a module where the data defeats the rule or the result is
             not finite: "nan" or "zero".
         threads: As in `bragg.aggregate`.
@@ -535,20 +543,26 @@ def use_in_fsdp(
         ValueError, TypeError: A bad argument, or the rule needs more ranks.
         RuntimeError: The ranks were given different arguments.
     """
-    return FsdpState(model, rule, wire_dtype, on_failure, threads)
+    return FsdpState(model, rule, wire_dtype, momentum, on_failure, threads)
 
 
 class FsdpState:
-    """Of `use_in_fsdp`: what became of the last reductions."""
+    """Of `use_in_fsdp`: what became of the last reductions, and worker momentum."""
 
     def __init__(
-        self, model: torch.nn.Module, rule: RuleLike, wire_dtype: torch.dtype | None, on_failure: str, threads: int
+        self,
+        model: torch.nn.Module,
+        rule: RuleLike,
+        wire_dtype: torch.dtype | None,
+        momentum: float | None,
+        on_failure: str,
+        threads: int,
     ) -> None:
-        if on_failure not in ("nan", "zero"):
-            raise ValueError(f"on_failure = {on_failure!r}; needs 'nan' or 'zero'")
+        _check_options(on_failure, momentum)
         modules, groups = _fsdp_modules(model)
         self._rule = rule
         self._wire_dtype = wire_dtype
+        self._beta = momentum
         self._fill = float("nan") if on_failure == "nan" else 0.0
         self._threads = threads
         self._reports: dict[str, Report] = {}
@@ -557,6 +571,8 @@ class FsdpState:
         # Tells mistakes in the arguments, and that ranks were given different ones, before any step.
         for group in groups:
             all_reduce(torch.zeros(1, dtype=wire_dtype), rule, group, allow_nonfinite=True, threads=threads)
+        self._momenta: dict[str, Tensor] = {}
+        self._modules = list(modules)
         for name, module in modules.items():
             module.set_custom_reduce_scatter(_ReduceScatter(self, name))
             module.set_gradient_divide_factor(1.0)
@@ -579,13 +595,39 @@ class FsdpState:
         """Of each module's last reduction, by the module's name in the model."""
         return dict(self._reports)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Worker momenta of this rank, by the names of modules. Ranks differ: each saves its own."""
+        return {"momentum": {name: momentum.clone() for name, momentum in self._momenta.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What `state_dict` returned, of a model that was cut in the same way over as many ranks."""
+        for name in state["momentum"]:
+            if name not in self._modules:
+                raise ValueError(f"momentum of {name!r}: the model has no module of this name that is sharded")
+        self._momenta = {name: m.detach().to(torch.float32, copy=True) for name, m in state["momentum"].items()}
+
+    def _row(self, name: str, input: Tensor) -> Tensor:
+        """What is sent of a module's gradients."""
+        if self._beta is None or not input.isfinite().all():
+            return input
+        momentum = self._momenta.get(name)
+        if momentum is None:
+            momentum = self._momenta[name] = torch.zeros_like(input, dtype=torch.float32)
+        if momentum.numel() != input.numel():
+            raise ValueError(
+                f"module {name!r}: gradients of {input.numel()} elements, momentum of {momentum.numel()}: it is another "
+                "model's, or ranks use other parameters than before (set_reduce_scatter_unused_params)"
+            )
+        return momentum.lerp_(input.to(torch.float32), 1 - self._beta).to(input.dtype)
+
     def _reduce(self, name: str, scatter: _Scatter, output: Tensor, input: Tensor) -> None:
         """Never raises: fully_shard could not go on."""
         try:
             if self._broken is not None:
                 raise self._broken
             with torch.no_grad():
-                report = scatter.run(output, input, self._rule, wire_dtype=self._wire_dtype, threads=self._threads)
+                row = self._row(name, input)
+                report = scatter.run(output, row, self._rule, wire_dtype=self._wire_dtype, threads=self._threads)
             self._reports[name] = report
             _check_finite((report,), {})
         except AggregationError as error:

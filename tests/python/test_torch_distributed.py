@@ -18,7 +18,7 @@ import pytest
 
 torch = pytest.importorskip("torch", minversion="2.6")
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
@@ -616,6 +616,47 @@ def test_shards_of_gradients_in_another_dtype(dtypes, ranks, rng):
     ranks.run(shard_by_shard, int(rng.integers(2**31)), "median", HOSTILE, *dtypes)
 
 
+def shards_with_momentum(rank, seed):
+    model, twin = network(), network()
+    sharded(model)
+    state = bragg.torch.use_in_fsdp(model, "median", momentum=0.75, threads=1)
+    names = [name for name, _ in twin.named_parameters()]
+    momenta = {}
+    for step in range(5):
+        spoil = {3: math.nan} if step == 2 else {}
+        model.zero_grad()
+        images, labels = batch_of(rank, step, seed)
+        (cross_entropy(model(images), labels) * spoil.get(rank, 1)).backward()
+        state.check()
+        of_all = [dict(zip(names, row)) for row in gradients_of_all(twin, step, seed, spoil)]
+        parameters = dict(model.named_parameters())
+        for module, group in GROUPS.items():
+            sent = []
+            for k, of in enumerate(of_all):
+                row = torch.cat(parts_of([of[name] for name in group]))
+                own = momenta.setdefault((module, k), torch.zeros_like(row))
+                sent.append(own.lerp_(row, 0.25).clone() if row.isfinite().all() else row)
+            own = bragg.aggregate(sent, "median", threads=1).chunk(RANKS)[rank]
+            for name in group:
+                shard = parameters[name].grad.to_local()
+                assert is_same(shard.reshape(-1), own[: shard.numel()]), (step, name)
+                own = own[-(-parameters[name].shape[0] // RANKS) * parameters[name][0].numel() :]
+        if step == 3:  # a new job goes on
+            saved = state.state_dict()
+            assert all(is_same(saved["momentum"][module], momenta[module, rank]) for module in GROUPS)
+            state = bragg.torch.use_in_fsdp(model, "median", momentum=0.75, threads=1)
+            state.load_state_dict(saved)
+    other = caught(state.load_state_dict, {"momentum": {"other": torch.zeros(1)}})[1]
+    state.load_state_dict({"momentum": {"": torch.zeros(3)}})
+    cross_entropy(model(images), labels).backward()
+    return other, caught(state.check)[1]
+
+
+def test_ranks_of_fully_shard_send_their_momentum(ranks, rng):
+    for other, longer in ranks.run(shards_with_momentum, int(rng.integers(2**31))):
+        assert "'other'" in other and "momentum of 3" in longer
+
+
 def too_many_shards(rank, on_failure, rule):
     model = sharded(network())
     state = bragg.torch.use_in_fsdp(model, rule, on_failure=on_failure, threads=1)
@@ -674,6 +715,7 @@ def refused_in_fsdp(rank):
     replicated = fully_shard(network(), mesh=mesh)
     found = {
         "on_failure": caught(bragg.torch.use_in_fsdp, model, "median", on_failure="keep"),
+        "momentum": caught(bragg.torch.use_in_fsdp, model, "median", momentum=1),
         "none of its modules": caught(bragg.torch.use_in_fsdp, network(), "median"),
         "mesh of one dimension": caught(bragg.torch.use_in_fsdp, replicated, "median"),
         "needs n": caught(bragg.torch.use_in_fsdp, model, lambda n: f"krum(f={n})"),
@@ -699,6 +741,28 @@ def test_what_use_in_fsdp_does_not_do_it_says(ranks):
     for rank, found in enumerate(ranks.run(refused_in_fsdp)):
         for text, error in found.items():
             assert error is not None and (text in error[1] or rank == 2 and text == "rank"), (text, error)
+
+
+def a_rank_reduces_no_gradients(rank):
+    group = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=3))
+    model = fully_shard(network(), mesh=DeviceMesh.from_group(group, "cpu"))
+    state = bragg.torch.use_in_fsdp(model, "median", threads=1)
+    loss = cross_entropy(model(torch.ones(4, 64)), torch.ones(4, dtype=torch.int64))
+    if rank == 2:
+        return None
+    loss.backward()
+    assert all(parameter.grad.to_local().isnan().all() for parameter in model.parameters())
+    return caught(state.check)[0]
+
+
+def test_a_rank_that_reduces_no_gradients_is_not_waited_for_without_end(ranks):
+    assert ranks.run(a_rank_reduces_no_gradients) == [
+        "RuntimeError",
+        "RuntimeError",
+        None,
+        "RuntimeError",
+        "RuntimeError",
+    ]
 
 
 class Branching(torch.nn.Module):
@@ -741,7 +805,7 @@ def train(rank, rule, spoil, in_fsdp):
     model = network()
     if in_fsdp:
         ddp = sharded(model)
-        state = bragg.torch.use_in_fsdp(model, rule, threads=1) if rule is not None else None
+        state = bragg.torch.use_in_fsdp(model, rule, momentum=0.5, threads=1) if rule is not None else None
     else:
         ddp = DistributedDataParallel(model)
         if rule is not None:
