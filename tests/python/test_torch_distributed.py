@@ -713,11 +713,14 @@ def refused_in_fsdp(rank):
     model = sharded(network())
     mesh = init_device_mesh("cpu", (1, RANKS), mesh_dim_names=("replicas", "shards"))
     replicated = fully_shard(network(), mesh=mesh)
+    with torch.device("meta"):
+        undone = sharded(network())
     found = {
         "on_failure": caught(bragg.torch.use_in_fsdp, model, "median", on_failure="keep"),
         "momentum": caught(bragg.torch.use_in_fsdp, model, "median", momentum=1),
         "none of its modules": caught(bragg.torch.use_in_fsdp, network(), "median"),
         "mesh of one dimension": caught(bragg.torch.use_in_fsdp, replicated, "median"),
+        "on meta": caught(bragg.torch.use_in_fsdp, undone, "median"),
         "needs n": caught(bragg.torch.use_in_fsdp, model, lambda n: f"krum(f={n})"),
         "dtype": caught(bragg.torch.use_in_fsdp, model, "median", wire_dtype=torch.int8),
         "given different": caught(bragg.torch.use_in_fsdp, model, "median" if rank else "mean"),
