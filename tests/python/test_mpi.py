@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 RANKS = 4
+DIGITS = Path(__file__).parents[2] / "examples/data/digits.csv"
 
 
 def caught(function, *arguments, **options):
@@ -116,6 +117,43 @@ def check_other_messages(comm, seed):
     assert theirs == b"here"
 
 
+def train(comm, images, labels, factor, rule):
+    """Accuracy of a linear classifier on digits that it has not seen. Rank 1 sends its gradient times a factor."""
+    import bragg.mpi
+    from mpi4py import MPI
+
+    weights = np.zeros((images.shape[1], 10))
+    random = np.random.default_rng(comm.rank)
+    mine = np.arange(400 + comm.rank, len(labels), comm.size)
+    for _ in range(200):
+        chosen = random.choice(mine, 32)
+        scores = images[chosen] @ weights
+        guessed = np.exp(scores - scores.max(1, keepdims=True))
+        guessed /= guessed.sum(1, keepdims=True)
+        guessed[np.arange(32), labels[chosen]] -= 1
+        gradient = images[chosen].T @ guessed / 32 * (factor if comm.rank == 1 else 1)
+        if rule is None:
+            comm.Allreduce(MPI.IN_PLACE, gradient)
+            gradient /= comm.size
+        else:
+            bragg.mpi.all_reduce(gradient, rule, comm, threads=1)
+        weights -= 0.5 * gradient
+    return np.mean(np.argmax(images[:400] @ weights, 1) == labels[:400])
+
+
+def check_training(comm):
+    table = np.random.default_rng(1).permutation(np.loadtxt(DIGITS, delimiter=",", dtype=np.float32))
+    images, labels = table[:, :-1] / 16, table[:, -1].astype(int)
+    clean = train(comm, images, labels, 1, None)
+    rule = "nnm(f=1) | trimmed_mean(f=1)"
+    for factor in (np.nan, -100):
+        with np.errstate(all="ignore"):
+            plain = train(comm, images, labels, factor, None)
+        robust = train(comm, images, labels, factor, rule)
+        print(f"factor {factor}: clean {clean:.3f}, plain {plain:.3f}, robust {robust:.3f}", flush=True)
+        assert clean > 0.9 and robust > clean - 0.02 and plain < 0.5
+
+
 def program(seed):
     from mpi4py import MPI
 
@@ -125,6 +163,7 @@ def program(seed):
         check(MPI.COMM_WORLD, seed)
         check(reversed_ranks, seed)
     reversed_ranks.Free()
+    check_training(MPI.COMM_WORLD)
     print(f"rank {MPI.COMM_WORLD.rank} is through", flush=True)
 
 
