@@ -14,7 +14,6 @@
 #include <string>
 #include <vector>
 
-#include "tests/support/failure.hpp"
 #include "tests/support/files.hpp"
 #include "tests/support/local_communicator.hpp"
 #include "tests/support/seed.hpp"
@@ -23,9 +22,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace bragg;
-using bragg::test::failure_of;
 using bragg::test::LocalCommunicator;
-using bragg::test::LocalJob;
 using bragg::test::read_text;
 using bragg::test::run_ranks;
 using bragg::test::TemporaryFolder;

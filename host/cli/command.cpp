@@ -50,8 +50,9 @@ constexpr const char* exit_codes = R"help(Exit codes:
      pivot that is a bad input or not finite, rows among which a rule has none
      to prefer, a search that is too large, an iteration that does not converge
   6  `bragg verify` found a result that is wrong
-  7, 8  of bragg-mpi: its processes have lost each other; were given other
-     arguments or files, or are of other versions
+  7  processes of `bragg-mpi` have lost each other
+  8  processes of `bragg-mpi` were given other arguments or files, or are of
+     other versions
   129, 130, 143  interrupted (SIGHUP, SIGINT, SIGTERM)
 Nothing is written to the output unless the exit code is 0 (or 4, when only
 the report could not be written).)help";
