@@ -28,12 +28,17 @@ class DistanceShares {
   std::vector<double> shares() const;
 
  private:
+  /// Of the tensor that ends; `j` below `i`.
+  double distance(const GramSums& sums, std::size_t i, std::size_t j) const noexcept;
+  double typical_length(const GramSums& sums) noexcept;
   double typical_distance(const GramSums& sums) noexcept;
 
   int inputs_ = 0;
-  std::vector<double> before_;  // products up to the last tensor, columns up to the row
-  std::vector<double> own_;     // [row] the tensor's product of the row with itself
-  std::vector<double> of_row_, of_rows_;
+  std::vector<double> before_;       // products up to the last tensor, columns up to the row
+  std::vector<double> own_;          // [row] the tensor's product of the row with itself
+  std::vector<std::size_t> finite_;  // inputs, in the tensor
+  std::vector<double> distances_;    // between these
+  std::vector<double> of_rows_;
   std::vector<double> typical_;
 };
 

@@ -172,7 +172,7 @@ std::int64_t Engine::square_bytes() const {
   const Impl& e = *impl_;
   const auto square = static_cast<std::size_t>(e.table_rows()) * static_cast<std::size_t>(e.table_rows());
   std::size_t bytes = solve_block_bytes(e.layout());
-  if (e.needs.products) bytes += 5 * sizeof(double) * square;  // GramSums, and those before a tensor
+  if (e.needs.products) bytes += 6 * sizeof(double) * square;  // GramSums, and two in DistanceShares
   // Solution::mix, and of four points at a time what Selection makes of it.
   if (!e.pipeline.pre.empty()) bytes += (sizeof(double) + sizeof(cpu::MixEntry) / 4) * square;
   return static_cast<std::int64_t>(bytes);
