@@ -127,6 +127,22 @@ TEST(Attack, ALittleIsEnoughIsZDeviationsFromTheMean) {
   EXPECT_EQ(a_little_is_enough<float>(Moments{{1, -4}, {2, 0.5}}, 1.5), (std::vector<float>{-2, -4.75F}));
 }
 
+TEST(Attack, StrengthsThatAreNoneAreRefused) {
+  const Moments honest{{1, 2}, {1, 1}};
+  const std::vector<double> x = {1, 2};
+  const std::span<const double> row = x;
+  for (const double none : {std::nan(""), std::numeric_limits<double>::infinity()}) {
+    EXPECT_THROW(sign_flip<double>(honest, none), Error);
+    EXPECT_THROW(sign_flip<double>(row, none), Error);
+    EXPECT_THROW(inner_product_manipulation<double>(honest, none), Error);
+    EXPECT_THROW(a_little_is_enough<double>(honest, none), Error);
+    EXPECT_THROW(rop<double>(honest, row, none), Error);
+    EXPECT_THROW(gaussian<double>(2, none, 1), Error);
+  }
+  EXPECT_THROW(gaussian<double>(2, -1, 1), Error);
+  EXPECT_EQ(gaussian<double>(2, 0, 1), (std::vector<double>{0, 0}));
+}
+
 TEST(Attack, ALittleIsEnoughTakesZFromTheNormalQuantile) {
   // (50, 24): s = 2, Φ⁻¹(24/26). The quantiles are those of Python's statistics.NormalDist.
   EXPECT_NEAR(alie_z(50, 24), 1.4260768722, 1e-9);

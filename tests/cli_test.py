@@ -316,12 +316,34 @@ class Aggregate(Case):
 
     def test_numbers_that_are_none_are_named(self):
         for option, value, says in [
-            ("--threads", "x", "--threads: 'x' is not a number from 0 to 4096"),
-            ("--threads", "-1", "--threads: '-1' is not a number from 0 to 4096"),
+            ("--threads", "x", "--threads: 'x' is not a whole number from 0 to 4096"),
+            ("--threads", "-1", "--threads: '-1' is not a whole number from 0 to 4096"),
+            ("--threads", "99999999999999999999", "--threads: '99999999999999999999' is not a whole number from 0 to 4096"),
+            ("--max-weight-share", "nan", "--max-weight-share: 'nan' is not a number from 0 to 1"),
+            ("--scope", "per-tenso", "--scope: 'per-tenso' is none of whole, per-tensor; did you mean per-tensor?"),
+            ("--sha256=x", None, "--sha256 takes no value, but 'x' is given"),
         ]:
-            self.refused(self.workers(FIVE), "median", option, value, code=2, says=says)
-        done = self.run_bragg("verify", "--quick", "--seed", "x", code=2)
-        self.assertIn("error: --seed: 'x' is not a number that this option can take", done.stderr)
+            self.refused(self.workers(FIVE), "median", option, *([value] if value else []), code=2, says=says)
+        for options, says in [
+            (["verify", "--quick", "--seed", "x"], "--seed: 'x' is not a whole number from 0 to 18446744073709551615"),
+            (["verify", "--quick", "--seed", "-1"], "--seed: '-1' is not a whole number"),
+            (["verify", "--quick", "--seed", "18446744073709551616"], "--seed: '18446744073709551616' is not a whole number"),
+            (["verify", "--seconds", "nan"], "--seconds: 'nan' is not a number from 0 to 10000000"),
+            (["bench", "--seconds", "nan"], "--seconds: 'nan' is not a number from 0.001 to 3600"),
+        ]:
+            self.assertIn("error: " + says, self.run_bragg(*options, code=2).stderr)
+
+    def test_names_that_are_empty_or_lead_nowhere_are_those_of_an_option(self):
+        inputs = self.workers(FIVE)
+        nowhere = self.path("nowhere", "x.safetensors")
+        self.refused(inputs, "median", "--base", nowhere, code=4, says="error: --base: %s: cannot open it" % nowhere)
+        self.refused(inputs, "median", "--base", "", code=2, says="error: --base: the name is empty")
+        self.refused([inputs[0], ""], "median", code=2, says="error: INPUT: the name of input 2 of 2 is empty")
+        self.assertIn("INPUT: the name of input 1 of 1 is empty", self.run_bragg("inspect", "", code=2).stderr)
+        self.output = inputs[1]
+        self.refused(inputs, "median", code=2, says="error: --output: %s is a file of the input" % inputs[1])
+        self.output = nowhere
+        self.refused(inputs, "median", code=4, says="error: --output: %s: its folder does not exist" % nowhere)
 
     def test_messages_without_a_majority_name_the_base_and_of_an_npy_no_tensor(self):
         two = [self.write("%d.safetensors" % i, safetensors({"w": ("F32", [i], [0] * i)})) for i in (1, 2)]
@@ -1419,7 +1441,7 @@ class Partial(Case):
             paths[at] = self.write("twice.safetensors", struct.pack("<Q", len(header)) + header.encode() + bytes(12))
             out, report = self.run_partial(paths, "trimmed_mean(f=2)")
             self.assertEqual(sorted(out), ["w"])
-            self.assertIn("twice", report["tensors"][0]["workers"][at]["bad"])
+            self.assertEqual('tensor "x": is there twice', report["tensors"][0]["workers"][at]["bad"])
 
     def test_what_is_left_out_is_named(self):
         models = [{"a": ("F32", [1], [i])} for i in range(5)]
@@ -2294,8 +2316,29 @@ class Attack(Case):
         self.assertIn("unknown attack 'quux'; `bragg attack --help` lists them", self.refused("quux", *inputs))
         self.assertIn("--z: min_max does not take it, but --direction", self.refused("min_max", *inputs, "--z", "1"))
         self.assertIn("--rule: fang_krum has no options of its own", self.refused("fang_krum", *inputs, "--rule", "median"))
-        self.assertIn("--f: '0' is not a number", self.refused("mimic", *inputs, "--f", "0"))
+        self.assertIn("--f: '0' is not a whole number", self.refused("mimic", *inputs, "--f", "0"))
         self.assertIn("--row: 3; needs a number below 3", self.refused("mimic", *inputs, "--row", "3"))
+        reference = ["--reference", inputs[0]]
+        for name, option, value, says in [
+            ("sign_flip", "--scale", "nan", "--scale = nan: needs a finite number"),
+            ("sign_flip", "--scale", "-inf", "--scale = -inf: needs a finite number"),
+            ("inner_product_manipulation", "--epsilon", "nan", "--epsilon = nan: needs a finite number"),
+            ("a_little_is_enough", "--z", "inf", "--z = inf: needs a finite number"),
+            ("gaussian", "--deviation", "nan", "--deviation = nan: needs a finite number, at least 0"),
+            ("gaussian", "--deviation", "-1", "--deviation = -1: needs a finite number, at least 0"),
+            ("fang_trimmed", "--b", "nan", "--b = nan: needs a finite number above 1"),
+            ("fang_trimmed", "--seed", "-1", "--seed: '-1' is not a whole number"),
+            ("rop", "--angle", "nan", "--angle = nan: needs a finite number"),
+            ("optimal_alie", "--most", "nan", "--most = nan: needs a finite number above 0"),
+            ("mimic", "--row", "-1", "--row: '-1' is not a whole number"),
+            ("bit_flip", "--row", "99999999999999999999", "--row: '99999999999999999999' is not a whole number"),
+            ("min_max", "--direction", "stt", "--direction: 'stt' is none of unit, std, sign; did you mean std?"),
+        ]:
+            more = {"rop": reference, "optimal_alie": ["--rule", "median"]}.get(name, [])
+            self.assertIn("error: " + says, self.refused(name, *inputs, option, value, *more))
+        self.assertIn("--reference: none: cannot open it", self.refused("rop", *inputs, "--reference", "none", code=4))
+        error = self.run_bragg("attack", "mimic", *inputs, "-o", inputs[0], code=2).stderr
+        self.assertIn("--output: \"%s\" exists and is no folder; give the name of a folder\n" % inputs[0], error)
         self.assertIn("with --rule", self.refused("optimal_alie", *inputs))
         error = self.refused("optimal_ipm", *inputs, "--rule", "crum(f=1)")
         self.assertIn("did you mean krum?", error)
@@ -2718,6 +2761,23 @@ class BadInputs(Case):
         self.refused(
             inputs, "median", code=3, says=["more than half of the 4", "2 like " + inputs[0], "2 like " + inputs[2], "missing from"]
         )
+
+    def test_without_a_majority_the_report_says_who_is_of_which_group(self):
+        inputs, report = self.honest(4), self.path("report.json")
+        for i in (1, 3):
+            self.write("w%02d.safetensors" % i, safetensors({"v": ("F32", [1], [i])}))
+        self.aggregate(inputs, "median", "--report", report, code=3)
+        with open(report) as file:
+            bad = [worker["bad"] for worker in json.load(file)["workers"]]
+        says = "its form is that of 2 of 4 inputs (as %s), not of more than half"
+        self.assertEqual(bad, [says % inputs[0], says % inputs[1]] * 2)
+
+    def test_a_pivot_that_is_not_finite_is_named(self):
+        inputs = self.honest(5)
+        self.write("w02.safetensors", safetensors({**self.model(2), "w": ("F32", [2], [math.nan, 1])}))
+        for rule in ["monna(f=1, pivot=2)", "balance(gamma=1, pivot=2)"]:
+            says = "%s: pivot = 2 (%s): the row that the rule trusts (pivot) is not finite" % (rule.partition("(")[0], inputs[2])
+            self.refused(inputs, rule, code=5, says=says)
 
     def test_too_many_are_all_listed(self):
         inputs = self.honest()

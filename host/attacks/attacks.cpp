@@ -25,6 +25,17 @@ std::vector<T> make_row(std::size_t d, F f) {
   return row;
 }
 
+void check_finite(const char* name, double value) {
+  if (std::isfinite(value)) return;
+  throw Error(Status::invalid_argument, fmt::format("{} = {}: needs a finite number", name, value));
+}
+
+/// −factor · x of each coordinate.
+template <class T, class ValueT>
+std::vector<T> reversed(std::span<const ValueT> x, double factor) {
+  return make_row<T>(x.size(), [&](std::size_t k) { return -factor * static_cast<double>(x[k]); });
+}
+
 double normal_quantile(double p) {
   // Bisection ends at neighbouring doubles; Φ is erfc, right in both tails.
   double low = -40;
@@ -49,21 +60,25 @@ Moments moments(const Updates& honest) {
 
 template <class T>
 std::vector<T> sign_flip(std::span<const T> x, double scale) {
-  return make_row<T>(x.size(), [&](std::size_t k) { return -scale * static_cast<double>(x[k]); });
+  check_finite("scale", scale);
+  return reversed<T>(x, scale);
 }
 
 template <class T>
 std::vector<T> sign_flip(const Moments& honest, double scale) {
-  return make_row<T>(honest.mean.size(), [&](std::size_t k) { return -scale * honest.mean[k]; });
+  check_finite("scale", scale);
+  return reversed<T>(std::span<const double>(honest.mean), scale);
 }
 
 template <class T>
 std::vector<T> inner_product_manipulation(const Moments& honest, double epsilon) {
-  return sign_flip<T>(honest, epsilon);
+  check_finite("epsilon", epsilon);
+  return reversed<T>(std::span<const double>(honest.mean), epsilon);
 }
 
 template <class T>
 std::vector<T> a_little_is_enough(const Moments& honest, double z) {
+  check_finite("z", z);
   return make_row<T>(honest.mean.size(),
                      [&](std::size_t k) { return honest.mean[k] - z * honest.deviation[k]; });
 }
@@ -94,10 +109,11 @@ std::vector<T> rop(const Moments& honest, std::span<const T> reference, double a
   }
   std::vector<double> along(reference.begin(), reference.end());
   const double mean_length = std::sqrt(dot(mean, mean)), length = std::sqrt(dot(along, along));
-  if (!std::isfinite(mean_length) || !std::isfinite(length) || !std::isfinite(angle)) {
+  check_finite("angle", angle);
+  if (!std::isfinite(mean_length) || !std::isfinite(length)) {
     throw Error(Status::invalid_argument,
-                fmt::format("rop: mean of length {}, reference of length {}, angle = {}: needs finite ones",
-                            mean_length, length, angle));
+                fmt::format("rop: mean of length {}, reference of length {}: needs finite ones", mean_length,
+                            length));
   }
   if (length > 0) {
     for (double& x : along) x /= length;
@@ -126,6 +142,10 @@ std::vector<T> bit_flip(std::span<const T> x, BitsOf<T> mask) {
 
 template <class T>
 std::vector<T> gaussian(std::size_t d, double deviation, std::uint64_t seed) {
+  if (!std::isfinite(deviation) || deviation < 0) {
+    throw Error(Status::invalid_argument,
+                fmt::format("deviation = {}: needs a finite number, at least 0", deviation));
+  }
   std::vector<T> row(d);
   for (std::size_t k = 0; k < d; k += 4) {
     double uniform[4];

@@ -75,6 +75,7 @@ void check_output_name(const AggregateCommand& command) {
         "inputs), "
         "or a folder and --shard-size");
   }
+  check_writable("--output", command.output);
 }
 
 std::string counted(std::int64_t count, const char* noun) {

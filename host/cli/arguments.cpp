@@ -216,7 +216,8 @@ Error with_option_names(const Error& error) {
   const std::string what = error.what();
   for (const auto& [field, option] :
        {std::pair("judge_by", "--judge-by"), std::pair("ignore_in_distances", "--ignore-in-distances"),
-        std::pair("exclude", "--exclude"), std::pair("copy", "--copy"), std::pair("partial", "--partial")}) {
+        std::pair("exclude", "--exclude"), std::pair("copy", "--copy"), std::pair("partial", "--partial"),
+        std::pair("base", "--base"), std::pair("inputs", "INPUT")}) {
     const std::string start = std::string(field) + ": ";
     if (what.starts_with(start)) return {error.status(), option + what.substr(start.size() - 2)};
   }

@@ -137,7 +137,13 @@ Made rop(const AttackCommand& command, const Honest& honest) {
   FileOptions options;
   options.base = honest.inputs.models.front().path;
   options.bad_inputs = BadInputs::error;
-  const detail::Inputs opened = detail::open_inputs(std::span(&*command.reference, 1), options);
+  const detail::Inputs opened = [&] {
+    try {
+      return detail::open_inputs(std::span(&*command.reference, 1), options);
+    } catch (const Error& error) {
+      throw Error(error.status(), fmt::format("--reference: {}", error.what()));
+    }
+  }();
   Values reference = read_values(opened, opened.models.front(), 0, opened.names.front());
   for (std::size_t k = 0; k < honest.base.size(); ++k) reference[k] -= honest.base[k];
   return one(attacks::rop(attacks::moments(honest.updates()), view(reference), command.angle.value_or(90)));

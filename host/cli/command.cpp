@@ -3,6 +3,7 @@
 #include "host/cli/command.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 #include <bragg/communicator.hpp>
 #include <bragg/error.hpp>
@@ -11,10 +12,13 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <csignal>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <limits>
 #include <new>
 #include <string>
 #include <system_error>
@@ -210,10 +214,13 @@ void print_error(const std::string& message) {
 
 /// The library names its own options; the command's have the same names, written otherwise.
 std::string as_options(const std::string& message) {
+  if (constexpr std::string_view output = "output "; message.starts_with(output))
+    return "--output: " + message.substr(output.size());
   const std::size_t end = std::min(message.find(" = "), message.find(" has "));
   std::string name = message.substr(0, end);
-  for (const std::string_view option : {"memory", "threads", "max_weight_share", "device", "weights",
-                                        "out_dtype", "shard_size", "integers"}) {
+  for (const std::string_view option :
+       {"memory", "threads", "max_weight_share", "device", "weights", "out_dtype", "shard_size", "integers",
+        "scale", "epsilon", "z", "deviation", "b", "angle", "most"}) {
     if (name != option) continue;
     std::replace(name.begin(), name.end(), '_', '-');
     return "--" + name + message.substr(end);
@@ -224,6 +231,32 @@ std::string as_options(const std::string& message) {
 /// The pipeline, and a caret below where it cannot be read. All before that place is ASCII.
 void print_caret(const std::string& pipeline, int column) {
   fmt::print(stderr, "  {}\n  {:>{}}\n", bragg::cli::printable(pipeline), '^', column);
+}
+
+/// Numbers from `least` to `most`. (CLI::Range takes NaN, too.)
+CLI::Validator number(double least, double most) {
+  const std::string range = fmt::format("{} to {}", least, most);
+  return {[=](const std::string& text) {
+            double value = 0;
+            const bool right = CLI::detail::lexical_cast(text, value) && value >= least && value <= most;
+            return right ? "" : fmt::format("'{}' is not a number from {}", text, range);
+          },
+          fmt::format("FLOAT in [{} - {}]", least, most)};
+}
+
+/// Whole numbers from `least` to `most`. (CLI11 itself takes −1 for an unsigned number, and what is too large
+/// for the largest.)
+CLI::Validator whole(std::uint64_t least, std::uint64_t most = std::numeric_limits<std::uint64_t>::max()) {
+  return {
+      [=](const std::string& text) {
+        char* end = nullptr;
+        errno = 0;
+        const std::uint64_t value = std::strtoull(text.c_str(), &end, 0);
+        const bool right = text.find_first_of("0123456789") == 0 && *end == '\0' && errno == 0 &&
+                           value >= least && value <= most;
+        return right ? "" : fmt::format("'{}' is not a whole number from {} to {}", text, least, most);
+      },
+      most == std::numeric_limits<std::uint64_t>::max() ? "" : fmt::format("INT in [{} - {}]", least, most)};
 }
 
 /// As a shell would read it.
@@ -280,7 +313,7 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
       ->type_name(bragg::cli::weights_type);
   sub->add_option("--max-weight-share", command.max_weight_share,
                   "cap on a weight's share of the sum of all; 0: none")
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(number(0, 1));
   sub->add_option("--scope", command.scope, "judge workers by the whole model, or by each tensor separately")
       ->check(CLI::IsMember({"whole", "per-tensor"}))
       ->capture_default_str();
@@ -309,7 +342,7 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
       ->check(CLI::IsMember({"cpu", "cuda", "auto"}))
       ->capture_default_str();
   sub->add_option("--threads", command.threads, "CPU threads; 0: automatic. The result does not depend on it")
-      ->check(CLI::Range(0, 4096))
+      ->check(whole(0, 4096))
       ->capture_default_str();
   sub->add_option("--report", command.report, "JSON file to write: who was kept, and why");
   sub->add_flag("--sha256", command.sha256, "put the SHA-256 of every file that is read into the report");
@@ -345,7 +378,7 @@ void add_attack(CLI::App& app, bragg::cli::AttackCommand& command) {
       ->type_name(bragg::cli::folder_type)
       ->required();
   sub->add_option("--f", command.f, "bad workers: files to write")
-      ->check(CLI::Range(1, 10000))
+      ->check(whole(1, 10000))
       ->capture_default_str();
   sub->add_option("--base", command.base, "the global model, which the workers' differences are from");
   sub->add_option("-r,--rule", command.rule, "the pipeline that optimal attacks are aimed at")
@@ -353,7 +386,7 @@ void add_attack(CLI::App& app, bragg::cli::AttackCommand& command) {
   sub->add_option("--scale", command.scale, "sign_flip: factor of minus the mean");
   sub->add_option("--epsilon", command.epsilon, "inner_product_manipulation: factor of minus the mean");
   sub->add_option("--z", command.z, "a_little_is_enough: standard deviations from the mean");
-  sub->add_option("--row", command.row, "mimic, bit_flip: which worker; 0 is the first");
+  sub->add_option("--row", command.row, "mimic, bit_flip: which worker; 0 is the first")->check(whole(0));
   sub->add_option("--reference", command.reference, "rop: the model that centered_clipping starts from");
   sub->add_option("--angle", command.angle, "rop: degrees from the reference");
   sub->add_option("--direction", command.direction, "min_max, min_sum: which way from the mean")
@@ -363,7 +396,7 @@ void add_attack(CLI::App& app, bragg::cli::AttackCommand& command) {
   sub->add_option("--deviation", command.deviation, "gaussian: standard deviation");
   sub->add_option("--kind", command.kind, "hostile: which values")
       ->check(CLI::IsMember(bragg::cli::hostile_names()));
-  sub->add_option("--seed", command.seed, "fang_trimmed, gaussian: seed of the draws");
+  sub->add_option("--seed", command.seed, "fang_trimmed, gaussian: seed of the draws")->check(whole(0));
 }
 
 void add_verify(CLI::App& app, bragg::cli::VerifyCommand& command) {
@@ -374,12 +407,13 @@ void add_verify(CLI::App& app, bragg::cli::VerifyCommand& command) {
       ->check(CLI::IsMember({"cpu", "cuda", "all"}))
       ->capture_default_str();
   sub->add_flag("--aimed", command.aimed, "cases aimed at the guarantees, and held to them");
-  sub->add_option("--seed", command.seed, "seed of the cases; by default a fresh one each time");
+  sub->add_option("--seed", command.seed, "seed of the cases; by default a fresh one each time")
+      ->check(whole(0));
   sub->add_option("--rule", command.rules, "only pipelines with one of these rules, e.g. nnm krum")
       ->type_name(bragg::cli::rule_type);
   CLI::Option* const seconds =
       sub->add_option("--seconds", command.seconds, "how long; at least one round of cases is run")
-          ->check(CLI::Range(0.0, 1e7))
+          ->check(number(0, 1e7))
           ->capture_default_str();
   sub->add_flag("--quick", command.quick, "one round of cases")->excludes(seconds);
   sub->add_option("--json", command.json, "JSON file to write: runs, worst errors and wrong results");
@@ -412,10 +446,10 @@ void add_bench(CLI::App& app, bragg::cli::BenchCommand& command) {
       ->check(CLI::IsMember({"cpu", "cuda", "auto"}))
       ->capture_default_str();
   sub->add_option("--threads", command.threads, "CPU threads; 0: automatic")
-      ->check(CLI::Range(0, 4096))
+      ->check(whole(0, 4096))
       ->capture_default_str();
   sub->add_option("--seconds", command.seconds, "time per row, if it allows the least number of timings")
-      ->check(CLI::Range(0.001, 3600.0))
+      ->check(number(0.001, 3600))
       ->capture_default_str();
   sub->add_option("--against", command.peers,
                   "other libraries to time on the same data, e.g. torch; f32 only")
@@ -456,23 +490,29 @@ std::string unknown_word(const CLI::App& app) {
 }
 
 /// What is wrong with a command line whose words are all known.
-std::string complaint(const CLI::ParseError& error) {
-  std::string text = error.what();
-  const auto refused = [](std::string_view option, std::string_view value, std::string_view what) {
-    return fmt::format("{}: '{}' is not a number{}", option, value, what);
-  };
+std::string complaint(const CLI::App& app, const CLI::ParseError& error) {
+  const std::string text = error.what();
   constexpr std::string_view unread = "Could not convert: ", is = " = ";
   if (const std::size_t end = text.find(is); text.starts_with(unread) && end != std::string::npos) {
-    const std::string_view all = text;
-    return refused(all.substr(unread.size(), end - unread.size()), all.substr(end + is.size()),
-                   " that this option can take");
+    const std::string name = text.substr(unread.size(), end - unread.size());
+    const std::string value = text.substr(end + is.size());
+    const std::vector<CLI::App*> chosen = app.get_subcommands();
+    const CLI::Option* const option = chosen.empty() ? nullptr : chosen.front()->get_option_no_throw(name);
+    return option != nullptr && option->get_items_expected_max() == 0
+               ? fmt::format("{} takes no value, but '{}' is given", name, value)
+               : fmt::format("{}: '{}' is not a number that this option can take", name, value);
   }
-  constexpr std::string_view value = ": Value ", outside = " not in range ";
-  const std::size_t begin = text.find(value), end = text.rfind(outside);
-  if (begin != std::string::npos && end != std::string::npos && begin + value.size() <= end) {
-    const std::string_view all = text;
-    return refused(all.substr(0, begin), all.substr(begin + value.size(), end - begin - value.size()),
-                   fmt::format(" from {}", all.substr(end + outside.size())));
+  // "--scope: x not in {whole,per-tensor}"
+  constexpr std::string_view outside = " not in {";
+  const std::size_t begin = text.find(": "), end = text.rfind(outside);
+  if (begin != std::string::npos && end != std::string::npos && begin + 2 <= end && text.ends_with('}')) {
+    const std::string value = text.substr(begin + 2, end - begin - 2);
+    std::vector<std::string> choices =
+        CLI::detail::split(text.substr(end + outside.size(), text.size() - 1 - end - outside.size()), ',');
+    const std::string_view meant = bragg::detail::nearest(
+        value, choices, [](const std::string& choice) { return std::string_view(choice); });
+    return fmt::format("{}: '{}' is none of {}{}", text.substr(0, begin), value, fmt::join(choices, ", "),
+                       meant.empty() ? "" : fmt::format("; did you mean {}?", meant));
   }
   if (error.get_name() != "ArgumentMismatch") return text;
   const bool too_many = text.find("At Most") != std::string::npos;
@@ -540,7 +580,7 @@ int run(int argc, char** argv, bragg::Communicator* communicator) {
     return app.exit(request);  // --help, --version
   } catch (const CLI::ParseError& error) {
     const std::string unknown = unknown_word(app);
-    print_error(unknown.empty() ? complaint(error) : unknown);
+    print_error(unknown.empty() ? complaint(app, error) : unknown);
     const char* const command = app.got_subcommand("aggregate") ? "aggregate "
                                 : app.got_subcommand("inspect") ? "inspect "
                                 : app.got_subcommand("attack")  ? "attack "

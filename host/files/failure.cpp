@@ -61,6 +61,14 @@ std::string text_of(const TensorInfo& tensor) {
   return tensor.name.empty() ? "the array" : fmt::format("tensor {}", show(tensor.name));
 }
 
+/// "monna: pivot = 3 (c.safetensors): "; empty of a bucket.
+std::string which_pivot(const Inputs& inputs, const Pipeline& pipeline) {
+  const std::optional<Pivot> trusted = pivot_of(pipeline);
+  if (!trusted || !trusted->is_row) return "";
+  return fmt::format("{}: pivot = {} ({}): ", trusted->rule, trusted->index,
+                     inputs.names.at(static_cast<std::size_t>(trusted->index)));
+}
+
 }  // namespace
 
 void throw_failure(const Solution& solution, const Inputs& inputs, const Pipeline& pipeline,
@@ -68,6 +76,7 @@ void throw_failure(const Solution& solution, const Inputs& inputs, const Pipelin
   const std::string where = tensor != nullptr ? text_of(*tensor) + ": " : "";
   if (solution.status != Status::too_many_nonfinite) {
     std::string what = describe_failure(solution.status, {&solution.report, 1});
+    if (solution.status == Status::nonfinite_pivot) what = which_pivot(inputs, pipeline) + what;
     if (solution.status == Status::nonfinite_base)
       what += ": " + (inputs.base ? inputs.base->path.string() : std::string());
     throw Error(solution.status, where + what);

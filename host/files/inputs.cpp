@@ -38,6 +38,11 @@ std::optional<std::string> format_of_most(const Inputs& inputs) {
 void check_distinct(std::span<const std::filesystem::path> paths) {
   std::map<std::filesystem::path, const std::filesystem::path*> seen;
   for (const std::filesystem::path& path : paths) {
+    if (path.empty()) {
+      throw Error(Status::invalid_argument,
+                  fmt::format("inputs: the name of input {} of {} is empty; leave it out, or give its path",
+                              &path - paths.data() + 1, paths.size()));
+    }
     const auto [found, added] = seen.emplace(std::filesystem::absolute(path).lexically_normal(), &path);
     if (!added) {
       throw Error(Status::invalid_argument,
@@ -125,7 +130,20 @@ std::string difference(const Inputs& inputs, const std::vector<Group>& groups, c
                                             texts.empty() ? "" : ": ", listed(texts, "; "), difference));
 }
 
-[[noreturn]] void refuse_forms(const Inputs& inputs, const std::vector<Group>& groups, const Skips& skips) {
+[[noreturn]] void refuse_forms(const Inputs& inputs, const std::vector<Group>& groups,
+                               const FileOptions& options, const Skips& skips) {
+  const auto tell = [&](const Group& each, std::size_t i) {
+    const std::string& first = inputs.names[each.inputs.front()];
+    options.found_bad(
+        i, inputs.names[i],
+        fmt::format("its form is that of {} of {} inputs ({}), not of more than half", each.inputs.size(),
+                    voters(inputs), each.inputs.size() == 1 ? "its own" : "as " + first));
+  };
+  if (options.found_bad && groups.size() > 1) {
+    for (const Group& each : groups) {
+      for (const std::size_t i : each.inputs) tell(each, i);
+    }
+  }
   refuse(
       inputs,
       "more than half of the {} inputs must agree in names, dtypes and shapes, or a base must say which are "
@@ -159,7 +177,7 @@ std::vector<Group> find_groups(Inputs& inputs, const FileOptions& options, const
   }
   std::vector<Group> groups = group(marked);
   if (groups.empty() || 2 * groups.front().inputs.size() <= voters(inputs))
-    refuse_forms(inputs, groups, skips);
+    refuse_forms(inputs, groups, options, skips);
   return groups;
 }
 
@@ -347,7 +365,13 @@ Form agree_on_tensors(Inputs& inputs, const FileOptions& options, const Skips& s
         if (left-- == 0) throw_bad_file(model.path, "changed while it was being read");
         tally.take(mark_of(tensor));
       });
-      if (!tally.end()) throw_bad_file(model.path, "a tensor is there twice");
+      if (const auto twice = tally.end()) {
+        visit_tensors(model.path, skips, [&](TensorInfo& tensor) {
+          if (mark_of(tensor).name == *twice)
+            throw_bad_file(model.path, fmt::format("tensor {}: is there twice", show(tensor.name)));
+        });
+        throw_bad_file(model.path, "changed while it was being read");
+      }
     });
     seen += count;
   }
@@ -370,11 +394,24 @@ Form agree_on_tensors(Inputs& inputs, const FileOptions& options, const Skips& s
   return form;
 }
 
+/// Does it; what is wrong with the base is told as such.
+template <class F>
+auto about_base(F f) {
+  try {
+    return f();
+  } catch (const Error& error) {
+    if (!is_bad_input(error)) throw;
+    throw Error(error.status(), fmt::format("base: {}", error.what()));
+  }
+}
+
 PlacedModel read_base(const Form& form, const std::string& owner, const std::filesystem::path& path,
                       const Skips& skips) {
-  PlacedModel base(path);
-  read_placed_model(form, owner, base, skips);
-  return base;
+  return about_base([&] {
+    PlacedModel base(path);
+    read_placed_model(form, owner, base, skips);
+    return base;
+  });
 }
 
 }  // namespace
@@ -406,6 +443,12 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptio
     form = read_form(path, of_owner);
     choice.check_form(form.tensors);
   };
+  const auto read_base_form = [&] {
+    if (base->empty())
+      throw Error(Status::invalid_argument, "base: the name is empty; give the path of a model");
+    about_base([&] { form = read_form(*base, of_owner); });
+    choice.check_form(form.tensors);
+  };
   const auto has_most = [&] {
     const auto good = std::count_if(inputs.rows.begin(), inputs.rows.end(),
                                     [](const InputRow& row) { return row.bad.empty() && !row.left_out; });
@@ -413,7 +456,7 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptio
   };
   if (options.partial) {
     if (base) {
-      read_owner(*base);
+      read_base_form();
       if (form.npy) {
         throw Error(
             Status::invalid_argument,
@@ -451,7 +494,7 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptio
     if (dimensions == 2) add_matrix_rows(inputs, form.tensors.front());
     if (base) inputs.base = read_base(form, paths.front().string(), *base, of_worker);
   } else if (base) {
-    read_owner(*base);
+    read_base_form();
     inputs.base = read_base(form, base->string(), *base, of_owner);
     place_rows(inputs, form, base->string(), options, of_worker);
   } else {
@@ -459,7 +502,7 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptio
     const std::string& owner = inputs.names[groups.front().inputs.front()];
     read_owner(owner);
     place_rows(inputs, form, owner, options, of_worker);
-    if (!has_most()) refuse_forms(inputs, {}, of_worker);
+    if (!has_most()) refuse_forms(inputs, {}, options, of_worker);
   }
   choice.check_used(form.tensors);
   if (form.tensors.empty()) {

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "host/io/form.hpp"
@@ -20,9 +22,9 @@ class TensorTally {
   /// The next model.
   void begin();
   void take(const TensorMark& tensor);
-  /// All of its tensors were taken. False: some two have one name, and the model counts for nothing, as one
-  /// does that is not ended.
-  bool end();
+  /// All of its tensors were taken. The mark of a name that some two have: then the model counts for nothing,
+  /// as one does that is not ended.
+  std::optional<std::uint64_t> end();
 
   /// Held by more than half in one dtype and shape. Sorted.
   std::vector<TensorMark> agreed() const;
@@ -39,9 +41,10 @@ class TensorTally {
   std::vector<Count>::iterator first_of(std::uint64_t name);
 
   std::size_t models_, left_;
-  bool begun_ = false, twice_ = false;
-  std::vector<Count> counts_;      // sorted
-  std::vector<TensorMark> fresh_;  // of the model, those that were not counted yet
+  bool begun_ = false;
+  std::optional<std::uint64_t> twice_;  // a name
+  std::vector<Count> counts_;           // sorted
+  std::vector<TensorMark> fresh_;       // of the model, those that were not counted yet
 };
 
 }  // namespace bragg::detail

@@ -26,7 +26,8 @@ struct Moments {
 BRAGG_API Moments moments(const Updates& honest);
 
 // Every function below makes one row, of T = float or double and of d coordinates. All that sends more than
-// one bad row sends it more than once.
+// one bad row sends it more than once. All throw Error invalid_argument where a strength (scale, epsilon, z,
+// angle, deviation) is not finite, and `gaussian` where it is negative.
 
 /// −scale · x, of one honest row x.
 template <class T>
@@ -61,7 +62,7 @@ std::vector<T> mimic(std::span<const T> x);
 /// −μ's part orthogonal to r. `angle` is in degrees: 90 is w = q, 180 straight against the reference. No q
 /// where μ is parallel to r, no r/‖r‖ where r = 0: that term is 0. Özfatura et al. 2023, whose perturbation
 /// is of a scale of its own and is relocated towards the reference.
-/// @throws Error invalid_argument: r is not of d values, or not finite, or angle is not; μ is not finite.
+/// @throws Error invalid_argument: r is not of d values, or not finite; μ is not finite.
 template <class T>
 std::vector<T> rop(const Moments& honest, std::span<const T> reference, double angle = 90);
 
