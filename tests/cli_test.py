@@ -782,6 +782,27 @@ class Npz(Case):
                 self.aggregate(inputs, "median", bad=1)
                 self.refused(inputs, "median", "--strict", code=3, says="4.npz")
 
+    def test_damaged_stored_data_is_a_bad_row(self):
+        count = 300000
+        arrays = {"a.npy": npy([3], [1, 2, 3]), "w.npy": npy([count], range(count)), "z.npy": npy([0], [])}
+        good = npz(arrays)
+        inputs = [self.write("%d.npz" % i, good) for i in range(5)]
+        for name, at in {
+            "the first byte": good.index(arrays["w.npy"]) + 128,
+            "the last byte": good.index(arrays["w.npy"]) + len(arrays["w.npy"]) - 1,
+            "a byte in the middle": good.index(arrays["w.npy"]) + 128 + 2 * count,
+            "the header's blanks": good.index(arrays["w.npy"]) + 126,
+            "the checksum": good.rindex(b"w.npy") - 30,
+        }.items():
+            for memory, rule in [("1MiB", "krum(f=1)"), ("1GiB", "median")]:
+                with self.subTest(name, memory=memory):
+                    self.write("3.npz", good[:at] + bytes([good[at] ^ (0x29 if name == "the header's blanks" else 1)]) + good[at + 1 :])
+                    done = self.aggregate(inputs, rule, "--memory", memory, bad=1)
+                    self.assertIn('3.npz: npz: array "w" is damaged: its CRC-32 is not the directory\'s', done.stderr)
+                    self.assertEqual(read_safetensors(self.output)[0]["w"], list(range(count)))
+        self.assertIn("is damaged", self.run_bragg("inspect", *inputs).stdout)
+        self.assertIn("is damaged", self.run_bragg("attack", "mimic", *inputs, "-o", self.path("drill"), code=3).stderr)
+
 
 class Shards(Case):
     """-o FOLDER --shard-size SIZE."""
@@ -1736,6 +1757,32 @@ class Report(Case):
         with open(path) as file:
             self.assertEqual(json.load(file)["sha256"], self.sha256(*inputs))
         self.refused(inputs, "median", "--sha256", code=2, says="--sha256: hashes go into the report; give --report, too")
+
+    def test_has_the_hashes_of_a_run_that_opens_nothing(self):
+        path, shards = self.path("report.json"), []
+        for name in "ab":
+            shards.append(self.write("m/%s.safetensors" % name, safetensors({name: ("F32", [2], [1, 2])})))
+        self.write("m/model.safetensors.index.json", json.dumps({"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}))
+        inputs = self.workers(FIVE)
+        html = self.write("w.safetensors", "<html>")
+        base = self.write("base.safetensors", safetensors({"w": ("F32", [2], [0, 0]), "batches": ("I64", [], [0])}))
+        broken = self.write("broken.safetensors", "{}")
+        for given, options, code, hashed in [
+            ([*inputs, html], ["--strict"], 3, [*inputs, html]),  # a bad input
+            ([*inputs, html], ["--strict", "--base", base], 3, [*inputs, html, base]),
+            ([*inputs, self.path("none")], ["--strict"], 4, inputs),
+            ([inputs[0], html, self.path("m")], [], 3, [inputs[0], html, *shards]),  # no majority
+            (inputs, ["--base", broken], 3, [*inputs, broken]),
+            (inputs, ["--base", broken, "--weights", "0,1,1,1,1"], 3, [*inputs[1:], broken]),
+            ([html], [], 3, [html]),
+        ]:
+            with self.subTest(given=given, options=options):
+                self.aggregate(given, "median", "--report", path, "--sha256", *options, code=code)
+                with open(path) as file:
+                    self.assertEqual(json.load(file)["sha256"], self.sha256(*hashed))
+        # Shards of a bad input.
+        report = self.report([*inputs, self.path("m")], "median", "--sha256", bad=1)
+        self.assertEqual(report["sha256"], self.sha256(*inputs, *shards))
 
     def test_a_huge_bad_input_is_not_hashed(self):
         inputs = self.workers(FIVE)

@@ -905,6 +905,15 @@ void FileAggregation::check_narrowed(const Piece& piece, std::int64_t beyond) co
                   tensor.dtype, beyond, show(tensor.name)));
 }
 
+/// Of a run that comes to nothing.
+void hash_evidence(std::span<const std::filesystem::path> inputs, const FileOptions& options) {
+  const int threads = options.options.threads > 0 ? options.options.threads : omp_get_max_threads();
+  start_threads(threads);
+  ProgressCounter progress(options);
+  std::uint64_t bytes_read = 0;
+  hash_unopened(inputs, options, threads, progress, bytes_read);
+}
+
 }  // namespace
 
 FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesystem::path> inputs,
@@ -913,7 +922,14 @@ FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesy
   if (options.partial) options.options.scope = Scope::per_tensor;
   Ranks ranks(options.communicator);
   try {
-    Inputs opened = open_together(ranks, pipeline, inputs, output, options);
+    Inputs opened = [&] {
+      try {
+        return open_together(ranks, pipeline, inputs, output, options);
+      } catch (const Error& error) {
+        if (options.hashed && is_bad_input(error) && ranks.is_first()) hash_evidence(inputs, options);
+        throw;
+      }
+    }();
     Course course{.progress = ProgressCounter(options)};
     for (;;) {  // at most once for each input that is lost
       try {

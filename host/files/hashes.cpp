@@ -25,13 +25,33 @@ struct Hashing {
   std::string sha256 = {};       ///< empty: it has none
 };
 
+/// Looks at no tensor.
+class FilesVisitor final : public ModelVisitor {
+ public:
+  bool skips(const std::string&) override { return true; }
+  void tensor(TensorInfo&, const Extent&) override {}
+};
+
+/// Those of a model that nobody has opened, as far as they can be told. What is no model may be a file all
+/// the same: evidence.
+void add_unopened(const std::filesystem::path& path, std::vector<Hashing>& files) {
+  FilesVisitor visitor;
+  try {
+    visit_model(path, visitor);
+  } catch (const Error& error) {
+    if (!is_bad_input(error)) throw;
+  }
+  for (const SourceFile& file : visitor.files)
+    files.push_back({file.path, file.id, static_cast<std::uint64_t>(file.id.size)});
+  std::error_code ignored;
+  if (visitor.files.empty() && std::filesystem::is_regular_file(path, ignored))
+    files.push_back({path, std::nullopt, std::filesystem::file_size(path, ignored)});
+}
+
 void add_files(const PlacedModel& model, bool bad, std::vector<Hashing>& files) {
+  if (bad && model.files.empty()) return add_unopened(model.path, files);
   for (const SourceFile& file : model.files)
     files.push_back({file.path, file.id, static_cast<std::uint64_t>(file.id.size)});
-  // What is no model may be a file all the same: evidence.
-  std::error_code ignored;
-  if (bad && model.files.empty() && std::filesystem::is_regular_file(model.path, ignored))
-    files.push_back({model.path, std::nullopt, std::filesystem::file_size(model.path, ignored)});
 }
 
 std::uint64_t bytes_of(const PlacedModel& model) {
@@ -73,9 +93,9 @@ std::vector<Hashing> list_files(const Inputs& inputs, const Ranks& ranks) {
   return files;
 }
 
-void hash_files(const Inputs& inputs, std::vector<Hashing>& files, int threads, ProgressCounter& progress,
+/// Those of at most `largest` bytes; no others are left.
+void hash_files(std::vector<Hashing>& files, std::uint64_t largest, int threads, ProgressCounter& progress,
                 std::uint64_t& bytes_read) {
-  const std::uint64_t largest = largest_file(inputs);
   std::erase_if(files, [&](const Hashing& each) { return each.bytes > largest; });
   for (const Hashing& each : files) progress.expect(each.bytes);
   std::atomic<std::uint64_t> read = 0;
@@ -122,7 +142,7 @@ void hash_inputs(const Inputs& inputs, const FileOptions& options, Ranks& ranks,
   Packer mine;
   ranks.together([&] {
     std::vector<Hashing> files = list_files(inputs, ranks);
-    hash_files(inputs, files, threads, progress, bytes_read);
+    hash_files(files, largest_file(inputs), threads, progress, bytes_read);
     for (const Hashing& each : files) {
       if (each.sha256.empty()) continue;
       mine.put(std::string_view(each.path.native()));
@@ -134,6 +154,31 @@ void hash_inputs(const Inputs& inputs, const FileOptions& options, Ranks& ranks,
       const std::string path = from.take_text();
       options.hashed(path, from.take_text());
     }
+  }
+}
+
+void hash_unopened(std::span<const std::filesystem::path> inputs, const FileOptions& options, int threads,
+                   ProgressCounter& progress, std::uint64_t& bytes_read) {
+  std::vector<Hashing> files;
+  std::vector<std::uint64_t> models;
+  const auto add = [&](const std::filesystem::path& path) {
+    const std::size_t before = files.size();
+    add_unopened(path, files);
+    models.push_back(0);
+    for (std::size_t k = before; k < files.size(); ++k) models.back() += files[k].bytes;
+  };
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const bool left_out = options.weights.size() == inputs.size() && options.weights[i] == 0;
+    if (!left_out) add(inputs[i]);
+  }
+  if (options.base) add(*options.base);
+  if (models.empty()) return;
+  const auto middle = models.begin() + static_cast<std::ptrdiff_t>((models.size() - 1) / 2);
+  std::nth_element(models.begin(), middle, models.end());
+  const std::uint64_t largest = std::max(2 * static_cast<std::uint64_t>(max_header_bytes), *middle);
+  hash_files(files, largest, threads, progress, bytes_read);
+  for (const Hashing& each : files) {
+    if (!each.sha256.empty()) options.hashed(each.path.string(), each.sha256);
   }
 }
 

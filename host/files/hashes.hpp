@@ -14,4 +14,8 @@ namespace bragg::detail {
 void hash_inputs(const Inputs& inputs, const FileOptions& options, Ranks& ranks, int threads,
                  ProgressCounter& progress, std::uint64_t& bytes_read);
 
+/// The same of inputs, and the base, that could not be opened as models of one form.
+void hash_unopened(std::span<const std::filesystem::path> inputs, const FileOptions& options, int threads,
+                   ProgressCounter& progress, std::uint64_t& bytes_read);
+
 }  // namespace bragg::detail

@@ -611,7 +611,11 @@ void RowReader::read(std::size_t t, std::int64_t begin, std::int64_t bytes, void
     if (file_->id() != source.id) throw_bad_file(source.path, "changed while it was being read");
   }
   const Extent& extent = place.extent;
-  if (extent.skipped == 0) return file_->read(extent.offset + offset_ + begin, to, bytes);
+  if (extent.skipped == 0) {
+    file_->read(extent.offset + offset_ + begin, to, bytes);
+    if (extent.has_crc) check_sum(t, begin, bytes, to);
+    return;
+  }
   // Windows go forwards through a tensor, and so does it.
   if (!inflater_ || inflated_ != t) inflater_.emplace(extent.offset);
   inflated_ = t;
@@ -619,6 +623,20 @@ void RowReader::read(std::size_t t, std::int64_t begin, std::int64_t bytes, void
   if (begin + bytes < tensors_[t].bytes) return;
   inflater_->finish(*file_, extent.crc);
   inflater_.reset();
+}
+
+/// Windows go forwards through a tensor; at its end all of it was read.
+void RowReader::check_sum(std::size_t t, std::int64_t begin, std::int64_t bytes, const void* read) {
+  if (begin == 0) {
+    summed_ = t;
+    summed_bytes_ = crc_ = 0;
+  }
+  if (summed_ != t || summed_bytes_ != begin) return;
+  crc_ = crc32_after(crc_, read, bytes);
+  summed_bytes_ += bytes;
+  if (summed_bytes_ < tensors_[t].bytes || crc_ == (*model_->places)[t].extent.crc) return;
+  throw_bad_file(file_->path(), fmt::format("npz: array {} is damaged: its CRC-32 is not the directory's",
+                                            show(tensors_[t].name)));
 }
 
 void RowReader::close() {

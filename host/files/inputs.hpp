@@ -81,6 +81,8 @@ class RowReader {
   void close();
 
  private:
+  void check_sum(std::size_t t, std::int64_t begin, std::int64_t bytes, const void* read);
+
   const PlacedModel* model_;
   std::span<const TensorInfo> tensors_;
   std::int64_t offset_;
@@ -88,6 +90,10 @@ class RowReader {
   std::size_t open_ = 0;  // which file of the model
   std::optional<Inflater> inflater_;
   std::size_t inflated_ = 0;  // which tensor it reads
+  // Of a tensor that is read as it is, and has a checksum.
+  std::size_t summed_ = 0;
+  std::int64_t summed_bytes_ = 0;
+  std::uint32_t crc_ = 0;
 };
 
 }  // namespace bragg::detail

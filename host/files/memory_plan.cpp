@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 namespace bragg::detail {
 
@@ -50,6 +51,11 @@ std::int64_t table_bytes(const Inputs& inputs, int rows, Scope scope) {
   std::int64_t bytes = -room;
   for (const TensorInfo& tensor : inputs.tensors)
     bytes += entries + names * static_cast<std::int64_t>(tensor.name.size());
+  std::set<const std::vector<Place>*> layouts;  // one is among the entries
+  for (const PlacedModel& model : inputs.models) layouts.insert(model.places.get());
+  layouts.erase(nullptr);
+  if (layouts.size() > 1)
+    bytes += static_cast<std::int64_t>((layouts.size() - 1) * inputs.tensors.size() * sizeof(Place));
   if (scope == Scope::per_tensor) {
     const auto report =
         static_cast<std::int64_t>(sizeof(Report) + static_cast<std::size_t>(rows) * sizeof(RowReport));

@@ -54,7 +54,7 @@ struct Inflater::State {
       stream.avail_out = room;
       const int code = ::inflate(&stream, Z_NO_FLUSH);
       const uInt made_now = room - stream.avail_out;
-      crc = static_cast<std::uint32_t>(::crc32(crc, to + done, made_now));
+      crc = crc32_after(crc, to + done, made_now);
       done += made_now;
       if (code == Z_STREAM_END) {
         ended = true;
@@ -98,6 +98,15 @@ void Inflater::finish(const ReadFile& file, std::uint32_t crc) {
   unsigned char more = 0;
   if (state.inflate_some(file, &more, 1) > 0) state.refuse(file, "is more than the directory says");
   if (state.crc != crc) state.refuse(file, "is damaged: its CRC-32 is not the directory's");
+}
+
+std::uint32_t crc32_after(std::uint32_t before, const void* bytes, std::int64_t count) noexcept {
+  return static_cast<std::uint32_t>(
+      ::crc32_z(before, static_cast<const Bytef*>(bytes), static_cast<std::size_t>(count)));
+}
+
+std::uint32_t crc32_of_rest(std::uint32_t all, std::uint32_t before, std::int64_t count) noexcept {
+  return all ^ static_cast<std::uint32_t>(::crc32_combine(before, 0, count));  // it adds the second by xor
 }
 
 }  // namespace bragg::detail

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Deflated arrays of an npz, read forwards: deflate has no way to begin in the middle.
+// Arrays of an npz, read forwards: deflate has no way to begin in the middle, nor has a checksum.
 #pragma once
 
 #include <cstdint>
@@ -28,5 +28,10 @@ class Inflater {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+/// The CRC-32 of bytes that follow those of `before` (0: none).
+std::uint32_t crc32_after(std::uint32_t before, const void* bytes, std::int64_t count) noexcept;
+/// Of the last `count` bytes, where `all` is that of all bytes and `before` that of those before them.
+std::uint32_t crc32_of_rest(std::uint32_t all, std::uint32_t before, std::int64_t count) noexcept;
 
 }  // namespace bragg::detail

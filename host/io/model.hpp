@@ -20,7 +20,8 @@ using Metadata = std::vector<std::pair<std::string, std::string>>;
 struct Extent {
   std::int64_t offset = 0;    ///< from the start of the file
   std::uint32_t skipped = 0;  ///< deflated: bytes of the stream before the tensor's; 0: as they are
-  std::uint32_t crc = 0;      ///< deflated: of the whole stream
+  std::uint32_t crc = 0;      ///< of the tensor's bytes; deflated: of the whole stream
+  bool has_crc = false;
   bool operator==(const Extent&) const = default;
 };
 

@@ -265,10 +265,13 @@ void visit_npz(const ReadFile& file, ModelVisitor& visitor) {
       refuse(file, fmt::format("its arrays' headers have more than {} bytes", max_header_bytes));
     header.info.name = name;
     check_name(file, header.info.name);
-    Extent extent{.offset = member.deflated ? data : data + header.bytes};
+    Extent extent{.offset = data, .crc = member.crc, .has_crc = true};
     if (member.deflated) {
       extent.skipped = static_cast<std::uint32_t>(header.bytes);
-      extent.crc = member.crc;
+    } else {
+      const std::string text = read_text(file, data, header.bytes);
+      extent.offset += header.bytes;
+      extent.crc = crc32_of_rest(member.crc, crc32_after(0, text.data(), header.bytes), header.info.bytes);
     }
     visitor.tensor(header.info, extent);
   });
@@ -412,8 +415,8 @@ std::vector<std::pair<std::int64_t, std::string>> npz_headers(const NpzLayout& n
   std::string directory;
   for (std::size_t t = 0; t < npz.members.size(); ++t) {
     const NpzLayout::Member& member = npz.members[t];
-    const uLong of_header = ::crc32(0, reinterpret_cast<const Bytef*>(member.array_header.data()),
-                                    static_cast<uInt>(member.array_header.size()));
+    const uLong of_header =
+        crc32_after(0, member.array_header.data(), static_cast<std::int64_t>(member.array_header.size()));
     const auto crc = static_cast<std::uint32_t>(::crc32_combine(of_header, crcs[t], member.data_bytes));
     headers.emplace_back(member.local, local_header(member, crc));
     directory += directory_entry(member, crc);

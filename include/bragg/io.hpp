@@ -30,9 +30,10 @@ struct TensorInfo {
 /// One worker's model, memory-mapped for reading: a safetensors file, a sharded safetensors model (its
 /// `*.index.json`, or the folder that holds either), an npy file, or an npz, whose arrays are its tensors.
 ///
-/// Nothing but the headers is read by `open`, and arrays that an npz holds deflated, into memory. Every
-/// malformation is an Error: bad_file names the file, the byte offset where there is one, and what was
-/// expected. Tensors come sorted by name. The files must not shrink meanwhile.
+/// Nothing but the headers is read by `open`, and arrays that an npz holds deflated, into memory (the
+/// checksums of others are looked at by who reads them all: `aggregate_files`). Every malformation is an
+/// Error: bad_file names the file, the byte offset where there is one, and what was expected. Tensors come
+/// sorted by name. The files must not shrink meanwhile.
 class BRAGG_API Checkpoint {
  public:
   /// @throws Error bad_file, io_error; unsupported: elements of a safetensors dtype that bragg does not know
