@@ -1189,7 +1189,6 @@ class LeftOutOrCopied(Case):
         inputs = [self.put(i, self.model(i)) for i in range(5)]
         base = self.put(9, self.model(0), "base")
         for options, says in [
-            (["--exclude", "stat"], '--exclude: "stat" matches no tensor; near to it are "state"'),
             (["--exclude", "*", "--base", base], "--exclude: every tensor is left out"),
             (["--exclude", "*"], "--exclude: every tensor is left out"),
             (["--copy", "state"], "--copy: needs a base"),
@@ -1200,7 +1199,14 @@ class LeftOutOrCopied(Case):
             self.refused(inputs, "median", *options, code=2, says=says)
             self.refused(inputs, "median", *options, "--strict", code=2, says=says)
             self.assertIn(says, self.run_bragg("inspect", *inputs, *options, code=2).stderr)
-        # A pattern for what only some workers hold is none.
+        # It is for the workers to hold what is to be left out, or not.
+        says = '--exclude: "stat" matches no tensor; near to it are "state"'
+        self.refused(inputs, "median", "--exclude", "stat", "--strict", code=2, says=says)
+        for command in [["aggregate", *inputs, "--rule", "median", "-o", self.output], ["inspect", *inputs]]:
+            done = subprocess.run([BRAGG, *command, "--exclude", "frozen.*", "--exclude", "stat"], capture_output=True, text=True, timeout=120)
+            self.assertEqual((done.returncode, done.stderr.count("\n")), (0, 1))
+            self.assertIn("bragg: warning: " + says, done.stderr)
+        self.assertEqual(sorted(read_safetensors(self.output)[0]), ["a", "state", "z"])
         self.put(2, {**self.model(2), "extra": ("F32", [1], [1])})
         self.aggregate(inputs, "median", "--exclude", "extra")
         self.assertEqual(sorted(read_safetensors(self.output)[0]), sorted(self.model(0)))
@@ -1333,15 +1339,50 @@ class Partial(Case):
         self.assertEqual([counts["head%03d" % k] for k in range(100)], [5] * 100)
         self.assertEqual(report["dropped"][0]["reason"], "held by 5 of 5 inputs, but not by the base")
 
-    def test_an_index_that_claims_a_tensor_does_not_hold_it(self):
+    def test_an_index_and_its_files_agree_on_tensors_that_are_left_out(self):
         models = [{"a": ("F32", [1], [i])} for i in range(5)]
-        models[1]["x"] = models[3]["x"] = ("F32", [1], [1])
         inputs = self.put(models)
-        os.makedirs(self.path("sharded"))
-        shutil.move(inputs[0], self.path("sharded/part.safetensors"))
-        inputs[0] = self.write("sharded/m.safetensors.index.json", json.dumps({"weight_map": {"a": "part.safetensors", "x": "part.safetensors"}}))
-        out, report = self.run_partial(inputs, "median")
-        self.assertEqual((out, [each["inputs"] for each in report["dropped"]]), ({"a": [2]}, [2]))
+        part = self.path("sharded/part.safetensors")
+        many = {"n%03d" % k: ("F32", [1], [1]) for k in range(120)}  # more than are kept
+        every = ["a", "y", *many]
+        for held, mapped, says in [
+            (["a", "y"], ["a", "y"], None),
+            (every, every, None),
+            (["a"], ["a", "y"], 'tensor "y" is not in "part.safetensors", where the weight_map says it is'),
+            (["a", "y"], ["a"], "the weight_map and the files differ in tensors that more than half of the inputs has not"),
+            (every, every[:-1], "the weight_map and the files differ in tensors"),
+            (every[:-1], every, "the weight_map and the files differ in tensors"),
+        ]:
+            with self.subTest(held=len(held), mapped=len(mapped)):
+                self.write(part, safetensors({name: ("F32", [1], [7]) for name in held}))
+                index = {"weight_map": {name: "part.safetensors" for name in mapped}}
+                inputs[0] = self.write("sharded/m.safetensors.index.json", json.dumps(index))
+                report = self.run_partial(inputs, "median")[1]
+                bad = report["tensors"][0]["workers"][0]["bad"]
+                self.assertEqual(bad is None, says is None)
+                self.assertIn(says or "", bad or "")
+
+    def test_a_tensor_of_an_unknown_dtype_is_left_out(self):
+        def with_extra(i, dtype, shape, raw):
+            header = {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "x": {"dtype": dtype, "shape": shape, "data_offsets": [4, 4 + raw]}}
+            text = json.dumps(header).encode()
+            return struct.pack("<Q", len(text)) + text + struct.pack("<f", i) + bytes(raw)
+
+        plain = [safetensors({"w": ("F32", [1], [i])}) for i in range(5)]
+        for dtype, shape, raw in [("F99", [3], 5), ("F4", [8], 4), ("C64", [1], 8), ("\x1b" + "y" * 1000, [], 0)]:
+            for holders in [1, 2, 3, 5]:
+                inputs = [self.write("u%d.safetensors" % i, with_extra(i, dtype, shape, raw) if i < holders else plain[i]) for i in range(5)]
+                with self.subTest(dtype=dtype[:4], holders=holders):
+                    if holders > 2:
+                        self.refused(inputs, "median", "--partial", code=3, says='tensor "x": more than half of the inputs hold it, and dtype "')
+                        self.run_bragg("aggregate", *inputs, "--rule", "median", "--partial", "--exclude", "x", "-o", self.output)
+                        self.assertEqual(read_safetensors(self.output)[0], {"w": [2]})
+                        os.remove(self.output)
+                        continue
+                    out, report = self.run_partial(inputs, "median")
+                    self.assertEqual((out, [w["bad"] for w in report["tensors"][0]["workers"]]), ({"w": [2]}, [None] * 5))
+                    self.assertEqual([(each["name"], each["inputs"]) for each in report["dropped"]], [("x", holders)])
+                    os.remove(self.output)
 
     def test_a_stranger_who_adds_a_tensor_does_not_stop_the_round(self):
         """Three of six honest ones hold x: with a stranger's they are more than half, and too few for the rule."""
@@ -1586,7 +1627,7 @@ class Partial(Case):
             (["--judge-by", "layers.1*"], "--judge-by: where scope is per tensor"),
             (["--ignore-in-distances", "layers.1*"], "--ignore-in-distances: where scope is per tensor"),
             (["--scope", "whole"], "--scope"),
-            (["--exclude", "nothing"], '--exclude: "nothing" matches no tensor'),
+            (["--exclude", "nothing", "--strict"], '--exclude: "nothing" matches no tensor'),
             (["--exclude", "*"], "--exclude: every tensor is left out"),
         ]:
             with self.subTest(options):
@@ -2929,7 +2970,7 @@ class NothingSilent(Case):
         inputs = self.workers([[i, 2 * i] for i in range(7)])
         for rule, options, says in [
             ("krum(f=6)", [], "krum: n = 7"),
-            ("median", ["--exclude", "zz"], "matches no tensor"),
+            ("median", ["--judge-by", "zz"], "matches no tensor"),
             ("median", ["--memory", "1"], "--memory = 1 bytes"),
             ("median", ["--integers", "error"], "--integers"),
             ("krum(f=1)", ["--weights", "1,1,1,1,1,1,1"], "weights"),

@@ -185,7 +185,8 @@ FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inpu
       return aggregate_files(pipeline, inputs, command.output, options);
     }();
     if (!command.quiet)
-      fmt::print(stderr, "{}{}{}", warnings, dropped_warnings(result), dominant_warning(result));
+      fmt::print(stderr, "{}{}{}{}", warnings, unused_warnings(result.unused), dropped_warnings(result),
+                 dominant_warning(result));
     return result;
   } catch (const Error& error) {
     // Of inputs that did not come to count the error itself tells.

@@ -49,6 +49,13 @@ Json held_json(const std::vector<HeldTensors>& held, const std::vector<std::stri
   return json;
 }
 
+std::string unused_warnings(const std::vector<std::string>& unused) {
+  std::string text;
+  for (const std::string& each : unused)
+    text += printable(fmt::format("bragg: warning: --exclude: {}", each)) + "\n";
+  return text;
+}
+
 std::string dropped_text(const std::vector<DroppedTensor>& dropped, bool more) {
   constexpr std::size_t most = 8;
   std::vector<std::pair<std::string, std::vector<std::string>>> reasons;

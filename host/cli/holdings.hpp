@@ -16,6 +16,9 @@ std::string holds_text(const std::vector<HeldTensors>& held, std::size_t input);
 /// `names`: of the inputs.
 nlohmann::ordered_json held_json(const std::vector<HeldTensors>& held, const std::vector<std::string>& names);
 
+/// A line for each pattern of --exclude that no tensor has.
+std::string unused_warnings(const std::vector<std::string>& unused);
+
 /// A line for each reason, "left out of the output: …"; empty: nothing was.
 std::string dropped_text(const std::vector<DroppedTensor>& dropped, bool more);
 nlohmann::ordered_json dropped_json(const std::vector<DroppedTensor>& dropped);

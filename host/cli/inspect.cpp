@@ -137,6 +137,7 @@ void run(const InspectCommand& command) {
       throw with_option_names(error);
     }
   }();
+  fmt::print(stderr, "{}", unused_warnings(found.inputs.unused));
   fmt::print("{}", command.json ? json_of(found) : text_of(found));
 }
 

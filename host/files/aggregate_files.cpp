@@ -221,6 +221,7 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
     result_.coordinates += inputs_.tensors[t].elements;
     result_.tensors.push_back(inputs_.tensors[t].name);
   }
+  result_.unused = inputs_.unused;
   for (const std::size_t t : inputs_.copied) result_.copied.push_back(inputs_.tensors[t].name);
   // Without coordinates no NaN tells that a row is infinite.
   for (std::size_t i = 0; i < active_.rows.size() && result_.coordinates == 0; ++i)

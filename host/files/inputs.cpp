@@ -391,6 +391,14 @@ Form agree_on_tensors(Inputs& inputs, const FileOptions& options, const Skips& s
   }
   std::sort(form.tensors.begin(), form.tensors.end(),
             [](const TensorInfo& a, const TensorInfo& b) { return a.name < b.name; });
+  for (const TensorInfo& tensor : form.tensors) {
+    const ElementType* const type = find_element_type(tensor.dtype);
+    if (type != nullptr && (type->kind != ElementKind::foreign || tensor.bytes == 0)) continue;
+    throw Error(Status::bad_file,
+                fmt::format("tensor {}: more than half of the inputs hold it, and dtype {} cannot be "
+                            "aggregated; exclude it",
+                            show(tensor.name), tensor.dtype));
+  }
   return form;
 }
 
@@ -504,7 +512,9 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptio
     place_rows(inputs, form, owner, options, of_worker);
     if (!has_most()) refuse_forms(inputs, {}, options, of_worker);
   }
-  choice.check_used(form.tensors);
+  inputs.unused = choice.unused(form.tensors);
+  if (options.bad_inputs == BadInputs::error && !inputs.unused.empty())
+    throw Error(Status::invalid_argument, "exclude: " + inputs.unused.front());
   if (form.tensors.empty()) {
     throw_bad_file(base ? *base : paths.front(),
                    "holds no tensor, only metadata: there is nothing to aggregate");

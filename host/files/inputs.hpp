@@ -33,6 +33,7 @@ struct Inputs {
   std::optional<PlacedModel> base;
   std::vector<DroppedTensor> dropped;  ///< of partial models: the inputs' that are not among `tensors`
   bool more_dropped = false;           ///< inputs hold others besides
+  std::vector<std::string> unused;     ///< patterns of exclude that no tensor has, and what is near
   std::optional<std::string> format;   ///< the metadata "format" of the base, else of most models
   bool npy = false;
   bool matrix = false;  ///< the rows are those of one file

@@ -95,6 +95,12 @@ std::string near_names(std::string pattern, std::span<const std::string> names) 
   return text;
 }
 
+std::string describe_unused(const std::string& pattern, std::span<const std::string> names) {
+  const std::string near = near_names(pattern, names);
+  return fmt::format("{} matches no tensor{}", show(pattern),
+                     near.empty() ? "; there is none" : "; near to it are " + near);
+}
+
 }  // namespace
 
 bool matches(std::span<const std::string> patterns, const std::string& name) {
@@ -107,10 +113,7 @@ void check_patterns(const char* option, std::span<const std::string> patterns,
   for (const std::string& pattern : patterns) {
     const auto is_meant = [&](const std::string& name) { return matches({&pattern, 1}, name); };
     if (std::any_of(names.begin(), names.end(), is_meant)) continue;
-    const std::string near = near_names(pattern, names);
-    throw Error(Status::invalid_argument,
-                fmt::format("{}: {} matches no tensor{}", option, show(pattern),
-                            near.empty() ? "; there is none" : "; near to it are " + near));
+    throw Error(Status::invalid_argument, fmt::format("{}: {}", option, describe_unused(pattern, names)));
   }
 }
 
@@ -160,10 +163,12 @@ void TensorChoice::check_form(std::span<const TensorInfo> tensors) const {
   }
 }
 
-void TensorChoice::check_used(std::span<const TensorInfo> tensors) const {
+std::vector<std::string> TensorChoice::unused(std::span<const TensorInfo> tensors) const {
+  std::vector<std::string> texts;
   for (std::size_t k = 0; k < exclude_.size(); ++k) {
-    if (!used_[k]) check_patterns("exclude", {&exclude_[k], 1}, names_of(tensors));
+    if (!used_[k]) texts.push_back(describe_unused(exclude_[k], names_of(tensors)));
   }
+  return texts;
 }
 
 std::vector<bool> judged_tensors(const FileOptions& options, std::span<const TensorInfo> tensors,

@@ -38,9 +38,9 @@ class TensorChoice {
   /// Of the output's tensors. @throws Error invalid_argument: none is left, or none to aggregate; a pattern
   /// of copy without a tensor.
   void check_form(std::span<const TensorInfo> tensors) const;
-  /// When all models were looked at. @throws Error invalid_argument: a pattern of exclude that none of them
-  /// has a tensor for.
-  void check_used(std::span<const TensorInfo> tensors) const;
+  /// When all models were looked at: the patterns of exclude that none of them has a tensor for, and which of
+  /// `tensors` are near. It is for the workers to have such a tensor or not, so this is no error.
+  std::vector<std::string> unused(std::span<const TensorInfo> tensors) const;
 
  private:
   bool is_excluded(const std::string& name);

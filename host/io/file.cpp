@@ -376,9 +376,9 @@ OutputFolder::OutputFolder(const fs::path& path) {
   const std::lock_guard lock(outputs().mutex);
   if (::mkdir(path.c_str(), 0777) != 0) {
     if (errno == EEXIST) {
-      throw Error(Status::invalid_argument,
-                  fmt::format("output {} exists and is no folder; give the name of a folder",
-                              show(path.string())));
+      throw Error(
+          Status::invalid_argument,
+          fmt::format("output {} exists and is no folder; give the name of a folder", show(path.string())));
     }
     throw_io_error(path, "make this folder", errno);
   }

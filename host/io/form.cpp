@@ -117,6 +117,7 @@ class TensorVisitor final : public SkippingVisitor {
   TensorVisitor(const Skips& skips, const std::function<void(TensorInfo&)>& visit)
       : SkippingVisitor(skips), visit_(visit) {}
 
+  bool takes_any_dtype() const override { return true; }
   void tensor(TensorInfo& info, const Extent&) override { visit_(info); }
 
  private:
@@ -203,6 +204,7 @@ class Comparison final : public SkippingVisitor {
     if (is_skipped(name)) return true;
     if (others_ == nullptr || form_.find(name)) return false;
     others_->add(name);
+    others_sum_ += hash_of_place(name, files.size() - 1);
     return true;
   }
 
@@ -272,8 +274,9 @@ class Comparison final : public SkippingVisitor {
     if (mapped_.empty()) mapped_.resize(form_.tensors.size());
     if (is_skipped(tensor)) return;
     const std::optional<std::size_t> found = form_.find(tensor);
-    if (!found && others_ != nullptr) return;
-    if (!found || !seen_[*found]) {
+    if (!found && others_ != nullptr && others_->may_have(tensor)) {
+      others_sum_ -= hash_of_place(tensor, file);
+    } else if (!found || !seen_[*found]) {
       differ(fmt::format("tensor {} is not in {}, where the weight_map says it is", show(tensor),
                          file_name(file)));
     } else if (mapped_[*found]) {
@@ -303,6 +306,11 @@ class Comparison final : public SkippingVisitor {
   }
 
  private:
+  /// Of the other tensors, which may be many and are not kept: those of files and map have one sum.
+  static std::uint64_t hash_of_place(const std::string& name, std::size_t file) {
+    return keyed_hash(fmt::format("{} {}", file, name), hash_key());
+  }
+
   void differ(std::string what) {
     if (difference_.empty()) difference_ = std::move(what);
   }
@@ -332,6 +340,8 @@ class Comparison final : public SkippingVisitor {
       differ(fmt::format("tensor {} of {} is not in the weight_map", show(form_.tensors[*t].name),
                          file_name(places_[*t].file)));
     }
+    if (!mapped_.empty() && others_sum_ != 0)
+      differ(fmt::format("the weight_map and the files differ in tensors that {} has not", owner_));
   }
 
   /// Whether the name is a prefix, such as "module.", and that of an expected tensor. The first one says
@@ -350,7 +360,8 @@ class Comparison final : public SkippingVisitor {
     if (!prefix_.empty() && info.name.starts_with(prefix_) && agrees(prefix_.size())) ++prefixed_;
   }
 
-  OtherTensors* const others_;  // null: the model has to hold all tensors, and no others
+  OtherTensors* const others_;    // null: the model has to hold all tensors, and no others
+  std::uint64_t others_sum_ = 0;  // of their places in the files, less those in the weight_map
   const Form& form_;
   const std::string& owner_;
   const std::filesystem::path& path_;
@@ -451,6 +462,10 @@ void OtherTensors::add(const std::string& name) {
   } else {
     more = more || !names.contains(hash);
   }
+}
+
+bool OtherTensors::may_have(const std::string& name) const {
+  return more || names.contains(keyed_hash(name, hash_key()));
 }
 
 void OtherTensors::merge(OtherTensors&& of_next) {

@@ -64,6 +64,8 @@ struct OtherTensors {
   bool more = false;  ///< there are others
 
   void add(const std::string& name);
+  /// Sure where there are no others.
+  bool may_have(const std::string& name) const;
   void merge(OtherTensors&& of_next);
 };
 
@@ -100,8 +102,8 @@ struct TensorMark {
 
 TensorMark mark_of(const TensorInfo& tensor);
 
-/// Calls it for each tensor that is looked at, of which nothing else is kept. Whether the model is an npy,
-/// whose array has no name. @throws Error as visit_model.
+/// Calls it for each tensor that is looked at, of any dtype; nothing else is kept of it. Whether the model is
+/// an npy, whose array has no name. @throws Error as visit_model.
 bool visit_tensors(const std::filesystem::path& path, const Skips& skips,
                    const std::function<void(TensorInfo&)>& visit);
 

@@ -61,7 +61,10 @@ class ModelVisitor {
   /// `data` is, too.
   virtual bool skips(const std::string& /*name*/) { return false; }
   virtual void skipped(std::int64_t /*bytes*/) {}
-  /// By itself it is right: a known dtype, and as many bytes within the data as dtype and shape imply.
+  /// Whether tensors of dtypes that cannot be aggregated are told, too. They have no elements.
+  virtual bool takes_any_dtype() const { return false; }
+  /// By itself it is right: a dtype that is taken, and as many bytes within the data as dtype and shape
+  /// imply.
   virtual void tensor(TensorInfo& info, const Extent& extent) = 0;
   /// After the tensors of a file, which have to fill its bytes [begin, end).
   virtual void data(std::int64_t /*begin*/, std::int64_t /*end*/) {}

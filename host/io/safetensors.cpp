@@ -39,9 +39,15 @@ std::int64_t checked_bytes(const ReadFile& file, const HeaderTensor& tensor, std
   return end - begin;
 }
 
-TensorInfo checked_info(const ReadFile& file, HeaderTensor& tensor, std::int64_t data_bytes) {
+TensorInfo checked_info(const ReadFile& file, HeaderTensor& tensor, std::int64_t data_bytes,
+                        bool takes_any_dtype) {
   const std::string name = show(tensor.name);
   const ElementType* type = find_element_type(tensor.dtype);
+  if (takes_any_dtype && (type == nullptr || type->kind == ElementKind::foreign)) {
+    const std::int64_t bytes = checked_bytes(file, tensor, data_bytes);
+    if (type == nullptr || bytes > 0)
+      return {std::move(tensor.name), show(tensor.dtype), std::move(tensor.shape), 0, bytes};
+  }
   if (type == nullptr)
     throw_bad_file(file.path(), fmt::format("tensor {}: unknown dtype {}", name, show(tensor.dtype)));
   const auto count = element_count(tensor.shape, type->bytes);
@@ -107,7 +113,7 @@ class HeaderReader final : public JsonReader {
       if (visitor_.skips(tensor_.name)) {
         visitor_.skipped(checked_bytes(file_, tensor_, data_bytes));
       } else {
-        TensorInfo info = checked_info(file_, tensor_, data_bytes);
+        TensorInfo info = checked_info(file_, tensor_, data_bytes, visitor_.takes_any_dtype());
         visitor_.tensor(info, {.offset = data_begin_ + tensor_.offsets[0]});
       }
     }

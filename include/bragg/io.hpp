@@ -131,7 +131,7 @@ struct FileOptions {
   std::function<void(const std::string& path, const std::string& sha256)> hashed;
 
   // Patterns of tensors' whole names, with `*`, `?` and `[…]` (`[!…]`: none of them), in which a dot is a
-  // character as any other. One that no tensor has is an Error.
+  // character as any other. One that no tensor has is an Error; of `exclude` only if bad inputs are.
 
   /// The floating-point tensors that rows are judged by, as Updates::judge_by; none: all of them.
   std::vector<std::string> judge_by;
@@ -196,6 +196,7 @@ struct FileResult {
   std::vector<DroppedTensor> dropped;
   bool more_dropped = false;        ///< there are others: no more than 100 of an input are listed
   std::vector<std::string> copied;  ///< names of the tensors that the output takes from the base
+  std::vector<std::string> unused;  ///< patterns of FileOptions::exclude that no tensor has, and what is near
   std::int64_t coordinates = 0;     ///< floating-point elements of a row
   std::int64_t integers = 0;        ///< elements of integer and bool tensors
   std::int64_t nonfinite = 0;       ///< values of the output that are NaN or infinite
