@@ -75,7 +75,6 @@ void check_output_name(const AggregateCommand& command) {
         "inputs), "
         "or a folder and --shard-size");
   }
-  check_writable("--output", command.output);
 }
 
 std::string counted(std::int64_t count, const char* noun) {
@@ -241,7 +240,7 @@ std::vector<fs::path> find_together(detail::Ranks& ranks, const AggregateCommand
   detail::Packer found;
   ranks.together([&] {
     if (!ranks.is_first()) return;
-    inputs = find_inputs(command.inputs, command.base, command.output);
+    inputs = find_inputs(command.inputs, command.base, command.output, command.quiet);
     found.put(inputs.size());
     for (const fs::path& input : inputs) found.put(std::string_view(input.native()));
   });
@@ -262,6 +261,7 @@ void run(const AggregateCommand& command, Communicator* communicator) {
     if (command.output.empty()) throw Error(Status::invalid_argument, "--output: the name is empty");
     options = options_of(command, communicator);
     check_output_name(command);
+    if (!command.shard_size && ranks.is_first()) check_writable("--output", command.output);
   });
   const std::vector<fs::path> inputs = find_together(ranks, command);
   ranks.together([&] {

@@ -10,9 +10,14 @@
 #include <cmath>
 #include <fstream>
 #include <map>
+#include <set>
 #include <system_error>
 #include <utility>
 
+#include "host/cli/text.hpp"
+#include "host/files/inputs.hpp"
+#include "host/io/form.hpp"
+#include "host/io/model.hpp"
 #include "rules/nearest.hpp"
 
 namespace bragg::cli {
@@ -166,48 +171,104 @@ bool holds_model(const fs::path& folder) {
   return false;
 }
 
-/// The workers' files of a folder, or its folders where one of them holds a model; none where the folder is
-/// one model.
-std::vector<fs::path> workers_of(const fs::path& folder, const std::optional<fs::path>& base) {
-  std::vector<fs::path> models;  // safetensors and npz
-  std::vector<fs::path> npy;
-  std::vector<fs::path> folders;
-  const fs::path* model_folder = nullptr;
+/// What is in a folder, in the order of names, without what is hidden and without the base.
+struct Entries {
+  std::vector<fs::path> files, indices, folders;
+  std::vector<fs::path> lost;  ///< links that lead nowhere: to a worker's model once, perhaps
+};
+
+Entries list_entries(const fs::path& folder, const std::optional<fs::path>& base) {
   std::error_code code, ignored;
-  std::vector<fs::path> entries;
+  std::vector<fs::path> paths;
   for (fs::directory_iterator entry(folder, code), end; !code && entry != end; entry.increment(code))
-    entries.push_back(entry->path());
+    paths.push_back(entry->path());
   if (code) throw Error(Status::io_error, fmt::format("{}: {}", folder.string(), code.message()));
-  std::sort(entries.begin(), entries.end());
-  for (const fs::path& path : entries) {
-    if (is_index(path)) return {};
+  std::sort(paths.begin(), paths.end());
+  Entries entries;
+  for (const fs::path& path : paths) {
     if (path.filename().string().starts_with('.') || (base && same_file(path, *base))) continue;
-    if (path.extension() == ".safetensors" || path.extension() == ".npz") {
-      models.push_back(path);
-    } else if (path.extension() == ".npy") {
-      npy.push_back(path);
+    const fs::path extension = path.extension();
+    if (is_index(path)) {
+      entries.indices.push_back(path);
+    } else if (extension == ".safetensors" || extension == ".npz" || extension == ".npy") {
+      entries.files.push_back(path);
     } else if (fs::is_directory(path, ignored)) {
-      if (base && same_file(path, base->parent_path())) continue;
-      folders.push_back(path);
-      if (model_folder == nullptr && holds_model(path)) model_folder = &path;
+      if (!base || !same_file(path, base->parent_path())) entries.folders.push_back(path);
     } else if (fs::is_symlink(path, ignored) && !fs::exists(path, ignored)) {
-      folders.push_back(path);  // it led to a worker's, perhaps: a bad input
+      entries.lost.push_back(path);
     }
   }
-  const auto ambiguous = [&](const fs::path& one, const fs::path& other) {
-    refuse(fmt::format("{}: holds {} and {}; name the workers' files or folders", folder.string(),
-                       one.filename().string(), other.filename().string()));
+  return entries;
+}
+
+/// The files of a sharded model, and whether each tensor is in one of them only.
+class PartsVisitor final : public detail::ModelVisitor {
+ public:
+  bool takes_any_dtype() const override { return true; }
+  void tensor(TensorInfo& info, const detail::Extent&) override {
+    names_.push_back(detail::mark_of(info).name);
+  }
+  bool is_one_model() {
+    std::sort(names_.begin(), names_.end());
+    return std::adjacent_find(names_.begin(), names_.end()) == names_.end();
+  }
+
+ private:
+  std::vector<std::uint64_t> names_;
+};
+
+/// Whether an index says of all files that they are parts of one model. What a worker's index says of others'
+/// files does not count: those hold the same tensors.
+bool are_parts(const std::vector<fs::path>& files, const std::vector<fs::path>& indices) {
+  return std::any_of(indices.begin(), indices.end(), [&](const fs::path& index) {
+    PartsVisitor visitor;
+    try {
+      detail::visit_model(index, visitor);
+    } catch (const Error& error) {
+      if (!detail::is_bad_input(error)) throw;
+    }
+    std::set<fs::path> parts;
+    for (const detail::SourceFile& part : visitor.files) parts.insert(part.path.filename());
+    return visitor.is_one_model() && std::all_of(files.begin(), files.end(), [&](const fs::path& file) {
+             return parts.contains(file.filename());
+           });
+  });
+}
+
+/// The workers' files and model folders in a folder; none where it is one model itself. Each of them may be a
+/// stranger's, so none decides what the others are.
+std::vector<fs::path> workers_of(const fs::path& folder, const std::optional<fs::path>& base, bool quiet) {
+  Entries entries = list_entries(folder, base);
+  std::vector<fs::path>& workers = entries.files;
+  const auto is_shard = [](const fs::path& file) { return detail::is_shard(file.filename().string()); };
+  if (!entries.indices.empty()) {
+    const bool broken = std::all_of(workers.begin(), workers.end(), is_shard);
+    if (workers.size() < 2 || broken || are_parts(workers, entries.indices)) return {};
+  }
+  const auto add = [&](const std::vector<fs::path>& more) {
+    workers.insert(workers.end(), more.begin(), more.end());
   };
-  if (!models.empty() && !npy.empty()) ambiguous(models.front(), npy.front());
-  std::vector<fs::path>& files = !models.empty() ? models : npy;
-  if (model_folder != nullptr && !files.empty()) ambiguous(files.front(), *model_folder);
-  if (!files.empty()) return std::move(files);
-  if (model_folder == nullptr) {
+  add(entries.indices);
+  const bool has_models = std::any_of(entries.folders.begin(), entries.folders.end(), holds_model);
+  if (workers.empty() && !has_models) {
     refuse(
         fmt::format("{}: holds no *.safetensors, *.npy or *.npz file of a worker, and no folder with a model",
                     folder.string()));
   }
-  return folders;
+  // Beside files a folder may be anything.
+  if (!workers.empty())
+    std::erase_if(entries.folders, [](const fs::path& each) { return !holds_model(each); });
+  if (workers.empty()) {
+    add(entries.lost);
+  } else if (!entries.folders.empty() && !quiet) {
+    const std::string what =
+        fmt::format("{} holds {} and {}: files and folders with models all count as workers", folder.string(),
+                    workers.front().filename().string(), entries.folders.front().filename().string());
+    fmt::print(stderr, "bragg: warning: {}\n", printable(what));
+  }
+  add(entries.folders);
+  std::sort(workers.begin(), workers.end());
+  return std::move(workers);
 }
 
 }  // namespace
@@ -313,11 +374,11 @@ std::vector<double> match_weights(const GivenWeights& given, const std::vector<f
 }
 
 std::vector<fs::path> find_inputs(const std::vector<fs::path>& given, const std::optional<fs::path>& base,
-                                  const std::optional<fs::path>& output) {
+                                  const std::optional<fs::path>& output, bool quiet) {
   std::error_code ignored;
   if (given.size() != 1 || !fs::is_directory(given.front(), ignored)) return given;
   const fs::path& folder = given.front();
-  std::vector<fs::path> found = workers_of(folder, base);
+  std::vector<fs::path> found = workers_of(folder, base, quiet);
   if (found.empty()) return given;
   // One file is a model, which its folder stands for.
   if (found.size() == 1 && !fs::is_directory(found.front(), ignored)) return given;

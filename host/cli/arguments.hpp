@@ -36,10 +36,12 @@ GivenWeights parse_weights(const std::string& text);
 std::vector<double> match_weights(const GivenWeights& given,
                                   const std::vector<std::filesystem::path>& inputs);
 
-/// The workers' checkpoints: as given, or, for a single folder of several worker files, those files by name,
-/// without the base. `output`: where something is written, which must not be among them.
+/// The workers' checkpoints: as given, or, for a single folder of several workers' models, these by name,
+/// without the base. `output`: where something is written, which must not be among them. `quiet`: there is no
+/// warning where the folder holds files and folders of models.
 std::vector<std::filesystem::path> find_inputs(const std::vector<std::filesystem::path>& given,
                                                const std::optional<std::filesystem::path>& base,
-                                               const std::optional<std::filesystem::path>& output);
+                                               const std::optional<std::filesystem::path>& output,
+                                               bool quiet = false);
 
 }  // namespace bragg::cli

@@ -908,7 +908,7 @@ void FileAggregation::check_narrowed(const Piece& piece, std::int64_t beyond) co
 
 /// Of a run that comes to nothing.
 void hash_evidence(std::span<const std::filesystem::path> inputs, const FileOptions& options) {
-  const int threads = options.options.threads > 0 ? options.options.threads : omp_get_max_threads();
+  const int threads = threads_of(options.options.threads);
   start_threads(threads);
   ProgressCounter progress(options);
   std::uint64_t bytes_read = 0;

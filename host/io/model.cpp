@@ -16,6 +16,12 @@ namespace bragg::detail {
 
 namespace fs = std::filesystem;
 
+bool is_shard(const std::string& name) {
+  const std::size_t of = name.rfind("-of-");
+  const auto digit = [&](std::size_t at) { return at < name.size() && name[at] >= '0' && name[at] <= '9'; };
+  return of != std::string::npos && of > 0 && digit(of - 1) && digit(of + 4);
+}
+
 namespace {
 
 void visit_file(const fs::path& path, ModelVisitor& visitor) {
@@ -34,13 +40,6 @@ void visit_file(const fs::path& path, ModelVisitor& visitor) {
   if (visitor.skips({})) return;
   NpyHeader header = read_npy(file);
   visitor.tensor(header.info, {.offset = header.bytes});
-}
-
-/// "model-00001-of-00002.safetensors".
-bool is_shard(const std::string& name) {
-  const std::size_t of = name.rfind("-of-");
-  const auto digit = [&](std::size_t at) { return at < name.size() && name[at] >= '0' && name[at] <= '9'; };
-  return of != std::string::npos && of > 0 && digit(of - 1) && digit(of + 4);
 }
 
 [[noreturn]] void refuse_choice(const fs::path& folder, std::vector<std::string> names) {

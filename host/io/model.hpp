@@ -77,6 +77,9 @@ class ModelVisitor {
 /// @throws Error bad_file, unsupported (an element type), io_error, and what the visitor throws.
 void visit_model(const std::filesystem::path& path, ModelVisitor& visitor);
 
+/// Whether a file name is that of a part of a sharded model: "model-00001-of-00002.safetensors".
+bool is_shard(const std::string& name);
+
 /// One file.
 void visit_safetensors(const ReadFile& file, ModelVisitor& visitor);
 void visit_npz(const ReadFile& file, ModelVisitor& visitor);
