@@ -7,6 +7,7 @@
 #include <array>
 #include <cstring>
 #include <iterator>
+#include <map>
 #include <new>
 #include <numeric>
 
@@ -138,6 +139,8 @@ class FileAggregation {
   void accumulate(const Part& part, GramSums& sums);
   /// The same by all ranks.
   void accumulate_together(const Part& part, GramSums& totals);
+  /// Of pass 1 by all ranks, which left its leaves in records_.
+  void share_together(const GramSums& mine);
   /// Pass 2 over some of the part's windows. `scanning`: looks for values that are not finite in tensors that
   /// rows are not judged by, in all rows, which are read for it, and adds them to nonfinite_. Where
   /// found_nonfinite() by then, nothing more was written, and the windows are to be gone over again.
@@ -401,8 +404,7 @@ void FileAggregation::order_tensors() {
     }
     if (wanted) judged_ = order_.size();
   }
-  if (takes_distances && options_.options.scope == Scope::whole && options_.options.device != Device::cuda &&
-      !ranks_.many())
+  if (takes_distances && options_.options.scope == Scope::whole && options_.options.device != Device::cuda)
     shares_.emplace(inputs_.floating.size());
 }
 
@@ -716,18 +718,77 @@ void FileAggregation::accumulate_together(const Part& part, GramSums& totals) {
   });
   std::vector<std::size_t> judged(judged_);  // in order_
   std::iota(judged.begin(), judged.end(), std::size_t{0});
+  if (shares_) share_together(mine);
   detail::add_up(ranks_.communicator(), stretches_of(*sharding_, judged, totals.leaf_blocks), mine, totals);
+}
+
+/// Each rank finds the typical distance of the tensors that it has whole. Of those that are cut all add up
+/// what they have of them, and find it alike.
+void FileAggregation::share_together(const GramSums& mine) {
+  const std::size_t entries = records_.entries.size();
+  const auto rows = static_cast<std::size_t>(mine.rows);
+  const std::size_t leaf_doubles = entries * (mine.leaf_blocks > 1 ? 2 : 1);
+  const std::int64_t leaf = mine.leaf_blocks * gram_block;
+  GramSums all;
+  const auto end = [&](std::size_t tensor, const std::vector<double>& products) {
+    for (std::size_t e = 0; e < entries; ++e) {
+      const std::size_t place = records_.entries[e];
+      all.products[place] += products[e];
+      if (place / rows != place % rows) all.products[place % rows * rows + place / rows] += products[e];
+    }
+    shares_->end(all, place_of(tensor));
+  };
+  Packer cut;
+  ranks_.together([&] {
+    all.reset(mine.rows, true, mine.scale, mine.pairs);
+    shares_->start(all, static_cast<int>(active_.rows.size()));
+    const double* next = records_.values.data();
+    for (std::size_t k = 0; k < judged_; ++k) {
+      const std::size_t t = order_[k];
+      std::vector<double> products(entries, 0.0);
+      for (std::int64_t left = own_elements(t); left > 0; left -= leaf, next += leaf_doubles) {
+        for (std::size_t e = 0; e < leaf_doubles; ++e) products[e % entries] += next[e];
+      }
+      if (own_elements(t) == 0) continue;
+      if (own_elements(t) == inputs_.tensors[t].elements) {
+        end(t, products);
+      } else {
+        cut.put(t);
+        cut.put(products);
+      }
+    }
+  });
+  const std::vector<std::string> parts = ranks_.gather(cut.bytes());
+  Packer found;
+  ranks_.together([&] {
+    std::map<std::size_t, std::vector<double>> tensors;
+    for (const std::string& theirs : parts) {
+      for (Unpacker from(theirs); !from.empty();) {
+        std::vector<double>& sums = tensors[from.take<std::size_t>()];
+        sums.resize(entries);
+        const auto products = from.take_list<double>();
+        for (std::size_t e = 0; e < entries; ++e) sums[e] += products.at(e);
+      }
+    }
+    for (const auto& [tensor, products] : tensors) end(tensor, products);
+    for (const double each : shares_->typical()) found.put(each);
+  });
+  for (const std::string& theirs : ranks_.gather(found.bytes())) {
+    Unpacker from(theirs);
+    for (double& each : shares_->typical()) each = std::max(each, from.take<double>());
+  }
 }
 
 void FileAggregation::accumulate(const Part& part, GramSums& sums) {
   const std::span<const Window> windows = part.judged_windows();
-  if (shares_) shares_->start(sums, static_cast<int>(active_.rows.size()));
+  const bool ends_here = shares_ && sums.records == nullptr;
+  if (ends_here) shares_->start(sums, static_cast<int>(active_.rows.size()));
   for (std::size_t w = 0; w < windows.size(); ++w) {
     const Window& window = windows[w];
     const Range pieces = part.judged(window);
     const int slot = slot_of(w);
     if (!part.loaded) load(window, slot, all_rows_, window.judged);
-    if (shares_) {
+    if (ends_here) {
       sums.ended = [&](std::size_t k) {
         const Piece& piece = window.pieces[pieces.first + k];
         if (piece.end != own_[piece.tensor]->end) return;

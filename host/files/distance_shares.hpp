@@ -24,6 +24,8 @@ class DistanceShares {
   /// `tensor` was added to the sums last.
   void end(const GramSums& sums, std::size_t tensor) noexcept;
 
+  /// Typical distances, of tensors that have not ended 0: others may have found them.
+  std::span<double> typical() noexcept { return typical_; }
   /// Of each tensor the typical distance as a share of the sum of all; empty: rows do not differ.
   std::vector<double> shares() const;
 

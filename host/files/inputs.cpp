@@ -635,16 +635,29 @@ void RowReader::read(std::size_t t, std::int64_t begin, std::int64_t bytes, void
   inflater_.reset();
 }
 
-/// Windows go forwards through a tensor; at its end all of it was read.
+/// Windows go forwards through a tensor. Where they have begun in its middle, because another rank has the
+/// beginning, that is read at its end.
 void RowReader::check_sum(std::size_t t, std::int64_t begin, std::int64_t bytes, const void* read) {
-  if (begin == 0) {
+  const bool ends = begin + bytes == tensors_[t].bytes;
+  const Extent& extent = (*model_->places)[t].extent;
+  if (summed_ != t || begin == 0) {
     summed_ = t;
     summed_bytes_ = crc_ = 0;
   }
-  if (summed_ != t || summed_bytes_ != begin) return;
+  if (summed_bytes_ != begin && !ends) return;
+  if (summed_bytes_ != begin) {
+    summed_bytes_ = crc_ = 0;
+    std::vector<char> before(static_cast<std::size_t>(std::min<std::int64_t>(begin, 1 << 20)));
+    while (summed_bytes_ < begin) {
+      const std::int64_t some = std::min(begin - summed_bytes_, std::ssize(before));
+      file_->read(extent.offset + summed_bytes_, before.data(), some);
+      crc_ = crc32_after(crc_, before.data(), some);
+      summed_bytes_ += some;
+    }
+  }
   crc_ = crc32_after(crc_, read, bytes);
   summed_bytes_ += bytes;
-  if (summed_bytes_ < tensors_[t].bytes || crc_ == (*model_->places)[t].extent.crc) return;
+  if (!ends || crc_ == extent.crc) return;
   throw_bad_file(file_->path(), fmt::format("npz: array {} is damaged: its CRC-32 is not the directory's",
                                             show(tensors_[t].name)));
 }

@@ -182,8 +182,7 @@ struct FileResult {
       tensors;  ///< names of the floating-point tensors, in order (per-tensor reports match)
   /// For each of `tensors` its share of the distances (or lengths) that the pipeline took: of each tensor the
   /// median over the rows of the median of a row's squared distances to the others, as a share of the sum of
-  /// all. 0: rows were not judged by it. Empty: no distances were taken, by tensor, on a device, or by
-  /// several ranks.
+  /// all. 0: rows were not judged by it. Empty: no distances were taken, by tensor, or on a device.
   std::vector<double> distance_shares;
   /// Which of `tensors` makes more than 90 % of the distances, where its size does not explain that: the
   /// others make less than a tenth of what their elements would.
