@@ -317,8 +317,6 @@ void OutputFile::flush() {
 void OutputFile::leave() {
   flush();
   if (::close(std::exchange(descriptor_, -1)) != 0) throw_io_error(path_, "close it", errno);
-  const std::lock_guard lock(outputs().mutex);
-  forget_temporary();
 }
 
 void OutputFile::rename_to_path() {

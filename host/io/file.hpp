@@ -79,7 +79,7 @@ class OutputFile {
   /// that is made here. @throws Error io_error; invalid_argument where path is there and not a regular file.
   OutputFile(const std::filesystem::path& path, std::int64_t bytes,
              const std::filesystem::path& temporary = {});
-  /// A file that another process makes and commits: this one writes to it, and flushes. Until it has, the
+  /// A file that another process makes and commits: this one writes to it, and leaves. While this lives, the
   /// temporary name is this one's to remove, too, whether or not it is there yet.
   static std::unique_ptr<OutputFile> join(const std::filesystem::path& path,
                                           const std::filesystem::path& temporary);
@@ -94,7 +94,7 @@ class OutputFile {
   void commit();
   /// Of a file that was joined and is there now. @throws Error io_error.
   void open();
-  /// Of a file that was joined: flushes to disk and leaves it to who made it.
+  /// Of a file that was joined: flushes to disk, and writes no more.
   void leave();
 
  private:
