@@ -491,7 +491,7 @@ std::string unknown_word(const CLI::App& app) {
 
 /// What is wrong with a command line whose words are all known.
 std::string complaint(const CLI::App& app, const CLI::ParseError& error) {
-  const std::string text = error.what();
+  std::string text = error.what();
   constexpr std::string_view unread = "Could not convert: ", is = " = ";
   if (const std::size_t end = text.find(is); text.starts_with(unread) && end != std::string::npos) {
     const std::string name = text.substr(unread.size(), end - unread.size());

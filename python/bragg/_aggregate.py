@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import operator
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from . import _bragg, _trees
 from ._agreement import Agreed, Matrix, NoForm, place_and_reason
+from ._arguments import integer, number
 from ._arrays import Library, check_writable, library_of
 from ._report import AggregationError, ParseError, Report
 from .rules import Pipeline, PreAggregator, Rule
@@ -34,7 +34,10 @@ def _dtype_name(dtype: Any) -> str | None:
     for attribute in ("name", "__name__"):
         dtype = getattr(dtype, attribute, dtype)
     name = str(dtype).removeprefix("torch.")
-    return _DTYPES.get(name, name)
+    name = _DTYPES.get(name, name)
+    if name not in _DTYPES.values():
+        raise ValueError(f"out_dtype = {name!r}; needs float32, float16, bfloat16 or float64")
+    return name
 
 
 def _numbers(weights: Iterable[float] | None) -> list[float] | None:
@@ -47,12 +50,8 @@ def _numbers(weights: Iterable[float] | None) -> list[float] | None:
 
 
 def _options(scope: str, out_dtype: Any, max_weight_share: float, threads: int) -> tuple[str, str | None, float, int]:
-    try:
-        return str(scope), _dtype_name(out_dtype), float(max_weight_share), operator.index(threads)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"max_weight_share = {max_weight_share!r}, threads = {threads!r}; needs a number and an integer"
-        ) from None
+    share = number("max_weight_share", max_weight_share)
+    return str(scope), _dtype_name(out_dtype), share, integer("threads", threads)
 
 
 class _Arrays:

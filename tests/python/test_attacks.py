@@ -123,3 +123,30 @@ def test_bad_arguments():
         attacks.min_max([])
     with pytest.raises(TypeError):
         attacks.min_max("rows")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "error", "says"),
+    [
+        ("sign_flip", {"scale": "x"}, TypeError, "scale = 'x'; needs a number"),
+        ("sign_flip", {"scale": float("nan")}, ValueError, "scale = nan; needs a finite number"),
+        ("inner_product_manipulation", {"epsilon": None}, TypeError, "epsilon = None; needs a number"),
+        ("inner_product_manipulation", {"epsilon": float("inf")}, ValueError, "epsilon = inf; needs a finite number"),
+        ("a_little_is_enough", {"z": [1]}, TypeError, r"z = \[1\]; needs a number"),
+        ("rop", {"reference": np.ones(2), "angle": "x"}, TypeError, "angle = 'x'; needs a number"),
+        ("rop", {"reference": np.ones(2), "angle": float("nan")}, ValueError, "angle = nan; needs a finite number"),
+        ("min_max", {"direction": None}, ValueError, "direction = None; needs 'unit'"),
+        ("min_sum", {"direction": 3}, ValueError, "direction = 3; needs 'unit'"),
+        ("fang_trimmed", {"seed": 2.5}, TypeError, "seed = 2.5; needs an integer"),
+        ("fang_trimmed", {"seed": -1}, ValueError, "seed = -1; needs an integer from 0 to 18446744073709551615"),
+        ("fang_trimmed", {"seed": 1, "b": "x"}, TypeError, "b = 'x'; needs a number"),
+        ("fang_krum", {"f": 2.5}, TypeError, "f = 2.5; needs an integer"),
+        ("fang_krum", {"f": 2**40}, ValueError, "f = 1099511627776; needs an integer from 0 to 2147483647"),
+        ("optimal_alie", {"rule": "median", "f": 2.5}, TypeError, "f = 2.5; needs an integer"),
+        ("optimal_alie", {"rule": "median", "f": 1, "most": "x"}, TypeError, "most = 'x'; needs a number"),
+        ("optimal_ipm", {"rule": "median", "f": "1"}, TypeError, "f = '1'; needs an integer"),
+    ],
+)
+def test_arguments_that_are_no_numbers_are_named(name, arguments, error, says):
+    with pytest.raises(error, match=says):
+        getattr(attacks, name)(np.ones((5, 2)), **arguments)
