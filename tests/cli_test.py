@@ -29,7 +29,7 @@ from seed import SEED, print_seed, seeded
 BRAGG = ""
 
 # Values of types that Python lacks are given and read as their bits.
-FORMATS = {"F32": "f", "F64": "d", "I64": "q", "BOOL": "?", "U8": "B", "F16": "e", "BF16": "H", "F8_E4M3": "B", "F8_E5M2": "B"}
+FORMATS = {"F32": "f", "F64": "d", "I64": "q", "U64": "Q", "BOOL": "?", "U8": "B", "F16": "e", "BF16": "H", "F8_E4M3": "B", "F8_E5M2": "B"}
 
 
 def safetensors(tensors, metadata=None):
@@ -3056,6 +3056,111 @@ class NothingSilent(Case):
         done = self.aggregate(inputs, "median", "--integers", "first", "--base", base, bad=1)
         self.assertIn("1 integer of the base", done.stdout)
         self.assertEqual(read_safetensors(self.output)[0]["batches"], [77])
+
+
+class Field(Case):
+    """What users of other systems met, where no other test has it: each with the right value."""
+
+    def put(self, models):
+        return [self.write("f%02d.safetensors" % i, safetensors(model)) for i, model in enumerate(models)]
+
+    def rows(self, rows, dtype="F32"):
+        return self.put([{"w": (dtype, [len(row)], row)} for row in rows])
+
+    def result(self, inputs, rule, *options, bad=0):
+        self.aggregate(inputs, rule, "--report", self.path("r.json"), *options, bad=bad)
+        with open(self.path("r.json")) as file:
+            return read_safetensors(self.output)[0], json.load(file)
+
+    def test_counters_keep_their_dtype_and_take_the_lower_median(self):
+        counters = [(3, True, 1), (4, False, 2**63 + 5), (2**62, False, 2**64 - 1)]
+        models = [{"w": ("F32", [8], [1] * 8), "n": ("I64", [], [n]), "b": ("BOOL", [], [b]), "u": ("U64", [], [u])} for n, b, u in counters]
+        out, _ = self.result(self.put(models), "krum(f=0)")
+        self.assertEqual((out["n"], out["b"], out["u"]), ([4], [False], [2**63 + 5]))
+
+    def test_what_is_never_negative_stays_so(self):
+        rng = random.Random(SEED)
+        for _ in range(5):
+            models = [{"running_var": ("F32", [40], [abs(rng.gauss(0, 1)) * 10 ** rng.uniform(-6, 3) for _ in range(40)])} for _ in range(7)]
+            base = self.write("base.safetensors", safetensors(models.pop()))
+            for rule in ["clip(c=1) | mean", "centered_clipping(tau=1)", "nnm(f=1) | geometric_median", "arc(f=1) | trimmed_mean(f=1)"]:
+                out, _ = self.result(self.put(models), rule, "--base", base)
+                self.assertGreaterEqual(min(out["running_var"]), 0, rule)
+
+    def test_nan_in_one_tensor_counts_there_alone(self):
+        models = [{"a": ("F32", [2], [i, -i]), "b": ("F32", [2], [i, 2 * i])} for i in range(6)]
+        models[3]["b"] = ("F32", [2], [math.nan] * 2)
+        out, report = self.result(self.put(models), "trimmed_mean(f=1)", "--scope", "per-tensor")
+        self.assertEqual(out["a"], [2.5, -2.5])
+        self.assertEqual(out["b"], [(1 + 2 + 4 + 5) / 4, (2 + 4 + 8 + 10) / 4])
+        self.assertEqual([t["workers"][3]["nonfinite"] for t in report["tensors"]], [0, 2])
+        out, _ = self.result(self.put(models), "krum(f=1)", "--scope", "per-tensor")
+        self.assertIn(out["b"], [[i, 2 * i] for i in (0, 1, 2, 4, 5)])
+
+    def test_distances_of_near_rows_far_from_zero(self):
+        # In float32, 512695^2 + 512804^2 - 2 * 512695 * 512804 is 0.
+        _, report = self.result(self.rows([[512695], [512804], [512804]]), "krum(f=0)")
+        self.assertEqual([worker["score"] for worker in report["workers"]], [109**2, 0, 0])
+        out, _ = self.result(self.rows([[1e8], [1e8 + 1], [1e8 + 1], [1e8 + 2], [1e8 + 50]], "F64"), "krum(f=1)")
+        self.assertEqual(out["w"], [1e8 + 1])
+        rng = random.Random(SEED)
+        near = [[1000 + 1e-3 * rng.gauss(0, 1) for _ in range(1000)] for _ in range(6)]
+        _, report = self.result(self.rows([*near, near[0]]), "krum(f=2)")
+        rounded = [struct.unpack("<1000f", struct.pack("<1000f", *row)) for row in [*near, near[0]]]
+        for i, worker in enumerate(report["workers"]):
+            nearest = sorted(sum((a - b) ** 2 for a, b in zip(rounded[i], other)) for k, other in enumerate(rounded) if k != i)[:3]
+            self.assertAlmostEqual(worker["score"] / sum(nearest), 1, places=6)
+
+    def test_bounds_are_the_right_way_round(self):
+        inputs = self.rows([[i, -i] for i in range(7)])
+        self.aggregate(inputs, "bulyan(f=1)")
+        os.remove(self.output)
+        self.refused(inputs[:6], "bulyan(f=1)", code=2, says="needs n ≥ 4f+3 = 7")
+        self.refused(inputs[:6], "krum(f=2)", code=2, says=["krum: n = 6", "needs n ≥ 2f+3 = 7; lower f to at most 1 or add workers"])
+        self.refused(inputs[:1], "krum(f=0)", code=2, says="krum: n = 1")
+
+    def test_copies_count_as_often_as_they_are_there(self):
+        out, _ = self.result(self.rows([[1], [1], [2], [3], [4], [5], [1e6]]), "bulyan(f=1)")
+        self.assertTrue(1 <= out["w"][0] <= 5, out)
+        out, _ = self.result(self.rows([[0], [0], [0], [10], [20]]), "geometric_median")
+        self.assertLess(abs(out["w"][0]), 1e-6)
+
+    def test_medians_of_symmetric_points(self):
+        for rows, expected in [
+            ([[0, 0], [1, 0], [0.5, math.sqrt(0.75)]], [0.5, math.sqrt(1 / 12)]),
+            ([[0, 0], [1, 0], [0, 1], [1, 1]], [0.5, 0.5]),
+            ([[0, 0], [2, 0], [4, 0], [6, 0], [100, 0]], [4, 0]),
+            ([[-1, 0], [0, 0], [1, 0]], [0, 0]),  # the mean, where it starts, is a row
+        ]:
+            for start in ["mean", "medoid"]:
+                out, _ = self.result(self.rows(rows), "geometric_median(start=%s)" % start)
+                for got, right in zip(out["w"], expected):
+                    self.assertAlmostEqual(got, right, places=4, msg=str(rows))
+        out, _ = self.result(self.rows([[0], [0], [1], [1]]), "geometric_median")
+        self.assertTrue(0 <= out["w"][0] <= 1, out)
+
+    def test_beyond_4_gib(self):
+        inputs = []
+        for i in range(3):
+            big = 4 * 1_200_000_000
+            header = {"big": {"dtype": "F32", "shape": [1_200_000_000], "data_offsets": [0, big]}, "w": {"dtype": "F32", "shape": [2], "data_offsets": [big, big + 8]}}
+            text = json.dumps(header).encode()
+            path = self.write("large%d.safetensors" % i, struct.pack("<Q", len(text)) + text)
+            with open(path, "r+b") as file:  # sparse
+                file.seek(8 + len(text) + big)
+                file.write(struct.pack("<2f", i, 7 * i))
+            inputs.append(path)
+        out, _ = self.result(inputs, "median", "--exclude", "big")
+        self.assertEqual(out, {"w": [1, 7]})
+
+    def test_a_row_to_trust_that_is_not_there(self):
+        inputs = self.rows([[i, -i] for i in range(12)])
+        for rule in ["monna(f=2, pivot=%s)", "fltrust(pivot=%s)", "balance(gamma=1, pivot=%s)"]:
+            self.refused(inputs, rule % 12, code=2, says="pivot = 12: needs 0 ≤ pivot < n, here 0 to 11")
+            if not rule.startswith("fltrust"):
+                self.refused(inputs, rule % 3, "--weights", "1,1,1,0,1,1,1,1,1,1,1,1", code=2, says="pivot")
+            gone = [*inputs[:3], self.path("gone.safetensors"), *inputs[4:]]
+            self.refused(gone, rule % 3, code=5, bad=1, says=["pivot = 3 is a bad input", "gone.safetensors"])
 
 
 class Inspect(Case):
