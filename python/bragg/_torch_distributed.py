@@ -682,16 +682,16 @@ def _fsdp_modules(model: torch.nn.Module) -> tuple[dict[str, Any], list[Any]]:
     for name, parameter in model.named_parameters():
         if not isinstance(parameter, DTensor):
             continue  # fully_shard was told to ignore it
-        if parameter.device.type != "cpu":
-            raise ValueError(
-                f"model: {name} is on {parameter.device}; ranks aggregate together on the CPU alone, for now"
-            )
+        mesh = parameter.device_mesh
+        for device in (mesh.device_type, parameter.device.type):  # they differ where parameters are offloaded
+            if device != "cpu":
+                raise ValueError(f"model: {name} is on {device}; ranks aggregate together on the CPU alone, for now")
         if len(parameter.placements) != 1 or not isinstance(parameter.placements[0], Shard):
             raise ValueError(
                 f"model: {name} is placed as {parameter.placements}; needs parameters that are sharded over a mesh of "
                 "one dimension: ranks that replicate a shard, or hold parts of one gradient, are not a row each"
             )
-        groups[parameter.device_mesh.get_group()] = None
+        groups[mesh.get_group()] = None
     return modules, list(groups)
 
 

@@ -616,6 +616,27 @@ def test_shards_of_gradients_in_another_dtype(dtypes, ranks, rng):
     ranks.run(shard_by_shard, int(rng.integers(2**31)), "median", HOSTILE, *dtypes)
 
 
+def shards_of_several_passes(rank, seed):
+    """Gradients of three backward passes are one row."""
+    model, twin = sharded(network()), network()
+    state = bragg.torch.use_in_fsdp(model, "median", threads=1)
+    rows = []
+    for step in range(3):
+        model.set_requires_gradient_sync(step == 2)
+        images, labels = batch_of(rank, step, seed)
+        cross_entropy(model(images), labels).backward()
+        assert bool(state.reports) == (step == 2)
+        rows.append(gradients_of_all(twin, step, seed, {}))
+    state.check()
+    sums = [[a + b + c for a, b, c in zip(*passes)] for passes in zip(*rows)]
+    for parameter, expected in zip(model.parameters(), bragg.aggregate(sums, "median", threads=1), strict=True):
+        assert is_same(parameter.grad.full_tensor(), expected)
+
+
+def test_gradients_of_several_passes_are_one_row(ranks, rng):
+    ranks.run(shards_of_several_passes, int(rng.integers(2**31)))
+
+
 def shards_with_momentum(rank, seed):
     model, twin = network(), network()
     sharded(model)
