@@ -44,6 +44,11 @@ void read_zeros(Rows& rows) {
   }
 }
 
+Rows rows_of_record(Rows rows, bool centered) {
+  if (centered) read_zeros(rows);
+  return rows;
+}
+
 void launch_chunks(const GramBatch& batch, Stream stream) {
   if (goes_by_tiles(batch.pass.rows, batch.rows, batch.pass.pairs)) {
     const auto tiles = static_cast<int>(triangle((batch.rows + tile_rows - 1) / tile_rows));
@@ -58,25 +63,7 @@ int as_many_as_fit(std::int64_t blocks, int resident) {
   return blocks < resident ? static_cast<int>(blocks) : resident;
 }
 
-}  // namespace
-
-std::int64_t gram_batch(int rows, std::int64_t chunks, bool pairs) {
-  const std::int64_t fit = batch_doubles / products_of_chunk(rows, pairs);
-  const std::int64_t most = fit > 1 ? fit : 1;
-  return chunks < 1 ? 1 : chunks < most ? chunks : most;
-}
-
-std::size_t gram_partial_doubles(int rows, std::int64_t chunks, bool pairs) {
-  // And a low part a row, of squares, which is carried from one batch to the next (sums.cuh).
-  return static_cast<std::size_t>(gram_batch(rows, chunks, pairs) * products_of_chunk(rows, pairs) + rows);
-}
-
-std::size_t gram_center_bytes(const Rows& rows, const Cut& chunks, bool pairs) {
-  if (!finds_centers_apart(rows, pairs)) return 0;
-  return static_cast<std::size_t>(center_batch(chunks) * chunks.length) * size_of(rows.dtype);
-}
-
-void gram(const GramArguments& arguments, Stream stream) {
+void enqueue(const GramArguments& arguments, bool keeps_records, Stream stream) {
   GramBatch batch{.pass = arguments};
   if (arguments.center != Center::none) read_zeros(batch.pass.rows);
   batch.rows = rows_read(batch.pass.rows);
@@ -97,9 +84,56 @@ void gram(const GramArguments& arguments, Stream stream) {
     batch.chunks = static_cast<int>(std::min(pieces - batch.first, most));
     if (batch.chunks > 0 && medians_apart) launch_centers(batch, stream);
     if (batch.chunks > 0) launch_chunks(batch, stream);
-    simt::launch_dependent(gram_sums, as_many_as_fit(groups, resident), 1, sum_threads, 0, stream, batch);
+    if (keeps_records) {
+      batch.pass.partial += batch.chunks * products_of_chunk(batch.rows, arguments.pairs);
+    } else {
+      simt::launch_dependent(gram_sums, as_many_as_fit(groups, resident), 1, sum_threads, 0, stream, batch);
+    }
     batch.first += batch.chunks;
   } while (batch.first < pieces);
 }
+
+}  // namespace
+
+std::int64_t gram_batch(int rows, std::int64_t chunks, bool pairs) {
+  const std::int64_t fit = batch_doubles / products_of_chunk(rows, pairs);
+  const std::int64_t most = fit > 1 ? fit : 1;
+  return chunks < 1 ? 1 : chunks < most ? chunks : most;
+}
+
+std::size_t gram_partial_doubles(int rows, std::int64_t chunks, bool pairs) {
+  // And a low part a row, of squares, which is carried from one batch to the next (sums.cuh).
+  return static_cast<std::size_t>(gram_batch(rows, chunks, pairs) * products_of_chunk(rows, pairs) + rows);
+}
+
+std::int64_t gram_record_doubles(const Rows& rows, bool pairs, bool centered) {
+  return products_of_chunk(rows_read(rows_of_record(rows, centered)), pairs);
+}
+
+std::vector<RecordEntry> gram_record(const Rows& rows, bool pairs, bool centered) {
+  const Rows read = rows_of_record(rows, centered);
+  std::vector<int> found;
+  for (int r = 0; r < read.count; ++r) {
+    if (r < read.inputs || !read.zeros[r - read.inputs]) found.push_back(r);
+  }
+  std::vector<RecordEntry> entries;
+  const int count = static_cast<int>(found.size());
+  for (int i = 0; i < count; ++i) {
+    for (int j = 0; j <= i; ++j) {
+      if (!pairs && i != j && i < read.inputs) continue;
+      const std::int64_t place = pairs ? triangle(i) + j : i == j ? i : count + j;
+      entries.push_back({place, found[static_cast<std::size_t>(i)], found[static_cast<std::size_t>(j)]});
+    }
+  }
+  return entries;
+}
+
+std::size_t gram_center_bytes(const Rows& rows, const Cut& chunks, bool pairs) {
+  if (!finds_centers_apart(rows, pairs)) return 0;
+  return static_cast<std::size_t>(center_batch(chunks) * chunks.length) * size_of(rows.dtype);
+}
+
+void gram(const GramArguments& arguments, Stream stream) { enqueue(arguments, false, stream); }
+void gram_records(const GramArguments& arguments, Stream stream) { enqueue(arguments, true, stream); }
 
 }  // namespace bragg::detail::cuda

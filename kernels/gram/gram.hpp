@@ -2,6 +2,8 @@
 // Pass 1 on the device: inner products of rows, and which rows are not finite.
 #pragma once
 
+#include <vector>
+
 #include "kernels/common/rows.hpp"
 #include "kernels/common/tuning.hpp"
 #include "kernels/runtime/stream.hpp"
@@ -72,5 +74,21 @@ std::size_t gram_center_bytes(const Rows& rows, const Cut& chunks, bool pairs = 
 
 /// Enqueues the pass. @throws Error as simt::launch.
 void gram(const GramArguments& arguments, Stream stream);
+
+/// The same for somebody else to add up: the products of each chunk, its record, stay in `partial`, one
+/// behind the other, where there is room for all. `products` says whether they are wanted, and is left alone.
+void gram_records(const GramArguments& arguments, Stream stream);
+
+/// The product of two rows of the table at a place of a record.
+struct RecordEntry {
+  std::int64_t place = 0;
+  int row = 0;
+  int column = 0;
+};
+
+/// Doubles of a record, and what it has: of rows that are zeros in every tensor nothing, unless rows are
+/// taken about a centre.
+std::int64_t gram_record_doubles(const Rows& rows, bool pairs, bool centered);
+std::vector<RecordEntry> gram_record(const Rows& rows, bool pairs, bool centered);
 
 }  // namespace bragg::detail::cuda

@@ -46,6 +46,7 @@ struct GramRequest {
   std::vector<double> weights = {};  ///< [inputs]; empty: none
   bool keeps_low = false;
   std::vector<double> low_before = {};  ///< as `before`
+  bool keeps_records = false;           ///< chunks are added up here, with keeps_low
 };
 
 struct GramResult {
@@ -66,6 +67,36 @@ struct GramResult {
            nonfinite == other.nonfinite && max_abs == other.max_abs;
   }
 };
+
+/// What gram_records left in `partial`, added in the order of chunks to what place_of(tensor, entry) says:
+/// the words of a sum, and of what that lost.
+template <class PlaceF>
+void add_records(const DeviceRows& data, const GramRequest& request,
+                 const detail::cuda::DeviceMemory& partial, PlaceF place_of) {
+  std::vector<double> records(partial.bytes() / 8);
+  detail::cuda::copy_to_host(records.data(), partial.data(), partial.bytes(), nullptr);
+  detail::cuda::synchronize(nullptr);
+  const bool centered = request.center != Center::none;
+  const double* record = records.data();
+  for (std::size_t t = 0; t < data.shape.sizes.size(); ++t) {
+    for (std::int64_t begin = 0; begin < data.shape.sizes[t]; begin += request.chunk) {
+      for (const auto& entry : detail::cuda::gram_record(data.rows(), request.pairs, centered)) {
+        const auto add = [&](int row, int column) {
+          const auto [sum, low] = place_of(t, static_cast<std::size_t>(row * data.shape.count() + column));
+          const auto before = std::bit_cast<double>(*sum);
+          const double total = before + record[entry.place];
+          const double taken = total - before;
+          const double lost = (before - (total - taken)) + (record[entry.place] - taken);
+          *sum = std::bit_cast<std::uint64_t>(total);
+          *low = std::bit_cast<std::uint64_t>(std::bit_cast<double>(*low) + lost);
+        };
+        add(entry.row, entry.column);
+        if (entry.row != entry.column) add(entry.column, entry.row);
+      }
+      record += detail::cuda::gram_record_doubles(data.rows(), request.pairs, centered);
+    }
+  }
+}
 
 GramResult run(DeviceRows& data, const GramRequest& request = {}) {
   const std::size_t rows = static_cast<std::size_t>(data.shape.count());
@@ -107,8 +138,8 @@ GramResult run(DeviceRows& data, const GramRequest& request = {}) {
                                       : detail::cuda::gram_batch(data.shape.count(), arguments.chunks.pieces,
                                                                  request.pairs);
   const std::size_t per_chunk = request.pairs ? rows * (rows + 1) / 2 : 2 * rows;
-  const detail::cuda::DeviceMemory partial((static_cast<std::size_t>(arguments.batch) * per_chunk + rows) *
-                                           8);
+  const std::int64_t kept = request.keeps_records ? arguments.chunks.pieces : arguments.batch;
+  const detail::cuda::DeviceMemory partial((static_cast<std::size_t>(kept) * per_chunk + rows) * 8);
   arguments.partial = static_cast<double*>(partial.data());
   if (request.products) arguments.products = reinterpret_cast<double*>(memory.data());
   arguments.pairs = request.pairs;
@@ -130,9 +161,21 @@ GramResult run(DeviceRows& data, const GramRequest& request = {}) {
       detail::cuda::gram_center_bytes(arguments.rows, arguments.chunks, request.pairs));
   arguments.centers = centers.data();
   if (request.keeps_low) arguments.low = reinterpret_cast<double*>(memory.data() + low_at);
-  detail::cuda::gram(arguments, nullptr);
+  if (request.keeps_records) {
+    detail::cuda::set_bytes(partial.data(), 0, partial.bytes(), nullptr);
+    detail::cuda::gram_records(arguments, nullptr);
+  } else {
+    detail::cuda::gram(arguments, nullptr);
+  }
 
   words = memory.values();
+  if (request.keeps_records) {
+    for (std::size_t p = 0; p < parts; ++p) std::fill_n(words.data() + p * stride, 2 * rows * rows, 0);
+    add_records(data, request, partial, [&](std::size_t tensor, std::size_t entry) {
+      std::uint64_t* const at = words.data() + (request.per_tensor ? tensor * stride : 0) + entry;
+      return std::pair(at, at + low_at);
+    });
+  }
   GramResult result;
   result.rows = rows;
   for (std::size_t p = 0; p < parts; ++p) {
@@ -935,6 +978,30 @@ TEST(GramTest, LengthsOfPartsScaledSkippedAndAdded) {
         if (HasFatalFailure()) return;
       }
     }
+  }
+}
+
+TEST(GramTest, RecordsOfChunksAddUpToTheBitsOfTheWhole) {
+  Generator random = generator("gram: records");
+  for (const int rows : row_counts) {
+    if (random() % test_share() != 0 || rows > 130) continue;
+    const bool pairs = random() % 3 != 0;
+    RowsShape shape{.dtype = all_dtypes[random() % 4], .inputs = rows, .sizes = sizes_for(rows)};
+    shape = with_each_reference(shape)[random() % 3];
+    GramRequest request = random() % 2 == 0 ? centered_request(shape, random) : GramRequest{};
+    request.left_out = {};
+    request.chunk = 64;
+    request.batch = 1 + static_cast<std::int64_t>(random() % 20);
+    request.pairs = pairs;
+    request.keeps_low = true;
+    request.per_tensor = random() % 2 == 0;
+    SCOPED_TRACE(describe(shape) + (pairs ? ", pairs" : ", lengths"));
+    DeviceRows data(shape, normal_values(random));
+    const GramResult whole = run(data, request);
+    request.keeps_records = true;
+    const GramResult added = run(data, request);
+    ASSERT_TRUE(added == whole);
+    ASSERT_EQ(added.low, whole.low);
   }
 }
 
