@@ -14,7 +14,7 @@ database=build/cpu
 without='kernels/runtime/check|kernels/runtime/runtime|examples/consumer/'
 if [[ -f build/cuda/compile_commands.json ]]; then
   database=build/cuda
-  without='host/(cuda/absent|plan/cuda_absent|files/cuda_absent)|examples/consumer/'
+  without='host/(cuda/absent|(plan|sharded|files)/cuda_absent)|examples/consumer/'
 fi
 # The revision that changes are counted from; nothing: there is none so old.
 base_of_changes() {

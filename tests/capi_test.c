@@ -436,6 +436,11 @@ static void all_reduce(void) {
   EXPECT(bragg_all_reduce_create("median", ranks, ranks, sizes, 2, BRAGG_F32, 1, 2, NULL, &job[0]) ==
          BRAGG_INVALID_ARGUMENT);
   EXPECT(job[0] == NULL && says("rank = 5"));
+  bragg_options on_device = BRAGG_OPTIONS_INIT;
+  on_device.device = BRAGG_CUDA;
+  EXPECT(bragg_all_reduce_create("median", ranks, 0, sizes, 2, BRAGG_F32, 1, 1, &on_device, &job[0]) ==
+         BRAGG_INVALID_ARGUMENT);
+  EXPECT(job[0] == NULL && says("options.device = cuda"));
   bragg_all_reduce_destroy(NULL);
 }
 

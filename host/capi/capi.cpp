@@ -400,9 +400,12 @@ bragg_status bragg_all_reduce_create(const char* pipeline, int32_t ranks, int32_
     *all_reduce = nullptr;
     need(pipeline, "pipeline");
     bragg::Shape rows = shape_of(ranks, sizes, tensors, dtype, options);
+    const bragg::Options chosen = options_of(options);
+    if (chosen.device == bragg::Device::cuda)
+      refuse("options.device = cuda; an all-reduce in C is on the CPU: leave it out");
     *all_reduce = new bragg_all_reduce{
         bragg::AllReduce(bragg::parse(pipeline), std::move(rows), rank,
-                         {.options = options_of(options), .gather = gather != 0, .replicas = replicas})};
+                         {.options = chosen, .gather = gather != 0, .replicas = replicas})};
     return BRAGG_OK;
   });
 }

@@ -29,6 +29,7 @@ class CpuRows {
   void begin(const Updates& updates, const Output& out, const RunArguments& arguments);
 
   Engine& engine() noexcept { return engine_; }
+  const Engine& engine() const noexcept { return engine_; }
   const ActiveRows& active() const noexcept { return active_; }
   std::size_t parts() const noexcept { return parts_.size(); }
   /// Of a part, in the order in which pass 1 takes them.

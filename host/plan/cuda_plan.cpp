@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A plan on a CUDA device: what is enqueued, and where everything lies. A run is a fixed list of launches for
-// a shape; no decision waits for the host, but for the two rules that search there.
+#include "host/plan/cuda_plan.hpp"
+
 #include <fmt/format.h>
 #include <bragg/plan.hpp>
 
@@ -28,114 +28,35 @@ namespace {
 /// Of a workspace and of the arrays in it.
 constexpr std::size_t workspace_alignment = 256;
 
-class CudaPlan final : public PlanBackend {
- public:
-  explicit CudaPlan(const PlanRequest& request);
+std::int64_t judged_coordinates(const PlanRequest& request) {
+  std::int64_t d = 0;
+  for (std::size_t t = 0; t < request.shape.sizes.size(); ++t)
+    d += request.judged.empty() || request.judged[t] ? request.shape.sizes[t] : 0;
+  return d;
+}
 
-  void run(const Updates& updates, const Output& out, Stream stream, const RunArguments& arguments) override;
-  void wait(Stream stream) override;
-  Status status() const noexcept override { return status_; }
-  std::span<const Report> reports() const noexcept override { return reports_; }
-  std::size_t workspace_bytes() const noexcept override { return workspace_bytes_; }
-  void reset() override;
+}  // namespace
 
- private:
-  void make_constants();
-  void plan_workspace();
-  void rehearse();
-  int references() const { return request_.stateful ? 2 : 1; }
-  SolveLayout layout(int inputs) const {
-    return {
-        .rows = inputs + references(), .products = needs_.products, .stages = !request_.pipeline.pre.empty()};
-  }
-  Stage first_stage() const;
-  /// Each coordinate is judged by itself: nothing of the data needs to be known before pass 2, and the host
-  /// can say all there is to say.
-  bool needs_no_steps() const { return !needs_.statistics && !finish_.combine; }
-
-  void lay_out(bool has_reference);
-  void fill_table(const Updates& updates, const Output& out, const RunArguments& arguments);
-  void upload_table(Stream stream);
-  void enqueue(Stream stream);
-  void prepare_previous(Stream stream);
-  void enqueue_gram(Stream stream);
-  void enqueue_steps(Stream stream);
-  template <class RuleT>
-  void search_on_host(const SearchStep<RuleT>& step, Stream stream);
-  void enqueue_pass_2(Stream stream);
-  SelectArguments select_arguments() const;
-  void share_on_host();
-  /// Where pass 2 counts non-finite values, because pass 1 did not.
-  unsigned long long* counters() const {
-    return needs_.statistics ? nullptr : reinterpret_cast<unsigned long long*>(blocks_.first.nonfinite);
-  }
-  Gate gate() const { return {.status = &state_->status, .on_failure = request_.options.on_failure}; }
-
-  /// The first part's block as addresses on the device.
-  Parts parts() const {
-    return {.per_tensor = request_.options.scope == Scope::per_tensor, .stride = blocks_.stride};
-  }
-
-  const PlanRequest& request_;
-  int device_;
-  PassNeeds needs_;
-
-  // On the device as long as the plan: sizes and cuts, permutations, the state.
-  DeviceMemory constants_;
-  std::vector<const int*> permutations_;  // [pre-aggregator]; null: its own
-  PlanState* state_ = nullptr;
-  const std::int64_t* sizes_ = nullptr;
-  Cut tiles_, chunks_;
-  Cut unjudged_chunks_;  // of the tensors that distances are not about
-  DeviceMemory previous_memory_;
-  std::vector<void*> previous_;  // [tensor] the previous output, aligned to 16 bytes
-
-  // The workspace: [table | blocks | products of a batch of chunks | medians of one | select's own].
-  RunTable table_;
-  Place<std::byte> blocks_at_;
-  Place<double> partial_at_;
-  Place<std::byte> centers_at_, select_at_;
-  std::size_t workspace_bytes_ = 0;
-  std::int64_t batch_ = 0;
-  DeviceMemory own_workspace_;
-
-  // Of the run.
-  ActiveRows active_;
-  int pivot_ = 0;
-  void* workspace_ = nullptr;
-  Rows rows_;
-  Target target_;
-  SolveLayout layout_;
-  SolveBlocks blocks_;
-  Finish finish_;
-  bool has_run_ = false;
-  bool has_reference_ = false;
-  bool equal_weights_ = true;
-  std::vector<std::max_align_t> host_block_;
-
-  Status status_ = Status::ok;
-  std::vector<Report> reports_;
-};
-
-CudaPlan::CudaPlan(const PlanRequest& request)
-    : request_(request), device_(checked_device(request.options)), needs_(needs_of(request.pipeline)) {
+CudaPlan::CudaPlan(const PlanRequest& request, const PlanRequest* shard_of)
+    : request_(request),
+      device_(checked_device(request.options)),
+      needs_(needs_of(request.pipeline)),
+      keeps_records_(shard_of != nullptr) {
   const OnDevice on(device_);
   reports_.resize(request_.parts);
-  make_constants();
+  make_constants(keeps_records_ ? *shard_of : request_);
   plan_workspace();
   rehearse();
   if (!request_.options.lent_workspace) own_workspace_ = DeviceMemory(workspace_bytes_);
 }
 
-void CudaPlan::make_constants() {
+void CudaPlan::make_constants(const PlanRequest& whole) {
   const std::vector<std::int64_t>& sizes = request_.shape.sizes;
   const std::size_t tensors = sizes.size();
   const std::vector<bool>& judged = request_.judged;
   const bool all_judged = judged.empty();
-  std::int64_t d = 0;
-  for (std::size_t t = 0; t < tensors; ++t) d += all_judged || judged[t] ? sizes[t] : 0;
   tiles_ = {.tensors = static_cast<int>(tensors), .length = tile_length};
-  chunks_ = {.tensors = static_cast<int>(tensors), .length = gram_chunk_length(d)};
+  chunks_ = {.tensors = static_cast<int>(tensors), .length = gram_chunk_length(judged_coordinates(whole))};
   unjudged_chunks_ = chunks_;
 
   const std::vector<PreAggregator>& stages = request_.pipeline.pre;
@@ -217,7 +138,9 @@ void CudaPlan::plan_workspace() {
   rows_.reference_dtype[1] = request_.out_dtype;
   rows_.count = rows;
   rows_.inputs = request_.shape.n;
-  const std::size_t partial = needs_.products ? gram_partial_doubles(rows, chunks_.pieces, needs_.pairs) : 0;
+  const std::size_t partial = !needs_.products ? 0
+                              : keeps_records_ ? record_doubles()
+                                               : gram_partial_doubles(rows, chunks_.pieces, needs_.pairs);
   const std::size_t centers = needs_.products ? gram_center_bytes(rows_, chunks_, needs_.pairs) : 0;
   Layout workspace;
   workspace.add<std::byte>(table_.bytes());
@@ -231,6 +154,13 @@ void CudaPlan::plan_workspace() {
   finish_ = run_sequence(request_.pipeline, {.stage = first_stage(), .permutations = permutations_},
                          [](const auto&) {});
   workspace_bytes_ = select_at_.offset;  // and what select needs, which the rehearsal finds out
+}
+
+std::size_t CudaPlan::record_doubles() const {
+  Rows most;
+  most.inputs = request_.shape.n;
+  most.count = most.inputs + references();
+  return static_cast<std::size_t>(chunks_.pieces * gram_record_doubles(most, needs_.pairs, true));
 }
 
 /// Every run that there can be, of whatever rows have weight, with a reference and without: the kernels that
@@ -337,7 +267,13 @@ void CudaPlan::prepare_previous(Stream stream) {
           stream);
 }
 
-void CudaPlan::enqueue_gram(Stream stream) {
+int CudaPlan::passes_after_the_first() const {
+  if (!needs_.products) return 0;
+  const bool centers = recentring_of(request_.pipeline, first_stage()).plan.kind != CenterPlan::Kind::none;
+  return (centers ? 1 : 0) + (request_.shape.dtype == DType::f64 ? 1 : 0);
+}
+
+GramArguments CudaPlan::gram_arguments(int pass) const {
   const SolveBlock b = blocks_.first;
   const bool wide = request_.shape.dtype == DType::f64;
   GramArguments arguments{.rows = rows_,
@@ -350,18 +286,8 @@ void CudaPlan::enqueue_gram(Stream stream) {
                           .low = needs_.products ? b.low : nullptr,
                           .nonfinite = reinterpret_cast<unsigned long long*>(b.nonfinite),
                           .max_abs = wide ? reinterpret_cast<unsigned long long*>(b.max_abs) : nullptr};
-  gram(arguments, stream);
-  if (!needs_.products) return;
-  if (unjudged_chunks_.pieces > 0) {
-    gram({.rows = rows_, .chunks = unjudged_chunks_, .parts = parts(), .nonfinite = arguments.nonfinite},
-         stream);
-  }
-  // Once more where the products do not tell distances, or squares left the range of f64; f64 rows about a
-  // centre perhaps twice, for what is left of them says which scale. The launches are made in any case, and
-  // find nothing to do.
-  const Recentring recentring = recentring_of(request_.pipeline, first_stage());
-  const CenterPlan& plan = recentring.plan;
-  if (plan.kind == CenterPlan::Kind::none && !wide) return;
+  if (pass == 0) return arguments;
+  const CenterPlan plan = recentring_of(request_.pipeline, first_stage()).plan;
   arguments.nonfinite = nullptr;
   if (plan.kind == CenterPlan::Kind::none) arguments.max_abs = nullptr;
   arguments.scale = wide ? &b.words->scale : nullptr;
@@ -373,15 +299,38 @@ void CudaPlan::enqueue_gram(Stream stream) {
   arguments.left_out = b.left_out;
   arguments.weights = plan.weighted ? table_.at().weights.in(workspace_) : nullptr;
   arguments.centers = centers_at_.in(workspace_);
-  const int more = (plan.kind == CenterPlan::Kind::none ? 0 : 1) + (wide ? 1 : 0);
-  for (int round = 0; round < more; ++round) {
-    const CertifyStep certify{.stage = first_stage(),
-                              .certificate = recentring.certificate,
-                              .plan = plan,
-                              .wide = wide,
-                              .round = round};
-    run_steps({.count = 1, .steps = {certify}}, blocks_, stream);
-    gram(arguments, stream);
+  return arguments;
+}
+
+/// What makes rows infinite that they are not judged by.
+void CudaPlan::enqueue_unjudged(Stream stream) {
+  if (!needs_.products || unjudged_chunks_.pieces == 0) return;
+  gram({.rows = rows_,
+        .chunks = unjudged_chunks_,
+        .parts = parts(),
+        .nonfinite = reinterpret_cast<unsigned long long*>(blocks_.first.nonfinite)},
+       stream);
+}
+
+void CudaPlan::enqueue_certify(int pass, Stream stream) {
+  const Recentring recentring = recentring_of(request_.pipeline, first_stage());
+  const CertifyStep certify{.stage = first_stage(),
+                            .certificate = recentring.certificate,
+                            .plan = recentring.plan,
+                            .wide = request_.shape.dtype == DType::f64,
+                            .round = pass};
+  run_steps({.count = 1, .steps = {certify}}, blocks_, stream);
+}
+
+/// Once more where the products do not tell distances, or squares left the range of f64; f64 rows about a
+/// centre perhaps twice, for what is left of them says which scale. The launches are made in any case, and
+/// find nothing to do.
+void CudaPlan::enqueue_gram(Stream stream) {
+  gram(gram_arguments(0), stream);
+  enqueue_unjudged(stream);
+  for (int pass = 0; pass < passes_after_the_first(); ++pass) {
+    enqueue_certify(pass, stream);
+    gram(gram_arguments(pass + 1), stream);
   }
 }
 
@@ -479,6 +428,12 @@ void CudaPlan::enqueue_pass_2(Stream stream) {
 
 void CudaPlan::run(const Updates& updates, const Output& out, Stream stream, const RunArguments& arguments) {
   const OnDevice on(device_);
+  start(updates, out, stream, arguments);
+  enqueue(stream);
+}
+
+void CudaPlan::start(const Updates& updates, const Output& out, Stream stream,
+                     const RunArguments& arguments) {
   set_active_rows(arguments.weights, request_.shape.n, request_.options.max_weight_share, active_);
   pivot_ = check_active_rows(request_.pipeline, request_.shape.n, active_);
   workspace_ = arguments.workspace != nullptr ? arguments.workspace : own_workspace_.data();
@@ -506,7 +461,6 @@ void CudaPlan::run(const Updates& updates, const Output& out, Stream stream, con
     set_bytes(blocks_.first.words, 0, blocks_.stride * request_.parts, stream);
   }
   upload_table(stream);
-  enqueue(stream);
 }
 
 void CudaPlan::upload_table(Stream stream) {
@@ -566,8 +520,6 @@ void CudaPlan::reset() {
   copy_to_device(state_, &fresh, sizeof(fresh), stream.get());
   synchronize(stream.get());
 }
-
-}  // namespace
 
 }  // namespace bragg::detail::cuda
 

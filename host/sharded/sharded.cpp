@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <exception>
+#include <numeric>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -25,8 +26,7 @@ using detail::ShardedRun;
 std::unique_ptr<ShardedRun> make_run(Pipeline pipeline, Shape shape, Sharding sharding, int rank,
                                      const Options& options, bool all_reduce = false, bool gathered = false,
                                      int replicas = 1) {
-  if (options.device && *options.device != Device::cpu)
-    refuse("options.device = cuda; ranks aggregate on the CPU: leave it out");
+  if (options.lent_workspace) refuse("options.lent_workspace: ranks of a job have workspaces of their own");
   if (!std::ranges::equal(sharding.sizes(), shape.sizes))
     refuse("sharding: of other tensors than rows.sizes");
   if (rank < 0 || rank >= sharding.ranks())
@@ -100,13 +100,39 @@ struct Handle {
     if (communicator == nullptr)
       refuse("run: the plan has no communicator; call begin and next, or make it with one");
     while (const Transfer* transfer = run->next()) {
-      if (transfer->send_bytes.empty()) {
-        communicator->all_gather(transfer->send, transfer->receive, transfer->receive_bytes);
+      if (transfer->space == MemorySpace::host || communicator->moves_device_memory()) {
+        move(*transfer);
       } else {
-        communicator->all_to_all(transfer->send, transfer->send_bytes, transfer->receive,
-                                 transfer->receive_bytes);
+        move_through_host(*transfer);
       }
     }
+  }
+
+ private:
+  static std::int64_t sum(std::span<const std::int64_t> bytes) {
+    return std::accumulate(bytes.begin(), bytes.end(), std::int64_t{0});
+  }
+
+  void move(const Transfer& transfer) const {
+    if (transfer.send_bytes.empty()) {
+      communicator->all_gather(transfer.send, transfer.receive, transfer.receive_bytes);
+    } else {
+      communicator->all_to_all(transfer.send, transfer.send_bytes, transfer.receive, transfer.receive_bytes);
+    }
+  }
+
+  void move_through_host(const Transfer& transfer) const {
+    const std::int64_t sent = transfer.send_bytes.empty()
+                                  ? transfer.receive_bytes[static_cast<std::size_t>(communicator->rank())]
+                                  : sum(transfer.send_bytes);
+    std::vector<std::byte> send(static_cast<std::size_t>(sent));
+    std::vector<std::byte> receive(static_cast<std::size_t>(sum(transfer.receive_bytes)));
+    run->memory().to_host(send.data(), transfer.send, send.size());
+    move({.send = send.data(),
+          .send_bytes = transfer.send_bytes,
+          .receive = receive.data(),
+          .receive_bytes = transfer.receive_bytes});
+    run->memory().from_host(transfer.receive, receive.data(), receive.size());
   }
 };
 
@@ -141,9 +167,17 @@ void ShardedPlan::run(const Updates& mine, const Output& out, const RunArguments
   begin(mine, out, arguments);
   impl_->move_all();
 }
+void ShardedPlan::run(const Updates& mine, const Output& out, Stream stream, const RunArguments& arguments) {
+  begin(mine, out, stream, arguments);
+  impl_->move_all();
+}
 
 void ShardedPlan::begin(const Updates& mine, const Output& out, const RunArguments& arguments) {
-  impl_->run->begin(mine, out, arguments);
+  impl_->run->begin(mine, out, std::nullopt, arguments);
+}
+void ShardedPlan::begin(const Updates& mine, const Output& out, Stream stream,
+                        const RunArguments& arguments) {
+  impl_->run->begin(mine, out, stream, arguments);
 }
 const Transfer* ShardedPlan::next() { return impl_->run->next(); }
 Status ShardedPlan::status() const noexcept { return impl_->run->status(); }
@@ -179,9 +213,16 @@ void AllReduce::run(const Row& mine, const Output& out, const RunArguments& argu
   begin(mine, out, arguments);
   impl_->move_all();
 }
+void AllReduce::run(const Row& mine, const Output& out, Stream stream, const RunArguments& arguments) {
+  begin(mine, out, stream, arguments);
+  impl_->move_all();
+}
 
 void AllReduce::begin(const Row& mine, const Output& out, const RunArguments& arguments) {
-  impl_->run->begin(mine, out, arguments);
+  impl_->run->begin(mine, out, std::nullopt, arguments);
+}
+void AllReduce::begin(const Row& mine, const Output& out, Stream stream, const RunArguments& arguments) {
+  impl_->run->begin(mine, out, stream, arguments);
 }
 const Transfer* AllReduce::next() { return impl_->run->next(); }
 Status AllReduce::status() const noexcept { return impl_->run->status(); }

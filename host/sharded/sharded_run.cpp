@@ -13,7 +13,6 @@
 #include "host/base/team.hpp"
 #include "host/io/sha256.hpp"
 #include "host/sharded/agreement.hpp"
-#include "host/sharded/solution_digest.hpp"
 
 namespace bragg::detail {
 
@@ -48,6 +47,10 @@ struct Cursor {
   }
 };
 
+std::unique_ptr<RowMemory> memory_for(const Options& options) {
+  return options.device == Device::cuda ? make_cuda_memory(options) : make_cpu_memory();
+}
+
 }  // namespace
 
 ShardedRun::Share::Share(std::size_t shard_in, const PlanRequest& whole, const Sharding& sharding,
@@ -55,10 +58,9 @@ ShardedRun::Share::Share(std::size_t shard_in, const PlanRequest& whole, const S
     : shard(shard_in),
       request(whole.pipeline, with_sizes(whole.shape, sharding.sizes_of(static_cast<int>(shard_in))),
               options),
-      rows(request, leaf_blocks_of_parts(whole, sharding.sizes())),
-      records(rows.parts()),
-      counted(rows.parts()),
-      solutions(rows.parts()) {}
+      backend(options.device == Device::cuda ? make_cuda_shard(request, whole)
+                                             : make_cpu_shard(request, whole)),
+      sums(backend->part_count()) {}
 
 ShardedRun::ShardedRun(Pipeline pipeline, Shape shape, Sharding sharding, int rank, const Options& options,
                        bool all_reduce, bool gathered, int replicas)
@@ -67,10 +69,12 @@ ShardedRun::ShardedRun(Pipeline pipeline, Shape shape, Sharding sharding, int ra
       all_reduce_(all_reduce),
       gathered_(gathered),
       replicas_(static_cast<std::size_t>(replicas)),
-      whole_(std::move(pipeline), shape, options) {
+      whole_(std::move(pipeline), shape, options),
+      memory_(memory_for(options)) {
   for (std::size_t j = 0; j < replicas_; ++j)
     shares_.push_back(std::make_unique<Share>(shard_of(rank_, j), whole_, sharding_, options));
-  parts_.resize(first().rows.parts());
+  parts_.resize(first().backend->part_count());
+  leaves_.resize(parts());
   added_.resize(parts() * replicas_);
   reports_.resize(parts());
   for (std::size_t p = 0; p < parts(); ++p) cut(p);
@@ -80,9 +84,9 @@ ShardedRun::ShardedRun(Pipeline pipeline, Shape shape, Sharding sharding, int ra
     add(digest);
     digests_[static_cast<std::size_t>(topic)] = digest.value();
   };
-  note(Topic::software, [](Digest& digest) {
+  note(Topic::software, [&](Digest& digest) {
     digest.add(std::string_view(BRAGG_VERSION_STRING));
-    digest.add(std::string_view(CpuPasses::target()));
+    digest.add(std::string_view(first().backend->target()));
   });
   note(Topic::pipeline, [&](Digest& digest) { digest.add(std::string_view(to_string(whole_.pipeline))); });
   note(Topic::shape, [&](Digest& digest) {
@@ -109,8 +113,8 @@ ShardedRun::ShardedRun(Pipeline pipeline, Shape shape, Sharding sharding, int ra
   });
 }
 
-void ShardedRun::reset() noexcept {
-  for (const std::unique_ptr<Share>& share : shares_) share->rows.reset();
+void ShardedRun::reset() {
+  for (const std::unique_ptr<Share>& share : shares_) share->backend->forget();
 }
 
 template <class F>
@@ -150,6 +154,25 @@ void ShardedRun::accuse(std::size_t one, std::size_t other, const char* what, st
 
 // begin -------------------------------------------------------------------------------------------
 
+StreamHandle ShardedRun::checked(std::optional<Stream> stream) const {
+  if (on_device() == stream.has_value()) return stream ? stream->get() : nullptr;
+  throw Error(Status::invalid_argument,
+              on_device() ? "run: the plan is for a CUDA device, whose work goes to a stream; pass one"
+                          : "run: the plan is for the CPU and knows no stream; leave it out, or make the "
+                            "plan with Options::device = Device::cuda");
+}
+
+void ShardedRun::add_tensor(Digest& digest, const void* data, std::size_t bytes) const {
+  if (!on_device()) return digest.add_words(data, bytes);
+  constexpr std::size_t most = std::size_t{1} << 24;
+  std::vector<std::byte> piece(std::min(bytes, most));
+  for (std::size_t done = 0; done < bytes; done += most) {
+    const std::size_t length = std::min(most, bytes - done);
+    memory_->to_host(piece.data(), static_cast<const std::byte*>(data) + done, length);
+    digest.add_words(piece.data(), length);
+  }
+}
+
 void ShardedRun::take_run(const RunArguments& arguments, bool whole_base) {
   run_digests_ = digests_;
   const auto note = [&](Topic topic, const Digest& digest) {
@@ -159,41 +182,44 @@ void ShardedRun::take_run(const RunArguments& arguments, bool whole_base) {
   weights.add(arguments.weights);
   base.add(arguments.base.empty());
   for (std::size_t t = 0; t < arguments.base.tensors.size() && whole_base; ++t) {
-    base.add_words(arguments.base.tensors[t],
-                   as_size(whole_.shape.sizes[t]) * size_of(whole_.shape.dtype_of(t)));
+    add_tensor(base, arguments.base.tensors[t],
+               as_size(whole_.shape.sizes[t]) * size_of(whole_.shape.dtype_of(t)));
   }
-  state.add(first().rows.round());
-  state.add(first().rows.has_previous());
+  state.add(first().backend->round());
+  state.add(first().backend->has_previous());
   note(Topic::weights, weights);
   note(Topic::base, base);
   note(Topic::state, state);
 }
 
-void ShardedRun::begin(const Updates& mine, const Output& out, const RunArguments& arguments) {
+void ShardedRun::begin(const Updates& mine, const Output& out, std::optional<Stream> stream,
+                       const RunArguments& arguments) {
   phase_ = Phase::begun;
   failure_ = nullptr;
   run_digests_ = digests_;
   guarded([&] {
+    const StreamHandle handle = checked(stream);
+    memory_->set_stream(handle);
     first().request.check(mine, {&out, 1}, arguments.base);
     take_run(arguments, false);
-    first().rows.begin(mine, out, arguments);
+    first().backend->begin(mine, out, handle, arguments);
   });
 }
 
 Updates ShardedRun::received_rows(Share& share) const {
   const Shape& shape = share.request.shape;
   const auto n = static_cast<std::size_t>(shape.n);
-  share.received.resize(as_size(bytes_of(share.shard, false)) * n);
+  const std::byte* at = share.received.at_least(*memory_, as_size(bytes_of(share.shard, false)) * n);
   std::vector<std::vector<const void*>> rows(n);
-  const std::byte* at = share.received.data();
   for (auto& row : rows) {
     for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
       row.push_back(at);
       at += as_size(shape.sizes[t]) * size_of(shape.dtype_of(t));
     }
   }
-  Updates updates = shape.dtypes.empty() ? Updates::tensors(rows, shape.sizes, shape.dtype)
-                                         : Updates::tensors(rows, shape.sizes, shape.dtypes);
+  const MemorySpace space = memory_->space();
+  Updates updates = shape.dtypes.empty() ? Updates::tensors(rows, shape.sizes, shape.dtype, space)
+                                         : Updates::tensors(rows, shape.sizes, shape.dtypes, space);
   if (!shape.judged.empty()) updates.judge_by(shape.judged);
   return updates;
 }
@@ -214,8 +240,7 @@ void ShardedRun::place_output(Share& share) {
   share.out = out_;
   share.out.extent.reset();
   const bool own = share.shard == rank_;
-  if (!own) share.scratch.resize(as_size(bytes_of(share.shard, true)));
-  std::byte* at = share.scratch.data();
+  std::byte* at = own ? nullptr : share.scratch.at_least(*memory_, as_size(bytes_of(share.shard, true)));
   for_slices(share.shard, true, [&](std::size_t t, std::size_t first, std::size_t bytes) {
     void*& tensor = share.out.tensors[t];
     if (!own) {
@@ -250,11 +275,14 @@ void ShardedRun::check_overlap(const Row& mine, const Output& out, const Row& ba
   }
 }
 
-void ShardedRun::begin(const Row& mine, const Output& out, const RunArguments& arguments) {
+void ShardedRun::begin(const Row& mine, const Output& out, std::optional<Stream> stream,
+                       const RunArguments& arguments) {
   phase_ = Phase::begun;
   failure_ = nullptr;
   run_digests_ = digests_;
   guarded([&] {
+    const StreamHandle handle = checked(stream);
+    memory_->set_stream(handle);
     const DType dtype = whole_.shape.dtype;
     whole_.check_row("mine", mine, dtype);
     if (!arguments.base.empty()) whole_.check_row("base", arguments.base, dtype);
@@ -268,8 +296,21 @@ void ShardedRun::begin(const Row& mine, const Output& out, const RunArguments& a
       const Updates updates = received_rows(*share);
       const RunArguments own = sliced(arguments, share->shard);
       share->request.check(updates, {&share->out, 1}, own.base);
-      share->rows.begin(updates, share->out, own);
+      share->backend->begin(updates, share->out, handle, own);
     }
+    // What others send is taken even where this rank fails later.
+    std::size_t sent = 0;
+    std::size_t gathered = 0;
+    std::size_t mine_of_each = 0;
+    for (std::size_t shard = 0; shard < ranks(); ++shard) {
+      sent += replicas_ * as_size(bytes_of(shard, false));
+      gathered += as_size(bytes_of(shard, true));
+    }
+    for (const std::unique_ptr<Share>& share : shares_)
+      mine_of_each += as_size(bytes_of(share->shard, false));
+    if (!sends_row_as_it_is()) row_send_.at_least(*memory_, sent);
+    if (replicas_ > 1) row_receive_.at_least(*memory_, mine_of_each * ranks());
+    if (gathered_ && out_.tensors.size() > 1) row_receive_.at_least(*memory_, gathered);
   });
 }
 
@@ -327,9 +368,13 @@ const Transfer* ShardedRun::next() {
 }
 
 /// As send_bytes_ and receive_bytes_ say.
-const Transfer* ShardedRun::moved(Phase phase, const std::byte* send, std::byte* receive) {
+const Transfer* ShardedRun::moved(Phase phase, const std::byte* send, std::byte* receive, MemorySpace space) {
   phase_ = phase;
-  transfer_ = {.send = send, .send_bytes = send_bytes_, .receive = receive, .receive_bytes = receive_bytes_};
+  transfer_ = {.send = send,
+               .send_bytes = send_bytes_,
+               .receive = receive,
+               .receive_bytes = receive_bytes_,
+               .space = space};
   return &transfer_;
 }
 
@@ -343,129 +388,100 @@ const Transfer* ShardedRun::send_hello(Phase phase) {
   return moved(phase, send_.data(), receive_.data());
 }
 
+bool ShardedRun::sends_row_as_it_is() const noexcept { return replicas_ == 1 && mine_.tensors.size() == 1; }
+
 /// Each rank's messages have its shares' slices of the sender's row, one share behind the other.
 const Transfer* ShardedRun::send_rows() {
   send_bytes_.assign(ranks(), 0);
-  std::int64_t own = 0;
-  std::int64_t all = 0;
   for (std::size_t r = 0; r < ranks(); ++r) {
     for (std::size_t j = 0; j < replicas_; ++j) send_bytes_[r] += bytes_of(shard_of(r, j), false);
-    all += send_bytes_[r];
-    if (r == rank_) own = send_bytes_[r];
   }
-  receive_bytes_.assign(ranks(), own);
-  const std::byte* send = nullptr;
-  if (replicas_ == 1 && mine_.tensors.size() == 1) {
-    send = static_cast<const std::byte*>(mine_.tensors[0]);
-  } else {
-    send_.resize(as_size(all));
-    Cursor cursor{send_.data()};
-    for (std::size_t r = 0; r < ranks(); ++r) {
+  receive_bytes_.assign(ranks(), send_bytes_[rank_]);
+  const auto* send =
+      static_cast<const std::byte*>(sends_row_as_it_is() ? mine_.tensors[0] : row_send_.data());
+  guarded([&] {
+    std::byte* at = row_send_.data();
+    for (std::size_t r = 0; r < ranks() && !sends_row_as_it_is(); ++r) {
       for (std::size_t j = 0; j < replicas_; ++j) {
         for_slices(shard_of(r, j), false, [&](std::size_t t, std::size_t first, std::size_t bytes) {
-          if (bytes > 0) cursor.put(static_cast<const std::byte*>(mine_.tensors[t]) + first, bytes);
+          memory_->copy(at, static_cast<const std::byte*>(mine_.tensors[t]) + first, bytes);
+          at += bytes;
         });
       }
     }
-    send = send_.data();
-  }
-  if (replicas_ == 1) return moved(Phase::rows, send, first().received.data());
-  receive_.resize(as_size(own) * ranks());
-  return moved(Phase::rows, send, receive_.data());
+    memory_->finish();
+  });
+  std::byte* const receive = replicas_ == 1 ? first().received.data() : row_receive_.data();
+  return moved(Phase::rows, send, receive, memory_->space());
 }
 
 // pass 1 ------------------------------------------------------------------------------------------
 
 /// Leaves in the order in which one process adds them.
 void ShardedRun::cut(std::size_t p) {
-  Part& part = parts_[p];
-  part.leaves.assign(ranks(), 0);
-  const CpuRows& rows = first().rows;
-  const std::int64_t leaf = rows.leaf_blocks(p) * gram_block;
-  for (const std::size_t t : rows.judged_tensors(p)) {
+  Leaves& part = leaves_[p];
+  part.count.assign(ranks(), 0);
+  const ShardBackend& backend = *first().backend;
+  const std::int64_t leaf = backend.leaf_length(p);
+  for (const std::size_t t : backend.judged_tensors(p)) {
     for (std::size_t shard = 0; shard < ranks(); ++shard) {
       const std::int64_t size = sharding_.slices(static_cast<int>(shard))[t].size();
       const std::int64_t leaves = (size + leaf - 1) / leaf;
       if (leaves > 0) part.stretches.push_back({shard, leaves});
-      part.leaves[shard] += leaves;
+      part.count[shard] += leaves;
     }
   }
 }
 
-/// A leaf of one block has lost nothing.
-std::int64_t ShardedRun::doubles_per_entry(std::size_t part) const {
-  return shares_.front()->rows.leaf_blocks(part) > 1 ? 2 : 1;
+std::size_t ShardedRun::doubles_per_entry(std::size_t part) const {
+  return static_cast<std::size_t>(shares_.front()->backend->doubles_per_entry(part));
 }
 
-Slice ShardedRun::entries_of(const Part& part, std::size_t slice) const {
-  const std::size_t count = part.entries.size();
+Slice ShardedRun::entries_of(std::size_t part, std::size_t slice) const {
+  const std::size_t count = parts_[part].entries.size();
   return {static_cast<std::int64_t>(count * slice / ranks()),
           static_cast<std::int64_t>(count * (slice + 1) / ranks())};
 }
 
 /// Of a slice of all leaves of a shard.
 std::int64_t ShardedRun::leaf_bytes(std::size_t p, std::size_t shard, std::size_t slice) const {
-  return static_cast<std::int64_t>(sizeof(double)) * parts_[p].leaves[shard] * doubles_per_entry(p) *
-         entries_of(parts_[p], slice).size();
+  return static_cast<std::int64_t>(sizeof(double) * doubles_per_entry(p)) * leaves_[p].count[shard] *
+         entries_of(p, slice).size();
 }
 
 /// Pass 1 of what has not settled; of nothing: the rest.
 const Transfer* ShardedRun::sum_or_solve() {
   if (phase_ == Phase::rows && replicas_ > 1) {
-    Cursor cursor{receive_.data()};
-    for (std::size_t row = 0; row < ranks(); ++row) {
-      for (const std::unique_ptr<Share>& share : shares_) {
-        const std::size_t bytes = as_size(bytes_of(share->shard, false));
-        cursor.take(share->received.data() + row * bytes, bytes);
+    guarded([&] {
+      const std::byte* at = row_receive_.data();
+      for (std::size_t row = 0; row < ranks(); ++row) {
+        for (const std::unique_ptr<Share>& share : shares_) {
+          const std::size_t bytes = as_size(bytes_of(share->shard, false));
+          memory_->copy(share->received.data() + row * bytes, at, bytes);
+          at += bytes;
+        }
       }
-    }
+    });
   }
-  const Engine& engine = first().rows.engine();
-  const bool begins = phase_ == Phase::hello || phase_ == Phase::rows;
-  bool any = false;
-  bool products = false;
-  for (std::size_t p = 0; p < parts() && engine.needs_statistics(); ++p) {
-    Part& part = parts_[p];
-    if (begins) {
-      part.settled = false;
-      engine.reset(part.totals);
-      part.entries.clear();
-      if (part.totals.wanted) {
-        const auto inputs = static_cast<int>(first().rows.active().rows.size());
-        part.entries = gram_entries(part.totals.rows, inputs, part.totals.pairs);
-      }
+  if (first().backend->needs_statistics()) {
+    if (phase_ == Phase::hello || phase_ == Phase::rows) first().backend->reset_sums(parts_);
+    bool any = false;
+    bool products = false;
+    for (const PartSums& part : parts_) {
+      any = any || !part.settled;
+      products = products || (!part.settled && part.totals.wanted);
     }
-    if (part.settled) continue;
-    any = true;
-    products = products || part.totals.wanted;
     for (const std::unique_ptr<Share>& share : shares_) {
       guarded([&] {
-        if (begins) share->rows.scan_unjudged(p);
-        sum(*share, p);
+        if (any) share->backend->sum(parts_, share->sums);
       });
     }
+    if (any) return products ? send_leaves() : send_totals();
   }
-  if (any) return products ? send_leaves() : send_totals();
+  status_ = Status::ok;
   guarded([&] { solve(); });
   const bool written = status_ == Status::ok || whole_.options.on_failure != OnFailure::keep;
   return all_reduce_ && gathered_ && written ? send_output() : send_verdict();
-}
-
-void ShardedRun::sum(Share& share, std::size_t p) {
-  const Part& part = parts_[p];
-  share.records[p].entries = part.entries;
-  sums_.leaf_blocks = share.rows.leaf_blocks(p);
-  sums_.records = &share.records[p];
-  sums_.reset(part.totals.rows, part.totals.wanted, part.totals.scale, part.totals.pairs);
-  sums_.center = part.totals.center;
-  sums_.limit = part.totals.limit;
-  sums_.round = part.totals.round;
-  share.rows.accumulate(p, sums_);
-  GramSums& counted = share.counted[p];
-  counted.nonfinite = sums_.nonfinite;
-  counted.max_abs = sums_.max_abs;
-  counted.rounding = sums_.rounding;
-  counted.wide = sums_.wide;
 }
 
 /// To each rank: of each share, of each part, of each slice that the rank adds: those of the leaves.
@@ -477,8 +493,8 @@ const Transfer* ShardedRun::send_leaves() {
   for (std::size_t p = 0; p < parts(); ++p) {
     if (parts_[p].settled) continue;
     for (const std::unique_ptr<Share>& share : shares_) {
-      share->records[p].values.resize(as_size(parts_[p].leaves[share->shard] * doubles_per_entry(p)) *
-                                      parts_[p].entries.size());
+      share->sums[p].records.values.resize(as_size(leaves_[p].count[share->shard]) * doubles_per_entry(p) *
+                                           parts_[p].entries.size());
     }
     for (std::size_t r = 0; r < ranks(); ++r) {
       for (std::size_t j = 0; j < replicas_; ++j) {
@@ -500,9 +516,9 @@ const Transfer* ShardedRun::send_leaves() {
     for (const std::unique_ptr<Share>& share : shares_) {
       for (std::size_t p = 0; p < parts(); ++p) {
         if (parts_[p].settled) continue;
-        const std::vector<double>& values = share->records[p].values;
+        const std::vector<double>& values = share->sums[p].records.values;
         for (std::size_t i = 0; i < replicas_; ++i) {
-          const Slice entries = entries_of(parts_[p], shard_of(r, i));
+          const Slice entries = entries_of(p, shard_of(r, i));
           for (std::size_t at = 0; at < values.size(); at += parts_[p].entries.size())
             cursor.put(values.data() + at + as_size(entries.begin), as_size(entries.size()));
         }
@@ -534,8 +550,7 @@ void ShardedRun::add_leaves() {
   std::vector<double> leaf;
   std::vector<Cursor> cursors(ranks());
   for (std::size_t p = 0; p < parts(); ++p) {
-    const Part& part = parts_[p];
-    if (part.settled) continue;
+    if (parts_[p].settled) continue;
     for (std::size_t i = 0; i < replicas_; ++i) {
       const std::size_t slice = shard_of(rank_, i);
       for (std::size_t shard = 0; shard < ranks(); ++shard) {
@@ -546,13 +561,13 @@ void ShardedRun::add_leaves() {
             accuse(owner_of(shard, 0), owner_of(shard, j), "have other sums of the same rows", shard);
         }
       }
-      const std::size_t count = as_size(entries_of(part, slice).size());
+      const std::size_t count = as_size(entries_of(p, slice).size());
       std::vector<double>& sums = added_[p * replicas_ + i];
       sums.assign(2 * count, 0.0);
       leaf.assign(2 * count, 0.0);
-      for (const Stretch& stretch : part.stretches) {
+      for (const Stretch& stretch : leaves_[p].stretches) {
         for (std::int64_t k = 0; k < stretch.leaves; ++k) {
-          cursors[stretch.shard].take(leaf.data(), count * as_size(doubles_per_entry(p)));
+          cursors[stretch.shard].take(leaf.data(), count * doubles_per_entry(p));
           for (std::size_t e = 0; e < count; ++e) {
             GramSums::two_sum(sums[e], sums[count + e], leaf[e]);
             sums[count + e] += leaf[count + e];
@@ -571,10 +586,10 @@ const Transfer* ShardedRun::send_totals() {
   receive_bytes_.assign(ranks(), sizeof(Hello));
   std::int64_t received = 0;
   for (std::size_t r = 0; r < ranks(); ++r) {
-    for (const Part& part : parts_) {
-      if (part.settled) continue;
-      std::int64_t words = static_cast<std::int64_t>(replicas_) * (2 * part.totals.rows + 2);
-      for (std::size_t i = 0; i < replicas_; ++i) words += 2 * entries_of(part, shard_of(r, i)).size();
+    for (std::size_t p = 0; p < parts(); ++p) {
+      if (parts_[p].settled) continue;
+      std::int64_t words = static_cast<std::int64_t>(replicas_) * (2 * parts_[p].totals.rows + 2);
+      for (std::size_t i = 0; i < replicas_; ++i) words += 2 * entries_of(p, shard_of(r, i)).size();
       receive_bytes_[r] += static_cast<std::int64_t>(sizeof(double)) * words;
     }
     received += receive_bytes_[r];
@@ -585,15 +600,15 @@ const Transfer* ShardedRun::send_totals() {
   Cursor cursor{send_.data()};
   cursor.put(&hello, 1);
   for (std::size_t p = 0; p < parts(); ++p) {
-    const Part& part = parts_[p];
+    const PartSums& part = parts_[p];
     if (part.settled) continue;
     for (std::size_t i = 0; i < replicas_; ++i) {
       std::vector<double>& sums = added_[p * replicas_ + i];
-      sums.resize(2 * as_size(entries_of(part, shard_of(rank_, i)).size()));
+      sums.resize(2 * as_size(entries_of(p, shard_of(rank_, i)).size()));
       cursor.put(sums.data(), sums.size());
     }
     for (const std::unique_ptr<Share>& share : shares_) {
-      GramSums& counted = share->counted[p];
+      GramSums& counted = share->sums[p].counted;
       counted.nonfinite.resize(static_cast<std::size_t>(part.totals.rows));
       counted.max_abs.resize(static_cast<std::size_t>(part.totals.rows));
       cursor.put(counted.nonfinite.data(), counted.nonfinite.size());
@@ -636,15 +651,16 @@ void ShardedRun::take_totals() {
     }
   };
   std::vector<double> sums;
-  for (Part& part : parts_) {
+  for (std::size_t p = 0; p < parts(); ++p) {
+    PartSums& part = parts_[p];
     if (part.settled) continue;
     GramSums& totals = part.totals;
     const auto n = static_cast<std::size_t>(totals.rows);
     take_all(
         "added up the same sums to others",
-        [&](std::size_t slice) { return 2 * sizeof(double) * as_size(entries_of(part, slice).size()); },
+        [&](std::size_t slice) { return 2 * sizeof(double) * as_size(entries_of(p, slice).size()); },
         [&](std::size_t slice, Cursor cursor) {
-          const Slice entries = entries_of(part, slice);
+          const Slice entries = entries_of(p, slice);
           const std::size_t count = as_size(entries.size());
           sums.resize(2 * count);
           cursor.take(sums.data(), sums.size());
@@ -665,22 +681,19 @@ void ShardedRun::take_totals() {
           totals.wide = cursor.take<double>() != 0 || totals.wide;
         });
   }
-  for (Part& part : parts_) {
-    if (!part.settled) part.settled = first().rows.engine().settled(part.totals);
+  for (std::size_t j = 1; j < replicas_; ++j) {
+    std::vector<PartSums> same = parts_;
+    shares_[j]->backend->settle(same, true);
   }
+  first().backend->settle(parts_, false);
 }
 
 // solve, pass 2 -----------------------------------------------------------------------------------
 
 void ShardedRun::solve() {
-  status_ = Status::ok;
-  for (std::size_t p = 0; p < parts(); ++p)
-    first().rows.engine().solve(parts_[p].totals, first().solutions[p]);
-  for (std::size_t j = 1; j < replicas_; ++j) shares_[j]->solutions = first().solutions;
-  for (const Solution& solution : first().solutions) {
-    if (status_ == Status::ok) status_ = solution.status;
-  }
-  for (const std::unique_ptr<Share>& share : shares_) share->rows.finish(share->solutions);
+  first().backend->solve(parts_, nullptr);
+  for (std::size_t j = 1; j < replicas_; ++j) shares_[j]->backend->solve(parts_, first().backend.get());
+  for (std::size_t j = replicas_; j-- > 0;) status_ = shares_[j]->backend->apply();
 }
 
 const Transfer* ShardedRun::send_output() {
@@ -695,31 +708,47 @@ const Transfer* ShardedRun::send_output() {
   }
   if (out_.tensors.size() <= 1) {
     auto* const whole = static_cast<std::byte*>(out_.tensors.empty() ? nullptr : out_.tensors[0]);
-    return moved(Phase::output, whole == nullptr ? nullptr : whole + before, whole);
+    return moved(Phase::output, whole == nullptr ? nullptr : whole + before, whole, memory_->space());
   }
-  receive_.resize(as_size(total));
-  Cursor cursor{receive_.data() + before};
-  for_slices(rank_, true, [&](std::size_t t, std::size_t, std::size_t bytes) {
-    if (bytes > 0) cursor.put(static_cast<const std::byte*>(first().out.tensors[t]), bytes);
+  std::byte* const receive = row_receive_.data();
+  guarded([&] {
+    std::byte* at = receive + before;
+    for_slices(rank_, true, [&](std::size_t t, std::size_t, std::size_t bytes) {
+      memory_->copy(at, first().out.tensors[t], bytes);
+      at += bytes;
+    });
+    memory_->finish();
   });
-  return moved(Phase::output, receive_.data() + before, receive_.data());
+  return moved(Phase::output, receive + before, receive, memory_->space());
 }
 
 void ShardedRun::take_output() {
   if (out_.tensors.size() <= 1) return;
-  Cursor cursor{receive_.data()};
-  for (std::size_t shard = 0; shard < ranks(); ++shard) {
-    for_slices(shard, true, [&](std::size_t t, std::size_t first, std::size_t bytes) {
-      if (bytes > 0) cursor.take(static_cast<std::byte*>(out_.tensors[t]) + first, bytes);
-    });
-  }
+  guarded([&] {
+    const std::byte* at = row_receive_.data();
+    for (std::size_t shard = 0; shard < ranks(); ++shard) {
+      for_slices(shard, true, [&](std::size_t t, std::size_t first, std::size_t bytes) {
+        memory_->copy(static_cast<std::byte*>(out_.tensors[t]) + first, at, bytes);
+        at += bytes;
+      });
+    }
+    memory_->finish();
+  });
 }
 
 /// Of a shard's output, in `out` of all tensors whole, or of its slices.
 std::string ShardedRun::hash_of(const Output& out, std::size_t shard, bool whole) const {
   Sha256 hash;
+  std::vector<std::byte> fetched;
   for_slices(shard, true, [&](std::size_t t, std::size_t first, std::size_t bytes) {
-    if (bytes > 0) hash.add({static_cast<const std::byte*>(out.tensors[t]) + (whole ? first : 0), bytes});
+    if (bytes == 0) return;
+    const auto* data = static_cast<const std::byte*>(out.tensors[t]) + (whole ? first : 0);
+    if (on_device()) {
+      fetched.resize(bytes);
+      memory_->to_host(fetched.data(), data, bytes);
+      data = fetched.data();
+    }
+    hash.add({data, bytes});
   });
   return hash.hex();
 }
@@ -731,7 +760,7 @@ const Transfer* ShardedRun::send_verdict() {
   std::string hashes(replicas_ * hash_bytes, '0');
   Digest digest;
   guarded([&] {
-    for (const Solution& solution : first().solutions) digest.add(digest_of(solution));
+    digest.add(first().backend->solution_digest());
     for (std::size_t j = 0; j < replicas_ && replicas_ > 1 && status_ == Status::ok; ++j)
       hashes.replace(j * hash_bytes, hash_bytes, hash_of(shares_[j]->out, shares_[j]->shard, false));
   });
@@ -744,9 +773,11 @@ const Transfer* ShardedRun::send_verdict() {
   Cursor cursor{send_.data()};
   cursor.put(&hello, 1);
   for (std::size_t j = 0; j < replicas_; ++j) {
-    for (const Solution& solution : shares_[j]->solutions) {
+    const ShardBackend& backend = *shares_[j]->backend;
+    for (std::size_t p = 0; p < parts(); ++p) {
       for (std::size_t i = 0; i < n; ++i) {
-        const std::int64_t counted = failure_ || solution.counted ? 0 : solution.report.rows[i].nonfinite;
+        const bool known = failure_ == nullptr && !backend.counts_are_whole(p);
+        const std::int64_t counted = known ? backend.report(p).rows[i].nonfinite : 0;
         cursor.put(&counted, 1);
       }
     }
@@ -804,9 +835,8 @@ void ShardedRun::take_verdicts() {
     });
   }
   for (std::size_t p = 0; p < parts(); ++p) {
-    const Solution& solution = first().solutions[p];
-    reports_[p] = solution.report;
-    if (solution.counted) continue;
+    reports_[p] = first().backend->report(p);
+    if (first().backend->counts_are_whole(p)) continue;
     for (std::size_t i = 0; i < reports_[p].rows.size(); ++i) {
       std::int64_t& total = reports_[p].rows[i].nonfinite;
       total = 0;
@@ -819,7 +849,7 @@ void ShardedRun::take_verdicts() {
 /// State goes on where all is well on all ranks.
 void ShardedRun::end() {
   if (status_ != Status::ok) return;
-  for (const std::unique_ptr<Share>& share : shares_) share->rows.keep();
+  for (const std::unique_ptr<Share>& share : shares_) share->backend->keep();
 }
 
 }  // namespace bragg::detail

@@ -18,13 +18,14 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "host/plan/cpu_rows.hpp"
 #include "host/plan/plan_request.hpp"
 #include "host/sharded/agreement.hpp"
+#include "host/sharded/shard_backend.hpp"
 
 namespace bragg::detail {
 
@@ -37,16 +38,20 @@ class ShardedRun {
   ShardedRun(const ShardedRun&) = delete;
   ShardedRun& operator=(const ShardedRun&) = delete;
 
-  void begin(const Updates& mine, const Output& out, const RunArguments& arguments);
-  void begin(const Row& mine, const Output& out, const RunArguments& arguments);
+  /// `stream`: where the plan is for a CUDA device, and not else; next() throws where that is not so.
+  void begin(const Updates& mine, const Output& out, std::optional<Stream> stream,
+             const RunArguments& arguments);
+  void begin(const Row& mine, const Output& out, std::optional<Stream> stream, const RunArguments& arguments);
   const Transfer* next();
 
   /// What the ranks have to agree on when plans are made. Of a plan, without a run's arguments.
   const Topics& digests() const noexcept { return digests_; }
   const Sharding& sharding() const noexcept { return sharding_; }
+  /// Where rows and outputs are.
+  RowMemory& memory() noexcept { return *memory_; }
   Status status() const noexcept { return status_; }
   std::span<const Report> reports() const noexcept { return reports_; }
-  void reset() noexcept;
+  void reset();
 
  private:
   /// What was moved last.
@@ -57,13 +62,10 @@ class ShardedRun {
     std::size_t shard = 0;
     std::int64_t leaves = 0;
   };
-  /// The whole row, or one tensor.
-  struct Part {
+  /// Of a part.
+  struct Leaves {
     std::vector<Stretch> stretches;
-    std::vector<std::int64_t> leaves;  // [shard]
-    std::vector<std::size_t> entries;  // places of the products that are summed
-    GramSums totals;
-    bool settled = false;
+    std::vector<std::int64_t> count;  // [shard]
   };
   /// A shard that this rank computes, and what it has found of it.
   struct Share {
@@ -71,13 +73,11 @@ class ShardedRun {
 
     std::size_t shard;
     PlanRequest request;  // of the shard's slices
-    CpuRows rows;
-    std::vector<std::byte> received;  // all-reduce: [row] the slices of its tensors
-    std::vector<std::byte> scratch;   // replicas of others' shards: the output
+    std::unique_ptr<ShardBackend> backend;
+    RowBuffer received;  // all-reduce: [row] the slices of its tensors
+    RowBuffer scratch;   // replicas of others' shards: the output
     Output out;
-    std::vector<LeafRecords> records;  // [part]
-    std::vector<GramSums> counted;     // [part] what is beside the products
-    std::vector<Solution> solutions;   // [part]
+    std::vector<ShardSums> sums;  // [part]
   };
 
   std::size_t ranks() const noexcept { return static_cast<std::size_t>(sharding_.ranks()); }
@@ -88,10 +88,13 @@ class ShardedRun {
   }
   std::size_t owner_of(std::size_t shard, std::size_t j) const noexcept { return (shard + j) % ranks(); }
   Share& first() noexcept { return *shares_.front(); }
+  bool on_device() const noexcept { return memory_->space() == MemorySpace::cuda; }
 
   template <class F>
   void guarded(F step) noexcept;
   void cut(std::size_t part);
+  StreamHandle checked(std::optional<Stream> stream) const;
+  void add_tensor(Digest& digest, const void* data, std::size_t bytes) const;
   void take_run(const RunArguments& arguments, bool whole_base);
   Updates received_rows(Share& share) const;
   RunArguments sliced(const RunArguments& arguments, std::size_t shard) const;
@@ -99,9 +102,9 @@ class ShardedRun {
   void check_overlap(const Row& mine, const Output& out, const Row& base);
 
   const Transfer* send_hello(Phase phase);
+  bool sends_row_as_it_is() const noexcept;
   const Transfer* send_rows();
   const Transfer* sum_or_solve();
-  void sum(Share& share, std::size_t part);
   const Transfer* send_leaves();
   const Transfer* send_totals();
   void add_leaves();
@@ -113,12 +116,13 @@ class ShardedRun {
   void take_verdicts();
   void end();
 
-  const Transfer* moved(Phase phase, const std::byte* send, std::byte* receive);
+  const Transfer* moved(Phase phase, const std::byte* send, std::byte* receive,
+                        MemorySpace space = MemorySpace::host);
   [[noreturn]] void accuse(std::size_t one, std::size_t other, const char* what, std::size_t shard) const;
   /// The products of a part that are a slice's: there are as many slices as ranks.
-  Slice entries_of(const Part& part, std::size_t slice) const;
+  Slice entries_of(std::size_t part, std::size_t slice) const;
   std::int64_t leaf_bytes(std::size_t part, std::size_t shard, std::size_t slice) const;
-  std::int64_t doubles_per_entry(std::size_t part) const;
+  std::size_t doubles_per_entry(std::size_t part) const;
   std::int64_t bytes_of(std::size_t shard, bool output) const;
   /// f(tensor, first byte in it, bytes) of each slice of a shard: of a row, or of the output.
   template <class F>
@@ -131,6 +135,7 @@ class ShardedRun {
   bool gathered_;
   std::size_t replicas_;
   PlanRequest whole_;
+  std::unique_ptr<RowMemory> memory_;
   std::vector<std::unique_ptr<Share>> shares_;
   Topics digests_ = {};
 
@@ -140,8 +145,8 @@ class ShardedRun {
   Topics run_digests_ = {};
   Row mine_;
   Output out_;
-  std::vector<Part> parts_;
-  GramSums sums_;
+  std::vector<Leaves> leaves_;              // [part]
+  std::vector<PartSums> parts_;             // [part]
   std::vector<std::vector<double>> added_;  // [part * replicas + i] sums of this rank's i-th slice, and lost
   std::vector<Report> reports_;
   Status status_ = Status::ok;
@@ -149,6 +154,7 @@ class ShardedRun {
   // Of the transfer.
   Transfer transfer_;
   std::vector<std::byte> send_, receive_;
+  RowBuffer row_send_, row_receive_;  // rows and outputs that lie apart where they come from, or go to
   std::vector<std::int64_t> send_bytes_, receive_bytes_;
 };
 

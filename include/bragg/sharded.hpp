@@ -67,10 +67,13 @@ struct Transfer {
   std::span<const std::int64_t> send_bytes = {};
   std::byte* receive = nullptr;
   std::span<const std::int64_t> receive_bytes = {};
+  /// Where both are: of a plan on a CUDA device, rows and outputs there, all else in host memory. The device
+  /// has written what is sent, and may read what is received when `next` is called again.
+  MemorySpace space = MemorySpace::host;
 };
 
 /// A pipeline over rows that are sharded by coordinates: `Plan` for the ranks of a job, which all have the
-/// same tensors of it, cut. On the CPU.
+/// same tensors of it, cut. On the CPU, or on a CUDA device of each rank.
 ///
 /// The result is that of one process with whole rows, bit for bit, for any sharding and any number of ranks;
 /// status and reports are the same on all ranks. Whatever bits the *rows* hold, that is so; *ranks* are
@@ -78,11 +81,16 @@ struct Transfer {
 ///
 /// Ranks first tell each other what they are about to do: those that were given other arguments, run another
 /// version or on another instruction set, end the run on all of them (`disagreement`), before any data moves.
+///
+/// With options.device = cuda, rows, output and base are on the plan's device. A run takes a stream: what was
+/// enqueued there before it comes first, and what the run computes is done when it, or `next`, returns. It
+/// waits for the device between its phases, so it cannot be captured in a CUDA graph.
 class BRAGG_API ShardedPlan {
  public:
   /// Collective. `rows`: of whole rows. `communicator` outlives the plan.
   /// @throws Error as Plan's constructor, on every rank what one of them met; invalid_argument: the sharding
-  ///   is of other tensors or of another number of ranks, options.device = cuda; disagreement; communication.
+  ///   is of other tensors or of another number of ranks, options.lent_workspace; disagreement;
+  ///   communication.
   ShardedPlan(Pipeline pipeline, Shape rows, Sharding sharding, Communicator& communicator,
               Options options = {});
   /// The same for a transport of one's own, that moves what `next` says. Nothing is moved here.
@@ -97,10 +105,13 @@ class BRAGG_API ShardedPlan {
   /// be
   ///   half new; invalid_argument: the plan has no communicator.
   void run(const Updates& mine, const Output& out, const RunArguments& arguments = {});
+  /// device = cuda.
+  void run(const Updates& mine, const Output& out, Stream stream, const RunArguments& arguments = {});
 
   /// The same in phases: after `begin` the caller moves what `next` returns, until that is null. Data, base
   /// and output stay where they are until then.
   void begin(const Updates& mine, const Output& out, const RunArguments& arguments = {});
+  void begin(const Updates& mine, const Output& out, Stream stream, const RunArguments& arguments = {});
   /// Computes until something is to be moved; null: the run is over. @throws Error as `run`: the run is over.
   const Transfer* next();
 
@@ -127,7 +138,8 @@ struct AllReduceOptions {
   std::optional<Sharding> sharding = std::nullopt;  ///< which rank aggregates what; null: `even`
 };
 
-/// A robust rule in the place of a sum: row r is rank r's, and the result everybody's. On the CPU.
+/// A robust rule in the place of a sum: row r is rank r's, and the result everybody's. On the CPU, or on a
+/// CUDA device of each rank, as ShardedPlan.
 ///
 /// Every rank sends each other rank that one's slices of its row, aggregates the slices of all rows that it
 /// gets, and (`gather`) sends the result to all: as many bytes as a plain all-reduce, and about
@@ -147,8 +159,11 @@ class BRAGG_API AllReduce {
   /// where the status is not ok and on_failure is `keep`. @throws Error as ShardedPlan::run; also
   /// invalid_argument: `out` overlaps `mine` or the base in another way, or itself.
   void run(const Row& mine, const Output& out, const RunArguments& arguments = {});
+  /// device = cuda.
+  void run(const Row& mine, const Output& out, Stream stream, const RunArguments& arguments = {});
   /// In phases, as ShardedPlan.
   void begin(const Row& mine, const Output& out, const RunArguments& arguments = {});
+  void begin(const Row& mine, const Output& out, Stream stream, const RunArguments& arguments = {});
   const Transfer* next();
 
   [[nodiscard]] Status status() const noexcept;

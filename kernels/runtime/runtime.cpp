@@ -144,6 +144,9 @@ void copy_to_device(void* to, const void* from, std::size_t bytes, Stream stream
 void copy_to_host(void* to, const void* from, std::size_t bytes, Stream stream) {
   if (bytes > 0) BRAGG_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream));
 }
+void copy_on_device(void* to, const void* from, std::size_t bytes, Stream stream) {
+  if (bytes > 0) BRAGG_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream));
+}
 void set_bytes(void* to, int value, std::size_t bytes, Stream stream) {
   if (bytes > 0) BRAGG_CUDA_CHECK(cudaMemsetAsync(to, value, bytes, stream));
 }

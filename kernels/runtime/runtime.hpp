@@ -61,6 +61,7 @@ void release_pinned(void* memory) noexcept;
 /// Enqueued. Pageable host memory makes them wait.
 void copy_to_device(void* to, const void* from, std::size_t bytes, Stream stream);
 void copy_to_host(void* to, const void* from, std::size_t bytes, Stream stream);
+void copy_on_device(void* to, const void* from, std::size_t bytes, Stream stream);
 void set_bytes(void* to, int value, std::size_t bytes, Stream stream);
 
 void synchronize(Stream stream);

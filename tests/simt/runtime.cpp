@@ -94,6 +94,21 @@ void copy_to_host(void* to, const void* from, std::size_t bytes, Stream stream) 
   std::memcpy(to, from, bytes);
 }
 
+void copy_on_device(void* to, const void* from, std::size_t bytes, Stream stream) {
+  check_stream(stream);
+  if (bytes == 0) return;
+  check_device_range(to, bytes);
+  check_device_range(from, bytes);
+  const std::size_t written = simt::shadow::initialised_bytes(from, bytes);
+  if (written < bytes) {
+    throw simt::Failure("copy on the device of what nothing has written: " +
+                        simt::describe_address(static_cast<const char*>(from) + written));
+  }
+  const simt::GlobalAccess access;
+  std::memmove(to, from, bytes);
+  simt::shadow::initialise(to, bytes);
+}
+
 void set_bytes(void* to, int value, std::size_t bytes, Stream stream) {
   check_stream(stream);
   if (bytes == 0) return;
