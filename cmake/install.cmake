@@ -20,7 +20,7 @@ install(
 
 # An export set each: who links the shared library needs none of the others' dependencies.
 set(BRAGG_PACKAGE_DIR "${CMAKE_INSTALL_LIBDIR}/cmake/bragg")
-foreach(kind shared static mpi)
+foreach(kind shared static mpi nccl)
   install(TARGETS bragg_${kind} EXPORT bragg_${kind})
   install(EXPORT bragg_${kind} NAMESPACE bragg:: FILE bragg_${kind}.cmake DESTINATION "${BRAGG_PACKAGE_DIR}")
 endforeach()
@@ -28,7 +28,8 @@ configure_package_config_file(cmake/braggConfig.cmake.in braggConfig.cmake
                               INSTALL_DESTINATION "${BRAGG_PACKAGE_DIR}")
 write_basic_package_version_file(braggConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/braggConfig.cmake"
-              "${CMAKE_CURRENT_BINARY_DIR}/braggConfigVersion.cmake" DESTINATION "${BRAGG_PACKAGE_DIR}")
+              "${CMAKE_CURRENT_BINARY_DIR}/braggConfigVersion.cmake" cmake/FindNCCL.cmake
+        DESTINATION "${BRAGG_PACKAGE_DIR}")
 
 install(FILES LICENSE NOTICE LICENSES/MIT-SorterHunter.txt DESTINATION "${CMAKE_INSTALL_DATADIR}/licenses/bragg")
 

@@ -19,7 +19,7 @@ echo "== every public header compiles alone"
 while read -r header; do
   "$cxx" -std=c++20 -fsyntax-only -Wall -Wextra -Wpedantic -Werror -I"$prefix/include" -x c++ - \
     <<< "#include <$header>"
-done < <(cd "$prefix/include" && find bragg -name '*.hpp' ! -name mpi.hpp -o -name '*.h')
+done < <(cd "$prefix/include" && find bragg -name '*.hpp' ! -name mpi.hpp ! -name nccl.hpp -o -name '*.h')
 "$cc" -std=c11 -fsyntax-only -Wall -Wextra -Wpedantic -Werror -I"$prefix/include" -x c - <<< '#include <bragg/bragg.h>'
 if "$cc" -M -I"$prefix/include" -x c - <<< '#include <bragg/bragg.h>' | grep '\.hpp'; then
   echo "bragg.h includes a C++ header" >&2
@@ -46,6 +46,35 @@ EOF
   cmake -G Ninja -S "$work/mpi" -B "$work/mpi/build" -DCMAKE_PREFIX_PATH="$prefix" > /dev/null
   cmake --build "$work/mpi/build" > /dev/null
   "$work/mpi/build/job"  # a job of one
+fi
+
+echo "== <bragg/nccl.hpp>, where NCCL is"
+mkdir "$work/nccl"
+cat > "$work/nccl/CMakeLists.txt" << EOF
+cmake_minimum_required(VERSION 3.25)
+project(job LANGUAGES CXX)
+find_package(bragg REQUIRED OPTIONAL_COMPONENTS nccl)
+if(bragg_nccl_FOUND)
+  add_executable(job job.cpp)
+  target_link_libraries(job PRIVATE bragg::nccl)
+  target_compile_options(job PRIVATE -Wall -Wextra -Wpedantic -Werror)
+endif()
+EOF
+cat > "$work/nccl/job.cpp" << EOF
+#include <bragg/nccl.hpp>
+#include <bragg/sharded.hpp>
+#include <cstdio>
+int main(int count, char**) {  // without a device there is nothing to run
+  if (count > 1) bragg::nccl::Communicator ranks(ncclComm_t{});
+  int version = 0;
+  ncclGetVersion(&version);
+  std::printf("NCCL %d\\n", version);
+}
+EOF
+cmake -G Ninja -S "$work/nccl" -B "$work/nccl/build" -DCMAKE_PREFIX_PATH="$prefix" > /dev/null
+cmake --build "$work/nccl/build" > /dev/null
+if [[ -e $work/nccl/build/job ]]; then
+  "$work/nccl/build/job"
 fi
 
 echo "== pkg-config"
