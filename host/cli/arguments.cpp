@@ -15,7 +15,6 @@
 #include <utility>
 
 #include "host/cli/text.hpp"
-#include "host/files/inputs.hpp"
 #include "host/io/form.hpp"
 #include "host/io/model.hpp"
 #include "rules/nearest.hpp"
@@ -224,8 +223,7 @@ bool are_parts(const std::vector<fs::path>& files, const std::vector<fs::path>& 
     PartsVisitor visitor;
     try {
       detail::visit_model(index, visitor);
-    } catch (const Error& error) {
-      if (!detail::is_bad_input(error)) throw;
+    } catch (const Error&) {  // nothing says that what follows belongs to it
     }
     std::set<fs::path> parts;
     for (const detail::SourceFile& part : visitor.files) parts.insert(part.path.filename());
