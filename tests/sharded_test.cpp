@@ -727,6 +727,32 @@ TEST(Sharded, GivesUpWhereARankIsGone) {
   }
 }
 
+TEST(Sharded, SendsARowAsItIsWhereItsShardsFollowEachOther) {
+  const std::vector<std::int64_t> sizes{300, 0, 700};
+  const std::vector<float> memory(1001, 1);
+  std::vector<float> out(1000);
+  const auto row_sent = [&](const std::vector<int>& owner, std::ptrdiff_t gap) {
+    const Sharding sharding = Sharding::owners(sizes, owner, 2);
+    std::vector<AllReduce> ranks;
+    for (int rank = 0; rank < 2; ++rank) {
+      ranks.emplace_back(parse("mean"), Shape{.n = 2, .sizes = sizes}, rank,
+                         AllReduceOptions{.sharding = sharding});
+      const Row row(std::vector<const void*>{memory.data(), nullptr, memory.data() + 300 + gap});
+      ranks.back().begin(row, Output(std::vector<void*>{out.data(), nullptr, out.data() + 300}));
+    }
+    move_all({ranks[0].next(), ranks[1].next()});
+    const Transfer* const transfer = ranks[0].next();
+    std::vector<float> sent(1000);
+    std::memcpy(sent.data(), transfer->send, sent.size() * sizeof(float));
+    EXPECT_EQ(sent, std::vector<float>(1000, 1));
+    return transfer->send == reinterpret_cast<const std::byte*>(memory.data());
+  };
+  EXPECT_TRUE(row_sent({0, 1, 1}, 0));
+  EXPECT_TRUE(row_sent({0, 0, 0}, 0));
+  EXPECT_FALSE(row_sent({1, 0, 0}, 0));
+  EXPECT_FALSE(row_sent({0, 1, 1}, 1));
+}
+
 TEST(Sharded, RunsInPhasesOfACallersTransport) {
   Generator random = generator("sharded phases");
   const int n = 4;

@@ -308,7 +308,7 @@ void ShardedRun::begin(const Row& mine, const Output& out, std::optional<Stream>
     }
     for (const std::unique_ptr<Share>& share : shares_)
       mine_of_each += as_size(bytes_of(share->shard, false));
-    if (!sends_row_as_it_is()) row_send_.at_least(*memory_, sent);
+    if (row_in_order() == nullptr) row_send_.at_least(*memory_, sent);
     if (replicas_ > 1) row_receive_.at_least(*memory_, mine_of_each * ranks());
     if (gathered_ && out_.tensors.size() > 1) row_receive_.at_least(*memory_, gathered);
   });
@@ -388,7 +388,23 @@ const Transfer* ShardedRun::send_hello(Phase phase) {
   return moved(phase, send_.data(), receive_.data());
 }
 
-bool ShardedRun::sends_row_as_it_is() const noexcept { return replicas_ == 1 && mine_.tensors.size() == 1; }
+/// This rank's row, where it can be sent as it is: shards lie in it one behind the other. Else null. On a
+/// device tensors that do may be of two allocations, which no one copy may span.
+const std::byte* ShardedRun::row_in_order() const noexcept {
+  const std::byte* begin = nullptr;
+  const std::byte* end = nullptr;
+  bool in_order = replicas_ == 1 && (mine_.tensors.size() == 1 || !on_device());
+  for (std::size_t shard = 0; shard < ranks(); ++shard) {
+    for_slices(shard, false, [&](std::size_t t, std::size_t first, std::size_t bytes) {
+      if (bytes == 0) return;
+      const std::byte* const at = static_cast<const std::byte*>(mine_.tensors[t]) + first;
+      if (begin == nullptr) begin = end = at;
+      in_order = in_order && at == end;
+      end = at + bytes;
+    });
+  }
+  return in_order ? begin : nullptr;
+}
 
 /// Each rank's messages have its shares' slices of the sender's row, one share behind the other.
 const Transfer* ShardedRun::send_rows() {
@@ -397,11 +413,10 @@ const Transfer* ShardedRun::send_rows() {
     for (std::size_t j = 0; j < replicas_; ++j) send_bytes_[r] += bytes_of(shard_of(r, j), false);
   }
   receive_bytes_.assign(ranks(), send_bytes_[rank_]);
-  const auto* send =
-      static_cast<const std::byte*>(sends_row_as_it_is() ? mine_.tensors[0] : row_send_.data());
+  const std::byte* const in_order = row_in_order();
   guarded([&] {
     std::byte* at = row_send_.data();
-    for (std::size_t r = 0; r < ranks() && !sends_row_as_it_is(); ++r) {
+    for (std::size_t r = 0; r < ranks() && in_order == nullptr; ++r) {
       for (std::size_t j = 0; j < replicas_; ++j) {
         for_slices(shard_of(r, j), false, [&](std::size_t t, std::size_t first, std::size_t bytes) {
           memory_->copy(at, static_cast<const std::byte*>(mine_.tensors[t]) + first, bytes);
@@ -412,7 +427,7 @@ const Transfer* ShardedRun::send_rows() {
     memory_->finish();
   });
   std::byte* const receive = replicas_ == 1 ? first().received.data() : row_receive_.data();
-  return moved(Phase::rows, send, receive, memory_->space());
+  return moved(Phase::rows, in_order != nullptr ? in_order : row_send_.data(), receive, memory_->space());
 }
 
 // pass 1 ------------------------------------------------------------------------------------------

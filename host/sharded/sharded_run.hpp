@@ -102,7 +102,7 @@ class ShardedRun {
   void check_overlap(const Row& mine, const Output& out, const Row& base);
 
   const Transfer* send_hello(Phase phase);
-  bool sends_row_as_it_is() const noexcept;
+  const std::byte* row_in_order() const noexcept;
   const Transfer* send_rows();
   const Transfer* sum_or_solve();
   const Transfer* send_leaves();
