@@ -14,6 +14,7 @@
 #include "rules/fltrust.hpp"
 #include "rules/foolsgold.hpp"
 #include "rules/geometric_median.hpp"
+#include "rules/huber.hpp"
 #include "rules/krum.hpp"
 #include "rules/majority_cluster.hpp"
 #include "rules/mda.hpp"

@@ -1,13 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // Geometric median by Weiszfeld's iteration with Vardi and Zhang's correction (2000), in Gram space: an
 // iteration costs n², whatever d is. RFA: Pillutla et al. 2019. A run to convergence ends with a bound on
-// what the objective may be above its minimum, never because a step was short.
+// what the objective may be above its minimum, never because a step was short. Huber's objective has the same
+// iteration, with a floor on distances, and no corners.
 #pragma once
 
 #include "rules/rule.hpp"
 #include "rules/solve/eigen.hpp"
 
 namespace bragg::detail {
+
+/// The sum that a rule minimises, as its step on the block holds it: Σ p_i ‖x_i − v‖, or with a floor the
+/// one that Weiszfeld's steps with weights 1/max(floor, ‖x_i − v‖) make smaller.
+struct SumOfDistances {
+  double floor = 0;
+  bool to_convergence = false;  ///< else `max_iters` of these steps
+  int max_iters = 0;
+  double tol = 0;
+  GeometricMedian::Start start = GeometricMedian::Start::medoid;
+};
 
 /// An iterate v as coefficients over the points, with what one step needs to know of it.
 struct Weiszfeld {
@@ -25,6 +36,7 @@ struct Weiszfeld {
   double* step = nullptr;    ///< size
   double* saved = nullptr;   ///< 3 · size
   double mass = 0;           ///< of the finite rows
+  double floor = 0;          ///< as in SumOfDistances
   int central = 0;           ///< the row that `gram` is about
 
   BRAGG_HD double entry(int i, int j) const { return gram[static_cast<std::size_t>(i) * points->size + j]; }
@@ -46,6 +58,7 @@ struct Weiszfeld {
   }
 
   static constexpr double rounding = 0x1p-52;
+  static constexpr double unseen = 0x1p-22;  ///< of lengths: what distances do not tell
 
   /// The error of coefficientsᵀ · gram · coefficients: huge rows may cancel in it, and leave their rounding.
   template <class TeamT>
@@ -97,13 +110,29 @@ struct Weiszfeld {
     return 16 * rounding * (extent_v * (length(i) + extent_v));
   }
 
-  /// (‖x_i − v‖² + mu²)^½.
-  BRAGG_HD double soft(int i, double mu) const {
-    const double larger = distance[i] > mu ? distance[i] : mu;
-    const double smaller = distance[i] > mu ? mu : distance[i];
-    if (smaller <= 0) return larger;
+  /// Distance `r` made smooth to mu: (r² + mu²)^½. With a floor max(r, mu, floor).
+  BRAGG_HD double smooth(double r, double mu) const {
+    if (floor > mu) mu = floor;
+    const double larger = r > mu ? r : mu;
+    const double smaller = r > mu ? mu : r;
+    if (smaller <= 0 || floor > 0) return larger;
     const double ratio = smaller / larger;
     return larger * std::sqrt(1 + ratio * ratio);
+  }
+  BRAGG_HD double soft(int i, double mu) const { return smooth(distance[i], mu); }
+
+  /// By how much a term of the objective made smooth grows on the way from distance `from` to `to`, with
+  /// `squares` the difference of their squares. A huge row swallows nothing.
+  BRAGG_HD double growth(double from, double to, double squares, double mu) const {
+    const double plain = squares / (smooth(from, mu) + smooth(to, mu));
+    if (!(floor > 0)) return plain;
+    // Below the floor t a term is (r²/t + t)/2, which has the slope of r there.
+    const double t = floor > mu ? floor : mu;
+    const double inner = from < to ? from : to;
+    const double outer = from < to ? to : from;
+    if (inner > t || outer <= t) return plain;
+    const double rest = (t - inner) * (t + inner) * (0.5 / t - 1 / (t + outer));
+    return from < to ? plain + rest : plain - rest;
   }
 
   /// Products are about the central row: what the coefficients lack of 1 is its, and moves v nowhere.
@@ -148,6 +177,7 @@ template <class TeamT>
 BRAGG_HD_CALLED bool weiszfeld_step(TeamT team, const Weiszfeld& w, double nu) {
   const Points& points = *w.points;
   const int m = points.count;
+  if (w.floor > nu) nu = w.floor;
   // With a floor nothing is divided by 0 and the objective is smooth: the plain step is right everywhere.
   const auto here = [&](int i) { return nu <= 0 && w.distance[i] <= 0; };
   const auto pull = [&](int i) {
@@ -214,11 +244,13 @@ BRAGG_HD int center_at_medoid(TeamT team, Weiszfeld& w) {
   }
 }
 
-/// What is known of F(v) = Σ p_i ‖x_i − v‖, of the distances that the Gram matrix gives.
+/// What is known of F(v) = Σ p_i ‖x_i − v‖, of the distances that the Gram matrix gives. (With a floor t: of
+/// F(v) = Σ p_i φ(‖x_i − v‖), φ(r) = r − t/2, below t r²/(2t).)
 struct Optimality {
   double gap = infinity;  ///< F(v) − min F is at most gap + noise
   double noise = 0;       ///< what rounding may hide in `gap`
-  double scale = 0;       ///< half the weight at the typical distance: at most F(v), and honest rows set it
+  double scale = 0;       ///< F of half the weight at the typical distance: honest rows set it
+  double margin = 0;      ///< the same at the floor, where that is farther: what the rule's guarantee is of
   double typical = 0;     ///< the least distance to v within which more than half of the weight is
   double farthest = 0;    ///< the minimiser is not farther from v
 
@@ -227,6 +259,8 @@ struct Optimality {
   static constexpr int one = 4;  ///< errors: rows that are nearer cannot be told apart
 
   BRAGG_HD double relative() const { return gap + noise > 0 ? (gap + noise) / scale : 0; }
+  /// Whether the rule's guarantee holds of v, wider by this share.
+  BRAGG_HD bool holds(double share) const { return gap + noise <= share * margin; }
   BRAGG_HD bool proven(double tol) const {
     return gap + noise <= (tol > least_tol ? tol : least_tol) * scale;
   }
@@ -242,6 +276,8 @@ struct Optimality {
 /// 3. Without a root, which would leave only half of the digits: v* = Σ a_i x_i with a_i = (p_i/r*_i)/W*, or
 ///    it is a row. With t the typical distance, W* ≥ (P/2)/(t + L) and r_i ≤ r*_i + L, so Σ a_i max(r_i, t) ≤
 ///    3 (t + L), and ⟨R, v* − v⟩ = Σ a_i ⟨R, x_i − v⟩ is at most 3 (t + L) max_i ⟨R, x_i − v⟩/max(r_i, t).
+/// With a floor φ is between r and r less half of it, and has no slope of more than 1: 2 Σ_M p_i r_i in 1. is
+/// more by half a floor P_M. S is empty, r_i in R and in 3. is at least the floor, and so are t and t + L.
 /// Where r_i² may be off by the share h of itself, p_i h of R is in doubt. `extent_v`: of w.v. Overwrites
 /// w.next, w.pulled.
 template <class TeamT, class ReachF>
@@ -249,26 +285,26 @@ BRAGG_HD void certify(TeamT team, const Weiszfeld& w, Optimality& out, double ex
   const Points& points = *w.points;
   const int m = points.count;
   const int size = points.size;
-  const auto here = [&](int i) { return points.finite(i) && w.distance[i] <= reach(i); };
+  const auto here = [&](int i) { return points.finite(i) && !(w.floor > 0) && w.distance[i] <= reach(i); };
   const auto pull = [&](int i) {
-    return points.finite(i) && !here(i) ? points.weight(i) / w.distance[i] : 0.0;
+    return points.finite(i) && !here(i) ? points.weight(i) / w.soft(i, 0) : 0.0;
   };
   const double total = team.sum(m, pull);
   const double at_v = team.sum(m, [&](int i) { return here(i) ? points.weight(i) : 0.0; });
   team.parallel_for(size, [&](int i) { w.next[i] = (i < m ? pull(i) : 0.0) - total * w.v[i]; });
   const double doubt = team.sum(m, [&](int i) {
-    const double squared = w.distance[i] * w.distance[i];
+    const double squared = w.soft(i, 0) * w.soft(i, 0);
     return points.finite(i) && !here(i) ? points.weight(i) * (w.hidden(i, extent_v) / squared) : 0.0;
   });
   const double extent = team.sum(size, [&](int i) { return std::fabs(w.next[i]) * w.length(i); });
   w.apply(team, w.next, w.pulled);
   const double along = team.sum(size, [&](int i) { return w.v[i] * w.pulled[i]; });
   const double unit = 0x1p-53 * (size + 8) * extent;
-  const auto at_least = [&](int i) { return w.distance[i] > out.typical ? w.distance[i] : out.typical; };
+  const auto at_least = [&](int i) { return w.soft(i, 0) > out.typical ? w.soft(i, 0) : out.typical; };
   const auto slope = [&](int i) { return points.finite(i) ? (w.pulled[i] - along) / at_least(i) : 0.0; };
   const auto blur = [&](int i) { return points.finite(i) ? (w.length(i) + extent_v) / at_least(i) : 0.0; };
   const double steepest = slope(team.argmin(m, [&](int i) { return -slope(i); }));
-  const double across = 3 * (out.typical + out.farthest);
+  const double across = 3 * w.smooth(out.typical + out.farthest, 0);
   out.gap = steepest > 0 ? steepest * across : 0;
   out.noise = (unit * blur(team.argmin(m, [&](int i) { return -blur(i); })) + doubt) * across;
   if (!(at_v > 0)) return;
@@ -302,25 +338,33 @@ BRAGG_HD_CALLED Optimality optimality(TeamT team, const Weiszfeld& w, double tol
     }
     const double lead = 2 * within - all;
     const bool majority = lead > 1e-12 * all;
-    w.next[i] = majority ? 2 * (moment / lead) : infinity;
+    w.next[i] = majority ? (2 * moment + within * (w.floor / 2)) / lead : infinity;
     w.rank[i] = majority ? radius : infinity;
   });
   Optimality out;
   out.farthest = w.next[team.argmin(m, [&](int i) { return w.next[i]; })];
   out.typical = w.rank[team.argmin(m, [&](int i) { return w.rank[i]; })];
   out.scale = all / 2 * out.typical;
-  if (out.typical <= 0) {
+  const double extent_v = w.extent(team);
+  if (w.floor > 0) {
+    // Nearer than distances tell, no row counts as nearer.
+    const double least = Weiszfeld::unseen * (points.extent_of(w.central) + extent_v);
+    const double length = out.typical > least ? out.typical : least;
+    out.scale = all / 2 * w.growth(0, length, length * length, 0);
+  }
+  out.margin = out.scale > all / 2 * (w.floor / 2) ? out.scale : all / 2 * (w.floor / 2);
+  if (out.typical <= 0 && !(w.floor > 0)) {
     out.gap = 0;
     return out;
   }
-  // 2 Σ_S p_i r_i takes no more than half of the tolerance.
+  // 2 Σ_S p_i r_i takes no more than half of the tolerance. (With a floor nothing does.)
   const double reach = tol * (out.typical / 8);
   const double far_v =
       merge > 0 ? team.sum(points.size, [&](int i) { return std::fabs(w.v[i]) * points.extent_of(i); }) : 0.0;
   const double root = std::sqrt(points.rounding);
   const auto error = [&](int i) { return merge > 0 ? root * (points.extent_of(i) + far_v) : 0.0; };
-  const double extent_v = w.extent(team);
   certify(team, w, out, extent_v, [&](int i) { return merge * error(i) > reach ? merge * error(i) : reach; });
+  if (w.floor > 0) return out;
   const auto counts = [&](int i) {
     const double length = w.distance[i];
     const bool near = length <= reach || length <= merge * error(i);
@@ -340,6 +384,7 @@ BRAGG_HD_CALLED Optimality optimality(TeamT team, const Weiszfeld& w, double tol
 template <class TeamT>
 BRAGG_HD Optimality merged_optimality(TeamT team, const Weiszfeld& w, double tol) {
   Optimality best = optimality(team, w, tol);
+  if (w.floor > 0) return best;
   for (int merge = Optimality::one; merge <= 4096 && !best.reached(tol); merge *= 4) {
     const Optimality found = optimality(team, w, tol, merge);
     if (found.gap + found.noise < best.gap + best.noise) best = found;
@@ -419,7 +464,7 @@ BRAGG_HD bool approach_solution(TeamT team, int m, const double* a, double* b, i
   return left <= enough;
 }
 
-/// step = the Newton step at v, as coefficients, for Σ p_i s_i with s_i² = r_i² + mu²; returns its squared
+/// step = the Newton step at v, as coefficients, for Σ p_i s_i with s_i = w.soft(i, mu); returns its squared
 /// length, or -1 where there is none. With q_i = (x_i − v)/s_i, w_i = p_i/s_i, W = Σ w_i and Q = [√w_i q_i]
 /// the Hessian is WI − QQᵀ, so its inverse is (I + Q(WI − QᵀQ)⁻¹Qᵀ)/W: an n-sized system. w.image is of w.v.
 template <class TeamT>
@@ -427,12 +472,18 @@ BRAGG_HD_CALLED double newton_step(TeamT team, const Weiszfeld& w, double mu) {
   const Points& points = *w.points;
   const int m = points.count;
   const int nearest = team.argmin(m, [&](int i) { return w.distance[i]; });
-  if (w.distance[nearest] <= 0 && mu <= 0) return -1;
+  if (w.soft(nearest, mu) <= 0) return -1;
   const double vv = team.sum(points.size, [&](int i) { return w.v[i] * w.image[i]; });
   const auto pull = [&](int i) { return points.finite(i) ? points.weight(i) / w.soft(i, mu) : 0.0; };
-  const auto unit_scale = [&](int i) { return points.finite(i) ? std::sqrt(pull(i)) / w.soft(i, mu) : 0.0; };
+  // Below a floor a term is a square, and has its curvature in all directions.
+  const auto bends = [&](int i) {
+    return points.finite(i) && (!(w.floor > 0) || w.distance[i] >= w.soft(i, mu));
+  };
+  const auto unit_scale = [&](int i) { return bends(i) ? std::sqrt(pull(i)) / w.soft(i, mu) : 0.0; };
   const auto about_v = [&](int i, int j) { return (w.entry(i, j) + vv) - (w.image[i] + w.image[j]); };
   const double total = team.sum(m, pull);
+  // Along a line with no row below the floor there is no curvature; the step's length is searched for.
+  const double diagonal = w.floor > 0 ? total * (1 + 0x1p-20) : total;
   team.parallel_for(m, [&](int i) { w.rank[i] = pull(i); });
   team.parallel_for(m, [&](int i) { w.next[i] = unit_scale(i); });
   team.parallel_for(m, [&](int i) {
@@ -445,10 +496,10 @@ BRAGG_HD_CALLED double newton_step(TeamT team, const Weiszfeld& w, double mu) {
       // underflows: at lengths of 1e140 the two scales alone would.
       double overlap = w.next[i] * product * w.next[j];
       if (i == j) {
-        const double share = points.finite(i) ? w.distance[i] / w.soft(i, mu) : 0;
+        const double share = bends(i) ? w.distance[i] / w.soft(i, mu) : 0;
         overlap = w.rank[i] * share * share;
       }
-      w.matrix[static_cast<std::size_t>(i) * m + j] = (i == j ? total : 0) - overlap;
+      w.matrix[static_cast<std::size_t>(i) * m + j] = (i == j ? diagonal : 0) - overlap;
     }
     w.right[i] = w.next[i] * dot;
   });
@@ -468,6 +519,34 @@ BRAGG_HD_CALLED double newton_step(TeamT team, const Weiszfeld& w, double mu) {
   const double moved = team.sum(m, move);
   team.parallel_for(points.size, [&](int i) { w.step[i] = (i < m ? move(i) : 0.0) - moved * w.v[i]; });
   return w.squared_length(team, w.step);
+}
+
+/// The t of least sum at v + tδ, where the squares of distances are `before`² + t(t‖δ‖² − 2⟨x_i − v, δ⟩): by
+/// halving, as the sum is convex. `squared`: ‖δ‖²; `inner`: ⟨x_i − v, δ⟩.
+template <class TeamT>
+BRAGG_HD double least_along(TeamT team, const Weiszfeld& w, double mu, double squared, const double* before,
+                            const double* inner) {
+  constexpr double longest = 0x1p60;
+  constexpr int halvings = 50;
+  const Points& points = *w.points;
+  const auto rises = [&](double t) {
+    return team.sum(points.count, [&](int i) {
+      if (!points.finite(i)) return 0.0;
+      const double square = before[i] * before[i] + t * (t * squared - 2 * inner[i]);
+      return points.weight(i) * ((t * squared - inner[i]) / w.smooth(square > 0 ? std::sqrt(square) : 0, mu));
+    }) >= 0;
+  };
+  double low = 0;
+  double high = 1;
+  while (high < longest && !rises(high)) {
+    low = high;
+    high *= 4;
+  }
+  for (int k = 0; k < halvings; ++k) {
+    const double middle = (low + high) / 2;
+    (rises(middle) ? high : low) = middle;
+  }
+  return high;
 }
 
 /// Newton steps from v while they lower Σ p_i s_i, at most `most_steps`. mu = 0: until v is optimal; else
@@ -496,19 +575,18 @@ BRAGG_HD_CALLED Optimality newton(TeamT team, const Weiszfeld& w, double mu, dou
     double* const inner = w.right;  // ⟨x_i − v, δ⟩
     team.parallel_for(points.count, [&](int i) {
       inner[i] = share * (w.image[i] - along);
-      before[i] = w.soft(i, mu);
+      before[i] = w.distance[i];
     });
     team.parallel_for(points.size, [&](int i) { w.step[i] *= share; });
     const auto move = [&](double by) {
       team.parallel_for(points.size, [&](int i) { w.v[i] += w.step[i] * by; });
       w.measure(team);
     };
-    // For v + tδ the objective changes by Σ p_i (t²‖δ‖² − 2t⟨x_i − v, δ⟩)/(s_i + s_i(t)): in this form a huge
-    // row swallows nothing.
+    // For v + tδ the squares of distances change by t²‖δ‖² − 2t⟨x_i − v, δ⟩.
     const auto change = [&](double t) {
       return team.sum(points.count, [&](int i) {
         if (!points.finite(i)) return 0.0;
-        return points.weight(i) * (t * (t * squared - 2 * inner[i]) / (before[i] + w.soft(i, mu)));
+        return points.weight(i) * w.growth(before[i], w.distance[i], t * (t * squared - 2 * inner[i]), mu);
       });
     };
     move(1);
@@ -517,6 +595,16 @@ BRAGG_HD_CALLED Optimality newton(TeamT team, const Weiszfeld& w, double mu, dou
       if (found.reached(tol)) return found;
     }
     double t = 1;
+    if (w.floor > 0) {
+      t = least_along(team, w, mu, squared, before, inner);
+      move(t - 1);
+      if (mu <= 0) {
+        found = optimality(team, w, tol);
+        if (found.reached(tol)) return found;
+      }
+      if (squared * t * t <= (mu / 16) * (mu / 16)) return found;
+      continue;
+    }
     while (t > least_share && !(change(t) < 0)) {
       move(-t / 2);
       t /= 2;
@@ -540,7 +628,7 @@ BRAGG_HD Optimality follow(TeamT team, Weiszfeld& w, double tol) {
   const Points& points = *w.points;
   Optimality found = optimality(team, w, tol);
   double mu = found.typical;
-  for (int turn = 0; turn < turns && mu > 0; ++turn) {
+  for (int turn = 0; turn < turns && mu > w.floor; ++turn) {
     newton(team, w, mu, tol, steps);
     // Weiszfeld's step gives v coefficients that are as small as the rows' parts in it, and its distances
     // less rounding.
@@ -614,9 +702,15 @@ BRAGG_HD StepTaken take_step(TeamT team, const Weiszfeld& w, double nu, double& 
   return taken;
 }
 
+/// In the points' own units. Squares of distances are finite, so above 2^512 it is above all of them.
+BRAGG_HD inline double floor_of(const SumOfDistances& rule, const Points& points) {
+  const double floor = rule.floor * points.scale;
+  return floor < 0x1p512 ? floor : 0x1p512;
+}
+
 /// From v to a certified minimum. `medoid`: the exact one.
 template <class TeamT>
-BRAGG_HD Optimality converge(TeamT team, const GeometricMedian& rule, Weiszfeld& w, int medoid,
+BRAGG_HD Optimality converge(TeamT team, const SumOfDistances& rule, Weiszfeld& w, int medoid,
                              Combination& out) {
   constexpr double far = 4;          // typical distances of the medoid
   constexpr int steps_in_a_row = 8;  // of Weiszfeld's, before Newton's
@@ -625,12 +719,24 @@ BRAGG_HD Optimality converge(TeamT team, const GeometricMedian& rule, Weiszfeld&
   const Points& points = *w.points;
   const int size = points.size;
   double* const start = w.saved;
-  if (rule.start != GeometricMedian::Start::medoid) {
+  w.floor = floor_of(rule, points);
+  if (w.floor > 0) {
+    // Where it is above all distances, so is any other that is: the minimiser is the mean.
+    const int farthest = team.argmin(
+        points.count, [&](int i) { return points.finite(i) ? -points.distance(w.central, i) : 0.0; });
+    const double most = 2 * (points.finite(farthest) ? points.distance(w.central, farthest) : 0) +
+                        Weiszfeld::unseen * points.extent_of(w.central);
+    if (w.floor > most) w.floor = most;
+  }
+  if (rule.start != GeometricMedian::Start::medoid || w.floor > 0) {
     team.parallel_for(size, [&](int i) { start[i] = w.v[i]; });
     const double to_medoid = w.distance[medoid];
     move_to_row(team, w, medoid);
     // From afar the honest rows are one point, and each step shortens the way by a share that bad rows set.
     const Optimality at_medoid = optimality(team, w, rule.tol);
+    // A lower floor would be above some distances for rounding alone.
+    const double least = Weiszfeld::unseen * (points.extent_of(medoid) + at_medoid.farthest);
+    if (w.floor > 0 && w.floor < least) w.floor = least;
     // Where most rows are at the medoid, so is the minimum; that the start is told from it, nobody knows.
     if (at_medoid.typical > 0 && !(to_medoid > far * at_medoid.typical)) {
       team.parallel_for(size, [&](int i) { w.v[i] = start[i]; });
@@ -662,6 +768,7 @@ BRAGG_HD Optimality converge(TeamT team, const GeometricMedian& rule, Weiszfeld&
     if (found.reached(rule.tol)) break;
     found = follow(team, w, rule.tol);
     if (found.reached(rule.tol)) break;
+    if (w.floor > 0) continue;
     // What distances do not tell is the same for the medoid, and there v itself is exact.
     found = merged_optimality(team, w, rule.tol);
     if (found.reached(rule.tol)) break;
@@ -684,8 +791,8 @@ BRAGG_HD Optimality converge(TeamT team, const GeometricMedian& rule, Weiszfeld&
 
 /// `max_iters` of Weiszfeld's steps, or until they become short.
 template <class TeamT>
-BRAGG_HD void iterate(TeamT team, const GeometricMedian& rule, const Weiszfeld& w, double nu,
-                      Combination& out) {
+BRAGG_HD void iterate(TeamT team, const SumOfDistances& rule, const Weiszfeld& w, Combination& out) {
+  const double nu = floor_of(rule, *w.points);
   double last_length = 0;
   out.converged = false;
   while (out.iterations < rule.max_iters && !out.converged) {
@@ -718,7 +825,7 @@ BRAGG_HD bool mark_displaced(TeamT team, const Points& points, double kept, std:
 }
 
 template <class TeamT>
-BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& all, Scratch scratch,
+BRAGG_HD Status solve(TeamT team, const SumOfDistances& rule, const Points& all, Scratch scratch,
                       Combination& out) {
   const int m = all.count;
   const int size = all.size;
@@ -743,7 +850,6 @@ BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& all
               .step = scratch.take_doubles(columns),
               .saved = scratch.take_doubles(3 * columns),
               .mass = kept};
-  const double nu = rule.nu * points.scale;
   Status status = Status::ok;
   for (;;) {
     clear(team, out, points);
@@ -762,14 +868,14 @@ BRAGG_HD Status solve(TeamT team, const GeometricMedian& rule, const Points& all
       }
     });
     w.measure(team);
-    if (rule.max_iters < GeometricMedian::plain_iters || nu > 0) {
-      iterate(team, rule, w, nu, out);
+    if (!rule.to_convergence) {
+      iterate(team, rule, w, out);
       break;
     }
     const Optimality found = converge(team, rule, w, start, out);
     out.converged = found.proven(rule.tol);
     out.optimality_gap = found.relative();
-    if (out.converged || out.optimality_gap <= GeometricMedian::proven_gap) break;
+    if (out.converged || found.holds(GeometricMedian::proven_gap)) break;
     // A bad row that nothing can be proven of is left out: the bound holds wherever bad rows are.
     if (points.infinite != placed && mark_displaced(team, points, kept, placed)) {
       points.infinite = placed;
@@ -822,8 +928,16 @@ struct RuleOf<GeometricMedian> : GeometricRule<GeometricMedian> {
   static bool forgets_start(const GeometricMedian& rule) {
     return rule.max_iters >= GeometricMedian::plain_iters && !(rule.nu > 0);
   }
+  using Step = SolveStep<SumOfDistances>;
+  static constexpr SumOfDistances sum(const GeometricMedian& rule) {
+    return {.floor = rule.nu,
+            .to_convergence = rule.max_iters >= GeometricMedian::plain_iters && !(rule.nu > 0),
+            .max_iters = rule.max_iters,
+            .tol = rule.tol,
+            .start = rule.start};
+  }
   static Step step(const GeometricMedian& rule, const Stage& stage, const SequenceInputs&) {
-    return {.rule = rule, .stage = stage, .reference = reference(rule, stage), .out_of_range = true};
+    return {.rule = sum(rule), .stage = stage, .reference = reference(rule, stage), .out_of_range = true};
   }
 };
 

@@ -19,6 +19,7 @@
 #include "rules/bulyan.hpp"
 #include "rules/caf.hpp"
 #include "rules/geometric_median.hpp"
+#include "rules/huber.hpp"
 #include "rules/mda.hpp"
 #include "rules/smea.hpp"
 #include "rules/solve/eigen.hpp"
@@ -1091,7 +1092,7 @@ struct Median {
   bool converged = false;
 };
 
-Median run_median(const Rows& rows, const std::vector<double>& weights, const GeometricMedian& rule) {
+Median run_sum(const Rows& rows, const std::vector<double>& weights, const SumOfDistances& sum) {
   const std::size_t n = rows.size();
   const std::vector<std::uint8_t> infinite = no_infinite(n + 1);
   const std::vector<double> gram = gram_of(rows, infinite);
@@ -1106,7 +1107,7 @@ Median run_median(const Rows& rows, const std::vector<double>& weights, const Ge
   Combination out{
       .coefficients = coefficients.data(), .scores = scores.data(), .clip_factors = factors.data()};
   Median result;
-  result.status = solve(SerialTeam{}, rule, points, Scratch{doubles.data(), ints.data()}, out);
+  result.status = solve(SerialTeam{}, sum, points, Scratch{doubles.data(), ints.data()}, out);
   result.gap = out.optimality_gap;
   result.converged = out.converged;
   result.point.assign(rows[0].size(), 0);
@@ -1116,6 +1117,10 @@ Median run_median(const Rows& rows, const std::vector<double>& weights, const Ge
     }
   }
   return result;
+}
+
+Median run_median(const Rows& rows, const std::vector<double>& weights, const GeometricMedian& rule) {
+  return run_sum(rows, weights, RuleOf<GeometricMedian>::sum(rule));
 }
 
 Real distance(const std::vector<double>& row, const std::vector<Real>& v) {
@@ -1411,8 +1416,8 @@ TEST(GeometricMedian, WhatCannotBeProvenIsNotConverged) {
     const Points points{.count = n, .size = size, .gram = gram.data(), .infinite = infinite.data()};
     Combination out{
         .coefficients = coefficients.data(), .scores = scores.data(), .clip_factors = factors.data()};
-    const Status status =
-        solve(SerialTeam{}, GeometricMedian{}, points, Scratch{doubles.data(), ints.data()}, out);
+    const Status status = solve(SerialTeam{}, RuleOf<GeometricMedian>::sum({}), points,
+                                Scratch{doubles.data(), ints.data()}, out);
     const bool proven = out.optimality_gap <= GeometricMedian::proven_gap;
     EXPECT_EQ(status, proven ? Status::ok : Status::not_converged) << seed;
     EXPECT_EQ(out.converged, out.optimality_gap <= 1e-9) << seed;
@@ -1420,6 +1425,64 @@ TEST(GeometricMedian, WhatCannotBeProvenIsNotConverged) {
   }
   EXPECT_GT(refused, 0);
   EXPECT_LT(refused, 100);
+}
+
+// Huber's minimiser -----------------------------------------------------------------------------------------
+
+constexpr std::array every_start = {GeometricMedian::Start::medoid, GeometricMedian::Start::mean,
+                                    GeometricMedian::Start::origin};
+
+TEST(Huber, IsTheMeanOfRowsWithinTau) {
+  test::Generator random = generator();
+  for (const double size : {1e-150, 1e-45, 1.0, 1e60}) {
+    Rows rows = normal_rows(random, 7, 3);
+    for (std::vector<double>& row : rows) {
+      for (double& x : row) x *= size;
+    }
+    std::vector<Real> mean(3, 0);
+    for (const std::vector<double>& row : rows) {
+      for (std::size_t k = 0; k < 3; ++k) mean[k] += Real{row[k]} / 7;
+    }
+    for (const double tau : {10 * size, 1e6 * size, 1e70, 1e300}) {
+      for (const GeometricMedian::Start start : every_start) {
+        const Median found = run_sum(rows, {}, RuleOf<Huber>::sum({.tau = tau, .start = start}));
+        EXPECT_EQ(found.status, Status::ok);
+        EXPECT_TRUE(found.converged) << "rows of " << size << ", tau " << tau << ": " << found.gap;
+        for (std::size_t k = 0; k < 3; ++k) {
+          EXPECT_NEAR(static_cast<double>((found.point[k] - mean[k]) / size), 0, 1e-6)
+              << "rows of " << size << ", tau " << tau;
+        }
+        const Median few =
+            run_sum(rows, {}, RuleOf<Huber>::sum({.tau = tau, .max_iters = 1, .tol = 0, .start = start}));
+        for (std::size_t k = 0; k < 3 && start != GeometricMedian::Start::origin; ++k)
+          EXPECT_NEAR(static_cast<double>((few.point[k] - mean[k]) / size), 0, 1e-6);
+      }
+    }
+  }
+}
+
+TEST(Huber, HoldsItsBoundWhereHugePairsCancel) {
+  test::Generator random = generator();
+  for (const double size : {1e-60, 1e-12, 1e-3}) {
+    for (const double far : {1e3, 1e9, 1e100}) {
+      Rows rows = normal_rows(random, 9, 2);
+      std::vector<Real> mean(2, 0);
+      for (std::size_t i = 0; i < rows.size(); ++i) {
+        for (std::size_t k = 0; k < 2; ++k) {
+          rows[i][k] *= i < 5 ? size : far;
+          if (i > 4 && i % 2 == 0) rows[i][k] = -rows[i - 1][k];
+          if (i < 5) mean[k] += Real{rows[i][k]} / 5;
+        }
+      }
+      for (const GeometricMedian::Start start : every_start) {
+        const Median found = run_sum(rows, {}, RuleOf<Huber>::sum({.tau = 1, .start = start}));
+        EXPECT_EQ(found.status, Status::ok) << "honest rows of " << size << ", bad ones of " << far;
+        // Twice the pull of units that cancel but for their rounding, and of honest ones.
+        for (std::size_t k = 0; k < 2; ++k)
+          EXPECT_NEAR(static_cast<double>(found.point[k] - mean[k]), 0, 1e-4 + 0.1 * size);
+      }
+    }
+  }
 }
 
 }  // namespace

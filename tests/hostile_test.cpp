@@ -26,6 +26,7 @@ struct Bound {
     radius,       ///< no farther from the origin than this
     longest,      ///< no farther from the origin than the longest honest row
     oracle_only,  ///< what its definition gives
+    huber,        ///< no farther from the honest mean than (1+r)·(2s + tau/2), for this tau
     refusing,     ///< the same, and statuses: its pivot may be bad, or no row preferred
   };
   Kind kind;
@@ -60,6 +61,11 @@ const Case cases[] = {
     {"multi_krum(f=2)", {Bound::Kind::diameters, 4}},
     {"geometric_median", {Bound::Kind::kappa, kappa_median}},
     {"geometric_median(start=mean)", {Bound::Kind::kappa, kappa_median}},
+    {"huber(tau=1)", {Bound::Kind::huber, 1}},
+    {"huber(tau=1e-3, start=mean)", {Bound::Kind::huber, 1e-3}},
+    {"huber(tau=1e6)", {Bound::Kind::huber, 1e6}},
+    {"nnm(f=2) | huber(tau=1)", {Bound::Kind::oracle_only}},
+    {"clip(c=1) | huber(tau=2)", {Bound::Kind::radius, 1}},
     {"mda(f=2)", {Bound::Kind::diameters, 2}},
     {"smea(f=2)", {Bound::Kind::diameters, 4}},
     {"caf(f=2)", {Bound::Kind::diameters, 10}},
@@ -330,6 +336,10 @@ std::string check_bound(const Bound& bound, const std::vector<long double>& out,
       return within(std::sqrt(distance), std::sqrt(static_cast<long double>(bound.value) * spread))
                  ? ""
                  : "κ broken";
+    case Bound::Kind::huber:
+      return within(std::sqrt(distance), (1 + r) * (2 * std::sqrt(spread) + bound.value / 2) * (1 + 1e-6L))
+                 ? ""
+                 : "farther from the honest mean than tau allows";
     case Bound::Kind::diameters:
       return within(std::sqrt(distance), bound.value * diameter) ? ""
                                                                  : "too many diameters from the honest mean";

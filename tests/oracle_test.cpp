@@ -210,6 +210,22 @@ TEST(OracleGeometricMedian, FindsTheArgmin) {
   expect_out(GeometricMedian{}, weighted(line({0, 1, 10}), {1, 1, 3}), {10});
 }
 
+TEST(OracleHuber, PullsNoHarderThanAtTau) {
+  expect_out(Huber{.tau = 1}, line({0, 0.5L, 10}), {0.75L});  // v + (v − 1/2) = 1
+  expect_out(Huber{.tau = 4}, line({0, 1, 10}), {2.5L});      // v + (v − 1) = 4
+  expect_out(Huber{.tau = 100}, line({0, 1, 11}), {4});
+  expect_out(Huber{.tau = 1}, weighted(line({0, 10}), {3, 1}), {1 / 3.0L});
+  expect_out(Huber{.tau = 1}, rows({{0, 0}, {0, 0}, {3, 4}}), {0.3L, 0.4L});
+  expect_out(Huber{.tau = 10}, line({nan, 1, 3}), {2});
+  expect_out(Huber{.tau = 1, .start = GeometricMedian::Start::mean}, line({0, 10}), {5});
+  // From o: the pulls of 3 and 9 are as long.
+  expect_out(Huber{.tau = 2, .max_iters = 1, .tol = 0, .start = GeometricMedian::Start::origin}, line({3, 9}),
+             {4.5L});  // (3/3 + 9/9)/(1/3 + 1/9)
+  expect_status(Huber{.tau = 1}, line({nan, 3}), Status::too_many_nonfinite);
+  expect_status(Huber{.tau = 1, .start = GeometricMedian::Start::origin}, about(line({2, 3}), {nan}),
+                Status::nonfinite_base);
+}
+
 TEST(OracleGeometricMedian, BalancesUnitVectors) {
   std::mt19937_64 random(2024);
   std::normal_distribution<double> normal;
@@ -634,6 +650,7 @@ TEST(OracleArguments, MayBeOfNoCoordinates) {
                                                         Krum{.f = 1},
                                                         MultiKrum{.f = 1},
                                                         GeometricMedian{},
+                                                        Huber{.tau = 1},
                                                         CenteredClipping{.tau = 1},
                                                         Mda{.f = 1},
                                                         Smea{.f = 1},

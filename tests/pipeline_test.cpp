@@ -357,6 +357,7 @@ TEST(Bounds, OnNAreTheRulesOwn) {
     expect_least_n(Arc{f} | Median{}, 2 * f + 1);
   }
   expect_least_n(GeometricMedian{}, 1);
+  expect_least_n(Huber{.tau = 1}, 1);
   expect_least_n(CenteredClipping{.tau = 1}, 1);
   expect_least_n(Clip{.c = 0} | Mean{}, 1);
   expect_least_n(QuantileClip{} | Mean{}, 1);
@@ -400,8 +401,11 @@ TEST(Bounds, OnNumbersAreChecked) {
     EXPECT_NE(refusal(FoolsGold{.kappa = bad}, 5), "");
     EXPECT_NE(refusal(GeometricMedian{.nu = bad}, 5), "");
     EXPECT_NE(refusal(GeometricMedian{.tol = bad}, 5), "");
+    EXPECT_NE(refusal(Huber{.tau = bad}, 5), "");
+    EXPECT_NE(refusal(Huber{.tau = 1, .tol = bad}, 5), "");
   }
   EXPECT_NE(refusal(CenteredClipping{.tau = 0}, 5), "");
+  EXPECT_NE(refusal(Huber{.tau = 0}, 5), "");
   EXPECT_NE(refusal(QuantileClip{.q = 0} | Mean{}, 5), "");
   EXPECT_NE(refusal(Balance{.gamma = 0}, 5), "");
   EXPECT_NE(refusal(Balance{.gamma = 1, .alpha = 1.0000001}, 5), "");
@@ -413,6 +417,7 @@ TEST(Bounds, OnNumbersAreChecked) {
   for (const int bad : {0, -1, least}) {
     EXPECT_NE(refusal(CenteredClipping{.tau = 1, .iters = bad}, 5), "");
     EXPECT_NE(refusal(GeometricMedian{.max_iters = bad}, 5), "");
+    EXPECT_NE(refusal(Huber{.tau = 1, .max_iters = bad}, 5), "");
     EXPECT_NE(refusal(Bucketing{.s = bad} | Mean{}, 5), "");
   }
   for (const int bad : {-1, least, most}) {

@@ -103,8 +103,7 @@ std::string summary(const AggregateCommand& command, const Pipeline& pipeline, c
   text += device == Device::cuda ? ", on a CUDA device" : ", on the CPU";
   for (const Report& report : result.reports) {
     if (report.converged) continue;
-    text +=
-        fmt::format("\ngeometric_median stopped after {} iterations, before it converged", report.iterations);
+    text += fmt::format("\nthe rule stopped after {} iterations, before it converged", report.iterations);
     break;
   }
   return text + "\n";

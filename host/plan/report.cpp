@@ -71,9 +71,8 @@ std::string describe_failure(Status status, std::span<const Report> reports) {
       case Status::too_large:
         return fmt::format("mda reached its work limit{}; lower f, or take nnm(f) | trimmed_mean(f)", where);
       case Status::not_converged:
-        return fmt::format(
-            "geometric_median stopped after {} iterations, before it converged{}; raise max_iters",
-            report.iterations, where);
+        return fmt::format("the rule stopped after {} iterations, before it converged{}; raise max_iters",
+                           report.iterations, where);
       default:
         return fmt::format("{}{}", to_string(status), where);
     }

@@ -1,22 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // Geometric median: Weiszfeld's iteration with the step of Vardi & Zhang 2000 at input rows. Asked to run to
 // convergence, it goes on far beyond the rule's tolerance, with Newton steps and with searches along lines,
-// until it stands for the argmin itself; what it may be off is in the result.
+// until it stands for the argmin itself; what it may be off is in the result. With a floor on distances the
+// argmin is Huber's.
 #include <algorithm>
 #include <cmath>
 #include <optional>
 
+#include "host/reference/geometric_median.hpp"
 #include "host/reference/rules.hpp"
 
 namespace bragg::reference {
 
 namespace {
 
-/// Σ p_i ‖v − x_i‖ over the finite points of positive weight, distances floored at nu.
+/// Σ p_i ‖v − x_i‖ over the finite points of positive weight, distances floored at nu: below it a term is
+/// r²/(2ν) + ν/2, of which the step is the same.
 struct Problem {
   std::vector<Point> points;
   Vector p;
   long double nu = 0;
+
+  bool smooth() const { return nu > 0; }
 
   long double pull(std::size_t i, long double distance) const { return p[i] / std::max(nu, distance); }
 };
@@ -115,7 +120,8 @@ std::optional<Vector> solve(std::vector<Vector> a, Vector b, long double size) {
   return b;
 }
 
-/// v − H⁻¹∇ where no distance is at or below the floor. With units u_i = (x_i − v)/‖x_i − v‖, w_i = p_i/‖x_i
+/// v − H⁻¹∇ where there is a gradient; a term below the floor has no u_i, for it bends alike in all
+/// directions. With units u_i = (x_i − v)/‖x_i − v‖, w_i = p_i/‖x_i
 /// − v‖ and U = [√w_i u_i]: H = WI − UUᵀ, W = Σw_i, hence H⁻¹ = (I + U(WI − UᵀU)⁻¹Uᵀ)/W. Nothing for
 /// collinear points.
 std::optional<Point> newton_step(const Problem& problem, const Point& v) {
@@ -123,9 +129,10 @@ std::optional<Point> newton_step(const Problem& problem, const Point& v) {
   long double w_total = 0;
   std::vector<Vector> u;
   for (std::size_t i = 0; i < length.size(); ++i) {
-    if (length[i] <= problem.nu) return std::nullopt;
-    const long double w = problem.p[i] / length[i];
+    if (length[i] == 0 && !problem.smooth()) return std::nullopt;
+    const long double w = problem.pull(i, length[i]);
     w_total += w;
+    if (length[i] <= problem.nu) continue;
     u.push_back(difference(problem.points[i].value, v.value));
     for (long double& x : u.back()) x *= std::sqrt(w) / length[i];
   }
@@ -150,9 +157,17 @@ std::optional<Point> newton_step(const Problem& problem, const Point& v) {
 /// ‖∇‖ at v; infinite at an input row, where there is none.
 long double slope(const Problem& problem, const Point& v) {
   const Vector length = distances(problem, v);
-  if (weight_at(problem, length) > 0) return infinity;
+  if (!problem.smooth() && weight_at(problem, length) > 0) return infinity;
   const Vector r = resultant(problem, v, length);
   return std::sqrt(dot(r, r));
+}
+
+/// The largest distance that pulls depend on: a pull of no more than it is off by a share of it.
+long double reach(const Problem& problem, const Point& v) {
+  if (!problem.smooth()) return 0;
+  long double farthest = 0;
+  for (const long double length : distances(problem, v)) farthest = std::max(farthest, length);
+  return std::min(problem.nu, farthest);
 }
 
 /// Goes on from v until steps are too short to tell.
@@ -171,7 +186,10 @@ Point polish(const Problem& problem, Point v) {
     }
     std::optional<Point> next = step(problem, v);
     if (!next) return v;
-    const long double rounding = 8 * std::numeric_limits<long double>::epsilon() * v.size;
+    // Where all points are one, a step is the rounding of its sum.
+    const auto terms = problem.smooth() ? static_cast<long double>(problem.points.size()) : 1;
+    const long double rounding =
+        8 * std::numeric_limits<long double>::epsilon() * terms * (v.size + reach(problem, v));
     const bool settled = distance(*next, v) <= 1e-16L * typical_distance(problem, v) + rounding;
     v = std::move(*next);  // a Weiszfeld step last: it gives v its coefficients
     if (settled) break;
@@ -182,10 +200,10 @@ Point polish(const Problem& problem, Point v) {
 /// The points in the order of their distance to v, and what follows from the k nearest taken as one point.
 struct Surroundings {
   std::vector<std::size_t> order;
-  Vector length;                    ///< in that order
-  std::vector<Vector> pull;         ///< [k] Σ p_i (x_i − v)/‖x_i − v‖ over all but the k nearest
-  Vector weight;                    ///< [k] of the k nearest
-  Vector moment;                    ///< [k] their Σ p_i ‖x_i − v‖
+  Vector length;             ///< in that order
+  std::vector<Vector> pull;  ///< [k] Σ p_i (x_i − v)/max(ν, ‖x_i − v‖) over all but the k nearest
+  Vector weight;             ///< [k] of the k nearest
+  Vector moment;             ///< [k] their Σ p_i ‖x_i − v‖
   long double farthest = infinity;  ///< the argmin is not farther from v
   long double middle = infinity;    ///< more than half of the weight is within it
   long double gap = infinity;       ///< Σ p_i ‖x_i − v‖ is at most this above its minimum
@@ -212,17 +230,18 @@ Surroundings surroundings(const Problem& problem, const Point& v) {
     s.pull[k] = s.pull[k + 1];
     if (s.length[k] == 0) continue;
     const Vector y = difference(problem.points[s.order[k]].value, v.value);
-    const long double scale = problem.p[s.order[k]] / s.length[k];
+    const long double scale = problem.pull(s.order[k], s.length[k]);
     for (std::size_t c = 0; c < y.size(); ++c) s.pull[k][c] += scale * y[c];
   }
-  // Beyond `farthest` the points of a majority alone add more than all others can take away.
+  // Beyond `farthest` the points of a majority alone add more than all others can take away. (With a floor a
+  // term is up to half of it less than a distance.)
   for (std::size_t k = 1; k <= n; ++k) {
     const long double lead = 2 * s.weight[k] - s.weight[n];
     if (lead <= 1e-15L * s.weight[n]) continue;
-    s.farthest = std::min(s.farthest, 2 * s.moment[k] / lead);
+    s.farthest = std::min(s.farthest, (2 * s.moment[k] + s.weight[k] * problem.nu / 2) / lead);
     s.middle = std::min(s.middle, s.length[k - 1]);
   }
-  for (std::size_t k = 0; k < n; ++k) {
+  for (std::size_t k = 0; k < (problem.smooth() ? 1 : n); ++k) {
     const long double excess = std::sqrt(dot(s.pull[k], s.pull[k])) - s.weight[k];
     s.gap = std::min(s.gap, 2 * s.moment[k] + std::max(excess, 0.0L) * s.farthest);
   }
@@ -333,10 +352,17 @@ Point minimize(const Problem& problem, Point v, Stage& stage) {
   for (int round = 0; round < most_rounds; ++round) {
     v = polish(problem, std::move(v));
     const Surroundings s = surroundings(problem, v);
-    const long double scale = s.weight.back() * s.middle;
+    // Where rows beyond the floor pull, no length is known to less than a share of it.
+    const long double length = std::max(s.middle, 0x1p-20L * reach(problem, v));
+    const long double term = !problem.smooth()      ? s.middle
+                             : length <= problem.nu ? length * length / (2 * problem.nu)
+                                                    : length - problem.nu / 2;
+    const long double scale = s.weight.back() * term;
     relative = s.gap > 0 ? s.gap / scale : 0;
     stage.gap = s.gap;
     if (relative <= 1e-13L) break;
+    if (problem.smooth() && round > 0) break;  // there are no clusters to leave
+    if (problem.smooth()) continue;
     std::optional<Point> next = leave_cluster(problem, v, s);
     if (!next) break;
     v = std::move(*next);
@@ -347,10 +373,9 @@ Point minimize(const Problem& problem, Point v, Stage& stage) {
 
 }  // namespace
 
-template <>
-Point apply(const GeometricMedian& rule, Stage& stage) {
+Point minimiser(const SumOfDistances& rule, Stage& stage) {
   Problem problem;
-  problem.nu = rule.nu;
+  problem.nu = rule.floor;
   long double lost = 0;
   long double kept = 0;
   for (const Point& point : stage.points) {
@@ -362,15 +387,14 @@ Point apply(const GeometricMedian& rule, Stage& stage) {
   }
   if (lost >= kept) throw Failed{Status::too_many_nonfinite};
 
-  const bool to_convergence = rule.max_iters >= 100 && rule.nu == 0;
-  if (to_convergence) {
+  if (rule.to_convergence && !problem.smooth()) {
     if (const Point* row = strict_optimum(problem)) {
       if (rule.start == GeometricMedian::Start::origin) need_finite(stage.origin);
       return *row;
     }
   }
   Point v = start_of(rule.start, problem, stage);
-  if (to_convergence && rule.start != GeometricMedian::Start::medoid) {
+  if (rule.to_convergence && rule.start != GeometricMedian::Start::medoid) {
     // The medoid is the start where the one given is far from it.
     Stage aside = stage;
     const Point medoid = medoid_of(problem, aside);
@@ -383,7 +407,17 @@ Point apply(const GeometricMedian& rule, Stage& stage) {
     v = std::move(*next);
     if (settled) break;
   }
-  return to_convergence ? minimize(problem, std::move(v), stage) : v;
+  return rule.to_convergence ? minimize(problem, std::move(v), stage) : v;
+}
+
+template <>
+Point apply(const GeometricMedian& rule, Stage& stage) {
+  return minimiser({.floor = rule.nu,
+                    .to_convergence = rule.max_iters >= 100 && rule.nu == 0,
+                    .max_iters = rule.max_iters,
+                    .tol = rule.tol,
+                    .start = rule.start},
+                   stage);
 }
 
 }  // namespace bragg::reference

@@ -37,6 +37,8 @@ constexpr std::array texts = {
     "monna(f=F, pivot=0)",
     "cge(f=F)",
     "faba(f=F)",
+    "huber(tau=C)",
+    "huber(tau=C, start=mean)",
     "centered_clipping(tau=C, start=pivot)",
     "centered_clipping(tau=C, iters=3, start=pivot)",
     "balance(gamma=1)",
@@ -68,6 +70,7 @@ constexpr std::array texts = {
     "clip(c=C) | trimmed_mean(f=F)",
     "clip(c=C) | multi_krum(f=F)",
     "clip(c=C) | geometric_median",
+    "clip(c=C) | huber(tau=C)",
     "clip(c=C) | nnm(f=F) | trimmed_mean(f=F)",
     "clip(c=C) | bucketing(s=2, permutation=P) | geometric_median",
     "clip(c=C) | centered_clipping(tau=C, start=pivot)",
@@ -447,8 +450,9 @@ std::size_t Draw::favourite() {
   constexpr std::array<std::size_t, 2> of_buckets = {3, 11};  // pairs that cancel
   constexpr std::array<std::size_t, 4> of_others = {0, 1, 7, 8};  // far, at the cut
   if (bucketing_of(drawn_.pipeline) != nullptr) return any_of(random_, of_buckets);
-  return std::holds_alternative<GeometricMedian>(drawn_.pipeline.rule) ? any_of(random_, of_median)
-                                                                       : any_of(random_, of_others);
+  const bool is_median = std::holds_alternative<GeometricMedian>(drawn_.pipeline.rule) ||
+                         std::holds_alternative<Huber>(drawn_.pipeline.rule);
+  return is_median ? any_of(random_, of_median) : any_of(random_, of_others);
 }
 
 void Draw::fill_bad() {

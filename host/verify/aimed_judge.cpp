@@ -101,8 +101,8 @@ class Part {
   void judge_ranges(long double beyond);
   void judge_mean_of_clipped();
   void judge_krum(int f, int neighbors, int m);
-  void judge_geometric_median(const GeometricMedian& rule);
-  void judge_objective();
+  void judge_sum_of_distances(long double floor, bool to_convergence);
+  void judge_objective(long double floor);
   void judge_centered_clipping(const CenteredClipping& rule);
   void judge_is_a_row();
 
@@ -138,6 +138,7 @@ class Part {
   bool from_reference_ = false;
   std::vector<Point> points_;
   long double longest_ = 0;      ///< of all rows, from the base on
+  long double rows_spread_ = 0;  ///< of honest rows, before any pre-aggregator
   long double merged_ = 0;       ///< rows this near to each other are one to distances: f64 rows far from o
   long double clipped_to_ = -1;  ///< no point is farther from o; -1: nothing is known
   bool mixed_ = false;
@@ -201,6 +202,17 @@ void Part::measure_from(const Vector& base) {
     out_[j] -= base[j];
     allowance_[j] = largest;  // until set_allowances
   }
+  Vector centre(d_, 0);
+  long double honest = 0;
+  for (const Point& point : points_) {
+    if (!point.bad) ++honest;
+    for (std::size_t j = 0; j < d_ && !point.bad; ++j) centre[j] += point.at[j];
+  }
+  for (long double& x : centre) x /= honest;
+  for (const Point& point : points_) {
+    if (!point.bad) rows_spread_ += std::pow(distance(point.at, centre), 2.0L) / honest;
+  }
+  rows_spread_ = std::sqrt(rows_spread_);
   for (const Point& point : points_) {
     if (point.infinite) continue;
     const long double far = length(point.at);
@@ -470,7 +482,8 @@ void Part::judge_krum(int f, int neighbors, int m) {
              "a row was kept that scores worse than honest ones");
 }
 
-void Part::judge_geometric_median(const GeometricMedian& rule) {
+/// `floor`: below it a term of the sum is a square; 0 for a geometric median.
+void Part::judge_sum_of_distances(long double floor, bool to_convergence) {
   Vector centre(d_, 0);
   for (const Point& point : points_) {
     if (point.bad) continue;
@@ -480,18 +493,20 @@ void Part::judge_geometric_median(const GeometricMedian& rule) {
   for (const Point& point : points_) {
     if (!point.bad) sum += point.weight * (distance(point.at, centre) + displaced_ + blurred_);
   }
-  check_ball(centre, decided(2 * sum / (honest_weight_ - bad_weight_)), "too far for a geometric median");
+  const long double squares = honest_weight_ * floor / 2;  // a term is less than the distance by half of it
+  check_ball(centre, decided((2 * sum + squares) / (honest_weight_ - bad_weight_)),
+             "too far for the least sum of distances");
   const bool known =
       std::none_of(points_.begin(), points_.end(), [](const Point& point) { return point.infinite; });
   const bool bucketed = has<Bucketing>(pipeline_) && bad_ > 0;
-  if (rule.nu == 0 && rule.max_iters >= GeometricMedian::plain_iters && (known || !bucketed))
-    judge_objective();
+  if (to_convergence && (known || !bucketed)) judge_objective(floor);
 }
 
-/// Σ w ‖x − v‖ of points that are not infinite: the search for a better v than the library's.
+/// Σ w ‖x − v‖ of points that are not infinite: the search for a better v than the library's. Below `floor` a
+/// term is a square of the same slope there.
 class Objective {
  public:
-  explicit Objective(const std::vector<Point>& points) {
+  Objective(const std::vector<Point>& points, long double floor) : floor_(floor) {
     for (const Point& point : points) {
       if (!point.infinite) points_.push_back(&point);
     }
@@ -503,10 +518,19 @@ class Objective {
       long double product = 0;  // ‖x − a‖² − ‖x − b‖²
       for (std::size_t j = 0; j < a.size(); ++j)
         product += (b[j] - a[j]) * ((point->at[j] - a[j]) + (point->at[j] - b[j]));
-      const long double lengths = distance(point->at, a) + distance(point->at, b);
-      if (lengths > 0) sum += point->weight * (product / lengths);
+      sum += point->weight * growth(distance(point->at, b), distance(point->at, a), product);
     }
     return sum;
+  }
+  /// By how much a term grows from distance `from` to `to`, with `squares` the difference of their squares.
+  long double growth(long double from, long double to, long double squares) const {
+    const long double lengths = std::max(from, floor_) + std::max(to, floor_);
+    if (lengths == 0) return 0;
+    const long double inner = std::min(from, to);
+    const long double outer = std::max(from, to);
+    if (!(floor_ > 0) || inner > floor_ || outer <= floor_) return squares / lengths;
+    const long double all = (outer - floor_) + (floor_ - inner) * (floor_ + inner) / (2 * floor_);
+    return from < to ? all : -all;
   }
   /// Σ w (x − v)/‖x − v‖ over the points that are not at v: minus a subgradient.
   Vector pull(const Vector& v) const {
@@ -514,7 +538,7 @@ class Objective {
     for (const Point* const point : points_) {
       const long double far = distance(point->at, v);
       for (std::size_t j = 0; j < v.size() && far > 0; ++j)
-        pull[j] += point->weight * ((point->at[j] - v[j]) / far);
+        pull[j] += point->weight * ((point->at[j] - v[j]) / std::max(far, floor_));
     }
     return pull;
   }
@@ -523,7 +547,7 @@ class Objective {
     long double weights = 0;
     long double here = 0;
     for (const Point* const point : points_) {
-      const long double far = distance(point->at, from);
+      const long double far = std::max(distance(point->at, from), floor_);
       (far > 0 ? weights : here) += far > 0 ? point->weight / far : point->weight;
     }
     const Vector force = pull(from);
@@ -564,6 +588,7 @@ class Objective {
   const std::vector<const Point*>& points() const { return points_; }
 
  private:
+  long double floor_;
   std::vector<const Point*> points_;
 };
 
@@ -585,10 +610,10 @@ long double Part::around(const std::vector<const Point*>& points) const {
   return sum;
 }
 
-void Part::judge_objective() {
-  const Objective objective(points_);
+void Part::judge_objective(long double floor) {
+  const Objective objective(points_, floor);
   // Beside f64 rows more than 2⁹⁰⁰ times larger, rows may count as infinite.
-  if (dtype_ == DType::f64 && longest_ > 0x1p900L * spread_) return;
+  if (dtype_ == DType::f64 && longest_ > 0x1p900L * rows_spread_) return;
   Vector best = objective.improved(out_);
   Vector row = objective.points()[0]->at;
   for (const Point* const point : objective.points()) {
@@ -606,7 +631,10 @@ void Part::judge_objective() {
     nearest[j] = std::clamp(best[j], out_[j] - allowance_[j], out_[j] + allowance_[j]);
     rounded += std::fabs(slope[j]) * allowance_[j];
   }
-  const long double scale = std::max(objective.median_distance(best), spread_);
+  // Where rows beyond the floor pull, the rounding of their pulls is a share of it.
+  const long double unseen = 0x1p-20L * floor * (1 + bad_weight_ / honest_weight_);
+  const long double typical = std::max({objective.median_distance(best), spread_, unseen});
+  const long double scale = objective.growth(0, typical, typical * typical);
   long double allowed = gap_ * objective.weight() * scale;
   if (clipped_to_ >= 0) allowed += 2 * objective.weight() * of_factor * clipped_to_;
   allowed += 2 * objective.weight() * blurred_;
@@ -717,7 +745,9 @@ void Part::judge_rule() {
   } else if (const auto* const multi = std::get_if<MultiKrum>(&rule)) {
     judge_krum(f, multi->neighbors.value_or(n_ - f - 2), multi->m.value_or(n_ - f));
   } else if (const auto* const median = std::get_if<GeometricMedian>(&rule)) {
-    judge_geometric_median(*median);
+    judge_sum_of_distances(median->nu, median->nu <= 0 && median->max_iters >= GeometricMedian::plain_iters);
+  } else if (const auto* const huber = std::get_if<Huber>(&rule)) {
+    judge_sum_of_distances(huber->tau, huber->max_iters >= GeometricMedian::plain_iters);
   } else if (const auto* const clipping = std::get_if<CenteredClipping>(&rule)) {
     judge_centered_clipping(*clipping);
   } else if (std::holds_alternative<Mda>(rule)) {

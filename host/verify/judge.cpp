@@ -68,14 +68,39 @@ long double distance(const Vector& a, const Vector& b) {
   return std::sqrt(squared);
 }
 
-bool converges(const GeometricMedian& rule) {
-  return rule.max_iters >= GeometricMedian::plain_iters && rule.nu <= 0;
+/// The sum of distances that a rule minimises.
+struct Sum {
+  long double floor = 0;   ///< below it a term is a square
+  bool converges = false;  ///< else few of Weiszfeld's steps are taken
+  long double tol = 0;
+
+  /// By how much a term grows from distance `from` to `to`, with `squares` the difference of their squares.
+  long double growth(long double from, long double to, long double squares) const {
+    const long double lengths = std::max(from, floor) + std::max(to, floor);
+    if (lengths == 0) return 0;
+    const long double inner = std::min(from, to);
+    const long double outer = std::max(from, to);
+    if (!(floor > 0) || inner > floor || outer <= floor) return squares / lengths;
+    const long double all = (outer - floor) + (floor - inner) * (floor + inner) / (2 * floor);
+    return from < to ? all : -all;
+  }
+};
+
+std::optional<Sum> sum_of(const Pipeline& pipeline) {
+  if (const auto* const rule = std::get_if<GeometricMedian>(&pipeline.rule)) {
+    const bool converges = rule->max_iters >= GeometricMedian::plain_iters && rule->nu <= 0;
+    return Sum{.floor = rule->nu, .converges = converges, .tol = rule->tol};
+  }
+  if (const auto* const rule = std::get_if<Huber>(&pipeline.rule)) {
+    const bool converges = rule->max_iters >= GeometricMedian::plain_iters;
+    return Sum{.floor = rule->tau, .converges = converges, .tol = rule->tol};
+  }
+  return std::nullopt;
 }
 
 /// Where few of Weiszfeld's steps are taken, the iterates' distances are part of the result. Those to near
 /// points are differences of squares as large as the largest point.
-long double iterate_error(const GeometricMedian& rule, const reference::Result& result,
-                          const std::vector<bool>& judged) {
+long double iterate_error(const Sum& rule, const reference::Result& result, const std::vector<bool>& judged) {
   const Vector out = judged_of(result.out, judged);
   const Vector origin(out.size(), 0);
   long double longest = 0;
@@ -84,7 +109,7 @@ long double iterate_error(const GeometricMedian& rule, const reference::Result& 
     longest = std::max(longest, distance(point, origin));
     nearest = std::min(nearest, distance(point, out));
   }
-  const long double ratio = longest / std::max(nearest, static_cast<long double>(rule.nu));
+  const long double ratio = longest / std::max(nearest, rule.floor);
   return gram_error(static_cast<int>(result.points.size())) * ratio * ratio;
 }
 
@@ -94,19 +119,18 @@ Accuracy accuracy_of(const Pipeline& pipeline, const reference::Input& input,
   accuracy.mixed = !pipeline.pre.empty();
   accuracy.exact = !accuracy.mixed && (std::holds_alternative<Median>(pipeline.rule) ||
                                        std::holds_alternative<Krum>(pipeline.rule));
-  const bool iterates =
-      std::holds_alternative<CenteredClipping>(pipeline.rule) ||
-      std::holds_alternative<GeometricMedian>(pipeline.rule) || std::holds_alternative<Caf>(pipeline.rule) ||
-      std::holds_alternative<FlTrust>(pipeline.rule) || std::holds_alternative<FoolsGold>(pipeline.rule);
+  const bool iterates = std::holds_alternative<CenteredClipping>(pipeline.rule) || sum_of(pipeline) ||
+                        std::holds_alternative<Caf>(pipeline.rule) ||
+                        std::holds_alternative<FlTrust>(pipeline.rule) ||
+                        std::holds_alternative<FoolsGold>(pipeline.rule);
   if (!accuracy.mixed && !iterates) return accuracy;
   // Clipping factors are square roots of Gram distances; they inherit half of their relative error.
   const long double coefficients = coefficient_error(input);
   accuracy.relative = coefficients;
   // Of an iterate, a row within the rounding error of a squared distance, (16·2⁻⁵²)^½ ‖x‖ = 6e-8 ‖x‖, counts
   // as reached; sums over coordinates make it less, not more.
-  if (const auto* const median = std::get_if<GeometricMedian>(&pipeline.rule);
-      median != nullptr && !converges(*median)) {
-    accuracy.relative = 2e-7L + coefficients + iterate_error(*median, result, input.judged);
+  if (const std::optional<Sum> sum = sum_of(pipeline); sum && !sum->converges) {
+    accuracy.relative = 2e-7L + coefficients + iterate_error(*sum, result, input.judged);
   }
   if (std::holds_alternative<Caf>(pipeline.rule)) accuracy.relative = 1e-8L + 1e3L * coefficients;
   return accuracy;
@@ -167,15 +191,15 @@ Expectation::Part expect_part(const Pipeline& pipeline, const Request& request, 
   return part;
 }
 
-/// A geometric median run to convergence is right when its objective Σ p_i ‖x_i − v‖ is no more above the
+/// A sum of distances run to convergence is right when its objective Σ p_i ‖x_i − v‖ is no more above the
 /// oracle's than the rule's tolerance allows, what the oracle may be off, the rounding of the output, and
 /// what distances do not tell: one of error e that is r long is off by e/r, and rows nearer than 4 √e may
 /// count as one. (A point's error is as large as its rows are, also where they cancel in it; wherever it
 /// lies, the objective changes by no more than v moves.) The difference is added up row by row, so that huge
 /// rows swallow nothing; the scale is half of the weight times the distance within which more than half of it
-/// is. `share`: see Verdict::worst.
-bool is_geometric_median(const GeometricMedian& rule, DType out, const Accuracy& accuracy,
-                         const reference::Result& expected, const Vector& got, long double& share) {
+/// is. (Below a floor slopes are less than 1, by the distance's share of it.) `share`: see Verdict::worst.
+bool is_minimiser(const Sum& rule, DType out, const Accuracy& accuracy, const reference::Result& expected,
+                  const Vector& got, long double& share) {
   long double rounding = 0;
   long double shift = 0;  // of the points, where their coefficients are rounded
   for (std::size_t j = 0; j < got.size(); ++j) {
@@ -202,13 +226,17 @@ bool is_geometric_median(const GeometricMedian& rule, DType out, const Accuracy&
     }
     sorted.emplace_back(to_expected, p);
     total += p;
-    if (to_expected + to_got > 0) excess += p * (product / (to_expected + to_got));
+    excess += p * rule.growth(to_expected, to_got, product);
     const long double error = gram_error(static_cast<int>(expected.points.size())) *
                               std::pow(expected.point_sizes[i] + to_origin, 2);
     for (const long double r : {to_expected, to_got}) {
-      const long double off = r > 0 ? error / r : std::numeric_limits<long double>::infinity();
+      const long double length = std::max(r, rule.floor);
+      const long double off = length > 0 ? error / length : std::numeric_limits<long double>::infinity();
       hidden += p * std::min({8 * std::sqrt(error), off, moved});
     }
+    // A floor that lengths of so many digits do not tell from 0 counts as what they do.
+    const long double unseen = 0x1p-22L * 4 * (expected.point_sizes[i] + to_origin + to_expected);
+    if (rule.floor > 0 && rule.floor < unseen && std::min(to_expected, to_got) < unseen) hidden += p * unseen;
   }
   std::sort(sorted.begin(), sorted.end());
   long double within = 0;
@@ -219,10 +247,15 @@ bool is_geometric_median(const GeometricMedian& rule, DType out, const Accuracy&
     if (2 * within > total * (1 + 1e-12L)) break;
   }
   const long double tol = std::max<long double>(rule.tol, 1e-13L);
-  const long double allowed = tol * total / 2 * middle + expected.gap + hidden + total * shift;
-  share =
-      std::max(0.0L, excess - total * rounding) / std::max(allowed, std::numeric_limits<long double>::min());
-  return excess <= allowed + total * rounding;
+  // Where rows beyond the floor pull, the rounding of their pulls is a share of it.
+  middle = std::max(middle, 0x1p-20L * rule.floor);
+  const long double term = rule.growth(0, middle, middle * middle);
+  const long double allowed = tol * total / 2 * term + expected.gap + hidden + total * shift;
+  // At the minimum there is no slope, and near it little where terms are squares.
+  const long double steep = rule.floor > 0 ? std::min(1.0L, (moved + rounding) / rule.floor) : 1;
+  const long double rounded = total * rounding * steep;
+  share = std::max(0.0L, excess - rounded) / std::max(allowed, std::numeric_limits<long double>::min());
+  return excess <= allowed + rounded;
 }
 
 /// The fault of `got`, or null. Non-finite values must agree exactly. `share`: see Verdict::worst.
@@ -240,9 +273,9 @@ const char* compare(long double got, long double expected, DType out, const Accu
   return off <= bound.total() ? nullptr : "error";
 }
 
-/// Of a convergent geometric median. Where distances are not about all coordinates, it is to be the minimiser
-/// in those alone.
-void judge_minimiser(const GeometricMedian& rule, DType out, const Expectation::Part& part,
+/// Of a sum of distances run to convergence. Where distances are not about all coordinates, it is to be the
+/// minimiser in those alone.
+void judge_minimiser(const Sum& rule, DType out, const Expectation::Part& part,
                      const std::vector<bool>& judged, const Outcome& got, Verdict& verdict) {
   reference::Result expected = part.result;
   const Vector all = slice(got.out, part.first, static_cast<std::int64_t>(expected.out.size()));
@@ -251,7 +284,7 @@ void judge_minimiser(const GeometricMedian& rule, DType out, const Expectation::
   const Vector value = judged_of(all, judged);
   long double share = 0;
   const bool finite = std::all_of(all.begin(), all.end(), [](long double x) { return std::isfinite(x); });
-  const bool right = finite && is_geometric_median(rule, out, part.accuracy, expected, value, share);
+  const bool right = finite && is_minimiser(rule, out, part.accuracy, expected, value, share);
   verdict.worst = std::max(verdict.worst, share);
   if (right || verdict.breach) return;
   // Named by the coordinate that is farthest off.
@@ -302,10 +335,9 @@ void judge_part(const Pipeline& pipeline, const Request& request, const Expectat
   const DType out = out_dtype(request);
   const reference::Result& expected = part.result;
   const auto d = static_cast<std::int64_t>(expected.out.size());
-  const auto* const median = std::get_if<GeometricMedian>(&pipeline.rule);
-  if (median != nullptr && converges(*median)) {
+  if (const std::optional<Sum> sum = sum_of(pipeline); sum && sum->converges) {
     const std::vector<bool> judged = judged_coordinates(pipeline, request);
-    judge_minimiser(*median, out, part, judged, got, verdict);
+    judge_minimiser(*sum, out, part, judged, got, verdict);
     judge_unjudged(request, judged, part.accuracy, got, verdict);
     return;
   }

@@ -140,6 +140,23 @@ class GeometricMedian(Rule):
 
     def __init__(self, *, nu: float = 0.0, max_iters: int = 1000, tol: float = 1e-10, start: Literal["medoid", "mean", "origin"] = "medoid") -> None: ...
 
+class Huber(Rule):
+    """argmin_v Σ φ(‖x_i − v‖), φ(t) = t²/2 up to tau and tau·t − tau²/2 beyond.
+
+    Needs n ≥ 1.
+    Guarantee: within (1+r)·(2s + tau/2) of the honest mean, r = f/(n−2f), s the root mean square of honest distances from it, with the default `max_iters` and `tol`.
+    Client weights: yes.
+    Source: Zhao et al. 2024.
+
+    Parameters:
+        tau: distance beyond which a row pulls no more than at it (tau > 0)
+        max_iters: iterations to stop after (max_iters ≥ 1; default 1000)
+        tol: as of geometric_median (tol ≥ 0; default 1e-10)
+        start: where the iteration starts (medoid | mean | origin; default medoid)
+    """
+
+    def __init__(self, *, tau: float, max_iters: int = 1000, tol: float = 1e-10, start: Literal["medoid", "mean", "origin"] = "medoid") -> None: ...
+
 class CenteredClipping(Rule):
     """iters times v ← v + (1/n) Σ (x_i − v)·min(1, tau/‖x_i − v‖).
 
@@ -394,6 +411,7 @@ __all__: list[str] = [
     "Krum",
     "MultiKrum",
     "GeometricMedian",
+    "Huber",
     "CenteredClipping",
     "Mda",
     "Smea",
