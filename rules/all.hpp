@@ -26,6 +26,7 @@
 #include "rules/nnm.hpp"
 #include "rules/phocas.hpp"
 #include "rules/quantile_clip.hpp"
+#include "rules/sign_vote.hpp"
 #include "rules/smea.hpp"
 #include "rules/trimmed_mean.hpp"
 

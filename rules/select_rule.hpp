@@ -15,12 +15,14 @@ struct SelectRule {
     closest_to_median,  ///< mean of the `keep` values closest to the median (midpoint); ties to the smaller
                         ///< value
     closest_to_trimmed_mean,  ///< mean of the `keep` values closest to the trimmed mean (f)
+    sign_vote,                ///< o, and `step` up or down as more of them are above or below it
     none,  ///< the values themselves, each point to an output of its own; of mixed points only
   };
   Kind kind = Kind::median;
   EvenMedian even = EvenMedian::midpoint;
   int f = 0;
   int keep = 0;
+  double step = 0;
 };
 
 }  // namespace bragg::detail

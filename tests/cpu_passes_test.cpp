@@ -1024,6 +1024,82 @@ TEST_P(CpuPassesTest, SelectMatchesLongDouble) {
   }
 }
 
+/// o, and a step up or down from it as more weight lies above or below: one sum of f64, rounded once.
+Real vote_of(const std::vector<Real>& values, const std::vector<std::uint8_t>& infinite,
+             const std::vector<double>& weights, Real o, double step) {
+  double up = 0;
+  double down = 0;
+  for (std::size_t p = 0; p < values.size(); ++p) {
+    if (!infinite.empty() && infinite[p] != 0) continue;
+    const double weight = weights.empty() ? 1 : weights[p];
+    const Real x = std::isnan(values[p]) ? infinity : values[p];
+    if (x > o) up += weight;
+    if (x < o) down += weight;
+  }
+  const auto from = static_cast<double>(o);
+  if (std::abs(up - down) <= 1e-12 * (up + down)) return from;
+  return up > down ? from + step : from - step;
+}
+
+void expect_votes(DType dtype, DType reference, int n, Data data) {
+  constexpr double step = 0.375;
+  Problem problem(dtype, n + 1, {5, 0, 300, 1}, data, 37, 1, reference);
+  problem.make_null(2, n);  // the origin
+  std::mt19937_64 random(38);
+  std::vector<double> shares;
+  std::vector<std::uint8_t> marks;
+  for (int p = 0; p < n; ++p) {
+    shares.push_back(static_cast<double>(random() % 4) / 8);
+    marks.push_back(random() % 5 == 0);
+    // Draws, and values at o.
+    for (std::int64_t i = 0; i < 5; ++i) problem.set(0, p, i, problem.value(0, n, i));
+  }
+  const std::vector<int> rows = all_rows(n);
+  for (const bool weighted : {false, true}) {
+    for (const bool marked : {false, true}) {
+      const std::vector<double> weights = weighted ? shares : std::vector<double>();
+      const std::vector<std::uint8_t> infinite = marked ? marks : std::vector<std::uint8_t>();
+      PointTable points = plain_points(rows);
+      points.origin = n;
+      points.weights = weights;
+      points.infinite = infinite;
+      Out out(dtype, problem.sizes);
+      std::vector<std::int64_t> nonfinite(static_cast<std::size_t>(n + 1), 0);
+      CpuPasses(n + 1, 2).select(problem.table, {.kind = Kind::sign_vote, .step = step}, points, out.table,
+                                 nonfinite);
+      SCOPED_TRACE(testing::Message()
+                   << to_string(dtype) << " about " << to_string(reference) << " n " << n << " data "
+                   << static_cast<int>(data) << (weighted ? " weighted" : "") << (marked ? " marked" : ""));
+      for (int r = 0; r < n; ++r) EXPECT_EQ(nonfinite[static_cast<std::size_t>(r)], problem.nonfinite(r));
+      for (std::size_t t = 0; t < problem.sizes.size(); ++t) {
+        EXPECT_TRUE(out.buffers[t].guarded());
+        for (std::int64_t i = 0; i < problem.sizes[t]; ++i) {
+          std::vector<Real> values;
+          for (int r = 0; r < n; ++r) values.push_back(problem.value(t, r, i));
+          const Real want = vote_of(values, infinite, weights, problem.value(t, n, i), step);
+          const Real got = out.value(t, i);
+          if (std::isnan(want)) {
+            ASSERT_TRUE(std::isnan(got)) << "tensor " << t << " at " << i;
+          } else {
+            ASSERT_TRUE(near(got, want, 0, dtype)) << "tensor " << t << " at " << i;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, VotesAreThoseOfTheRowsAboutO) {
+  for (const DType dtype : all_dtypes) {
+    for (const DType reference : {dtype, DType::f64}) {
+      for (const int n : {1, 2, 5, 16, 65}) {
+        for (const Data data : {Data::normal, Data::hostile, Data::tiny})
+          ASSERT_NO_FATAL_FAILURE(expect_votes(dtype, reference, n, data));
+      }
+    }
+  }
+}
+
 TEST_P(CpuPassesTest, EqualDistancesKeepTheSmallerValue) {
   for (const DType dtype : all_dtypes) {
     Problem problem(dtype, 5, {40}, Data::normal, 1);

@@ -27,6 +27,7 @@ struct Bound {
     longest,      ///< no farther from the origin than the longest honest row
     oracle_only,  ///< what its definition gives
     huber,        ///< no farther from the honest mean than (1+r)·(2s + tau/2), for this tau
+    votes,        ///< o ± this, or o; as more than f honest rows over the others vote, if they do
     refusing,     ///< the same, and statuses: its pivot may be bad, or no row preferred
   };
   Kind kind;
@@ -56,6 +57,8 @@ const Case cases[] = {
     {"meamed(f=2)", {Bound::Kind::one_range}},
     {"phocas(f=2)", {Bound::Kind::one_range}},
     {"bulyan(f=2)", {Bound::Kind::one_range}},
+    {"sign_vote(step=0.5)", {Bound::Kind::votes, 0.5}},
+    {"nnm(f=2) | sign_vote", {Bound::Kind::oracle_only}},
     {"krum(f=2)", {Bound::Kind::kappa, kappa_krum}},
     {"krum(f=2, neighbors=8)", {Bound::Kind::diameters, 4}},
     {"multi_krum(f=2)", {Bound::Kind::diameters, 4}},
@@ -313,6 +316,17 @@ std::string check_bound(const Bound& bound, const std::vector<long double>& out,
     const long double slack = bound.kind == Bound::Kind::inside ? 0 : ulp;
     if (per_coordinate && (out[j] < low - range - slack || out[j] > high + range + slack)) {
       return "coordinate " + std::to_string(j) + " is outside";
+    }
+    if (bound.kind == Bound::Kind::votes) {
+      const auto step = static_cast<long double>(bound.value);
+      if (std::fabs(out[j]) != step && out[j] != 0) return "no step at coordinate " + std::to_string(j);
+      const auto up =
+          std::count_if(honest.begin(), honest.end(), [&](const auto& row) { return row[j] > 0; });
+      const auto down =
+          std::count_if(honest.begin(), honest.end(), [&](const auto& row) { return row[j] < 0; });
+      const auto bad = n - static_cast<std::ptrdiff_t>(honest.size());
+      if ((up > down + bad && out[j] != step) || (down > up + bad && out[j] != -step))
+        return "honest rows were outvoted at coordinate " + std::to_string(j);
     }
     distance += (out[j] - mean[j]) * (out[j] - mean[j]);
     norm += out[j] * out[j];

@@ -210,6 +210,18 @@ TEST(OracleGeometricMedian, FindsTheArgmin) {
   expect_out(GeometricMedian{}, weighted(line({0, 1, 10}), {1, 1, 3}), {10});
 }
 
+TEST(OracleSignVote, StepsTowardsTheMajority) {
+  expect_out(SignVote{}, line({1, 2, -3}), {1});
+  expect_out(SignVote{.step = 0.5}, line({-1, 100, -3}), {-0.5L});
+  expect_out(SignVote{}, line({1, 0, -3}), {0});  // a draw; 0 has no vote
+  expect_out(SignVote{}, line({nan, inf, -3}), {1});
+  expect_out(SignVote{.step = 2}, about(rows({{2, 1}, {1, 4}, {1, 0}}), {1, 1}), {3, 1});
+  expect_out(SignVote{}, weighted(line({1, 2, -3}), {0.1, 0.2, 0.3}), {0});  // but for rounding
+  expect_out(SignVote{}, weighted(line({1, 2, -3}), {0.1, 0.2, 0.31}), {-1});
+  expect_out(SignVote{}, weighted(line({1, 2, -3}), {-1, nan, 0.1}), {-1});  // of no valid weight, no vote
+  expect_out(SignVote{}, weighted(line({1, 2}), {-1, nan}), {0});
+}
+
 TEST(OracleHuber, PullsNoHarderThanAtTau) {
   expect_out(Huber{.tau = 1}, line({0, 0.5L, 10}), {0.75L});  // v + (v − 1/2) = 1
   expect_out(Huber{.tau = 4}, line({0, 1, 10}), {2.5L});      // v + (v − 1) = 4
@@ -647,6 +659,7 @@ TEST(OracleArguments, MayBeOfNoCoordinates) {
                                                         TrimmedMean{.f = 1},
                                                         Meamed{.f = 1},
                                                         Phocas{.f = 1},
+                                                        SignVote{},
                                                         Krum{.f = 1},
                                                         MultiKrum{.f = 1},
                                                         GeometricMedian{},

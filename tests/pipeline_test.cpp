@@ -358,6 +358,7 @@ TEST(Bounds, OnNAreTheRulesOwn) {
   }
   expect_least_n(GeometricMedian{}, 1);
   expect_least_n(Huber{.tau = 1}, 1);
+  expect_least_n(SignVote{}, 1);
   expect_least_n(CenteredClipping{.tau = 1}, 1);
   expect_least_n(Clip{.c = 0} | Mean{}, 1);
   expect_least_n(QuantileClip{} | Mean{}, 1);
@@ -402,10 +403,12 @@ TEST(Bounds, OnNumbersAreChecked) {
     EXPECT_NE(refusal(GeometricMedian{.nu = bad}, 5), "");
     EXPECT_NE(refusal(GeometricMedian{.tol = bad}, 5), "");
     EXPECT_NE(refusal(Huber{.tau = bad}, 5), "");
+    EXPECT_NE(refusal(SignVote{.step = bad}, 5), "");
     EXPECT_NE(refusal(Huber{.tau = 1, .tol = bad}, 5), "");
   }
   EXPECT_NE(refusal(CenteredClipping{.tau = 0}, 5), "");
   EXPECT_NE(refusal(Huber{.tau = 0}, 5), "");
+  EXPECT_NE(refusal(SignVote{.step = 0}, 5), "");
   EXPECT_NE(refusal(QuantileClip{.q = 0} | Mean{}, 5), "");
   EXPECT_NE(refusal(Balance{.gamma = 0}, 5), "");
   EXPECT_NE(refusal(Balance{.gamma = 1, .alpha = 1.0000001}, 5), "");

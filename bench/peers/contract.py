@@ -25,6 +25,7 @@ Value = int | float | str
 # bragg's defaults, as `bragg rules` lists them; n is the number of rows.
 DEFAULTS: dict[str, Callable[[int, int], dict[str, Value]]] = {
     "median": lambda n, f: {"even": "midpoint"},
+    "sign_vote": lambda n, f: {"step": 1},
     "krum": lambda n, f: {"neighbors": n - f - 2},
     "multi_krum": lambda n, f: {"m": n - f, "neighbors": n - f - 2},
     "geometric_median": lambda n, f: {"nu": 0, "max_iters": 1000, "tol": 1e-10, "start": "medoid"},

@@ -28,6 +28,7 @@ double min_max_of(const SelectRule& rule, int points) {
 }
 
 void add_selection(PassWork& work, const SelectRule& rule, int points, std::int64_t d) {
+  if (rule.kind == SelectRule::Kind::sign_vote) return;  // nothing is sorted
   if (points <= most_network_points) {
     work.min_max = min_max_of(rule, points) * static_cast<double>(d);
   } else {

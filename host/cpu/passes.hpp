@@ -135,6 +135,7 @@ constexpr double gram_rounding(std::int64_t additions) {
 /// The points that `select` sees: rows themselves, or combinations of rows.
 struct PointTable {
   int count = 0;
+  int origin = -1;                         ///< table row of o, which some rules are about
   std::span<const int> rows;               ///< point i is row rows[i], unless points are mixed
   std::span<const double> mix;             ///< empty, or mixed: coefficients, [point][table row]
   std::span<const std::uint8_t> infinite;  ///< empty, or per point: it reads +inf in every coordinate

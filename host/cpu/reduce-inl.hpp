@@ -173,6 +173,7 @@ void apply_rule(const SelectRule& rule, int points, const Sorted<ValueT>& sorted
       return each_vector([&](const auto& y) HWY_ATTR {
         return closest_mean_of(y, points, rule.keep, trimmed_mean_of(y, points, rule.f));
       });
+    case SelectRule::Kind::sign_vote:  // takes no sorted values
     case SelectRule::Kind::none:
       return;
   }

@@ -42,6 +42,23 @@ int strip_of(const SelectJob& job) {
   return std::clamp(fitting, std::max(mixed_step, step_columns(job)), most);
 }
 
+/// Of a strip's columns, where points vote.
+struct VoteScratch {
+  double* origin = nullptr;  // o
+  double* up = nullptr;      // weight above it
+  double* down = nullptr;
+  unsigned char* tail = nullptr;  // one row's last elements
+
+  VoteScratch(const SelectJob& job, int strip, ScratchCutter& cut) {
+    if (!std::holds_alternative<Votes>(job.method)) return;
+    const auto columns = static_cast<std::size_t>(strip);
+    origin = cut.take<double>(columns);
+    up = cut.take<double>(columns);
+    down = cut.take<double>(columns);
+    tail = cut.take<unsigned char>(columns * sizeof(double));
+  }
+};
+
 /// A thread's scratch, cut from one aligned block.
 template <class ValueT>
 struct Scratch {
@@ -52,6 +69,7 @@ struct Scratch {
   MixScratch mix;
   SortScratch<ValueT> sort;
   int* order;  // weighted: [point]
+  VoteScratch votes;
 
   Scratch(const SelectJob& job, unsigned char* memory)
       : cut(memory),
@@ -62,7 +80,8 @@ struct Scratch {
         results(cut.take<double>(static_cast<std::size_t>(strip))),
         mix(job, strip, results, cut),
         sort(job, strip, cut),
-        order(cut.take<int>(std::holds_alternative<Weighted>(job.method) ? job.points : 0)) {}
+        order(cut.take<int>(std::holds_alternative<Weighted>(job.method) ? job.points : 0)),
+        votes(job, strip, cut) {}
 };
 
 /// Where results go.
@@ -111,6 +130,70 @@ void reduce(const SelectJob& job, const Weighted& weighted, const Strip& strip,
   if (job.count_nonfinite()) count_nonfinite(std::get<Rows>(job.source), strip, nonfinite);
   select_weighted(job.rule, weighted, scratch.points.values, static_cast<std::size_t>(scratch.strip),
                   strip.count, scratch.results, scratch.order);
+  target.write(scratch.results, strip);
+}
+
+int whole_vectors(int columns) { return (columns + wide_lanes - 1) / wide_lanes * wide_lanes; }
+
+/// The strip's columns of a row as f64, and zeros up to a whole vector.
+void read_row(const RowSource& row, const Strip& strip, unsigned char* tail, double* to) {
+  const int width = whole_vectors(strip.count);
+  if (row.data == nullptr) {
+    std::fill_n(to, width, 0.0);
+  } else {
+    read_wide_any(row.dtype, whole(row, strip.begin, strip.count, width, tail), width, to);
+  }
+}
+
+/// Counts a point's values, of which NaN is above all.
+void take_votes(const double* values, double weight, int width, const VoteScratch& votes) {
+  const Wide d;
+  const auto w = hn::Set(d, weight);
+  for (int i = 0; i < width; i += wide_lanes) {
+    const auto x = nan_to_infinity(d, hn::Load(d, values + i));
+    const auto o = hn::Load(d, votes.origin + i);
+    hn::Store(hn::Add(hn::Load(d, votes.up + i), hn::IfThenElseZero(hn::Gt(x, o), w)), d, votes.up + i);
+    hn::Store(hn::Add(hn::Load(d, votes.down + i), hn::IfThenElseZero(hn::Lt(x, o), w)), d, votes.down + i);
+  }
+}
+
+/// Sums that rounding alone may tell apart are a draw.
+void count_votes(const VoteScratch& votes, double step, int width, double* results) {
+  const Wide d;
+  for (int i = 0; i < width; i += wide_lanes) {
+    const auto o = hn::Load(d, votes.origin + i);
+    const auto up = hn::Load(d, votes.up + i);
+    const auto down = hn::Load(d, votes.down + i);
+    const auto draw = hn::Le(hn::Abs(hn::Sub(up, down)), hn::Mul(hn::Set(d, 1e-12), hn::Add(up, down)));
+    const auto moved =
+        hn::IfThenElse(hn::Gt(up, down), hn::Add(o, hn::Set(d, step)), hn::Sub(o, hn::Set(d, step)));
+    hn::Store(hn::IfThenElse(draw, o, moved), d, results + i);
+  }
+}
+
+template <class ValueT>
+void reduce(const SelectJob& job, const Votes& method, const Strip& strip, const Scratch<ValueT>& scratch,
+            const Target& target, std::int64_t* nonfinite) {
+  const VoteScratch& votes = scratch.votes;
+  const int width = whole_vectors(strip.count);
+  double* const line = scratch.results;
+  const auto* const rows = std::get_if<Rows>(&job.source);
+  if (rows == nullptr) make_points(job, strip, scratch);
+  if (job.count_nonfinite()) count_nonfinite(*rows, strip, nonfinite);
+  read_row(strip.rows[method.origin], strip, votes.tail, votes.origin);
+  std::fill_n(votes.up, width, 0.0);
+  std::fill_n(votes.down, width, 0.0);
+  for (int p = 0; p < job.points; ++p) {
+    if (job.infinite != nullptr && job.infinite[p] != 0) continue;
+    const double weight = method.weights.empty() ? 1 : method.weights[static_cast<std::size_t>(p)];
+    if (rows != nullptr) {
+      read_row(strip.rows[rows->rows[static_cast<std::size_t>(p)]], strip, votes.tail, line);
+    } else {
+      std::copy_n(scratch.points[p], width, line);
+    }
+    take_votes(line, weight, width, votes);
+  }
+  count_votes(votes, method.step, width, scratch.results);
   target.write(scratch.results, strip);
 }
 

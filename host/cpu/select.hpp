@@ -93,6 +93,13 @@ struct Weighted {
   double total = 0;
 };
 
+/// As more of the points are above o or below it, a step from there.
+struct Votes {
+  int origin = 0;  ///< table row of o
+  double step = 0;
+  std::span<const double> weights;  ///< per point; empty: all alike
+};
+
 // -------------------------------------------------------------------------------------------------
 
 /// What select computes, prepared once for all its chunks.
@@ -102,7 +109,7 @@ struct SelectJob {
   const std::uint8_t* infinite = nullptr;  ///< null, or per point
   DType dtype = DType::f32;                ///< of the points; combinations are f64 or f32
   std::variant<Rows, FewRows, Subsets, Products> source;
-  std::variant<Written, Networks, Bisection, Weighted> method;
+  std::variant<Written, Networks, Bisection, Weighted, Votes> method;
 
   bool mixed() const { return !std::holds_alternative<Rows>(source); }
   /// Points' values are made before they are reduced; else they are read where they lie.

@@ -40,6 +40,7 @@ std::pair<int, int> ranks_of(const SelectRule& rule, int points) {
       return {rule.f, points - 1 - rule.f};
     case SelectRule::Kind::closest_to_median:
     case SelectRule::Kind::closest_to_trimmed_mean:
+    case SelectRule::Kind::sign_vote:
     case SelectRule::Kind::none:
       break;
   }
@@ -188,6 +189,8 @@ SelectJob Selection::prepare(const RowTable& table, const SelectRule& rule, cons
   }
   if (rule.kind == SelectRule::Kind::none) {
     job.method = Written{};
+  } else if (rule.kind == SelectRule::Kind::sign_vote) {
+    job.method = Votes{.origin = points.origin, .step = rule.step, .weights = points.weights};
   } else if (!points.weights.empty()) {
     job.method = Weighted{.weights = points.weights,
                           .total = std::accumulate(points.weights.begin(), points.weights.end(), 0.0)};

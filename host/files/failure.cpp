@@ -129,7 +129,8 @@ bool bad_decide(const Solution& solution, std::span<const std::uint8_t> bad) {
     infinite += marked || is_bad ? 1 : 0;
   }
   const SelectRule& rule = solution.rule;
-  return infinite > (rule.kind == SelectRule::Kind::median ? (solution.points - 1) / 2 : rule.f);
+  const bool by_majority = rule.kind == SelectRule::Kind::median || rule.kind == SelectRule::Kind::sign_vote;
+  return infinite > (by_majority ? (solution.points - 1) / 2 : rule.f);
 }
 
 void check_pivot(const Inputs& inputs, const Pipeline& pipeline) {

@@ -262,6 +262,7 @@ void Engine::Impl::describe_points(const SolveBlock& b, const Finish& finish, So
   solution.rule = points_alone ? SelectRule{.kind = SelectRule::Kind::none} : finish.rule;
   solution.points = finish.points;
   solution.mixed = stage.mixed;
+  solution.origin = solution.rule.kind == SelectRule::Kind::sign_vote ? stage.inputs : -1;
   solution.rows.clear();
   solution.mix.clear();
   solution.infinite.clear();
@@ -334,6 +335,7 @@ void Engine::apply(const RowTable& window, Solution& solution, const OutTable& o
   }
   if (solution.coordinate_wise) {
     const PointTable points{.count = solution.points,
+                            .origin = solution.origin,
                             .rows = solution.rows,
                             .mix = solution.mix,
                             .infinite = solution.infinite,
@@ -352,6 +354,7 @@ void Engine::apply(const RowTable& window, Solution& solution, const OutTable& o
 bool Engine::reads_row(const Solution& solution, int table_row) {
   if (solution.infinite_everywhere) return false;
   if (!solution.coordinate_wise) return solution.coefficients[static_cast<std::size_t>(table_row)] != 0;
+  if (table_row == solution.origin) return true;
   if (!solution.mixed) {
     return std::find(solution.rows.begin(), solution.rows.end(), table_row) != solution.rows.end();
   }

@@ -53,6 +53,7 @@ struct Solution {
   SelectRule rule;
   int points = 0;
   bool mixed = false;
+  int origin = -1;          ///< table row of o, if the rule is about it
   std::vector<int> rows;    ///< not mixed: table row of each point
   std::vector<double> mix;  ///< mixed: coefficients, [point][table row]; of o where it is the origin, 0
   std::vector<std::uint8_t> infinite;

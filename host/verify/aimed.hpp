@@ -53,6 +53,8 @@
 //   2|H|/(|H|−k)·λ_H at the latest (before it honest rows lost no more than bad ones, C_H − C_B ≥
 //   |H| − k; the honest share of Σ c τ is more than a half only then), and μ is that of the least
 //   λ; while Σc > n−2f, honest rows hold at least n−2f−k of it.
+// * sign_vote: in each coordinate o, or a step from it; the step that honest rows vote for where their lead
+//   is more than what bad rows weigh.
 // * meamed, phocas, bulyan: one honest range beyond the honest range of each coordinate.
 // * centered_clipping: off by at most τ·k/n per iteration from what honest rows alone make of v (a
 //   step of honest rows brings no two points further apart), and no farther than τ an iteration

@@ -22,6 +22,7 @@ constexpr std::array texts = {
     "trimmed_mean(f=F)",
     "meamed(f=F)",
     "phocas(f=F)",
+    "sign_vote(step=0.5)",
     "krum(f=F)",
     "krum(f=F, neighbors=N1)",
     "multi_krum(f=F)",

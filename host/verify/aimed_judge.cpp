@@ -58,7 +58,7 @@ bool is_infinite(const Vector& row, DType dtype) {
 bool is_coordinate_wise(const Aggregator& rule) {
   return std::holds_alternative<Median>(rule) || std::holds_alternative<TrimmedMean>(rule) ||
          std::holds_alternative<Meamed>(rule) || std::holds_alternative<Phocas>(rule) ||
-         std::holds_alternative<Bulyan>(rule);
+         std::holds_alternative<SignVote>(rule) || std::holds_alternative<Bulyan>(rule);
 }
 
 template <class T>
@@ -99,6 +99,7 @@ class Part {
   void judge_lengths();
   void judge_inside();
   void judge_ranges(long double beyond);
+  void judge_votes(long double step);
   void judge_mean_of_clipped();
   void judge_krum(int f, int neighbors, int m);
   void judge_sum_of_distances(long double floor, bool to_convergence);
@@ -455,6 +456,32 @@ void Part::judge_ranges(long double beyond) {
   }
 }
 
+/// Of points that are rows: the step that honest rows vote for, where their lead is more than bad rows weigh.
+void Part::judge_votes(long double step) {
+  const Request& request = drawn_.request;
+  for (std::size_t j = 0; j < d_; ++j) {
+    long double lead = 0;
+    long double bad = 0;
+    for (std::size_t i = 0; i < request.rows.size(); ++i) {
+      if (drawn_.roles[i] == Role::absent) continue;
+      const long double weight = request.weights.empty() ? 1 : request.weights[i];
+      const long double from_o = request.rows[i][static_cast<std::size_t>(first_) + j] - reference_[j];
+      (drawn_.roles[i] == Role::bad ? bad : lead) += drawn_.roles[i] == Role::bad || from_o > 0 ? weight
+                                                     : from_o < 0                               ? -weight
+                                                                                                : 0;
+    }
+    const long double allowed =
+        0.5001L * spacing(out_dtype(request), given_[j]) + 0x1p-53L * (std::fabs(reference_[j]) + step);
+    const auto is_at = [&](long double place) { return std::fabs(given_[j] - place) <= allowed; };
+    const bool decided_for = std::fabs(lead) > bad * (1 + 1e-9L);
+    const long double wanted = reference_[j] + (lead > 0 ? step : -step);
+    if (decided_for ? is_at(wanted)
+                    : is_at(reference_[j]) || is_at(reference_[j] + step) || is_at(reference_[j] - step))
+      continue;
+    return breach("not the step that honest rows vote for", j, given_[j], wanted, allowed);
+  }
+}
+
 /// (1/n)·Σ is the honest part and at most k/n of the length to which bad points are clipped.
 void Part::judge_mean_of_clipped() {
   if (clipped_to_ < 0) return;
@@ -739,6 +766,8 @@ void Part::judge_rule() {
   } else if (std::holds_alternative<Meamed>(rule) || std::holds_alternative<Phocas>(rule) ||
              std::holds_alternative<Bulyan>(rule)) {
     judge_ranges(1);
+  } else if (const auto* const vote = std::get_if<SignVote>(&rule)) {
+    judge_votes(vote->step);
   } else if (const auto* const krum = std::get_if<Krum>(&rule)) {
     judge_krum(f, krum->neighbors.value_or(n_ - f - 2), 1);
     judge_is_a_row();

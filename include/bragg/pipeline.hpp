@@ -52,6 +52,14 @@ struct Phocas {
   bool operator==(const Phocas&) const = default;
 };
 
+/// o_j + step · sgn(Σ_i p_i sgn(x_ij − o_j)); sums for and against within 1e-12 of each other are a draw, and
+/// o_j. NaN is read as +inf; an infinite point has no vote. signSGD with majority vote: Bernstein et al.
+/// 2019. step > 0.
+struct SignVote {
+  double step = 1;
+  bool operator==(const SignVote&) const = default;
+};
+
 // Geometric rules ------------------------------------------------------------------------------------------
 
 /// The row of least score; score_i = Σ of its `neighbors` least squared distances. Blanchard et al. 2017.
@@ -240,9 +248,9 @@ struct RuleList {
 
 // A rule is here or it does not exist; the order is that of the documentation.
 using PreAggregators = RuleList<Nnm, Bucketing, Clip, Arc, QuantileClip>;
-using Aggregators = RuleList<Mean, Median, TrimmedMean, Meamed, Phocas, Krum, MultiKrum, GeometricMedian,
-                             Huber, CenteredClipping, Mda, Smea, Caf, Monna, Cge, Faba, Balance, FlTrust,
-                             FoolsGold, MajorityCluster, Bulyan>;
+using Aggregators = RuleList<Mean, Median, TrimmedMean, Meamed, Phocas, SignVote, Krum, MultiKrum,
+                             GeometricMedian, Huber, CenteredClipping, Mda, Smea, Caf, Monna, Cge, Faba,
+                             Balance, FlTrust, FoolsGold, MajorityCluster, Bulyan>;
 
 using PreAggregator = PreAggregators::Variant;
 using Aggregator = Aggregators::Variant;

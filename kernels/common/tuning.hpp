@@ -43,6 +43,12 @@ struct MixedTuning {
   static constexpr int blocks = 3;
 };
 
+/// select of votes (votes.cuh).
+struct VoteTuning {
+  static constexpr int threads = 128;
+  static constexpr int blocks = 3;
+};
+
 /// Coefficients that a block keeps in shared memory: of 64 points and as many rows, so that three blocks find
 /// room beside the values themselves. More are read from L1 and L2.
 inline constexpr std::size_t most_mix_shared = 40 * 1024;

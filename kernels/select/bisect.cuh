@@ -257,7 +257,8 @@ BRAGG_DEVICE double apply_rule(Points<ValueT>& x, int points, const SelectRule& 
     case SelectRule::Kind::closest_to_median:
       return closest_mean(x, points, rule.keep, median(x, points, EvenMedian::midpoint));
     case SelectRule::Kind::closest_to_trimmed_mean:
-    case SelectRule::Kind::none:  // is mixed.cuh's
+    case SelectRule::Kind::sign_vote:  // is votes.cuh's
+    case SelectRule::Kind::none:       // is mixed.cuh's
       break;
   }
   return closest_mean(x, points, rule.keep, mean_of_ranks(x, rule.f, points - 2 * rule.f));

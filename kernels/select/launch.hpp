@@ -18,7 +18,11 @@ void launch_tile(const SelectArguments& a, Stream stream);
 template <DType value>
 void launch_mixed(const SelectArguments& a, Stream stream);
 
-/// Any rule but that, and any number of points.
+/// Kind::sign_vote.
+template <DType value>
+void launch_votes(const SelectArguments& a, Stream stream);
+
+/// Any rule but those two, and any number of points.
 template <DType value>
 void launch_chunks(const SelectArguments& a, Stream stream);
 template <DType value>

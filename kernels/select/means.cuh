@@ -87,7 +87,8 @@ BRAGG_DEVICE double apply_rule(const Column<ValueT>& y, const SelectRule& rule) 
     case SelectRule::Kind::closest_to_median:
       return closest_mean_of(y, rule.keep, median_of(y));
     case SelectRule::Kind::closest_to_trimmed_mean:
-    case SelectRule::Kind::none:  // is mixed.cuh's
+    case SelectRule::Kind::sign_vote:  // is votes.cuh's
+    case SelectRule::Kind::none:       // is mixed.cuh's
       break;
   }
   return closest_mean_of(y, rule.keep, trimmed_mean_of(y, rule.f));

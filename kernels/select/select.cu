@@ -27,6 +27,7 @@ bool is_direct(const SelectArguments& a) {
 template <DType value>
 void select_values(const SelectArguments& a, Stream stream) {
   if (a.rule.kind == Kind::none) return launch_mixed<value>(a, stream);
+  if (a.rule.kind == Kind::sign_vote) return launch_votes<value>(a, stream);
   if (is_in_registers(a)) return launch_tile<value>(a, stream);
   launch_chunks<value>(a, stream);
 }
@@ -34,7 +35,8 @@ void select_values(const SelectArguments& a, Stream stream) {
 }  // namespace
 
 std::size_t select_workspace_bytes(const SelectArguments& arguments) {
-  if (arguments.rule.kind == Kind::none || is_in_registers(arguments)) return 0;
+  const bool has_tiles = arguments.rule.kind != Kind::none && arguments.rule.kind != Kind::sign_vote;
+  if (!has_tiles || is_in_registers(arguments)) return 0;
   return is_wide(arguments) ? chunk_workspace<DType::f64>(arguments) : chunk_workspace<DType::f32>(arguments);
 }
 

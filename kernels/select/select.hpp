@@ -24,7 +24,8 @@ struct SelectArguments {
   /// By row or mixed point: not 0 where it reads +inf in every coordinate (its coefficients are 0); null:
   /// none.
   const std::uint8_t* infinite = nullptr;
-  /// By row or mixed point: weights ≥ 0 of the weighted median or weighted trimmed mean; null: unweighted.
+  /// By row or mixed point: weights ≥ 0 of the weighted median, weighted trimmed mean or votes; null:
+  /// unweighted.
   const double* weights = nullptr;
   /// [rows.count] non-finite values of the rows that the rule sees are added; null: not counted. Not with
   /// mix.

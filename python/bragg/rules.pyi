@@ -92,6 +92,20 @@ class Phocas(Rule):
 
     def __init__(self, *, f: int) -> None: ...
 
+class SignVote(Rule):
+    """o, and in each coordinate step up or down, as more of the rows lie above or below it.
+
+    Needs n ≥ 1.
+    Guarantee: within step of o in each coordinate; the step that honest rows vote for, where they are more than honest rows against it and f.
+    Client weights: yes.
+    Source: signSGD: Bernstein et al. 2019.
+
+    Parameters:
+        step: how far to go from o (step > 0; default 1)
+    """
+
+    def __init__(self, *, step: float = 1.0) -> None: ...
+
 class Krum(Rule):
     """the row whose `neighbors` nearest others have the least sum of squared distances to it.
 
@@ -408,6 +422,7 @@ __all__: list[str] = [
     "TrimmedMean",
     "Meamed",
     "Phocas",
+    "SignVote",
     "Krum",
     "MultiKrum",
     "GeometricMedian",

@@ -773,6 +773,122 @@ TEST_P(SelectTest, BitsAreTheCpus) {
   }
 }
 
+/// Of the kernel's own sums: o, and a step up or down from it as more weight lies above or below.
+double vote_of(const DeviceRows& data, const Request& request, std::size_t tensor, std::size_t i) {
+  const Part& part = request.part(tensor);
+  std::vector<double> values = seen_by_rule(data, request, tensor, i).values;
+  const auto o = static_cast<double>(data.values[data.slot(tensor, data.shape.inputs)][i]);
+  double up = 0;
+  double down = 0;
+  for (std::size_t p = 0; p < values.size(); ++p) {
+    const std::size_t index = part.chosen.empty() ? p : static_cast<std::size_t>(part.chosen[p]);
+    if (!part.infinite.empty() && part.infinite[index] != 0) continue;
+    const double weight = part.weights.empty() ? 1 : part.weights[index];
+    if (values[p] > o) up += weight;
+    if (values[p] < o) down += weight;
+  }
+  if (std::abs(up - down) <= 1e-12 * (up + down)) return o;
+  return up > down ? o + request.rule.step : o - request.rule.step;
+}
+
+void expect_votes(DeviceRows& data, const Request& request) {
+  const DType out_dtype = request.out_dtype.value_or(data.shape.dtype);
+  std::vector<std::vector<long double>> want(data.shape.sizes.size());
+  for (std::size_t t = 0; t < want.size(); ++t) {
+    for (std::size_t i = 0; i < static_cast<std::size_t>(data.shape.sizes[t]); ++i)
+      want[t].push_back(round_to(out_dtype, vote_of(data, request, t, i)));
+  }
+  const Result result = run(data, request);
+  for (std::size_t t = 0; t < want.size(); ++t) {
+    for (std::size_t i = 0; i < want[t].size(); ++i) {
+      const long double got = result.out[t][i];
+      ASSERT_TRUE(std::isnan(want[t][i]) ? std::isnan(got) : got == want[t][i])
+          << "tensor " << t << " at " << i << ": got " << got << ", want " << want[t][i];
+      if (request.copy && !std::isnan(got)) {
+        ASSERT_EQ(result.copy[t][i], got);
+      }
+    }
+  }
+  if (!request.nonfinite || !request.parts[0].mix.empty() || request.per_tensor) return;
+  for (std::size_t p = 0; p < static_cast<std::size_t>(request.points); ++p) {
+    const Part& part = request.parts[0];
+    const std::size_t row = part.chosen.empty() ? p : static_cast<std::size_t>(part.chosen[p]);
+    unsigned long long expected = 0;
+    for (std::size_t t = 0; t < want.size(); ++t) {
+      for (const long double v : data.values[data.slot(t, static_cast<int>(row))])
+        expected += std::isfinite(v) ? 0 : 1;
+    }
+    EXPECT_EQ(result.nonfinite[row], expected);
+  }
+}
+
+DeviceRows rows_about(DType dtype, DType reference, bool zeros, int n, Alignment alignment, Data kind,
+                      std::mt19937_64& random) {
+  RowsShape shape;
+  shape.dtype = dtype;
+  shape.inputs = n;
+  shape.references = {reference};
+  shape.zeros = {zeros};
+  shape.sizes = {5, 0, 1100, 33};
+  shape.alignment = alignment;
+  return {std::move(shape), values_of(kind, dtype, random)};
+}
+
+TEST_P(SelectTest, VotesAreThoseOfTheRowsAboutO) {
+  Generator random = generator("select votes");
+  const SelectRule rule{.kind = Kind::sign_vote, .step = 0.375};
+  for (const int n : {1, 2, 8, 9, 40}) {
+    for (const Data kind : {Data::normal, Data::integers, Data::hostile}) {
+      for (const Alignment alignment : all_alignments) {
+        if (random() % test_share() != 0) continue;
+        const DType reference = alignment == Alignment::element ? DType::f64 : GetParam();
+        DeviceRows data = rows_about(GetParam(), reference, n == 8, n, alignment, kind, random);
+        SCOPED_TRACE("n " + std::to_string(n) + " data " + std::to_string(static_cast<int>(kind)));
+        Request request{.rule = rule, .points = n};
+        request.copy = n == 9;
+        ASSERT_NO_FATAL_FAILURE(expect_votes(data, request));
+        Part& part = request.parts[0];
+        for (int p = 0; p < n; ++p) {
+          part.weights.push_back(static_cast<double>(random() % 4));
+          part.infinite.push_back(random() % 4 == 0);
+          if (p % 3 != 1) part.chosen.push_back(p);
+        }
+        request.points = static_cast<int>(part.chosen.size());
+        ASSERT_NO_FATAL_FAILURE(expect_votes(data, request));
+        if (n == 8) request.out_row = 2;
+        request.parts = std::vector<Part>(4, part);
+        request.per_tensor = true;
+        for (double& w : request.parts[2].weights) w = static_cast<double>(random() % 3);
+        ASSERT_NO_FATAL_FAILURE(expect_votes(data, request));
+      }
+    }
+  }
+}
+
+TEST_P(SelectTest, VotesOfMixedPoints) {
+  Generator random = generator("select mixed votes");
+  for (const int points : {3, 16, 40}) {
+    const int n = 20;
+    DeviceRows data =
+        rows_about(GetParam(), GetParam(), points == 16, n, Alignment::vector, Data::integers, random);
+    Request request{.rule = {.kind = Kind::sign_vote, .step = 2}, .points = points};
+    Part& part = request.parts[0];
+    for (int p = 0; p < points; ++p) {
+      for (int r = 0; r < n + 1; ++r) part.mix.push_back(random() % 4 == 0 ? 1 : 0);
+      // The origin has no coefficient where it is zeros.
+      if (points == 16) part.mix.back() = 0;
+      part.infinite.push_back(random() % 8 == 0);
+      part.weights.push_back(static_cast<double>(random() % 3));
+    }
+    for (std::size_t p = 0; p < part.infinite.size(); ++p) {
+      for (std::size_t r = 0; r < n + 1 && part.infinite[p] != 0; ++r) part.mix[p * (n + 1) + r] = 0;
+    }
+    ASSERT_NO_FATAL_FAILURE(expect_votes(data, request));
+    part.weights.clear();
+    ASSERT_NO_FATAL_FAILURE(expect_votes(data, request));
+  }
+}
+
 TEST(SelectTest, NothingToDoIsFine) {
   Generator random = generator("select nothing");
   for (const int n : {3, 200}) {

@@ -70,13 +70,16 @@ std::vector<SelectCase> select_cases() {
                                               {128, 20}, {129, 129}, {16, 288}};
   const std::pair<int, int> mixed_wide[] = {{1, 1},    {8, 9},    {22, 81}, {22, 96}, {18, 97}, {18, 112},
                                             {16, 225}, {16, 240}, {48, 48}, {64, 64}, {64, 48}, {65, 65}};
+  const SelectRule votes{.kind = Kind::sign_vote, .step = 1};
   for (const auto& [points, rows] : mixed_narrow) {
     cases.push_back({.dtype = DType::f32, .rule = rules_of(points)[1], .points = points, .rows = rows});
     cases.push_back({.dtype = DType::f32, .rule = {.kind = Kind::none}, .points = points, .rows = rows});
+    cases.push_back({.dtype = DType::f32, .rule = votes, .points = points, .rows = rows});
   }
   for (const auto& [points, rows] : mixed_wide) {
     cases.push_back({.dtype = DType::f64, .rule = rules_of(points)[1], .points = points, .rows = rows});
     cases.push_back({.dtype = DType::f64, .rule = {.kind = Kind::none}, .points = points, .rows = rows});
+    cases.push_back({.dtype = DType::f64, .rule = votes, .points = points, .rows = rows});
   }
   for (const int points : {23, 24, 45, 46, 47, 48, 95, 96, 97, 191, 192, 193, 381, 384, 385, 761, 768, 769}) {
     for (const DType dtype : {DType::f32, DType::f64}) {
@@ -97,9 +100,11 @@ std::vector<std::vector<unsigned char>> run_select(const SelectCase& c, std::uin
   shape.dtype = c.dtype;
   shape.inputs = c.rows > 0 ? c.rows : c.points;
   shape.sizes = {37};
+  if (c.rule.kind == Kind::sign_vote) shape.references = {c.dtype};  // o
+  const auto rows = static_cast<std::size_t>(c.rows > 0 ? shape.count() : 0);
   DeviceRows data(std::move(shape), [&](int, std::int64_t) -> long double { return uniform(random); });
   const auto points = static_cast<std::size_t>(c.points);
-  std::vector<double> mix(points * static_cast<std::size_t>(c.rows));
+  std::vector<double> mix(points * rows);
   for (double& x : mix) x = random() % 3 == 0 ? uniform(random) : 0;
   std::vector<double> weights(points);
   for (double& w : weights) w = std::abs(uniform(random));
