@@ -1,10 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // What robustness costs when nobody attacks, and what it is worth when somebody does: the distance of each
 // rule's output from the mean of the honest rows, in units of their own spread (the square root of the κ that
-// was realised).
+// was realised). Tables go to stdout, progress to stderr if that is a terminal.
+//
+//   compare_rules [HEATMAP.svg]     the tables as colours besides
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
 #include <bragg/bragg.hpp>
 #include <cmath>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
 #include <random>
 #include <span>
 #include <string>
@@ -98,60 +106,190 @@ Column optimal(const std::vector<Row>& honest, const bragg::Pipeline& pipeline) 
 /// NaN is worse than any number.
 double worse(double a, double b) { return std::isnan(a) || a > b ? a : b; }
 
+constexpr std::array pipelines = {"mean",
+                                  "median",
+                                  "trimmed_mean(f=3)",
+                                  "meamed(f=3)",
+                                  "phocas(f=3)",
+                                  "krum(f=3)",
+                                  "multi_krum(f=3)",
+                                  "geometric_median",
+                                  "huber(tau=400)",
+                                  "mda(f=3)",
+                                  "smea(f=3)",
+                                  "caf(f=3)",
+                                  "monna(f=3)",
+                                  "cge(f=3)",
+                                  "faba(f=3)",
+                                  "balance(gamma=1)",
+                                  "fltrust(pivot=0)",
+                                  "foolsgold",
+                                  "quantile_clip | majority_cluster",
+                                  "quantile_clip | mean",
+                                  "bulyan(f=3)",
+                                  "nnm(f=3) | trimmed_mean(f=3)",
+                                  "nnm(f=3) | median",
+                                  "nnm(f=3) | krum(f=3)",
+                                  "nnm(f=3) | geometric_median"};
+
+/// How many pipelines of all tables are done, on one line of a terminal.
+class Progress {
+ public:
+  explicit Progress(std::size_t total) : total_(total) { show(); }
+  ~Progress() {
+    if (shown_) std::fprintf(stderr, "\r%*s\r", width + 24, "");
+  }
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  void advance() {
+    ++done_;
+    show();
+  }
+
+ private:
+  static constexpr int width = 40;
+
+  void show() const {
+    if (!shown_) return;
+    const auto filled = static_cast<int>(done_ * width / total_);
+    std::fprintf(stderr, "\r[%s%s] %zu of %zu rules", std::string(filled, '#').c_str(),
+                 std::string(width - filled, ' ').c_str(), done_, total_);
+    std::fflush(stderr);
+  }
+
+  std::size_t total_;
+  std::size_t done_ = 0;
+  bool shown_ = isatty(STDERR_FILENO) != 0;
+};
+
+/// What a table says.
+struct Table {
+  std::string title;
+  std::vector<std::string> columns = {};          ///< nobody attacks, the attacks, worst
+  std::vector<std::vector<double>> figures = {};  ///< [pipeline][column]
+};
+
+Table measure(int groups, Progress& progress) {
+  std::mt19937_64 random(7);
+  const std::vector<Row> all = honest_rows(workers, groups, random);
+  const std::vector<Row> honest = honest_rows(workers - tolerated, groups, random);
+  std::vector<Column> attacks = columns(honest);
+  attacks.push_back({"optimal", {}});
+  Table table{.title = groups == 1 ? "Workers with alike data" : "Workers with four kinds of data"};
+  table.columns.emplace_back("nobody attacks");
+  for (const Column& column : attacks) table.columns.emplace_back(column.name);
+  table.columns.emplace_back("worst");
+  for (const char* text : pipelines) {
+    const bragg::Pipeline pipeline = bragg::parse(text);
+    attacks.back() = optimal(honest, pipeline);
+    Row out(dimension);
+    bragg::aggregate(pipeline, view(all), bragg::Output(out.data()));
+    std::vector<double> line{realised(out, all)};
+    double worst = 0;
+    for (const Column& column : attacks) {
+      double figure = 0;
+      for (const Row& bad : column.rows) {
+        std::vector<Row> rows = honest;
+        rows.resize(workers, bad);
+        bragg::aggregate(pipeline, view(rows), bragg::Output(out.data()));
+        figure = worse(realised(out, honest), figure);
+      }
+      worst = worse(figure, worst);
+      line.push_back(figure);
+    }
+    line.push_back(worst);
+    table.figures.push_back(std::move(line));
+    progress.advance();
+  }
+  return table;
+}
+
+void print(const Table& table) {
+  std::printf("\n%s\n\n| rule |", table.title.c_str());
+  for (const std::string& column : table.columns) std::printf(" %s |", column.c_str());
+  std::printf("\n|---|");
+  for (std::size_t i = 0; i < table.columns.size(); ++i) std::printf("---|");
+  std::printf("\n");
+  for (std::size_t p = 0; p < pipelines.size(); ++p) {
+    std::printf("| `");
+    for (const char* c = pipelines[p]; *c != 0; ++c) std::printf("%s%c", *c == '|' ? "\\" : "", *c);
+    std::printf("`");
+    for (const double figure : table.figures[p]) std::printf(" | %.2f", figure);
+    std::printf(" |\n");
+  }
+  std::fflush(stdout);
+}
+
+/// From white at 0 to red at a whole spread and beyond; what is no number is black.
+std::string color_of(double figure) {
+  if (std::isnan(figure)) return "#000";
+  const int rest = static_cast<int>(std::lround(255 * (1 - std::min(figure, 1.0))));
+  std::array<char, 8> text{};
+  std::snprintf(text.data(), text.size(), "#ff%02x%02x", rest, rest);
+  return text.data();
+}
+
+/// The tables one below the other as an SVG file, a cell a figure.
+bool write_heat_map(const char* path, const std::vector<Table>& tables) {
+  constexpr int left = 230;  // of the cells, beside the rules' names
+  constexpr int top = 50;
+  constexpr int cell_width = 78;
+  constexpr int cell_height = 18;
+  const int width = left + cell_width * static_cast<int>(tables[0].columns.size()) + 10;
+  const int height = top + cell_height * static_cast<int>(pipelines.size()) + 20;
+  std::ofstream svg(path);
+  svg << R"(<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="11" width=")" << width
+      << R"(" height=")" << height * static_cast<int>(tables.size()) << "\">\n"
+      << R"(<path fill="#fff" d="M0 0h)" << width << 'v' << height * static_cast<int>(tables.size())
+      << "H0z\"/>\n";
+  const auto text = [&](int x, int y, const char* anchor, const char* fill, const std::string& words) {
+    svg << "<text x=\"" << x << "\" y=\"" << y << "\" text-anchor=\"" << anchor << "\" fill=\"" << fill
+        << "\">" << words << "</text>\n";
+  };
+  for (std::size_t t = 0; t < tables.size(); ++t) {
+    const Table& table = tables[t];
+    const int begin = height * static_cast<int>(t);
+    text(8, begin + 18, "start", "#000",
+         table.title + ": distance from the honest mean, in honest spreads (white 0, red 1 and more)");
+    const auto middle = [&](std::size_t column) {
+      return left + cell_width * static_cast<int>(column) + cell_width / 2;
+    };
+    for (std::size_t column = 0; column < table.columns.size(); ++column)
+      text(middle(column), begin + top - 8, "middle", "#000", table.columns[column]);
+    for (std::size_t p = 0; p < pipelines.size(); ++p) {
+      const int y = begin + top + cell_height * static_cast<int>(p);
+      text(left - 8, y + 13, "end", "#000", pipelines[p]);
+      for (std::size_t column = 0; column < table.columns.size(); ++column) {
+        const double figure = table.figures[p][column];
+        svg << "<rect x=\"" << middle(column) - cell_width / 2 << "\" y=\"" << y << "\" width=\""
+            << cell_width << "\" height=\"" << cell_height << "\" fill=\"" << color_of(figure) << "\"/>\n";
+        std::array<char, 32> number{};
+        std::snprintf(number.data(), number.size(), "%.2f", figure);
+        text(middle(column), y + 13, "middle", std::isnan(figure) ? "#fff" : "#000", number.data());
+      }
+    }
+  }
+  svg << "</svg>\n";
+  svg.close();
+  return svg.good();
+}
+
 }  // namespace
 
-int main() {
-  const char* const pipelines[] = {"mean",
-                                   "median",
-                                   "trimmed_mean(f=3)",
-                                   "meamed(f=3)",
-                                   "phocas(f=3)",
-                                   "krum(f=3)",
-                                   "multi_krum(f=3)",
-                                   "geometric_median",
-                                   "mda(f=3)",
-                                   "smea(f=3)",
-                                   "caf(f=3)",
-                                   "monna(f=3)",
-                                   "cge(f=3)",
-                                   "faba(f=3)",
-                                   "bulyan(f=3)",
-                                   "nnm(f=3) | trimmed_mean(f=3)",
-                                   "nnm(f=3) | median",
-                                   "nnm(f=3) | krum(f=3)",
-                                   "nnm(f=3) | geometric_median"};
-  for (const int groups : {1, 4}) {
-    std::mt19937_64 random(7);
-    const std::vector<Row> all = honest_rows(workers, groups, random);
-    const std::vector<Row> honest = honest_rows(workers - tolerated, groups, random);
-    std::vector<Column> attacks = columns(honest);
-    attacks.push_back({"optimal", {}});
-    std::printf("\n%s\n\n| rule | nobody attacks |",
-                groups == 1 ? "Workers with alike data" : "Workers with four kinds of data");
-    for (const Column& column : attacks) std::printf(" %s |", column.name);
-    std::printf(" worst |\n|---|---|---|");
-    for (std::size_t i = 0; i < attacks.size(); ++i) std::printf("---|");
-    std::printf("\n");
-    for (const char* text : pipelines) {
-      const bragg::Pipeline pipeline = bragg::parse(text);
-      attacks.back() = optimal(honest, pipeline);
-      Row out(dimension);
-      bragg::aggregate(pipeline, view(all), bragg::Output(out.data()));
-      std::printf("| `%s` | %.2f", text, realised(out, all));
-      double worst = 0;
-      for (const Column& column : attacks) {
-        double figure = 0;
-        for (const Row& bad : column.rows) {
-          std::vector<Row> rows = honest;
-          rows.resize(workers, bad);
-          bragg::aggregate(pipeline, view(rows), bragg::Output(out.data()));
-          figure = worse(realised(out, honest), figure);
-        }
-        worst = worse(figure, worst);
-        std::printf(" | %.2f", figure);
-      }
-      std::printf(" | %.2f |\n", worst);
-      std::fflush(stdout);
-    }
+int main(int argc, char** argv) {
+  if (argc > 2) {
+    std::fprintf(stderr, "usage: %s [HEATMAP.svg]\n", argv[0]);
+    return 2;
+  }
+  std::vector<Table> tables;
+  {
+    Progress progress(2 * pipelines.size());
+    for (const int groups : {1, 4}) tables.push_back(measure(groups, progress));
+  }
+  for (const Table& table : tables) print(table);
+  if (argc == 2 && !write_heat_map(argv[1], tables)) {
+    std::fprintf(stderr, "%s: cannot be written\n", argv[1]);
+    return 4;
   }
 }

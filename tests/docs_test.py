@@ -19,6 +19,7 @@ import sys
 import tempfile
 import textwrap
 import unittest
+import xml.etree.ElementTree
 
 from seed import SEED, print_seed, seeded
 
@@ -407,12 +408,24 @@ class Tables(Docs):
     @unittest.skipIf(SANITIZE, "the same figures, but slowly")
     def test_choosing_has_the_figures_of_compare_rules(self):
         program = os.path.join(BUILD, "examples", "compare_rules")
-        printed = subprocess.run([program], capture_output=True, text=True, check=True, timeout=300).stdout
-        figures = [line.replace(") | ", ") \\| ") if line.startswith("| `nnm") else line for line in printed.splitlines()]
-        expected = tables(without_chance("\n".join(figures)))
+        drawn = os.path.join(self.folder, "rules.svg")
+        printed = subprocess.run([program, drawn], capture_output=True, text=True, check=True, timeout=300).stdout
+        printed = without_chance(printed)
+        expected = tables(printed)
         shown = [table for table in tables(read("docs/choosing.md")) if table[0][1:2] == ["nobody attacks"]]
         self.assertEqual(len(expected), 2)
-        self.assertEqual(shown, expected, "\n".join(figures))
+        self.assertEqual(shown, expected, printed)
+        picture = xml.etree.ElementTree.parse(drawn).getroot()
+        cells = [cell for table in expected for line in table[1:] for cell in line[1:]]
+        space = "{http://www.w3.org/2000/svg}"
+        words = [without_chance(text.text) for text in picture.iter(space + "text")]
+        numbers = [word for word in words if re.fullmatch(r"nan|\d+\.\d\d", word)]
+        self.assertEqual(numbers, cells)
+        colors = [cell.get("fill") for cell in picture.iter(space + "rect")]
+        self.assertEqual(len(colors), len(cells))
+        for cell, color in zip(cells, colors):
+            if cell in ("nan", "0.00"):
+                self.assertIn(color, ("#000",) if cell == "nan" else ("#ffffff", "#fffefe"), cell)
 
 
 if __name__ == "__main__":
