@@ -179,7 +179,7 @@ void reduce(const SelectJob& job, const Votes& method, const Strip& strip, const
   double* const line = scratch.results;
   const auto* const rows = std::get_if<Rows>(&job.source);
   if (rows == nullptr) make_points(job, strip, scratch);
-  if (job.count_nonfinite()) count_nonfinite(*rows, strip, nonfinite);
+  if (rows != nullptr && rows->count_nonfinite) count_nonfinite(*rows, strip, nonfinite);
   read_row(strip.rows[method.origin], strip, votes.tail, votes.origin);
   std::fill_n(votes.up, width, 0.0);
   std::fill_n(votes.down, width, 0.0);

@@ -29,6 +29,9 @@ Point apply(const SignVote& rule, Stage& stage) {
       const long double p = stage.weighted ? point.weight : 1;
       if (x > o) up += p;
       if (x < o) down += p;
+      // Mixed values are rounded to f32 at the coarsest, which may bring them to o.
+      const bool is_zero = point.magnitude[c] == 0 && o == 0;
+      if (stage.mixed && !is_zero && std::abs(x - o) < 0x1p-148L) stage.margin = 0;
       if (stage.mixed)
         stage.decided(std::min(x, o), std::max(x, o), std::max(point.magnitude[c], std::abs(o)));
     }
