@@ -1,23 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attacks that are as strong as the honest rows, or the rule, let them be.
+#include "host/attacks/aimed.hpp"
+
 #include <fmt/format.h>
 #include <bragg/attacks.hpp>
-#include <bragg/plan.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <optional>
 
-#include "host/attacks/honest.hpp"
 #include "host/attacks/uniform.hpp"
 #include "rules/all.hpp"
 
 namespace bragg {
+
+namespace detail {
+
+bool is_combination(const Aggregator& rule) {
+  return visit_rule(rule, []<class RuleT>(auto, const RuleT&) { return !Selecting<RuleT>; });
+}
+
+double min_max_strength(const std::vector<Vector>& deviations, const Vector& p) {
+  const double a = dot(p, p);
+  if (!(a > 0)) return 0;
+  double diameter = 0;
+  for (const Vector& row : deviations) {
+    for (const Vector& other : deviations) diameter = std::max(diameter, squared_distance(row, other));
+  }
+  double gamma = std::numeric_limits<double>::infinity();
+  for (const Vector& row : deviations)
+    gamma = std::min(gamma, largest_root(a, dot(p, row), diameter - dot(row, row)));
+  return gamma;
+}
+
+}  // namespace detail
+
 inline namespace v0 {
 namespace attacks {
 
-using detail::dot, detail::Frame, detail::squared_distance, detail::Vector;
+using detail::Best, detail::dot, detail::Frame, detail::squared_distance, detail::Target, detail::Vector;
 
 namespace {
 
@@ -48,71 +69,8 @@ Found<T> found(const Frame& frame, Direction direction, double strength) {
   return result;
 }
 
-/// The largest γ with aγ² − 2bγ ≤ c, for a > 0 and c ≥ 0; neither branch subtracts what is nearly equal.
-double largest_root(double a, double b, double c) {
-  const double root = std::sqrt(b * b + a * std::max(c, 0.0));
-  return b >= 0 ? (b + root) / a : std::max(c, 0.0) / (root - b);
-}
-
-/// A pipeline that f bad workers attack with one row, which all of them send behind the honest rows.
-class Target {
- public:
-  /// `tensors`: elements of each tensor of a row.
-  Target(const Pipeline& pipeline, std::vector<Vector> honest, std::vector<std::int64_t> tensors,
-         const std::vector<bool>& judged, int f)
-      : pipeline_(pipeline), honest_(std::move(honest)), tensors_(std::move(tensors)), f_(f) {
-    Shape shape{.n = static_cast<int>(honest_.size()) + f, .sizes = tensors_, .dtype = DType::f64};
-    shape.judged = judged;
-    plan_.emplace(pipeline_, std::move(shape));
-    out_.resize(honest_[0].size());
-  }
-
-  /// What a new plan makes of the rows, or why it makes nothing.
-  Status run(const Vector& bad) {
-    std::vector<std::vector<const void*>> rows;
-    for (const Vector& row : honest_) rows.push_back(parts<const void*>(row.data()));
-    rows.resize(rows.size() + static_cast<std::size_t>(f_), parts<const void*>(bad.data()));
-    Updates updates = Updates::tensors(rows, tensors_, DType::f64);
-    if (!plan_->shape().judged.empty()) updates.judge_by(plan_->shape().judged);
-    plan_->reset();
-    plan_->run(updates, Output(parts<void*>(out_.data())));
-    return plan_->status();
-  }
-
-  const Vector& out() const { return out_; }
-  bool has_chosen_a_bad_row() const {
-    const std::vector<RowReport>& rows = plan_->report().rows;
-    return std::any_of(rows.end() - f_, rows.end(), [](const RowReport& row) { return row.selected; });
-  }
-
- private:
-  /// The addresses of a row's tensors.
-  template <class PointerT, class ValueT>
-  std::vector<PointerT> parts(ValueT* row) const {
-    std::vector<PointerT> made;
-    for (const std::int64_t size : tensors_) {
-      made.push_back(row);
-      row += size;
-    }
-    return made;
-  }
-
-  Pipeline pipeline_;
-  std::vector<Vector> honest_;
-  std::vector<std::int64_t> tensors_;
-  int f_;
-  std::optional<Plan> plan_;
-  Vector out_;
-};
-
 void check_bad_workers(int f) {
   if (f < 1) throw Error(Status::invalid_argument, fmt::format("f = {}: needs f ≥ 1 bad workers", f));
-}
-
-/// Whether the output is a combination of the rows that distances and lengths decide, so that it is the same
-/// in any orthonormal basis.
-bool is_combination(const Aggregator& rule) {
-  return detail::visit_rule(rule, []<class RuleT>(auto, const RuleT&) { return !detail::Selecting<RuleT>; });
 }
 
 /// The honest rows in double, as they are.
@@ -124,49 +82,6 @@ std::vector<Vector> copied(const Updates& honest) {
       std::copy_n(values + row * count, count, rows[row].begin() + static_cast<std::ptrdiff_t>(begin));
   });
   return rows;
-}
-
-struct Best {
-  double strength = 0;
-  double damage = -1;
-};
-
-/// Of the strengths up to `most`, the one with the greatest damage(strength): a grid in log scale, then a
-/// golden-section search beside the best of it.
-template <class DamageF>
-Best search(double most, DamageF damage) {
-  constexpr int steps = 16;
-  Best best;
-  const auto at = [&](double exponent) {
-    const double strength = most * std::exp2(exponent);
-    const double found = damage(strength);
-    if (found > best.damage) best = {strength, found};
-    return found;
-  };
-  double left = 0, right = 0;
-  for (int k = 0; k < steps; ++k) {
-    const double before = best.damage;
-    if (at(-k) <= before) continue;
-    left = -std::min(k + 1, steps - 1);
-    right = -std::max(k - 1, 0);
-  }
-  constexpr double golden = 0.6180339887498949;
-  double low = right - golden * (right - left), high = left + golden * (right - left);
-  double low_damage = at(low), high_damage = at(high);
-  for (int k = 2; k < steps; ++k) {
-    if (low_damage > high_damage) {
-      right = high;
-      high = low;
-      high_damage = low_damage;
-      low_damage = at(low = right - golden * (right - left));
-    } else {
-      left = low;
-      low = high;
-      low_damage = high_damage;
-      high_damage = at(high = left + golden * (right - left));
-    }
-  }
-  return best;
 }
 
 /// The attack that sends start + strength · step, in the frame's coordinates and in the rows' own.
@@ -186,7 +101,7 @@ Optimal<T> optimal(const Line& line, const Updates& honest, const Pipeline& pipe
   if (!(most > 0) || !std::isfinite(most)) {
     throw Error(Status::invalid_argument, fmt::format("most = {}: needs a finite number above 0", most));
   }
-  const bool in_frame = is_combination(pipeline.rule) && honest.judged().empty();
+  const bool in_frame = detail::is_combination(pipeline.rule) && honest.judged().empty();
   validate(pipeline, honest.n() + f);  // before the rows are read
   const Frame frame = detail::frame_of(honest);
   const Vector& mean = in_frame ? frame.mean : frame.moments.mean;
@@ -197,7 +112,7 @@ Optimal<T> optimal(const Line& line, const Updates& honest, const Pipeline& pipe
                          : std::vector<std::int64_t>{honest.sizes().begin(), honest.sizes().end()},
                 honest.judged(), f);
   Status status = Status::ok;
-  const Best best = search(most, [&](double strength) {
+  const Best best = detail::strongest(most, [&](double strength) {
     const Status now = target.run(detail::plus(start, -strength, step));
     if (now == Status::ok) return std::sqrt(squared_distance(target.out(), mean));
     status = now;
@@ -218,19 +133,7 @@ Optimal<T> optimal(const Line& line, const Updates& honest, const Pipeline& pipe
 template <class T>
 Found<T> min_max(const Updates& honest, Direction direction) {
   const Frame frame = detail::frame_of(honest);
-  const std::vector<Vector>& rows = frame.deviations;
-  const Vector p = vector_of(frame, direction);
-  double diameter = 0;
-  for (const Vector& row : rows) {
-    for (const Vector& other : rows) diameter = std::max(diameter, squared_distance(row, other));
-  }
-  const double a = dot(p, p);
-  double gamma = a > 0 ? std::numeric_limits<double>::infinity() : 0;
-  if (a > 0) {
-    for (const Vector& row : rows)
-      gamma = std::min(gamma, largest_root(a, dot(p, row), diameter - dot(row, row)));
-  }
-  return found<T>(frame, direction, gamma);
+  return found<T>(frame, direction, detail::min_max_strength(frame.deviations, vector_of(frame, direction)));
 }
 
 template <class T>
@@ -247,7 +150,7 @@ Found<T> min_sum(const Updates& honest, Direction direction) {
     products += dot(p, row);
   }
   const double a = static_cast<double>(rows.size()) * dot(p, p);
-  return found<T>(frame, direction, a > 0 ? largest_root(a, products, greatest - squares) : 0);
+  return found<T>(frame, direction, a > 0 ? detail::largest_root(a, products, greatest - squares) : 0);
 }
 
 template <class T>

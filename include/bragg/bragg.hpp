@@ -3,6 +3,7 @@
 #pragma once
 
 #include <bragg/attacks.hpp>
+#include <bragg/audit.hpp>
 #include <bragg/communicator.hpp>
 #include <bragg/error.hpp>
 #include <bragg/io.hpp>
