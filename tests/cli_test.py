@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 import unittest
+import xml.etree.ElementTree
 import zipfile
 
 from seed import SEED, print_seed, seeded
@@ -127,7 +128,7 @@ class Case(unittest.TestCase):
         )
         done = subprocess.run([sys.executable, "-c", launch, BRAGG, *arguments], stdout=subprocess.PIPE, text=True, timeout=300)
         self.assertEqual(done.returncode, 0)
-        return int(done.stdout) / 1024
+        return int(done.stdout.splitlines()[-1]) / 1024
 
     def aggregate(self, inputs, rule, *options, code=0, bad=0):
         return self.run_bragg("aggregate", *inputs, "--rule", rule, "-o", self.output, *options, code=code, bad=bad)
@@ -3161,6 +3162,144 @@ class Field(Case):
                 self.refused(inputs, rule % 3, "--weights", "1,1,1,0,1,1,1,1,1,1,1,1", code=2, says="pivot")
             gone = [*inputs[:3], self.path("gone.safetensors"), *inputs[4:]]
             self.refused(gone, rule % 3, code=5, bad=1, says=["pivot = 3 is a bad input", "gone.safetensors"])
+
+
+class Audit(Case):
+    def rows(self):
+        """Nine workers of 40 values, alike but for what is their own: of a seed that was looked at, not of the session's."""
+        random_numbers = random.Random(18)
+        mean = [random_numbers.gauss(0, 1) for _ in range(40)]
+        return [[x + random_numbers.gauss(0, 1) for x in mean] for _ in range(9)]
+
+    def models(self, rows, folder="workers", base=0):
+        return [
+            self.write("%s/w%d.safetensors" % (folder, i), safetensors({"a": ("F32", [8], [x + base for x in row[:8]]), "b": ("F64", [4, 8], [x + base for x in row[8:]]), "steps": ("I64", [], [i])}))
+            for i, row in enumerate(rows)
+        ]
+
+    def audit(self, *arguments):
+        """(JSON, text)"""
+        text = self.run_bragg("audit", *arguments).stdout
+        return json.loads(self.run_bragg("audit", *arguments, "--json").stdout, parse_constant=self.fail), text
+
+    def points(self, found, rule):
+        return {point["f"]: point for point in next(r for r in found["rules"] if r["rule"] == rule)["points"]}
+
+    def test_names_who_looks_bad_and_says_why(self):
+        rows = self.rows()
+        rows[1] = [-10 * x for x in rows[1]]
+        rows[3][5] = math.nan
+        inputs = self.models(rows)
+        self.write("workers/w6.safetensors", "no model")
+        found, text = self.audit(self.path("workers"), "--sample", "16")
+        self.assertEqual((found["n"], found["honest"], found["coordinates"], found["sample"]), (9, 6, 40, 16))
+        self.assertEqual([worker["name"] for worker in found["workers"]], inputs)
+        evidence = [[finding["evidence"] for finding in worker["findings"]] for worker in found["workers"]]
+        self.assertEqual([i for i, findings in enumerate(evidence) if findings], [1, 3, 6])
+        self.assertLessEqual({"norm", "distance", "direction"}, set(evidence[1]))
+        self.assertEqual(evidence[3], ["non-finite"])
+        self.assertEqual(evidence[6], ["bad input"])
+        self.assertIn("header length", found["workers"][6]["findings"][0]["text"])
+        self.assertEqual((found["workers"][3]["nonfinite"], found["workers"][3]["norm"]), (1, None))
+        self.assertEqual(found["advice"]["f"], 3)
+        self.assertAlmostEqual(sum(tensor["share"] for tensor in found["tensors"]), 1)
+        self.assertEqual([tensor["name"] for tensor in found["tensors"]], ["a", "b"])
+        self.assertRegex(text, r"(?m)^w0.safetensors +good ")
+        self.assertRegex(text, r"(?m)^w3.safetensors +bad +non-finite: 1 value is NaN or infinite$")
+        self.assertIn("6 of 9 workers look honest; 40 coordinates", text)
+        self.assertIn('Recommended: --rule "%s"' % found["advice"]["rule"], text)
+
+        # What is recommended keeps to the honest mean, and as far as the table says.
+        self.aggregate(inputs, found["advice"]["rule"], "--integers", "first", "--out-dtype", "f64", bad=1)
+        out, _ = read_safetensors(self.output)
+        honest = [rows[i] for i in (0, 2, 4, 5, 7, 8)]
+        mean = [sum(column) / 6 for column in zip(*honest)]
+        spread = sum((x - m) ** 2 for row in honest for x, m in zip(row, mean)) / 6
+        off = sum((x - m) ** 2 for x, m in zip(out["a"] + out["b"], mean)) / spread
+        self.assertAlmostEqual(found["spread"], math.sqrt(spread), places=5)
+        whole = json.loads(self.run_bragg("audit", *inputs, "--sample", "0", "--json").stdout)
+        advised = next(r["rule"] for r in whole["rules"] if r["rule"].replace("F", "3") == found["advice"]["rule"])
+        self.assertAlmostEqual(self.points(whole, advised)[3]["given"], off, places=5)
+        self.assertLess(off, self.points(whole, advised)[3]["kappa"])
+
+    def test_copies_have_names(self):
+        rows = self.rows()
+        rows[2] = rows[7]
+        _, text = self.audit(*self.models(rows))
+        self.assertRegex(text, r"(?m)^w2.safetensors +bad .* copy: 1 other row at a distance of 0, where .*: w7.safetensors$")
+        self.assertRegex(text, r"(?m)^w7.safetensors +bad .*: w2.safetensors$")
+
+    def test_prices(self):
+        inputs = self.models(self.rows())
+        found, text = self.audit(*inputs, "--rule", "mean", "--rule", "trimmed_mean(f=F)", "--rule", "krum(f=1)", "--f", "2")
+        self.assertEqual([rule["rule"] for rule in found["rules"]], ["mean", "trimmed_mean(f=F)", "krum(f=1)"])
+        self.assertEqual(found["honest"], 9)
+        mean, trimmed = self.points(found, "mean"), self.points(found, "trimmed_mean(f=F)")
+        self.assertEqual(sorted(trimmed), [0, 1, 2, 3, 4])
+        self.assertLess(mean[0]["cost"], 1e-20)
+        self.assertEqual((mean[1]["worst"], mean[1]["unbounded"], mean[1]["attack"], mean[1]["kappa"]), (None, True, "nan", None))
+        self.assertAlmostEqual(trimmed[2]["bound"], 2 / 7)
+        self.assertAlmostEqual(trimmed[2]["kappa"], 6 * 0.4 * 1.4)
+        self.assertLess(trimmed[2]["worst"], trimmed[2]["kappa"])
+        self.assertGreater(trimmed[2]["cost"], 0)
+        self.assertIsNone(trimmed[2]["given"])
+        self.assertEqual((found["advice"]["f"], found["advice"]["rule"]), (2, "trimmed_mean(f=2)"))
+        self.assertIn("f = 2, as asked", text)
+        self.assertRegex(text, r"(?m)^mean +1 +0 .* unbounded +nan ")
+        self.assertIn("Larger f: --json, --svg", text)
+
+    def test_base_and_exclude(self):
+        rows = self.rows()
+        rows[4] = [-x for x in rows[4]]
+        inputs = self.models(rows, base=1000)
+        base = self.write("base.safetensors", safetensors({"a": ("F32", [8], [1000] * 8), "b": ("F64", [4, 8], [1000] * 32), "steps": ("I64", [], [0])}))
+        found, _ = self.audit(*inputs, "--base", base)
+        self.assertEqual([i for i, worker in enumerate(found["workers"]) if not worker["honest"]], [4])
+        self.assertEqual(found["workers"][4]["findings"][-1]["evidence"], "direction")
+        self.assertAlmostEqual(found["workers"][0]["norm"], math.sqrt(sum(x * x for x in rows[0])), places=3)
+        found, _ = self.audit(*inputs, "--exclude", "b")
+        self.assertEqual((found["coordinates"], len(found["tensors"])), (8, 1))
+        broken = self.write("broken.safetensors", safetensors({"a": ("F32", [8], [math.nan] * 8), "b": ("F64", [4, 8], [0] * 32), "steps": ("I64", [], [0])}))
+        self.assertIn("--base: holds NaN or infinity", self.run_bragg("audit", *inputs, "--base", broken, code=5).stderr)
+
+    def test_plot(self):
+        inputs = self.models(self.rows())
+        plot = self.path("cost.svg")
+        self.audit(*inputs, "--svg", plot)
+        with open(plot) as file:
+            text = file.read()
+        root = xml.etree.ElementTree.fromstring(text)
+        curves = root.findall("{http://www.w3.org/2000/svg}polyline")
+        self.assertEqual(len(curves), 21)  # ten rules in two panels, and the bound
+        self.assertEqual(len(curves[1].get("points").split()), 5)  # the mean, f from 0 to 4
+        words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+        self.assertIn("nnm(f=F) | geometric_median", words)
+        self.assertIn("is an input", self.run_bragg("audit", *inputs, "--svg", inputs[0], code=2).stderr)
+        self.assertIn("--svg", self.run_bragg("audit", *inputs, "--svg", self.path("none", "cost.svg"), code=4).stderr)
+
+    def test_wrong_usage(self):
+        inputs = self.models(self.rows())
+        error = self.run_bragg("audit", *inputs, "--rule", "krum(f=F) | median", code=2).stderr
+        self.assertIn("  krum(f=1) | median\n", error)
+        self.assertIn("^", error)
+        self.assertIn("trusts a row", self.run_bragg("audit", *inputs, "--rule", "monna(f=F)", code=2).stderr)
+        self.assertIn("--f: 5 of 9 workers", self.run_bragg("audit", *inputs, "--f", "5", code=2).stderr)
+        self.assertIn("2 workers; an audit needs at least 3", self.run_bragg("audit", *inputs[:2], code=2).stderr)
+        self.assertIn("--sample", self.run_bragg("audit", *inputs, "--sample", "-1", code=2).stderr)
+        self.assertIn("Run `bragg audit --help`", self.run_bragg("audit", code=2).stderr)
+
+    def test_memory_is_bounded(self):
+        # 5 workers of 96 MB, with 64 MB of windows; and what the command takes for three values.
+        names = ["big/w%d.npy" % i for i in range(5)]
+        for i, name in enumerate(names):
+            values = array.array("f", [random.Random(i).random() for _ in range(1000)]) * 24000
+            header = npy([len(values)], [])
+            self.write(name, header + values.tobytes())
+        small = self.models(self.rows())
+        few = self.peak_memory("audit", *small, "--rule", "median", "--json")
+        many = self.peak_memory("audit", *[self.path(name) for name in names], "--rule", "median", "--sample", "1000", "--json")
+        if not os.environ.get("BRAGG_SANITIZE"):
+            self.assertLess(many, few + 90)
 
 
 class Inspect(Case):

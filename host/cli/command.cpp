@@ -27,6 +27,7 @@
 #include "host/bench/threads.hpp"
 #include "host/cli/aggregate.hpp"
 #include "host/cli/attack.hpp"
+#include "host/cli/audit.hpp"
 #include "host/cli/bench.hpp"
 #include "host/cli/completion.hpp"
 #include "host/cli/exit_code.hpp"
@@ -67,6 +68,8 @@ Examples:
       one robust model from the files in clients/, of which two may be bad
   bragg inspect clients/
       what the files hold, and which of them are bad
+  bragg audit clients/
+      who looks bad, what each rule would cost, and which one to take
   bragg rules
       every rule, its needs and its guarantee
   bragg attack min_max clients/ --f 2 -o drill
@@ -130,6 +133,31 @@ Examples:
     bragg inspect clients/ --base global.safetensors
   One model:
     bragg inspect model.safetensors
+
+)help";
+
+constexpr const char* audit_footer = R"help(
+INPUT are the workers' checkpoints, as for `aggregate`. They are read twice. It says
+
+  * which workers look bad, by which evidence: a file that is not of the form, NaN
+    or infinity, a norm or a distance beyond what others differ by, a copy of
+    another, a direction against the others';
+  * how different the others are;
+  * of each rule, for each f: how far it is from their mean without an attacker
+    (its cost), and under the worst of some attacks, as shares of their spread,
+    beside what no rule can promise to undercut and what is proven of the rule;
+  * which rule to take, why, and what is not certain about it.
+
+Rules that take each coordinate by itself are tried on a sample of --sample
+coordinates, with an error; others on what decides them, exactly. In --rule F
+stands for f.
+
+Examples:
+  Before a rule is chosen:
+    bragg audit clients/ --base global.safetensors
+  Two rules, all coordinates, a plot:
+    bragg audit clients/ --rule "krum(f=F)" --rule "nnm(f=F) | krum(f=F)" \
+        --sample 0 --svg cost.svg
 
 )help";
 
@@ -367,6 +395,37 @@ void add_inspect(CLI::App& app, bragg::cli::InspectCommand& command) {
   sub->add_flag("--json", command.json, "for programs");
 }
 
+void add_audit(CLI::App& app, bragg::cli::AuditCommand& command) {
+  CLI::App* const sub =
+      app.add_subcommand("audit", "Say who looks bad, what rules cost on these workers, and which to take");
+  sub->footer(audit_footer + std::string(exit_codes));
+  sub->add_option("INPUT", command.inputs, "the workers' checkpoints, as for `aggregate`")->required();
+  sub->add_option("--base", command.base, "the global model, which the workers' differences are from");
+  sub->add_option("-r,--rule", command.rules,
+                  "a pipeline to try, in which F stands for f; repeatable; default: ten of them")
+      ->type_name(bragg::cli::rule_type)
+      ->expected(1)
+      ->take_all()
+      ->allow_extra_args(false);
+  sub->add_option("--f", command.f,
+                  "bad workers to recommend a rule for; default: as many as look bad, but at least 1")
+      ->check(CLI::Range(1, 10000));
+  sub->add_option("--sample", command.sample, "coordinates to try coordinate-wise rules on; 0: all")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
+      ->capture_default_str();
+  sub->add_option("--seed", command.seed, "draws the sample, and whom attackers replace")
+      ->capture_default_str();
+  sub->add_option("--exclude", command.exclude,
+                  "leave tensors whose names match out, e.g. '*_extra_state'; inputs may differ in them; "
+                  "repeatable")
+      ->type_name("PATTERN")
+      ->expected(1)
+      ->take_all()
+      ->allow_extra_args(false);
+  sub->add_flag("--json", command.json, "for programs");
+  sub->add_option("--svg", command.svg, "SVG file to write: cost and damage over f");
+}
+
 void add_attack(CLI::App& app, bragg::cli::AttackCommand& command) {
   CLI::App* const sub = app.add_subcommand("attack", "Write what bad workers would send, for drills");
   sub->footer(attack_footer + bragg::cli::attack_lines() + attack_examples + exit_codes);
@@ -548,6 +607,8 @@ int run(int argc, char** argv, bragg::Communicator* communicator) {
   add_aggregate(app, aggregate);
   bragg::cli::InspectCommand inspect;
   add_inspect(app, inspect);
+  bragg::cli::AuditCommand audit;
+  add_audit(app, audit);
   bragg::cli::AttackCommand attack;
   add_attack(app, attack);
   bragg::cli::VerifyCommand verify;
@@ -583,6 +644,7 @@ int run(int argc, char** argv, bragg::Communicator* communicator) {
     print_error(unknown.empty() ? complaint(app, error) : unknown);
     const char* const command = app.got_subcommand("aggregate") ? "aggregate "
                                 : app.got_subcommand("inspect") ? "inspect "
+                                : app.got_subcommand("audit")   ? "audit "
                                 : app.got_subcommand("attack")  ? "attack "
                                 : app.got_subcommand("verify")  ? "verify "
                                 : app.got_subcommand("bench")   ? "bench "
@@ -607,6 +669,8 @@ int run(int argc, char** argv, bragg::Communicator* communicator) {
       fmt::print("{}", bragg::cli::completion_script(app, shell));
     } else if (app.got_subcommand("inspect")) {
       bragg::cli::run(inspect);
+    } else if (app.got_subcommand("audit")) {
+      bragg::cli::run(audit);
     } else if (app.got_subcommand("attack")) {
       refuse_job(false);
       bragg::cli::run(attack);
