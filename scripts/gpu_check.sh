@@ -17,7 +17,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 programs=(device_there_test device_select_test device_gram_test device_combine_test device_plan_test device_graph_test
-  pre_aggregate_cuda_test conformance_cuda_test hostile_cuda_test aimed_cuda_test)
+  pre_aggregate_cuda_test conformance_cuda_test hostile_cuda_test aimed_cuda_test device_sharded_test)
 
 # find_python COMMAND…: the first that runs. A name on PATH may be no more than pyenv's word that another version has it.
 find_python() {

@@ -24,7 +24,7 @@ import unittest
 
 TESTS = ["device_there_test", "device_select_test", "device_gram_test", "device_combine_test", "device_plan_test",
          "device_graph_test", "pre_aggregate_cuda_test", "conformance_cuda_test", "hostile_cuda_test",
-         "aimed_cuda_test"]
+         "aimed_cuda_test", "device_sharded_test"]
 RULES = ["median", "trimmed_mean(f=F)", "krum(f=F)", "multi_krum(f=F)", "geometric_median", "centered_clipping(tau=100, iters=5)",
          "nnm(f=F) | trimmed_mean(f=F)", "bulyan(f=F)"]
 

@@ -38,7 +38,7 @@ RULES = ["median", "trimmed_mean(f=F)", "krum(f=F)", "multi_krum(f=F)", "geometr
          "centered_clipping(tau=100, iters=5)", NNM, "bulyan(f=F)"]
 TESTS = ["device_select_test", "device_gram_test", "device_combine_test", "device_plan_test", "device_graph_test",
          "pre_aggregate_cuda_test", "conformance_cuda_test", "hostile_cuda_test",
-         "aimed_cuda_test"]
+         "aimed_cuda_test", "device_sharded_test"]
 KERNELS = {  # of the profiler's steps: the kernel, and what launches it once
     "gram-16": "gram_fragments", "gram-64": "gram_tiles", "median-64": "direct_kernel", "median-128": "direct_kernel",
     "mix-16": "tile_kernel", "steps": "step_list_kernel"}
