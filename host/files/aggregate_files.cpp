@@ -719,7 +719,8 @@ void FileAggregation::accumulate_together(const Part& part, GramSums& totals) {
   std::vector<std::size_t> judged(judged_);  // in order_
   std::iota(judged.begin(), judged.end(), std::size_t{0});
   if (shares_) share_together(mine);
-  detail::add_up(ranks_.communicator(), stretches_of(*sharding_, judged, totals.leaf_blocks), mine, totals);
+  detail::add_up(ranks_.communicator(), Leaves(*sharding_, judged, totals.leaf_blocks * gram_block), mine,
+                 totals);
 }
 
 /// Each rank finds the typical distance of the tensors that it has whole. Of those that are cut all add up

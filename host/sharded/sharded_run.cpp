@@ -74,10 +74,11 @@ ShardedRun::ShardedRun(Pipeline pipeline, Shape shape, Sharding sharding, int ra
   for (std::size_t j = 0; j < replicas_; ++j)
     shares_.push_back(std::make_unique<Share>(shard_of(rank_, j), whole_, sharding_, options));
   parts_.resize(first().backend->part_count());
-  leaves_.resize(parts());
   added_.resize(parts() * replicas_);
   reports_.resize(parts());
-  for (std::size_t p = 0; p < parts(); ++p) cut(p);
+  const ShardBackend& backend = *first().backend;
+  for (std::size_t p = 0; p < parts(); ++p)
+    leaves_.emplace_back(sharding_, backend.judged_tensors(p), backend.leaf_length(p));
 
   const auto note = [&](Topic topic, auto add) {
     Digest digest;
@@ -432,30 +433,12 @@ const Transfer* ShardedRun::send_rows() {
 
 // pass 1 ------------------------------------------------------------------------------------------
 
-/// Leaves in the order in which one process adds them.
-void ShardedRun::cut(std::size_t p) {
-  Leaves& part = leaves_[p];
-  part.count.assign(ranks(), 0);
-  const ShardBackend& backend = *first().backend;
-  const std::int64_t leaf = backend.leaf_length(p);
-  for (const std::size_t t : backend.judged_tensors(p)) {
-    for (std::size_t shard = 0; shard < ranks(); ++shard) {
-      const std::int64_t size = sharding_.slices(static_cast<int>(shard))[t].size();
-      const std::int64_t leaves = (size + leaf - 1) / leaf;
-      if (leaves > 0) part.stretches.push_back({shard, leaves});
-      part.count[shard] += leaves;
-    }
-  }
-}
-
 std::size_t ShardedRun::doubles_per_entry(std::size_t part) const {
   return static_cast<std::size_t>(shares_.front()->backend->doubles_per_entry(part));
 }
 
 Slice ShardedRun::entries_of(std::size_t part, std::size_t slice) const {
-  const std::size_t count = parts_[part].entries.size();
-  return {static_cast<std::int64_t>(count * slice / ranks()),
-          static_cast<std::int64_t>(count * (slice + 1) / ranks())};
+  return slice_of(parts_[part].entries.size(), slice, ranks());
 }
 
 /// Of a slice of all leaves of a shard.
@@ -562,33 +545,21 @@ void ShardedRun::add_leaves() {
       }
     }
   }
-  std::vector<double> leaf;
-  std::vector<Cursor> cursors(ranks());
+  std::vector<const std::byte*> next(ranks());
   for (std::size_t p = 0; p < parts(); ++p) {
     if (parts_[p].settled) continue;
     for (std::size_t i = 0; i < replicas_; ++i) {
       const std::size_t slice = shard_of(rank_, i);
       for (std::size_t shard = 0; shard < ranks(); ++shard) {
-        cursors[shard].at = begin_of(shard, 0, p, i);
+        next[shard] = begin_of(shard, 0, p, i);
         for (std::size_t j = 1; j < replicas_; ++j) {
           const std::size_t bytes = as_size(leaf_bytes(p, shard, slice));
-          if (bytes > 0 && std::memcmp(cursors[shard].at, begin_of(shard, j, p, i), bytes) != 0)
+          if (bytes > 0 && std::memcmp(next[shard], begin_of(shard, j, p, i), bytes) != 0)
             accuse(owner_of(shard, 0), owner_of(shard, j), "have other sums of the same rows", shard);
         }
       }
-      const std::size_t count = as_size(entries_of(p, slice).size());
-      std::vector<double>& sums = added_[p * replicas_ + i];
-      sums.assign(2 * count, 0.0);
-      leaf.assign(2 * count, 0.0);
-      for (const Stretch& stretch : leaves_[p].stretches) {
-        for (std::int64_t k = 0; k < stretch.leaves; ++k) {
-          cursors[stretch.shard].take(leaf.data(), count * doubles_per_entry(p));
-          for (std::size_t e = 0; e < count; ++e) {
-            GramSums::two_sum(sums[e], sums[count + e], leaf[e]);
-            sums[count + e] += leaf[count + e];
-          }
-        }
-      }
+      added_[p * replicas_ + i] =
+          detail::add_leaves(leaves_[p], next, as_size(entries_of(p, slice).size()), doubles_per_entry(p));
     }
   }
 }
@@ -675,16 +646,10 @@ void ShardedRun::take_totals() {
         "added up the same sums to others",
         [&](std::size_t slice) { return 2 * sizeof(double) * as_size(entries_of(p, slice).size()); },
         [&](std::size_t slice, Cursor cursor) {
-          const Slice entries = entries_of(p, slice);
-          const std::size_t count = as_size(entries.size());
-          sums.resize(2 * count);
+          const Slice own = entries_of(p, slice);
+          sums.resize(2 * as_size(own.size()));
           cursor.take(sums.data(), sums.size());
-          for (std::size_t e = 0; e < count; ++e) {
-            const std::size_t place = part.entries[as_size(entries.begin) + e];
-            const std::size_t mirrored = place % n * n + place / n;
-            totals.products[place] = totals.products[mirrored] = sums[e];
-            totals.low[place] = totals.low[mirrored] = sums[count + e];
-          }
+          place_sums(std::span(part.entries).subspan(as_size(own.begin), as_size(own.size())), sums, totals);
         });
     take_all(
         "counted other values in the same rows", [&](std::size_t) { return sizeof(double) * (2 * n + 2); },

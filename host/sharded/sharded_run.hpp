@@ -25,6 +25,7 @@
 
 #include "host/plan/plan_request.hpp"
 #include "host/sharded/agreement.hpp"
+#include "host/sharded/leaf_sums.hpp"
 #include "host/sharded/shard_backend.hpp"
 
 namespace bragg::detail {
@@ -57,16 +58,6 @@ class ShardedRun {
   /// What was moved last.
   enum class Phase { over, begun, hello, rows, leaves, totals, totals_vote, output, verdict, verdict_vote };
 
-  /// Leaves of one shard that follow each other in the order of all.
-  struct Stretch {
-    std::size_t shard = 0;
-    std::int64_t leaves = 0;
-  };
-  /// Of a part.
-  struct Leaves {
-    std::vector<Stretch> stretches;
-    std::vector<std::int64_t> count;  // [shard]
-  };
   /// A shard that this rank computes, and what it has found of it.
   struct Share {
     Share(std::size_t shard_in, const PlanRequest& whole, const Sharding& sharding, const Options& options);
@@ -92,7 +83,6 @@ class ShardedRun {
 
   template <class F>
   void guarded(F step) noexcept;
-  void cut(std::size_t part);
   StreamHandle checked(std::optional<Stream> stream) const;
   void add_tensor(Digest& digest, const void* data, std::size_t bytes) const;
   void take_run(const RunArguments& arguments, bool whole_base);
