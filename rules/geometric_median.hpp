@@ -155,17 +155,17 @@ struct Weiszfeld {
     return true;
   }
 
-  /// The weighted lower median of the distances of the finite rows: the scale that `tol` refers to. Each
-  /// member ranks rows of its own: m² comparisons, which is what the step before cost. Overwrites `next`.
+  /// The weighted lower median of `value` over the finite rows; infinite rows have an infinite one. Each
+  /// member ranks rows of its own: m² comparisons, which is what a step costs. Overwrites `next`.
   template <class TeamT>
-  BRAGG_HD double typical_distance(TeamT team) const {
+  BRAGG_HD double median_of(TeamT team, const double* value) const {
     const auto weight = [&](int i) { return points->finite(i) ? points->weight(i) : 0.0; };
     const double half = team.sum(points->count, weight) / 2;
     team.parallel_for(points->count, [&](int i) {
-      double within = 0;  // weight of the rows that are no farther than row i
+      double within = 0;  // weight of the rows whose value is no larger than row i's
       BRAGG_HD_UNROLL(1)
-      for (int j = 0; j < points->count; ++j) within += distance[j] <= distance[i] ? weight(j) : 0.0;
-      next[i] = within >= half ? distance[i] : infinity;
+      for (int j = 0; j < points->count; ++j) within += value[j] <= value[i] ? weight(j) : 0.0;
+      next[i] = within >= half ? value[i] : infinity;
     });
     return next[team.argmin(points->count, [&](int i) { return next[i]; })];
   }
@@ -798,7 +798,7 @@ BRAGG_HD void iterate(TeamT team, const SumOfDistances& rule, const Weiszfeld& w
   while (out.iterations < rule.max_iters && !out.converged) {
     ++out.iterations;
     const StepTaken taken = take_step(team, w, nu, last_length);
-    out.converged = taken.to_optimal_row || taken.is_short(rule.tol * w.typical_distance(team));
+    out.converged = taken.to_optimal_row || taken.is_short(rule.tol * w.median_of(team, w.distance));
   }
 }
 
@@ -883,7 +883,9 @@ BRAGG_HD Status solve(TeamT team, const SumOfDistances& rule, const Points& all,
       continue;
     }
     // Of a majority that distances do not tell apart nothing can be proven, and nothing is wrong with v.
-    const double blurred = 2048 * std::sqrt(points.rounding) * points.extent_of(start);
+    // (Extents are about a row, which may be the medoid; so it is the majority's that counts.)
+    team.parallel_for(m, [&](int i) { w.rank[i] = points.finite(i) ? points.extent_of(i) : infinity; });
+    const double blurred = 2048 * std::sqrt(points.rounding) * w.median_of(team, w.rank);
     if (found.typical > blurred) status = Status::not_converged;
     break;
   }

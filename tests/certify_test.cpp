@@ -385,6 +385,21 @@ TEST(Certify, RowsClippedFromAfarKeepTheirDistances) {
   }
 }
 
+// More than half of the rows are clipped to one point, which is one of them, and rounding decides what their
+// distances are. Lengths are taken about that row: its own, which is 0, says nothing of the others' rounding.
+TEST(Certify, MajorityThatIsClippedToARowIsItsOwnMedian) {
+  const Rows rows = {
+      {1.3332589371137988L},   {0.12165345627291618L}, {2.014758819675702L},     {2.2363549475999269L},
+      {0.47468428328456086L},  {2.2441933082247503L},  {-0.041455597612466533L}, {-0.57793090882969L},
+      {-0.25320299484358155L}, {1.3301717652013032L},  {1.3417280012954864L},    {1.3832807957656219L},
+      {0.5508337668269262L},   {2.8443969139195016L},  {-0.45282625329949944L},  {0.8322617145403528L}};
+  const Outcome outcome = run_library(
+      parse("quantile_clip | geometric_median"),
+      {.rows = as_stored(rows, DType::f64), .dtype = DType::f64, .reference = Vector{-0.15206467294939174L}});
+  ASSERT_EQ(outcome.status, Status::ok);
+  EXPECT_NEAR(static_cast<double>(outcome.out[0]), 0.8322617145403528, 1e-12);
+}
+
 // Which scale suits f64 rows follows from rows that count, however small one with a bad weight is.
 TEST(Certify, RowOfABadWeightSetsNoScale) {
   const Rows rows = {{1e-310L}, {2}, {-2}, {0}, {0}, {-4}, {0}};
