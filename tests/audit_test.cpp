@@ -321,6 +321,120 @@ TEST(Audit, TheErrorOfASampleHolds) {
   EXPECT_EQ(point_of(some, rules[2], 2).worst_error, 0);
 }
 
+/// As statistics of batch normalisation are: a few values that rows differ in more than in all others.
+TEST(Audit, SmallTensorsAreInTheSampleWhole) {
+  test::Generator random = test::generator("small tensor");
+  std::normal_distribution<double> normal;
+  Rows large(8, std::vector<double>(20'000)), small(8, std::vector<double>(16));
+  std::vector<std::vector<const void*>> rows;
+  for (std::size_t i = 0; i < large.size(); ++i) {
+    for (double& x : large[i]) x = normal(random);
+    for (double& x : small[i]) x = 1e4 * normal(random);
+    rows.push_back({large[i].data(), small[i].data()});
+  }
+  const Updates all = Updates::tensors(rows, std::vector<std::int64_t>{20'000, 16}, DType::f64);
+  for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    const AuditPoint exact =
+        point_of(bragg::audit(all, {.rules = {"median"}, .sample = 0, .seed = seed}), "median", 1);
+    const Audit some = bragg::audit(all, {.rules = {"median"}, .sample = 1000, .seed = seed});
+    EXPECT_LT(some.sample, 2000);
+    EXPECT_NEAR(point_of(some, "median", 1).price, exact.price, 1e-3 * exact.price);
+    EXPECT_NEAR(point_of(some, "median", 1).worst, exact.worst, 0.01 * exact.worst);
+  }
+}
+
+/// A few coordinates of a large tensor that hold most of the spread are in one sample and not in another.
+TEST(Audit, ASampleThatMissesTheSpreadIsInDoubt) {
+  test::Generator random = test::generator("missed");
+  std::normal_distribution<double> normal;
+  Rows rows(8, std::vector<double>(20'000));
+  for (std::vector<double>& row : rows) {
+    for (double& x : row) x = normal(random);
+    for (std::size_t k = 0; k < 16; ++k) row[1250 * k] *= 1e4;
+  }
+  const double exact =
+      point_of(bragg::audit(updates(rows), {.rules = {"median"}, .sample = 0}), "median", 1).price;
+  for (std::uint64_t seed = 0; seed < 8; ++seed) {
+    const Audit some = bragg::audit(updates(rows), {.rules = {"median"}, .sample = 500, .seed = seed});
+    const AuditPoint& point = point_of(some, "median", 1);
+    EXPECT_NEAR(point.price, exact, 2 * point.price_error) << seed;
+  }
+}
+
+/// Over-representing one honest row is an attack, too.
+TEST(Audit, CopiesOfAnHonestRowAreTried) {
+  test::Generator random = test::generator("mimic");
+  const Rows rows = different_workers(9, 300, random);
+  const Audit audit = bragg::audit(updates(rows), {.rules = {"geometric_median"}, .sample = 0, .seed = 5});
+  const AuditPoint& point = point_of(audit, "geometric_median", 1);
+  // One of the nine is replaced: whichever it is, copying the worst of the others does at most what is said.
+  double least = std::numeric_limits<double>::infinity();
+  for (std::size_t gone = 0; gone < rows.size(); ++gone) {
+    Rows left = rows;
+    left.erase(left.begin() + static_cast<std::ptrdiff_t>(gone));
+    double worst = 0;
+    for (const std::vector<double>& copied : Rows(left)) {
+      Rows attacked = left;
+      attacked.push_back(copied);
+      std::vector<double> out(300);
+      aggregate(GeometricMedian{}, updates(attacked), Output(out));
+      worst = std::max(worst, squared_distance(out, mean_of(left)) / spread_of(left));
+    }
+    least = std::min(least, worst);
+  }
+  EXPECT_GE(point.worst, least * (1 - 1e-9));
+}
+
+/// Where rows differ in few ways, half of the honest ones point away from the median by chance.
+TEST(Audit, DirectionsOfFewDimensionsNameNobody) {
+  test::Generator random = test::generator("directions");
+  std::normal_distribution<double> normal;
+  for (int draw = 0; draw < 20; ++draw) {
+    for (const std::size_t d : {std::size_t{1}, std::size_t{2}, std::size_t{500}}) {
+      Rows rows(12, std::vector<double>(d));
+      for (std::vector<double>& row : rows) {
+        for (double& x : row) x = 0.5 + normal(random);
+        if (d > 2) row[7] *= 1000;  // all of the row, nearly
+      }
+      for (const AuditRow& row : bragg::audit(updates(rows), {.rules = {"mean"}}).rows)
+        EXPECT_FALSE(has(row, Evidence::direction));
+    }
+  }
+}
+
+TEST(Audit, AnFBelowWhatLooksBadIsDoubted) {
+  test::Generator random = test::generator("f below");
+  Rows rows = like_workers(64, random);
+  rows[1].assign(64, std::numeric_limits<double>::quiet_NaN());
+  rows[2].assign(64, std::numeric_limits<double>::infinity());
+  AuditOptions options;
+  options.f = 1;
+  const Audit audit = bragg::audit(updates(rows), options);
+  const auto& doubts = audit.advice.doubts;
+  EXPECT_TRUE(std::any_of(doubts.begin(), doubts.end(), [](const std::string& doubt) {
+    return doubt.find("f = 1 is less than the 2 rows that look bad") != std::string::npos;
+  }));
+}
+
+/// Of three rows the middle is what many rules find: that one is advised which costs least without an
+/// attacker.
+TEST(Audit, OfEqualWorstCasesTheCheaperRuleIsAdvised) {
+  const Rows rows = {{1, 0}, {-1, 0.5}, {0, -1}};
+  const Audit audit =
+      bragg::audit(updates(rows), {.rules = {"median", "trimmed_mean(f=F)", "geometric_median"}});
+  double least = std::numeric_limits<double>::infinity();
+  double worst = least;
+  for (const AuditRule& rule : audit.rules) {
+    const AuditPoint& point = point_of(audit, rule.rule, 1);
+    if (point.worst < worst * (1 - 1e-6)) least = std::numeric_limits<double>::infinity();
+    worst = std::min(worst, point.worst);
+    if (point.worst <= worst * (1 + 1e-6)) least = std::min(least, point.price);
+  }
+  const std::string& advised = audit.advice.rule;
+  const std::string asked = advised == "trimmed_mean(f=1)" ? "trimmed_mean(f=F)" : advised;
+  EXPECT_LE(point_of(audit, asked, 1).price, least * (1 + 1e-6)) << advised;
+}
+
 TEST(Audit, RowsAreLookedAtFromTheBase) {
   test::Generator random = test::generator("base");
   Rows rows = like_workers(64, random);

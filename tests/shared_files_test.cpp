@@ -458,8 +458,26 @@ TEST(SharedInputs, LostByOneRank) {
   }
 }
 
+/// The report of a run that fails names what was bad, too.
+TEST(SharedInputs, AreToldWhereARunFails) {
+  const Round round(one_dtype);
+  fs::resize_file(round.paths[1], 5000);
+  std::vector<std::string> told(2);
+  expect_all(failures(round, 2,
+                      [&](LocalCommunicator& ranks, FileOptions& options) {
+                        options.bad_inputs = BadInputs::error;
+                        options.found_bad = [&, rank = static_cast<std::size_t>(ranks.rank())](
+                                                std::size_t, const std::string& name, const std::string&) {
+                          told[rank] = name;
+                        };
+                      }),
+             Status::bad_file, "w1");
+  EXPECT_EQ(told, std::vector<std::string>(2, round.paths[1].string()));
+}
+
 #ifdef __linux__
-/// Ranks on machines of which one cannot see a worker's file, another not another one's.
+/// Ranks on machines of which one cannot see a worker's file, another not another one's, and the third has
+/// another file of a name.
 TEST(SharedInputs, UnseenBySomeRanks) {
   const Round round(one_dtype);
   constexpr int ranks = 3;
@@ -472,6 +490,8 @@ TEST(SharedInputs, UnseenBySomeRanks) {
         fs::create_hard_link(round.paths[static_cast<std::size_t>(i)], own / std::to_string(i));
     }
   }
+  fs::remove(round.folder / "rank2" / "5");
+  write_model(round.folder / "rank2" / "5", one_dtype, round.seed + 50);
   std::vector<fs::path> names;
   for (int i = 0; i < workers; ++i) names.emplace_back(std::to_string(i));
   std::vector<std::vector<std::string>> told(ranks);
@@ -486,19 +506,19 @@ TEST(SharedInputs, UnseenBySomeRanks) {
            told[rank].push_back(name);
          };
          results[rank] =
-             aggregate_files(parse("nnm(f=2) | trimmed_mean(f=2)"), names, round.folder / "out", options);
+             aggregate_files(parse("nnm(f=3) | trimmed_mean(f=3)"), names, round.folder / "out", options);
        })) {
     if (thrown) std::rethrow_exception(thrown);
   }
   for (int r = 0; r < ranks; ++r) {
     const FileResult& result = results[static_cast<std::size_t>(r)];
-    for (std::size_t i = 0; i < workers; ++i) EXPECT_EQ(result.bad[i].empty(), i != 1 && i != 3) << i;
-    EXPECT_EQ(told[static_cast<std::size_t>(r)], (std::vector<std::string>{"1", "3"}));
+    for (std::size_t i = 0; i < workers; ++i) EXPECT_EQ(result.bad[i].empty(), i % 2 == 0) << i;
+    EXPECT_EQ(told[static_cast<std::size_t>(r)], (std::vector<std::string>{"1", "3", "5"}));
   }
-  fs::remove(round.paths[1]);
-  fs::remove(round.paths[3]);
+  EXPECT_NE(results[0].bad[5].find("different files"), std::string::npos) << results[0].bad[5];
+  for (const std::size_t i : {1U, 3U, 5U}) fs::remove(round.paths[i]);
   const std::string together = read_text(round.folder / "out");
-  aggregate_files(parse("nnm(f=2) | trimmed_mean(f=2)"), round.paths, round.folder / "out", with_threads());
+  aggregate_files(parse("nnm(f=3) | trimmed_mean(f=3)"), round.paths, round.folder / "out", with_threads());
   EXPECT_TRUE(read_text(round.folder / "out") == together);
 }
 #endif

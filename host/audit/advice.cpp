@@ -4,12 +4,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <cmath>
+#include <limits>
 
 namespace bragg::detail {
 
 namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
 
 /// A rule and its figures at the f that is advised on.
 struct Candidate {
@@ -31,8 +35,17 @@ std::vector<Candidate> bounded(const Audit& audit, int f) {
     if (point == rule.points.end() || !point->kappa || !std::isfinite(point->worst)) continue;
     found.push_back({&rule, &*point});
   }
-  std::stable_sort(found.begin(), found.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.point->worst < b.point->worst; });
+  // Figures that rounding alone tells apart are a tie: then the lower cost is better, then the lower bound.
+  const auto rounded = [](double x) {
+    return std::isfinite(x) ? static_cast<double>(static_cast<float>(x)) : x;
+  };
+  std::stable_sort(found.begin(), found.end(), [&](const Candidate& a, const Candidate& b) {
+    const auto key = [&](const AuditPoint& point) {
+      const double price = std::isnan(point.price) ? infinity : point.price;
+      return std::array{rounded(point.worst), rounded(price), *point.kappa};
+    };
+    return key(*a.point) < key(*b.point);
+  });
   return found;
 }
 
@@ -81,8 +94,9 @@ void doubt_rows(const Audit& audit, const Looks& looks, AuditAdvice& advice) {
   });
   if (judged > 0) {
     advice.doubts.push_back(
-        fmt::format("{} of the rows that look bad only stand{} out: a worker with rare data may, too", judged,
-                    judged == 1 ? "s" : ""));
+        fmt::format("{} of the rows that look bad only stand{} out: a worker with rare data may, too; all "
+                    "figures but those of the rows as they are leave such a worker's data out",
+                    judged, judged == 1 ? "s" : ""));
   }
   const bool copies = std::any_of(audit.rows.begin(), audit.rows.end(), [](const AuditRow& row) {
     return std::any_of(row.findings.begin(), row.findings.end(),
@@ -134,6 +148,12 @@ AuditAdvice advise(const Audit& audit, const Looks& looks, const AuditOptions& o
   } else {
     advice.rule = with_f(candidates.front().rule->rule, advice.f);
     explain(candidates, advice);
+  }
+  if (options.f && *options.f < bad) {
+    advice.doubts.push_back(
+        fmt::format("f = {} is less than the {} rows that look bad: nothing is proven for "
+                    "the rows as they are",
+                    *options.f, bad));
   }
   doubt_rows(audit, looks, advice);
   return advice;

@@ -18,10 +18,10 @@ namespace bragg::detail {
 namespace {
 
 // Workers of different data differ by factors: a row looks bad only beyond any that others differ by.
-constexpr double far_factor = 3;          // beyond the median, at least
-constexpr double far_deviations = 4;      // and in deviations of the logarithms
-constexpr double copy_share = 1e-3;       // of the median distance
-constexpr std::int64_t copy_least = 8;    // coordinates: rows of fewer may come near each other by chance
+constexpr double far_factor = 3;       // beyond the median, at least
+constexpr double far_deviations = 4;   // and in deviations of the logarithms
+constexpr double copy_share = 1e-3;    // of the median distance
+constexpr double least_dimension = 8;  // rows of fewer coordinates are near each other, or apart, by chance
 constexpr double normal_factor = 1.4826;  // the deviation of normal values, in median absolute deviations
 
 double median_of(std::vector<double> values) {
@@ -50,13 +50,27 @@ double limit_of(const std::vector<double>& values) {
 }
 
 /// The rows in as many coordinates as there are rows; of those that hold what cannot be squared nothing.
-std::vector<Vector> read_rows(AuditRows& rows, Looks& looks) {
+/// `dimension`: as of how many coordinates alike in size the rows are.
+std::vector<Vector> read_rows(AuditRows& rows, Looks& looks, double& dimension) {
+  long double squares = 0, fourths = 0;
+  std::vector<double> sizes;
   const auto n = static_cast<std::size_t>(rows.n());
   std::vector<std::int64_t> huge(n, 0);
   Triangle triangle(n);
   std::vector<double> block;
   rows.read([&](std::size_t, std::int64_t, std::size_t count, const double* values) {
     block.assign(count * n, 0.0);
+    for (std::size_t i = 0; i < count; ++i) {
+      sizes.clear();
+      for (std::size_t row = 0; row < n; ++row) sizes.push_back(std::abs(values[row * count + i]));
+      std::erase_if(sizes, [](double x) { return !(x <= 0x1p480); });
+      const auto middle = sizes.begin() + (std::ssize(sizes) - 1) / 2;
+      if (sizes.empty()) continue;
+      std::nth_element(sizes.begin(), middle, sizes.end());
+      const long double square = static_cast<long double>(*middle) * *middle;
+      squares += square;
+      fourths += square * square;
+    }
     for (std::size_t row = 0; row < n; ++row) {
       for (std::size_t i = 0; i < count; ++i) {
         const double x = values[row * count + i];
@@ -71,6 +85,7 @@ std::vector<Vector> read_rows(AuditRows& rows, Looks& looks) {
     }
     triangle.add(count, block.data());
   });
+  dimension = fourths > 0 ? static_cast<double>(squares * squares / fourths) : 0;
   std::vector<Vector> columns;
   for (std::size_t row = 0; row < n; ++row) {
     AuditRow& found = looks.rows[row];
@@ -144,11 +159,11 @@ class Comparison {
     }
   }
 
-  void judge(std::int64_t d) {
-    if (d >= copy_least) judge_copies();
+  void judge(std::int64_t d, double dimension) {
+    if (static_cast<double>(d) >= least_dimension) judge_copies();
     judge_far(&AuditRow::norm, Evidence::norm, "");
     judge_far(&AuditRow::distance, Evidence::distance, " from the nearest half of the others");
-    judge_direction();
+    if (dimension >= least_dimension) judge_direction();
   }
 
  private:
@@ -238,12 +253,13 @@ Looks look_at(AuditRows& rows) {
   Looks looks;
   looks.rows.assign(static_cast<std::size_t>(rows.n()),
                     AuditRow{.findings = {}, .nonfinite = 0, .norm = nan, .distance = nan, .cosine = nan});
-  const std::vector<Vector> columns = read_rows(rows, looks);
+  double dimension = 0;
+  const std::vector<Vector> columns = read_rows(rows, looks, dimension);
   if (looks.honest().size() < 3) return looks;
   Comparison comparison(columns, looks);
   comparison.measure();
   const std::span<const std::int64_t> sizes = rows.sizes();
-  comparison.judge(std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0}));
+  comparison.judge(std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0}), dimension);
   return looks;
 }
 

@@ -24,19 +24,18 @@ namespace {
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
-/// One coordinate of each of so many equal stretches of d, in their order.
-std::vector<std::int64_t> draw_sample(std::int64_t d, std::int64_t count, std::uint64_t seed) {
-  std::vector<std::int64_t> drawn;
+/// One of each of so many equal stretches of [begin, begin + d), in their order, is added.
+void draw_stretches(std::int64_t begin, std::int64_t d, std::int64_t count, std::uint64_t seed,
+                    std::vector<std::int64_t>& drawn) {
   // What is left over of d/count goes to the first stretches.
   const std::int64_t length = d / count, longer = d % count;
-  for (std::int64_t k = 0, begin = 0; k < count; ++k) {
+  for (std::int64_t k = 0; k < count; ++k) {
     const std::int64_t size = length + (k < longer ? 1 : 0);
-    const double uniform = uniform_at(seed, static_cast<std::uint64_t>(k));
+    const double uniform = uniform_at(seed, drawn.size());
     drawn.push_back(begin +
                     std::min(size - 1, static_cast<std::int64_t>(uniform * static_cast<double>(size))));
     begin += size;
   }
-  return drawn;
 }
 
 std::vector<int> permuted(const std::vector<int>& numbers, std::uint64_t seed) {
@@ -63,23 +62,42 @@ bool is_valid(const Pipeline& pipeline, int n) {
   return true;
 }
 
-/// What of a row a pipeline is run on.
-enum class View : std::uint8_t { frame, some, all };
+std::pair<double, double> mean_and_deviation(const Vector& values) {
+  const auto count = static_cast<double>(values.size());
+  const double mean = std::accumulate(values.begin(), values.end(), 0.0) / count;
+  double squares = 0;
+  for (const double x : values) squares += (x - mean) * (x - mean);
+  return {mean, values.size() > 1 ? std::sqrt(squares / (count - 1)) : 0};
+}
 
-/// A search among attacks looks at no more coordinates than this.
+/// A search among attacks looks at no more than twice as many coordinates.
 constexpr std::size_t searched = 4096;
 
-Vector seen(const AuditVector& row, View view) {
+}  // namespace
+
+/// What of a row a pipeline is run on: the sample, or that of it which searches look at.
+enum class Prices::View : std::uint8_t { frame, some, all };
+
+Vector Prices::seen(const AuditVector& row, View view) const {
   Vector made = row.frame;
-  const std::size_t step =
-      view == View::some ? std::max<std::size_t>(1, row.sample.size() / searched) : std::size_t{1};
-  if (view != View::frame) {
-    for (std::size_t k = 0; k < row.sample.size(); k += step) made.push_back(row.sample[k]);
+  if (view == View::all) made.insert(made.end(), row.sample.begin(), row.sample.end());
+  if (view == View::some) {
+    for (const std::size_t k : search_) made.push_back(row.sample[k]);
   }
   return made;
 }
 
-}  // namespace
+/// All that hold much of the spread, and some of the rest, which stand for it.
+void Prices::choose_searched(const Vector& held) {
+  const double all = std::accumulate(held.begin(), held.end(), 0.0);
+  const std::size_t step = std::max<std::size_t>(1, (held.size() + searched - 1) / searched);
+  for (std::size_t k = 0; k < held.size(); ++k) {
+    const bool is_large = held[k] * static_cast<double>(searched) > all;
+    if (!is_large && k % step != 0) continue;
+    search_.push_back(k);
+    search_weights_.push_back(weights_[k] * (is_large ? 1.0 : static_cast<double>(step)));
+  }
+}
 
 /// A share of the spread, and its standard error.
 struct Prices::Figure {
@@ -90,11 +108,12 @@ struct Prices::Figure {
 /// A pipeline on honest rows, and f more.
 class Prices::Trial {
  public:
-  Trial(const Pipeline& pipeline, std::vector<const AuditVector*> honest, int f, bool all)
-      : pipeline_(pipeline),
+  Trial(const Prices& prices, const Pipeline& pipeline, std::vector<const AuditVector*> honest, int f)
+      : prices_(prices),
+        pipeline_(pipeline),
         honest_(std::move(honest)),
         f_(f),
-        all_(all),
+        weights_(prices.weights_),
         combines_(is_combination(pipeline.rule)) {
     mean_ = filled(*honest_.front(), 0);
     for (const AuditVector* const row : honest_) mean_ = plus(mean_, share(), *row);
@@ -116,38 +135,78 @@ class Prices::Trial {
   /// On these rows as they are, honest or not.
   Figure run_beside(const std::vector<const AuditVector*>& rows) {
     std::vector<Vector> values;
-    for (const AuditVector* const row : rows) values.push_back(seen(*row, widest()));
+    for (const AuditVector* const row : rows) values.push_back(prices_.seen(*row, widest()));
     detail::Target target = target_of(std::move(values), widest(), 0);
     return run(target, {});
   }
 
   Figure run(const AuditVector& bad) {
     if (!full_) full_.emplace(target_of(honest_values(widest()), widest(), f_));
-    return run(*full_, seen(bad, widest()));
+    return run(*full_, prices_.seen(bad, widest()));
   }
 
   /// start − strength · step, for the strength that does most damage.
   AuditVector strongest(const AuditVector& start, const AuditVector& step) {
     constexpr double most = 10;  // as attacks::optimal_alie and optimal_ipm
-    const View view = combines_ ? View::frame : View::some;
-    detail::Target target = target_of(honest_values(view), view, f_);
-    const Vector first = seen(start, view), along = seen(step, view), mean = seen(mean_, view);
-    const auto begin = combines_ ? 0 : static_cast<std::ptrdiff_t>(mean_.frame.size());
-    const Best best = detail::strongest(most, [&](double strength) {
-      if (target.run(detail::plus(first, -strength, along)) != Status::ok) return -1.0;
-      const Vector off = detail::plus(target.out(), -1, mean);
-      return std::inner_product(off.begin() + begin, off.end(), off.begin() + begin, 0.0);
-    });
+    Search search(*this);
+    const Vector first = search.seen(start), along = search.seen(step);
+    const Best best = detail::strongest(
+        most, [&](double strength) { return search.damage_of(detail::plus(first, -strength, along)); });
     return plus(start, -best.strength, step);
   }
 
+  /// The honest row whose f copies do most damage.
+  const AuditVector& most_harmful() {
+    Search search(*this);
+    const AuditVector* worst = honest_.front();
+    double most = -1;
+    for (const AuditVector* const row : honest_) {
+      const double damage = search.damage_of(search.seen(*row));
+      if (!(damage > most)) continue;
+      most = damage;
+      worst = row;
+    }
+    return *worst;
+  }
+
  private:
+  /// Among attacks, on few coordinates.
+  struct Search {
+    explicit Search(const Trial& trial_in)
+        : trial(trial_in),
+          view(trial.combines_ ? View::frame : View::some),
+          target(trial.target_of(trial.honest_values(view), view, trial.f_)),
+          mean(seen(trial.mean_)) {
+      weights.assign(trial.mean_.frame.size(), trial.combines_ ? 1.0 : 0.0);
+      if (!trial.combines_)
+        weights.insert(weights.end(), trial.prices_.search_weights_.begin(),
+                       trial.prices_.search_weights_.end());
+    }
+
+    Vector seen(const AuditVector& row) const { return trial.prices_.seen(row, view); }
+    /// −1: there is no result.
+    double damage_of(const Vector& bad) {
+      if (target.run(bad) != Status::ok) return -1.0;
+      double damage = 0;
+      for (std::size_t k = 0; k < mean.size(); ++k) {
+        const double off = target.out()[k] - mean[k];
+        if (weights[k] > 0) damage += weights[k] * off * off;
+      }
+      return damage;
+    }
+
+    const Trial& trial;
+    View view;
+    detail::Target target;
+    Vector mean, weights;
+  };
+
   double share() const { return 1.0 / static_cast<double>(honest_.size()); }
   View widest() const { return combines_ ? View::frame : View::all; }
 
   std::vector<Vector> honest_values(View view) const {
     std::vector<Vector> values;
-    for (const AuditVector* const row : honest_) values.push_back(seen(*row, view));
+    for (const AuditVector* const row : honest_) values.push_back(prices_.seen(*row, view));
     return values;
   }
 
@@ -169,33 +228,46 @@ class Prices::Trial {
     return of_sample(target.out().data() + mean_.frame.size());
   }
 
-  /// A ratio of sums over the sample, and its error from how parts of the sample differ.
+  /// A ratio of sums over the sample, and its error. How parts of what is not there whole differ tells it,
+  /// but where few coordinates hold most of the spread: then all parts are alike, or the sample has none of
+  /// these. So it is not less than coordinates differ, over as many as count; and what the sample misses of
+  /// the spread, which is known, is as unsure as a coordinate.
   Figure of_sample(const double* out) const {
-    const std::size_t size = variance_.size(), parts = std::min<std::size_t>(64, size);
-    std::vector<double> off(parts, 0.0), spread(parts, 0.0);
-    for (std::size_t k = 0; k < size; ++k) {
+    constexpr std::size_t parts = 64;
+    std::vector<double> off(parts, 0.0), spread(parts, 0.0), shares;
+    double all_off = 0, all_spread = 0, sampled = 0, squares = 0;
+    for (std::size_t k = 0; k < variance_.size(); ++k) {
       const double difference = out[k] - mean_.sample[k];
-      off[k % parts] += difference * difference;
-      spread[k % parts] += variance_[k];
+      const double held = weights_[k] * variance_[k];
+      all_off += weights_[k] * difference * difference;
+      all_spread += held;
+      if (!(weights_[k] > 1)) continue;
+      off[k % parts] += weights_[k] * difference * difference;
+      spread[k % parts] += held;
+      sampled += held;
+      squares += held * held;
+      if (held > 0) shares.push_back(difference * difference / variance_[k]);
     }
-    const double all_off = std::accumulate(off.begin(), off.end(), 0.0);
-    const double all_spread = std::accumulate(spread.begin(), spread.end(), 0.0);
     if (!(all_spread > 0)) return {};  // rows differ elsewhere
     const double value = all_off / all_spread;
-    if (all_) return {value, 0};
-    double squares = 0;
-    for (std::size_t p = 0; p < parts; ++p) {
-      const double left = off[p] - value * spread[p];
-      squares += left * left;
-    }
-    const double count = static_cast<double>(parts);
-    return {value, parts > 1 ? std::sqrt(squares * count / (count - 1)) / all_spread : infinity};
+    if (shares.empty()) return {value, 0};
+    const auto [mean_share, deviation] = mean_and_deviation(shares);
+    Vector left;
+    for (std::size_t p = 0; p < parts; ++p) left.push_back(off[p] - value * spread[p]);
+    const double among_parts = mean_and_deviation(left).second * std::sqrt(parts) / all_spread;
+    const double among_coordinates = deviation * std::sqrt(squares) / all_spread;
+    const double missed = std::min(1.0, std::abs(1 - all_spread / spread_));
+    constexpr double usual = 0.05;
+    return {value, std::max(among_parts, among_coordinates) +
+                       (missed > usual ? missed * (mean_share + deviation) : 0.0)};
   }
 
+  const Prices& prices_;
   const Pipeline& pipeline_;
   std::vector<const AuditVector*> honest_;
   int f_;
-  bool all_, combines_;
+  const Vector& weights_;  // of the sample
+  bool combines_;
   AuditVector mean_;
   std::vector<Vector> deviations_;
   Vector variance_;  // of the sampled coordinates
@@ -212,11 +284,11 @@ Prices::Prices(AuditRows& rows, const Looks& looks, const AuditOptions& options,
   most_replaced_ = std::clamp(most - static_cast<int>(bad_.size()), 0, honest - 1);
   rows_.resize(static_cast<std::size_t>(audit.n));
   deviations_.resize(static_cast<std::size_t>(most_replaced_) + 1);
-  all_ = options.sample == 0 || options.sample >= audit.d;
-  audit.sample = all_ ? audit.d : options.sample;
+  draw(rows.sizes(), options.sample == 0 ? audit.d : std::min(options.sample, audit.d), options.seed);
+  audit.sample = std::ssize(sampled_);
   // Bad rows that can be computed with have columns, too, behind all others, which they leave as they are.
   std::erase_if(bad_, [&](int row) { return !looks.finite[static_cast<std::size_t>(row)]; });
-  read(rows, draw_sample(audit.d, audit.sample, options.seed), audit);
+  read(rows, audit);
   bad_.clear();
   for (int row = 0; row < rows.n(); ++row) {
     const auto i = static_cast<std::size_t>(row);
@@ -226,20 +298,38 @@ Prices::Prices(AuditRows& rows, const Looks& looks, const AuditOptions& options,
   describe(audit);
 }
 
-void Prices::read(AuditRows& rows, const std::vector<std::int64_t>& sampled, Audit& audit) {
+/// By their sizes, but of small tensors more, or all: they may be what rows differ in most (statistics of
+/// batch normalisation).
+void Prices::draw(std::span<const std::int64_t> sizes, std::int64_t count, std::uint64_t seed) {
+  constexpr std::int64_t enough = 1024;
+  const std::int64_t d = std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0});
+  const std::int64_t least = std::min(enough, count / std::max<std::int64_t>(1, std::ssize(sizes)));
+  std::int64_t begin = 0;
+  for (const std::int64_t size : sizes) {
+    const auto part = static_cast<std::int64_t>(
+        std::ceil(static_cast<double>(count) * (static_cast<double>(size) / static_cast<double>(d))));
+    const std::int64_t drawn = count == d ? size : std::min(size, std::max(part, least));
+    if (drawn > 0) draw_stretches(begin, size, drawn, seed, sampled_);
+    weights_.resize(sampled_.size(), drawn > 0 ? static_cast<double>(size) / static_cast<double>(drawn) : 0);
+    begin += size;
+  }
+}
+
+void Prices::read(AuditRows& rows, Audit& audit) {
   const std::size_t n = rows_.size(), m = order_.size(), deviations = deviations_.size();
   // Honest rows less their mean, the mean, deviations, bad rows.
   const std::size_t columns = m + 1 + deviations + bad_.size();
   std::vector<std::size_t> places(n);
-  for (std::size_t row = 0; row < n; ++row) rows_[row].sample.reserve(sampled.size());
-  for (AuditVector& deviation : deviations_) deviation.sample.reserve(sampled.size());
+  for (std::size_t row = 0; row < n; ++row) rows_[row].sample.reserve(sampled_.size());
+  for (AuditVector& deviation : deviations_) deviation.sample.reserve(sampled_.size());
   audit.shares.assign(rows.sizes().size(), 0.0);
   Triangle triangle(columns);
   std::vector<double> block, line(columns);
   std::size_t next = 0;
   std::int64_t before = 0;
   double skewness = 0;
-  std::int64_t varying = 0;
+  double varying = 0;
+  Vector held;  // of the spread, by what a sampled coordinate stands for
   rows.read([&](std::size_t tensor, std::int64_t, std::size_t count, const double* values) {
     block.resize(count * columns);
     for (std::size_t i = 0; i < count; ++i) {
@@ -265,10 +355,11 @@ void Prices::read(AuditRows& rows, const std::vector<std::int64_t>& sampled, Aud
       }
       for (std::size_t k = 0; k < bad_.size(); ++k) line[m + 1 + deviations + k] = value(bad_[k]);
       std::copy(line.begin(), line.end(), block.begin() + static_cast<std::ptrdiff_t>(i * columns));
-      if (next == sampled.size() || sampled[next] != before + static_cast<std::int64_t>(i)) continue;
-      ++next;
+      if (next == sampled_.size() || sampled_[next] != before + static_cast<std::int64_t>(i)) continue;
+      const double weight = weights_[next++];
       for (std::size_t row = 0; row < n; ++row) rows_[row].sample.push_back(value(static_cast<int>(row)));
       mean_.sample.push_back(mean);
+      held.push_back(weight * squares);
       for (std::size_t k = 0; k < deviations; ++k) deviations_[k].sample.push_back(line[m + 1 + k]);
       if (!(squares > 0)) continue;
       double cubes = 0;
@@ -277,8 +368,8 @@ void Prices::read(AuditRows& rows, const std::vector<std::int64_t>& sampled, Aud
         const double off = line[k] / deviation;
         cubes += off * off * off;
       }
-      skewness += std::abs(cubes / static_cast<double>(m));
-      ++varying;
+      skewness += weight * std::abs(cubes / static_cast<double>(m));
+      varying += weight;
     }
     before += static_cast<std::int64_t>(count);
     triangle.add(count, block.data());
@@ -289,7 +380,8 @@ void Prices::read(AuditRows& rows, const std::vector<std::int64_t>& sampled, Aud
   for (std::size_t k = 0; k < deviations; ++k) deviations_[k].frame = triangle.column(m + 1 + k);
   for (std::size_t k = 0; k < bad_.size(); ++k)
     rows_[static_cast<std::size_t>(bad_[k])].frame = triangle.column(m + 1 + deviations + k);
-  if (varying > 0) audit.skewness = skewness / static_cast<double>(varying);
+  choose_searched(held);
+  if (varying > 0) audit.skewness = skewness / varying;
 }
 
 void Prices::describe(Audit& audit) {
@@ -323,7 +415,7 @@ void Prices::attack(const Pipeline& pipeline, int f, AuditPoint& point) const {
   point.rows = static_cast<int>(left.size()) + f;
   if (!is_valid(pipeline, point.rows)) return;
   point.kappa = kappa_of(pipeline, point.rows, f);
-  Trial trial(pipeline, left, f, all_);
+  Trial trial(*this, pipeline, left, f);
   if (!trial.differ()) return;
   const AuditVector& mean = trial.mean();
   const AuditVector& deviation = deviations_[replaced];
@@ -344,6 +436,7 @@ void Prices::attack(const Pipeline& pipeline, int f, AuditPoint& point) const {
   if (!consider("far", plus(mean, -1e6, deviation))) return;
   if (!consider("sign_flip", plus(nothing, -1, mean))) return;
   if (!consider("min_max", plus(mean, -min_max_strength(trial.deviations(), against), deviation))) return;
+  if (!consider("mimic", trial.most_harmful())) return;
   if (!consider("optimal_alie", trial.strongest(mean, deviation))) return;
   consider("optimal_ipm", trial.strongest(nothing, mean));
 }
@@ -358,7 +451,7 @@ AuditPoint Prices::point(const Pipeline& pipeline, int f) const {
   for (const AuditVector& row : rows_) all.push_back(&row);
   const auto beside = [&](const std::vector<const AuditVector*>& rows, double& value, double& error) {
     if (!is_valid(pipeline, static_cast<int>(rows.size()))) return;
-    const Figure found = Trial(pipeline, honest, 0, all_).run_beside(rows);
+    const Figure found = Trial(*this, pipeline, honest, 0).run_beside(rows);
     value = found.value;
     error = found.error;
   };

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <bragg/pipeline.hpp>
+#include <cstdint>
+#include <span>
 #include <vector>
 
 #include "host/attacks/honest.hpp"
@@ -34,8 +36,14 @@ class Prices {
  private:
   struct Figure;
   class Trial;
+  enum class View : std::uint8_t;
 
-  void read(AuditRows& rows, const std::vector<std::int64_t>& sampled, Audit& audit);
+  /// A coordinate of the sample stands for so many of its tensor.
+  void draw(std::span<const std::int64_t> sizes, std::int64_t count, std::uint64_t seed);
+  void read(AuditRows& rows, Audit& audit);
+  /// `held`: of each sampled coordinate what it stands for of the spread.
+  void choose_searched(const Vector& held);
+  Vector seen(const AuditVector& row, View view) const;
   void describe(Audit& audit);
   void attack(const Pipeline& pipeline, int f, AuditPoint& point) const;
 
@@ -46,7 +54,10 @@ class Prices {
   std::vector<AuditVector> deviations_;  // [j] σ of the honest rows without the first j of the order
   AuditVector mean_;                     // of the honest rows
   double spread_ = 0;                    // squared
-  bool all_ = false;                     // every coordinate is in the sample
+  std::vector<std::int64_t> sampled_;    // coordinates, tensors one behind the other
+  Vector weights_;                       // [sampled] 1: its tensor is in the sample whole
+  std::vector<std::size_t> search_;      // which of the sample attacks are searched on
+  Vector search_weights_;                // [search]
 };
 
 }  // namespace bragg::detail

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <bragg/io.hpp>
 
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
@@ -20,6 +21,7 @@
 #include "host/files/packed.hpp"
 #include "host/files/ranks.hpp"
 #include "host/io/file.hpp"
+#include "host/sharded/agreement.hpp"
 
 namespace bragg::cli {
 
@@ -253,6 +255,9 @@ std::vector<fs::path> find_together(detail::Ranks& ranks, const AggregateCommand
 
 void run(const AggregateCommand& command, Communicator* communicator) {
   detail::Ranks ranks(communicator);
+  detail::Digest names;
+  for (const fs::path& input : command.inputs) names.add(std::string_view(input.native()));
+  ranks.agree(std::array{detail::Ranks::Topic{"different inputs", names.value()}});
   std::optional<Pipeline> pipeline;
   FileOptions options;
   ranks.together([&] {

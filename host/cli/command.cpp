@@ -20,6 +20,7 @@
 #include <exception>
 #include <limits>
 #include <new>
+#include <optional>
 #include <string>
 #include <system_error>
 
@@ -35,6 +36,8 @@
 #include "host/cli/rules.hpp"
 #include "host/cli/text.hpp"
 #include "host/cli/verify.hpp"
+#include "host/files/packed.hpp"
+#include "host/files/ranks.hpp"
 #include "host/io/file.hpp"
 #include "rules/nearest.hpp"
 
@@ -594,6 +597,23 @@ void refuse_job(bool is_mpi) {
   }
 }
 
+/// Whether all ranks do the same next: those that end, or run another subcommand, would leave others waiting.
+/// `ended`: by the command line alone, with this exit code.
+bool is_one_line(bragg::Communicator& communicator, const CLI::App& app, std::optional<int> ended) {
+  bragg::detail::Ranks ranks(&communicator);
+  const std::vector<CLI::App*> chosen = app.get_subcommands();
+  bragg::detail::Packer mine;
+  mine.put(std::string_view(ended || chosen.empty() ? "" : chosen.front()->get_name()));
+  mine.put(ended.value_or(0));
+  const std::vector<std::string> all = ranks.gather(mine.bytes());
+  for (std::size_t r = 1; r < all.size(); ++r) {
+    if (all[r] == all[0]) continue;
+    print_error(fmt::format("ranks 0 and {} were given different command lines", r));
+    return false;
+  }
+  return true;
+}
+
 int run(int argc, char** argv, bragg::Communicator* communicator) {
   const bool is_mpi = communicator != nullptr;
   const bool many = is_mpi && communicator->size() > 1;
@@ -635,23 +655,29 @@ int run(int argc, char** argv, bragg::Communicator* communicator) {
     if (is_mpi) app.get_subcommand(other)->group("");
   }
 
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& request) {
-    return app.exit(request);  // --help, --version
-  } catch (const CLI::ParseError& error) {
-    const std::string unknown = unknown_word(app);
-    print_error(unknown.empty() ? complaint(app, error) : unknown);
-    const char* const command = app.got_subcommand("aggregate") ? "aggregate "
-                                : app.got_subcommand("inspect") ? "inspect "
-                                : app.got_subcommand("audit")   ? "audit "
-                                : app.got_subcommand("attack")  ? "attack "
-                                : app.got_subcommand("verify")  ? "verify "
-                                : app.got_subcommand("bench")   ? "bench "
-                                                                : "";
-    fmt::print(stderr, "Run `bragg {}--help`.\n", command);
-    return exit_code(Status::invalid_argument);
-  }
+  const auto parse_line = [&]() -> std::optional<int> {
+    try {
+      app.parse(argc, argv);
+      return std::nullopt;
+    } catch (const CLI::Success& request) {
+      return app.exit(request);  // --help, --version
+    } catch (const CLI::ParseError& error) {
+      const std::string unknown = unknown_word(app);
+      print_error(unknown.empty() ? complaint(app, error) : unknown);
+      const char* const command = app.got_subcommand("aggregate") ? "aggregate "
+                                  : app.got_subcommand("inspect") ? "inspect "
+                                  : app.got_subcommand("audit")   ? "audit "
+                                  : app.got_subcommand("attack")  ? "attack "
+                                  : app.got_subcommand("verify")  ? "verify "
+                                  : app.got_subcommand("bench")   ? "bench "
+                                                                  : "";
+      fmt::print(stderr, "Run `{} {}--help`.\n", app.get_name(), command);
+      return exit_code(Status::invalid_argument);
+    }
+  };
+  const std::optional<int> ended = parse_line();
+  if (many && !is_one_line(*communicator, app, ended)) return exit_code(Status::disagreement);
+  if (ended) return *ended;
 
   bool right = true;
   try {

@@ -100,7 +100,9 @@ void throw_nonfinite_output(const Solution& solution, const Inputs& inputs, cons
 }
 
 bool is_none_finite(const Solution& solution, const ActiveRows& active, std::span<const std::uint8_t> bad) {
-  if (solution.coordinate_wise && !solution.mixed) return false;  // of rows it knows nothing
+  // Of rows it knows nothing, and makes NaN of them; but votes are o and a step, whoever casts them.
+  const bool knows_rows = !solution.coordinate_wise || solution.mixed;
+  if (!knows_rows && solution.rule.kind != SelectRule::Kind::sign_vote) return false;
   const auto is_infinite = [&](std::size_t i) {
     const auto row = static_cast<std::size_t>(active.rows[i]);
     const bool too_large = row < solution.too_large.size() && solution.too_large[row] != 0;

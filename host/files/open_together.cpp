@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host/files/open_together.hpp"
 
+#include <fmt/format.h>
 #include <bragg/version.hpp>
 
 #include <algorithm>
@@ -69,6 +70,16 @@ void agree_on_arguments(Ranks& ranks, const Pipeline& pipeline, std::span<const 
   });
 }
 
+/// What tells a file from another of its name.
+std::uint64_t mark_of_files(const PlacedModel& model) {
+  Digest digest;
+  for (const SourceFile& file : model.files) {
+    digest.add(file.id.size);
+    digest.add(file.id.modified_ns);
+  }
+  return digest.value();
+}
+
 void agree_on_files(Ranks& ranks, const Inputs& inputs) {
   ranks.agree(std::array{topic("files that differ", [&](Digest& digest) {
     for (const TensorInfo& tensor : inputs.tensors) {
@@ -78,9 +89,7 @@ void agree_on_files(Ranks& ranks, const Inputs& inputs) {
     }
     digest.add(inputs.rows.size());
     digest.add(std::string_view(inputs.format.value_or("")));
-    const auto add = [&](const PlacedModel& model) {
-      for (const SourceFile& file : model.files) digest.add(file.id.size);
-    };
+    const auto add = [&](const PlacedModel& model) { digest.add(mark_of_files(model)); };
     for (const InputRow& row : inputs.rows) {
       if (row.bad.empty() && !row.left_out) add(inputs.models[row.model]);
     }
@@ -88,42 +97,82 @@ void agree_on_files(Ranks& ranks, const Inputs& inputs) {
   })});
 }
 
+/// `bad` becomes what any rank has found. False: not all have found the same.
+bool join_bad(Ranks& ranks, const Inputs& inputs, std::vector<std::string>& bad) {
+  std::vector<std::string> own(inputs.models.size());
+  for (const InputRow& row : inputs.rows) own[row.model] = row.bad;
+  Packer mine;
+  mine.put(own.size());
+  for (const std::string& reason : own) mine.put(std::string_view(reason));
+  bool alike = true;
+  bad.assign(own.size(), "");
+  for (const std::string& theirs : ranks.gather(mine.bytes())) {
+    const auto reasons = Unpacker(theirs).take_list<std::string>();
+    for (std::size_t i = 0; i < bad.size(); ++i) {
+      alike = alike && reasons.at(i).empty() == own[i].empty();
+      if (bad[i].empty()) bad[i] = reasons.at(i);
+    }
+  }
+  return ranks.all(alike);
+}
+
+/// Inputs that are other files for some ranks become bad ones. False: there are some. (One alone has no
+/// others to go on with: agree_on_files refuses it.)
+bool join_unlike(Ranks& ranks, const Inputs& inputs, std::vector<std::string>& bad) {
+  if (inputs.models.size() == 1) return true;
+  Packer mine;
+  for (const PlacedModel& model : inputs.models) mine.put(mark_of_files(model));
+  const std::vector<std::string> all = ranks.gather(mine.bytes());
+  bool alike = true;
+  std::vector<Unpacker> from(all.begin(), all.end());
+  for (std::string& reason : bad) {
+    const auto first = from.front().take<std::uint64_t>();
+    for (std::size_t r = 1; r < from.size(); ++r) {
+      if (from[r].take<std::uint64_t>() == first || !reason.empty()) continue;
+      reason = fmt::format("ranks 0 and {} find different files there", r);
+      alike = false;
+    }
+  }
+  return alike;
+}
+
 }  // namespace
 
 Inputs open_together(Ranks& ranks, const Pipeline& pipeline, std::span<const std::filesystem::path> paths,
                      const std::filesystem::path& output, const FileOptions& options) {
   agree_on_arguments(ranks, pipeline, paths, output, options);
-  FileOptions silent = options;  // what a rank finds is told when all know it
-  if (ranks.many()) silent.found_bad = nullptr;
+  FileOptions own = options;  // what a rank finds is told when all know it, or none will
+  std::vector<std::pair<std::size_t, std::string>> found;
+  if (ranks.many()) {
+    own.found_bad = [&](std::size_t row, const std::string&, const std::string& reason) {
+      found.emplace_back(row, reason);
+    };
+  }
   std::vector<std::string> bad;
   for (;;) {
     Inputs inputs;
-    ranks.together([&] {
+    const auto open = [&] {
       if (ranks.many() && options.options.device == Device::cuda) {
         throw Error(Status::unsupported,
                     "device = cuda; ranks aggregate files on the CPU: take device = cpu, or one process");
       }
-      inputs = open_inputs(paths, silent, bad);
+      inputs = open_inputs(paths, own, bad);
       if (options.partial && !options.base) drop_few_held(inputs, pipeline, options);
       check_integers(inputs, options.integers);
-    });
-    if (!ranks.many()) return inputs;
-
-    std::vector<std::string> of_models(inputs.models.size());
-    for (const InputRow& row : inputs.rows) of_models[row.model] = row.bad;
-    Packer mine;
-    mine.put(of_models.size());
-    for (const std::string& reason : of_models) mine.put(std::string_view(reason));
-    bool alike = true;
-    bad.assign(of_models.size(), "");
-    for (const std::string& theirs : ranks.gather(mine.bytes())) {
-      const auto reasons = Unpacker(theirs).take_list<std::string>();
-      for (std::size_t i = 0; i < bad.size(); ++i) {
-        alike = alike && reasons.at(i).empty() == of_models[i].empty();
-        if (bad[i].empty()) bad[i] = reasons.at(i);
+    };
+    try {
+      ranks.together(open);
+    } catch (const Error&) {
+      for (std::size_t row = 0; row < bad.size(); ++row) {
+        if (!bad[row].empty()) found.emplace_back(row, bad[row]);
       }
+      for (const auto& [row, reason] : found) {
+        if (options.found_bad) options.found_bad(row, paths[row].string(), reason);
+      }
+      throw;
     }
-    if (!ranks.all(alike)) continue;
+    if (!ranks.many()) return inputs;
+    if (!join_bad(ranks, inputs, bad) || !join_unlike(ranks, inputs, bad)) continue;
     ranks.together([&] {
       for (std::size_t i = 0; i < bad.size(); ++i) {
         if (!bad[i].empty()) mark_bad(inputs, i, bad[i], options);

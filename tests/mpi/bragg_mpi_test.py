@@ -97,6 +97,23 @@ class BraggMpi(unittest.TestCase):
                 self.assertEqual(len(errors), 1, done.stderr)
                 self.assertIn(text, errors[0])
                 self.assertEqual(self.files(), before)
+        arguments = ["aggregate", "clients", "--rule", "median", "--strict", "-o", "x.npz", "--report", "report.json"]
+        self.assertEqual(self.run_command(self.job(2, *arguments)).returncode, 3)
+        told = json.loads((self.folder / "report.json").read_text())["workers"]
+        self.assertEqual([worker["bad"] is not None for worker in told], [i == 5 for i in range(8)])
+
+    def test_ranks_of_other_command_lines_wait_for_nobody(self):
+        before = self.files()
+        good = ["aggregate", "clients", "--rule", "median", "-o", "x.npz"]
+        for other in (["--bogus"], ["rules"], ["--help"], [*good, "--bogus"], [*good, "--threads", "99999"],
+                      ["aggregate", "clients/w1.safetensors", "--rule", "median", "-o", "x.npz"], [*good, "--strict"]):
+            for lines in ((good, other), (other, good)):
+                with self.subTest(lines=lines):
+                    first, second = lines
+                    done = self.run_command([*self.job(1, *first), ":", NUMPROC_FLAG, "1", BRAGG_MPI, *second])
+                    self.assertEqual(done.returncode, 8, done.stderr)
+                    self.assertIn("different", done.stderr)
+                    self.assertEqual(self.files(), before)
 
     def test_a_job_of_one_is_the_command(self):
         done = self.run_command([BRAGG_MPI, "aggregate", "clients", "--rule", RULE, "-o", "one.safetensors"])
