@@ -2971,7 +2971,7 @@ class NothingSilent(Case):
         inputs = self.workers([[math.nan, i] for i in range(5)])
         base = self.workers([[1, 1]], "base")[0]
         good = self.workers([[3, 4]], "good")
-        rules = ["clip(c=1) | median", "clip(c=1) | mean", "quantile_clip | mean", "quantile_clip | geometric_median", "centered_clipping(tau=1)"]
+        rules = ["clip(c=1) | median", "clip(c=1) | mean", "quantile_clip | mean", "quantile_clip | geometric_median", "centered_clipping(tau=1)", "sign_vote"]
         for rule in rules:
             for options in [[], ["--scope", "per-tensor"], ["--base", base], ["--allow-nonfinite"], ["--weights", "1,1,1,1,0"]]:
                 with self.subTest(rule, options=options):
@@ -3192,7 +3192,8 @@ class Audit(Case):
         inputs = self.models(rows)
         self.write("workers/w6.safetensors", "no model")
         found, text = self.audit(self.path("workers"), "--sample", "16")
-        self.assertEqual((found["n"], found["honest"], found["coordinates"], found["sample"]), (9, 6, 40, 16))
+        self.assertEqual((found["n"], found["honest"], found["coordinates"]), (9, 6, 40))
+        self.assertTrue(16 <= found["sample"] < 32, found["sample"])  # of small tensors more
         self.assertEqual([worker["name"] for worker in found["workers"]], inputs)
         evidence = [[finding["evidence"] for finding in worker["findings"]] for worker in found["workers"]]
         self.assertEqual([i for i, findings in enumerate(evidence) if findings], [1, 3, 6])

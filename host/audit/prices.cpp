@@ -293,7 +293,8 @@ Prices::Prices(AuditRows& rows, const Looks& looks, const AuditOptions& options,
   for (int row = 0; row < rows.n(); ++row) {
     const auto i = static_cast<std::size_t>(row);
     if (!looks.rows[i].findings.empty()) bad_.push_back(row);
-    if (!looks.finite[i]) rows_[i] = filled(mean_, nan);
+    // By coordinate such a row is what it is.
+    if (!looks.finite[i]) rows_[i].frame.assign(mean_.frame.size(), nan);
   }
   describe(audit);
 }

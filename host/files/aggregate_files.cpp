@@ -654,7 +654,9 @@ void FileAggregation::run_part(const Part& part) {
     add_up(part, counts);
     for (std::size_t i = 0; i < counts.size(); ++i) solution.report.rows[i].nonfinite = counts[i];
   }
-  among_ranks(part, [&] { check_solved(solution, part.tensor); });
+  // What is not finite of rows that vote only pass 2 has counted.
+  const bool votes = solution.coordinate_wise && solution.rule.kind == SelectRule::Kind::sign_vote;
+  among_ranks(part, [&] { votes ? check_solved(solution, part.tensor) : check_bad(solution, part.tensor); });
   for (std::size_t i = 0; i < solution.report.rows.size(); ++i) {
     if (inputs_.rows[i].bad.empty()) continue;
     RowReport& row = solution.report.rows[i];
