@@ -235,7 +235,7 @@ class Prices::Trial {
   Figure of_sample(const double* out) const {
     constexpr std::size_t parts = 64;
     std::vector<double> off(parts, 0.0), spread(parts, 0.0), shares;
-    double all_off = 0, all_spread = 0, sampled = 0, squares = 0;
+    double all_off = 0, all_spread = 0, squares = 0;
     for (std::size_t k = 0; k < variance_.size(); ++k) {
       const double difference = out[k] - mean_.sample[k];
       const double held = weights_[k] * variance_[k];
@@ -244,7 +244,6 @@ class Prices::Trial {
       if (!(weights_[k] > 1)) continue;
       off[k % parts] += weights_[k] * difference * difference;
       spread[k % parts] += held;
-      sampled += held;
       squares += held * held;
       if (held > 0) shares.push_back(difference * difference / variance_[k]);
     }
