@@ -4,7 +4,6 @@
 #include <bragg/sharded.hpp>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -15,6 +14,7 @@
 
 #include "host/base/dtype.hpp"
 #include "host/cpu/passes.hpp"
+#include "tests/support/alike.hpp"
 #include "tests/support/fixture.hpp"
 #include "tests/support/local_communicator.hpp"
 
@@ -44,13 +44,6 @@ const char* const pipelines[] = {"mean",
                                  "balance(gamma=2)",
                                  "clip(c=20) | fltrust(pivot=0)",
                                  "centered_clipping(tau=3, iters=2, start=pivot, pivot=3)"};
-
-enum class Kind {
-  normal,
-  hostile,   ///< NaN, infinity, and values far away
-  constant,  ///< what rows have in common is large: distances are taken about a centre
-  extreme,   ///< f64 rows need another scale
-};
 
 /// Rows of a model in memory, each tensor in its own, unaligned, place.
 class Model {
@@ -134,45 +127,6 @@ struct Result {
   }
   Output output(const Model& model) { return output(model, std::vector<Slice>(tensors.size())); }
 };
-
-void expect_same(std::span<const Report> got, std::span<const Report> expected, const std::string& what) {
-  ASSERT_EQ(got.size(), expected.size()) << what;
-  const auto same = [](double a, double b) {
-    return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b);
-  };
-  for (std::size_t p = 0; p < got.size(); ++p) {
-    EXPECT_EQ(got[p].status, expected[p].status) << what;
-    EXPECT_EQ(got[p].iterations, expected[p].iterations) << what;
-    EXPECT_EQ(got[p].recentred, expected[p].recentred) << what;
-    EXPECT_TRUE(same(got[p].distance_error, expected[p].distance_error)) << what;
-    for (std::size_t i = 0; i < got[p].rows.size(); ++i) {
-      const RowReport& a = got[p].rows[i];
-      const RowReport& b = expected[p].rows[i];
-      EXPECT_EQ(a.nonfinite, b.nonfinite) << what << ", row " << i;
-      EXPECT_TRUE(same(a.weight, b.weight) && same(a.score, b.score) && same(a.clip_factor, b.clip_factor))
-          << what << ", row " << i;
-    }
-  }
-}
-
-Sharding sharding_of(int kind, const std::vector<std::int64_t>& sizes, int ranks) {
-  if (kind == 0) return Sharding::even(sizes, ranks);
-  if (kind == 1) return Sharding::each_tensor(sizes, ranks);
-  std::vector<int> owner;
-  for (std::size_t t = 0; t < sizes.size(); ++t) owner.push_back(static_cast<int>(3 * t) % ranks);
-  return Sharding::owners(sizes, owner, ranks);
-}
-
-void expect_all_fine(const std::vector<std::exception_ptr>& thrown, const std::string& what) {
-  for (const std::exception_ptr& one : thrown) {
-    if (!one) continue;
-    try {
-      std::rethrow_exception(one);
-    } catch (const std::exception& error) {
-      ADD_FAILURE() << what << ": " << error.what();
-    }
-  }
-}
 
 /// Some runs by a Plan, a ShardedPlan and an AllReduce; `arguments` are of whole rows.
 void compare(const Model& model, const std::string& text, Options options, int ranks, int kind,
@@ -345,19 +299,6 @@ TEST(Sharded, HasRowsOfNothing) {
                       std::vector<DType>(std::max<std::size_t>(sizes.size(), 1), DType::f32), Kind::normal);
     for (const char* text : {"median", "krum(f=1)", "nnm(f=1) | trimmed_mean(f=1)"})
       compare(model, text, {}, 5, 0, {});
-  }
-}
-
-/// What every rank throws, where one of them throws what is not of the transport.
-void expect_thrown(const std::vector<std::exception_ptr>& thrown, Status status, const std::string& part) {
-  for (const std::exception_ptr& one : thrown) {
-    ASSERT_TRUE(one);
-    try {
-      std::rethrow_exception(one);
-    } catch (const Error& error) {
-      EXPECT_EQ(error.status(), status) << error.what();
-      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
-    }
   }
 }
 

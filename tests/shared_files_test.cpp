@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/alike.hpp"
 #include "tests/support/files.hpp"
 #include "tests/support/local_communicator.hpp"
 #include "tests/support/seed.hpp"
@@ -22,6 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace bragg;
+using bragg::test::expect_same;
 using bragg::test::LocalCommunicator;
 using bragg::test::read_text;
 using bragg::test::run_ranks;
@@ -109,10 +111,6 @@ std::map<std::string, std::string> contents(const fs::path& path) {
   return found;
 }
 
-void expect_equal(double a, double b) {
-  EXPECT_TRUE(a == b || (std::isnan(a) && std::isnan(b))) << a << " " << b;
-}
-
 void expect_equal(const FileResult& a, const FileResult& b) {
   EXPECT_EQ(a.workers, b.workers);
   EXPECT_EQ(a.form, b.form);
@@ -127,24 +125,7 @@ void expect_equal(const FileResult& a, const FileResult& b) {
   ASSERT_EQ(a.distance_shares.size(), b.distance_shares.size());
   for (std::size_t t = 0; t < a.distance_shares.size(); ++t)
     EXPECT_NEAR(a.distance_shares[t], b.distance_shares[t], 1e-9);
-  ASSERT_EQ(a.reports.size(), b.reports.size());
-  for (std::size_t k = 0; k < a.reports.size(); ++k) {
-    const Report &one = a.reports[k], &other = b.reports[k];
-    EXPECT_EQ(one.status, other.status);
-    EXPECT_EQ(one.iterations, other.iterations);
-    EXPECT_EQ(one.converged, other.converged);
-    EXPECT_EQ(one.recentred, other.recentred);
-    expect_equal(one.optimality_gap, other.optimality_gap);
-    expect_equal(one.distance_error, other.distance_error);
-    ASSERT_EQ(one.rows.size(), other.rows.size());
-    for (std::size_t i = 0; i < one.rows.size(); ++i) {
-      expect_equal(one.rows[i].weight, other.rows[i].weight);
-      expect_equal(one.rows[i].score, other.rows[i].score);
-      EXPECT_EQ(one.rows[i].selected, other.rows[i].selected);
-      EXPECT_EQ(one.rows[i].nonfinite, other.rows[i].nonfinite);
-      expect_equal(one.rows[i].clip_factor, other.rows[i].clip_factor);
-    }
-  }
+  expect_same(a.reports, b.reports, "");
 }
 
 FileOptions with_threads() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Models in device memory, for plans of several ranks, and what ranks throw.
+// Models in device memory, for plans of several ranks.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -8,25 +8,18 @@
 
 #include <algorithm>
 #include <cstring>
-#include <exception>
 #include <functional>
 #include <limits>
 #include <string>
 #include <vector>
 
 #include "tests/device/device_rows.hpp"
+#include "tests/support/alike.hpp"
 #include "tests/support/fixture.hpp"
 
 namespace bragg::test {
 
 using Bytes = std::vector<std::byte>;
-
-enum class Kind {
-  normal,
-  hostile,   ///< NaN, infinity, and values far away
-  constant,  ///< what rows have in common is large: distances are taken about a centre
-  extreme,   ///< f64 rows need another scale
-};
 
 inline Options on_cuda(Options options = {}) {
   options.device = Device::cuda;
@@ -122,31 +115,6 @@ class Result {
  private:
   std::vector<DeviceArray<std::byte>> tensors_;
 };
-
-using Thrown = std::vector<std::exception_ptr>;
-
-inline void expect_all_fine(const Thrown& thrown, const std::string& what) {
-  for (const std::exception_ptr& one : thrown) {
-    if (!one) continue;
-    try {
-      std::rethrow_exception(one);
-    } catch (const std::exception& error) {
-      ADD_FAILURE() << what << ": " << error.what();
-    }
-  }
-}
-
-inline void expect_thrown(const Thrown& thrown, Status status, const std::string& part) {
-  for (const std::exception_ptr& one : thrown) {
-    ASSERT_TRUE(one) << part;
-    try {
-      std::rethrow_exception(one);
-    } catch (const Error& error) {
-      EXPECT_EQ(error.status(), status) << error.what();
-      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
-    }
-  }
-}
 
 using Body = std::function<void(Communicator&)>;
 

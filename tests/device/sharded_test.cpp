@@ -5,7 +5,6 @@
 #include <bragg/sharded.hpp>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -49,36 +48,6 @@ const char* const pipelines[] = {"mean",
                                  "balance(gamma=2)",
                                  "clip(c=20) | fltrust(pivot=0)",
                                  "centered_clipping(tau=3, iters=2, start=pivot, pivot=3)"};
-
-void expect_same(std::span<const Report> got, std::span<const Report> expected, const std::string& what) {
-  ASSERT_EQ(got.size(), expected.size()) << what;
-  const auto same = [](double a, double b) {
-    return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b);
-  };
-  for (std::size_t p = 0; p < got.size(); ++p) {
-    EXPECT_EQ(got[p].status, expected[p].status) << what;
-    EXPECT_EQ(got[p].iterations, expected[p].iterations) << what;
-    EXPECT_EQ(got[p].recentred, expected[p].recentred) << what;
-    EXPECT_TRUE(same(got[p].distance_error, expected[p].distance_error)) << what;
-    EXPECT_TRUE(same(got[p].optimality_gap, expected[p].optimality_gap)) << what;
-    ASSERT_EQ(got[p].rows.size(), expected[p].rows.size()) << what;
-    for (std::size_t i = 0; i < got[p].rows.size(); ++i) {
-      const RowReport& a = got[p].rows[i];
-      const RowReport& b = expected[p].rows[i];
-      EXPECT_EQ(a.nonfinite, b.nonfinite) << what << ", row " << i;
-      EXPECT_TRUE(same(a.weight, b.weight) && same(a.score, b.score) && same(a.clip_factor, b.clip_factor))
-          << what << ", row " << i;
-    }
-  }
-}
-
-Sharding sharding_of(int kind, const std::vector<std::int64_t>& sizes, int ranks) {
-  if (kind == 0) return Sharding::even(sizes, ranks);
-  if (kind == 1) return Sharding::each_tensor(sizes, ranks);
-  std::vector<int> owner;
-  for (std::size_t t = 0; t < sizes.size(); ++t) owner.push_back(static_cast<int>(3 * t) % ranks);
-  return Sharding::owners(sizes, owner, ranks);
-}
 
 enum class Transport {
   host,  ///< that knows host memory alone
