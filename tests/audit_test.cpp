@@ -10,8 +10,8 @@
 #include <random>
 #include <string>
 
-#include "host/audit/advice.hpp"
 #include "host/audit/kappa.hpp"
+#include "rules/with_f.hpp"
 #include "tests/support/seed.hpp"
 
 namespace bragg {

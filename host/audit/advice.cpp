@@ -5,9 +5,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <cmath>
 #include <limits>
+
+#include "rules/with_f.hpp"
 
 namespace bragg::detail {
 
@@ -113,17 +114,6 @@ void doubt_rows(const Audit& audit, const Looks& looks, AuditAdvice& advice) {
 }
 
 }  // namespace
-
-std::string with_f(const std::string& rule, int f) {
-  const auto in_word = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; };
-  std::string text;
-  for (std::size_t i = 0; i < rule.size(); ++i) {
-    const bool alone = rule[i] == 'F' && (i == 0 || !in_word(rule[i - 1])) &&
-                       (i + 1 == rule.size() || !in_word(rule[i + 1]));
-    text += alone ? std::to_string(f) : std::string(1, rule[i]);
-  }
-  return text;
-}
 
 AuditAdvice advise(const Audit& audit, const Looks& looks, const AuditOptions& options) {
   AuditAdvice advice;

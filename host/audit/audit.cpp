@@ -16,6 +16,7 @@
 #include "host/audit/prices.hpp"
 #include "host/audit/rows.hpp"
 #include "rules/needs.hpp"
+#include "rules/with_f.hpp"
 
 namespace bragg {
 

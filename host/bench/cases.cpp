@@ -4,7 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
+
+#include "rules/with_f.hpp"
 
 namespace bragg::bench {
 
@@ -47,18 +48,6 @@ std::vector<Preset> make_presets() {
   };
 }
 
-/// F, where it is a word of its own, becomes the number.
-std::string with_f(const std::string& form, int f) {
-  const auto in_word = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; };
-  std::string text;
-  for (std::size_t i = 0; i < form.size(); ++i) {
-    const bool alone = form[i] == 'F' && (i == 0 || !in_word(form[i - 1])) &&
-                       (i + 1 == form.size() || !in_word(form[i + 1]));
-    text += alone ? std::to_string(f) : std::string(1, form[i]);
-  }
-  return text;
-}
-
 }  // namespace
 
 std::span<const Preset> presets() {
@@ -77,7 +66,7 @@ const Preset& preset_of(std::string_view name) {
 }
 
 Pipeline pipeline_of(const std::string& form, int n) {
-  const std::string text = with_f(form, n / 5);
+  const std::string text = detail::with_f(form, n / 5);
   try {
     Pipeline pipeline = parse(text);
     validate(pipeline, n);

@@ -12,7 +12,6 @@
 #include <string_view>
 #include <utility>
 
-#include "host/audit/advice.hpp"
 #include "host/bench/cases.hpp"
 #include "host/cli/arguments.hpp"
 #include "host/cli/audit_plot.hpp"
@@ -21,6 +20,7 @@
 #include "host/cli/report.hpp"
 #include "host/cli/text.hpp"
 #include "host/files/audit_files.hpp"
+#include "rules/with_f.hpp"
 
 namespace bragg::cli {
 
