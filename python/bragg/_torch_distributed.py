@@ -330,7 +330,24 @@ class _Plan:
         )
 
 
-class DdpState:
+class _Outcomes:
+    """What a backward pass must not raise."""
+
+    _failure: Exception | None = None  # since the last check
+    _broken: Exception | None = None  # the ranks have lost each other
+
+    def _need_ranks(self) -> None:
+        if self._broken is not None:
+            raise RuntimeError(f"bragg: the ranks do not work together any more: {self._broken}") from self._broken
+
+    def _raise_failure(self) -> None:
+        self._need_ranks()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+
+class DdpState(_Outcomes):
     """Of `ddp_hook`: what became of the last backward pass, and worker momentum."""
 
     def __init__(
@@ -368,8 +385,6 @@ class DdpState:
         self._plans: dict[int, _Plan] = {}
         self._pending: list[_Bucket] = []  # whole: those before the last
         self._reports: list[Report] = []
-        self._failure: Exception | None = None  # since the last check
-        self._broken: Exception | None = None
         # Tells mistakes in the arguments, and that ranks were given different ones, before any step.
         all_reduce(
             torch.zeros(1, dtype=wire_dtype), rule, own, replicas=replicas, allow_nonfinite=True, threads=threads
@@ -385,11 +400,7 @@ class DdpState:
         @raises AggregationError: the data defeated the rule, or the result was not finite; on all ranks. The gradients
         are then NaN, or zero. RuntimeError or another: the ranks do not work together any more.
         """
-        if self._broken is not None:
-            raise RuntimeError(f"bragg: the ranks do not work together any more: {self._broken}") from self._broken
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
+        self._raise_failure()
 
     @property
     def reports(self) -> tuple[Report, ...]:
@@ -418,8 +429,7 @@ class DdpState:
                 f"the hook was given {type(bucket).__name__}; needs a GradBucket: compiled autograd's own reducer "
                 "(torch._dynamo.config.optimize_ddp = 'python_reducer') has none"
             )
-        if self._broken is not None:
-            raise RuntimeError(f"bragg: the ranks do not work together any more: {self._broken}") from self._broken
+        self._need_ranks()
         _check_place(bucket.buffer(), f"bucket {bucket.index()}")
         added = _Bucket(bucket)
         self._queue.put(added)
@@ -546,7 +556,7 @@ def use_in_fsdp(
     return FsdpState(model, rule, wire_dtype, momentum, on_failure, threads)
 
 
-class FsdpState:
+class FsdpState(_Outcomes):
     """Of `use_in_fsdp`: what became of the last reductions, and worker momentum."""
 
     def __init__(
@@ -566,8 +576,6 @@ class FsdpState:
         self._fill = float("nan") if on_failure == "nan" else 0.0
         self._threads = threads
         self._reports: dict[str, Report] = {}
-        self._failure: Exception | None = None  # since the last check
-        self._broken: Exception | None = None
         # Tells mistakes in the arguments, and that ranks were given different ones, before any step.
         for group in groups:
             all_reduce(torch.zeros(1, dtype=wire_dtype), rule, group, allow_nonfinite=True, threads=threads)
@@ -584,11 +592,7 @@ class FsdpState:
         @raises AggregationError: the data defeated the rule, or the result was not finite; on all ranks. The gradients
         of that module are then NaN, or zero. RuntimeError: the ranks do not work together any more; gradients are NaN.
         """
-        if self._broken is not None:
-            raise RuntimeError(f"bragg: the ranks do not work together any more: {self._broken}") from self._broken
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
+        self._raise_failure()
 
     @property
     def reports(self) -> dict[str, Report]:
