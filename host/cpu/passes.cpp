@@ -207,6 +207,13 @@ void GramSums::reset(int rows_in, bool wanted_in, double scale_in, bool pairs_in
   max_abs.assign(n, 0.0);
 }
 
+void GramSums::reset_for(const GramSums& whole) {
+  reset(whole.rows, whole.wanted, whole.scale, whole.pairs);
+  center = whole.center;
+  limit = whole.limit;
+  round = whole.round;
+}
+
 struct CpuPasses::Impl {
   int threads;
   std::vector<Worker> workers;

@@ -97,6 +97,8 @@ struct GramSums {
 
   /// Keeps leaf_blocks and records, and empties these.
   void reset(int rows_in, bool wanted_in, double scale_in, bool pairs_in = true);
+  /// The same for the pass that `whole` is about to take, of some of its leaves.
+  void reset_for(const GramSums& whole);
 
   /// Adds a leaf's product, and what that lost.
   void add(std::size_t at, double value, double value_low) {

@@ -139,8 +139,8 @@ class FileAggregation {
   void accumulate(const Part& part, GramSums& sums);
   /// The same by all ranks.
   void accumulate_together(const Part& part, GramSums& totals);
-  /// Of pass 1 by all ranks, which left its leaves in records_.
-  void share_together(const GramSums& mine);
+  /// Of pass 1 by all ranks, of which each has its leaves in records_.
+  void share_together(const GramSums& totals);
   /// Pass 2 over some of the part's windows. `scanning`: looks for values that are not finite in tensors that
   /// rows are not judged by, in all rows, which are read for it, and adds them to nonfinite_. Where
   /// found_nonfinite() by then, nothing more was written, and the windows are to be gone over again.
@@ -695,6 +695,7 @@ void FileAggregation::solve(const Part& part, Solution& solution) {
     is_shared(part) ? accumulate_together(part, to) : accumulate(part, to);
     for (std::size_t row = 0; row < nonfinite_.size(); ++row) to.nonfinite[row] += nonfinite_[row];
   });
+  if (is_shared(part) && shares_) share_together(sums);
   among_ranks(part, [&] { engine_.solve(sums, solution); });
   if (is_shared(part)) {
     constexpr const char* what =
@@ -712,47 +713,38 @@ void FileAggregation::accumulate_together(const Part& part, GramSums& totals) {
     records_.entries = totals.wanted
                            ? gram_entries(totals.rows, static_cast<int>(active_.rows.size()), totals.pairs)
                            : std::vector<std::size_t>{};
-    mine.reset(totals.rows, totals.wanted, totals.scale, totals.pairs);
-    mine.center = totals.center;
-    mine.limit = totals.limit;
-    mine.round = totals.round;
+    mine.reset_for(totals);
     accumulate(part, mine);
   });
   std::vector<std::size_t> judged(judged_);  // in order_
   std::iota(judged.begin(), judged.end(), std::size_t{0});
-  if (shares_) share_together(mine);
   detail::add_up(ranks_.communicator(), Leaves(*sharding_, judged, totals.leaf_blocks * gram_block), mine,
                  totals);
 }
 
 /// Each rank finds the typical distance of the tensors that it has whole. Of those that are cut all add up
 /// what they have of them, and find it alike.
-void FileAggregation::share_together(const GramSums& mine) {
+void FileAggregation::share_together(const GramSums& totals) {
   const std::size_t entries = records_.entries.size();
-  const auto rows = static_cast<std::size_t>(mine.rows);
-  const std::size_t leaf_doubles = entries * (mine.leaf_blocks > 1 ? 2 : 1);
-  const std::int64_t leaf = mine.leaf_blocks * gram_block;
+  const std::size_t leaf_doubles = entries * (totals.leaf_blocks > 1 ? 2 : 1);
+  const std::int64_t leaf = totals.leaf_blocks * gram_block;
   GramSums all;
   const auto end = [&](std::size_t tensor, const std::vector<double>& products) {
-    for (std::size_t e = 0; e < entries; ++e) {
-      const std::size_t place = records_.entries[e];
-      all.products[place] += products[e];
-      if (place / rows != place % rows) all.products[place % rows * rows + place / rows] += products[e];
-    }
+    for (std::size_t e = 0; e < entries; ++e) all.products[records_.entries[e]] += products[e];
     shares_->end(all, place_of(tensor));
   };
   Packer cut;
   ranks_.together([&] {
-    all.reset(mine.rows, true, mine.scale, mine.pairs);
+    all.reset_for(totals);
     shares_->start(all, static_cast<int>(active_.rows.size()));
     const double* next = records_.values.data();
     for (std::size_t k = 0; k < judged_; ++k) {
       const std::size_t t = order_[k];
+      if (own_elements(t) == 0) continue;
       std::vector<double> products(entries, 0.0);
       for (std::int64_t left = own_elements(t); left > 0; left -= leaf, next += leaf_doubles) {
         for (std::size_t e = 0; e < leaf_doubles; ++e) products[e % entries] += next[e];
       }
-      if (own_elements(t) == 0) continue;
       if (own_elements(t) == inputs_.tensors[t].elements) {
         end(t, products);
       } else {

@@ -104,16 +104,17 @@ bool join_bad(Ranks& ranks, const Inputs& inputs, std::vector<std::string>& bad)
   Packer mine;
   mine.put(own.size());
   for (const std::string& reason : own) mine.put(std::string_view(reason));
-  bool alike = true;
   bad.assign(own.size(), "");
+  std::vector<int> finders(own.size(), 0);
   for (const std::string& theirs : ranks.gather(mine.bytes())) {
     const auto reasons = Unpacker(theirs).take_list<std::string>();
     for (std::size_t i = 0; i < bad.size(); ++i) {
-      alike = alike && reasons.at(i).empty() == own[i].empty();
+      finders[i] += reasons.at(i).empty() ? 0 : 1;
       if (bad[i].empty()) bad[i] = reasons.at(i);
     }
   }
-  return ranks.all(alike);
+  return std::all_of(finders.begin(), finders.end(),
+                     [&](int found) { return found == 0 || found == ranks.size(); });
 }
 
 /// Inputs that are other files for some ranks become bad ones. False: there are some. (One alone has no

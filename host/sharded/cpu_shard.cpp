@@ -66,10 +66,7 @@ class CpuShard final : public ShardBackend {
       records.entries = part.entries;
       sums_.leaf_blocks = rows_.leaf_blocks(p);
       sums_.records = &records;
-      sums_.reset(part.totals.rows, part.totals.wanted, part.totals.scale, part.totals.pairs);
-      sums_.center = part.totals.center;
-      sums_.limit = part.totals.limit;
-      sums_.round = part.totals.round;
+      sums_.reset_for(part.totals);
       rows_.accumulate(p, sums_);
       GramSums& counted = sums[p].counted;
       counted.nonfinite = sums_.nonfinite;
