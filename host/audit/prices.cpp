@@ -113,7 +113,6 @@ class Prices::Trial {
         pipeline_(pipeline),
         honest_(std::move(honest)),
         f_(f),
-        weights_(prices.weights_),
         combines_(is_combination(pipeline.rule)) {
     mean_ = filled(*honest_.front(), 0);
     for (const AuditVector* const row : honest_) mean_ = plus(mean_, share(), *row);
@@ -234,15 +233,16 @@ class Prices::Trial {
   /// the spread, which is known, is as unsure as a coordinate.
   Figure of_sample(const double* out) const {
     constexpr std::size_t parts = 64;
+    const Vector& weights = prices_.weights_;
     std::vector<double> off(parts, 0.0), spread(parts, 0.0), shares;
     double all_off = 0, all_spread = 0, squares = 0;
     for (std::size_t k = 0; k < variance_.size(); ++k) {
       const double difference = out[k] - mean_.sample[k];
-      const double held = weights_[k] * variance_[k];
-      all_off += weights_[k] * difference * difference;
+      const double held = weights[k] * variance_[k];
+      all_off += weights[k] * difference * difference;
       all_spread += held;
-      if (!(weights_[k] > 1)) continue;
-      off[k % parts] += weights_[k] * difference * difference;
+      if (!(weights[k] > 1)) continue;
+      off[k % parts] += weights[k] * difference * difference;
       spread[k % parts] += held;
       squares += held * held;
       if (held > 0) shares.push_back(difference * difference / variance_[k]);
@@ -265,7 +265,6 @@ class Prices::Trial {
   const Pipeline& pipeline_;
   std::vector<const AuditVector*> honest_;
   int f_;
-  const Vector& weights_;  // of the sample
   bool combines_;
   AuditVector mean_;
   std::vector<Vector> deviations_;

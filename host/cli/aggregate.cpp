@@ -205,10 +205,6 @@ FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inpu
   }
 }
 
-}  // namespace
-
-namespace {
-
 FileOptions options_of(const AggregateCommand& command, Communicator* communicator) {
   FileOptions options;
   options.communicator = communicator;

@@ -302,23 +302,29 @@ std::string command_line(int argc, char** argv) {
   return text;
 }
 
+/// An option that takes one value each time it is given.
+void add_repeatable(CLI::App& sub, const char* names, std::vector<std::string>& values, const char* help,
+                    const char* type) {
+  sub.add_option(names, values, help)->type_name(type)->expected(1)->take_all()->allow_extra_args(false);
+}
+
+constexpr const char* pattern_type = "PATTERN";
+
+void add_exclude(CLI::App& sub, std::vector<std::string>& patterns) {
+  add_repeatable(sub, "--exclude", patterns,
+                 "leave tensors whose names match out, e.g. '*_extra_state'; inputs may differ in them; "
+                 "repeatable",
+                 pattern_type);
+}
+
 /// The tensors that a run is about.
 template <class CommandT>
 void add_choice(CLI::App& sub, CommandT& command) {
-  sub.add_option("--exclude", command.exclude,
-                 "leave tensors whose names match out, e.g. '*_extra_state'; inputs may differ in them; "
-                 "repeatable")
-      ->type_name("PATTERN")
-      ->expected(1)
-      ->take_all()
-      ->allow_extra_args(false);
-  sub.add_option("--copy", command.copy,
+  add_exclude(sub, command.exclude);
+  add_repeatable(sub, "--copy", command.copy,
                  "take tensors whose names match from --base, whatever the inputs hold, e.g. 'frozen.*'; "
-                 "repeatable")
-      ->type_name("PATTERN")
-      ->expected(1)
-      ->take_all()
-      ->allow_extra_args(false);
+                 "repeatable",
+                 pattern_type);
   sub.add_flag("--partial", command.partial,
                "inputs may lack tensors: aggregate each over those that hold it, with an n of its own; "
                "implies --scope per-tensor");
@@ -352,18 +358,10 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
                   "dtype of the output's floating-point tensors: f64, f32, f16, bf16, f8_e4m3, f8_e5m2; by "
                   "default that of the inputs")
       ->check(CLI::IsMember({"f64", "f32", "f16", "bf16", "f8_e4m3", "f8_e5m2"}, CLI::ignore_case));
-  sub->add_option("--judge-by", command.judge_by,
-                  "judge workers by the tensors whose names match, e.g. '*.weight'; repeatable")
-      ->type_name("PATTERN")
-      ->expected(1)
-      ->take_all()
-      ->allow_extra_args(false);
-  sub->add_option("--ignore-in-distances", command.ignore_in_distances,
-                  "do not judge workers by these, e.g. '*running_*'; repeatable")
-      ->type_name("PATTERN")
-      ->expected(1)
-      ->take_all()
-      ->allow_extra_args(false);
+  add_repeatable(*sub, "--judge-by", command.judge_by,
+                 "judge workers by the tensors whose names match, e.g. '*.weight'; repeatable", pattern_type);
+  add_repeatable(*sub, "--ignore-in-distances", command.ignore_in_distances,
+                 "do not judge workers by these, e.g. '*running_*'; repeatable", pattern_type);
   add_choice(*sub, command);
   sub->get_option("--partial")->excludes("--scope");
   sub->add_option("--memory", command.memory, "bound on windows and buffers, e.g. 512MiB")
@@ -404,12 +402,9 @@ void add_audit(CLI::App& app, bragg::cli::AuditCommand& command) {
   sub->footer(audit_footer + std::string(exit_codes));
   sub->add_option("INPUT", command.inputs, "the workers' checkpoints, as for `aggregate`")->required();
   sub->add_option("--base", command.base, "the global model, which the workers' differences are from");
-  sub->add_option("-r,--rule", command.rules,
-                  "a pipeline to try, in which F stands for f; repeatable; default: ten of them")
-      ->type_name(bragg::cli::rule_type)
-      ->expected(1)
-      ->take_all()
-      ->allow_extra_args(false);
+  add_repeatable(*sub, "-r,--rule", command.rules,
+                 "a pipeline to try, in which F stands for f; repeatable; default: ten of them",
+                 bragg::cli::rule_type);
   sub->add_option("--f", command.f,
                   "bad workers to recommend a rule for; default: as many as look bad, but at least 1")
       ->check(CLI::Range(1, 10000));
@@ -418,13 +413,7 @@ void add_audit(CLI::App& app, bragg::cli::AuditCommand& command) {
       ->capture_default_str();
   sub->add_option("--seed", command.seed, "draws the sample, and whom attackers replace")
       ->capture_default_str();
-  sub->add_option("--exclude", command.exclude,
-                  "leave tensors whose names match out, e.g. '*_extra_state'; inputs may differ in them; "
-                  "repeatable")
-      ->type_name("PATTERN")
-      ->expected(1)
-      ->take_all()
-      ->allow_extra_args(false);
+  add_exclude(*sub, command.exclude);
   sub->add_flag("--json", command.json, "for programs");
   sub->add_option("--svg", command.svg, "SVG file to write: cost and damage over f");
 }

@@ -8,6 +8,7 @@
 #include <exception>
 #include <string>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "host/base/team.hpp"
@@ -60,6 +61,12 @@ std::uint64_t bytes_of(const PlacedModel& model) {
   return bytes;
 }
 
+std::uint64_t lower_median(std::vector<std::uint64_t> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>((values.size() - 1) / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
 /// Tensors that are left out count as most models have them.
 std::uint64_t largest_file(const Inputs& inputs) {
   std::uint64_t bytes = 2 * static_cast<std::uint64_t>(max_header_bytes);  // npz: a directory besides
@@ -69,10 +76,7 @@ std::uint64_t largest_file(const Inputs& inputs) {
   for (const InputRow& row : inputs.rows) {
     if (row.bad.empty() && !row.left_out) models.push_back(bytes_of(inputs.models[row.model]));
   }
-  if (models.empty()) return bytes;
-  const auto middle = models.begin() + static_cast<std::ptrdiff_t>((models.size() - 1) / 2);
-  std::nth_element(models.begin(), middle, models.end());
-  return std::max(bytes, *middle);
+  return models.empty() ? bytes : std::max(bytes, lower_median(std::move(models)));
 }
 
 /// Of this rank.
@@ -173,9 +177,8 @@ void hash_unopened(std::span<const std::filesystem::path> inputs, const FileOpti
   }
   if (options.base) add(*options.base);
   if (models.empty()) return;
-  const auto middle = models.begin() + static_cast<std::ptrdiff_t>((models.size() - 1) / 2);
-  std::nth_element(models.begin(), middle, models.end());
-  const std::uint64_t largest = std::max(2 * static_cast<std::uint64_t>(max_header_bytes), *middle);
+  const std::uint64_t largest =
+      std::max(2 * static_cast<std::uint64_t>(max_header_bytes), lower_median(std::move(models)));
   hash_files(files, largest, threads, progress, bytes_read);
   for (const Hashing& each : files) {
     if (!each.sha256.empty()) options.hashed(each.path.string(), each.sha256);

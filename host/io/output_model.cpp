@@ -47,6 +47,10 @@ void check_no_model(const fs::path& folder) {
   if (error) throw_io_error(folder, "list it", error.value());
 }
 
+fs::path place_of(const fs::path& path, const ModelLayout::File& file) {
+  return file.name.empty() ? path : path / file.name;
+}
+
 }  // namespace
 
 ModelLayout single_layout(Layout layout, std::size_t tensors) {
@@ -105,14 +109,6 @@ void OutputModel::place_tensors(const ModelLayout& layout) {
   if (!npz_) return;
   for (std::size_t t = 0; t < places_.size(); ++t) written_.push_back({.tensor = t});
 }
-
-namespace {
-
-fs::path place_of(const fs::path& path, const ModelLayout::File& file) {
-  return file.name.empty() ? path : path / file.name;
-}
-
-}  // namespace
 
 OutputModel::OutputModel(const fs::path& path, const ModelLayout& layout,
                          std::span<const std::string> temporaries) {
