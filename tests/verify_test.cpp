@@ -183,6 +183,20 @@ TEST(Judge, SeesWritesOutOfPlace) {
   EXPECT_FALSE(rows.intact());
 }
 
+TEST(Judge, AllowsForLengthsThatAreTakenFromAbove) {
+  // The second row is near o, and about the first, far row its distance from o is not clear.
+  Request request{.rows = {{20.25L}, {0.15808125905634812L}}, .dtype = DType::f64};
+  request.reference = {0.15732136840241917L};
+  const Pipeline pipeline = parse("clip(c=30) | fltrust(pivot=0)");
+  const Expectation expected = expect(pipeline, request);
+  Outcome got = run_library(pipeline, request);
+  const Verdict verdict = judge(pipeline, request, expected, got);
+  EXPECT_TRUE(verdict.judged);
+  EXPECT_EQ(verdict.complaint(), "");
+  got.out[0] *= 0.9L;
+  EXPECT_NE(judge(pipeline, request, expected, got).complaint(), "");
+}
+
 TEST(Judge, SaysWhereInATensorThatIsJudgedByItself) {
   Generator random = generator("judge tensors");
   Request request{.layout = Layout::tensors};

@@ -113,6 +113,34 @@ long double iterate_error(const Sum& rule, const reference::Result& result, cons
   return gram_error(static_cast<int>(result.points.size())) * ratio * ratio;
 }
 
+/// By how much fltrust's result may be too short: what is stretched from a length that is taken from above
+/// is. A squared length is lengthened where its error is no clear share of it; products are off by at most
+/// 2^-40 of the lengths of their rows, and a pre-aggregator takes them about a row that a majority surrounds:
+/// no farther than three times the middle row. What is much shorter than the trusted row does not count.
+long double shortened_by(const FlTrust& rule, bool mixed, const reference::Input& input,
+                         const reference::Result& result) {
+  const Vector origin = input.reference.empty() ? Vector(input.rows[0].size(), 0) : input.reference;
+  const Vector o = judged_of(origin, input.judged);
+  const long double to_origin = distance(o, Vector(o.size(), 0));
+  int pivot = rule.pivot;  // among the finite points: pre-aggregators make all of them finite, or none
+  for (int i = 0; i < rule.pivot && result.points.size() < input.rows.size(); ++i) {
+    pivot -= !is_finite_row(judged_of(input.rows[static_cast<std::size_t>(i)], input.judged), input.f64);
+  }
+  const long double stretched = distance(result.points[static_cast<std::size_t>(pivot)], o);
+  Vector sizes = result.point_sizes;
+  const auto middle = sizes.begin() + static_cast<std::ptrdiff_t>(sizes.size() / 2);
+  std::nth_element(sizes.begin(), middle, sizes.end());
+  const long double about = mixed ? 3 * (*middle + to_origin) : 0;
+  long double worst = 0;
+  for (std::size_t i = 0; i < result.points.size(); ++i) {
+    const long double length = distance(result.points[i], o);
+    const long double off = 0x1p-40L * std::pow(result.point_sizes[i] + to_origin + 2 * about, 2);
+    if (length > 0x1p-21L * stretched && off > 0x1p-21L * length * length)
+      worst = std::max(worst, off / (2 * length * length));
+  }
+  return worst * stretched;
+}
+
 Accuracy accuracy_of(const Pipeline& pipeline, const reference::Input& input,
                      const reference::Result& result) {
   Accuracy accuracy;
@@ -131,6 +159,9 @@ Accuracy accuracy_of(const Pipeline& pipeline, const reference::Input& input,
   // as reached; sums over coordinates make it less, not more.
   if (const std::optional<Sum> sum = sum_of(pipeline); sum && !sum->converges) {
     accuracy.relative = 2e-7L + coefficients + iterate_error(*sum, result, input.judged);
+  }
+  if (const auto* const rule = std::get_if<FlTrust>(&pipeline.rule)) {
+    accuracy.shortened = shortened_by(*rule, accuracy.mixed, input, result);
   }
   if (std::holds_alternative<Caf>(pipeline.rule)) accuracy.relative = 1e-8L + 1e3L * coefficients;
   return accuracy;
@@ -382,7 +413,7 @@ Bound bound_of(DType in, DType out, const Accuracy& accuracy, int n, long double
   // A step of a float64 sum is off by half a unit of it, which below 2⁻¹⁰²² shrinks no further.
   long double error = (n + 8) * std::max(0x1p-53L * magnitude, 0x1p-1075L);
   if (accuracy.mixed) error += spacing(dtype_of_mixed(in), magnitude) / 2;
-  error += accuracy.relative * magnitude;
+  error += accuracy.relative * magnitude + accuracy.shortened;
   // Half a unit of the final rounding, and the unit may double just above |expected|.
   return {error * 1.01L, 0.5001L * spacing(out, std::fabs(expected) + error)};
 }
