@@ -306,7 +306,7 @@ TEST(Data, IsBellShapedAndTheSameInEveryType) {
 // Runs -------------------------------------------------------------------------------------------
 
 Settings quick(std::vector<Block> blocks) {
-  return {.cases = cases_of(blocks), .threads = 2, .budget = {.seconds = 0.01}, .floor_seconds = 0.1};
+  return {.cases = cases_of(blocks), .threads = 2, .budget = {.seconds = 0.01}, .floor_seconds = 0.01};
 }
 
 TEST(Run, ARowHasItsBytesAndItsPasses) {

@@ -22,4 +22,8 @@ void allow_dynamic_shared(const void* kernel, std::size_t bytes);
 /// Shared memory of a block without leave for more.
 inline constexpr std::size_t plain_shared = std::size_t{48} << 10;
 
+/// With BRAGG_SIMT_ORDER=drawn and BRAGG_SIMT_DEVICE=drawn the seed of the tests decides between the random
+/// schedule on the largest device and the greedy one on the smallest.
+bool greedy_is_drawn();
+
 }  // namespace bragg::detail::simt

@@ -81,7 +81,8 @@ Schedule schedule_of_environment() {
                           {{"forward", Order::forward},
                            {"reverse", Order::reverse},
                            {"random", Order::random},
-                           {"greedy", Order::greedy}},
+                           {"greedy", Order::greedy},
+                           {"drawn", greedy_is_drawn() ? Order::greedy : Order::random}},
                           Order::random);
   const char* const seed = std::getenv("BRAGG_SIMT_SEED");
   s.seed = seed != nullptr ? std::strtoull(seed, nullptr, 10) : test::session_seed();
