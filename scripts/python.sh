@@ -4,6 +4,7 @@
 #
 #   scripts/python.sh                 the wheel goes to build/python-wheel; for the CPU
 #   scripts/python.sh --cuda          with the CUDA backend, where nvcc is found
+#   scripts/python.sh --torch         and the tests of PyTorch with Debian's (python3-torch), on the system's Python
 #   scripts/python.sh --peers         with PyTorch, ByzFL, Flower and NVFlare in the tests: 6 GB from PyPI, the first time
 #   scripts/python.sh -- ARGS…        ARGS go to pytest, e.g. -k oracle
 #
@@ -12,10 +13,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cuda=OFF
+torch=
 requirements=(--requirement tests/python/requirements.txt)
 while (($# > 0)); do
   case "$1" in
     --cuda) cuda=ON ;;
+    --torch) torch=build/python-torch-venv ;;
     --peers) requirements+=(--requirement bench/peers/requirements.txt ray==2.55.1 nvflare==2.9.0 safetensors) ;;
     --)
       shift
@@ -34,18 +37,27 @@ venv=build/python-venv
 if [[ ! -x "$venv/bin/python" ]]; then
   "${PYTHON:-python3}" -m venv "$venv"
 fi
-pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
-"${pip[@]}" install "${requirements[@]}"
+pip=(-m pip --quiet --disable-pip-version-check)
+"$venv/bin/python" "${pip[@]}" install "${requirements[@]}"
 
 # One build folder reuses the objects of another that was compiled with the same options.
 export CCACHE_BASEDIR=$PWD
 # CMake's own choice for scripts/test.sh; Python may name the same compiler otherwise, and ccache goes by names.
 export CC=${CC:-cc} CXX=${CXX:-c++}
 rm -rf build/python-wheel
-"${pip[@]}" wheel --no-deps --wheel-dir build/python-wheel -C cmake.define.BRAGG_CUDA="$cuda" \
+"$venv/bin/python" "${pip[@]}" wheel --no-deps --wheel-dir build/python-wheel -C cmake.define.BRAGG_CUDA="$cuda" \
   -C cmake.define.BRAGG_WERROR=ON .
-"${pip[@]}" install --force-reinstall --no-deps build/python-wheel/bragg-*.whl
+"$venv/bin/python" "${pip[@]}" install --force-reinstall --no-deps build/python-wheel/bragg-*.whl
 ls -sh build/python-wheel
 
 # No test may find the source: only the wheel's package is imported.
 "$venv/bin/python" -m pytest tests/python "$@"
+
+if [[ -n "$torch" ]]; then
+  # It goes with the system's NumPy, and not with the one above.
+  /usr/bin/python3 -m venv --system-site-packages "$torch"
+  "$torch/bin/python" "${pip[@]}" install pytest
+  "$torch/bin/python" "${pip[@]}" install --force-reinstall --no-deps build/python-wheel/bragg-*.whl
+  "$torch/bin/python" -c "import torch"
+  "$torch/bin/python" -m pytest tests/python -k torch "$@"
+fi

@@ -12,7 +12,7 @@ packages=(g++ cmake ninja-build ccache pkg-config libhwy-dev libfmt-dev nlohmann
   libgtest-dev libbenchmark-dev make python3 python3-dev python3-venv)
 case "${1-}" in
   "") ;;
-  --ci) packages+=(clang-format clang-tidy fish zsh openmpi-bin libopenmpi-dev) ;;
+  --ci) packages+=(clang-format clang-tidy fish zsh openmpi-bin libopenmpi-dev python3-torch) ;;
   --clang) packages+=(clang libomp-dev) ;;
   --aarch64)
     packages+=(g++-aarch64-linux-gnu qemu-user-static libhwy-dev:arm64 libgomp1:arm64 libfmt-dev:arm64

@@ -244,7 +244,11 @@ class Torch:
 
     def written(self, out: Any) -> None:
         # So that a backward pass which needs what was there before says so.
-        self.module.autograd.graph.increment_version(out)
+        increment = getattr(self.module.autograd.graph, "increment_version", None)
+        if increment is None:  # PyTorch 1; onto itself nothing is copied
+            self.assign(out, out)
+        else:
+            increment(out)
 
     def device(self, array: Any) -> str:
         return str(array.device)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.futures import Future
 
 from ._aggregate import _as_scope_says, _check_finite, _numbers, _rule_text
+from ._arrays import library_of
 from ._report import AggregationError, Report
 from ._sharded import reduce, reduction_of
 from .rules import Pipeline, Rule
@@ -49,9 +50,11 @@ class _Gloo:
         dist.all_to_all_single(_bytes(receive), _bytes(send), list(receive_bytes), list(send_bytes), group=self.group)
 
     def all_gather(self, send: memoryview, receive: memoryview, receive_bytes: Sequence[int]) -> None:
+        if sum(receive_bytes) == 0:
+            return  # older versions of gloo divide by it
         mine, all_of_them = _bytes(send), _bytes(receive)
         if len(set(receive_bytes)) == 1 and not self.is_direct:
-            dist.all_gather_into_tensor(all_of_them, mine, group=self.group)
+            dist.all_gather(list(all_of_them.chunk(self.size)), mine, group=self.group)
             return
         # From each rank straight; gloo gathers only what is of one size. As many bytes are sent.
         dist.all_to_all_single(
@@ -152,7 +155,7 @@ def all_reduce(
 def _write(targets: list[Tensor], rows: list[Tensor]) -> None:
     for target, row in zip(targets, rows):
         if target.data_ptr() == row.data_ptr():
-            torch.autograd.graph.increment_version(target)
+            library_of(target, "tensors").written(target)
         else:
             target.copy_(row)
 
@@ -234,11 +237,9 @@ class _Scatter:
 
 def _summed(reports: tuple[Report, ...], transport: _Gloo) -> tuple[Report, ...]:
     """With the values of all ranks' parts of the result that are not finite."""
-    mine = torch.tensor([report.nonfinite_result or 0 for report in reports])
-    counts = torch.empty(transport.size * len(reports), dtype=torch.int64)
-    dist.all_gather_into_tensor(counts, mine, group=transport.group)
-    total = counts.view(transport.size, -1).sum(0).tolist()
-    return tuple(dataclasses.replace(report, nonfinite_result=count) for report, count in zip(reports, total))
+    total = torch.tensor([report.nonfinite_result or 0 for report in reports])
+    dist.all_reduce(total, group=transport.group)
+    return tuple(dataclasses.replace(report, nonfinite_result=count) for report, count in zip(reports, total.tolist()))
 
 
 # DistributedDataParallel -----------------------------------------------------------------------------------
@@ -367,12 +368,10 @@ class DdpState(_Outcomes):
         _check_options(on_failure, momentum)
         if not dist.is_initialized():
             raise RuntimeError("torch.distributed has no process group; call init_process_group first")
-        own = dist.new_group(
-            None if group is None else dist.get_process_group_ranks(group),
-            timeout=timeout,
-            backend="gloo",
-            use_local_synchronization=group is not None,
-        )
+        options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+        if group is not None:
+            options |= {"ranks": dist.get_process_group_ranks(group), "use_local_synchronization": True}
+        own = dist.new_group(backend="gloo", **options)
         self._transport = _Gloo(own, replicas)
         self._replicas = replicas
         self._rule = rule
@@ -672,13 +671,15 @@ def _fsdp_modules(model: torch.nn.Module) -> tuple[dict[str, Any], list[Any]]:
 
     @raises ValueError: the gradients are not a row of each rank, or not on the CPU.
     """
-    from torch.distributed.fsdp import FSDPModule  # takes long
-    from torch.distributed.tensor import DTensor, Shard
+    import torch.distributed.fsdp as fsdp  # takes long
 
+    FSDPModule: Any = getattr(fsdp, "FSDPModule", None)
     if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
         raise RuntimeError(
-            f"torch {torch.__version__}: its fully_shard takes no other reduce-scatter; needs a newer one"
+            f"torch {torch.__version__}: its fully_shard takes no other reduce-scatter; needs a newer one, such as 2.15"
         )
+    from torch.distributed.tensor import DTensor, Shard
+
     modules = {name: module for name, module in model.named_modules() if isinstance(module, FSDPModule)}
     if not modules:
         raise ValueError("model: fully_shard was applied to none of its modules")

@@ -11,70 +11,26 @@ first permutation each time. What is to go on from round to round needs a `bragg
 raises `bragg.AggregationError` where the data defeats the rule; it cannot be captured in a CUDA graph, and is left out
 of those that torch.compile makes.
 
-The operators are not differentiable: a backward pass through one raises a RuntimeError. Needs PyTorch 2.6 or newer.
+The operators are not differentiable: a backward pass through one raises a RuntimeError. They need PyTorch 2.6 or newer.
 
 `all_reduce`, `reduce_scatter`, `ddp_hook` and `use_in_fsdp` aggregate what the ranks of a torch.distributed job have, one
 row each. They withstand bad *data* of ranks that run this software; ranks that compute falsely only where `replicas`
-compare.
+compare. They need PyTorch 1.13 or newer, `ddp_hook(group=…)` 2.1, and `use_in_fsdp` one whose fully_shard takes another
+reduce-scatter, such as 2.15.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NoReturn
-
 import torch
-from torch import Tensor
 
-from . import _bragg
-from ._aggregate import aggregate as _aggregate
+__all__: list[str] = []
 
-__all__ = ["aggregate", "aggregate_list"]
+# Each where this PyTorch has what it needs.
+if hasattr(torch.Tag, "cudagraph_unsafe"):
+    from ._torch_op import aggregate, aggregate_list
 
+    __all__ += ["aggregate", "aggregate_list"]
 if torch.distributed.is_available():
     from ._torch_distributed import DdpState, FsdpState, all_reduce, ddp_hook, reduce_scatter, use_in_fsdp
 
     __all__ += ["DdpState", "FsdpState", "all_reduce", "ddp_hook", "reduce_scatter", "use_in_fsdp"]
-
-_TAGS = (torch.Tag.cudagraph_unsafe,)
-
-
-@torch.library.custom_op("bragg::aggregate", mutates_args=(), tags=_TAGS)
-def aggregate(updates: Tensor, rule: str, allow_nonfinite: bool = False) -> Tensor:
-    return _aggregate(updates, rule, allow_nonfinite=allow_nonfinite)  # type: ignore[no-any-return]
-
-
-@torch.library.custom_op("bragg::aggregate_list", mutates_args=(), tags=_TAGS)
-def aggregate_list(updates: Sequence[Tensor], rule: str, allow_nonfinite: bool = False) -> Tensor:
-    return _aggregate(updates, rule, allow_nonfinite=allow_nonfinite)  # type: ignore[no-any-return]
-
-
-# The fakes know no values and perhaps no n: they refuse what can be told from the text and the number of axes, so that
-# it is told while compiling. The rest is for the run.
-
-
-@aggregate.register_fake
-def _(updates: Tensor, rule: str, allow_nonfinite: bool = False) -> Tensor:
-    _bragg.normalized(rule)
-    if updates.dim() == 0:
-        raise ValueError("updates: has no axes; needs shape (n, …), the first axis counting the rows")
-    return updates.new_empty(updates.shape[1:])
-
-
-@aggregate_list.register_fake
-def _(updates: Sequence[Tensor], rule: str, allow_nonfinite: bool = False) -> Tensor:
-    _bragg.normalized(rule)
-    if not updates:
-        raise ValueError("updates: n = 0 rows; needs n ≥ 1")
-    return updates[0].new_empty(updates[0].shape)
-
-
-def _backward(context: Any, gradient: Tensor) -> NoReturn:
-    raise RuntimeError(
-        "bragg's operators are not differentiable; aggregate what needs no gradient: updates.detach(), or within "
-        "torch.no_grad()"
-    )
-
-
-aggregate.register_autograd(_backward)
-aggregate_list.register_autograd(_backward)

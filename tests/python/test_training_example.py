@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch.func")
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "pytorch_training.py"
 ROBUST = ["trimmed_mean(f=2)", "nnm(f=2) | trimmed_mean(f=2)", "centered_clipping(tau=1)"]
