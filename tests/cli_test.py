@@ -3286,7 +3286,8 @@ class Audit(Case):
         self.assertIn("trusts a row", self.run_bragg("audit", *inputs, "--rule", "monna(f=F)", code=2).stderr)
         self.assertIn("--f: 5 of 9 workers", self.run_bragg("audit", *inputs, "--f", "5", code=2).stderr)
         self.assertIn("2 workers; an audit needs at least 3", self.run_bragg("audit", *inputs[:2], code=2).stderr)
-        self.assertIn("--sample", self.run_bragg("audit", *inputs, "--sample", "-1", code=2).stderr)
+        for option in ("--sample", "--seed", "--f"):
+            self.assertIn("%s: '-1' is not a whole number" % option, self.run_bragg("audit", *inputs, option, "-1", code=2).stderr)
         self.assertIn("Run `bragg audit --help`", self.run_bragg("audit", code=2).stderr)
 
     def test_memory_is_bounded(self):

@@ -407,11 +407,12 @@ void add_audit(CLI::App& app, bragg::cli::AuditCommand& command) {
                  bragg::cli::rule_type);
   sub->add_option("--f", command.f,
                   "bad workers to recommend a rule for; default: as many as look bad, but at least 1")
-      ->check(CLI::Range(1, 10000));
+      ->check(whole(1, 10000));
   sub->add_option("--sample", command.sample, "coordinates to try coordinate-wise rules on; 0: all")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
+      ->check(whole(0, std::uint64_t{1} << 40))
       ->capture_default_str();
   sub->add_option("--seed", command.seed, "draws the sample, and whom attackers replace")
+      ->check(whole(0))
       ->capture_default_str();
   add_exclude(*sub, command.exclude);
   sub->add_flag("--json", command.json, "for programs");
@@ -639,7 +640,7 @@ int run(int argc, char** argv, bragg::Communicator* communicator) {
   completion->footer(completion_footer);
   completion->add_option("SHELL", shell, "the shell")->required()->check(CLI::IsMember(bragg::cli::shells));
 
-  constexpr std::array others = {"inspect", "attack", "verify", "bench", "completion"};
+  constexpr std::array others = {"inspect", "audit", "attack", "verify", "bench", "completion"};
   for (const char* const other : others) {
     if (is_mpi) app.get_subcommand(other)->group("");
   }

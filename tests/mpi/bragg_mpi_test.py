@@ -88,7 +88,8 @@ class BraggMpi(unittest.TestCase):
                  (["aggregate", "nothing", "--rule", "median", "-o", "x.npz"], 4, "nothing"),
                  (["aggregate", "clients", "--rul", "median", "-o", "x.npz"], 2, "--rul"),
                  (["aggregate", "clients", "--rule", "median", "-o", "x.npz", "--device", "cuda"], 2, "cuda"),
-                 (["verify"], 2, "bragg verify")]
+                 (["verify"], 2, "bragg verify"),
+                 (["audit", "clients"], 2, "bragg audit")]
         for arguments, code, text in cases:
             with self.subTest(arguments=arguments):
                 done = self.run_command(self.job(3, *arguments))
