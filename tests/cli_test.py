@@ -3208,7 +3208,7 @@ class Audit(Case):
         self.assertRegex(text, r"(?m)^w0.safetensors +good ")
         self.assertRegex(text, r"(?m)^w3.safetensors +bad +non-finite: 1 value is NaN or infinite$")
         self.assertIn("6 of 9 workers look honest; 40 coordinates", text)
-        self.assertIn('Recommended: --rule "%s"' % found["advice"]["rule"], text)
+        self.assertIn('Recommended: "%s"' % found["advice"]["rule"], text)
 
         # What is recommended keeps to the honest mean, and as far as the table says.
         self.aggregate(inputs, found["advice"]["rule"], "--integers", "first", "--out-dtype", "f64", bad=1)
@@ -3247,7 +3247,7 @@ class Audit(Case):
         self.assertEqual((found["advice"]["f"], found["advice"]["rule"]), (2, "trimmed_mean(f=2)"))
         self.assertIn("f = 2, as asked", text)
         self.assertRegex(text, r"(?m)^mean +1 +0 .* unbounded +nan ")
-        self.assertIn("Larger f: --json, --svg", text)
+        self.assertIn("Larger f: in the JSON and the plot", text)
 
     def test_base_and_exclude(self):
         rows = self.rows()

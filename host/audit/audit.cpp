@@ -29,7 +29,8 @@ namespace {
 /// Rows in memory.
 class MemoryRows : public AuditRows {
  public:
-  MemoryRows(const Updates& updates, const Row& base) : updates_(updates) {
+  MemoryRows(const Updates& updates, const Row& base, std::span<const std::string> bad)
+      : updates_(updates), bad_(bad) {
     if (updates.space() != MemorySpace::host)
       refuse("updates: rows in a device's memory; an audit is made on the host");
     if (base.empty()) return;
@@ -45,7 +46,7 @@ class MemoryRows : public AuditRows {
 
   int n() const override { return updates_.n(); }
   std::span<const std::int64_t> sizes() const override { return updates_.sizes(); }
-  std::string bad(int /*row*/) const override { return ""; }
+  std::string bad(int row) const override { return bad_.empty() ? "" : bad_[static_cast<std::size_t>(row)]; }
 
   void read(const Visit& visit) override {
     constexpr std::int64_t block = 256;
@@ -68,6 +69,7 @@ class MemoryRows : public AuditRows {
 
  private:
   const Updates& updates_;
+  std::span<const std::string> bad_;
   std::optional<Updates> base_;
 };
 
@@ -125,6 +127,11 @@ Audit audit_rows(AuditRows& rows, const AuditOptions& options) {
   return audit;
 }
 
+Audit audit_updates(const Updates& updates, const AuditOptions& options, std::span<const std::string> bad) {
+  MemoryRows rows(updates, options.base, bad);
+  return audit_rows(rows, options);
+}
+
 }  // namespace detail
 
 inline namespace v0 {
@@ -149,8 +156,7 @@ const char* to_string(Evidence evidence) noexcept {
 }
 
 Audit audit(const Updates& updates, const AuditOptions& options) {
-  detail::MemoryRows rows(updates, options.base);
-  return detail::audit_rows(rows, options);
+  return detail::audit_updates(updates, options, {});
 }
 
 }  // namespace v0

@@ -38,4 +38,7 @@ void check_base(std::span<const double> values);
 /// @throws Error as `audit`.
 Audit audit_rows(AuditRows& rows, const AuditOptions& options);
 
+/// `audit`, of rows some of which are bad inputs. `bad`: of each row why it is one; empty where it is none.
+Audit audit_updates(const Updates& updates, const AuditOptions& options, std::span<const std::string> bad);
+
 }  // namespace bragg::detail

@@ -11,6 +11,7 @@ array([1., 1., 1., 1.], dtype=float32)
 
 from . import attacks, rules
 from ._aggregate import Plan, Result, aggregate, aggregate_with_report, pre_aggregate, pre_aggregate_with_report
+from ._audit import Audit, audit
 from ._bragg import cuda_device_count
 from ._bragg import version as __version__
 from ._report import AggregationError, ParseError, Report
@@ -18,6 +19,7 @@ from .rules import *  # the classes are made of the table of rules
 
 __all__ = [
     "AggregationError",
+    "Audit",
     "ParseError",
     "Plan",
     "Report",
@@ -26,6 +28,7 @@ __all__ = [
     "aggregate",
     "aggregate_with_report",
     "attacks",
+    "audit",
     "cuda_device_count",
     "pre_aggregate",
     "pre_aggregate_with_report",

@@ -17,6 +17,7 @@
 
 #include "host/cli/command.hpp"
 #include "python/src/attacks.hpp"
+#include "python/src/audit.hpp"
 #include "python/src/errors.hpp"
 #include "python/src/judge.hpp"
 #include "python/src/plan.hpp"
@@ -88,6 +89,7 @@ NB_MODULE(_bragg, module) {
   register_errors();
   add_plan(module);
   add_attacks(module);
+  add_audit(module);
   add_judge(module);
   add_sharded(module);
   add_streamed(module);
