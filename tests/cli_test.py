@@ -1947,6 +1947,162 @@ def cuda_devices():
     return [line.split(",")[0] for line in done.stdout.splitlines() if line.startswith("cuda:")]
 
 
+class ReputationOption(Case):
+    def setUp(self):
+        super().setUp()
+        self.state = self.path("state.json")
+        self.report = self.path("report.json")
+
+    def round(self, rows, rule="trimmed_mean(f=1)", *options, notes=0, bad=0, folder="workers"):
+        """Of workers w00, w01 and so on, a text being the file of one."""
+        inputs = self.workers([[0, 0] if isinstance(row, str) else row for row in rows], folder)
+        for path, row in zip(inputs, rows):
+            if isinstance(row, str):
+                self.write(os.path.relpath(path, self.folder), row)
+        return self.again(inputs, rule, *options, notes=notes, bad=bad)
+
+    def again(self, inputs, rule="trimmed_mean(f=1)", *options, notes=0, bad=0):
+        command = ["aggregate", *inputs, "--rule", rule, "-o", self.output, "--reputation", self.state, "--report", self.report]
+        done = subprocess.run([BRAGG, *command, *options], capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(len(done.stderr.splitlines()), notes + bad, done.stderr)
+        with open(self.report) as file:
+            self.told = json.load(file)
+        self.table = done.stdout
+        self.errors = done.stderr
+        return {worker["name"]: worker for worker in self.told["reputation"]["workers"]}
+
+    def names(self):
+        with open(self.state) as file:
+            return json.load(file)["names"]
+
+    def test_a_broken_worker_is_left_out_and_comes_back(self):
+        good = [[1, 10], [2, 20], [3, 30], [4, 40]]
+        first = self.round([*good, "no model"], notes=1, bad=1)
+        self.assertIn("state.json begins now: all workers are new", self.errors)
+        self.assertEqual(first["w04"]["verdict"], "failed")
+        self.assertIn("bad input: ", first["w04"]["reason"])
+        self.assertEqual((first["w04"]["before"], first["w04"]["after"]), (0.2, 0.1))
+        # Alike at first: the output is that of a run without.
+        self.assertEqual({worker["weight"] for worker in first.values()}, {1})
+        self.assertNotIn("given", self.table)
+        alike = contents([self.output])
+        self.aggregate([self.path("workers")], "trimmed_mean(f=1)", bad=1)
+        self.assertEqual(contents([self.output]), alike)
+
+        second = self.round([*good, [math.nan, 0]])
+        self.assertEqual(second["w04"]["reason"], "1 of its values is NaN or infinite")
+        self.assertLess(second["w04"]["weight"], 0.4)
+        self.assertIn("given", self.table)
+        third = self.round([*good, "no model"], bad=1)
+        self.assertIn("; in quarantine for 10 rounds", third["w04"]["reason"])
+        self.assertRegex(self.table, r"\nw04 +0\.05 +0\.05  bad input: .*; in quarantine for 10 rounds\n")
+        for left in range(9, -1, -1):
+            out = self.round([*good, "no model"], notes=0)  # it is not opened
+            self.assertEqual(out["w04"]["verdict"], "quarantined")
+            self.assertEqual((out["w04"]["quarantine"], out["w04"]["weight"]), (left, 0))
+        self.assertEqual(self.told["n"], 5)
+        self.assertEqual([os.path.basename(worker["name"]) for worker in self.told["workers"]][4], "w04.safetensors")
+        self.assertEqual((self.told["workers"][4]["weight"], self.told["workers"][4]["bad"]), (0, None))
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [2.5, 25])
+        self.assertEqual(read_safetensors(self.output)[1]["bragg_n"], "4")
+        back = self.round([*good, [5, 50]])
+        self.assertEqual(back["w04"]["verdict"], "kept")
+        self.assertAlmostEqual(back["w04"]["after"], 0.05 + 0.1 * 0.95)
+        self.assertEqual(self.told["reputation"]["round"], 14)
+        self.assertEqual(self.names()["w04"]["seen"], 14)
+
+    def test_a_name_is_that_of_file_or_folder_in_any_format(self):
+        rows = [[1, 10], [2, 20], [3, 30]]
+        self.round(rows, "median", notes=1, folder="round-1")
+        self.again([self.path("round-1")], "median", notes=0)
+        npz = io.BytesIO()
+        with zipfile.ZipFile(npz, "w") as archive:
+            archive.writestr("w.npy", npy([2], [1, 10]))
+        folder = os.path.dirname(self.write("round-2/w01/model.safetensors", safetensors({"w": ("F32", [2], [2, 20])})))
+        last = self.write("round-2/w02.safetensors", safetensors({"w": ("F32", [2], [3, 30])}))
+        first = self.write("round-2/w00.npz", npz.getvalue())
+        self.again([first, folder + "/", last], "median")
+        self.assertEqual(sorted(self.names()), ["w00", "w01", "w02"])
+        self.assertEqual({name["rounds"] for name in self.names().values()}, {3})
+
+    def test_weights_are_taken_in(self):
+        rows = [[1, 10], [2, 20], [3, 30], [4, 40], [100, 100]]
+        told = self.round(rows, "mean", "--weights", "1,1,1,1,0", notes=1)
+        self.assertEqual(told["w04"]["verdict"], "not judged")
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [2.5, 25])
+        self.assertNotIn("w04", self.names())
+        # No more than 2/n, of the four that count; or what is given, where it is less.
+        self.round(rows, "mean", "--weights", "1,1,1,1000,0")
+        self.assertEqual(self.told["reputation"]["max_weight_share"], 0.5)
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [3, 30])
+        self.round(rows, "mean", "--weights", "1,1,1,1000,0", "--max-weight-share", "0.4")
+        self.assertAlmostEqual(read_safetensors(self.output)[0]["w"][0], 2.8, places=5)
+        self.refused(self.workers(rows), "krum(f=1)", "--weights", "1,1,1,1,2", "--reputation", self.state, code=2, says="krum has no weighted form")
+        self.refused(self.workers(rows), "mean", "--weights", "1,2", "--reputation", self.state, code=2, says="--weights has 2 values for n = 5")
+
+    def test_a_rule_without_a_weighted_form_has_quarantine_alone(self):
+        rows = [[float(i), 0.0] for i in range(7)]
+        for _ in range(3):
+            self.round([*rows, "no model"], "krum(f=1)", notes=0 if os.path.exists(self.state) else 1, bad=1)
+        self.assertEqual(self.round([*rows, "no model"], "krum(f=1)")["w07"]["verdict"], "quarantined")
+        self.assertEqual(self.told["workers"][7]["score"], None)
+        # Of five, of whom it is one, none can be done without; and it is told.
+        self.again([self.path("workers", "w%02d.safetensors" % i) for i in (0, 1, 2, 3, 7)], "krum(f=1)", notes=1, bad=1)
+        self.assertIn('"w07" is due for quarantine and counts nevertheless: krum: n = 4 rows with f = 1', self.errors)
+        self.assertEqual(len(self.told["reputation"]["warnings"]), 1)
+
+    def test_a_run_that_fails_teaches_nothing(self):
+        inputs = self.workers(FIVE)
+        self.refused(inputs, "krum(f=0)", "--reputation", self.state, "--quiet", code=5, says="too many workers are not finite")
+        self.assertFalse(os.path.exists(self.state))
+        self.aggregate(inputs, "krum(f=1)", "--reputation", self.state, "--quiet")
+        before = contents([self.state])
+        self.refused(inputs, "krum(f=0)", "--reputation", self.state, "--quiet", code=5, says="too many workers are not finite")
+        self.write("workers/w03.safetensors", "no model")
+        self.refused(inputs, "krum(f=1)", "--reputation", self.state, "--strict", code=3, says="w03")
+        self.assertEqual(contents([self.state]), before)
+
+    def test_a_bad_file_is_an_error_and_stays(self):
+        inputs = self.workers(FIVE)
+        self.aggregate(inputs, "krum(f=1)", "--reputation", self.state, "--quiet")
+        with open(self.state) as file:
+            good = file.read()
+        os.remove(self.output)
+        for text, says in [
+            (good[: len(good) // 2], "is not JSON, from byte"),
+            ("", "is not JSON"),
+            ("{}", "is not the file of a reputation"),
+            (good.replace('"version": 1', '"version": 2'), "is of version 2"),
+            (good.replace('"score": 0.28', '"score": -1', 1), 'name "w00": score is -1'),
+        ]:
+            self.write("state.json", text)
+            self.refused(inputs, "krum(f=1)", "--reputation", self.state, code=3, says=["--reputation: " + self.state, says])
+            self.assertEqual(contents([self.state]), [text.encode()])
+        os.remove(self.state)
+        os.mkdir(self.state)
+        self.refused(inputs, "krum(f=1)", "--reputation", self.state, code=4, says="--reputation: %s: is a folder" % self.state)
+        self.refused(inputs, "krum(f=1)", "--reputation", self.path("none", "s.json"), code=4, says="its folder does not exist")
+
+    def test_takes_the_place_of_nothing_else(self):
+        inputs = self.workers(FIVE)
+        weights = self.write("weights.txt", "1\n" * 5)
+        state = ("--reputation", self.state)
+        for options, says in [
+            (("--reputation", inputs[1]), "is a file of the input"),
+            (("--reputation", self.output), "is the same file as --output"),
+            ((*state, "--report", self.state), "is the same file as --report"),
+            (("--reputation", weights, "--weights", "@" + weights), "is the file of --weights"),
+            ((*state, "--partial"), "does not go with --partial"),
+        ]:
+            self.refused(inputs, "median", *options, code=2, says=["--reputation", says])
+        rows = self.write("rows.npy", npy([5, 2], [0] * 10))
+        self.output = self.path("out.npy")
+        self.refused([rows], "median", *state, code=2, says="needs a file or a folder for each worker")
+        others = self.workers(FIVE, "others")
+        self.refused([inputs[0], others[0]], "median", *state, code=2, says="are both known as w00")
+
+
 class DeviceOption(Case):
     def run_on(self, *options):
         """(output, device in the report, what was printed)"""

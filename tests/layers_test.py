@@ -24,7 +24,7 @@ FLOORS = (
     ("host/base",),
     ("host/io", "host/cpu", "host/cuda", "host/attacks", "host/reference"),
     ("host/plan",),
-    ("host/audit",),
+    ("host/audit", "host/reputation"),
     ("host/files", "host/sharded"),
     ("host/capi", "host/verify", "host/bench"),
     ("host/cli",),

@@ -17,6 +17,7 @@
 #include "host/cli/output.hpp"
 #include "host/cli/progress.hpp"
 #include "host/cli/report.hpp"
+#include "host/cli/reputation.hpp"
 #include "host/cli/text.hpp"
 #include "host/files/packed.hpp"
 #include "host/files/ranks.hpp"
@@ -29,18 +30,36 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// The report may not take the place of anything that the run reads or writes.
-void check_report(const fs::path& report, const AggregateCommand& command,
-                  const std::vector<fs::path>& inputs) {
-  check_writable("--report", report);
+/// What is written beside the output may not take the place of anything that the run reads or writes.
+void check_place(const char* option, const fs::path& path, const AggregateCommand& command,
+                 const std::vector<fs::path>& inputs) {
+  check_writable(option, path);
   const auto refuse = [&](const std::string& why) {
-    throw Error(Status::invalid_argument, fmt::format("--report: {} {}", report.string(), why));
+    throw Error(Status::invalid_argument, fmt::format("{}: {} {}", option, path.string(), why));
   };
-  if (detail::same_place(report, command.output)) refuse("is the same file as --output");
-  if (command.shard_size && leads_to_input(report, command.output)) refuse("is a file of --output");
-  if (command.base && leads_to_input(report, *command.base)) refuse("is a file of --base");
+  if (detail::same_place(path, command.output)) refuse("is the same file as --output");
+  if (command.shard_size && leads_to_input(path, command.output)) refuse("is a file of --output");
+  if (command.base && leads_to_input(path, *command.base)) refuse("is a file of --base");
   for (const fs::path& input : inputs) {
-    if (leads_to_input(report, input)) refuse("is a file of the input " + input.string());
+    if (leads_to_input(path, input)) refuse("is a file of the input " + input.string());
+  }
+}
+
+void check_reputation(const AggregateCommand& command, const std::vector<fs::path>& inputs,
+                      const Communicator* communicator) {
+  if (communicator != nullptr) {
+    throw Error(
+        Status::unsupported,
+        "--reputation: bragg-mpi keeps none; aggregate by one process of bragg, which needs no more memory");
+  }
+  if (command.partial) {
+    throw Error(Status::invalid_argument,
+                "--reputation: does not go with --partial, where each tensor has an n of its own");
+  }
+  check_place("--reputation", *command.reputation, command, inputs);
+  if (command.report && detail::same_place(*command.report, *command.reputation)) {
+    throw Error(Status::invalid_argument,
+                fmt::format("--reputation: {} is the same file as --report", command.reputation->string()));
   }
 }
 
@@ -55,6 +74,7 @@ void check_weights_file(const GivenWeights& weights, const AggregateCommand& com
   };
   check("--output", command.output);
   if (command.report) check("--report", *command.report);
+  if (command.reputation) check("--reputation", *command.reputation);
 }
 
 /// What a name says must be what is written.
@@ -270,26 +290,45 @@ void run(const AggregateCommand& command, Communicator* communicator) {
       check_weights_file(given, command);
       options.weights = match_weights(given, inputs);
     }
-    if (command.report && ranks.is_first()) check_report(*command.report, command, inputs);
+    if (command.report && ranks.is_first()) check_place("--report", *command.report, command, inputs);
+    if (command.reputation) check_reputation(command, inputs, communicator);
     if (command.sha256 && !command.report)
       throw Error(Status::invalid_argument, "--sha256: hashes go into the report; give --report, too");
   });
 
   const EndOnSignal guard([&](int outputs) {
-    return outputs > 0 ? command.output.string() + " was written, the report was not" : "nothing was written";
+    if (outputs == 0) return std::string("nothing was written");
+    return command.output.string() + (command.reputation
+                                          ? " was written; the reputation may not be, the report was not"
+                                          : " was written, the report was not");
   });
   const auto start = std::chrono::steady_clock::now();
   FileHashes hashes;
   const Device device = *options.options.device;
-  const FileResult result = aggregate(*pipeline, inputs, command, device, options, hashes);
+  std::optional<ReputationFile> reputation;
+  if (command.reputation) {
+    reputation.emplace(*command.reputation, *pipeline, inputs, options.weights, command.max_weight_share);
+    options.weights = reputation->trust().weights;
+    options.options.max_weight_share = reputation->trust().max_weight_share;
+    if (!command.quiet) fmt::print(stderr, "{}", reputation->warnings());
+  }
+  FileResult result =
+      aggregate(reputation ? reputation->trust().pipeline : *pipeline,
+                reputation ? reputation->counting() : inputs, command, device, options, hashes);
+  if (reputation) {
+    reputation->learn(result);
+    options.weights = reputation->weights();
+  }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
 
   ranks.together([&] {
     if (command.report && ranks.is_first())
-      write_report(*command.report, *pipeline, result, command.output, device, hashes);
+      write_report(*command.report, *pipeline, result, command.output, device, hashes,
+                   reputation ? &*reputation : nullptr);
   });
   if (!command.quiet) {
-    fmt::print("{}\n{}", worker_table(result, options.weights),
+    fmt::print("{}\n{}{}", worker_table(result, options.weights),
+               reputation ? reputation->table() + "\n" : "",
                summary(command, *pipeline, result, device, seconds.count()));
   }
 }

@@ -17,6 +17,7 @@ struct AggregateCommand {
   std::optional<std::filesystem::path> base;
   std::optional<std::filesystem::path> report;
   std::optional<std::string> weights;
+  std::optional<std::filesystem::path> reputation;
   std::vector<std::string> judge_by;
   std::vector<std::string> ignore_in_distances;
   std::vector<std::string> exclude;

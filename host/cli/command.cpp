@@ -51,7 +51,7 @@ constexpr const char* exit_codes = R"help(Exit codes:
   1  internal error
   2  wrong usage: an option, the pipeline, or a bound that it breaks
   3  bad file: no form that more than half of the inputs share, a bad base, a
-     lone bad input; with --strict any bad input
+     lone bad input, a bad reputation; with --strict any bad input
   4  the system refused to open, read or write, or had no memory
   5  the data defeats the rule: too many rows that are bad inputs or not finite,
      an output that would hold NaN or infinity, a base that is not finite, a
@@ -351,6 +351,10 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
   sub->add_option("--max-weight-share", command.max_weight_share,
                   "cap on a weight's share of the sum of all; 0: none")
       ->check(number(0, 1));
+  sub->add_option(
+      "--reputation", command.reputation,
+      "JSON file of what earlier runs say of the workers, by name; it is read and written, and made "
+      "if it is not there");
   sub->add_option("--scope", command.scope, "judge workers by the whole model, or by each tensor separately")
       ->check(CLI::IsMember({"whole", "per-tensor"}))
       ->capture_default_str();

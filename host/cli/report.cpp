@@ -163,7 +163,8 @@ std::string worker_table(const FileResult& result, const std::vector<double>& cl
 }
 
 void write_report(const fs::path& path, const Pipeline& pipeline, const FileResult& result,
-                  const fs::path& output, Device device, const FileHashes& hashes) {
+                  const fs::path& output, Device device, const FileHashes& hashes,
+                  const ReputationFile* reputation) {
   Json json = header(pipeline, result.workers.size(), output, device);
   json["exit_code"] = 0;
   json["message"] = nullptr;
@@ -179,6 +180,7 @@ void write_report(const fs::path& path, const Pipeline& pipeline, const FileResu
   json["output_nonfinite"] = result.nonfinite;
   json["bytes_read"] = result.bytes_read;
   if (!hashes.empty()) json["sha256"] = hashes;
+  if (reputation != nullptr) reputation->add_to(json);
   if (!result.distance_shares.empty()) {
     Json& shares = json["distance_shares"] = Json::array();
     for (std::size_t t = 0; t < result.tensors.size(); ++t)

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "host/cli/reputation.hpp"
+
 namespace bragg::cli {
 
 /// Names fit for a table: without the folder, where they share it.
@@ -20,9 +22,11 @@ std::string worker_table(const FileResult& result, const std::vector<double>& cl
 /// SHA-256 by path.
 using FileHashes = std::map<std::string, std::string>;
 
-/// JSON; appears whole or not at all. `hashes`: empty where none were asked for.
+/// JSON; appears whole or not at all. `hashes`: empty where none were asked for. `reputation`: null where
+/// none is kept.
 void write_report(const std::filesystem::path& path, const Pipeline& pipeline, const FileResult& result,
-                  const std::filesystem::path& output, Device device, const FileHashes& hashes);
+                  const std::filesystem::path& output, Device device, const FileHashes& hashes,
+                  const ReputationFile* reputation);
 
 /// Of a run that failed; `bad`: for each input, why it is a bad one, or nothing.
 void write_failure(const std::filesystem::path& path, const Pipeline& pipeline,

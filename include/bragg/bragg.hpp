@@ -10,6 +10,7 @@
 #include <bragg/pipeline.hpp>
 #include <bragg/plan.hpp>
 #include <bragg/report.hpp>
+#include <bragg/reputation.hpp>
 #include <bragg/sharded.hpp>
 #include <bragg/updates.hpp>
 #include <bragg/version.hpp>

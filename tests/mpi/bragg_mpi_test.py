@@ -88,6 +88,7 @@ class BraggMpi(unittest.TestCase):
                  (["aggregate", "nothing", "--rule", "median", "-o", "x.npz"], 4, "nothing"),
                  (["aggregate", "clients", "--rul", "median", "-o", "x.npz"], 2, "--rul"),
                  (["aggregate", "clients", "--rule", "median", "-o", "x.npz", "--device", "cuda"], 2, "cuda"),
+                 (["aggregate", "clients", "--rule", "median", "-o", "x.npz", "--reputation", "s.json"], 2, "keeps none"),
                  (["verify"], 2, "bragg verify"),
                  (["audit", "clients"], 2, "bragg audit")]
         for arguments, code, text in cases:

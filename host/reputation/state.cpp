@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/reputation/state.hpp"
+
+#include <fmt/format.h>
+#include <bragg/error.hpp>
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "host/io/file.hpp"
+
+namespace bragg {
+
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr const char* format = "bragg reputation";
+constexpr int version = 1;
+constexpr std::int64_t longest_file = std::int64_t{64} << 20;
+
+/// A number of the file. @throws nlohmann::json::exception; Error bad_file: it is out of range.
+template <class NumberT>
+NumberT take(const Json& json, const char* key, NumberT least, NumberT most) {
+  const Json& value = json.at(key);
+  const bool right = std::is_integral_v<NumberT> ? value.is_number_integer() : value.is_number();
+  const auto number = right ? value.get<NumberT>() : least;
+  if (right && number >= least && number <= most) return number;
+  throw Error(Status::bad_file,
+              fmt::format("{} is {}; needs a number from {} to {}", key, value.dump(), least, most));
+}
+
+ReputationOptions options_of(const Json& json) {
+  ReputationOptions options;
+  options.newcomer = take(json, "newcomer", 0.0, 1.0);
+  options.rise = take(json, "rise", 0.0, 1.0);
+  options.fall = take(json, "fall", 0.0, 1.0);
+  options.patience = take(json, "patience", 0.0, 1e6);
+  options.floor = take(json, "floor", 0.0, 1.0);
+  options.sentence = take(json, "sentence", 1, 1'000'000);
+  detail::check_options(options);
+  return options;
+}
+
+Standing standing_of(const Json& json, const ReputationOptions& options, std::int64_t round) {
+  return {.score = take(json, "score", 0.0, 1.0),
+          .suspicion = take(json, "suspicion", 0.0, options.patience + 1),
+          .quarantine = take(json, "quarantine", 0, options.sentence),
+          .rounds = take(json, "rounds", std::int64_t{0}, round),
+          .seen = take(json, "seen", std::int64_t{0}, round)};
+}
+
+std::string read_text(const std::filesystem::path& path) {
+  const detail::ReadFile file(path);
+  if (file.size() > longest_file)
+    detail::throw_bad_file(
+        path, fmt::format("has {} bytes; a reputation has at most {}", file.size(), longest_file));
+  std::string text(static_cast<std::size_t>(file.size()), '\0');
+  file.read(0, text.data(), file.size());
+  return text;
+}
+
+}  // namespace
+
+namespace detail {
+
+std::optional<std::string> fault_of_name(std::string_view name) {
+  if (name.empty()) return "is empty";
+  if (name.size() > longest_name)
+    return fmt::format("has {} bytes; at most {} are kept", name.size(), longest_name);
+  try {
+    static_cast<void>(Json(name).dump());
+  } catch (const Json::exception&) {
+    return "is not UTF-8, which the file of a reputation is";
+  }
+  return std::nullopt;
+}
+
+void check_options(const ReputationOptions& options) {
+  const auto check = [](const char* name, double value, bool right, const char* needs) {
+    if (right) return;
+    throw Error(Status::invalid_argument, fmt::format("{} = {}; needs {}", name, value, needs));
+  };
+  check("newcomer", options.newcomer, options.newcomer > 0 && options.newcomer <= 1, "0 < newcomer ≤ 1");
+  check("floor", options.floor, options.floor > 0 && options.floor <= options.newcomer,
+        "0 < floor ≤ newcomer");
+  check("fall", options.fall, options.fall > 0 && options.fall <= 1, "0 < fall ≤ 1");
+  check("rise", options.rise, options.rise > 0 && options.rise < options.fall, "0 < rise < fall");
+  check("patience", options.patience, options.patience > 0 && options.patience <= 1e6, "0 < patience ≤ 1e6");
+  check("sentence", options.sentence, options.sentence >= 1 && options.sentence <= 1'000'000,
+        "1 ≤ sentence ≤ 1000000");
+}
+
+}  // namespace detail
+
+inline namespace v0 {
+
+Reputation Reputation::load(const std::filesystem::path& path) {
+  const std::string text = read_text(path);
+  try {
+    const Json json = Json::parse(text);
+    if (!json.is_object() || json.value("format", "") != format)
+      throw Error(Status::bad_file, "is not the file of a reputation");
+    const int found = take(json, "version", 1, 1'000'000);
+    if (found > version) {
+      throw Error(Status::bad_file,
+                  fmt::format("is of version {}; this is bragg that knows versions up to {}: "
+                              "take a later one",
+                              found, version));
+    }
+    Reputation reputation(options_of(json.at("options")));
+    reputation.round_ = take(json, "round", std::int64_t{0}, std::int64_t{1} << 53);
+    for (const auto& [name, standing] : json.at("names").items()) {
+      try {
+        if (const auto fault = detail::fault_of_name(name))
+          throw Error(Status::bad_file, "its name " + *fault);
+        reputation.standings_.emplace(name, standing_of(standing, reputation.options_, reputation.round_));
+      } catch (const Error& error) {
+        throw Error(Status::bad_file, fmt::format("name {}: {}", detail::show(name), error.what()));
+      }
+    }
+    return reputation;
+  } catch (const Json::parse_error& error) {
+    detail::throw_bad_file(path, fmt::format("is not JSON, from byte {} on", error.byte));
+  } catch (const Json::exception& error) {
+    detail::throw_bad_file(path, fmt::format("is not the file of a reputation: {}", error.what()));
+  } catch (const Error& error) {
+    detail::throw_bad_file(path, error.what());
+  }
+}
+
+void Reputation::save(const std::filesystem::path& path) const {
+  Json json;
+  json["format"] = format;
+  json["version"] = version;
+  json["round"] = round_;
+  json["options"] = {{"newcomer", options_.newcomer}, {"rise", options_.rise},
+                     {"fall", options_.fall},         {"patience", options_.patience},
+                     {"floor", options_.floor},       {"sentence", options_.sentence}};
+  Json& names = json["names"] = Json::object();
+  for (const auto& [name, standing] : standings_) {
+    names[name] = {{"score", standing.score},
+                   {"suspicion", standing.suspicion},
+                   {"quarantine", standing.quarantine},
+                   {"rounds", standing.rounds},
+                   {"seen", standing.seen}};
+  }
+  const std::string text = json.dump(1) + "\n";
+  detail::OutputFile file(path, static_cast<std::int64_t>(text.size()));
+  file.write(0, text.data(), static_cast<std::int64_t>(text.size()));
+  file.commit();
+}
+
+}  // namespace v0
+
+}  // namespace bragg
