@@ -108,8 +108,10 @@ class RobustAggregator(ModelAggregator):  # type: ignore[misc]
         params: dict[str, Any] = {}
         bad: dict[int, str] = {}
         try:
-            kind, params = self._aggregate(rows, bad)
-            check_pivot(self._rule, bad)
+            try:
+                kind, params = self._aggregate(rows, bad)
+            finally:
+                check_pivot(self._rule, bad)  # says more than that a row is not finite
             self._rounds += 1
         except (AggregationError, ValueError, TypeError) as error:
             kind, params = ParamsType.DIFF, {}
