@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from . import _bragg
 from ._aggregate import Patterns, Plan, _rule_text, aggregate
 from ._report import AggregationError
+from ._reputation import Reputation, noteworthy
 from .rules import Pipeline, Rule
 
 __all__ = ["RobustStrategy", "median_metrics"]
@@ -36,6 +37,9 @@ class RobustStrategy(FedAvg):
     stands those which stay away (`min_train_nodes`).
 
     The state of `bucketing` and `centered_clipping` goes on from round to round while n stays the same.
+
+    With a `reputation`, by node id, earlier rounds weigh the rows, and nodes in quarantine do not count: neither in n nor
+    towards f.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class RobustStrategy(FedAvg):
         *,
         weighted: bool = False,
         max_weight_share: float = 0,
+        reputation: Reputation | None = None,
         judge_by: Patterns = None,
         ignore_in_distances: Patterns = None,
         **fedavg: Any,
@@ -54,6 +59,7 @@ class RobustStrategy(FedAvg):
             weighted: Weigh each row by its reply's metric `weighted_by_key`, which is "num-examples". A hostile node
                 may claim any number, so this is off by default; cap it.
             max_weight_share: A cap on a weight's share of the sum of all; 0 is none.
+            reputation: What each round learns of the nodes, and begins with, such as `bragg.Reputation("state.json")`.
             judge_by, ignore_in_distances: As in `bragg.aggregate`, such as "*running_var".
             fedavg: Arguments of FedAvg. The metrics of the nodes are aggregated by `median_metrics` unless
                 `train_metrics_aggr_fn` or `evaluate_metrics_aggr_fn` is given.
@@ -69,10 +75,11 @@ class RobustStrategy(FedAvg):
         self._rule = _bragg.normalized(_rule_text(rule))
         self._weighted = weighted
         self._max_weight_share = max_weight_share
+        self._reputation = reputation
         self._patterns = {"judge_by": judge_by, "ignore_in_distances": ignore_in_distances}
         self._model: _Model = {}
         self._plan: Plan | None = None
-        self._n = 0
+        self._planned: tuple[str, int] | None = None  # rule and n
 
     def summary(self) -> None:
         _log.info("\t├──> Rule: %s", self._rule)
@@ -84,7 +91,7 @@ class RobustStrategy(FedAvg):
         first = not self._model
         self._model = {key: np.asarray(array.numpy(), order="C") for key, array in arrays.items()}
         if first:  # so that a model which bragg does not take is not found in every round's replies
-            self._new_plan("mean", [self._model])
+            Plan("mean", [self._model], **self._patterns)
         return super().configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(
@@ -118,20 +125,25 @@ class RobustStrategy(FedAvg):
         contents = [content for _, content in _answers("aggregate_evaluate", replies)]
         return self.evaluate_metrics_aggr_fn(contents, self.weighted_by_key) if contents else None
 
-    def _new_plan(self, rule: str, rows: list[_Model]) -> Plan:
-        return Plan(rule, rows, max_weight_share=self._max_weight_share, **self._patterns)
-
     def _aggregate(
         self, nodes: list[int], rows: list[_Model | None], weights: list[float] | None
     ) -> ArrayRecord | None:
         """`rows`: None is a bad one."""
-        if self._plan is None or self._n != len(rows):
-            try:
-                self._plan = self._new_plan(self._rule, [self._model] * len(rows))
-            except ValueError as error:
-                _log.warning("aggregate_train: %d replies are too few; the global model stays: %s", len(rows), error)
-                return None
-            self._n = len(rows)
+        rule, share, trust = self._rule, self._max_weight_share, None
+        try:
+            if self._reputation is not None:
+                trust = self._reputation.trust(rule, map(str, nodes), weights, share)
+                for warning in trust.warnings:
+                    _log.warning("aggregate_train: node %s", warning)
+                nodes, rows = [nodes[at] for at in trust.rows], [rows[at] for at in trust.rows]
+                rule, weights, share = trust.rule, trust.weights, 0  # they are capped
+            if self._plan is None or self._planned != (rule, len(rows)):
+                like = [self._model] * len(rows)
+                self._plan = Plan(rule, like, max_weight_share=share, **self._patterns)
+                self._planned = rule, len(rows)
+        except ValueError as error:
+            _log.warning("aggregate_train: %d replies are too few; the global model stays: %s", len(rows), error)
+            return None
         out = {key: np.empty_like(array) for key, array in self._model.items()}
         self._plan.run(rows, out, base=self._model, weights=weights)
         try:
@@ -140,7 +152,10 @@ class RobustStrategy(FedAvg):
             _log.warning("aggregate_train: the global model stays: %s", str(error).partition("; bad inputs")[0])
             return None
         unused = [node for node, used in zip(nodes, self._plan.reports[0].selected) if not used]
-        _log.info("aggregate_train: %s of %d replies; nodes of weight 0: %s", self._rule, len(rows), unused or "none")
+        _log.info("aggregate_train: %s of %d replies; nodes of weight 0: %s", rule, len(rows), unused or "none")
+        if self._reputation is not None and trust is not None:
+            for line in noteworthy(self._reputation.update(trust, self._plan.reports)):
+                _log.info("aggregate_train: node %s", line)
         return ArrayRecord({key: Array(array) for key, array in out.items()})
 
 

@@ -14,10 +14,12 @@ from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
 from nvflare.app_common.app_constant import AppConstants
 
 from . import _bragg, _trees
-from ._aggregate import _rule_text, aggregate, check_pivot
+from ._aggregate import _rule_text, _with_reasons, aggregate, check_pivot
 from ._agreement import FLOATS, Column, Numbers, leaf_form, no_array_of_most, shown
 from ._arrays import library_of
-from ._report import AggregationError
+from ._bragg import Trust
+from ._report import AggregationError, Report
+from ._reputation import Reputation, noteworthy
 from .rules import Pipeline, Rule
 
 __all__ = ["RobustAggregator"]
@@ -37,6 +39,14 @@ class _Contribution(NamedTuple):
         leaf = self.params[key]
         materialize = getattr(leaf, "materialize", None)
         return materialize() if callable(materialize) and not hasattr(leaf, "dtype") else leaf
+
+
+class _Request(NamedTuple):
+    """What is asked of a run."""
+
+    rule: str
+    weights: list[float] | None
+    max_weight_share: float
 
 
 class _BadClient(Exception):
@@ -62,10 +72,19 @@ class RobustAggregator(ModelAggregator):  # type: ignore[misc]
     One tensor of all clients is in memory at a time. Tensors that NVFlare has off-loaded to the disk
     (`enable_tensor_disk_offload`) are read three times, twice by rules that take no distances, once more where
     `Report.recentred`. `bucketing` goes on from round to round; `centered_clipping` starts each at the base.
+
+    With a `reputation`, by client name, earlier rounds weigh the rows, and clients in quarantine do not count: neither in
+    n nor towards f. The result's meta has their names as "quarantined".
     """
 
     def __init__(
-        self, rule: str | Rule | Pipeline, *, weighted: bool = False, max_weight_share: float = 0, threads: int = 0
+        self,
+        rule: str | Rule | Pipeline,
+        *,
+        weighted: bool = False,
+        max_weight_share: float = 0,
+        reputation: Reputation | None = None,
+        threads: int = 0,
     ) -> None:
         """
         Args:
@@ -73,6 +92,7 @@ class RobustAggregator(ModelAggregator):  # type: ignore[misc]
             weighted: Weigh each row by the steps that its client says it has made (NUM_STEPS_CURRENT_ROUND). A hostile
                 client may claim any number, so this is off by default; cap it.
             max_weight_share: A cap on a weight's share of the sum of all; 0 is none.
+            reputation: What each round learns of the clients, and begins with, such as `bragg.Reputation("state.json")`.
             threads: CPU threads; 0 is as many as OpenMP would use.
 
         Raises:
@@ -84,6 +104,7 @@ class RobustAggregator(ModelAggregator):  # type: ignore[misc]
         self._rule = _bragg.normalized(_rule_text(rule))
         self._weighted = weighted
         self._max_weight_share = max_weight_share
+        self._reputation = reputation
         self._threads = threads
         self._rounds = 0
         self._contributions: dict[str, _Contribution] = {}
@@ -103,25 +124,46 @@ class RobustAggregator(ModelAggregator):  # type: ignore[misc]
         rows = [self._contributions[client] for client in sorted(self._contributions)]
         self.reset_stats()
         rows = [row for row in rows if not self._weighted or row.steps != 0]  # as bragg does
-        meta: dict[str, Any] = {"nr_aggregated": len(rows)}
+        meta: dict[str, Any] = {}
         kind: Any = ParamsType.DIFF
         params: dict[str, Any] = {}
         bad: dict[int, str] = {}
+        trust = None
         try:
+            weights = [_steps(row) for row in rows] if self._weighted else None
+            request = _Request(self._rule, weights, self._max_weight_share)
+            if self._reputation is not None:
+                trust = self._reputation.trust(
+                    self._rule, [row.client for row in rows], weights, self._max_weight_share
+                )
+                request = _Request(trust.rule, trust.weights, trust.max_weight_share)
+                rows = [rows[at] for at in trust.rows]
+                self._tell(trust, meta)
             try:
-                kind, params = self._aggregate(rows, bad)
+                kind, params, report = self._aggregate(rows, request, bad)
             finally:
-                check_pivot(self._rule, bad)  # says more than that a row is not finite
+                check_pivot(request.rule, bad)  # says more than that a row is not finite
             self._rounds += 1
+            if self._reputation is not None and trust is not None:
+                for line in noteworthy(self._reputation.update(trust, _with_reasons((report,), bad))):
+                    _log.info("contribution of %s", line)
         except (AggregationError, ValueError, TypeError) as error:
             kind, params = ParamsType.DIFF, {}
             self._warn(f"{self._rule} of {len(rows)} contributions: the global model stays: {error}")
         for at, reason in sorted(bad.items()):
             self._warn(f"contribution of {rows[at].client} is a bad row: {reason}")
+        meta["nr_aggregated"] = len(rows)
         if bad:
             meta["bad_contributions"] = {rows[at].client: reason for at, reason in sorted(bad.items())}
         metrics = _median_metrics([row.metrics for at, row in enumerate(rows) if at not in bad])
         return FLModel(params_type=kind, params=params, metrics=metrics, meta=meta)
+
+    def _tell(self, trust: Trust, meta: dict[str, Any]) -> None:
+        for warning in trust.warnings:
+            self._warn(f"contribution of {warning}")
+        quarantined = [name for at, name in enumerate(trust.names) if at not in trust.rows]
+        if quarantined:
+            meta["quarantined"] = quarantined
 
     def _warn(self, text: str) -> None:
         # Without a context, as before a run has started, NVFlare's own way of logging fails.
@@ -135,14 +177,18 @@ class RobustAggregator(ModelAggregator):  # type: ignore[misc]
         weights = found.get(ModelLearnableKey.WEIGHTS) if isinstance(found, ModelLearnable) else None
         return weights if isinstance(weights, dict) and weights else None
 
-    def _aggregate(self, rows: Sequence[_Contribution], bad: dict[int, str]) -> tuple[Any, dict[str, Any]]:
+    def _aggregate(
+        self, rows: Sequence[_Contribution], request: _Request, bad: dict[int, str]
+    ) -> tuple[Any, dict[str, Any], Report]:
         """Kind and parameters. `bad` takes the rows that are none, and why."""
         if not rows:
             raise ValueError("nobody has contributed")
         kind, keys, base = self._form(rows, bad)
         while True:
             try:
-                return kind, _Run(self, rows, keys, base, bad).result()
+                run = _Run(self, request, rows, keys, base, bad)
+                params = run.result()
+                return kind, params, run.report()
             except _BadClient as found:  # once more without it
                 bad[found.at] = found.reason
             except _NoBase as differs:
@@ -183,6 +229,7 @@ class _Run:
     def __init__(
         self,
         owner: RobustAggregator,
+        request: _Request,
         rows: Sequence[_Contribution],
         keys: Sequence[str],
         model: dict[str, Any] | None,
@@ -197,16 +244,16 @@ class _Run:
         self._model = model
         is_whole = rows[self._good[0]].kind == ParamsType.FULL
         self._base = model if is_whole else None
-        self._weights = [_steps(row) for row in rows] if owner._weighted else None
+        self._weights = request.weights
         self._forms = {key: self._agreed(key) for key in keys}
         self._floats = [key for key in keys if self._forms[key][0] in FLOATS]
         self._run = _bragg.Streamed(
-            owner._rule,
+            request.rule,
             len(rows),
             self._base is not None,
             owner._rounds,
             self._weights,
-            owner._max_weight_share,
+            request.max_weight_share,
             owner._threads,
         )
         wide = [self._is_wide(key) for key in self._floats]
@@ -251,6 +298,10 @@ class _Run:
         if left_out:
             self._warn(f"left out of the result: {', '.join(left_out)}: no array, and no value that most share")
         return params
+
+    def report(self) -> Report:
+        report: Report = self._run.reports()[0]
+        return report
 
     def _leaves(self, key: str) -> dict[int, Any]:
         leaves = {}

@@ -50,6 +50,9 @@ void raise_error(const Error& error) {
     case Status::no_majority:
       raise_failure(error.status(), error.what(), {});
       return;
+    case Status::io_error:
+      PyErr_SetString(PyExc_OSError, error.what());
+      return;
     case Status::out_of_memory:
       PyErr_SetString(PyExc_MemoryError, error.what());
       return;

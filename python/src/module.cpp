@@ -21,6 +21,7 @@
 #include "python/src/errors.hpp"
 #include "python/src/judge.hpp"
 #include "python/src/plan.hpp"
+#include "python/src/reputation.hpp"
 #include "python/src/sharded.hpp"
 #include "python/src/streamed.hpp"
 #include "rules/needs.hpp"
@@ -91,6 +92,7 @@ NB_MODULE(_bragg, module) {
   add_attacks(module);
   add_audit(module);
   add_judge(module);
+  add_reputation(module);
   add_sharded(module);
   add_streamed(module);
   module.attr("version") = BRAGG_VERSION_STRING;

@@ -218,6 +218,39 @@ def test_state_goes_on_while_n_stays():
     assert not np.array_equal(seen[1], seen[2])
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_reputation_remembers_nodes(weighted, tmp_path, caplog):
+    """Node 3 sends no model, and is in quarantine from round 4 on; node 8 lies and weighs little."""
+
+    def answer(node, arrays, message):
+        if node == 3:
+            return garbled(arrays, message)
+        return filled(-9)(arrays, message) if node == 8 else reply(honest(node, arrays))
+
+    path = tmp_path / "state.json"
+    with caplog.at_level(logging.INFO, "flwr"):
+        arrays, _ = run(strategy(reputation=bragg.Reputation(path), weighted=weighted), answer, rounds=13)
+    assert_honest_after(arrays, 13)
+    reputation = bragg.Reputation(path)
+    assert reputation.round == 13
+    assert reputation.scores["3"] == 0.05
+    assert 0.2 <= reputation.scores["8"] < 0.4 < 0.7 < reputation.scores["1"]
+    trust = reputation.trust(RULE, [str(node) for node in range(1, 12)])
+    assert trust.weights[trust.rows.index(7)] < trust.weights[0] / 2
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("node 3: reputation 0.05 to 0.05: in quarantine" in text for text in told) == 10
+    assert sum("of 10 replies; nodes of weight 0" in text for text in told) == 10
+    assert any("node 8: reputation" in text and "again and again" in text for text in told)
+
+
+def test_rounds_that_fail_teach_nothing(warnings):
+    reputation = bragg.Reputation()
+    run(strategy("krum(f=2)", reputation=reputation), attacked(filled(np.nan)), n=6)
+    assert reputation.round == 0 and len(warnings) == 1
+    run(strategy("krum(f=1)", reputation=reputation), attacked(filled(np.nan)))
+    assert reputation.round == 0
+
+
 def test_rounds_of_too_few_replies_leave_the_model(warnings):
     """krum(f=2) needs 7. In round 2, six answer."""
 

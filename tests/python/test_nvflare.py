@@ -186,6 +186,34 @@ def test_rounds_that_cannot_be_leave_the_global_model(rule, models, what, warnin
     assert what in warnings[0]
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_reputation_remembers_clients(weighted, tmp_path, context, warnings):
+    """Client 3 contributes no model, and is in quarantine from round 4 on; client 8 lies and weighs little."""
+    path = tmp_path / "state.json"
+    aggregator = RobustAggregator(RULE, weighted=weighted, reputation=bragg.Reputation(path))
+    aggregator.fl_ctx = context
+    liar = {name: array * -9 for name, array in honest(8).items()} | {"seen": np.array(15)}
+    for number in range(1, 14):
+        rows = [honest(client) for client in range(CLIENTS)]
+        rows[3], rows[8] = {"v": rows[3]["w"]}, liar
+        for client, row in enumerate(rows):
+            aggregator.accept_model(contribution(client, row))
+        result = aggregator.aggregate_model()
+        np.testing.assert_allclose(result.params["w"], 2, atol=0.05)
+        assert result.meta.get("quarantined") == (None if number <= 3 else ["site-03"])
+        assert list(result.meta.get("bad_contributions", [])) == (["site-03"] if number <= 3 else [])
+        assert result.meta["nr_aggregated"] == (11 if number <= 3 else 10)
+    reputation = bragg.Reputation(path)
+    assert reputation.round == 13
+    assert reputation.scores["site-03"] == 0.05
+    assert 0.2 <= reputation.scores["site-08"] < 0.4 < 0.7 < reputation.scores["site-01"]
+    assert len(warnings) == 3  # of the bad row
+    for client in range(CLIENTS):
+        aggregator.accept_model(contribution(client, nan(client)))
+    assert aggregator.aggregate_model().params == {}
+    assert bragg.Reputation(path).round == 13
+
+
 def test_one_tensor_of_each_is_in_memory_at_a_time():
     rows = [{f"layer{k}": np.full((50, 20), i + k / 7) for k in range(30)} for i in range(CLIENTS)]
     for rule, passes in (("median", 2), ("nnm(f=2) | trimmed_mean(f=2)", 3)):
