@@ -149,6 +149,28 @@ TEST(Reputation, SleepersWhoTurnLoseTheirWeight) {
   }
 }
 
+TEST(Reputation, RulesThatTakeAPartOfEachRowTakeLessOfBadOnes) {
+  for (const std::string rule : {"geometric_median", "centered_clipping(tau=2, start=origin, iters=5)"}) {
+    SCOPED_TRACE(rule);
+    test::Generator random = test::generator("gain " + rule);
+    Reputation reputation;
+    double with = 0, without = 0;
+    for (int round = 0; round < 60; ++round) {
+      std::map<std::string, Row> workers = honest_workers(10, random);
+      if (round >= 20) {
+        for (int i = 0; i < 2; ++i) workers[name_of(i)] = scaled(workers[name_of(i)], -10);
+      }
+      const Round done = run(reputation, rule, workers);
+      if (round < 30) continue;
+      Reputation none;
+      with += done.reports[0].rows[0].weight / 30;
+      without += run(none, rule, workers).reports[0].rows[0].weight / 30;
+    }
+    EXPECT_LT(with, 0.35 * without);
+    EXPECT_GT(without, 0);
+  }
+}
+
 TEST(Reputation, ChanceStarvesNobody) {
   // multi_krum leaves two of ten out in each round, krum nine, whoever they are.
   for (const std::string rule :
