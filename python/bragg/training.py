@@ -1,0 +1,398 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory in training: what workers, and the server about a robust rule, keep from round to round.
+
+>>> import bragg.training, numpy
+>>> momentum = bragg.training.WorkerMomentum(0.5)
+>>> momentum.step(numpy.array([4.0, 0.0])), momentum.step(numpy.array([0.0, 4.0]))
+(array([2., 0.]), array([1., 2.]))
+
+Gradients, models and aggregates are an array, or trees of arrays as in `bragg.aggregate`, of NumPy, PyTorch, JAX or CuPy.
+What is no floating-point array takes no part, and comes back as it was given. float16 and bfloat16 are computed with, and
+kept, in float32. Nothing that is given is written to. The choices in their order: docs/training.md.
+
+Raises: ValueError where trees, or shapes in them, differ from those before, and where an argument is out of its range;
+TypeError where an argument is no number.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from . import _trees
+from ._aggregate import _rule_text, aggregate
+from ._arguments import finite, integer, number
+from ._arrays import dtype_name, library_of
+from ._report import Report
+from .rules import Pipeline, Rule
+
+__all__ = [
+    "AboutLast",
+    "GaussianNoise",
+    "ServerAdam",
+    "ServerSgd",
+    "ServerYogi",
+    "VarianceReduction",
+    "WorkerMomentum",
+    "clipped",
+    "epsilon",
+    "staleness_weights",
+]
+
+_SHORT = ("float16", "bfloat16")
+_FLOATS = (*_SHORT, "float32", "float64")
+
+
+def _is_float(leaf: Any) -> bool:
+    return isinstance(leaf, float) or hasattr(leaf, "dtype") and dtype_name(leaf) in _FLOATS
+
+
+def _wide(leaf: Any) -> Any:
+    """What is computed with: at least float32."""
+    if hasattr(leaf, "detach"):
+        leaf = leaf.detach()
+    if isinstance(leaf, float) or dtype_name(leaf) not in _SHORT:
+        return leaf
+    return leaf.float() if hasattr(leaf, "float") else leaf.astype("float32")
+
+
+def _narrow(value: Any, like: Any) -> Any:
+    """A copy in the dtype of `like`."""
+    if isinstance(like, float):
+        return float(value)
+    return value.to(like.dtype, copy=True) if hasattr(value, "to") else value.astype(like.dtype)
+
+
+def _module_of(leaf: Any) -> Any:
+    library: Any = library_of(leaf, "")
+    return library.module
+
+
+def _filled(leaf: Any, value: float) -> Any:
+    return value if isinstance(leaf, float) else _module_of(leaf).full_like(_wide(leaf), value)
+
+
+def _is_finite(leaf: Any) -> bool:
+    return math.isfinite(leaf) if isinstance(leaf, float) else bool(_module_of(leaf).isfinite(leaf).all())
+
+
+def _map(function: Callable[..., Any], like: Any, **others: Any) -> Any:
+    """`function` of each floating-point leaf, and of those of other trees in its place. `others`: by their names."""
+    rows = [_trees.leaves(tree, like, name, "the others") for name, tree in others.items()]
+    made = []
+    for name, leaf, *rest in zip(_trees.names(like), _trees.leaves(like, like, ""), *rows):
+        if not _is_float(leaf):
+            if _trees.is_numbers(leaf):
+                raise TypeError(f"{name or 'it'}: a list of numbers; needs arrays")
+            made.append(leaf)
+            continue
+        for other, value in zip(others, rest):
+            if not _is_float(value) or getattr(value, "shape", ()) != getattr(leaf, "shape", ()):
+                found = f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+                raise ValueError(f"{other}{name}: {found}; needs {tuple(getattr(leaf, 'shape', ()))}")
+        made.append(function(leaf, *rest))
+    return _trees.rebuild(like, iter(made))
+
+
+def _all_finite(tree: Any) -> bool:
+    return all(_is_finite(leaf) for leaf in _trees.leaves(tree, tree, "") if _is_float(leaf))
+
+
+def _copied(tree: Any) -> Any:
+    return _map(lambda leaf: _narrow(_wide(leaf), leaf), tree)
+
+
+def _share(name: str, value: float) -> float:
+    value = number(name, value)
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} = {value!r}; needs a number in [0, 1)")
+    return value
+
+
+def _positive(name: str, value: float) -> float:
+    value = finite(name, value)
+    if value <= 0:
+        raise ValueError(f"{name} = {value!r}; needs a number above 0")
+    return value
+
+
+class _Memory:
+    """Trees that are kept, by name; None before there is one."""
+
+    def __init__(self, *names: str) -> None:
+        self._kept: dict[str, Any] = dict.fromkeys(names)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of what is kept."""
+        return {name: None if tree is None else _copied(tree) for name, tree in self._kept.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What `state_dict` returned."""
+        if state.keys() != self._kept.keys():
+            raise ValueError(f"state: {sorted(state)}; needs {sorted(self._kept)}")
+        self._kept = {name: None if tree is None else _copied(tree) for name, tree in state.items()}
+
+
+# Workers ---------------------------------------------------------------------------------------------------
+
+
+class WorkerMomentum(_Memory):
+    """m ← βm + (1−β)g, from 0, which a worker sends in the place of its gradient g (Karimireddy et al. 2021, Algorithm 2).
+
+    Attackers who add a little in every round are held by it, since honest workers differ by less and less. An array with
+    NaN or infinity is sent as it is, and its m stays. The optimizer is to have no momentum besides.
+    """
+
+    def __init__(self, beta: float = 0.9) -> None:
+        super().__init__("momentum")
+        self._beta = _share("beta", beta)
+
+    def step(self, gradient: Any) -> Any:
+        """What to send."""
+        if self._kept["momentum"] is None:
+            self._kept["momentum"] = _map(lambda g: _filled(g, 0.0), gradient)
+
+        def moved(g: Any, m: Any) -> Any:
+            return self._beta * m + (1 - self._beta) * _wide(g) if _is_finite(_wide(g)) else m
+
+        self._kept["momentum"] = _map(moved, gradient, momentum=self._kept["momentum"])
+        return _sent(gradient, self._kept["momentum"])
+
+
+class VarianceReduction(_Memory):
+    """Momentum-based variance reduction: m ← g + β(m − g′), at first g, where g′ is the gradient of the same batch at the
+    model of the round before (Karimireddy et al. 2021, section 6.3; Cutkosky & Orabona 2019).
+
+    It takes a second gradient in each round. As m ← βm + (1−β)g + β(g − g′) it is worker momentum less its delay. An array
+    of g or g′ with NaN or infinity leaves m as it is; of g it is sent as it is.
+    """
+
+    def __init__(self, beta: float = 0.9) -> None:
+        super().__init__("momentum")
+        self._beta = _share("beta", beta)
+
+    def step(self, gradient: Any, previous: Any = None) -> Any:
+        """What to send. `previous`: g′; left out in the first round alone."""
+        if self._kept["momentum"] is None:
+            if _all_finite(gradient):  # else the next round is the first
+                self._kept["momentum"] = _map(lambda g: _narrow(_wide(g), _wide(g)), gradient)
+            return _copied(gradient)
+        if previous is None:
+            raise ValueError("previous: None; needs the gradient of this batch at the model of the round before")
+
+        def moved(g: Any, m: Any, before: Any) -> Any:
+            g, before = _wide(g), _wide(before)
+            return g + self._beta * (m - before) if _is_finite(g) and _is_finite(before) else m
+
+        self._kept["momentum"] = _map(moved, gradient, momentum=self._kept["momentum"], previous=previous)
+        return _sent(gradient, self._kept["momentum"])
+
+
+def _sent(gradient: Any, momentum: Any) -> Any:
+    return _map(lambda g, m: _narrow(m if _is_finite(_wide(g)) else _wide(g), g), gradient, momentum=momentum)
+
+
+# The server ------------------------------------------------------------------------------------------------
+
+
+class AboutLast(_Memory):
+    """A rule about its last result: `bragg.aggregate` with the last result as `base`, at first none.
+
+    With `centered_clipping` it is that of Karimireddy et al. (2021); any rule after `clip`, or by norms, has what is honest
+    near to where it measures from.
+    """
+
+    def __init__(self, rule: str | Rule | Pipeline, **options: Any) -> None:
+        """`options`: of `bragg.aggregate`, but for `base`, `out` and `return_report`."""
+        super().__init__("last")
+        for name in ("base", "out", "return_report"):
+            if name in options:
+                raise TypeError(f"{name}: AboutLast takes no such option")
+        self._rule = _rule_text(rule)
+        self._options = options
+        self.report: Report | tuple[Report, ...] | None = None
+        """Of the last call."""
+
+    def aggregate(self, updates: Any, **options: Any) -> Any:
+        """The robust aggregate, which is kept. `options`: of this round, such as `weights`."""
+        given = self._options | options
+        result, self.report = aggregate(updates, self._rule, base=self._kept["last"], return_report=True, **given)
+        self._kept["last"] = _copied(result)
+        return result
+
+
+class _Server(_Memory):
+    """Makes the next model of the last one and an aggregate of workers' models. Δ is their difference."""
+
+    def __init__(self, lr: float, *names: str) -> None:
+        super().__init__(*names)
+        self._lr = _positive("lr", lr)
+
+    def _change(self, model: Any, aggregate: Any) -> Any:
+        change = _map(lambda x, out: _wide(out) - _wide(x), model, aggregate=aggregate)
+        if not _all_finite(change):
+            raise ValueError("aggregate: it holds NaN or infinity, or is too far from the model")
+        return change
+
+    def _next(self, model: Any, aggregate: Any, step: Any) -> Any:
+        """Of what is no floating-point array, the aggregate's."""
+        return _map(lambda out, x, s: _narrow(_wide(x) + self._lr * s, x), aggregate, model=model, step=step)
+
+
+class ServerSgd(_Server):
+    """v ← μv + Δ; model + lr·v (Hsu et al. 2019). Without momentum μ: model + lr·(aggregate − model)."""
+
+    def __init__(self, lr: float, momentum: float = 0) -> None:
+        super().__init__(lr, "momentum")
+        self._mu = _share("momentum", momentum)
+
+    def step(self, model: Any, aggregate: Any) -> Any:
+        """The next model. `aggregate`: of workers' models; where workers send differences, the model plus theirs."""
+        change = self._change(model, aggregate)
+        if self._kept["momentum"] is not None:
+            change = _map(lambda c, v: self._mu * v + c, change, momentum=self._kept["momentum"])
+        if self._mu > 0:
+            self._kept["momentum"] = change
+        return self._next(model, aggregate, change)
+
+
+class _Adaptive(_Server):
+    """m ← β₁m + (1−β₁)Δ, from 0; v, from τ²; model + lr·m/(√v + τ) (Reddi et al. 2021, Algorithm 2)."""
+
+    def __init__(self, lr: float, beta1: float = 0.9, beta2: float = 0.99, tau: float = 1e-3) -> None:
+        super().__init__(lr, "first", "second")
+        self._beta1, self._beta2, self._tau = _share("beta1", beta1), _share("beta2", beta2), _positive("tau", tau)
+
+    def _second(self, v: Any, square: Any) -> Any:
+        raise NotImplementedError
+
+    def step(self, model: Any, aggregate: Any) -> Any:
+        """The next model. `aggregate`: of workers' models; where workers send differences, the model plus theirs."""
+        change = self._change(model, aggregate)
+        if self._kept["first"] is None:
+            self._kept["first"] = _map(lambda c: _filled(c, 0.0), change)
+            self._kept["second"] = _map(lambda c: _filled(c, self._tau**2), change)
+        first = _map(lambda c, m: self._beta1 * m + (1 - self._beta1) * c, change, first=self._kept["first"])
+        second = _map(lambda c, v: self._second(v, c * c), change, second=self._kept["second"])
+        self._kept = {"first": first, "second": second}
+        return self._next(model, aggregate, _map(lambda m, v: m / (v**0.5 + self._tau), first, second=second))
+
+
+class ServerAdam(_Adaptive):
+    """As Adam: v ← β₂v + (1−β₂)Δ² from τ², m ← β₁m + (1−β₁)Δ from 0; model + lr·m/(√v + τ), without a correction of what
+    they begin with (Reddi et al. 2021, FedAdam)."""
+
+    def _second(self, v: Any, square: Any) -> Any:
+        return self._beta2 * v + (1 - self._beta2) * square
+
+
+class ServerYogi(_Adaptive):
+    """As ServerAdam, with v ← v − (1−β₂)·Δ²·sgn(v − Δ²), which forgets large changes slowly (Reddi et al. 2021, FedYogi)."""
+
+    def _second(self, v: Any, square: Any) -> Any:
+        if isinstance(v, float):
+            return v - (1 - self._beta2) * square * ((v > square) - (v < square))
+        return v - (1 - self._beta2) * square * _module_of(v).sign(v - square)
+
+
+# Privacy ---------------------------------------------------------------------------------------------------
+
+
+def clipped(update: Any, norm: float) -> Any:
+    """The update, scaled to the Euclidean norm `norm`, but for rounding, where all its floating-point arrays together are
+    longer."""
+    norm = _positive("norm", norm)
+    if not _all_finite(update):
+        raise ValueError("update: holds NaN or infinity, and has no norm; leave it out")
+    length = math.hypot(*(_length(leaf) for leaf in _trees.leaves(update, update, "") if _is_float(leaf)))
+    factor = min(1.0, norm / length) if length > 0 else 1.0
+    return _map(lambda leaf: _narrow(_wide(leaf) * factor, leaf), update)
+
+
+def _length(leaf: Any) -> float:
+    """Of squares that do not overflow."""
+    if isinstance(leaf, float) or math.prod(leaf.shape) == 0:
+        return abs(leaf) if isinstance(leaf, float) else 0.0
+    most = float(abs(_wide(leaf)).max())
+    return most * float(((_wide(leaf) / most) ** 2).sum()) ** 0.5 if most > 0 else 0.0
+
+
+class GaussianNoise:
+    """Adds N(0, (noise_multiplier·sensitivity)²) to each coordinate, for (ε, δ)-differential privacy: see `epsilon`.
+
+    `sensitivity` is how far what is added to can move when one record changes, in Euclidean norm. Of a worker's update
+    `clipped` to C it is 2C, whatever the other workers and the server do; of the mean of n such updates, 2C/n, when a
+    worker changes; of a rule whose result is within the updates' convex hull, 2C: then noise of the workers' own is the
+    choice.
+
+    Noise is drawn with NumPy's Philox, by `seed`, `worker` and the round: the same again in a run that is repeated. Who
+    knows the seed can take the noise off: keep it secret. Without one it is drawn by the system. Noise in floating point
+    has gaps that an attacker who sees single values may use (Mironov 2012).
+    """
+
+    def __init__(self, noise_multiplier: float, sensitivity: float, seed: int | None = None, worker: int = 0) -> None:
+        self._deviation = _positive("noise_multiplier", noise_multiplier) * _positive("sensitivity", sensitivity)
+        self._seed = secrets.randbits(64) if seed is None else integer("seed", seed, most=2**64 - 1)
+        self._worker = integer("worker", worker, most=2**64 - 1)
+
+    def add(self, update: Any, round: int) -> Any:
+        """The update with the noise of this round. Of what is no floating-point array nothing is hidden: leave it out."""
+        import numpy
+
+        key = numpy.array([self._seed, self._worker], numpy.uint64)
+        counter = numpy.array([0, 0, 0, integer("round", round, most=2**64 - 1)], numpy.uint64)
+        random = numpy.random.Generator(numpy.random.Philox(key=key, counter=counter))
+
+        def noisy(leaf: Any) -> Any:
+            noise = self._deviation * random.standard_normal(getattr(leaf, "shape", ()))
+            if isinstance(leaf, float):
+                return leaf + float(noise)
+            wide = _wide(leaf)
+            if hasattr(wide, "to"):
+                return _narrow(wide + _module_of(wide).as_tensor(noise).to(wide), leaf)
+            return _narrow(wide + _module_of(wide).asarray(noise).astype(wide.dtype), leaf)
+
+        return _map(noisy, update)
+
+
+def epsilon(noise_multiplier: float, rounds: int, delta: float, sampling: float = 1) -> float:
+    """The ε for which `rounds` rounds of `GaussianNoise` are (ε, δ)-differentially private, by the Rényi accountant of
+    dp-accounting (`pip install dp-accounting`).
+
+    `sampling`: the probability with which each record takes part in a round, drawn anew for each record and round
+    (Poisson); below 1 the sensitivity is that of adding or removing a record, such as C of a sum.
+    """
+    multiplier = _positive("noise_multiplier", noise_multiplier)
+    rounds = integer("rounds", rounds, 1)
+    delta, sampling = finite("delta", delta), finite("sampling", sampling)
+    for name, value in (("delta", delta), ("sampling", sampling)):
+        if not 0 < value <= 1:
+            raise ValueError(f"{name} = {value!r}; needs a number above 0, and at most 1")
+    try:
+        accounting = importlib.import_module("dp_accounting")
+        accountant = importlib.import_module("dp_accounting.rdp").RdpAccountant()
+    except ImportError as error:
+        raise ImportError("bragg.training.epsilon needs dp-accounting: pip install dp-accounting") from error
+    event = accounting.GaussianDpEvent(multiplier)
+    if sampling < 1:
+        event = accounting.PoissonSampledDpEvent(sampling, event)
+    return float(accountant.compose(event, rounds).get_epsilon(delta))
+
+
+# Workers that are late -------------------------------------------------------------------------------------
+
+
+def staleness_weights(rounds: Iterable[float], exponent: float = 0.5) -> list[float]:
+    """(1 + s)^−exponent for each worker that is s rounds late (Xie et al. 2019, FedAsync): `weights` of
+    `bragg.aggregate`. A cap (`max_weight_share`) keeps workers who pretend to be early from having more.
+    """
+    exponent = finite("exponent", exponent)
+    if exponent < 0:
+        raise ValueError(f"exponent = {exponent!r}; needs at least 0")
+    late = [finite("rounds", value) for value in rounds]
+    if any(value < 0 for value in late):
+        raise ValueError(f"rounds: {min(late)!r}; needs at least 0")
+    return [(1 + value) ** -exponent for value in late]

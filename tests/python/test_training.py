@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bragg.training, against values by hand."""
+
+import math
+import sys
+
+import bragg
+import numpy as np
+import pytest
+from bragg import training
+
+LR = 0.5
+
+
+@pytest.fixture(params=["numpy", "torch", "jax"])
+def library(request):
+    from conftest import Library
+
+    return Library(pytest.importorskip(request.param))
+
+
+def tree(library, *values):
+    """Of two arrays, one of 16 bits, a counter, and text."""
+    first, second = np.array(values[:2], np.float32), np.array(values[2:], np.float16)
+    return {"a": library.array(first), "b": [library.array(second)], "steps": library.array(np.array([3])), "kind": "x"}
+
+
+def values(library, made):
+    """Of its floating-point arrays; of the rest it is checked that it came back."""
+    assert made["kind"] == "x" and int(library.values(made["steps"])[0]) == 3
+    assert library.is_one(made["a"]) and library.values(made["b"][0]).dtype == np.float16
+    return [float(x) for leaf in (made["a"], made["b"][0]) for x in library.values(leaf)]
+
+
+def test_worker_momentum(library):
+    momentum = training.WorkerMomentum(0.75)
+    assert values(library, momentum.step(tree(library, 4, -8, 16, 0))) == [1, -2, 4, 0]
+    sent = momentum.step(tree(library, 4, 0, -16, 32))  # 0.75 m + 0.25 g
+    assert values(library, sent) == [1.75, -1.5, -1, 8]
+    kept = momentum.state_dict()
+    # What holds NaN is sent as it is, and leaves no trace.
+    assert values(library, momentum.step(tree(library, math.inf, 0, 16, 0)))[::2] == [math.inf, 3.25]
+    again = training.WorkerMomentum(0.75)
+    again.load_state_dict(kept)
+    after = [0.75 * m + 0.25 * g for m, g in zip([1.75, -1.5, -1, 8], [4, 4, 4, 4])]
+    assert values(library, again.step(tree(library, 4, 4, 4, 4))) == after
+    assert values(library, momentum.step(tree(library, 4, 4, 4, 4)))[:2] == after[:2]
+
+
+def test_momentum_of_16_bits_is_kept_in_32():
+    """1 + 2^-11 has no place in float16: added up in it, it would be lost."""
+    momentum = training.WorkerMomentum(0.5)
+    for _ in range(24):
+        sent = momentum.step(np.array([1 + 2**-10], np.float16))
+    assert sent.dtype == np.float16 and sent == np.float16(1 + 2**-10)
+    assert momentum.state_dict()["momentum"].dtype == np.float32
+
+
+def test_variance_reduction(library):
+    reduced = training.VarianceReduction(0.5)
+    first = reduced.step(tree(library, 4, -8, 16, 0))
+    assert values(library, first) == [4, -8, 16, 0]
+    with pytest.raises(ValueError, match="previous: None; needs the gradient of this batch"):
+        reduced.step(tree(library, 1, 1, 1, 1))
+    # g + 0.5 (m − g′)
+    sent = reduced.step(tree(library, 2, 2, 2, 2), tree(library, 0, -8, 8, 4))
+    assert values(library, sent) == [4, 2, 6, 0]
+    bad = reduced.step(tree(library, 2, 2, 2, 2), tree(library, math.nan, 0, 2, 2))
+    assert values(library, bad) == [4, 2, 4, 1]  # m stays, of the first array
+    spoilt = reduced.step(tree(library, math.inf, 2, 2, 2), tree(library, 0, 0, 2, 2))
+    assert values(library, spoilt) == [math.inf, 2, 3, 1.5]
+    assert library.values(reduced.state_dict()["momentum"]["a"]).tolist() == [4, 2]
+    # Where all gradients of a round are those of the round before, nothing is noise: m is the gradient.
+    exact = training.VarianceReduction(0.9)
+    gradient = np.array([1.0, 2.0])
+    for _ in range(5):
+        assert exact.step(gradient, gradient) == pytest.approx(gradient)
+
+
+def test_what_is_returned_is_the_caller_s(library):
+    """What is written to it does not change what is kept."""
+    if library.name.startswith("jax"):
+        pytest.skip("arrays of JAX cannot be written to")
+    for made in (training.WorkerMomentum(0.5), training.VarianceReduction(0.5)):
+        gradient = library.array(np.array([4.0]))
+        made.step(gradient)[:] = 100
+        gradient[:] = 50
+        made.state_dict()["momentum"][:] = 7
+        assert made.state_dict()["momentum"] in (2.0, 4.0)
+    server = training.AboutLast("mean")
+    server.aggregate(library.array(np.ones((3, 2))))[:] = 9
+    assert (server.state_dict()["last"] == 1).all()
+
+
+def test_a_rule_about_its_last_result(rng):
+    """Centered clipping as a plan has it, which starts at its last result."""
+    rule = "centered_clipping(tau=0.5, iters=2)"
+    about = training.AboutLast(rule)
+    rows = rng.standard_normal((4, 7, 30)) + 3
+    plan = bragg.Plan(rule, rows[0])
+    for i, updates in enumerate(rows):
+        if i == 2:
+            kept = about.state_dict()
+            about = training.AboutLast(rule)
+            about.load_state_dict(kept)
+        expected = np.empty(30)
+        plan.run(updates, expected)
+        plan.check()
+        assert about.aggregate(updates) == pytest.approx(expected, rel=1e-9)
+        assert about.report.status == "ok"
+    # Any rule: radii are about the last result.
+    clipped = training.AboutLast("clip(c=20) | mean", threads=1)
+    clipped.aggregate(np.array([[10.0, 0], [10, 0]]), weights=[1, 1])
+    assert clipped.aggregate(np.array([[10.0, 30], [14, 0]])) == pytest.approx([12, 10])  # from (10, 0) 20 and 4 away
+    with pytest.raises(TypeError, match="base: AboutLast takes no such option"):
+        training.AboutLast("median", base=rows[0])
+
+
+def after(library, server, changes):
+    """Models after steps by these changes of each coordinate, from (1, 1, 1, 1)."""
+    model = tree(library, 1, 1, 1, 1)
+    for k, change in enumerate(changes):
+        if k == 1:  # a new server goes on
+            state, server = server.state_dict(), type(server)(**server.given)
+            server.load_state_dict(state)
+        at = values(library, model)
+        model = server.step(model, tree(library, *(x + change for x in at)))
+    return values(library, model)
+
+
+def with_options(kind, **options):
+    made = kind(**options)
+    made.given = options
+    return made
+
+
+def test_the_server_s_sgd(library):
+    # v: 2, 0.5·2 − 1 = 0, 0.5·0 + 4 = 4
+    server = with_options(training.ServerSgd, lr=LR, momentum=0.5)
+    assert after(library, server, [2, -1, 4]) == [1 + LR * (2 + 0 + 4)] * 4
+    assert after(library, with_options(training.ServerSgd, lr=LR), [2, -1, 4]) == [1 + LR * (2 - 1 + 4)] * 4
+
+
+@pytest.mark.parametrize("kind", [training.ServerAdam, training.ServerYogi])
+def test_adaptive_servers(kind, library):
+    b1, b2, tau = 0.5, 0.75, 0.25
+    server = with_options(kind, lr=LR, beta1=b1, beta2=b2, tau=tau)
+    x, m, v = 1.0, 0.0, tau**2
+    for change in (2, -1, 0.5):
+        m = b1 * m + (1 - b1) * change
+        if kind is training.ServerAdam:
+            v = b2 * v + (1 - b2) * change**2
+        else:
+            v -= (1 - b2) * change**2 * np.sign(v - change**2)
+        x += LR * m / (math.sqrt(v) + tau)
+    assert after(library, server, [2, -1, 0.5]) == pytest.approx([x] * 4, rel=2e-3)  # float16
+    assert after(library, with_options(kind, **server.given), [2, -1, 0.5])[:2] == pytest.approx([x] * 2, rel=1e-6)
+
+
+def test_servers_take_numbers_and_refuse_what_is_not_finite():
+    assert training.ServerSgd(0.5).step(1.0, 2.0) == 1.5
+    assert training.ServerYogi(1.0, 0, 0, 1.0).step(1.0, 3.0) == pytest.approx(1 + 2 / (math.sqrt(1 + 4) + 1))
+    for aggregate in (np.array([math.nan]), np.array([math.inf])):
+        server = training.ServerAdam(1.0)
+        with pytest.raises(ValueError, match="aggregate: it holds NaN or infinity"):
+            server.step(np.array([1.0]), aggregate)
+        assert server.state_dict() == {"first": None, "second": None}
+    model = {"w": np.ones(2), "steps": np.array(4)}
+    assert training.ServerSgd(1.0).step(model, {"w": np.zeros(2), "steps": np.array(9)})["steps"] == 9
+
+
+def test_updates_are_clipped_together(library):
+    made = training.clipped(tree(library, 3, 0, 0, 4), 1)
+    assert values(library, made) == pytest.approx([0.6, 0, 0, 0.8], rel=1e-3)
+    assert values(library, training.clipped(tree(library, 3, 0, 0, 4), 5)) == [3, 0, 0, 4]
+    assert values(library, training.clipped(tree(library, 0, 0, 0, 0), 5)) == [0, 0, 0, 0]
+    huge = training.clipped(np.array([3e200, 4e200]), 1)
+    assert huge == pytest.approx([0.6, 0.8])
+    with pytest.raises(ValueError, match="update: holds NaN"):
+        training.clipped(np.array([math.nan]), 1)
+
+
+def test_noise_is_normal_and_repeats(library):
+    zeros = tree(library, 0, 0, 0, 0)
+    noise = training.GaussianNoise(2, 3, seed=7, worker=1)
+    first = values(library, noise.add(zeros, 0))
+    assert first == values(library, training.GaussianNoise(2, 3, seed=7, worker=1).add(zeros, 0))
+    others = [noise.add(zeros, 1)] + [training.GaussianNoise(2, 3, s, w).add(zeros, 0) for s, w in ((8, 1), (7, 2))]
+    drawn = [first, *(values(library, other) for other in others)]
+    assert len({x for row in drawn for x in row}) == 16  # streams are apart
+    # As documented: Philox with the key (seed, worker) and the round as the counter's highest word.
+    philox = np.random.Philox(key=np.array([7, 1], np.uint64), counter=np.array([0, 0, 0, 0], np.uint64))
+    assert first[0] == pytest.approx(6 * np.random.Generator(philox).standard_normal(), rel=1e-6)
+
+
+def test_noise_has_its_deviation():
+    noise = training.GaussianNoise(1.5, 2, seed=3).add(np.full(40000, 10.0), 5) - 10
+    assert abs(noise.mean()) < 5 * 3 / 200 and noise.std() == pytest.approx(3, rel=5 / math.sqrt(80000))
+    unseeded = [training.GaussianNoise(1, 1).add(np.zeros(3), 0) for _ in range(2)]
+    assert (unseeded[0] != unseeded[1]).all()
+
+
+def test_epsilon():
+    """Of the Gaussian mechanism by Rényi divergences: min over α of kα/(2σ²) + log((α−1)/α) − log(δα)/(α−1)."""
+    pytest.importorskip("dp_accounting")
+    sigma, rounds, delta = 4.0, 10, 1e-5
+    best = min(
+        rounds * a / (2 * sigma**2) + math.log((a - 1) / a) - math.log(delta * a) / (a - 1)
+        for a in np.linspace(1.01, 200, 100000)
+    )
+    assert training.epsilon(sigma, rounds, delta) == pytest.approx(best, rel=0.01)
+    assert training.epsilon(sigma, rounds, delta, sampling=0.1) < best / 2
+
+
+def test_epsilon_names_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    with pytest.raises(ImportError, match="pip install dp-accounting"):
+        training.epsilon(1, 1, 1e-5)
+
+
+def test_staleness_weights(rng):
+    assert training.staleness_weights([0, 3, 8]) == pytest.approx([1, 0.5, 1 / 3])
+    assert training.staleness_weights(np.array([0, 1]), exponent=2) == [1, 0.25]
+    rows = rng.standard_normal((3, 5))
+    late = bragg.aggregate(rows, "mean", weights=training.staleness_weights([0, 3, 8]))
+    assert late == pytest.approx((rows[0] + rows[1] / 2 + rows[2] / 3) / (11 / 6))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "what"),
+    [
+        (lambda: training.WorkerMomentum(1), ValueError, r"beta = 1.0; needs a number in \[0, 1\)"),
+        (lambda: training.WorkerMomentum("x"), TypeError, "beta = 'x'; needs a number"),
+        (lambda: training.VarianceReduction(math.nan), ValueError, "beta = nan"),
+        (lambda: training.ServerSgd(0), ValueError, "lr = 0.0; needs a number above 0"),
+        (lambda: training.ServerSgd(1, 1), ValueError, "momentum = 1.0"),
+        (lambda: training.ServerAdam(1, tau=0), ValueError, "tau = 0.0"),
+        (lambda: training.ServerYogi(1, beta2=-1), ValueError, "beta2 = -1.0"),
+        (lambda: training.AboutLast(3), TypeError, "rule: int"),
+        (lambda: training.clipped(np.ones(2), -1), ValueError, "norm = -1.0"),
+        (lambda: training.GaussianNoise(1, 1, -1), ValueError, "seed = -1"),
+        (lambda: training.GaussianNoise(1, 0), ValueError, "sensitivity = 0.0"),
+        (lambda: training.GaussianNoise(1, 1).add(np.ones(1), -1), ValueError, "round = -1"),
+        (lambda: training.epsilon(1, 0, 1e-5), ValueError, "rounds = 0"),
+        (lambda: training.epsilon(1, 1, 0), ValueError, "delta = 0.0"),
+        (lambda: training.epsilon(1, 1, 1e-5, 2), ValueError, "sampling = 2.0"),
+        (lambda: training.staleness_weights([-1]), ValueError, "rounds: -1.0"),
+        (lambda: training.staleness_weights([1], -1), ValueError, "exponent = -1.0"),
+        (lambda: training.WorkerMomentum().load_state_dict({"first": None}), ValueError, "needs .'momentum'"),
+        (lambda: training.WorkerMomentum().step({"w": [1, 2]}), TypeError, r"\['w'\].*needs arrays"),
+    ],
+)
+def test_wrong_usage(call, error, what):
+    with pytest.raises(error, match=what):
+        call()
+
+
+def test_another_tree_or_shape_is_refused():
+    momentum = training.WorkerMomentum(0.5)
+    momentum.step({"w": np.ones(3)})
+    with pytest.raises(ValueError, match=r"momentum: keys differ"):
+        momentum.step({"v": np.ones(3)})
+    with pytest.raises(ValueError, match=r"momentum\['w'\]: shape \(3,\); needs \(1,\)"):
+        momentum.step({"w": np.ones(1)})
+    with pytest.raises(ValueError, match=r"aggregate: shape \(2,\); needs \(3,\)"):
+        training.ServerSgd(1).step(np.ones(3), np.ones(2))
+
+
+def test_the_package_s_own_example():
+    import doctest
+
+    assert doctest.testmod(training) == (0, 3)
