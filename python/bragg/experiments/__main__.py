@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains with and without hostile workers, and prints what rules cost and gain.
+
+    python -m bragg.experiments                       the names
+    python -m bragg.experiments mixing --quick        minutes
+    python -m bragg.experiments price --json price.json --plot price.svg
+
+The exit status is 3 where something that the papers found does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import bragg
+import numpy as np
+
+from . import data
+from .catalogue import EXPERIMENTS, Run
+from .simulation import train
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _bar(done: int, all_: int, seconds: float) -> None:
+    """One line on stderr, where that is a terminal."""
+    if not sys.stderr.isatty():
+        return
+    filled = 30 * done // all_
+    left = f", {seconds / done * (all_ - done):.0f} s left" if done else ""
+    print(f"\r[{'█' * filled}{' ' * (30 - filled)}] {done} of {all_} trainings{left} ", end="", file=sys.stderr)
+    if done == all_:
+        print(file=sys.stderr)
+
+
+def _run(setups: list[Any], jobs: int) -> list[Run]:
+    """In the order of `setups`, one training per process."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"  # of the processes to come
+    start = time.perf_counter()
+    looks: list[list[float]] = []
+    _bar(0, len(setups), 0)
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        for found in pool.imap(train, setups):
+            looks.append(found)
+            _bar(len(looks), len(setups), time.perf_counter() - start)
+    return list(zip(setups, looks, strict=True))
+
+
+def _print(table: list[list[str]]) -> None:
+    """As a table of Markdown."""
+    widths = [max(len(row[k]) for row in table) for k in range(len(table[0]))]
+    for number, row in enumerate(table):
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
+        if number == 0:
+            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+
+
+def _plot(lines: dict[str, Any], path: Path, title: str) -> None:
+    import matplotlib  # type: ignore[import-not-found, unused-ignore]
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot  # type: ignore[import-not-found, unused-ignore]
+
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    for label, (x, y) in lines.items():
+        axes.plot(x, [100 * value for value in y], marker="o", label=label)
+    axes.set(xlabel="f", ylabel="accuracy, %", title=title, ylim=(0, 100))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bragg.experiments",
+        epilog="\n".join(f"{name}: {experiment.about}" for name, experiment in EXPERIMENTS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=EXPERIMENTS)
+    parser.add_argument("--quick", action="store_true", help="one seed and fewer steps: minutes")
+    parser.add_argument("--data", choices=data.NAMES, default="mnist")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="trainings at once (default: one per core)"
+    )
+    parser.add_argument("--json", type=Path, help="where every training's accuracies go")
+    parser.add_argument("--plot", type=Path, help="where a plot goes, SVG; needs matplotlib")
+    given = parser.parse_args()
+    experiment = EXPERIMENTS[given.name]
+    if given.jobs < 1:
+        parser.error(f"--jobs {given.jobs}: needs at least 1")
+    if given.plot is not None and experiment.lines is None:
+        parser.error(f"--plot: {given.name} has a table only")
+    try:
+        data.load(given.data)
+    except data.Missing as missing:
+        print(f"{parser.prog}: not installed: {missing}", file=sys.stderr)
+        return 1
+    setups = [dataclasses.replace(setup, data=given.data) for setup in experiment.setups(given.quick)]
+    start = time.perf_counter()
+    runs = _run(setups, given.jobs)
+    seconds = time.perf_counter() - start
+    _print(experiment.table(runs))
+    print()
+    claims = experiment.claims(runs)
+    for claim, holds in claims.items():
+        print(f"{'holds' if holds else 'DOES NOT HOLD'}: {claim}")
+    if given.json is not None:
+        found = {
+            "experiment": given.name,
+            "command": " ".join(["python -m bragg.experiments", *sys.argv[1:]]),
+            "bragg": bragg.__version__,
+            "numpy": np.__version__,
+            "hardware": f"{_processor()}, {given.jobs} of {os.cpu_count()} cores",
+            "seconds": round(seconds),
+            "claims": claims,
+            "runs": [{**dataclasses.asdict(setup), "accuracy": looks} for setup, looks in runs],
+        }
+        given.json.write_text(json.dumps(found, indent=1) + "\n")
+    if given.plot is not None and experiment.lines is not None:
+        _plot(experiment.lines(runs), given.plot, experiment.about)
+    return 0 if all(claims.values()) else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())
