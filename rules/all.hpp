@@ -10,6 +10,7 @@
 #include "rules/centered_clipping.hpp"
 #include "rules/cge.hpp"
 #include "rules/clip.hpp"
+#include "rules/dnc.hpp"
 #include "rules/faba.hpp"
 #include "rules/fltrust.hpp"
 #include "rules/foolsgold.hpp"

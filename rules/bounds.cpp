@@ -73,6 +73,13 @@ void need_share(std::string_view rule, std::string_view parameter, double value,
                      parameter));
 }
 
+void need_more_than_dropped(std::string_view rule, int f, double c, double dropped,
+                            const StagePoints& points) {
+  if (dropped < points.n) return;
+  refuse(fmt::format("{}: {} with f = {} and c = {}: needs n > ⌈c·f⌉ = {}; lower f or c, or add workers",
+                     rule, rows_text(points), f, c, dropped));
+}
+
 void need_points(std::string_view rule, int least, const StagePoints& points) {
   if (points.n >= least) return;
   refuse(fmt::format("{}: {}: needs n ≥ {}; add workers", rule, rows_text(points), least));

@@ -32,6 +32,9 @@ void need_at_least(std::string_view rule, std::string_view parameter, int value,
 void need_finite(std::string_view rule, std::string_view parameter, double value, bool zero_allowed);
 /// 0 < value ≤ 1, or also 0.
 void need_share(std::string_view rule, std::string_view parameter, double value, bool zero_allowed = false);
+/// n > dropped = ⌈c·f⌉.
+void need_more_than_dropped(std::string_view rule, int f, double c, double dropped,
+                            const StagePoints& points);
 /// n ≥ least.
 void need_points(std::string_view rule, int least, const StagePoints& points);
 /// The index of a row, which points must be of.

@@ -45,9 +45,12 @@ PassNeeds needs_of(const Pipeline& pipeline) {
   const bool products = takes_products(pipeline, 0);
   const bool statistics =
       visit_rule(pipeline.rule, [](auto of, const auto& rule) { return of.needs_statistics(rule); });
+  const Sampling sampling =
+      visit_rule(pipeline.rule, [](auto of, const auto& rule) { return of.sampling(rule); });
   return {.statistics = products || statistics || !pipeline.pre.empty(),
           .products = products,
-          .pairs = takes_pairs(pipeline)};
+          .pairs = takes_pairs(pipeline),
+          .sampling = sampling};
 }
 
 bool keeps_previous(const Pipeline& pipeline) { return memory_of(pipeline.rule) == Memory::previous; }

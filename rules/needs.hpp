@@ -7,13 +7,19 @@
 #include <optional>
 #include <string_view>
 
+#include "rules/sampling.hpp"
+
 namespace bragg::detail {
 
 /// What pass 1 has to give.
 struct PassNeeds {
   bool statistics = false;  ///< which rows are finite
   bool products = false;
-  bool pairs = false;  ///< products of all rows; else only of each with itself and with the references
+  bool pairs = false;      ///< products of all rows; else only of each with itself and with the references
+  Sampling sampling = {};  ///< of the rule
+
+  /// Some coordinates decide between rows.
+  bool judge_rows() const { return products || sampling.count > 0; }
 };
 
 PassNeeds needs_of(const Pipeline& pipeline);

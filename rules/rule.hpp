@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "rules/bounds.hpp"
+#include "rules/sampling.hpp"
 #include "rules/select_rule.hpp"
 #include "rules/steps.hpp"
 
@@ -99,6 +100,9 @@ struct CommonRule {
   /// The reference is a mere start, which the result does not depend on.
   static bool forgets_start(const RuleT&) { return false; }
   static Memory memory(const RuleT&) { return Memory::none; }
+  /// The coordinates that it judges points by, where these are not all; it needs statistics then. Its step
+  /// finds the products that rows have there in the block's samples.
+  static Sampling sampling(const RuleT&) { return {}; }
   /// Of n points, how many may be bad; -1: it does not say.
   static int may_be_bad(const RuleT& rule, int) {
     if constexpr (requires { rule.f; }) {

@@ -153,6 +153,16 @@ inline Recentring recentring_of(const Pipeline& pipeline, const Stage& rows) {
   return out;
 }
 
+/// The same of the passes over a sample of coordinates, by which the rule judges all points.
+inline Recentring sample_recentring_of(const Pipeline& pipeline, const Stage& rows) {
+  Recentring out = recentring_of(pipeline, rows);
+  out.certificate.pairs = true;
+  out.certificate.weighted = false;
+  out.certificate.tolerated = tolerated_rows(pipeline, rows.inputs, true);
+  out.plan = {.kind = CenterPlan::Kind::median};
+  return out;
+}
+
 /// Gives run(step) every step of the pipeline in turn. A block is good for pass 2 when all have run.
 template <class RunF>
 Finish run_sequence(const Pipeline& pipeline, const SequenceInputs& in, RunF run) {

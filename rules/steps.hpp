@@ -71,6 +71,20 @@ struct StartStep {
   }
 };
 
+/// Rows that are infinite are so in every sample, whatever they hold at its coordinates. After StartStep.
+struct MarkSamplesStep {
+  Stage stage;  ///< of the rows
+  int samples = 0;
+
+  template <class TeamT>
+  BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
+    for (int t = 0; t < samples; ++t) {
+      const SolveBlock sample = sample_block(b, stage.rows(), t);
+      team.parallel_for(stage.rows(), [&](int i) { sample.nonfinite[i] += b.infinite[stage.marks][i]; });
+    }
+  }
+};
+
 /// A pre-aggregator: the new points as coefficients over the old ones, in b.transform.
 template <class RuleT>
 struct TransformStep {

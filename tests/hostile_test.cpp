@@ -74,6 +74,8 @@ const Case cases[] = {
     {"caf(f=2)", {Bound::Kind::diameters, 10}},
     {"cge(f=2)", {Bound::Kind::oracle_only}},
     {"faba(f=2)", {Bound::Kind::diameters, 2}},
+    {"dnc(f=2)", {Bound::Kind::oracle_only}},
+    {"quantile_clip | dnc(f=2, iters=2, sample=4)", {Bound::Kind::longest}},
     {"centered_clipping(tau=1, iters=3)", {Bound::Kind::radius, 3}},
     {"nnm(f=2) | trimmed_mean(f=2)", {Bound::Kind::kappa, after_nnm(kappa_trimmed)}},
     {"nnm(f=2) | median", {Bound::Kind::kappa, after_nnm(kappa_median)}},

@@ -20,7 +20,7 @@ FLOORS = (
     ("rules",),
     ("kernels/runtime",),
     ("kernels/common",),
-    ("kernels/combine", "kernels/gram", "kernels/select", "kernels/solve"),
+    ("kernels/combine", "kernels/gram", "kernels/sample", "kernels/select", "kernels/solve"),
     ("host/base",),
     ("host/io", "host/cpu", "host/cuda", "host/attacks", "host/reference"),
     ("host/plan",),

@@ -456,6 +456,28 @@ TEST(OracleFaba, RemovesTheFarthestFromTheMean) {
   expect_status(Faba{.f = 1}, line({0, nan, 1, nan}), Status::too_many_nonfinite);
 }
 
+TEST(OracleDnc, DropsWhatSticksOutAlongTheTopEigenvector) {
+  expect_out(Dnc{.f = 0}, line({1, 2, 6}), {3});
+  expect_out(Dnc{.f = 1}, line({0, 1, 10, 2}), {1});
+  // Of rows as far from the mean that of the higher index goes.
+  expect_out(Dnc{.f = 1}, line({0, 1, -1}), {0.5L});
+  // The mean is 3.4: 10 and 0 are farthest from it, ⌈1.5⌉ rows.
+  expect_out(Dnc{.f = 1, .c = 1.5}, line({0, 1, 2, 10, 4}), {7 / 3.0L});
+  // Across the first coordinate, along which rows differ most, nobody looks.
+  expect_out(Dnc{.f = 1}, rows({{-4, 0}, {4, 0}, {-4, 0}, {4, 0}, {0, 3}, {0, -3}}), {-0.8L, 0});
+  expect_out(Dnc{.f = 1}, line({0, nan, 1, 2}), {1});  // infinite rows first
+  expect_out(Dnc{.f = 2}, line({0, nan, 1, 2, 9}), {1});
+  expect_status(Dnc{.f = 1}, line({0, nan, 1, nan}), Status::too_many_nonfinite);
+  expect_status(Dnc{.f = 5, .c = 0.1}, line({nan, inf}), Status::too_many_nonfinite);
+}
+
+TEST(OracleDnc, KeepsWhatMostSamplesKeep) {
+  // A sample is one coordinate of three: by two of them the last row sticks out, by the other the first.
+  const Input input = rows({{0, 0, 9}, {0, 1, 1}, {9, 8, 2}});
+  expect_out(Dnc{.f = 1, .iters = 31, .sample = 1, .seed = 1}, input, {0, 1, 1});
+  expect_out(Dnc{.f = 1, .iters = 31, .seed = 1}, input, {0, 0.5L, 5});
+}
+
 TEST(OracleSmea, TakesTheLeastTopEigenvalue) {
   expect_out(Smea{.f = 1}, line({0, 1, 10, 2}), {1});
   expect_out(Smea{.f = 2}, rows(triangle), {0.5L, std::sqrt(3.0L) / 6});
@@ -671,6 +693,7 @@ TEST(OracleArguments, MayBeOfNoCoordinates) {
                                                         Monna{.f = 1},
                                                         Cge{.f = 1},
                                                         Faba{.f = 1},
+                                                        Dnc{.f = 1},
                                                         Balance{.gamma = 1},
                                                         FlTrust{},
                                                         FoolsGold{},

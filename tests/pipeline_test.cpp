@@ -352,6 +352,8 @@ TEST(Bounds, OnNAreTheRulesOwn) {
     expect_least_n(Monna{.f = f}, 2 * f + 1);
     expect_least_n(Cge{f}, 2 * f + 1);
     expect_least_n(Faba{f}, 2 * f + 1);
+    expect_least_n(Dnc{.f = f}, f + 1);
+    expect_least_n(Dnc{.f = f, .c = 1.5}, (3 * f + 1) / 2 + 1);
     expect_least_n(Bulyan{f}, 4 * f + 3);
     expect_least_n(Nnm{f} | Median{}, 2 * f + 1);
     expect_least_n(Arc{f} | Median{}, 2 * f + 1);
@@ -404,11 +406,17 @@ TEST(Bounds, OnNumbersAreChecked) {
     EXPECT_NE(refusal(GeometricMedian{.tol = bad}, 5), "");
     EXPECT_NE(refusal(Huber{.tau = bad}, 5), "");
     EXPECT_NE(refusal(SignVote{.step = bad}, 5), "");
+    EXPECT_NE(refusal(Dnc{.f = 1, .c = bad}, 5), "");
     EXPECT_NE(refusal(Huber{.tau = 1, .tol = bad}, 5), "");
   }
   EXPECT_NE(refusal(CenteredClipping{.tau = 0}, 5), "");
   EXPECT_NE(refusal(Huber{.tau = 0}, 5), "");
   EXPECT_NE(refusal(SignVote{.step = 0}, 5), "");
+  EXPECT_NE(refusal(Dnc{.f = -1}, 5), "");
+  EXPECT_NE(refusal(Dnc{.f = 1, .c = 0}, 5), "");
+  EXPECT_NE(refusal(Dnc{.f = 1, .c = 1e300}, 5), "");
+  EXPECT_NE(refusal(Dnc{.f = 1, .iters = 0}, 5), "");
+  EXPECT_NE(refusal(Dnc{.f = 1, .sample = 0}, 5), "");
   EXPECT_NE(refusal(QuantileClip{.q = 0} | Mean{}, 5), "");
   EXPECT_NE(refusal(Balance{.gamma = 0}, 5), "");
   EXPECT_NE(refusal(Balance{.gamma = 1, .alpha = 1.0000001}, 5), "");

@@ -11,9 +11,11 @@
 #include <iterator>
 #include <limits>
 #include <new>
+#include <set>
 #include <span>
 #include <type_traits>
 
+#include "rules/sampling.hpp"
 #include "tests/support/fixture.hpp"
 #include "tests/support/long_rows.hpp"
 
@@ -58,6 +60,8 @@ const char* const all_kinds[] = {"mean",
                                  "caf(f=2)",
                                  "monna(f=2)",
                                  "cge(f=2)",
+                                 "dnc(f=2, sample=200, iters=2)",
+                                 "nnm(f=2) | dnc(f=2)",
                                  "bulyan(f=2)",
                                  "nnm(f=2) | trimmed_mean(f=2)",
                                  "nnm(f=2) | krum(f=2)",
@@ -657,6 +661,59 @@ TEST(Plan, CenteredClippingGoesOnFromItsPreviousOutput) {
     EXPECT_NEAR(static_cast<double>(load(out_dtype, out.data(), 0)), static_cast<double>(expected.out[0]),
                 static_cast<double>(spacing(out_dtype, expected.out[0])));
   }
+}
+
+TEST(Sampling, DrawsEachCoordinateOnceAndEachAsOften) {
+  for (const std::int64_t d : {2, 3, 4, 5, 16, 17, 63, 64, 65, 1000}) {
+    const detail::Sampling all_but_one{.count = 2, .size = d - 1, .seed = 5};
+    std::set<std::int64_t> drawn;
+    for (std::int64_t k = 0; k < d; ++k) drawn.insert(detail::sampled_coordinate(all_but_one, 3, 1, d, k));
+    EXPECT_EQ(std::ssize(drawn), d);
+    EXPECT_GE(*drawn.begin(), 0);
+    EXPECT_LT(*drawn.rbegin(), d);
+  }
+  std::vector<int> first(10);
+  constexpr int runs = 2000;
+  for (int run = 0; run < runs; ++run) {
+    const auto at =
+        detail::sampled_coordinate({.count = 1, .size = 3, .seed = 1}, run, 0, std::ssize(first), 0);
+    ++first[static_cast<std::size_t>(at)];
+  }
+  for (const int count : first) EXPECT_NEAR(count, 200, 5 * std::sqrt(200));
+}
+
+TEST(Plan, DncJudgesRowsByTheCoordinatesThatTheRunDraws) {
+  constexpr int n = 5;
+  constexpr std::int64_t d = 64;
+  std::vector<float> data(n * d);  // by coordinate j row j mod n sticks out
+  for (std::int64_t j = 0; j < d; ++j) data[static_cast<std::size_t>(j % n * d + j)] = 1;
+  std::vector<float> out(d);
+  const std::vector<std::int64_t> sizes{40, 24};
+  Plan plan(Dnc{.f = 1, .sample = 1, .seed = 9}, {.n = n, .sizes = sizes});
+  const auto run = [&] {
+    std::vector<std::vector<const void*>> rows;
+    for (int i = 0; i < n; ++i) rows.push_back({data.data() + i * d, data.data() + i * d + 40});
+    plan.run(Updates::tensors(rows, sizes, DType::f32),
+             Output(std::vector<void*>{out.data(), out.data() + 40}));
+  };
+  const auto drawn = [](std::uint64_t number) {
+    return detail::sampled_coordinate({.count = 1, .size = 1, .seed = 9}, number, 0, d, 0);
+  };
+  std::set<std::int64_t> tried;
+  for (std::uint64_t number = 0; number < 8; ++number) {
+    run();
+    tried.insert(drawn(number) % n);
+    for (int i = 0; i < n; ++i)
+      EXPECT_EQ(plan.report().rows[static_cast<std::size_t>(i)].selected, i != drawn(number) % n) << number;
+  }
+  EXPECT_GT(tried.size(), 2U);
+  // A value that is not finite counts wherever it is.
+  plan.reset();
+  const std::int64_t other = (drawn(0) + 1) % d;
+  const std::int64_t bad = (drawn(0) + 2) % n;
+  data[static_cast<std::size_t>(bad * d + other)] = std::numeric_limits<float>::quiet_NaN();
+  run();
+  for (int i = 0; i < n; ++i) EXPECT_EQ(plan.report().rows[static_cast<std::size_t>(i)].selected, i != bad);
 }
 
 TEST(Plan, AFailedRunKeepsTheState) {

@@ -34,6 +34,8 @@ const char* const pipelines[] = {"mean",
                                  "caf(f=2)",
                                  "monna(f=2)",
                                  "cge(f=2)",
+                                 "dnc(f=2, sample=300, iters=2)",
+                                 "nnm(f=2) | dnc(f=2)",
                                  "bulyan(f=2)",
                                  "nnm(f=2) | trimmed_mean(f=2)",
                                  "bucketing(s=2, seed=4) | median",
@@ -262,8 +264,9 @@ TEST(Sharded, HasTheBitsOfOneProcessWithAllThatARunCanBeGiven) {
   const std::vector<double> weights{1, 2, 0, 0.5, 1, -1, 3, 1};
   const Model plain(random, 8, some_sizes, std::vector<DType>(some_sizes.size(), DType::f32), Kind::hostile);
   const Model several(random, 8, some_sizes, mixed, Kind::normal);
-  for (const char* text : {"geometric_median", "nnm(f=2) | trimmed_mean(f=2)", "clip(c=20) | mean",
-                           "krum(f=2)", "centered_clipping(tau=3, iters=2)", "median"}) {
+  for (const char* text :
+       {"geometric_median", "nnm(f=2) | trimmed_mean(f=2)", "clip(c=20) | mean", "krum(f=2)",
+        "centered_clipping(tau=3, iters=2)", "median", "clip(c=20) | dnc(f=2, sample=200)"}) {
     const int ranks = 1 + static_cast<int>(random() % 8);
     const int kind = static_cast<int>(random() % 3);
     compare(plain, text, {.scope = Scope::per_tensor}, ranks, kind, {});
@@ -382,7 +385,7 @@ TEST(Replicas, LetNobodyTakeAWrongResult) {
   Generator random = generator("replicas");
   const int n = 5;
   const Model model(random, n, {30000, 5, 9000}, std::vector<DType>(3, DType::f32), Kind::normal);
-  for (const char* text : {"median", "geometric_median", "clip(c=20) | mean"}) {
+  for (const char* text : {"median", "geometric_median", "clip(c=20) | mean", "dnc(f=1, sample=2000)"}) {
     std::vector<std::optional<Result>> honest = run_with_liar(model, text, 1, -1, -1, -1, 0);
     ASSERT_TRUE(honest[0]);
     const Result& right = *honest[0];

@@ -193,7 +193,8 @@ TEST_P(SharedFiles, OfMixedDtypes) {
 INSTANTIATE_TEST_SUITE_P(Pipelines, SharedFiles,
                          testing::Values("mean", "median", "trimmed_mean(f=2)", "krum(f=2)",
                                          "nnm(f=2) | trimmed_mean(f=2)", "clip(c=9) | geometric_median",
-                                         "bucketing(s=2) | median", "cge(f=2)", "quantile_clip | mean"));
+                                         "bucketing(s=2) | median", "cge(f=2)", "quantile_clip | mean",
+                                         "dnc(f=2, sample=300, iters=2)", "clip(c=9) | dnc(f=2, sample=50)"));
 
 TEST(SharedFiles, InEveryForm) {
   const Round round(one_dtype);

@@ -237,7 +237,9 @@ INSTANTIATE_TEST_SUITE_P(Pipelines, EqualsPlan,
                                          "multi_krum(f=2)", "nnm(f=2) | trimmed_mean(f=2)",
                                          "geometric_median", "clip(c=20) | median",
                                          "centered_clipping(tau=10, iters=3)",
-                                         "bucketing(s=2, seed=5) | median", "arc(f=2) | bulyan(f=1)"));
+                                         "bucketing(s=2, seed=5) | median", "arc(f=2) | bulyan(f=1)",
+                                         "dnc(f=2, sample=300, iters=2)",
+                                         "nnm(f=2) | dnc(f=2, sample=50, seed=3)"));
 
 TEST(Stream, EveryFloatingDtypeEqualsThePlan) {
   for (const char* dtype : {"F16", "BF16", "F64"}) {

@@ -304,7 +304,7 @@ TEST_P(JudgedFiles, AreThePlansAtEveryMemoryBound) {
 INSTANTIATE_TEST_SUITE_P(Rules, JudgedFiles,
                          testing::Values("multi_krum(f=2)", "nnm(f=2) | trimmed_mean(f=2)",
                                          "clip(c=9) | mean", "bulyan(f=2)", "geometric_median", "median",
-                                         "bucketing(s=2) | median", "cge(f=2)"));
+                                         "bucketing(s=2) | median", "cge(f=2)", "dnc(f=2, sample=50)"));
 
 TEST(JudgedFiles, ReadWhatIsNotJudgedOnce) {
   Generator random = generator("read once");

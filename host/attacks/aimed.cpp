@@ -17,7 +17,9 @@ namespace bragg {
 namespace detail {
 
 bool is_combination(const Aggregator& rule) {
-  return visit_rule(rule, []<class RuleT>(auto, const RuleT&) { return !Selecting<RuleT>; });
+  return visit_rule(rule, []<class RuleT>(auto of, const RuleT& r) {
+    return !Selecting<RuleT> && of.sampling(r).count == 0;
+  });
 }
 
 double min_max_strength(const std::vector<Vector>& deviations, const Vector& p) {

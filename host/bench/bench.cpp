@@ -76,11 +76,15 @@ Phases time_phases(const Case& one, const Shaped& shaped, const Options& options
   const Output target = output_at(shaped.out.data(), sizes, one.dtype);
   const detail::OutTable out{.dtype = one.dtype, .data = target.tensors.data()};
   detail::GramSums sums;
+  sums.coordinates = one.size.d;
   Phases phases;
   const auto once = [&](bool keep) {
     engine.begin(active, false, previous, 1);
     const Clock::time_point start = Clock::now();
-    sum_over(engine, sums, [&](detail::GramSums& to) { engine.accumulate(window, to); });
+    sum_over(engine, sums, [&](detail::GramSums& to) {
+      engine.sample(window, 0, to);
+      engine.accumulate(window, to);
+    });
     const double first = seconds_since(start);
     engine.solve(sums, phases.solution);
     const double solved = seconds_since(start);

@@ -159,8 +159,12 @@ detail::Solution solution_of(const Pipeline& pipeline, std::vector<const void*> 
   detail::set_active_rows({}, n, 0, active);
   engine.begin(active, false, previous, 1);
   detail::GramSums sums;
+  sums.coordinates = d;
   detail::Solution solution;
-  solve_over(engine, sums, solution, [&](detail::GramSums& to) { engine.accumulate(table, to); });
+  solve_over(engine, sums, solution, [&](detail::GramSums& to) {
+    engine.sample(table, 0, to);
+    engine.accumulate(table, to);
+  });
   return solution;
 }
 

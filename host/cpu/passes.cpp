@@ -212,6 +212,8 @@ void GramSums::reset_for(const GramSums& whole) {
   center = whole.center;
   limit = whole.limit;
   round = whole.round;
+  coordinates = whole.coordinates;
+  samples = round == 0 ? whole.samples : RowSamples{};
 }
 
 struct CpuPasses::Impl {

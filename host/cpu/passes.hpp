@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "host/cpu/row_samples.hpp"
 #include "rules/select_rule.hpp"
 
 namespace bragg::detail {
@@ -93,9 +94,11 @@ struct GramSums {
   /// before it, and nothing else of the window; not of empty tensors. It throws nothing. Empty: nobody asks.
   std::function<void(std::size_t t)> ended = {};
   std::int64_t leaf_blocks = 1;    ///< set before the first reset
+  std::int64_t coordinates = 0;    ///< likewise, where rows are sampled: how many they have
+  RowSamples samples = {};         ///< of the first pass
   LeafRecords* records = nullptr;  ///< not null: leaves go there instead of into `products`
 
-  /// Keeps leaf_blocks and records, and empties these.
+  /// Keeps leaf_blocks, coordinates, samples and records, and empties the last.
   void reset(int rows_in, bool wanted_in, double scale_in, bool pairs_in = true);
   /// The same for the pass that `whole` is about to take, of some of its leaves.
   void reset_for(const GramSums& whole);

@@ -104,6 +104,8 @@ class FileAggregation {
   std::uint64_t own_bytes(std::size_t tensor) const;
   /// What ranks send each other of pass 1.
   std::int64_t record_bytes() const;
+  /// Of the rows' samples.
+  std::int64_t sample_bytes() const;
   /// Elements of the tensors that the whole row is judged by.
   std::vector<std::int64_t> judged_sizes() const;
   /// Of a floating tensor, among them.
@@ -139,6 +141,7 @@ class FileAggregation {
   void accumulate(const Part& part, GramSums& sums);
   /// The same by all ranks.
   void accumulate_together(const Part& part, GramSums& totals);
+  void sample_together(RowSamples& mine, RowSamples& totals);
   /// Of pass 1 by all ranks, of which each has its leaves in records_.
   void share_together(const GramSums& totals);
   /// Pass 2 over some of the part's windows. `scanning`: looks for values that are not finite in tensors that
@@ -189,6 +192,7 @@ class FileAggregation {
   std::vector<std::uint8_t> used_;         // per table row: some of it was read
   std::vector<std::size_t> order_;         // the floating tensors, those first that rows are judged by
   std::size_t judged_ = 0;                 // how many those are
+  std::vector<std::int64_t> first_;        // [tensor] number of its first coordinate among theirs
   std::vector<std::size_t> first_pass_;    // tensors that pass 1 reads
   std::vector<std::optional<Slice>> own_;  // [tensor] what this rank has of it
   std::optional<Sharding> sharding_;       // of order_, among ranks that have the whole row
@@ -233,7 +237,7 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
   order_tensors();
   deal_out();
   memory_ = plan_memory(inputs_, output_, static_cast<int>(active_.rows.size()) + (inputs_.base ? 1 : 0),
-                        engine_.square_bytes() + record_bytes(), options);
+                        engine_.square_bytes() + record_bytes() + sample_bytes(), options);
   choose_first_pass();
   const bool whole = options.options.scope == Scope::whole || inputs_.floating.empty();
   result_.per_tensor = !whole;
@@ -396,15 +400,21 @@ void FileAggregation::collect_results() {
 
 void FileAggregation::order_tensors() {
   const std::vector<bool> judged = judged_tensors(options_, inputs_.tensors, inputs_.floating);
-  const bool takes_distances = engine_.takes_distances();
-  const auto is_judged = [&](std::size_t k) { return judged.empty() || !takes_distances || judged[k]; };
+  const auto is_judged = [&](std::size_t k) { return judged.empty() || !engine_.judges_rows() || judged[k]; };
   for (const bool wanted : {true, false}) {
     for (std::size_t k = 0; k < inputs_.floating.size(); ++k) {
       if (is_judged(k) == wanted) order_.push_back(inputs_.floating[k]);
     }
     if (wanted) judged_ = order_.size();
   }
-  if (takes_distances && options_.options.scope == Scope::whole && options_.options.device != Device::cuda)
+  first_.assign(inputs_.tensors.size(), 0);
+  std::int64_t coordinates = 0;
+  for (std::size_t k = 0; k < judged_; ++k) {
+    first_[order_[k]] = coordinates;
+    coordinates += inputs_.tensors[order_[k]].elements;
+  }
+  if (engine_.takes_distances() && options_.options.scope == Scope::whole &&
+      options_.options.device != Device::cuda)
     shares_.emplace(inputs_.floating.size());
 }
 
@@ -455,6 +465,14 @@ std::int64_t FileAggregation::record_bytes() const {
   const std::int64_t rows = engine_.table_rows();
   constexpr std::int64_t copies = 3;  // as they are made, sent and received
   return copies * leaves * rows * (rows + 1) / 2 * 2 * static_cast<std::int64_t>(sizeof(double));
+}
+
+std::int64_t FileAggregation::sample_bytes() const {
+  std::int64_t most = 0;  // coordinates of a part
+  for (const std::int64_t size : judged_sizes())
+    most = options_.options.scope == Scope::whole ? most + size : std::max(most, size);
+  const std::int64_t copies = ranks_.many() ? 5 : 1;  // as they are taken, added up, sent and received
+  return copies * engine_.sample_bytes(most);
 }
 
 std::vector<std::int64_t> FileAggregation::judged_sizes() const {
@@ -688,6 +706,7 @@ void FileAggregation::solve(const Part& part, Solution& solution) {
   const std::vector<std::int64_t> sizes =
       part.tensor == nullptr ? judged_sizes() : std::vector<std::int64_t>{part.tensor->elements};
   sums.leaf_blocks = leaf_blocks_of(sizes);
+  sums.coordinates = std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0});
   bool again = false;
   sum_over(engine_, sums, [&](GramSums& to) {
     if (again) progress_.expect(part.bytes(part.judged_windows()) * all_rows_.size());
@@ -720,6 +739,32 @@ void FileAggregation::accumulate_together(const Part& part, GramSums& totals) {
   std::iota(judged.begin(), judged.end(), std::size_t{0});
   detail::add_up(ranks_.communicator(), Leaves(*sharding_, judged, totals.leaf_blocks * gram_block), mine,
                  totals);
+  if (totals.round == 0 && totals.samples.count() > 0) sample_together(mine.samples, totals.samples);
+}
+
+/// Every rank has all that others took.
+void FileAggregation::sample_together(RowSamples& mine, RowSamples& totals) {
+  const auto for_own = [&](int rank, RowSamples& samples, auto use) {
+    for (std::size_t k = 0; k < judged_; ++k) {
+      const Slice own = sharding_->slices(rank)[k];
+      samples.for_stretches(first_[order_[k]] + own.begin, first_[order_[k]] + own.end, use);
+    }
+  };
+  Packer packed;
+  ranks_.together([&] {
+    for_own(ranks_.rank(), mine, [&](const double* values, std::size_t count) {
+      for (std::size_t k = 0; k < count; ++k) packed.put(values[k]);
+    });
+  });
+  const std::vector<std::string> all = ranks_.gather(packed.bytes());
+  ranks_.together([&] {
+    for (int rank = 0; rank < ranks_.size(); ++rank) {
+      Unpacker from(all[static_cast<std::size_t>(rank)]);
+      for_own(rank, totals, [&](double* values, std::size_t count) {
+        for (std::size_t k = 0; k < count; ++k) values[k] = from.take<double>();
+      });
+    }
+  });
 }
 
 /// Each rank finds the typical distance of the tensors that it has whole. Of those that are cut all add up
@@ -794,6 +839,13 @@ void FileAggregation::accumulate(const Part& part, GramSums& sums) {
     if (pieces.count > 0) {
       const Piece& last = window.pieces[pieces.first + pieces.count - 1];
       table.unfinished = last.end != own_[last.tensor]->end;
+    }
+    for (std::size_t k = 0; k < pieces.count; ++k) {
+      const Piece& piece = window.pieces[pieces.first + k];
+      RowTable one = table;
+      one.sizes = one.sizes.subspan(k, 1);
+      one.data += k * static_cast<std::size_t>(one.rows);
+      engine_.sample(one, (part.tensor == nullptr ? first_[piece.tensor] : 0) + piece.begin, sums);
     }
     passes_->accumulate(slot, table, sums);
   }

@@ -11,15 +11,14 @@ namespace {
 class CpuPlan final : public PlanBackend {
  public:
   explicit CpuPlan(const PlanRequest& request)
-      : rows_(request, leaf_blocks_of_parts(request, request.shape.sizes)),
-        solutions_(rows_.parts()),
-        reports_(rows_.parts()) {}
+      : rows_(request, request), solutions_(rows_.parts()), reports_(rows_.parts()) {}
 
   void run(const Updates& updates, const Output& out, StreamHandle, const RunArguments& arguments) override {
     rows_.begin(updates, out, arguments);
     for (std::size_t p = 0; p < rows_.parts(); ++p) {
       rows_.scan_unjudged(p);
       sums_.leaf_blocks = rows_.leaf_blocks(p);
+      sums_.coordinates = rows_.coordinates(p);
       solve_over(rows_.engine(), sums_, solutions_[p], [&](GramSums& sums) { rows_.accumulate(p, sums); });
     }
     status_ = rows_.finish(solutions_);

@@ -3,30 +3,40 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "host/base/dtype.hpp"
 #include "host/base/team.hpp"
 
 namespace bragg::detail {
 
-std::vector<std::int64_t> leaf_blocks_of_parts(const PlanRequest& request,
-                                               std::span<const std::int64_t> sizes) {
-  std::vector<std::int64_t> judged;
-  for (std::size_t t = 0; t < sizes.size(); ++t) {
-    if (request.judged.empty() || request.judged[t]) judged.push_back(sizes[t]);
-  }
-  if (request.options.scope == Scope::whole) return {leaf_blocks_of(judged)};
-  std::vector<std::int64_t> blocks;
-  for (const std::int64_t& size : judged) blocks.push_back(leaf_blocks_of({&size, 1}));
-  return blocks;
-}
-
-CpuRows::CpuRows(const PlanRequest& request, std::vector<std::int64_t> leaf_blocks)
+CpuRows::CpuRows(const PlanRequest& request, const PlanRequest& whole, std::span<const Slice> slices)
     : request_(request),
-      leaf_blocks_(std::move(leaf_blocks)),
       engine_(request.pipeline, request.shape.n, request.options, request.point_outputs > 0),
       threads_(threads_of(request.options.threads)) {
+  number_coordinates(whole, slices);
   make_parts();
+}
+
+void CpuRows::number_coordinates(const PlanRequest& whole, std::span<const Slice> slices) {
+  const std::vector<std::int64_t>& sizes = whole.shape.sizes;
+  const bool together = whole.options.scope == Scope::whole;
+  std::vector<std::int64_t> judged;  // of the part
+  std::int64_t total = 0;
+  const auto end_part = [&] {
+    leaf_blocks_.push_back(leaf_blocks_of(judged));
+    coordinates_.push_back(std::exchange(total, 0));
+    judged.clear();
+  };
+  for (std::size_t t = 0; t < sizes.size(); ++t) {
+    first_.push_back(total + (slices.empty() ? 0 : slices[t].begin));
+    if (whole.judged.empty() || whole.judged[t]) {
+      judged.push_back(sizes[t]);
+      total += sizes[t];
+    }
+    if (!together) end_part();
+  }
+  if (together) end_part();
 }
 
 void CpuRows::make_parts() {
@@ -136,6 +146,12 @@ void CpuRows::accumulate(std::size_t p, GramSums& sums) {
   const Part& part = parts_[p];
   for (const Group& group : part.groups) {
     if (!group.judged) continue;
+    for (std::size_t k = 0; k < group.tensors.size(); ++k) {
+      RowTable one = table_of(group);
+      one.data += k * static_cast<std::size_t>(one.rows);
+      one.sizes = one.sizes.subspan(k, 1);
+      engine_.sample(one, first_[group.tensors[k]], sums);
+    }
     if (part.widen && group.dtype != DType::f64) {
       accumulate_widened(group, sums);
     } else {

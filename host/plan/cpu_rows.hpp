@@ -3,6 +3,7 @@
 // output.
 #pragma once
 
+#include <bragg/sharded.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -14,14 +15,11 @@
 
 namespace bragg::detail {
 
-/// Of the request's parts, where a whole row's tensors have these sizes.
-std::vector<std::int64_t> leaf_blocks_of_parts(const PlanRequest& request,
-                                               std::span<const std::int64_t> sizes);
-
 class CpuRows {
  public:
-  /// `request` outlives it. `leaf_blocks`: of each part. @throws Error as Engine.
-  CpuRows(const PlanRequest& request, std::vector<std::int64_t> leaf_blocks);
+  /// `request` outlives it; its rows may be a shard of `whole`'s, of which it has `slices`. @throws Error as
+  /// Engine.
+  CpuRows(const PlanRequest& request, const PlanRequest& whole, std::span<const Slice> slices = {});
 
   // A run is: begin; pass 1 of each part, once more until its sums have settled, and solve; finish; keep.
 
@@ -36,6 +34,7 @@ class CpuRows {
   std::vector<std::size_t> judged_tensors(std::size_t part) const;
   /// Of a part, for its sums.
   std::int64_t leaf_blocks(std::size_t part) const { return leaf_blocks_[part]; }
+  std::int64_t coordinates(std::size_t part) const { return coordinates_[part]; }
 
   /// Pass 1, when a run has begun: what makes rows infinite that they are not judged by.
   void scan_unjudged(std::size_t part);
@@ -68,6 +67,7 @@ class CpuRows {
     std::vector<std::int64_t> unjudged_nonfinite = {};  // [row] of the groups that are not judged
   };
 
+  void number_coordinates(const PlanRequest& whole, std::span<const Slice> slices);
   void make_parts();
   void widen_reference(const Row& reference);
   void build_tables(const Updates& updates, const Output& out, const Row& reference);
@@ -76,7 +76,9 @@ class CpuRows {
   void fail();
 
   const PlanRequest& request_;
-  std::vector<std::int64_t> leaf_blocks_;
+  std::vector<std::int64_t> leaf_blocks_;  // [part]
+  std::vector<std::int64_t> coordinates_;  // [part] that whole rows are judged by
+  std::vector<std::int64_t> first_;        // [tensor] number among these of its first one here
   Engine engine_;
   int threads_;
   std::vector<Part> parts_;

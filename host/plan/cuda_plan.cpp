@@ -5,6 +5,7 @@
 #include <bragg/plan.hpp>
 
 #include <algorithm>
+#include <numeric>
 #include <span>
 #include <utility>
 
@@ -14,9 +15,11 @@
 #include "host/plan/plan_backend.hpp"
 #include "host/plan/report.hpp"
 #include "kernels/combine/combine.hpp"
+#include "kernels/common/upload.hpp"
 #include "kernels/gram/gram.hpp"
 #include "kernels/runtime/launch.hpp"
 #include "kernels/runtime/runtime.hpp"
+#include "kernels/sample/sample.hpp"
 #include "kernels/select/select.hpp"
 #include "kernels/solve/step.hpp"
 #include "rules/search.hpp"
@@ -37,14 +40,16 @@ std::int64_t judged_coordinates(const PlanRequest& request) {
 
 }  // namespace
 
-CudaPlan::CudaPlan(const PlanRequest& request, const PlanRequest* shard_of)
+CudaPlan::CudaPlan(const PlanRequest& request, const PlanRequest* shard_of, std::span<const Slice> slices)
     : request_(request),
       device_(checked_device(request.options)),
       needs_(needs_of(request.pipeline)),
       keeps_records_(shard_of != nullptr) {
   const OnDevice on(device_);
   reports_.resize(request_.parts);
-  make_constants(keeps_records_ ? *shard_of : request_);
+  const PlanRequest& whole = keeps_records_ ? *shard_of : request_;
+  make_constants(whole);
+  if (needs_.sampling.count > 0) make_sample_constants(whole, slices);
   plan_workspace();
   rehearse();
   if (!request_.options.lent_workspace) own_workspace_ = DeviceMemory(workspace_bytes_);
@@ -119,6 +124,44 @@ void CudaPlan::make_constants(const PlanRequest& whole) {
   }
 }
 
+/// How coordinates are numbered that samples are drawn from, and how those that are drawn are cut.
+void CudaPlan::make_sample_constants(const PlanRequest& whole, std::span<const Slice> slices) {
+  const std::vector<std::int64_t>& sizes = whole.shape.sizes;
+  const std::size_t tensors = sizes.size();
+  coordinates_ = {.tensors = static_cast<int>(tensors), .length = 1};
+  if (request_.options.scope == Scope::whole) sampled_from_ = {judged_coordinates(whole)};
+  // [tensors + 1] first coordinates, [parts + 1] first chunks, [parts] sizes, [tensors] begins
+  std::vector<std::int64_t> numbers;
+  for (std::size_t t = 0; t < tensors; ++t) {
+    numbers.push_back(coordinates_.pieces);
+    if (whole.judged.empty() || whole.judged[t]) coordinates_.pieces += sizes[t];
+    if (request_.options.scope == Scope::per_tensor) sampled_from_.push_back(sizes[t]);
+  }
+  numbers.push_back(coordinates_.pieces);
+
+  for (const std::int64_t size : sampled_from_) sample_sizes_.push_back(needs_.sampling.of(size));
+  const std::int64_t length =
+      gram_chunk_length(std::accumulate(sample_sizes_.begin(), sample_sizes_.end(), std::int64_t{0}));
+  sample_chunks_ = {.tensors = static_cast<int>(sample_sizes_.size()), .length = length};
+  for (const std::int64_t size : sample_sizes_) {
+    numbers.push_back(sample_chunks_.pieces);
+    sample_chunks_.pieces += (size + length - 1) / length;
+  }
+  numbers.push_back(sample_chunks_.pieces);
+  numbers.insert(numbers.end(), sample_sizes_.begin(), sample_sizes_.end());
+  for (const Slice& slice : slices) numbers.push_back(slice.begin);
+
+  const std::size_t bytes = numbers.size() * sizeof(std::int64_t);
+  sample_constants_ = DeviceMemory(bytes);
+  const OwnStream stream;
+  copy_to_device(sample_constants_.data(), numbers.data(), bytes, stream.get());
+  synchronize(stream.get());
+  coordinates_.first = static_cast<const std::int64_t*>(sample_constants_.data());
+  sample_chunks_.first = coordinates_.first + tensors + 1;
+  sample_sizes_at_ = sample_chunks_.first + sample_sizes_.size() + 1;
+  if (!slices.empty()) slice_begins_ = sample_sizes_at_ + sample_sizes_.size();
+}
+
 Stage CudaPlan::first_stage() const {
   const int inputs = static_cast<int>(active_.rows.size());
   return {.inputs = inputs,
@@ -138,16 +181,26 @@ void CudaPlan::plan_workspace() {
   rows_.reference_dtype[1] = request_.out_dtype;
   rows_.count = rows;
   rows_.inputs = request_.shape.n;
-  const std::size_t partial = !needs_.products ? 0
-                              : keeps_records_ ? record_doubles()
-                                               : gram_partial_doubles(rows, chunks_.pieces, needs_.pairs);
-  const std::size_t centers = needs_.products ? gram_center_bytes(rows_, chunks_, needs_.pairs) : 0;
+  std::size_t partial = !needs_.products ? 0
+                        : keeps_records_ ? record_doubles()
+                                         : gram_partial_doubles(rows, chunks_.pieces, needs_.pairs);
+  std::size_t centers = needs_.products ? gram_center_bytes(rows_, chunks_, needs_.pairs) : 0;
+  const auto samples = static_cast<std::size_t>(needs_.sampling.count);
+  if (samples > 0) {
+    sample_table_ = RunTable(samples * sample_sizes_.size(), rows);
+    Rows wide = rows_;
+    wide.dtype = wide.reference_dtype[0] = wide.reference_dtype[1] = DType::f64;
+    partial = std::max(partial, gram_partial_doubles(rows, sample_chunks_.pieces));
+    centers = std::max(centers, gram_center_bytes(wide, sample_chunks_));
+  }
   Layout workspace;
   workspace.add<std::byte>(table_.bytes());
   blocks_at_ = workspace.add<std::byte>(solve_block_bytes(layout(request_.shape.n)) * request_.parts,
                                         workspace_alignment);
   partial_at_ = workspace.add<double>(partial, workspace_alignment);
   centers_at_ = workspace.add<std::byte>(centers, workspace_alignment);
+  sample_table_at_ = workspace.add<std::byte>(samples > 0 ? sample_table_.bytes() : 0, workspace_alignment);
+  samples_at_ = workspace.add<double>(sampled_doubles(), workspace_alignment);
   select_at_ = workspace.add<std::byte>(0, workspace_alignment);
 
   set_active_rows({}, request_.shape.n, 0, active_);
@@ -174,6 +227,7 @@ void CudaPlan::rehearse() {
   };
   const std::int64_t chunks = shorten(chunks_);
   const std::int64_t unjudged_chunks = shorten(unjudged_chunks_);
+  const std::int64_t sample_chunks = shorten(sample_chunks_);
   lay_out(false);
   upload_table(nullptr);
   const auto with_rows = [&](int rows, bool weighted, bool equal) {
@@ -195,6 +249,7 @@ void CudaPlan::rehearse() {
   }
   chunks_.pieces = chunks;
   unjudged_chunks_.pieces = unjudged_chunks;
+  sample_chunks_.pieces = sample_chunks;
   workspace_ = nullptr;
 }
 
@@ -256,6 +311,15 @@ void CudaPlan::fill_table(const Updates& updates, const Output& out, const RunAr
   table_.coefficients()[inputs] = 1;
 }
 
+/// Where the rows of the samples are gathered.
+void CudaPlan::fill_sample_table() {
+  sample_table_.start(rows_.count);
+  for_sampled_rows([&](int t, std::size_t part, int row, std::size_t first) {
+    const std::size_t tensor = static_cast<std::size_t>(t) * sample_sizes_.size() + part;
+    sample_table_.set_row(tensor, row, samples_at_.in(workspace_) + first, DType::f64);
+  });
+}
+
 /// A first run's previous output is the reference, or the origin.
 void CudaPlan::prepare_previous(Stream stream) {
   combine({.rows = rows_,
@@ -274,20 +338,34 @@ int CudaPlan::passes_after_the_first() const {
 }
 
 GramArguments CudaPlan::gram_arguments(int pass) const {
-  const SolveBlock b = blocks_.first;
-  const bool wide = request_.shape.dtype == DType::f64;
-  GramArguments arguments{.rows = rows_,
-                          .chunks = chunks_,
+  GramArguments arguments = arguments_of(rows_, chunks_, blocks_.first, needs_,
+                                         recentring_of(request_.pipeline, first_stage()), pass);
+  arguments.batch = batch_;
+  return arguments;
+}
+
+GramArguments CudaPlan::sample_arguments(int sample, int pass) const {
+  GramArguments arguments = arguments_of(sample_rows(sample), sample_chunks_, sample_blocks(sample).first,
+                                         {.statistics = true, .products = true, .pairs = true},
+                                         sample_recentring_of(request_.pipeline, first_stage()), pass);
+  arguments.batch = gram_batch(rows_.count, sample_chunks_.pieces);
+  return arguments;
+}
+
+GramArguments CudaPlan::arguments_of(const Rows& rows, const Cut& chunks, const SolveBlock& b,
+                                     const PassNeeds& needs, const Recentring& recentring, int pass) const {
+  const bool wide = rows.dtype == DType::f64;
+  GramArguments arguments{.rows = rows,
+                          .chunks = chunks,
                           .parts = parts(),
                           .partial = partial_at_.in(workspace_),
-                          .batch = batch_,
-                          .products = needs_.products ? b.gram[0] : nullptr,
-                          .pairs = needs_.pairs,
-                          .low = needs_.products ? b.low : nullptr,
+                          .products = needs.products ? b.gram[0] : nullptr,
+                          .pairs = needs.pairs,
+                          .low = needs.products ? b.low : nullptr,
                           .nonfinite = reinterpret_cast<unsigned long long*>(b.nonfinite),
                           .max_abs = wide ? reinterpret_cast<unsigned long long*>(b.max_abs) : nullptr};
   if (pass == 0) return arguments;
-  const CenterPlan plan = recentring_of(request_.pipeline, first_stage()).plan;
+  const CenterPlan& plan = recentring.plan;
   arguments.nonfinite = nullptr;
   if (plan.kind == CenterPlan::Kind::none) arguments.max_abs = nullptr;
   arguments.scale = wide ? &b.words->scale : nullptr;
@@ -302,9 +380,73 @@ GramArguments CudaPlan::gram_arguments(int pass) const {
   return arguments;
 }
 
+SolveBlocks CudaPlan::sample_blocks(int sample) const {
+  SolveBlocks there = blocks_;
+  there.first = sample_block(blocks_.first, rows_.count, sample);
+  return there;
+}
+
+Rows CudaPlan::sample_rows(int sample) const {
+  const std::size_t parts = sample_sizes_.size();
+  const std::size_t before = static_cast<std::size_t>(sample) * parts;
+  void* const table = sample_table_at_.in(workspace_);
+  return {.data = sample_table_.at().rows.in(table) + before * static_cast<std::size_t>(rows_.count),
+          .sizes = sample_sizes_at_,
+          .alignment = sample_table_.at().alignment.in(table) + before,
+          .tensors = static_cast<int>(parts),
+          .count = rows_.count,
+          .inputs = rows_.inputs,
+          .dtype = DType::f64,
+          .reference_dtype = {DType::f64, DType::f64}};
+}
+
+void CudaPlan::gather_samples(Stream stream) {
+  for (int t = 0; t < needs_.sampling.count; ++t) {
+    const Rows rows = sample_rows(t);
+    sample({.rows = rows_,
+            .coordinates = coordinates_,
+            .begins = slice_begins_,
+            .sampling = needs_.sampling,
+            .sample = t,
+            .round = &state_->round,
+            .per_tensor = request_.options.scope == Scope::per_tensor,
+            .parts = rows.tensors,
+            .longest = *std::max_element(sampled_from_.begin(), sampled_from_.end()),
+            .to = rows.data},
+           stream);
+  }
+}
+
+/// As enqueue_gram, of the samples of rows that are not infinite as a whole, which pass 1 has told.
+void CudaPlan::enqueue_samples(Stream stream) {
+  const int samples = needs_.sampling.count;
+  const StartStep start{.stage = first_stage(), .statistics = true, .products = needs_.products};
+  const MarkSamplesStep mark{.stage = first_stage(), .samples = samples};
+  for (int t = 0; t < samples; ++t)
+    run_steps({.count = 1, .steps = {prepare_step()}}, sample_blocks(t), stream);
+  run_steps({.count = 2, .steps = {start, mark}}, blocks_, stream);
+  const Recentring recentring = sample_recentring_of(request_.pipeline, first_stage());
+  constexpr int passes_after_the_first = 2;  // about a centre, and at another scale
+  for (int t = 0; t < samples; ++t) {
+    const SolveBlocks there = sample_blocks(t);
+    gram(sample_arguments(t, 0), stream);
+    for (int pass = 0; pass < passes_after_the_first; ++pass) {
+      const CertifyStep certify{.stage = first_stage(),
+                                .certificate = recentring.certificate,
+                                .plan = recentring.plan,
+                                .wide = true,
+                                .round = pass};
+      run_steps({.count = 1, .steps = {certify}}, there, stream);
+      gram(sample_arguments(t, pass + 1), stream);
+    }
+    const StartStep end{.stage = first_stage(), .statistics = true, .products = true};
+    run_steps({.count = 1, .steps = {end}}, there, stream);
+  }
+}
+
 /// What makes rows infinite that they are not judged by.
 void CudaPlan::enqueue_unjudged(Stream stream) {
-  if (!needs_.products || unjudged_chunks_.pieces == 0) return;
+  if (!needs_.judge_rows() || unjudged_chunks_.pieces == 0) return;
   gram({.rows = rows_,
         .chunks = unjudged_chunks_,
         .parts = parts(),
@@ -463,14 +605,21 @@ void CudaPlan::start(const Updates& updates, const Output& out, Stream stream,
   upload_table(stream);
 }
 
+PrepareStep CudaPlan::prepare_step() const {
+  return {.inputs = rows_.inputs,
+          .rows = rows_.count,
+          .invalid = table_.has_invalid() ? table_.at().invalid.in(workspace_) : nullptr,
+          .weights = active_.weighted ? table_.at().weights.in(workspace_) : nullptr,
+          // About a centre each factor is rounded once more.
+          .rounding = gram_rounding(gram_additions + 2)};
+}
+
 void CudaPlan::upload_table(Stream stream) {
-  const PrepareStep prepare{.inputs = rows_.inputs,
-                            .rows = rows_.count,
-                            .invalid = table_.has_invalid() ? table_.at().invalid.in(workspace_) : nullptr,
-                            .weights = active_.weighted ? table_.at().weights.in(workspace_) : nullptr,
-                            // About a centre each factor is rounded once more.
-                            .rounding = gram_rounding(gram_additions + 2)};
-  upload_and_prepare(workspace_, table_.data(), table_.bytes(), prepare, blocks_, stream);
+  if (needs_.sampling.count > 0) {
+    fill_sample_table();
+    upload(sample_table_at_.in(workspace_), sample_table_.data(), sample_table_.bytes(), stream);
+  }
+  upload_and_prepare(workspace_, table_.data(), table_.bytes(), prepare_step(), blocks_, stream);
 }
 
 /// All that comes after the table: what a run is.
@@ -480,6 +629,10 @@ void CudaPlan::enqueue(Stream stream) {
     share_on_host();
   } else {
     if (needs_.statistics) enqueue_gram(stream);
+    if (needs_.sampling.count > 0) {
+      gather_samples(stream);
+      enqueue_samples(stream);
+    }
     enqueue_steps(stream);
   }
   enqueue_pass_2(stream);

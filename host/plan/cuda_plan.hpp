@@ -4,6 +4,7 @@
 #pragma once
 
 #include <bragg/plan.hpp>
+#include <bragg/sharded.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -24,9 +25,10 @@ namespace bragg::detail::cuda {
 
 class CudaPlan : public PlanBackend {
  public:
-  /// `request` outlives it. `shard_of`: its rows are a shard of this request's, whose sums are those of the
-  /// whole rows' chunks; each chunk's record is kept then.
-  explicit CudaPlan(const PlanRequest& request, const PlanRequest* shard_of = nullptr);
+  /// `request` outlives it. `shard_of`: its rows are a shard of this request's, `slices` of its tensors,
+  /// whose sums are those of the whole rows' chunks; each chunk's record is kept then.
+  explicit CudaPlan(const PlanRequest& request, const PlanRequest* shard_of = nullptr,
+                    std::span<const Slice> slices = {});
 
   void run(const Updates& updates, const Output& out, Stream stream, const RunArguments& arguments) override;
   void wait(Stream stream) override;
@@ -41,10 +43,38 @@ class CudaPlan : public PlanBackend {
   void prepare_previous(Stream stream);
   /// Pass 1 for the first time (0), or once more, which does nothing where the sums have settled.
   GramArguments gram_arguments(int pass) const;
+  /// The same of a sample's rows.
+  GramArguments sample_arguments(int sample, int pass) const;
+  /// What pass 1 is over: `partial` has room for `batch` chunks.
+  GramArguments arguments_of(const Rows& rows, const Cut& chunks, const SolveBlock& b, const PassNeeds& needs,
+                             const Recentring& recentring, int pass) const;
   void enqueue_unjudged(Stream stream);
   /// Looks at the sums of a pass, whether they have settled.
   void enqueue_certify(int pass, Stream stream);
   int passes_after_the_first() const;
+  /// What rows hold at the coordinates by which the rule judges them.
+  void gather_samples(Stream stream);
+  /// The products of it.
+  void enqueue_samples(Stream stream);
+  /// Of all samples, as they lie.
+  std::size_t sampled_doubles() const {
+    std::size_t count = 0;
+    for (const std::int64_t size : sample_sizes_) count += padded(static_cast<std::size_t>(size), 2);
+    return count * static_cast<std::size_t>(needs_.sampling.count) * static_cast<std::size_t>(rows_.count);
+  }
+  /// f(sample, part, row, number of its first value) of all that is gathered, as it lies.
+  template <class F>
+  void for_sampled_rows(F f) const {
+    std::size_t first = 0;
+    for (int t = 0; t < needs_.sampling.count; ++t) {
+      for (std::size_t part = 0; part < sample_sizes_.size(); ++part) {
+        for (int row = 0; row < rows_.count; ++row) {
+          f(t, part, row, first);
+          first += padded(static_cast<std::size_t>(sample_sizes_[part]), 2);
+        }
+      }
+    }
+  }
   void enqueue_steps(Stream stream);
   void enqueue_pass_2(Stream stream);
   void share_on_host();
@@ -60,9 +90,18 @@ class CudaPlan : public PlanBackend {
   void rehearse();
   int references() const { return request_.stateful ? 2 : 1; }
   SolveLayout layout(int inputs) const {
-    return {
-        .rows = inputs + references(), .products = needs_.products, .stages = !request_.pipeline.pre.empty()};
+    return {.rows = inputs + references(),
+            .products = needs_.products,
+            .stages = !request_.pipeline.pre.empty(),
+            .samples = needs_.sampling.count};
   }
+  /// Those of a sample in the parts' blocks.
+  SolveBlocks sample_blocks(int sample) const;
+  Rows sample_rows(int sample) const;
+  void make_sample_constants(const PlanRequest& whole, std::span<const Slice> slices);
+  void fill_sample_table();
+  PrepareStep prepare_step() const;
+
   Stage first_stage() const;
   void lay_out(bool has_reference);
   void fill_table(const Updates& updates, const Output& out, const RunArguments& arguments);
@@ -97,11 +136,20 @@ class CudaPlan : public PlanBackend {
   const std::int64_t* sizes_ = nullptr;
   Cut tiles_, chunks_;
   Cut unjudged_chunks_;  // of the tensors that distances are not about
+  // Of the samples: a tensor for each part.
+  Cut coordinates_, sample_chunks_;
+  std::vector<std::int64_t> sampled_from_, sample_sizes_;  // [part] coordinates: all, and those drawn
+  const std::int64_t* sample_sizes_at_ = nullptr;
+  const std::int64_t* slice_begins_ = nullptr;  // of a shard
+  DeviceMemory sample_constants_;
   DeviceMemory previous_memory_;
   std::vector<void*> previous_;  // [tensor] the previous output, aligned to 16 bytes
 
-  // The workspace: [table | blocks | products of a batch of chunks | medians of one | select's own].
-  RunTable table_;
+  // The workspace: [table | blocks | products of a batch of chunks | medians of one | table and rows of the
+  // samples | select's own].
+  RunTable table_, sample_table_;
+  Place<std::byte> sample_table_at_;
+  Place<double> samples_at_;
   Place<std::byte> blocks_at_;
   Place<double> partial_at_;
   Place<std::byte> centers_at_, select_at_;

@@ -95,6 +95,7 @@ struct Engine::Impl {
   std::vector<std::max_align_t> memory;  ///< the block
   std::vector<std::int64_t> counts;
   GramSums statistics;  ///< of what distances are not about
+  GramSums sample;      ///< of a sample
 
   Impl(Pipeline pipeline_in, int n_in, const Options& options, bool points_alone_in)
       : pipeline(std::move(pipeline_in)),
@@ -118,7 +119,10 @@ struct Engine::Impl {
   }
 
   SolveLayout layout() const {
-    return {.rows = table_rows(), .products = needs.products, .stages = !pipeline.pre.empty()};
+    return {.rows = table_rows(),
+            .products = needs.products,
+            .stages = !pipeline.pre.empty(),
+            .samples = needs.sampling.count};
   }
 
   SolveBlock block() {
@@ -127,6 +131,8 @@ struct Engine::Impl {
   }
 
   void load(const GramSums& sums, const SolveBlock& b) const;
+  bool settled(GramSums& sums, const SolveBlock& b, const Recentring& recentring);
+  void solve_samples(RowSamples& samples, const SolveBlock& b);
   void describe_points(const SolveBlock& b, const Finish& finish, Solution& solution) const;
 };
 
@@ -166,6 +172,7 @@ void Engine::begin(const ActiveRows& active, bool has_reference, bool has_previo
 int Engine::table_rows() const noexcept { return impl_->table_rows(); }
 bool Engine::needs_statistics() const noexcept { return impl_->needs.statistics; }
 bool Engine::takes_distances() const noexcept { return impl_->needs.products; }
+bool Engine::judges_rows() const noexcept { return impl_->needs.judge_rows(); }
 const Pipeline& Engine::pipeline() const noexcept { return impl_->pipeline; }
 
 std::int64_t Engine::square_bytes() const {
@@ -173,9 +180,15 @@ std::int64_t Engine::square_bytes() const {
   const auto square = static_cast<std::size_t>(e.table_rows()) * static_cast<std::size_t>(e.table_rows());
   std::size_t bytes = solve_block_bytes(e.layout());
   if (e.needs.products) bytes += 6 * sizeof(double) * square;  // GramSums, and two in DistanceShares
+  if (e.needs.sampling.count > 0) bytes += 2 * sizeof(double) * square;  // GramSums of a sample
   // Solution::mix, and of four points at a time what Selection makes of it.
   if (!e.pipeline.pre.empty()) bytes += (sizeof(double) + sizeof(cpu::MixEntry) / 4) * square;
   return static_cast<std::int64_t>(bytes);
+}
+
+std::int64_t Engine::sample_bytes(std::int64_t d) const {
+  const Sampling& sampling = impl_->needs.sampling;
+  return static_cast<std::int64_t>(sizeof(double)) * sampling.count * sampling.of(d) * table_rows();
 }
 
 double Engine::solve_seconds() const {
@@ -187,9 +200,14 @@ double Engine::solve_seconds() const {
 
 void Engine::reset(GramSums& sums) const {
   sums.reset(table_rows(), impl_->needs.products, 1, impl_->needs.pairs);
+  sums.samples.draw(impl_->needs.sampling, impl_->round, sums.coordinates, table_rows());
 }
 
 void Engine::accumulate(const RowTable& window, GramSums& sums) { impl_->passes.gram(window, sums); }
+
+void Engine::sample(const RowTable& window, std::int64_t first, GramSums& sums) {
+  if (sums.round == 0) sums.samples.take(window, first, impl_->team.threads);
+}
 
 void Engine::count_nonfinite(const RowTable& window, std::span<std::int64_t> nonfinite) {
   GramSums& found = impl_->statistics;
@@ -200,32 +218,33 @@ void Engine::count_nonfinite(const RowTable& window, std::span<std::int64_t> non
 
 bool Engine::settled(GramSums& sums) {
   Impl& e = *impl_;
-  if (!sums.wanted) return true;
-  const Recentring recentring = recentring_of(e.pipeline, e.stage());
+  return !sums.wanted || e.settled(sums, e.block(), recentring_of(e.pipeline, e.stage()));
+}
+
+bool Engine::Impl::settled(GramSums& sums, const SolveBlock& b, const Recentring& recentring) {
   const bool has_centre = recentring.plan.kind != CenterPlan::Kind::none;
   const int most_rounds = (has_centre ? 1 : 0) + (sums.wide ? 1 : 0);
   if (sums.round >= most_rounds) return true;
-  const SolveBlock b = e.block();
-  e.load(sums, b);
-  CertifyStep{.stage = e.stage(),
+  load(sums, b);
+  CertifyStep{.stage = stage(),
               .certificate = recentring.certificate,
               .plan = recentring.plan,
               .wide = sums.wide,
-              .round = sums.round}(e.team, b);
+              .round = sums.round}(team, b);
   sums.distance_error = b.words->distance_error;
   if (b.words->settled != 0) return true;
-  const int round = sums.round + 1;
+  const int next = sums.round + 1;
   GramCenter center = std::move(sums.center);
   sums.reset(sums.rows, sums.wanted, b.words->scale, sums.pairs);
   sums.limit = b.words->limit;
-  sums.round = round;
+  sums.round = next;
   if (b.words->recentred != 0) {
     const CenterPlan& plan = recentring.plan;
     center.kind = plan.kind == CenterPlan::Kind::row ? GramCenter::Kind::row : GramCenter::Kind::median;
     center.row = plan.row;
     center.left_out.assign(b.left_out, b.left_out + sums.rows);
     center.weights.clear();
-    if (plan.weighted) center.weights = e.active.weights;
+    if (plan.weighted) center.weights = active.weights;
     sums.center = std::move(center);
   }
   return false;
@@ -239,7 +258,7 @@ void Engine::Impl::load(const GramSums& sums, const SolveBlock& b) const {
   std::fill(b.invalid + inputs, b.invalid + table_rows(), std::uint8_t{0});
   std::copy(active.weights.begin(), active.weights.end(), b.weights[0]);
   if (!needs.statistics) return;
-  b.words->scale = needs.products ? sums.scale : 1;
+  b.words->scale = sums.wanted ? sums.scale : 1;
   b.words->limit = sums.limit;
   std::copy(sums.nonfinite.begin(), sums.nonfinite.end(), b.nonfinite);
   std::copy(sums.max_abs.begin(), sums.max_abs.end(), b.max_abs);
@@ -248,9 +267,26 @@ void Engine::Impl::load(const GramSums& sums, const SolveBlock& b) const {
   b.words->recentred = sums.center.kind != GramCenter::Kind::none;
   if (b.words->recentred != 0)
     std::copy(sums.center.left_out.begin(), sums.center.left_out.end(), b.left_out);
-  if (!needs.products) return;
+  if (!sums.wanted) return;
   std::copy(sums.products.begin(), sums.products.end(), b.gram[0]);
   std::copy(sums.low.begin(), sums.low.end(), b.low);
+}
+
+/// The products of rows at the samples' coordinates, when the block holds what pass 1 found of all.
+void Engine::Impl::solve_samples(RowSamples& samples, const SolveBlock& b) {
+  StartStep{.stage = stage(), .statistics = true, .products = needs.products}(team, b);
+  for (int t = 0; t < samples.count(); ++t) {
+    const SolveBlock at = sample_block(b, table_rows(), t);
+    const RowTable rows = samples.table(t, stage().inputs);
+    sample.reset(table_rows(), true, 1);
+    do {
+      passes.gram(rows, sample);
+      // Rows that are infinite are so in every sample, whatever they hold at its coordinates.
+      for (int i = 0; i < table_rows(); ++i) sample.nonfinite[i] += b.infinite[0][i];
+    } while (!settled(sample, at, sample_recentring_of(pipeline, stage())));
+    load(sample, at);
+    StartStep{.stage = stage(), .statistics = true, .products = true}(team, at);
+  }
 }
 
 /// The points that pass 2 sees: all, or a subset of them.
@@ -292,10 +328,11 @@ void Engine::Impl::describe_points(const SolveBlock& b, const Finish& finish, So
   if (equal_weights || !(total_weight > 0)) solution.weights.clear();
 }
 
-void Engine::solve(const GramSums& sums, Solution& solution) {
+void Engine::solve(GramSums& sums, Solution& solution) {
   Impl& e = *impl_;
   const SolveBlock b = e.block();
   e.load(sums, b);
+  if (e.needs.sampling.count > 0) e.solve_samples(sums.samples, b);
   const SequenceInputs inputs{.stage = e.stage(), .pivot = e.pivot, .round = e.round};
   const Finish finish = run_sequence(e.pipeline, inputs, [&](const auto& step) {
     if constexpr (requires { step(e.team, b); }) {

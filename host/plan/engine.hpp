@@ -84,6 +84,8 @@ class Engine {
 
   /// Of this run: what the sums, the n-sized mathematics and its result take, at the most.
   std::int64_t square_bytes() const;
+  /// What the samples of rows of d coordinates take.
+  std::int64_t sample_bytes(std::int64_t d) const;
 
   /// Seconds of one core that the n-sized mathematics of this run may take, by how fast this machine does
   /// some of it now. 0: less than is worth finding out.
@@ -91,9 +93,14 @@ class Engine {
 
   /// Rows are judged by distances or norms.
   bool takes_distances() const noexcept;
+  /// Some coordinates decide between rows.
+  bool judges_rows() const noexcept;
 
   void reset(GramSums& sums) const;
   void accumulate(const RowTable& window, GramSums& sums);
+  /// Beside accumulate: what the rule wants to know of a window whose coordinates are numbers `first` and on,
+  /// among those that rows are judged by.
+  void sample(const RowTable& window, std::int64_t first, GramSums& sums);
   /// False: the products do not tell the distances that the pipeline takes, or f64 values need another scale.
   /// A centre and the scale are set now: accumulate once more. True at the latest the second time; of f64
   /// rows the third.
@@ -103,7 +110,7 @@ class Engine {
   void count_nonfinite(const RowTable& window, std::span<std::int64_t> nonfinite);
 
   /// The n-sized mathematics. `sums` is not read where needs_statistics() is false.
-  void solve(const GramSums& sums, Solution& solution);
+  void solve(GramSums& sums, Solution& solution);
 
   /// Pass 2 over one window. Counts non-finite values into the solution's report where pass 1 was not needed.
   /// Does nothing when solution.status is not ok.

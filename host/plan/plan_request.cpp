@@ -91,7 +91,7 @@ void PlanRequest::check_judged() {
                     "itself; leave one of the two out",
                     unjudged, shape.judged.size()));
   }
-  if (needs_of(pipeline).products) judged = shape.judged;
+  if (needs_of(pipeline).judge_rows()) judged = shape.judged;
 }
 
 void PlanRequest::check(const Updates& updates, std::span<const Output> out, const Row& base) {

@@ -28,8 +28,8 @@ class HostMemory final : public RowMemory {
 
 class CpuShard final : public ShardBackend {
  public:
-  CpuShard(const PlanRequest& request, const PlanRequest& whole)
-      : rows_(request, leaf_blocks_of_parts(whole, whole.shape.sizes)), solutions_(rows_.parts()) {}
+  CpuShard(const PlanRequest& request, const PlanRequest& whole, std::span<const Slice> slices)
+      : rows_(request, whole, slices), solutions_(rows_.parts()) {}
 
   const char* target() const noexcept override { return CpuPasses::target(); }
   std::size_t part_count() const noexcept override { return rows_.parts(); }
@@ -49,8 +49,10 @@ class CpuShard final : public ShardBackend {
 
   void reset_sums(std::span<PartSums> parts) override {
     const auto inputs = static_cast<int>(rows_.active().rows.size());
-    for (PartSums& part : parts) {
+    for (std::size_t p = 0; p < parts.size(); ++p) {
+      PartSums& part = parts[p];
       part.settled = false;
+      part.totals.coordinates = rows_.coordinates(p);
       rows_.engine().reset(part.totals);
       part.entries.clear();
       if (part.totals.wanted) part.entries = gram_entries(part.totals.rows, inputs, part.totals.pairs);
@@ -73,6 +75,7 @@ class CpuShard final : public ShardBackend {
       counted.max_abs = sums_.max_abs;
       counted.rounding = sums_.rounding;
       counted.wide = sums_.wide;
+      counted.samples = std::move(sums_.samples);
     }
     first_pass_ = false;
   }
@@ -84,7 +87,7 @@ class CpuShard final : public ShardBackend {
     }
   }
 
-  void solve(std::span<const PartSums> parts, const ShardBackend* first) override {
+  void solve(std::span<PartSums> parts, const ShardBackend* first) override {
     if (first != nullptr) {
       solutions_ = static_cast<const CpuShard*>(first)->solutions_;
       return;
@@ -116,8 +119,9 @@ class CpuShard final : public ShardBackend {
 
 std::unique_ptr<RowMemory> make_cpu_memory() { return std::make_unique<HostMemory>(); }
 
-std::unique_ptr<ShardBackend> make_cpu_shard(const PlanRequest& request, const PlanRequest& whole) {
-  return std::make_unique<CpuShard>(request, whole);
+std::unique_ptr<ShardBackend> make_cpu_shard(const PlanRequest& request, const PlanRequest& whole,
+                                             std::span<const Slice> slices) {
+  return std::make_unique<CpuShard>(request, whole, slices);
 }
 
 }  // namespace bragg::detail

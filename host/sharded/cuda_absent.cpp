@@ -5,6 +5,9 @@
 namespace bragg::detail {
 
 std::unique_ptr<RowMemory> make_cuda_memory(const Options&) { refuse_cuda(); }
-std::unique_ptr<ShardBackend> make_cuda_shard(const PlanRequest&, const PlanRequest&) { refuse_cuda(); }
+std::unique_ptr<ShardBackend> make_cuda_shard(const PlanRequest&, const PlanRequest&,
+                                              std::span<const Slice>) {
+  refuse_cuda();
+}
 
 }  // namespace bragg::detail

@@ -50,8 +50,9 @@ class CudaMemory final : public RowMemory {
 
 class CudaShard final : public ShardBackend, private CudaPlan {
  public:
-  CudaShard(const PlanRequest& request, const PlanRequest& whole)
-      : CudaPlan(request, &whole), records_(needs_.products ? record_doubles() * sizeof(double) : 0) {}
+  CudaShard(const PlanRequest& request, const PlanRequest& whole, std::span<const Slice> slices)
+      : CudaPlan(request, &whole, slices),
+        records_(needs_.products ? record_doubles() * sizeof(double) : 0) {}
 
   /// Results do not depend on which device it is.
   const char* target() const noexcept override { return "CUDA"; }
@@ -66,7 +67,7 @@ class CudaShard final : public ShardBackend, private CudaPlan {
   void reset_sums(std::span<PartSums> parts) override;
   void sum(std::span<const PartSums> parts, std::span<ShardSums> sums) override;
   void settle(std::span<PartSums> parts, bool follower) override;
-  void solve(std::span<const PartSums> parts, const ShardBackend* first) override;
+  void solve(std::span<PartSums> parts, const ShardBackend* first) override;
   Status apply() override;
 
   std::uint64_t solution_digest() override;
@@ -83,8 +84,15 @@ class CudaShard final : public ShardBackend, private CudaPlan {
   std::int64_t leaves(std::size_t tensor) const;
   void take_records(std::size_t part, const PartSums& totals, LeafRecords& records) const;
 
+  /// What others have to know of this shard's samples, and what is known of all of them in the end.
+  void take_samples(std::span<ShardSums> sums);
+  void put_samples(std::span<PartSums> parts);
+  template <class SamplesF, class F>
+  void for_sampled_values(SamplesF samples_of, F f);
+
   PinnedMemory records_;  // [chunk]
-  PlanState kept_;        // as of the last run that was good on all ranks
+  std::vector<double> sampled_;
+  PlanState kept_;  // as of the last run that was good on all ranks
   StreamHandle stream_ = nullptr;
   Output out_;
   int pass_ = 0;
@@ -127,6 +135,9 @@ void CudaShard::reset_sums(std::span<PartSums> parts) {
   for (PartSums& part : parts) {
     part.settled = false;
     part.totals.reset(rows_.count, needs_.products, 1, needs_.pairs);
+    const auto p = static_cast<std::size_t>(&part - parts.data());
+    if (needs_.sampling.count > 0)
+      part.totals.samples.draw(needs_.sampling, kept_.round, sampled_from_[p], rows_.count);
     begin_pass(part);
   }
 }
@@ -147,6 +158,10 @@ void CudaShard::sum(std::span<const PartSums> parts, std::span<ShardSums> sums) 
   set_bytes(arguments.partial, 0, bytes, stream_);
   gram_records(arguments, stream_);
   if (pass_ == 0) enqueue_unjudged(stream_);
+  if (pass_ == 0 && needs_.sampling.count > 0) {
+    for (std::size_t p = 0; p < parts.size(); ++p) sums[p].counted.samples = parts[p].totals.samples;
+    take_samples(sums);
+  }
   copy_to_host(records_.data(), arguments.partial, bytes, stream_);
   const auto rows = static_cast<std::size_t>(rows_.count);
   for (std::size_t p = 0; p < parts.size(); ++p) {
@@ -164,6 +179,39 @@ void CudaShard::sum(std::span<const PartSums> parts, std::span<ShardSums> sums) 
   for (std::size_t p = 0; p < parts.size(); ++p) {
     if (!parts[p].settled) take_records(p, parts[p], sums[p].records);
   }
+}
+
+/// f(value, place in sampled_) of every value in samples_of(part), which has coordinates in another order.
+template <class SamplesF, class F>
+void CudaShard::for_sampled_values(SamplesF samples_of, F f) {
+  for_sampled_rows([&](int t, std::size_t part, int row, std::size_t first) {
+    const std::int64_t drawn = sample_sizes_[part];
+    const std::size_t stride = padded(static_cast<std::size_t>(drawn), 2);
+    for (std::int64_t k = 0; k < drawn && row == 0; ++k) {
+      const std::int64_t at = sampled_coordinate(needs_.sampling, kept_.round, t, sampled_from_[part], k);
+      // Another sample may have it, too: of the same rows, the same values.
+      std::size_t each = 0;
+      samples_of(part).for_stretches(at, at + 1, [&](double* value, std::size_t) {
+        const std::size_t of_row = each++ % static_cast<std::size_t>(rows_.count);
+        f(*value, first + of_row * stride + static_cast<std::size_t>(k));
+      });
+    }
+  });
+}
+
+void CudaShard::take_samples(std::span<ShardSums> sums) {
+  gather_samples(stream_);
+  sampled_.resize(sampled_doubles());
+  copy_to_host(sampled_.data(), samples_at_.in(workspace_), sampled_.size() * sizeof(double), stream_);
+  synchronize(stream_);
+  for_sampled_values([&](std::size_t part) -> RowSamples& { return sums[part].counted.samples; },
+                     [&](double& value, std::size_t at) { value = sampled_[at]; });
+}
+
+void CudaShard::put_samples(std::span<PartSums> parts) {
+  for_sampled_values([&](std::size_t part) -> RowSamples& { return parts[part].totals.samples; },
+                     [&](double& value, std::size_t at) { sampled_[at] = value; });
+  copy_to_device(samples_at_.in(workspace_), sampled_.data(), sampled_.size() * sizeof(double), stream_);
 }
 
 void CudaShard::take_records(std::size_t part, const PartSums& totals, LeafRecords& records) const {
@@ -218,13 +266,14 @@ void CudaShard::settle(std::span<PartSums> parts, bool) {
   }
 }
 
-void CudaShard::solve(std::span<const PartSums>, const ShardBackend*) {
+void CudaShard::solve(std::span<PartSums> parts, const ShardBackend*) {
   const OnDevice on(device_);
-  if (needs_no_steps()) {
-    share_on_host();
-  } else {
-    enqueue_steps(stream_);
+  if (needs_no_steps()) return share_on_host();
+  if (needs_.sampling.count > 0) {
+    put_samples(parts);
+    enqueue_samples(stream_);
   }
+  enqueue_steps(stream_);
 }
 
 Status CudaShard::apply() {
@@ -286,8 +335,9 @@ std::unique_ptr<RowMemory> make_cuda_memory(const Options& options) {
   return std::make_unique<cuda::CudaMemory>(options);
 }
 
-std::unique_ptr<ShardBackend> make_cuda_shard(const PlanRequest& request, const PlanRequest& whole) {
-  return std::make_unique<cuda::CudaShard>(request, whole);
+std::unique_ptr<ShardBackend> make_cuda_shard(const PlanRequest& request, const PlanRequest& whole,
+                                              std::span<const Slice> slices) {
+  return std::make_unique<cuda::CudaShard>(request, whole, slices);
 }
 
 }  // namespace bragg::detail

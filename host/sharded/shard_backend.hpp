@@ -3,6 +3,7 @@
 #pragma once
 
 #include <bragg/plan.hpp>
+#include <bragg/sharded.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -63,7 +64,7 @@ struct PartSums {
 /// What a shard adds to them in a pass.
 struct ShardSums {
   LeafRecords records;
-  GramSums counted;  ///< nonfinite, max_abs, rounding and wide alone
+  GramSums counted;  ///< nonfinite, max_abs, rounding, wide and samples alone
 };
 
 class ShardBackend {
@@ -97,7 +98,7 @@ class ShardBackend {
   /// `follower` is one of a rank that computes several shards: another backend does so with the same sums.
   virtual void settle(std::span<PartSums> parts, bool follower) = 0;
   /// The n-sized mathematics. `first`: null, but for a follower: what has solved the same.
-  virtual void solve(std::span<const PartSums> parts, const ShardBackend* first) = 0;
+  virtual void solve(std::span<PartSums> parts, const ShardBackend* first) = 0;
   /// Pass 2.
   virtual Status apply() = 0;
 
@@ -118,8 +119,11 @@ std::unique_ptr<RowMemory> make_cpu_memory();
 /// @throws Error unsupported in a build without CUDA.
 std::unique_ptr<RowMemory> make_cuda_memory(const Options& options);
 
-/// `request`: of a shard of `whole`; it outlives the backend. @throws Error as Plan's constructor.
-std::unique_ptr<ShardBackend> make_cpu_shard(const PlanRequest& request, const PlanRequest& whole);
-std::unique_ptr<ShardBackend> make_cuda_shard(const PlanRequest& request, const PlanRequest& whole);
+/// `request`: of a shard of `whole`, which has `slices` of it; it outlives the backend. @throws Error as
+/// Plan's constructor.
+std::unique_ptr<ShardBackend> make_cpu_shard(const PlanRequest& request, const PlanRequest& whole,
+                                             std::span<const Slice> slices);
+std::unique_ptr<ShardBackend> make_cuda_shard(const PlanRequest& request, const PlanRequest& whole,
+                                              std::span<const Slice> slices);
 
 }  // namespace bragg::detail

@@ -58,8 +58,8 @@ ShardedRun::Share::Share(std::size_t shard_in, const PlanRequest& whole, const S
     : shard(shard_in),
       request(whole.pipeline, with_sizes(whole.shape, sharding.sizes_of(static_cast<int>(shard_in))),
               options),
-      backend(options.device == Device::cuda ? make_cuda_shard(request, whole)
-                                             : make_cpu_shard(request, whole)),
+      backend((options.device == Device::cuda ? make_cuda_shard : make_cpu_shard)(
+          request, whole, sharding.slices(static_cast<int>(shard_in)))),
       sums(backend->part_count()) {}
 
 ShardedRun::ShardedRun(Pipeline pipeline, Shape shape, Sharding sharding, int rank, const Options& options,
@@ -564,6 +564,27 @@ void ShardedRun::add_leaves() {
   }
 }
 
+/// What the first pass of a part took of a shard's slices of the rows.
+template <class F>
+void ShardedRun::for_sampled(std::size_t part, std::size_t shard, RowSamples& samples, F f) const {
+  if (samples.count() == 0 || parts_[part].totals.round > 0) return;
+  std::vector<std::size_t> tensors = shares_.front()->backend->judged_tensors(part);
+  std::sort(tensors.begin(), tensors.end());
+  std::int64_t first = 0;
+  for (const std::size_t t : tensors) {
+    const Slice slice = sharding_.slices(static_cast<int>(shard))[t];
+    samples.for_stretches(first + slice.begin, first + slice.end, f);
+    first += sharding_.sizes()[t];
+  }
+}
+
+std::int64_t ShardedRun::sampled_values(std::size_t part, std::size_t shard) {
+  std::int64_t values = 0;
+  for_sampled(part, shard, parts_[part].totals.samples,
+              [&](const double*, std::size_t count) { values += static_cast<std::int64_t>(count); });
+  return values;
+}
+
 /// To all: of each part, the sums of each slice, and of each share what was counted.
 const Transfer* ShardedRun::send_totals() {
   for (std::vector<double>& sums : added_) sums.clear();
@@ -576,6 +597,7 @@ const Transfer* ShardedRun::send_totals() {
       if (parts_[p].settled) continue;
       std::int64_t words = static_cast<std::int64_t>(replicas_) * (2 * parts_[p].totals.rows + 2);
       for (std::size_t i = 0; i < replicas_; ++i) words += 2 * entries_of(p, shard_of(r, i)).size();
+      for (std::size_t j = 0; j < replicas_; ++j) words += sampled_values(p, shard_of(r, j));
       receive_bytes_[r] += static_cast<std::int64_t>(sizeof(double)) * words;
     }
     received += receive_bytes_[r];
@@ -601,6 +623,9 @@ const Transfer* ShardedRun::send_totals() {
       cursor.put(counted.max_abs.data(), counted.max_abs.size());
       const double words[] = {counted.rounding, counted.wide ? 1.0 : 0.0};
       cursor.put(words, 2);
+      if (counted.samples.count() != part.totals.samples.count()) counted.samples = part.totals.samples;
+      for_sampled(p, share->shard, counted.samples,
+                  [&](const double* values, std::size_t count) { cursor.put(values, count); });
     }
   }
   return moved(Phase::totals, send_.data(), receive_.data());
@@ -652,13 +677,18 @@ void ShardedRun::take_totals() {
           place_sums(std::span(part.entries).subspan(as_size(own.begin), as_size(own.size())), sums, totals);
         });
     take_all(
-        "counted other values in the same rows", [&](std::size_t) { return sizeof(double) * (2 * n + 2); },
-        [&](std::size_t, Cursor cursor) {
+        "counted other values in the same rows",
+        [&](std::size_t shard) {
+          return sizeof(double) * (2 * n + 2 + static_cast<std::size_t>(sampled_values(p, shard)));
+        },
+        [&](std::size_t shard, Cursor cursor) {
           for (std::size_t i = 0; i < n; ++i) totals.nonfinite[i] += cursor.take<std::int64_t>();
           for (std::size_t i = 0; i < n; ++i)
             totals.max_abs[i] = std::max(totals.max_abs[i], cursor.take<double>());
           totals.rounding = std::max(totals.rounding, cursor.take<double>());
           totals.wide = cursor.take<double>() != 0 || totals.wide;
+          for_sampled(p, shard, totals.samples,
+                      [&](double* values, std::size_t count) { cursor.take(values, count); });
         });
   }
   for (std::size_t j = 1; j < replicas_; ++j) {

@@ -113,6 +113,9 @@ class ShardedRun {
   Slice entries_of(std::size_t part, std::size_t slice) const;
   std::int64_t leaf_bytes(std::size_t part, std::size_t shard, std::size_t slice) const;
   std::size_t doubles_per_entry(std::size_t part) const;
+  template <class F>
+  void for_sampled(std::size_t part, std::size_t shard, RowSamples& samples, F f) const;
+  std::int64_t sampled_values(std::size_t part, std::size_t shard);
   std::int64_t bytes_of(std::size_t shard, bool output) const;
   /// f(tensor, first byte in it, bytes) of each slice of a shard: of a row, or of the output.
   template <class F>

@@ -46,7 +46,7 @@
 //   from those rows' mean.
 // * centered_clipping from a pivot, balance: no farther from it than τ an iteration, or (1−α)γ times
 //   its length. fltrust: no farther from o than the trusted row, and finite where so long a row is.
-// * foolsgold, majority_cluster: heuristics, behind a clip, whose bound alone is judged.
+// * foolsgold, majority_cluster, dnc: heuristics, behind a clip, whose bound alone is judged.
 // * mda: every kept row is within the honest diameter of a honest one that is kept, of which there
 //   are n−f−k.
 // * caf, n > 3f: a step that takes more from honest rows than from bad ones comes at λ ≤

@@ -78,6 +78,7 @@ constexpr std::array texts = {
     "clip(c=C) | balance(gamma=1)",
     "clip(c=C) | fltrust(pivot=0)",
     "clip(c=C) | foolsgold",
+    "clip(c=C) | dnc(f=F, sample=20)",
     "arc(f=F) | mean",
     "arc(f=F) | fltrust(pivot=0)",
     "arc(f=F) | trimmed_mean(f=F)",
@@ -89,6 +90,7 @@ constexpr std::array texts = {
     "quantile_clip | geometric_median",
     "quantile_clip | nnm(f=F) | trimmed_mean(f=F)",
     "quantile_clip | majority_cluster",
+    "quantile_clip | dnc(f=F)",
 };
 
 // Shapes ----------------------------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ Accuracy accuracy_of(const Pipeline& pipeline, const reference::Input& input,
 /// Per coordinate; empty where distances are about all, or there are none.
 std::vector<bool> judged_coordinates(const Pipeline& pipeline, const Request& request) {
   std::vector<bool> judged;
-  if (request.judged.empty() || !detail::needs_of(pipeline).products) return judged;
+  if (request.judged.empty() || !detail::needs_of(pipeline).judge_rows()) return judged;
   const auto d = static_cast<std::int64_t>(request.rows[0].size());
   const std::vector<std::int64_t> sizes = tensor_sizes(request.layout, d);
   for (std::size_t t = 0; t < sizes.size(); ++t)

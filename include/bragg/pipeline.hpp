@@ -162,6 +162,20 @@ struct Faba {
   bool operator==(const Faba&) const = default;
 };
 
+/// `iters` times, by rows at `sample` coordinates drawn afresh, the ⌈c·f⌉ rows that stick out farthest along
+/// the top eigenvector of their covariance are dropped; the mean of the rows that were kept most often.
+/// Shejwalkar & Houmansadr 2021. Coordinates are drawn from Philox4x32-10(seed, round), the round counting a
+/// plan's runs; rows of no more than `sample` coordinates are judged by all. 0 ≤ f, iters ≥ 1, c > 0, sample
+/// ≥ 1, ⌈c·f⌉ < n.
+struct Dnc {
+  int f = 0;
+  int iters = 1;
+  double c = 1;
+  int sample = 10000;
+  std::uint64_t seed = 0;
+  bool operator==(const Dnc&) const = default;
+};
+
 /// alpha·x_p + (1−alpha)·mean of the rows no farther than gamma·‖x_p − o‖ from x_p, row p = `pivot`; without
 /// any: x_p. Fang et al. 2024, whose schedule goes into gamma. gamma > 0, 0 ≤ alpha ≤ 1.
 struct Balance {
@@ -249,7 +263,7 @@ struct RuleList {
 // A rule is here or it does not exist; the order is that of the documentation.
 using PreAggregators = RuleList<Nnm, Bucketing, Clip, Arc, QuantileClip>;
 using Aggregators = RuleList<Mean, Median, TrimmedMean, Meamed, Phocas, SignVote, Krum, MultiKrum,
-                             GeometricMedian, Huber, CenteredClipping, Mda, Smea, Caf, Monna, Cge, Faba,
+                             GeometricMedian, Huber, CenteredClipping, Mda, Smea, Caf, Monna, Cge, Faba, Dnc,
                              Balance, FlTrust, FoolsGold, MajorityCluster, Bulyan>;
 
 using PreAggregator = PreAggregators::Variant;

@@ -93,8 +93,9 @@ template <class PreAggregatorsT, class AggregatorsT>
 struct StepsOfRules;
 template <class... PreT, class... RuleT>
 struct StepsOfRules<RuleList<PreT...>, RuleList<RuleT...>>
-    : DeviceSteps<OneOf<>, PrepareStep, CertifyStep, StartStep, ErrorStep, typename RuleOf<PreT>::Step...,
-                  MixStep, GramStep, typename RuleOf<RuleT>::Step..., CombinationStep, ShareStep, EndStep> {};
+    : DeviceSteps<OneOf<>, PrepareStep, CertifyStep, StartStep, MarkSamplesStep, ErrorStep,
+                  typename RuleOf<PreT>::Step..., MixStep, GramStep, typename RuleOf<RuleT>::Step...,
+                  CombinationStep, ShareStep, EndStep> {};
 
 using AnyStep = StepsOfRules<PreAggregators, Aggregators>::Type;
 

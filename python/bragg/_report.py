@@ -29,7 +29,8 @@ class Report:
     selected: tuple[bool, ...]
     """Whether the weight is not 0."""
     scores: tuple[float, ...]
-    """Of rules that score rows: krum, multi_krum, monna, balance, fltrust, foolsgold, cge, geometric_median, huber, caf.
+    """Of rules that score rows: krum, multi_krum, monna, balance, fltrust, foolsgold, cge, geometric_median, huber, caf,
+    dnc.
     Else NaN."""
     nonfinite: tuple[int, ...]
     """Coordinates that are NaN or infinite."""

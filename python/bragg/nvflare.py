@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -250,6 +251,7 @@ class _Run:
         self._run = _bragg.Streamed(
             request.rule,
             len(rows),
+            sum(_elements(self._forms[key]) for key in self._floats),
             self._base is not None,
             owner._rounds,
             self._weights,
@@ -362,6 +364,12 @@ class _Run:
         if self._model is not None:
             return self._model[key]
         return no_array_of_most(list(self._leaves(key).values()), len(self._rows))
+
+
+def _elements(form: tuple[str, Any]) -> int:
+    """Numbers of a leaf, by its form."""
+    kind, rest = form
+    return math.prod(rest[1]) if kind == "an array" else math.prod(rest)
 
 
 def _as_float64(row: Any) -> Any:

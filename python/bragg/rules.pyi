@@ -273,6 +273,24 @@ class Faba(Rule):
 
     def __init__(self, *, f: int) -> None: ...
 
+class Dnc(Rule):
+    """`iters` times, at `sample` coordinates drawn afresh, the max(⌈c·f⌉, infinite) rows of largest projection on the top eigenvector of the covariance go; the mean of the rows kept most often.
+
+    Needs n > ⌈c·f⌉.
+    Guarantee: heuristic: in a sample, for c ≥ 1, no bad row that stays sticks out farther along the top eigenvector than an honest one that goes; across it, and elsewhere, nothing is said.
+    Client weights: no.
+    Source: Shejwalkar & Houmansadr 2021.
+
+    Parameters:
+        f: number of bad rows to tolerate (0 ≤ f, ⌈c·f⌉ < n)
+        iters: samples that vote (iters ≥ 1; default 1)
+        c: rows dropped, as a multiple of f (c > 0, ⌈c·f⌉ < n; default 1)
+        sample: coordinates to draw; as many or fewer: all are taken (sample ≥ 1; default 10000)
+        seed: of the coordinates, drawn afresh each run (0 ≤ seed < 2^64; default 0)
+    """
+
+    def __init__(self, *, f: int, iters: int = 1, c: float = 1.0, sample: int = 10000, seed: int = 0) -> None: ...
+
 class Balance(Rule):
     """alpha·x_p + (1−alpha)·mean of the other rows no farther than gamma·‖x_p − o‖ from x_p, row p = `pivot`; without any: x_p.
 
@@ -434,6 +452,7 @@ __all__: list[str] = [
     "Monna",
     "Cge",
     "Faba",
+    "Dnc",
     "Balance",
     "Fltrust",
     "Foolsgold",

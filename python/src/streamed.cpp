@@ -25,11 +25,13 @@ namespace {
 /// are aggregated. Rows judge whole; they are judged by tensors of any dtype but f64 beside others.
 class Streamed {
  public:
-  Streamed(std::string_view rule, int n, bool has_base, std::uint64_t round,
+  /// `coordinates`: of all tensors.
+  Streamed(std::string_view rule, int n, std::int64_t coordinates, bool has_base, std::uint64_t round,
            const std::optional<std::vector<double>>& weights, double max_weight_share, int threads)
       : engine_(parse_shown(rule), n, {.max_weight_share = max_weight_share, .threads = threads}), n_(n) {
     detail::set_active_rows(weights ? *weights : std::vector<double>(), n, max_weight_share, active_);
     engine_.begin(active_, has_base, false, round);
+    sums_.coordinates = coordinates;
     if (engine_.needs_statistics()) engine_.reset(sums_);
   }
 
@@ -38,7 +40,9 @@ class Streamed {
   void accumulate(nb::handle rows, nb::handle base) {
     const Tensor tensor(*this, rows, base);
     const nb::gil_scoped_release released;
+    engine_.sample(tensor.table(), seen_, sums_);
     engine_.accumulate(tensor.table(), sums_);
+    seen_ += tensor.sizes.front();
   }
 
   bool settled() {
@@ -106,6 +110,7 @@ class Streamed {
   int n_;
   detail::ActiveRows active_;
   detail::GramSums sums_;
+  std::int64_t seen_ = 0;  // coordinates, in all passes
   detail::Solution solution_;
 };
 
@@ -113,10 +118,10 @@ class Streamed {
 
 void add_streamed(nb::module_& module) {
   nb::class_<Streamed>(module, "Streamed")
-      .def(nb::init<std::string_view, int, bool, std::uint64_t, const std::optional<std::vector<double>>&,
-                    double, int>(),
-           nb::arg("rule"), nb::arg("n"), nb::arg("has_base"), nb::arg("round"), nb::arg("weights").none(),
-           nb::arg("max_weight_share"), nb::arg("threads"))
+      .def(nb::init<std::string_view, int, std::int64_t, bool, std::uint64_t,
+                    const std::optional<std::vector<double>>&, double, int>(),
+           nb::arg("rule"), nb::arg("n"), nb::arg("coordinates"), nb::arg("has_base"), nb::arg("round"),
+           nb::arg("weights").none(), nb::arg("max_weight_share"), nb::arg("threads"))
       .def("needs_statistics", &Streamed::needs_statistics)
       .def("accumulate", &Streamed::accumulate, nb::arg("rows"), nb::arg("base").none())
       .def("settled", &Streamed::settled)

@@ -29,6 +29,7 @@ struct SolveLayout {
   int rows = 0;           ///< table rows, references included
   bool products = false;  ///< the pipeline takes distances
   bool stages = false;    ///< it has pre-aggregators
+  int samples = 0;        ///< of coordinates, that its rule judges points by
 };
 
 /// Two buffers that steps read and write in turn. Not an array: an index known at run time alone would put a
@@ -67,10 +68,12 @@ struct SolveBlock {
   double* row_weight;  ///< [rows] the result as a combination of rows; coordinate-wise: the rows' mean shares
   double* row_clip;    ///< [rows] product of all clip factors
 
+  std::byte* samples;  ///< a block for each sample (sample_block)
+
   BRAGG_HD Scratch scratch() const { return {doubles, ints}; }
 };
 
-/// `base` null: only the size is wanted, which goes to `bytes`.
+/// `base` null: only the size is wanted, which goes to `bytes`; that of the samples is not in it.
 BRAGG_HD inline SolveBlock solve_block(std::byte* base, const SolveLayout& layout,
                                        std::size_t* bytes = nullptr) {
   std::size_t used = 0;
@@ -111,8 +114,19 @@ BRAGG_HD inline SolveBlock solve_block(std::byte* base, const SolveLayout& layou
   block.product = doubles(layout.stages ? squares : 0);
   block.doubles = doubles(layout.products ? scratch_doubles(rows) : 0);
   block.ints = ints(layout.products ? scratch_ints(rows) : rows);
-  if (bytes != nullptr) *bytes = (used + 255) / 256 * 256;
+  used = (used + 255) / 256 * 256;
+  block.samples = take(0);
+  if (bytes != nullptr) *bytes = used;
   return block;
+}
+
+/// Of sample t in the block of a part of so many table rows: what pass 1 found of the rows at its
+/// coordinates.
+BRAGG_HD inline SolveBlock sample_block(const SolveBlock& block, int rows, int t) {
+  const SolveLayout layout{.rows = rows, .products = true};
+  std::size_t bytes = 0;
+  solve_block(nullptr, layout, &bytes);
+  return solve_block(block.samples + static_cast<std::size_t>(t) * bytes, layout);
 }
 
 /// The block that lies `bytes` further on.
@@ -128,7 +142,9 @@ BRAGG_HD inline SolveBlock moved(const SolveBlock& block, std::size_t bytes) {
 inline std::size_t solve_block_bytes(const SolveLayout& layout) {
   std::size_t bytes = 0;
   solve_block(nullptr, layout, &bytes);
-  return bytes;
+  if (layout.samples == 0) return bytes;
+  return bytes + static_cast<std::size_t>(layout.samples) *
+                     solve_block_bytes({.rows = layout.rows, .products = true});
 }
 
 /// Bytes at a block's beginning that a report is made from: all up to `chosen`.

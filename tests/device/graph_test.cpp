@@ -55,8 +55,8 @@ TEST(Graphs, ReplayARunOnNewData) {
   const int n = 16;
   const std::int64_t d = 100003;
   for (const char* text : {"median", "trimmed_mean(f=3)", "nnm(f=3) | trimmed_mean(f=3)", "geometric_median",
-                           "krum(f=3)", "bulyan(f=3)", "caf(f=3)", "mean", "bucketing(s=2, seed=7) | median",
-                           "centered_clipping(tau=3, iters=3)"}) {
+                           "krum(f=3)", "bulyan(f=3)", "caf(f=3)", "dnc(f=3)", "mean",
+                           "bucketing(s=2, seed=7) | median", "centered_clipping(tau=3, iters=3)"}) {
     const DeviceArray<float> rows(std::vector<float>(static_cast<std::size_t>(n * d)));
     const DeviceArray<float> out(std::vector<float>(static_cast<std::size_t>(d)));
     const OwnStream stream;

@@ -38,6 +38,8 @@ const char* const all_kinds[] = {"mean",
                                  "caf(f=2)",
                                  "monna(f=2)",
                                  "cge(f=2)",
+                                 "dnc(f=2, sample=200, iters=2)",
+                                 "clip(c=30) | dnc(f=2)",
                                  "bulyan(f=2)",
                                  "nnm(f=2) | trimmed_mean(f=2)",
                                  "nnm(f=2) | krum(f=2)",
@@ -102,7 +104,8 @@ TEST(DevicePlan, AgreesWithTheCpuAndIsTheSameBitsEachTime) {
         }
         EXPECT_LT(difference(got, expected), 1e-5) << text << ", d = " << d;
         if (run == 0) first = got;
-        const bool draws = std::string(text).find("bucketing") != std::string::npos;
+        const bool draws = std::string(text).find("bucketing") != std::string::npos ||
+                           std::string(text).find("dnc") != std::string::npos;
         if (draws) plan.reset();
         EXPECT_EQ(got, first) << text;
       }
@@ -217,7 +220,7 @@ TEST(DevicePlan, SolvesTensorsApartAndWritesNothingWhenOneFails) {
   for (const std::int64_t size : sizes) d += size;
   std::vector<float> data = random_matrix(random, n, d);
   for (const char* text : {"median", "krum(f=1)", "nnm(f=1) | trimmed_mean(f=1)", "geometric_median",
-                           "mda(f=1)", "centered_clipping(tau=0.3)", "mean"}) {
+                           "dnc(f=1, sample=40)", "mda(f=1)", "centered_clipping(tau=0.3)", "mean"}) {
     for (const bool failing : {false, true}) {
       std::vector<float> values = data;
       const bool can_fail = std::string(text).find("f=1") != std::string::npos;
