@@ -3,6 +3,7 @@
 #pragma once
 
 #include "rules/arc.hpp"
+#include "rules/autogm.hpp"
 #include "rules/balance.hpp"
 #include "rules/bucketing.hpp"
 #include "rules/bulyan.hpp"

@@ -2,7 +2,8 @@
 // Geometric median by Weiszfeld's iteration with Vardi and Zhang's correction (2000), in Gram space: an
 // iteration costs n², whatever d is. RFA: Pillutla et al. 2019. A run to convergence ends with a bound on
 // what the objective may be above its minimum, never because a step was short. Huber's objective has the same
-// iteration, with a floor on distances, and no corners.
+// iteration, with a floor on distances, and no corners. AutoGM's weights follow from the distances to the
+// last median, in turn.
 #pragma once
 
 #include "rules/rule.hpp"
@@ -18,6 +19,7 @@ struct SumOfDistances {
   int max_iters = 0;
   double tol = 0;
   GeometricMedian::Start start = GeometricMedian::Start::medoid;
+  double lam = 0;  ///< above 0: of AutoGM, `max_iters` medians, each to convergence
 };
 
 /// An iterate v as coefficients over the points, with what one step needs to know of it.
@@ -35,6 +37,8 @@ struct Weiszfeld {
   double* right = nullptr;   ///< count
   double* step = nullptr;    ///< size
   double* saved = nullptr;   ///< 3 · size
+  double* last = nullptr;    ///< size: v a turn ago, of AutoGM
+  double* alpha = nullptr;   ///< count: its weights
   double mass = 0;           ///< of the finite rows
   double floor = 0;          ///< as in SumOfDistances
   int central = 0;           ///< the row that `gram` is about
@@ -689,15 +693,24 @@ struct StepTaken {
 
 /// `last_length`: of the step before, 0 at first; of this one when done.
 template <class TeamT>
-BRAGG_HD StepTaken take_step(TeamT team, const Weiszfeld& w, double nu, double& last_length) {
-  const int size = w.points->size;
-  StepTaken taken{.to_optimal_row = !weiszfeld_step(team, w, nu)};
-  team.parallel_for(size, [&](int i) { w.step[i] = w.next[i] - w.v[i]; });
+BRAGG_HD StepTaken step_between(TeamT team, const Weiszfeld& w, const double* from, const double* to,
+                                double& last_length) {
+  StepTaken taken;
+  team.parallel_for(w.points->size, [&](int i) { w.step[i] = to[i] - from[i]; });
   taken.length = std::sqrt(w.squared_length(team, w.step));
   const double shrinks_by = last_length - taken.length;
   taken.rest = taken.length < last_length ? taken.length * (taken.length / shrinks_by) : infinity;
   last_length = taken.length;
-  team.parallel_for(size, [&](int i) { w.v[i] = w.next[i]; });
+  return taken;
+}
+
+/// `last_length`: as of step_between.
+template <class TeamT>
+BRAGG_HD StepTaken take_step(TeamT team, const Weiszfeld& w, double nu, double& last_length) {
+  const bool to_optimal_row = !weiszfeld_step(team, w, nu);
+  StepTaken taken = step_between(team, w, w.v, w.next, last_length);
+  taken.to_optimal_row = to_optimal_row;
+  team.parallel_for(w.points->size, [&](int i) { w.v[i] = w.next[i]; });
   w.measure(team);
   return taken;
 }
@@ -708,10 +721,9 @@ BRAGG_HD inline double floor_of(const SumOfDistances& rule, const Points& points
   return floor < 0x1p512 ? floor : 0x1p512;
 }
 
-/// From v to a certified minimum. `medoid`: the exact one.
+/// From v to a certified minimum. `medoid`: the exact one; `steps`: of Weiszfeld's, counted on.
 template <class TeamT>
-BRAGG_HD Optimality converge(TeamT team, const SumOfDistances& rule, Weiszfeld& w, int medoid,
-                             Combination& out) {
+BRAGG_HD Optimality converge(TeamT team, const SumOfDistances& rule, Weiszfeld& w, int medoid, int& steps) {
   constexpr double far = 4;          // typical distances of the medoid
   constexpr int steps_in_a_row = 8;  // of Weiszfeld's, before Newton's
   constexpr int newton_steps = 20;
@@ -744,12 +756,11 @@ BRAGG_HD Optimality converge(TeamT team, const SumOfDistances& rule, Weiszfeld& 
     }
   }
   Optimality found = optimality(team, w, rule.tol);
-  for (int round = 0; round < most_rounds && out.iterations < rule.max_iters && !found.reached(rule.tol);
-       ++round) {
+  for (int round = 0; round < most_rounds && steps < rule.max_iters && !found.reached(rule.tol); ++round) {
     double last_length = 0;
     const double bound = rule.tol * found.typical;
-    for (int k = 0; k < steps_in_a_row && out.iterations < rule.max_iters; ++k) {
-      ++out.iterations;
+    for (int k = 0; k < steps_in_a_row && steps < rule.max_iters; ++k) {
+      ++steps;
       if (take_step(team, w, 0, last_length).is_short(bound)) break;
     }
     found = optimality(team, w, rule.tol);
@@ -824,6 +835,68 @@ BRAGG_HD bool mark_displaced(TeamT team, const Points& points, double kept, std:
   return left < kept && 2 * left > kept;
 }
 
+/// v = where the rule starts. `medoid`: the exact one.
+template <class TeamT>
+BRAGG_HD void place_at_start(TeamT team, const SumOfDistances& rule, const Weiszfeld& w, int medoid) {
+  const Points& points = *w.points;
+  team.parallel_for(points.size, [&](int i) {
+    switch (rule.start) {
+      case GeometricMedian::Start::mean:
+        w.v[i] = i < points.count && points.finite(i) ? points.weight(i) / w.mass : 0;
+        break;
+      case GeometricMedian::Start::origin:
+        w.v[i] = i == (points.infinite[points.origin()] == 0 ? points.origin() : medoid) ? 1 : 0;
+        break;
+      default:
+        w.v[i] = i == medoid ? 1 : 0;
+        break;
+    }
+  });
+}
+
+/// w.alpha = max(0, (η − r_i)/lam), r_i = w.distance, of the η with which they sum to 1: what makes Σ α_i r_i
+/// + (lam/2)·Σ α_i² least.
+template <class TeamT>
+BRAGG_HD void weigh_by_distance(TeamT team, const Weiszfeld& w, double lam) {
+  const int m = w.points->count;
+  const double* const r = w.distance;
+  double* const alpha = w.alpha;
+  const double least = r[team.argmin(m, [&](int i) { return r[i]; })];
+  // Where η is r_i, the rows that are nearer must not yet have all the weight.
+  team.parallel_for(m, [&](int i) {
+    double taken = 0;
+    BRAGG_HD_UNROLL(1)
+    for (int j = 0; j < m; ++j) taken += r[j] < r[i] ? r[i] - r[j] : 0.0;
+    alpha[i] = taken < lam ? 1 : 0;
+  });
+  const double count = team.sum(m, [&](int i) { return alpha[i]; });
+  const double beyond = team.sum(m, [&](int i) { return alpha[i] > 0 ? r[i] - least : 0.0; }) / count;
+  team.parallel_for(m, [&](int i) {
+    const double share = alpha[i] > 0 ? 1 / count + (beyond - (r[i] - least)) / lam : 0;
+    alpha[i] = share > 0 ? share : 0;
+  });
+}
+
+/// After a median of AutoGM: the weights of the next, in w.alpha. False: there is none.
+template <class TeamT>
+BRAGG_HD bool weigh_anew(TeamT team, const SumOfDistances& rule, const Weiszfeld& w, double& last_length,
+                         Combination& out) {
+  const Points& points = *w.points;
+  const bool is_first = out.iterations == 1;
+  const bool settled =
+      !is_first &&
+      step_between(team, w, w.last, w.v, last_length).is_short(rule.tol * w.median_of(team, w.distance));
+  if (settled || out.iterations == rule.max_iters) {
+    out.converged = out.converged && settled;
+    return false;
+  }
+  team.parallel_for(points.size, [&](int i) { w.last[i] = w.v[i]; });
+  // Beyond all distances, and below, it is as good as infinite, or 0.
+  const double lam = rule.lam * points.scale;
+  weigh_by_distance(team, w, lam > 0x1p1000 ? 0x1p1000 : lam < 0x1p-1000 ? 0x1p-1000 : lam);
+  return true;
+}
+
 template <class TeamT>
 BRAGG_HD Status solve(TeamT team, const SumOfDistances& rule, const Points& all, Scratch scratch,
                       Combination& out) {
@@ -849,37 +922,45 @@ BRAGG_HD Status solve(TeamT team, const SumOfDistances& rule, const Points& all,
               .right = scratch.take_doubles(rows),
               .step = scratch.take_doubles(columns),
               .saved = scratch.take_doubles(3 * columns),
+              .last = scratch.take_doubles(columns),
+              .alpha = scratch.take_doubles(rows),
               .mass = kept};
+  const bool in_turn = rule.lam > 0;
+  SumOfDistances sum = rule;
+  if (in_turn) sum.max_iters = GeometricMedian{}.max_iters;
+  double last_length = 0;
   Status status = Status::ok;
+  clear(team, out, points);
   for (;;) {
-    clear(team, out, points);
-    const int start = center_at_medoid(team, w);
-    team.parallel_for(size, [&](int i) {
-      switch (rule.start) {
-        case GeometricMedian::Start::mean:
-          w.v[i] = i < m && points.finite(i) ? points.weight(i) / w.mass : 0;
-          break;
-        case GeometricMedian::Start::origin:
-          w.v[i] = i == (points.infinite[points.origin()] == 0 ? points.origin() : start) ? 1 : 0;
-          break;
-        default:
-          w.v[i] = i == start ? 1 : 0;
-          break;
-      }
-    });
+    const int medoid = center_at_medoid(team, w);
+    const bool is_first = points.weights == all.weights;  // of the medians
+    if (is_first) place_at_start(team, rule, w, medoid);
     w.measure(team);
     if (!rule.to_convergence) {
       iterate(team, rule, w, out);
       break;
     }
-    const Optimality found = converge(team, rule, w, start, out);
+    int steps = 0;
+    const Optimality found = converge(team, sum, w, medoid, steps);
+    out.iterations = in_turn ? out.iterations + 1 : steps;
     out.converged = found.proven(rule.tol);
     out.optimality_gap = found.relative();
-    if (out.converged || found.holds(GeometricMedian::proven_gap)) break;
+    if (out.converged || found.holds(GeometricMedian::proven_gap)) {
+      points.weights = all.weights;
+      if (!in_turn || !weigh_anew(team, rule, w, last_length, out)) break;
+      points.weights = w.alpha;
+      w.mass = team.sum(m, [&](int i) { return w.alpha[i]; });
+      sum.start = GeometricMedian::Start::mean;  // any but the medoid: v is where it is
+      // What distances do not tell of one median they tell of no other.
+      if (!found.proven(sum.tol)) sum.tol = 2 * found.relative();
+      continue;
+    }
+    if (!is_first) break;
     // A bad row that nothing can be proven of is left out: the bound holds wherever bad rows are.
     if (points.infinite != placed && mark_displaced(team, points, kept, placed)) {
       points.infinite = placed;
       w.mass = team.sum(m, [&](int i) { return points.finite(i) ? points.weight(i) : 0.0; });
+      out.iterations = 0;
       continue;
     }
     // Of a majority that distances do not tell apart nothing can be proven, and nothing is wrong with v.

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "rules/autogm.hpp"
 #include "rules/bulyan.hpp"
 #include "rules/caf.hpp"
 #include "rules/geometric_median.hpp"
@@ -1482,6 +1483,75 @@ TEST(Huber, HoldsItsBoundWhereHugePairsCancel) {
           EXPECT_NEAR(static_cast<double>(found.point[k] - mean[k]), 0, 1e-4 + 0.1 * size);
       }
     }
+  }
+}
+
+// AutoGM ----------------------------------------------------------------------------------------------------
+
+/// max(0, (η − r_i)/lam) of sum 1, r_i = ‖x_i − v‖, by halving.
+std::vector<double> weights_by_distance(const Rows& rows, const std::vector<Real>& v, double lam) {
+  std::vector<Real> r;
+  for (const std::vector<double>& row : rows) r.push_back(distance(row, v));
+  Real low = *std::min_element(r.begin(), r.end());
+  Real high = low + lam;
+  std::vector<double> weights(r.size());
+  for (int halving = 0; halving < 100; ++halving) {
+    const Real middle = (low + high) / 2;
+    for (std::size_t i = 0; i < r.size(); ++i)
+      weights[i] = static_cast<double>(std::max<Real>(0, (middle - r[i]) / lam));
+    (std::accumulate(weights.begin(), weights.end(), 0.0) < 1 ? low : high) = middle;
+  }
+  return weights;
+}
+
+TEST(AutoGm, IsTheMedianOfTheWeightsThatFollowFromIt) {
+  test::Generator random = generator();
+  for (int trial = 0; trial < 100; ++trial) {
+    const int n = 1 + static_cast<int>(random() % 30);
+    const double size = std::ldexp(1.0, static_cast<int>(random() % 400) - 200);
+    Rows rows = normal_rows(random, n, 5);
+    for (std::vector<double>& row : rows) {
+      const double group = random() % 3 == 0 ? 2 : 0;
+      for (double& x : row) x = size * (x + group);
+    }
+    const double lam = size * std::ldexp(1.0, static_cast<int>(random() % 8) - 2);
+    const Median found = run_sum(rows, {}, RuleOf<AutoGm>::sum({.lam = lam}));
+    ASSERT_EQ(found.status, Status::ok);
+    EXPECT_TRUE(found.converged) << "n = " << n << ", lam/size = " << lam / size;
+    std::vector<double> weights = weights_by_distance(rows, found.point, lam);
+    Rows weighted;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      if (weights[i] > 0) weighted.push_back(rows[i]);
+    }
+    std::erase_if(weights, [](double weight) { return weight <= 0; });
+    const Median again = run_median(weighted, weights, {});
+    for (std::size_t k = 0; k < 5; ++k)
+      EXPECT_NEAR(static_cast<double>((found.point[k] - again.point[k]) / size), 0, 1e-6)
+          << "n = " << n << ", lam/size = " << lam / size;
+  }
+}
+
+TEST(AutoGm, TakesAnyLam) {
+  test::Generator random = generator();
+  for (const double size : {1e-150, 1.0, 1e60}) {
+    Rows rows = normal_rows(random, 9, 3);
+    for (std::vector<double>& row : rows) {
+      for (double& x : row) x *= size;
+    }
+    const Median median = run_median(rows, {}, {});
+    const Median alike = run_sum(rows, {}, RuleOf<AutoGm>::sum({.lam = 1e300}));
+    const Median nearest = run_sum(rows, {}, RuleOf<AutoGm>::sum({.lam = 1e-300}));
+    const Median first = run_sum(rows, {}, RuleOf<AutoGm>::sum({.lam = size, .max_iters = 1}));
+    EXPECT_TRUE(alike.converged);
+    EXPECT_TRUE(nearest.converged);
+    EXPECT_FALSE(first.converged);
+    EXPECT_EQ(first.point, median.point);
+    for (std::size_t k = 0; k < 3; ++k)
+      EXPECT_NEAR(static_cast<double>((alike.point[k] - median.point[k]) / size), 0, 1e-7);
+    const auto row = std::min_element(rows.begin(), rows.end(), [&](const auto& a, const auto& b) {
+      return distance(a, median.point) < distance(b, median.point);
+    });
+    EXPECT_EQ(std::vector<double>(nearest.point.begin(), nearest.point.end()), *row);
   }
 }
 

@@ -238,6 +238,31 @@ TEST(OracleHuber, PullsNoHarderThanAtTau) {
                 Status::nonfinite_base);
 }
 
+TEST(OracleAutoGm, WeighsByDistance) {
+  const long double root3 = std::sqrt(3.0L);
+  expect_out(AutoGm{.lam = 10}, rows({{0, 0}, {1, 0}, {0.5L, root3 / 2}}), {0.5L, root3 / 6});
+  // From 1: α = (2.7, 3.6, 3.7, 0, 0)/10, η = 11.1/3. From 0.9: (2.77, 3.67, 3.57, 0, 0)/10.
+  const Input five = line({0, 0.9L, 1, 5, 6});
+  expect_out(AutoGm{.lam = 10}, five, {0.9L});
+  expect_out(AutoGm{.lam = 10, .max_iters = 1}, five, {1});
+  expect_out(AutoGm{.lam = 1e30}, five, {1});
+  expect_out(AutoGm{.lam = 1e-30}, five, {1});
+  expect_out(AutoGm{.lam = 1}, line({nan, 1, 1, 7}), {1});
+  expect_out(AutoGm{.lam = 1}, line({7, 7}), {7});
+  expect_status(AutoGm{.lam = 1}, line({nan, 3}), Status::too_many_nonfinite);
+}
+
+TEST(OracleAutoGm, DecidesNothingBetweenTwoEnds) {
+  EXPECT_EQ(aggregate(AutoGm{.lam = 1}, line({0, 1})).margin, 0);
+  // Two groups of three, of which the right one is a little nearer together.
+  const auto groups = [](long double off) {
+    return rows({{-9, 1}, {-9, -1}, {-10, 0}, {9 + off, 1}, {9 + off, -1}, {10, 0}});
+  };
+  EXPECT_EQ(aggregate(AutoGm{.lam = 8}, groups(0x1p-59L)).margin, 0);
+  EXPECT_EQ(aggregate(AutoGm{.lam = 8}, groups(0.5L)).margin, inf);
+  expect_out(AutoGm{.lam = 8}, groups(0.5L), {10, 0});
+}
+
 TEST(OracleGeometricMedian, BalancesUnitVectors) {
   std::mt19937_64 random(2024);
   std::normal_distribution<double> normal;
@@ -686,6 +711,7 @@ TEST(OracleArguments, MayBeOfNoCoordinates) {
                                                         MultiKrum{.f = 1},
                                                         GeometricMedian{},
                                                         Huber{.tau = 1},
+                                                        AutoGm{.lam = 1},
                                                         CenteredClipping{.tau = 1},
                                                         Mda{.f = 1},
                                                         Smea{.f = 1},

@@ -360,6 +360,7 @@ TEST(Bounds, OnNAreTheRulesOwn) {
   }
   expect_least_n(GeometricMedian{}, 1);
   expect_least_n(Huber{.tau = 1}, 1);
+  expect_least_n(AutoGm{.lam = 1}, 1);
   expect_least_n(SignVote{}, 1);
   expect_least_n(CenteredClipping{.tau = 1}, 1);
   expect_least_n(Clip{.c = 0} | Mean{}, 1);
@@ -408,9 +409,12 @@ TEST(Bounds, OnNumbersAreChecked) {
     EXPECT_NE(refusal(SignVote{.step = bad}, 5), "");
     EXPECT_NE(refusal(Dnc{.f = 1, .c = bad}, 5), "");
     EXPECT_NE(refusal(Huber{.tau = 1, .tol = bad}, 5), "");
+    EXPECT_NE(refusal(AutoGm{.lam = bad}, 5), "");
+    EXPECT_NE(refusal(AutoGm{.lam = 1, .tol = bad}, 5), "");
   }
   EXPECT_NE(refusal(CenteredClipping{.tau = 0}, 5), "");
   EXPECT_NE(refusal(Huber{.tau = 0}, 5), "");
+  EXPECT_NE(refusal(AutoGm{.lam = 0}, 5), "");
   EXPECT_NE(refusal(SignVote{.step = 0}, 5), "");
   EXPECT_NE(refusal(Dnc{.f = -1}, 5), "");
   EXPECT_NE(refusal(Dnc{.f = 1, .c = 0}, 5), "");
@@ -429,6 +433,7 @@ TEST(Bounds, OnNumbersAreChecked) {
     EXPECT_NE(refusal(CenteredClipping{.tau = 1, .iters = bad}, 5), "");
     EXPECT_NE(refusal(GeometricMedian{.max_iters = bad}, 5), "");
     EXPECT_NE(refusal(Huber{.tau = 1, .max_iters = bad}, 5), "");
+    EXPECT_NE(refusal(AutoGm{.lam = 1, .max_iters = bad}, 5), "");
     EXPECT_NE(refusal(Bucketing{.s = bad} | Mean{}, 5), "");
   }
   for (const int bad : {-1, least, most}) {

@@ -30,6 +30,7 @@ DEFAULTS: dict[str, Callable[[int, int], dict[str, Value]]] = {
     "multi_krum": lambda n, f: {"m": n - f, "neighbors": n - f - 2},
     "geometric_median": lambda n, f: {"nu": 0, "max_iters": 1000, "tol": 1e-10, "start": "medoid"},
     "huber": lambda n, f: {"max_iters": 1000, "tol": 1e-10, "start": "medoid"},
+    "autogm": lambda n, f: {"max_iters": 1000, "tol": 1e-10},
     "centered_clipping": lambda n, f: {"iters": 1, "start": "previous", "pivot": 0},
     "monna": lambda n, f: {"pivot": 0},
 }

@@ -410,6 +410,18 @@ Point minimiser(const SumOfDistances& rule, Stage& stage) {
   return rule.to_convergence ? minimize(problem, std::move(v), stage) : v;
 }
 
+Point weighted_median(const std::vector<Point>& points, const Vector& weight, const Point& start,
+                      Stage& stage) {
+  Problem problem;
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    if (weight[i] == 0) continue;
+    problem.points.push_back(points[i]);
+    problem.p.push_back(weight[i]);
+  }
+  const Point* const row = strict_optimum(problem);
+  return row != nullptr ? *row : minimize(problem, start, stage);
+}
+
 template <>
 Point apply(const GeometricMedian& rule, Stage& stage) {
   return minimiser({.floor = rule.nu,

@@ -17,4 +17,8 @@ struct SumOfDistances {
 /// @throws Failed too_many_nonfinite: half of the weight or more; nonfinite_base: it starts there.
 Point minimiser(const SumOfDistances& rule, Stage& stage);
 
+/// argmin_v Σ w_i ‖x_i − v‖; where that is not unique, what the search from `start` comes to.
+Point weighted_median(const std::vector<Point>& points, const Vector& weight, const Point& start,
+                      Stage& stage);
+
 }  // namespace bragg::reference

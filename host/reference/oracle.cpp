@@ -116,6 +116,7 @@ Result aggregate(const Pipeline& pipeline, const Input& input) {
     result.row_weight = std::move(out.coefficients);
     result.margin = stage.margin;
     result.gap = stage.gap;
+    result.reach = stage.reach;
   } catch (const Failed& failed) {
     result.status = failed.status;
     result.margin = stage.margin;

@@ -37,6 +37,8 @@ struct Result {
   long double margin = 0;
   /// Allowed excess of the objective of a rule run to convergence over its minimum.
   long double gap = 0;
+  /// Of a rule whose result depends on the way to it: how far from `out` another way may end.
+  long double reach = 0;
   /// The judged coordinates of the finite points that reached the rule, and their client weights (1 each
   /// without): what the rule's objective is about.
   std::vector<Vector> points;

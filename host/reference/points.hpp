@@ -39,6 +39,7 @@ struct Stage {
   long double margin = infinity;
   long double unseen = 0;  ///< squared distances below it may count as 0
   long double gap = 0;     ///< what the objective of the rule's result may be above its minimum
+  long double reach = 0;   ///< as in Result
 
   int n() const { return static_cast<int>(points.size()); }
   int finite_count() const;

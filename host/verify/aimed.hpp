@@ -41,6 +41,11 @@
 //   rounding the output may have added: by convexity no more than Σ |slope_j| times what coordinate
 //   j is allowed. On which side of v a row is that is as near to it as the error of their distance
 //   is not known: it may add twice its distance, and the row that v is adds nothing.
+// * autogm: v_0, the geometric median with equal weights, is within B of honest rows in the mean, and no turn
+//   makes Σ α r + (lam/2) Σ α² larger, which was no more than B + lam/(2|H|). So bad rows have no more than
+//   β = (k/|H| + 2kB/lam)^½ of the weight, and while that is less than a half ‖v − x̄‖ ≤ 2(1−β)/(1−2β) times
+//   the farthest honest row's. And as of geometric_median no better point is found, with the weights that
+//   follow from v: they are off by twice the error of a distance over lam.
 // * monna, cge: kept bad rows take the place of honest ones that are no nearer to the pivot (to o):
 //   with the n−f nearest honest rows, at most 2/(n−f) times the sum of their k largest distances
 //   from those rows' mean.

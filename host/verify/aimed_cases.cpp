@@ -40,6 +40,7 @@ constexpr std::array texts = {
     "faba(f=F)",
     "huber(tau=C)",
     "huber(tau=C, start=mean)",
+    "autogm(lam=C)",
     "centered_clipping(tau=C, start=pivot)",
     "centered_clipping(tau=C, iters=3, start=pivot)",
     "balance(gamma=1)",
@@ -61,6 +62,7 @@ constexpr std::array texts = {
     "bucketing(s=2, permutation=P) | multi_krum(f=F)",
     "bucketing(s=2, permutation=P) | geometric_median",
     "bucketing(s=3, permutation=P) | geometric_median",
+    "bucketing(s=2, permutation=P) | autogm(lam=C)",
     "bucketing(s=2, permutation=P) | mda(f=F)",
     "bucketing(s=2, permutation=P) | smea(f=F)",
     "bucketing(s=2, permutation=P) | caf(f=F)",
@@ -72,6 +74,7 @@ constexpr std::array texts = {
     "clip(c=C) | multi_krum(f=F)",
     "clip(c=C) | geometric_median",
     "clip(c=C) | huber(tau=C)",
+    "clip(c=C) | autogm(lam=C)",
     "clip(c=C) | nnm(f=F) | trimmed_mean(f=F)",
     "clip(c=C) | bucketing(s=2, permutation=P) | geometric_median",
     "clip(c=C) | centered_clipping(tau=C, start=pivot)",
@@ -454,7 +457,8 @@ std::size_t Draw::favourite() {
   constexpr std::array<std::size_t, 4> of_others = {0, 1, 7, 8};  // far, at the cut
   if (bucketing_of(drawn_.pipeline) != nullptr) return any_of(random_, of_buckets);
   const bool is_median = std::holds_alternative<GeometricMedian>(drawn_.pipeline.rule) ||
-                         std::holds_alternative<Huber>(drawn_.pipeline.rule);
+                         std::holds_alternative<Huber>(drawn_.pipeline.rule) ||
+                         std::holds_alternative<AutoGm>(drawn_.pipeline.rule);
   return is_median ? any_of(random_, of_median) : any_of(random_, of_others);
 }
 

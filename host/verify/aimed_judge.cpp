@@ -83,6 +83,7 @@ class Part {
   /// A run that says it has not converged is held to the gap that it proves.
   void heed(const Report& report) {
     if (!report.converged && report.optimality_gap > gap_) gap_ = report.optimality_gap;
+    converged_ = report.converged;
   }
   void judge();
 
@@ -104,6 +105,7 @@ class Part {
   void judge_krum(int f, int neighbors, int m);
   void judge_sum_of_distances(long double floor, bool to_convergence);
   void judge_objective(long double floor);
+  void judge_autogm(long double lam);
   void judge_centered_clipping(const CenteredClipping& rule);
   void judge_is_a_row();
 
@@ -117,6 +119,8 @@ class Part {
     return radius > 0 ? std::sqrt(radius * radius * of_bound + of_spread * spread_ * spread_) + beside
                       : beside;
   }
+  /// What the square of a point's distance from the result may be off, where the result is.
+  long double unclear(const Point& point) const;
   /// What may be added to the sum of distances by points about the result whose side of it is not known.
   long double around(const std::vector<const Point*>& points) const;
   /// The honest points' distances to `from`, ascending.
@@ -144,7 +148,9 @@ class Part {
   long double clipped_to_ = -1;  ///< no point is farther from o; -1: nothing is known
   bool mixed_ = false;
   long double gap_ = of_objective;
-  long double displaced_ = 0;  ///< honest points are known to this: clip factors
+  bool converged_ = true;
+  long double of_weights_ = 0;  ///< what the points' weights may be off, added up
+  long double displaced_ = 0;   ///< honest points are known to this: clip factors
   long double blurred_ = 0;  ///< distances are known to this: honest rows far beyond what they are clipped to
   Vector allowance_;
 
@@ -619,20 +625,23 @@ class Objective {
   std::vector<const Point*> points_;
 };
 
-long double Part::around(const std::vector<const Point*>& points) const {
+long double Part::unclear(const Point& point) const {
   const long double squared = spread_ * spread_;
   const long double about_centre = 32 * static_cast<long double>(honest_.size()) * squared;
-  const long double far = length(given_);
+  const long double near = std::pow(distance(point.at, out_), 2.0L);
+  Vector place = point.at;
+  for (std::size_t j = 0; j < d_; ++j) place[j] += base_[j];
+  // Products were taken about the centre, or about 0, which is clear then.
+  return std::max(
+      of_product * (about_centre + 2 * near),
+      std::min(of_product * std::pow(length(place) + length(given_), 2.0L), of_clear * (near + 4 * squared)));
+}
+
+long double Part::around(const std::vector<const Point*>& points) const {
   long double sum = 0;
   for (const Point* const point : points) {
-    const long double near = std::pow(distance(point->at, out_), 2.0L);
-    Vector place = point->at;
-    for (std::size_t j = 0; j < d_; ++j) place[j] += base_[j];
-    // Products were taken about the centre, or about 0, which is clear then.
-    const long double error =
-        std::max(of_product * (about_centre + 2 * near),
-                 std::min(of_product * std::pow(length(place) + far, 2.0L), of_clear * (near + 4 * squared)));
-    if (near <= error) sum += 2 * point->weight * std::sqrt(near);
+    const long double near = distance(point->at, out_);
+    if (near * near <= unclear(*point)) sum += 2 * point->weight * near;
   }
   return sum;
 }
@@ -664,7 +673,7 @@ void Part::judge_objective(long double floor) {
   const long double scale = objective.growth(0, typical, typical * typical);
   long double allowed = gap_ * objective.weight() * scale;
   if (clipped_to_ >= 0) allowed += 2 * objective.weight() * of_factor * clipped_to_;
-  allowed += 2 * objective.weight() * blurred_;
+  allowed += 2 * objective.weight() * blurred_ + of_weights_ * distance(best, out_);
   allowed += around(objective.points());
   const long double excess =
       std::min(objective.excess(out_, best) - rounded, objective.excess(nearest, best));
@@ -676,6 +685,43 @@ void Part::judge_objective(long double floor) {
   }
   breach(fmt::format("the sum of distances is {:.3g} median distances too large", excess / scale), worst,
          out_[worst] + base_[worst], best[worst] + base_[worst], 0);
+}
+
+/// With weights that follow from its distances the result is a geometric median, and honest rows near enough
+/// to each other for `lam` have most of the weight.
+void Part::judge_autogm(long double lam) {
+  const auto k = static_cast<long double>(bad_);
+  const auto honest = static_cast<long double>(honest_.size());
+  const std::vector<long double> distances = honest_distances(mean_);
+  long double mean_distance = 0;
+  for (const long double far : distances) mean_distance += far / honest;
+  const long double first = mean_distance + decided(2 * honest / (honest - k) * mean_distance);
+  const long double share = std::sqrt(k / honest + 2 * k * first / lam);
+  if (2 * share < 1)
+    check_ball(mean_, decided(2 * (1 - share) / (1 - 2 * share) * distances.back()),
+               "farther from the honest mean than lam allows");
+  if (!converged_ || (has<Bucketing>(pipeline_) && bad_ > 0)) return;
+  // α_i = max(0, (η − r_i)/lam) sums to 1 between the least r_i, where it is 0, and lam beyond.
+  const auto apart = [&](const Point& point) {
+    return point.infinite ? std::numeric_limits<long double>::infinity() : distance(point.at, out_);
+  };
+  long double low = std::numeric_limits<long double>::infinity();
+  for (const Point& point : points_) low = std::min(low, apart(point));
+  long double high = low + lam;
+  for (int halving = 0; halving < 200; ++halving) {
+    const long double middle = (low + high) / 2;
+    long double sum = 0;
+    for (const Point& point : points_) sum += std::max(0.0L, (middle - apart(point)) / lam);
+    (sum < 1 ? low : high) = middle;
+  }
+  const long double rounded = length(allowance_) + displaced_ + blurred_ + of_objective * spread_;
+  for (Point& point : points_) {
+    point.weight = std::max(0.0L, (high - apart(point)) / lam);
+    if (point.infinite) continue;
+    const long double off = rounded + std::min(std::sqrt(unclear(point)), unclear(point) / apart(point));
+    of_weights_ += std::min(1.0L, 2 * off / lam);
+  }
+  judge_objective(0);
 }
 
 void Part::judge_centered_clipping(const CenteredClipping& rule) {
@@ -777,6 +823,8 @@ void Part::judge_rule() {
     judge_sum_of_distances(median->nu, median->nu <= 0 && median->max_iters >= GeometricMedian::plain_iters);
   } else if (const auto* const huber = std::get_if<Huber>(&rule)) {
     judge_sum_of_distances(huber->tau, huber->max_iters >= GeometricMedian::plain_iters);
+  } else if (const auto* const autogm = std::get_if<AutoGm>(&rule)) {
+    judge_autogm(autogm->lam);
   } else if (const auto* const clipping = std::get_if<CenteredClipping>(&rule)) {
     judge_centered_clipping(*clipping);
   } else if (std::holds_alternative<Mda>(rule)) {

@@ -304,6 +304,22 @@ const char* compare(long double got, long double expected, DType out, const Accu
   return off <= bound.total() ? nullptr : "error";
 }
 
+/// The coordinate that is farthest off, of those that distances are about or that are not finite.
+Breach farthest_off(const char* what, const Expectation::Part& part, const std::vector<bool>& judged,
+                    const Vector& all) {
+  std::size_t worst = 0;
+  long double most = -1;
+  for (std::size_t c = 0; c < all.size(); ++c) {
+    const bool counts = judged.empty() || judged[c] || !std::isfinite(all[c]);
+    const long double off = std::isfinite(all[c]) ? std::fabs(all[c] - part.result.out[c])
+                                                  : std::numeric_limits<long double>::infinity();
+    if (!counts || off <= most) continue;
+    worst = c;
+    most = off;
+  }
+  return {what, part.first + static_cast<std::int64_t>(worst), all[worst], part.result.out[worst], 0};
+}
+
 /// Of a sum of distances run to convergence. Where distances are not about all coordinates, it is to be the
 /// minimiser in those alone.
 void judge_minimiser(const Sum& rule, DType out, const Expectation::Part& part,
@@ -318,19 +334,29 @@ void judge_minimiser(const Sum& rule, DType out, const Expectation::Part& part,
   const bool right = finite && is_minimiser(rule, out, part.accuracy, expected, value, share);
   verdict.worst = std::max(verdict.worst, share);
   if (right || verdict.breach) return;
-  // Named by the coordinate that is farthest off.
-  std::size_t worst = 0;
-  long double most = -1;
+  verdict.breach = farthest_off("not the minimiser", part, judged, all);
+}
+
+/// Of AutoGM: no farther from where the oracle ends than another way may end, but for the rounding of each
+/// coordinate.
+void judge_limit(DType in, DType out, const Expectation::Part& part, const std::vector<bool>& judged,
+                 const Outcome& got, Verdict& verdict) {
+  const reference::Result& expected = part.result;
+  const Vector all = slice(got.out, part.first, static_cast<std::int64_t>(expected.out.size()));
+  long double squared = 0;
+  bool finite = true;
   for (std::size_t c = 0; c < all.size(); ++c) {
-    const bool counts = judged.empty() || judged[c] || !std::isfinite(all[c]);
-    const long double off = std::isfinite(all[c]) ? std::fabs(all[c] - part.result.out[c])
-                                                  : std::numeric_limits<long double>::infinity();
-    if (!counts || off <= most) continue;
-    worst = c;
-    most = off;
+    finite = finite && std::isfinite(all[c]);
+    if (!judged.empty() && !judged[c]) continue;
+    const Bound bound = bound_of(in, out, part.accuracy, static_cast<int>(expected.points.size()),
+                                 expected.out[c], expected.magnitude[c]);
+    const long double off = std::fabs(all[c] - expected.out[c]) - bound.total();
+    squared += off > 0 ? off * off : 0;
   }
-  verdict.breach = {"not the minimiser", part.first + static_cast<std::int64_t>(worst), all[worst],
-                    part.result.out[worst], 0};
+  const long double off = std::sqrt(squared);
+  if (off > 0) verdict.worst = std::max(verdict.worst, expected.reach > 0 ? off / expected.reach : 1e9L);
+  if (finite && off <= expected.reach) return;
+  if (!verdict.breach) verdict.breach = farthest_off("not the limit", part, judged, all);
 }
 
 /// The coordinates that distances are not about, of a rule whose coefficients the oracle does not foretell:
@@ -369,6 +395,12 @@ void judge_part(const Pipeline& pipeline, const Request& request, const Expectat
   if (const std::optional<Sum> sum = sum_of(pipeline); sum && sum->converges) {
     const std::vector<bool> judged = judged_coordinates(pipeline, request);
     judge_minimiser(*sum, out, part, judged, got, verdict);
+    judge_unjudged(request, judged, part.accuracy, got, verdict);
+    return;
+  }
+  if (std::holds_alternative<AutoGm>(pipeline.rule)) {
+    const std::vector<bool> judged = judged_coordinates(pipeline, request);
+    judge_limit(request.dtype, out, part, judged, got, verdict);
     judge_unjudged(request, judged, part.accuracy, got, verdict);
     return;
   }

@@ -75,8 +75,8 @@ typedef struct bragg_report {
   size_t struct_size; /**< set by the caller: sizeof(bragg_report) */
   int32_t status;     /**< bragg_status */
   int32_t rows;       /**< n; 0 before the first run */
-  int32_t iterations; /**< of geometric_median, centered_clipping, caf; else 0 */
-  int32_t converged;  /**< 0: geometric_median stopped at max_iters */
+  int32_t iterations; /**< of geometric_median, huber, autogm, centered_clipping, caf; else 0 */
+  int32_t converged;  /**< 0: geometric_median, huber or autogm stopped at max_iters */
   /** geometric_median run to convergence: the objective is at most this far above its minimum, relative to
    * half of the weight times the distance within which more than half of it is; else NaN */
   double optimality_gap;

@@ -108,6 +108,17 @@ struct Huber {
   bool operator==(const Huber&) const = default;
 };
 
+/// In turn v = argmin_v Σ α_i ‖x_i − v‖, at first with equal weights α, and those of least Σ α_i r_i +
+/// (lam/2) Σ α_i², Σ α_i = 1, r_i = ‖x_i − v‖: α_i = max(0, (η − r_i)/lam). Li et al. 2022.
+/// Ends where v moves by no more than tol of the median distance, or after `max_iters` medians: at the limit
+/// of this alternation, which need not be the least of the sum over v and α. lam > 0.
+struct AutoGm {
+  double lam = 0;
+  int max_iters = 1000;
+  double tol = 1e-10;
+  bool operator==(const AutoGm&) const = default;
+};
+
 /// `iters` times v ← v + (1/n) Σ (x_i − v)·min(1, tau/‖x_i − v‖). Karimireddy et al. 2021. start = previous:
 /// the plan's last output; on the first run the base if there is one, else the origin.
 struct CenteredClipping {
@@ -263,8 +274,8 @@ struct RuleList {
 // A rule is here or it does not exist; the order is that of the documentation.
 using PreAggregators = RuleList<Nnm, Bucketing, Clip, Arc, QuantileClip>;
 using Aggregators = RuleList<Mean, Median, TrimmedMean, Meamed, Phocas, SignVote, Krum, MultiKrum,
-                             GeometricMedian, Huber, CenteredClipping, Mda, Smea, Caf, Monna, Cge, Faba, Dnc,
-                             Balance, FlTrust, FoolsGold, MajorityCluster, Bulyan>;
+                             GeometricMedian, Huber, AutoGm, CenteredClipping, Mda, Smea, Caf, Monna, Cge,
+                             Faba, Dnc, Balance, FlTrust, FoolsGold, MajorityCluster, Bulyan>;
 
 using PreAggregator = PreAggregators::Variant;
 using Aggregator = Aggregators::Variant;

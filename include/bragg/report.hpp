@@ -32,8 +32,8 @@ struct RowReport {
 struct Report {
   Status status = Status::ok;
   std::vector<RowReport> rows;  ///< in the caller's order
-  int iterations = 0;           ///< of geometric_median, centered_clipping, caf; else 0
-  bool converged = true;        ///< false: geometric_median stopped at max_iters
+  int iterations = 0;           ///< of geometric_median, huber, autogm, centered_clipping, caf; else 0
+  bool converged = true;        ///< false: geometric_median, huber or autogm stopped at max_iters
   /// geometric_median run to convergence: the objective is at most this far above its minimum, relative to
   /// half of the weight times the least distance to the result within which more than half of it is. Of the
   /// distances as computed. Else NaN.

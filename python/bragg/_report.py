@@ -14,11 +14,11 @@ class Report:
     """"ok", or why there is no result: "too_many_nonfinite", "nonfinite_base", "too_large" or
     "not_converged"."""
     iterations: int
-    """Of geometric_median, huber, centered_clipping and caf; else 0."""
+    """Of geometric_median, huber, autogm (medians), centered_clipping and caf; else 0."""
     converged: bool
-    """False: geometric_median or huber stopped at max_iters."""
+    """False: geometric_median, huber or autogm stopped at max_iters."""
     optimality_gap: float
-    """Of geometric_median or huber run to convergence: its objective is at most this far above the minimum, relative to
+    """Of geometric_median or huber run to convergence, and of autogm's last median: its objective is at most this far above the minimum, relative to
     that of half of the weight at the distance within which more than half of it is. Else NaN."""
     recentred: bool
     """Whether distances were taken once more, less what a majority of the rows has in common: one more read."""
@@ -29,8 +29,8 @@ class Report:
     selected: tuple[bool, ...]
     """Whether the weight is not 0."""
     scores: tuple[float, ...]
-    """Of rules that score rows: krum, multi_krum, monna, balance, fltrust, foolsgold, cge, geometric_median, huber, caf,
-    dnc.
+    """Of rules that score rows: krum, multi_krum, monna, balance, fltrust, foolsgold, cge, geometric_median, huber,
+    autogm, caf, dnc.
     Else NaN."""
     nonfinite: tuple[int, ...]
     """Coordinates that are NaN or infinite."""

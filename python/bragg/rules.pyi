@@ -171,6 +171,22 @@ class Huber(Rule):
 
     def __init__(self, *, tau: float, max_iters: int = 1000, tol: float = 1e-10, start: Literal["medoid", "mean", "origin"] = "medoid") -> None: ...
 
+class Autogm(Rule):
+    """in turn v = argmin_v Σ α_i ‖x_i − v‖, at first with equal weights, and the weights α_i = max(0, (η − ‖x_i − v‖)/lam) of sum 1, until v stays.
+
+    Needs n ≥ 1.
+    Guarantee: heuristic: the smaller `lam` is, the fewer rows near each other decide, bad ones too; with a large `lam` it is `geometric_median`.
+    Client weights: no.
+    Source: Li et al. 2022.
+
+    Parameters:
+        lam: distance within which rows share the weight (lam > 0)
+        max_iters: medians to stop after (max_iters ≥ 1; default 1000)
+        tol: way of v to stop at, relative to the median distance; of each median as of geometric_median (tol ≥ 0; default 1e-10)
+    """
+
+    def __init__(self, *, lam: float, max_iters: int = 1000, tol: float = 1e-10) -> None: ...
+
 class CenteredClipping(Rule):
     """iters times v ← v + (1/n) Σ (x_i − v)·min(1, tau/‖x_i − v‖).
 
@@ -445,6 +461,7 @@ __all__: list[str] = [
     "MultiKrum",
     "GeometricMedian",
     "Huber",
+    "Autogm",
     "CenteredClipping",
     "Mda",
     "Smea",

@@ -96,7 +96,7 @@ struct Scratch {
   }
 };
 
-BRAGG_HD constexpr std::size_t scratch_doubles(std::size_t size) { return 2 * size * size + 10 * size; }
+BRAGG_HD constexpr std::size_t scratch_doubles(std::size_t size) { return 2 * size * size + 11 * size; }
 BRAGG_HD constexpr std::size_t scratch_ints(std::size_t size) { return size * size + size; }
 
 /// The result of a geometric rule.
