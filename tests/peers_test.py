@@ -51,6 +51,18 @@ RULES = [
     "nnm(f={f}) | mean",
     "nnm(f={f}) | trimmed_mean(f={f})",
     "nnm(f={f}) | median",
+    "quantile_clip | mean",
+    "quantile_clip(q=0.8) | median",
+    "huber(tau=6)",
+    "faba(f={f})",
+    "dnc(f={f})",
+    "dnc(f={f}, c=1.5)",
+    "foolsgold",
+    "foolsgold(kappa=0.5)",
+    "fltrust(pivot=1)",
+    "balance(gamma=1.1)",
+    "balance(gamma=0.8, alpha=0.25, pivot=2)",
+    "sign_vote(step=0.5)",
 ]
 
 
@@ -112,7 +124,8 @@ def tolerances(rule, rows):
     objective is flat about its minimum, so that is the square root of a rounding away.
     """
     share = 2 * (len(rows) + 2) * EPSILON
-    if "geometric_median" in rule or "centered_clipping" in rule:
+    made_of_norms = ("geometric_median", "centered_clipping", "huber", "clip", "foolsgold", "fltrust")
+    if any(name in rule for name in made_of_norms):
         share = math.sqrt(2 * EPSILON) if "start=mean" in rule else 5 * share
     return [share * max(abs(x) for x in column) for column in zip(*rows)]
 

@@ -33,6 +33,10 @@ DEFAULTS: dict[str, Callable[[int, int], dict[str, Value]]] = {
     "autogm": lambda n, f: {"max_iters": 1000, "tol": 1e-10},
     "centered_clipping": lambda n, f: {"iters": 1, "start": "previous", "pivot": 0},
     "monna": lambda n, f: {"pivot": 0},
+    "dnc": lambda n, f: {"iters": 1, "c": 1, "sample": 10000, "seed": 0},
+    "balance": lambda n, f: {"alpha": 0.5, "pivot": 0},
+    "foolsgold": lambda n, f: {"kappa": 1},
+    "quantile_clip": lambda n, f: {"q": 0.5},
 }
 
 

@@ -7,6 +7,7 @@ is in all of them, and so is the cancellation of rows with a common offset. The 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from peers.contract import Stage, Step
@@ -90,6 +91,118 @@ def nnm(stage: Stage, n: int, d: int) -> Step:
     return Step(call, f"NumPy NNM as a matrix product, {UNSAFE}", stage)
 
 
+def norms_of(x):
+    return np.sqrt(np.square(x).sum(axis=1))
+
+
+def clipped(x, length):
+    norms = norms_of(x)
+    return x * np.minimum(1, length / np.maximum(norms, np.finfo(x.dtype).tiny))[:, None]
+
+
+def quantile_clip(stage: Stage, n: int, d: int) -> Step:
+    rank = math.ceil(stage.get("q", n) * n - 1e-9) - 1
+    return Step(lambda x: clipped(x, np.sort(norms_of(x))[rank]), "NumPy clipping", stage)
+
+
+def centered_clipping(stage: Stage, n: int, d: int) -> Step:
+    tau, iters = stage.get("tau", n), stage.get("iters", n)
+
+    def call(x):
+        v = np.zeros(d, x.dtype)
+        for _ in range(iters):
+            v = v + clipped(x - v, tau).mean(axis=0)
+        return v
+
+    return Step(call, "NumPy centered clipping", stage.convention(start="origin"))
+
+
+def huber(stage: Stage, n: int, d: int) -> Step:
+    """Reweighted means: half as near with each, or nearer, where some rows are within tau."""
+    tol = 1e-7
+    tau = stage.get("tau", n)
+
+    def call(x):
+        v = x.mean(axis=0)
+        for _ in range(1000):
+            weights = np.minimum(1, tau / np.maximum(norms_of(x - v), np.finfo(x.dtype).tiny))
+            before, v = v, weights @ x / weights.sum()
+            if np.linalg.norm(v - before) <= tol * np.linalg.norm(v):
+                break
+        return v
+
+    return Step(call, "NumPy reweighted means", stage.convention(start="mean", tol=tol))
+
+
+def faba(stage: Stage, n: int, d: int) -> Step:
+    def call(x):
+        for _ in range(stage.f):
+            far = norms_of(x - x.mean(axis=0))
+            x = np.delete(x, len(x) - 1 - np.argmax(far[::-1]), axis=0)
+        return x.mean(axis=0)
+
+    return Step(call, "NumPy FABA", stage)
+
+
+def dnc(stage: Stage, n: int, d: int) -> Step:
+    """At all coordinates, so that there is nothing to draw."""
+    kept = n - math.ceil(stage.get("c", n) * stage.f - 1e-9)
+
+    def call(x):
+        centred = x - x.mean(axis=0)
+        along = np.linalg.eigh(centred @ centred.T)[1][:, -1] ** 2
+        return x[np.argsort(along, kind="stable")[:kept]].mean(axis=0)
+
+    return Step(call, "numpy.linalg.eigh of the Gram matrix", stage.convention(sample=d, iters=1))
+
+
+def foolsgold(stage: Stage, n: int, d: int) -> Step:
+    kappa = stage.get("kappa", n)
+
+    def call(x):
+        unit = x / norms_of(x)[:, None]
+        cosines = unit @ unit.T
+        np.fill_diagonal(cosines, -1)
+        most = np.maximum(cosines.max(axis=1), 0)
+        pardoned = np.where(most > most[:, None], cosines * most[:, None] / most, cosines)
+        apart = np.clip(1 - pardoned.max(axis=1), 0, 1)
+        share = np.minimum(apart / apart.max(), 0.99)
+        with np.errstate(divide="ignore"):
+            weights = np.clip(kappa * (np.log(share / (1 - share)) + 0.5), 0, 1)
+        return weights @ x / weights.sum()
+
+    return Step(call, "NumPy FoolsGold", stage)
+
+
+def fltrust(stage: Stage, n: int, d: int) -> Step:
+    pivot = stage.get("pivot", n)
+
+    def call(x):
+        norms = norms_of(x)
+        trust = np.maximum(x @ x[pivot] / (norms * norms[pivot]), 0)
+        trust[pivot] = 0
+        return (trust * norms[pivot] / norms) @ x / trust.sum()
+
+    return Step(call, "NumPy FLTrust", stage)
+
+
+def balance(stage: Stage, n: int, d: int) -> Step:
+    pivot, gamma, alpha = (stage.get(name, n) for name in ("pivot", "gamma", "alpha"))
+
+    def call(x):
+        own = x[pivot]
+        near = norms_of(x - own) <= gamma * np.linalg.norm(own)
+        near[pivot] = False
+        return alpha * own + (1 - alpha) * x[near].mean(axis=0) if near.any() else own
+
+    return Step(call, "NumPy BALANCE", stage)
+
+
+def sign_vote(stage: Stage, n: int, d: int) -> Step:
+    step = stage.get("step", n)
+    return Step(lambda x: step * np.sign(np.sign(x).sum(axis=0)), "numpy.sign, sum, sign", stage)
+
+
 STEPS = {
     "mean": mean,
     "median": median,
@@ -97,4 +210,13 @@ STEPS = {
     "krum": krum,
     "multi_krum": multi_krum,
     "nnm": nnm,
+    "quantile_clip": quantile_clip,
+    "centered_clipping": centered_clipping,
+    "huber": huber,
+    "faba": faba,
+    "dnc": dnc,
+    "foolsgold": foolsgold,
+    "fltrust": fltrust,
+    "balance": balance,
+    "sign_vote": sign_vote,
 }
