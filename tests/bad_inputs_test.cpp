@@ -156,7 +156,8 @@ INSTANTIATE_TEST_SUITE_P(Pipelines, IsARowOfNaN,
                          testing::Values("median", "trimmed_mean(f=2)", "phocas(f=2)", "krum(f=2)",
                                          "nnm(f=2) | trimmed_mean(f=2)", "geometric_median",
                                          "clip(c=20) | mean", "centered_clipping(tau=10, iters=3)",
-                                         "bucketing(s=2, seed=5) | median", "arc(f=2) | median", "dnc(f=2)"));
+                                         "bucketing(s=2, seed=5) | median", "arc(f=2) | median",
+                                         "dnc(f=2, sample=500)"));
 
 TEST(BadInputs, AreFilesOfEveryKind) {
   const std::string whole = [] {

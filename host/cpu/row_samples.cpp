@@ -58,8 +58,8 @@ void RowSamples::take(const RowTable& window, std::int64_t first, int threads) {
       if (here.count == 0) continue;
       const std::span<const std::int64_t> wanted =
           std::span(sample.coordinates).subspan(here.begin, here.count);
-      const int worthwhile = here.count * rows_ < (1 << 16) ? 1 : threads;
-#pragma omp parallel for schedule(static) num_threads(team(worthwhile))
+      // Few values wake no threads.
+#pragma omp parallel for schedule(static) num_threads(team(here.count < 4096 ? 1 : threads))
       for (std::size_t row = 0; row < rows_; ++row) {
         const void* const from = window.data[t * rows_ + row];
         if (from == nullptr) continue;
