@@ -160,7 +160,7 @@ class Aggregate(Case):
     def test_every_rule_runs(self):
         rows = [[1.0 + 0.01 * i, 2.0 - 0.01 * i] for i in range(9)]
         inputs = self.workers(rows)
-        required = {"f": "1", "tau": "1", "c": "1", "s": "1", "gamma": "1", "pivot": "0"}
+        required = {"f": "1", "tau": "1", "c": "1", "s": "1", "gamma": "1", "lam": "4", "pivot": "0"}
         rules = json.loads(self.run_bragg("rules", "--json").stdout)
         self.assertTrue(rules)  # pipeline_test holds that none is left out
         for rule in rules:

@@ -14,7 +14,7 @@ from bragg import _bragg, rules
 
 SOURCE = Path(__file__).parent.parent.parent
 
-REQUIRED = {"f": 1, "tau": 2.5, "s": 2, "c": 0.5, "gamma": 0.5, "pivot": 0}
+REQUIRED = {"f": 1, "tau": 2.5, "s": 2, "c": 0.5, "gamma": 0.5, "lam": 4.0, "pivot": 0}
 
 
 def class_of(name):
