@@ -46,6 +46,7 @@ struct Round {
   Trust trust;
   std::vector<Judgement> judgements;
   std::vector<Report> reports;
+  Row out;
 
   const Judgement& of(const std::string& name) const {
     return *std::find_if(judgements.begin(), judgements.end(), [&](const auto& j) { return j.name == name; });
@@ -72,10 +73,10 @@ Round run(Reputation& reputation, const std::string& rule, const std::map<std::s
   std::vector<const void*> rows;
   for (const int row : round.trust.rows)
     rows.push_back(workers.at(names[static_cast<std::size_t>(row)]).data());
-  Row out(d);
-  round.reports = aggregate(round.trust.pipeline, Updates::rows(rows, d, DType::f64), Output(out.data()),
-                            {.weights = round.trust.weights}, {.threads = 1});
-  for (const double x : out) EXPECT_TRUE(std::isfinite(x));
+  round.out.resize(d);
+  round.reports = aggregate(round.trust.pipeline, Updates::rows(rows, d, DType::f64),
+                            Output(round.out.data()), {.weights = round.trust.weights}, {.threads = 1});
+  for (const double x : round.out) EXPECT_TRUE(std::isfinite(x));
   round.judgements = reputation.update(round.trust, round.reports);
   return round;
 }
@@ -129,7 +130,7 @@ TEST(Reputation, SleepersWhoTurnLoseTheirWeight) {
   for (const std::string& rule : telling) {
     SCOPED_TRACE(rule);
     test::Generator random = test::generator("sleepers " + rule);
-    Reputation reputation;
+    Reputation reputation({.f = 2});
     for (int round = 0; round < 40; ++round) run(reputation, rule, honest_workers(10, random));
     EXPECT_GT(mean_score(reputation, 0, 10), 0.75);
     Round last;
@@ -149,11 +150,31 @@ TEST(Reputation, SleepersWhoTurnLoseTheirWeight) {
   }
 }
 
+TEST(Reputation, SleepersDoNotTakeOverARuleWithoutAnF) {
+  for (const int f : {0, 1, 2}) {
+    for (const std::string rule : {"median", "geometric_median", "majority_cluster"}) {
+      SCOPED_TRACE(rule + " with f = " + std::to_string(f));
+      test::Generator random = test::generator("take over " + rule);
+      Reputation reputation({.f = f});
+      Round last;
+      for (int round = 0; round < 21; ++round) {
+        std::map<std::string, Row> workers;  // the others are new in each round
+        for (int i = 0; i < 3; ++i) workers["new " + std::to_string(3 * round + i)] = honest(random);
+        for (int i = 0; i < 2; ++i) workers[name_of(i)] = round < 20 ? honest(random) : Row(d, 1000);
+        last = run(reputation, rule, workers);
+      }
+      for (const double x : last.out) EXPECT_LT(std::fabs(x), 100);
+      EXPECT_EQ(last.trust.only_watched.empty(), f > 0);
+      EXPECT_GT(reputation.score(name_of(0)), 0.8);
+    }
+  }
+}
+
 TEST(Reputation, RulesThatTakeAPartOfEachRowTakeLessOfBadOnes) {
   for (const std::string rule : {"geometric_median", "centered_clipping(tau=2, start=origin, iters=5)"}) {
     SCOPED_TRACE(rule);
     test::Generator random = test::generator("gain " + rule);
-    Reputation reputation;
+    Reputation reputation({.f = 2});
     double with = 0, without = 0;
     for (int round = 0; round < 60; ++round) {
       std::map<std::string, Row> workers = honest_workers(10, random);
@@ -177,7 +198,7 @@ TEST(Reputation, ChanceStarvesNobody) {
        {"multi_krum(f=2)", "krum(f=2)", "geometric_median", "bucketing(s=2) | median"}) {
     SCOPED_TRACE(rule);
     test::Generator random = test::generator("chance " + rule);
-    Reputation reputation;
+    Reputation reputation({.f = 2});
     double least = 1, sum = 0;
     for (int round = 0; round < 300; ++round) {
       run(reputation, rule, honest_workers(10, random));
@@ -196,7 +217,7 @@ TEST(Reputation, AnHonestButDifferentWorkerIsNotStarved) {
   for (const std::string& rule : telling) {
     SCOPED_TRACE(rule);
     test::Generator random = test::generator("different " + rule);
-    Reputation reputation;
+    Reputation reputation({.f = 2});
     double least = 1;  // of it in the output
     for (int round = 0; round < 150; ++round) {
       std::map<std::string, Row> workers = honest_workers(10, random);
@@ -293,16 +314,19 @@ TEST(Reputation, NamesEarnTheirWeightRoundByRound) {
 
 // What a round is run with ----------------------------------------------------------------------------------
 
+/// Of n rows as many may be in quarantine as any rule lets.
+TrimmedMean widest(std::size_t n) { return {.f = static_cast<int>(n - 1) / 2}; }
+
 /// A reputation of n names with any past.
-Reputation any_past(int n, test::Generator& random) {
-  Reputation reputation;
+Reputation any_past(int n, test::Generator& random, int f = 0) {
+  Reputation reputation({.f = f});
   std::vector<std::string> names;
   for (int i = 0; i < n; ++i) names.push_back(name_of(i));
   std::vector<double> failing;
   for (int i = 0; i < n; ++i) failing.push_back(std::uniform_real_distribution<double>(0, 1)(random));
   const int rounds = std::uniform_int_distribution<int>(0, 40)(random);
   for (int round = 0; round < rounds; ++round) {
-    const Trust trust = reputation.trust(Median{}, names);
+    const Trust trust = reputation.trust(widest(names.size()), names);
     Report report = report_of(std::vector<double>(trust.rows.size(), 1));
     for (std::size_t k = 0; k < trust.rows.size(); ++k) {
       const double own = failing[static_cast<std::size_t>(trust.rows[k])];
@@ -362,11 +386,84 @@ TEST(Reputation, NeverWeakensTheRule) {
   EXPECT_GT(quarantined, 100);
 }
 
+TEST(Reputation, NeverWeakensARuleWithoutAnF) {
+  test::Generator random = test::generator("caps without f");
+  int weighted = 0, quarantined = 0;
+  for (int trial = 0; trial < 300; ++trial) {
+    const int n = std::uniform_int_distribution<int>(3, 20)(random);
+    const int f = std::uniform_int_distribution<int>(0, n / 2)(random);
+    const Reputation reputation = any_past(n, random, f);
+    std::vector<std::string> names;
+    for (int i = 0; i < n; ++i) names.push_back(name_of(i));
+    for (const char* const rule : {"median", "geometric_median", "majority_cluster", "quantile_clip | mean",
+                                   "bucketing(s=2) | median"}) {
+      SCOPED_TRACE(std::string(rule) + " of n = " + std::to_string(n) + ", f = " + std::to_string(f));
+      const auto points = [&](int rows) { return rule[0] == 'b' ? (rows + 1) / 2 : rows; };
+      const Trust trust = reputation.trust(parse(rule), names);
+      const int rows = static_cast<int>(trust.rows.size());
+      EXPECT_EQ(trust.only_watched.empty(), f > 0 && 2 * f < points(n));
+      if (!trust.only_watched.empty()) {
+        EXPECT_EQ(rows, n);
+        EXPECT_TRUE(trust.weights.empty());
+        EXPECT_TRUE(trust.warnings.empty());
+        continue;
+      }
+      EXPECT_LE(n - rows, f);
+      EXPECT_LT(2 * f, points(rows));
+      quarantined += n - rows;
+      if (trust.weights.empty()) continue;
+      ++weighted;
+      std::vector<double> weights = trust.weights;
+      std::sort(weights.rbegin(), weights.rend());
+      const double heaviest = std::accumulate(weights.begin(), weights.begin() + f, 0.0);
+      const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+      const int equal = static_cast<int>(std::ceil(heaviest / sum * rows - 1e-9));
+      EXPECT_LE(equal, 2 * f);
+      EXPECT_LT(2 * equal, rows);
+    }
+  }
+  EXPECT_GT(weighted, 50);
+  EXPECT_GT(quarantined, 50);
+}
+
+TEST(Reputation, WithoutAnFItIsOnlyWatched) {
+  const std::vector<std::string> names = {"a", "b", "c", "d", "e"};
+  const auto expect = [&](const Reputation& reputation, const Pipeline& pipeline, const std::string& why) {
+    EXPECT_EQ(reputation.trust(pipeline, names).only_watched, why);
+  };
+  expect(Reputation(), Median{}, "median has no f, and the f of the reputation is 0");
+  expect(Reputation({.f = 2}), Median{}, "");
+  expect(Reputation({.f = 3}), Median{}, "5 rows are too few for median to withstand f = 3 bad ones");
+  expect(Reputation({.f = 2}), TrimmedMean{.f = 0}, "trimmed_mean(f=0) is to withstand no bad row (f = 0)");
+  expect(Reputation(), TrimmedMean{.f = 1}, "");
+  expect(Reputation(), parse("nnm(f=1) | median"), "");
+
+  // Quarantine neither begins nor ends, and weights are the caller's, under the caller's cap.
+  Reputation reputation;
+  Trust trust;
+  const auto round = [&](const Pipeline& pipeline) {
+    trust = reputation.trust(pipeline, names);
+    Report report = report_of(std::vector<double>(trust.rows.size(), 1));
+    for (std::size_t k = 0; k < trust.rows.size(); ++k) report.rows[k].nonfinite = trust.rows[k] == 1;
+    return reputation.update(trust, std::vector{report})[1];
+  };
+  for (int k = 0; k < 3; ++k) EXPECT_EQ(round(Median{}).quarantine, 0);
+  EXPECT_EQ(reputation.score("b"), 0.05);
+  EXPECT_EQ(round(TrimmedMean{.f = 1}).quarantine, 10);
+  EXPECT_EQ(round(Median{}).quarantine, 10);
+  EXPECT_EQ(round(TrimmedMean{.f = 1}).quarantine, 9);
+  EXPECT_EQ(reputation.trust(Mean{}, names, std::vector<double>{1, 2, 3, 4, 0}).weights,
+            (std::vector<double>{1, 2, 3, 4, 0}));
+  const Trust capped = reputation.trust(Mean{}, names, std::vector<double>{1, 1, 1, 1, 96}, 0.5);
+  EXPECT_NEAR(capped.weights[4], 4, 1e-12);
+  EXPECT_EQ(capped.max_weight_share, 0.5);
+}
+
 /// So often that it is quarantined.
 void fail(Reputation& reputation, const std::vector<std::string>& names,
           const std::vector<std::string>& failing) {
   for (int round = 0; round < 2; ++round) {
-    const Trust trust = reputation.trust(Mean{}, names);
+    const Trust trust = reputation.trust(widest(names.size()), names);
     Report report = report_of(std::vector<double>(trust.rows.size(), 1));
     for (std::size_t k = 0; k < trust.rows.size(); ++k) {
       const std::string& name = names[static_cast<std::size_t>(trust.rows[k])];
@@ -378,16 +475,15 @@ void fail(Reputation& reputation, const std::vector<std::string>& names,
 
 TEST(Reputation, QuarantineStopsNoRound) {
   const std::vector<std::string> names = {"a", "b", "c", "d", "e", "f", "g"};
-  Reputation reputation;
+  Reputation reputation({.f = 2});
   fail(reputation, names, {"b", "d", "e"});
   // Twice it halves, from 0.2: at 0.05 it is not below the floor.
   EXPECT_TRUE(reputation.trust(Median{}, names).warnings.empty());
   EXPECT_EQ(reputation.trust(Median{}, names).rows.size(), 7U);
   fail(reputation, names, {"b", "d", "e"});
   const Trust free = reputation.trust(Median{}, names);
-  EXPECT_EQ(free.rows, (std::vector{0, 2, 5, 6}));
-  EXPECT_TRUE(free.warnings.empty());
-  EXPECT_TRUE(free.weights.empty());
+  EXPECT_EQ(free.rows, (std::vector{0, 2, 4, 5, 6}));  // 2f < 5
+  EXPECT_EQ(free.warnings.size(), 1U);
 
   // No more than f, and no more than the rule can do without.
   const Trust two = reputation.trust(TrimmedMean{.f = 2}, names);
@@ -453,6 +549,19 @@ TEST(Reputation, WeightsOfTheCallerAreTakenIn) {
   EXPECT_EQ(judged[3].verdict, Verdict::failed);
   EXPECT_EQ(judged[5].verdict, Verdict::kept);
   EXPECT_EQ(fresh.standings().count("b"), 0U);
+
+  // Of one that is in quarantine, and has the weight 0, the rounds that are left.
+  const Trust absent = reputation.trust(TrimmedMean{.f = 1}, names, std::vector<double>{1, 0, 1, 1, 1, 1});
+  const Judgement judged_b = reputation.update(absent, std::vector{report_of({1, 0, 1, 1, 1, 1})})[1];
+  EXPECT_EQ(judged_b.verdict, Verdict::not_judged);
+  EXPECT_GT(judged_b.quarantine, 0);
+  EXPECT_EQ(judged_b.quarantine, reputation.standings().find("b")->second.quarantine);
+
+  // Weights so small that a product with a score has no double: none is more than a better one's.
+  constexpr double tiny = std::numeric_limits<double>::denorm_min();
+  const Trust small = reputation.trust(TrimmedMean{.f = 1}, {{"a", "b", "c", "d", "new"}},
+                                       std::vector<double>(5, 2 * tiny), 1);
+  for (const double weight : small.weights) EXPECT_LE(weight, 2 * tiny);
 }
 
 // What a round shows ----------------------------------------------------------------------------------------
@@ -508,6 +617,17 @@ TEST(Reputation, FewerThanHalfAreEverNoticed) {
   }
 }
 
+TEST(Reputation, RoundingDoesNotDecide) {
+  // 1 − 6.3/7 is above 0.1, by less than 1e-15.
+  Reputation reputation;
+  const std::vector<std::string> names = {"a", "b", "c", "d", "e"};
+  const auto judged = reputation.update(reputation.trust(TrimmedMean{.f = 1}, names),
+                                        std::vector{report_of({7, 7, 7, 7, 6.3})});
+  EXPECT_GT(judged[4].left_out, 0.1);
+  EXPECT_EQ(judged[4].verdict, Verdict::kept);
+  EXPECT_EQ(judged[4].reason, "0.1 of it left out, as others are");
+}
+
 TEST(Reputation, TensorsCountAlike) {
   Reputation reputation;
   const std::vector<std::string> names = {"a", "b", "c", "d"};
@@ -551,7 +671,7 @@ TEST(Reputation, AFileKeepsAll) {
   const test::TemporaryFolder folder;
   for (int trial = 0; trial < 10; ++trial) {
     Reputation reputation(
-        {.newcomer = 0.3, .rise = 0.05, .fall = 0.7, .patience = 1.5, .floor = 0.1, .sentence = 4});
+        {.newcomer = 0.3, .rise = 0.05, .fall = 0.7, .patience = 1.5, .floor = 0.1, .sentence = 4, .f = 1});
     for (int round = 0; round < 20; ++round) {
       const Trust trust = reputation.trust(Median{}, std::vector<std::string>{"a", "b \"ü\"\n", "c", "d"});
       Report report = report_of({0.1, 0.3, 0.5, 0.2});
@@ -602,6 +722,19 @@ TEST(Reputation, OtherFilesAreRefused) {
   refused(changed("\"rise\": 0.1", "\"rise\": 0.9"), "0 < rise < fall");
   refused(changed("\"a\":", "\"\":"), "its name is empty");
   refused(changed("\"round\": 1", "\"round\": -1"), "round is -1");
+  refused(changed("\"version\": 1", "\"version\": 4294967297"), "version is 4294967297");
+  refused(changed("\"sentence\": 10", "\"other\": 10"), "sentence is missing");
+  refused(changed("\"b\":", "\"a\":"), "\"a\" is there twice");
+  refused(changed("\"round\": 1", "\"round\": 1e999"), "beyond the range of double");
+  refused(changed("\"f\": 0", "\"f\": -1"), "f is -1");
+  // Options that were edited take the standings along.
+  const auto edited = [&](const std::string& from, const std::string& to) {
+    test::write_text(path, changed(from, to));
+    return Reputation::load(path).standings().find("a")->second;
+  };
+  EXPECT_EQ(edited("\"score\": 0.28", "\"score\": 0").score, 0.05);
+  EXPECT_EQ(edited("\"suspicion\": 0.0", "\"suspicion\": 7.5").suspicion, 3);
+  EXPECT_EQ(edited("\"quarantine\": 0", "\"quarantine\": 25").quarantine, 10);
   test::write_text(path, good);
   EXPECT_EQ(Reputation::load(path).round(), 1);
   expect_error(Status::io_error, "none.json", [&] { Reputation::load(folder / "none.json"); });
@@ -646,12 +779,17 @@ TEST(Reputation, ArgumentsAreChecked) {
   refused({.patience = 0}, "patience = 0");
   refused({.floor = 0.3}, "floor = 0.3; needs 0 < floor ≤ newcomer");
   refused({.sentence = 0}, "sentence = 0");
+  refused({.f = -1}, "f = -1; needs 0 ≤ f");
 
   Reputation reputation;
   const std::vector<std::string> names = {"a", "b"};
   expect_error(Status::invalid_argument, "weights has 3 values", [&] {
     reputation.trust(Median{}, names, std::vector<double>{1, 1, 1});
   });
+  for (const double share : {nan, -1.0, 2.0, std::numeric_limits<double>::infinity()}) {
+    expect_error(Status::invalid_argument, "needs 0 (no cap) or a share in [1/n, 1]",
+                 [&] { reputation.trust(Median{}, names, {}, share); });
+  }
   const Trust trust = reputation.trust(Median{}, names);
   Report failed = report_of({0, 0});
   failed.status = Status::too_many_nonfinite;

@@ -136,6 +136,12 @@ struct Engine::Impl {
   void describe_points(const SolveBlock& b, const Finish& finish, Solution& solution) const;
 };
 
+void check_max_weight_share(double share) {
+  if (share >= 0 && share <= 1) return;
+  throw Error(Status::invalid_argument,
+              fmt::format("max_weight_share = {}; needs 0 (no cap) or a share in [1/n, 1]", share));
+}
+
 void check_request(const Pipeline& pipeline, int n, const Options& options) {
   constexpr int most_rows = 65535;  // wires of a selection network are numbered in 16 bits
   if (n < 1 || n > most_rows) {
@@ -145,11 +151,7 @@ void check_request(const Pipeline& pipeline, int n, const Options& options) {
     throw Error(Status::invalid_argument,
                 fmt::format("threads = {}; needs 0 (automatic) or a positive number", options.threads));
   }
-  if (!(options.max_weight_share >= 0 && options.max_weight_share <= 1)) {
-    throw Error(Status::invalid_argument,
-                fmt::format("max_weight_share = {}; needs 0 (no cap) or a share in [1/n, 1]",
-                            options.max_weight_share));
-  }
+  check_max_weight_share(options.max_weight_share);
   validate(pipeline, n);
 }
 Engine::Engine(Pipeline pipeline, int n, const Options& options, bool points_alone) {

@@ -40,6 +40,9 @@ bool can_be_weighted(const Pipeline& pipeline, int n, int rows);
 /// @throws Error invalid_argument, too_large: as Plan, of pipeline, n and options.
 void check_request(const Pipeline& pipeline, int n, const Options& options);
 
+/// @throws Error invalid_argument: it is neither 0 nor a share.
+void check_max_weight_share(double share);
+
 /// Result of solve() for one tensor (or the whole row): how pass 2 makes the output.
 struct Solution {
   Status status = Status::ok;

@@ -26,6 +26,8 @@ namespace {
 constexpr std::size_t most_names = 1 << 16;
 /// What a row may be left out by without being noticed, where others are left out by nothing.
 constexpr double least_slack = 0.1;
+/// Rounding does not decide: what is above a limit is so by more than this.
+constexpr double tolerance = 1e-9;
 
 [[noreturn]] void refuse(const std::string& message) { throw Error(Status::invalid_argument, message); }
 
@@ -55,13 +57,6 @@ void for_each_f(Pipeline& pipeline, UseF use) {
   visit(pipeline.rule);
 }
 
-/// The least f of the stages; 0: there is none.
-int f_of(Pipeline pipeline) {
-  int least = std::numeric_limits<int>::max();
-  for_each_f(pipeline, [&](const int& f) { least = std::min(least, f); });
-  return least == std::numeric_limits<int>::max() ? 0 : least;
-}
-
 /// Why the pipeline is illegal for n of the rows; of one that is not, nothing.
 std::optional<std::string> fault_of(Pipeline pipeline, int n) {
   const std::optional<detail::Pivot> trusted = detail::pivot_of(pipeline);
@@ -74,19 +69,55 @@ std::optional<std::string> fault_of(Pipeline pipeline, int n) {
   }
 }
 
-/// The share of the sum of weights that one of n rows may have: f of them together no more than f' ≤ 2f equal
-/// ones, for an f' that the pipeline takes, too.
-double share_cap(const Pipeline& pipeline, int n) {
-  const int f = f_of(pipeline);
-  if (f == 0) return std::min(1.0, 2.0 / n);
-  int more = f;
-  for (; more > 0; --more) {
-    Pipeline stricter = pipeline;
-    for_each_f(stricter, [&](int& each) { each += more; });
-    if (!fault_of(stricter, n)) break;
+/// How many bad rows a pipeline is to withstand, and of how many rows it does.
+class Bounds {
+ public:
+  /// `f`: where no stage has one.
+  Bounds(const Pipeline& pipeline, int f) : pipeline_(pipeline), stand_in_(pipeline) {
+    int least = std::numeric_limits<int>::max();
+    bool rule_has = false;
+    for_each_f(stand_in_, [&](const int& each) { least = std::min(least, each); });
+    Pipeline alone = pipeline;
+    alone.pre.clear();
+    for_each_f(alone, [&](int&) { rule_has = true; });
+    has_f_ = least != std::numeric_limits<int>::max();
+    f_ = has_f_ ? least : f;
+    // Of what reaches the rule, too, fewer than half may be bad.
+    if (!rule_has) stand_in_.rule = TrimmedMean{.f = f_};
   }
-  return (f + more) / (static_cast<double>(f) * n);
-}
+
+  int f() const { return f_; }
+
+  /// Why it does not withstand f bad ones of n rows; if it does, nothing.
+  std::optional<std::string> fault(int n) const {
+    if (const auto illegal = fault_of(pipeline_, n)) return illegal;
+    if (f_ == 0) {
+      return to_string(pipeline_) +
+             (has_f_ ? " is to withstand no bad row (f = 0)" : " has no f, and the f of the reputation is 0");
+    }
+    if (!fault_of(stand_in_, n)) return std::nullopt;
+    return fmt::format("{} rows are too few for {} to withstand f = {} bad ones", n, to_string(pipeline_),
+                       f_);
+  }
+
+  /// The share of the sum of weights that one of n rows may have: f of them together no more than f' ≤ 2f
+  /// equal ones, for an f' that the pipeline withstands, too.
+  double share_cap(int n) const {
+    int more = f_;
+    for (; more > 0; --more) {
+      Pipeline stricter = stand_in_;
+      for_each_f(stricter, [&](int& each) { each += more; });
+      if (!fault_of(stricter, n)) break;
+    }
+    return (f_ + more) / (static_cast<double>(f_) * n);
+  }
+
+ private:
+  Pipeline pipeline_;
+  Pipeline stand_in_;  ///< with trimmed_mean in the place of a rule that has no f
+  bool has_f_ = false;
+  int f_ = 0;
+};
 
 /// A row that is due for quarantine, and for how many rounds.
 struct Due {
@@ -95,15 +126,14 @@ struct Due {
 };
 
 /// Takes from `due`, of n rows that count, those that the pipeline cannot do without, and says so.
-std::vector<std::string> keep_legal(const Pipeline& pipeline, int n, std::span<const std::string> names,
-                                    std::vector<Due>& due) {
+std::vector<std::string> keep_legal(const Bounds& bounds, const Pipeline& pipeline, int n,
+                                    std::span<const std::string> names, std::vector<Due>& due) {
   std::stable_sort(due.begin(), due.end(), [](const Due& a, const Due& b) { return a.left > b.left; });
-  const int f = f_of(pipeline);
-  const std::size_t most = static_cast<std::size_t>(f > 0 ? f : std::max(0, n - 1) / 2);
+  const auto most = static_cast<std::size_t>(bounds.f());
   std::string why = fmt::format("no more than {} are left out of {} at a time", most, to_string(pipeline));
   std::size_t out = std::min(most, due.size());
   for (; out > 0; --out) {
-    const auto fault = fault_of(pipeline, n - static_cast<int>(out));
+    const auto fault = bounds.fault(n - static_cast<int>(out));
     if (!fault) break;
     why = *fault;
   }
@@ -225,26 +255,27 @@ Round examine(const Trust& trust, std::span<const Report> reports, std::span<con
   return round;
 }
 
-std::string reason_of(double left_out, double slack) {
+std::string reason_of(double left_out, bool more) {
   if (left_out < 0.005) return "kept";
   return fmt::format("{}, {} others are",
                      left_out > 0.995 ? "left out" : fmt::format("{:.2g} of it left out", left_out),
-                     left_out > slack ? "more than" : "as");
+                     more ? "more than" : "as");
 }
 
 /// Suspicion is Page's cumulative sum (1954) of what is left out of a worker beyond what chance would.
 void compare(double slack, const ReputationOptions& options, Judgement& judgement, Standing& standing) {
   const double beyond = judgement.left_out - slack;
   standing.suspicion = std::clamp(standing.suspicion + beyond, 0.0, options.patience + 1);
-  judgement.reason = reason_of(judgement.left_out, slack);
-  if (beyond <= 0) return;
+  judgement.reason = reason_of(judgement.left_out, beyond > tolerance);
+  if (beyond <= tolerance) return;
   judgement.verdict = Judgement::Verdict::left_out;
-  if (standing.suspicion <= options.patience) return;
+  if (standing.suspicion <= options.patience + tolerance) return;
   judgement.reason += ", again and again";
   judgement.verdict = Judgement::Verdict::doubted;
 }
 
-void learn(const ReputationOptions& options, Judgement& judgement, Standing& standing) {
+/// `watched`: quarantine neither begins nor ends.
+void learn(const ReputationOptions& options, bool watched, Judgement& judgement, Standing& standing) {
   if (judgement.verdict == Judgement::Verdict::quarantined) {
     standing.quarantine = std::max(0, standing.quarantine - 1);
     judgement.reason = standing.quarantine > 0 ? fmt::format("in quarantine, {} to go", standing.quarantine)
@@ -252,7 +283,7 @@ void learn(const ReputationOptions& options, Judgement& judgement, Standing& sta
     return;
   }
   ++standing.rounds;
-  standing.quarantine = 0;  // of one that counted all the same
+  if (!watched) standing.quarantine = 0;  // of one that counted all the same
   switch (judgement.verdict) {
     case Judgement::Verdict::kept:
       standing.score += options.rise * (1 - standing.score);
@@ -266,6 +297,7 @@ void learn(const ReputationOptions& options, Judgement& judgement, Standing& sta
       standing.score *= 1 - options.fall;
       if (standing.score >= options.floor) return;
       standing.score = options.floor;
+      if (watched) return;
       standing.quarantine = options.sentence;
       judgement.reason += fmt::format("; in quarantine for {} rounds", standing.quarantine);
       return;
@@ -319,6 +351,7 @@ double Reputation::score(std::string_view name) const {
 Trust Reputation::trust(const Pipeline& pipeline, std::span<const std::string> names,
                         std::span<const double> weights, double max_weight_share) const {
   check_names(names);
+  detail::check_max_weight_share(max_weight_share);
   if (!weights.empty() && weights.size() != names.size()) {
     refuse(fmt::format("weights has {} values for n = {} names; pass one per name, or none", weights.size(),
                        names.size()));
@@ -336,7 +369,11 @@ Trust Reputation::trust(const Pipeline& pipeline, std::span<const std::string> n
   }
 
   Trust trust{.names = {names.begin(), names.end()}, .pipeline = pipeline};
-  trust.warnings = keep_legal(pipeline, n, names, due);
+  const Bounds bounds(pipeline, options_.f);
+  trust.only_watched = bounds.fault(n).value_or("");
+  const bool watched = !trust.only_watched.empty();
+  if (watched) due.clear();
+  trust.warnings = keep_legal(bounds, pipeline, n, names, due);
   std::vector<double> given, products;
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (std::any_of(due.begin(), due.end(), [i](const Due& each) { return each.row == i; })) continue;
@@ -344,8 +381,10 @@ Trust Reputation::trust(const Pipeline& pipeline, std::span<const std::string> n
       detail::set_pivot(trust.pipeline, static_cast<int>(trust.rows.size()));
     trust.rows.push_back(static_cast<int>(i));
     given.push_back(given_to(i));
-    const double product = given.back() * score(names[i]);
-    products.push_back(product == 0 ? given.back() : product);
+    const double factor = watched ? 1 : score(names[i]);
+    products.push_back(is_valid(given.back())
+                           ? std::max(given.back() * factor, std::numeric_limits<double>::denorm_min())
+                           : given.back());
   }
   const auto rows = static_cast<int>(given.size());
   const auto valid = std::count_if(given.begin(), given.end(), is_valid);
@@ -354,8 +393,8 @@ Trust Reputation::trust(const Pipeline& pipeline, std::span<const std::string> n
     if (!weights.empty()) trust.weights = std::move(given);  // the run says what is wrong with them
     return trust;
   }
-  const double own = share_cap(pipeline, n - static_cast<int>(due.size()));
-  if (max_weight_share <= 0) {
+  const double own = watched ? 1 : bounds.share_cap(n - static_cast<int>(due.size()));
+  if (max_weight_share == 0) {
     trust.max_weight_share = std::max(own, 1 / static_cast<double>(valid));
   } else if (max_weight_share * n >= 1 - 1e-12) {  // it held for all; it may not for those that are left
     trust.max_weight_share = std::max(std::min(own, max_weight_share), 1 / static_cast<double>(valid));
@@ -379,12 +418,16 @@ std::vector<Judgement> Reputation::update(const Trust& trust, std::span<const Re
   for (std::size_t i = 0; i < round.judgements.size(); ++i) {
     Judgement& judgement = round.judgements[i];
     judgement.before = judgement.after = score(judgement.name);
-    if (judgement.verdict == Judgement::Verdict::not_judged) continue;
+    if (judgement.verdict == Judgement::Verdict::not_judged) {
+      const auto found = standings_.find(judgement.name);
+      if (found != standings_.end()) judgement.quarantine = found->second.quarantine;
+      continue;
+    }
     Standing& standing =
         standings_.try_emplace(judgement.name, Standing{.score = options_.newcomer}).first->second;
     standing.seen = round_;
     if (round.compared[i]) compare(round.slack, options_, judgement, standing);
-    learn(options_, judgement, standing);
+    learn(options_, !trust.only_watched.empty(), judgement, standing);
     judgement.after = standing.score;
     judgement.quarantine = standing.quarantine;
   }

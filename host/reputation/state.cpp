@@ -4,9 +4,13 @@
 #include <fmt/format.h>
 #include <bragg/error.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "host/io/file.hpp"
 
@@ -19,16 +23,48 @@ using Json = nlohmann::json;
 constexpr const char* format = "bragg reputation";
 constexpr int version = 1;
 constexpr std::int64_t longest_file = std::int64_t{64} << 20;
+constexpr double most_patience = 1e6;
+constexpr int most_rounds = 1'000'000;  ///< of a quarantine
+constexpr int most_f = 1'000'000;
 
-/// A number of the file. @throws nlohmann::json::exception; Error bad_file: it is out of range.
+/// A value of an object of the file. @throws Error bad_file.
+const Json& member(const Json& json, const char* key) {
+  const auto found = json.find(key);
+  if (found != json.end()) return *found;
+  throw Error(Status::bad_file, fmt::format("{} is missing", key));
+}
+
+const Json& object(const Json& json, const char* key) {
+  const Json& value = member(json, key);
+  if (!value.is_object()) throw Error(Status::bad_file, fmt::format("{} is no object", key));
+  return value;
+}
+
+/// A number of the file. @throws Error bad_file: it is none, or out of range.
 template <class NumberT>
 NumberT take(const Json& json, const char* key, NumberT least, NumberT most) {
-  const Json& value = json.at(key);
+  using Widest = std::conditional_t<std::is_integral_v<NumberT>, std::int64_t, double>;
+  const Json& value = member(json, key);
   const bool right = std::is_integral_v<NumberT> ? value.is_number_integer() : value.is_number();
-  const auto number = right ? value.get<NumberT>() : least;
-  if (right && number >= least && number <= most) return number;
+  const Widest number = right ? value.get<Widest>() : least;
+  if (right && number >= least && number <= most) return static_cast<NumberT>(number);
   throw Error(Status::bad_file,
               fmt::format("{} is {}; needs a number from {} to {}", key, value.dump(), least, most));
+}
+
+/// @throws Error bad_file: a key is there twice in one object; nlohmann::json::exception.
+Json parse_json(const std::string& text) {
+  std::vector<std::set<std::string>> keys;
+  return Json::parse(text, [&](int, Json::parse_event_t event, const Json& parsed) {
+    if (event == Json::parse_event_t::object_start) keys.emplace_back();
+    if (event == Json::parse_event_t::object_end) keys.pop_back();
+    if (event == Json::parse_event_t::key) {
+      const auto& key = parsed.get_ref<const std::string&>();
+      if (!keys.back().insert(key).second)
+        throw Error(Status::bad_file, fmt::format("{} is there twice", detail::show(key)));
+    }
+    return true;
+  });
 }
 
 ReputationOptions options_of(const Json& json) {
@@ -36,17 +72,19 @@ ReputationOptions options_of(const Json& json) {
   options.newcomer = take(json, "newcomer", 0.0, 1.0);
   options.rise = take(json, "rise", 0.0, 1.0);
   options.fall = take(json, "fall", 0.0, 1.0);
-  options.patience = take(json, "patience", 0.0, 1e6);
+  options.patience = take(json, "patience", 0.0, most_patience);
   options.floor = take(json, "floor", 0.0, 1.0);
-  options.sentence = take(json, "sentence", 1, 1'000'000);
+  options.sentence = take(json, "sentence", 1, most_rounds);
+  options.f = take(json, "f", 0, most_f);
   detail::check_options(options);
   return options;
 }
 
+/// The options may have been edited since the standing was written.
 Standing standing_of(const Json& json, const ReputationOptions& options, std::int64_t round) {
-  return {.score = take(json, "score", 0.0, 1.0),
-          .suspicion = take(json, "suspicion", 0.0, options.patience + 1),
-          .quarantine = take(json, "quarantine", 0, options.sentence),
+  return {.score = std::max(take(json, "score", 0.0, 1.0), options.floor),
+          .suspicion = std::min(take(json, "suspicion", 0.0, most_patience + 1), options.patience + 1),
+          .quarantine = std::min(take(json, "quarantine", 0, most_rounds), options.sentence),
           .rounds = take(json, "rounds", std::int64_t{0}, round),
           .seen = take(json, "seen", std::int64_t{0}, round)};
 }
@@ -87,9 +125,11 @@ void check_options(const ReputationOptions& options) {
         "0 < floor ≤ newcomer");
   check("fall", options.fall, options.fall > 0 && options.fall <= 1, "0 < fall ≤ 1");
   check("rise", options.rise, options.rise > 0 && options.rise < options.fall, "0 < rise < fall");
-  check("patience", options.patience, options.patience > 0 && options.patience <= 1e6, "0 < patience ≤ 1e6");
-  check("sentence", options.sentence, options.sentence >= 1 && options.sentence <= 1'000'000,
+  check("patience", options.patience, options.patience > 0 && options.patience <= most_patience,
+        "0 < patience ≤ 1e6");
+  check("sentence", options.sentence, options.sentence >= 1 && options.sentence <= most_rounds,
         "1 ≤ sentence ≤ 1000000");
+  check("f", options.f, options.f >= 0 && options.f <= most_f, "0 ≤ f ≤ 1000000");
 }
 
 }  // namespace detail
@@ -99,8 +139,9 @@ inline namespace v0 {
 Reputation Reputation::load(const std::filesystem::path& path) {
   const std::string text = read_text(path);
   try {
-    const Json json = Json::parse(text);
-    if (!json.is_object() || json.value("format", "") != format)
+    const Json json = parse_json(text);
+    const auto kind = json.find("format");
+    if (kind == json.end() || *kind != format)
       throw Error(Status::bad_file, "is not the file of a reputation");
     const int found = take(json, "version", 1, 1'000'000);
     if (found > version) {
@@ -109,9 +150,9 @@ Reputation Reputation::load(const std::filesystem::path& path) {
                               "take a later one",
                               found, version));
     }
-    Reputation reputation(options_of(json.at("options")));
+    Reputation reputation(options_of(object(json, "options")));
     reputation.round_ = take(json, "round", std::int64_t{0}, std::int64_t{1} << 53);
-    for (const auto& [name, standing] : json.at("names").items()) {
+    for (const auto& [name, standing] : object(json, "names").items()) {
       try {
         if (const auto fault = detail::fault_of_name(name))
           throw Error(Status::bad_file, "its name " + *fault);
@@ -123,8 +164,8 @@ Reputation Reputation::load(const std::filesystem::path& path) {
     return reputation;
   } catch (const Json::parse_error& error) {
     detail::throw_bad_file(path, fmt::format("is not JSON, from byte {} on", error.byte));
-  } catch (const Json::exception& error) {
-    detail::throw_bad_file(path, fmt::format("is not the file of a reputation: {}", error.what()));
+  } catch (const Json::exception&) {
+    detail::throw_bad_file(path, "holds a number that is beyond the range of double");
   } catch (const Error& error) {
     detail::throw_bad_file(path, error.what());
   }
@@ -135,9 +176,13 @@ void Reputation::save(const std::filesystem::path& path) const {
   json["format"] = format;
   json["version"] = version;
   json["round"] = round_;
-  json["options"] = {{"newcomer", options_.newcomer}, {"rise", options_.rise},
-                     {"fall", options_.fall},         {"patience", options_.patience},
-                     {"floor", options_.floor},       {"sentence", options_.sentence}};
+  json["options"] = {{"newcomer", options_.newcomer},
+                     {"rise", options_.rise},
+                     {"fall", options_.fall},
+                     {"patience", options_.patience},
+                     {"floor", options_.floor},
+                     {"sentence", options_.sentence},
+                     {"f", options_.f}};
   Json& names = json["names"] = Json::object();
   for (const auto& [name, standing] : standings_) {
     names[name] = {{"score", standing.score},

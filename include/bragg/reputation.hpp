@@ -25,6 +25,7 @@ struct ReputationOptions {
   double patience = 2;    ///< rounds of being left out, beyond what others are, before a score falls
   double floor = 0.05;    ///< a score below it is quarantine; in (0, newcomer]
   int sentence = 10;      ///< rounds of a quarantine, at least 1
+  int f = 0;  ///< bad rows that a rule without an f of its own is to withstand; 0: it is only watched
   bool operator==(const ReputationOptions&) const = default;
 };
 
@@ -48,6 +49,9 @@ struct Trust {
   std::vector<double> weights = {};
   double max_weight_share = 0;             ///< what no weight exceeds of their sum
   std::vector<std::string> warnings = {};  ///< who is due for quarantine and counts nevertheless, and why
+  /// Why the reputation has no say in the round, and learns alone; empty: it has one. All rows count then, by
+  /// the caller's weights and cap.
+  std::string only_watched = {};
 };
 
 /// What a round has shown of a worker.
@@ -64,7 +68,7 @@ struct Judgement {
   Verdict verdict = Verdict::kept;
   double before = 0, after = 0;  ///< scores
   double left_out = 0;           ///< in [0, 1]: how much of it the rule left out, beside the usual row
-  int quarantine = 0;            ///< rounds that are left from now
+  int quarantine = 0;            ///< rounds that are left from now, whether or not it counted
   std::string reason = {};       ///< in words
 };
 
@@ -76,14 +80,16 @@ BRAGG_API const char* to_string(Judgement::Verdict verdict) noexcept;
 /// the caller's: who may choose his own, or many, has no reputation to lose.
 ///
 /// Whatever the scores are, the rule with its f is legal for the rows that count, and any f of them hold at
-/// most the weight of f' ≤ 2f equal rows, for an f' that is legal, too.
-/// docs/reputation.md defines all of it.
+/// most the weight of f' ≤ 2f equal rows, for an f' that is legal, too. A rule without an f of its own has
+/// that of the options. Where there is no f, or it is 0, the rule is only watched. docs/reputation.md defines
+/// all of it.
 class BRAGG_API Reputation {
  public:
   /// @throws Error invalid_argument: an option out of range.
   explicit Reputation(const ReputationOptions& options = {});
 
-  /// What `save` has written; the options are those of the file.
+  /// What `save` has written; the options are those of the file. They may have been edited: a score,
+  /// suspicion or quarantine that is beyond their bounds comes to lie on them.
   /// @throws Error io_error; bad_file: not such a file, or of a later version.
   static Reputation load(const std::filesystem::path& path);
   /// Writes JSON, whole or not at all. @throws Error io_error; invalid_argument: not a regular file.
@@ -92,7 +98,8 @@ class BRAGG_API Reputation {
   /// How to run a round of these workers by `pipeline`. `weights`: the caller's client weights, one for each,
   /// or none; `max_weight_share`: the caller's cap, 0: none beside the own. Changes nothing.
   /// @throws Error invalid_argument: names that are empty, longer than 256 bytes, not UTF-8 or there twice;
-  ///   weights of another number; a cap below 1/n. A pipeline that is illegal for n rows is not looked for.
+  ///   weights of another number; a cap that is not in [0, 1], or below 1/n. A pipeline that is illegal for n
+  ///   rows is not looked for.
   Trust trust(const Pipeline& pipeline, std::span<const std::string> names,
               std::span<const double> weights = {}, double max_weight_share = 0) const;
 
