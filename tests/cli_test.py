@@ -2030,14 +2030,23 @@ class ReputationOption(Case):
         rows = [[1, 10], [2, 20], [3, 30], [4, 40], [100, 100]]
         told = self.round(rows, "mean", "--weights", "1,1,1,1,0", notes=1)
         self.assertEqual(told["w04"]["verdict"], "not judged")
+        self.assertEqual(self.told["reputation"]["only_watched"], "mean has no f, and the f of the reputation is 0")
+        self.assertIn("only watched, no weights and no quarantine: mean has no f", self.table)
         self.assertEqual(read_safetensors(self.output)[0]["w"], [2.5, 25])
         self.assertNotIn("w04", self.names())
-        # No more than 2/n, of the four that count; or what is given, where it is less.
-        self.round(rows, "mean", "--weights", "1,1,1,1000,0")
-        self.assertEqual(self.told["reputation"]["max_weight_share"], 0.5)
-        self.assertEqual(read_safetensors(self.output)[0]["w"], [3, 30])
+        # Only watched: by the weights and the cap that are given.
+        self.round(rows, "mean", "--weights", "1,1,1,997,0")
+        self.assertGreater(read_safetensors(self.output)[0]["w"][0], 3.99)
         self.round(rows, "mean", "--weights", "1,1,1,1000,0", "--max-weight-share", "0.4")
         self.assertAlmostEqual(read_safetensors(self.output)[0]["w"][0], 2.8, places=5)
+        # With an f for it, no more than f' = 2 of n = 5 equal rows have.
+        with open(self.state) as file:
+            text = file.read()
+        self.write("state.json", text.replace('"f": 0', '"f": 1'))
+        rows[4] = [5, 50]
+        self.round(rows, "mean", "--weights", "1,1,1,1000,1")
+        self.assertIsNone(self.told["reputation"]["only_watched"])
+        self.assertAlmostEqual(self.told["reputation"]["max_weight_share"], 0.4)
         self.refused(self.workers(rows), "krum(f=1)", "--weights", "1,1,1,1,2", "--reputation", self.state, code=2, says="krum has no weighted form")
         self.refused(self.workers(rows), "mean", "--weights", "1,2", "--reputation", self.state, code=2, says="--weights has 2 values for n = 5")
 
@@ -2062,6 +2071,24 @@ class ReputationOption(Case):
         self.write("workers/w03.safetensors", "no model")
         self.refused(inputs, "krum(f=1)", "--reputation", self.state, "--strict", code=3, says="w03")
         self.assertEqual(contents([self.state]), before)
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "needs /dev/full")
+    def test_a_run_whose_report_cannot_be_written_is_not_learnt(self):
+        inputs = self.workers(FIVE)
+        self.aggregate(inputs, "krum(f=1)", "--reputation", self.state, "--quiet")
+        before = contents([self.state])
+        command = ["aggregate", *inputs, "--rule", "krum(f=1)", "-o", self.output, "--reputation", self.state]
+        done = subprocess.run([BRAGG, *command, "--report", "/dev/full", "--quiet"], capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 4, done.stderr)
+        self.assertEqual(contents([self.state]), before)
+
+    def test_a_name_does_not_depend_on_how_the_path_is_spelled(self):
+        for at, row in enumerate(FIVE[:3]):
+            self.write("c%d/model.safetensors" % at, safetensors({"w": ("F32", [2], row)}))
+        command = [BRAGG, "aggregate", ".", "../c1/.", "../c2/", "--rule", "median", "-o", self.output, "--reputation", self.state]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=self.path("c0"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(sorted(self.names()), ["c0", "c1", "c2"])
 
     def test_a_bad_file_is_an_error_and_stays(self):
         inputs = self.workers(FIVE)
@@ -2096,6 +2123,9 @@ class ReputationOption(Case):
             ((*state, "--partial"), "does not go with --partial"),
         ]:
             self.refused(inputs, "median", *options, code=2, says=["--reputation", says])
+        folder = self.path("workers")  # whose files are those of the workers, the next time, too
+        for options in (("--reputation", self.path("workers", "s.npy")), (*state, "--report", self.path("workers", "s.npz"))):
+            self.refused([folder], "median", *options, code=2, says=[options[-2], "would be a file of the input"])
         rows = self.write("rows.npy", npy([5, 2], [0] * 10))
         self.output = self.path("out.npy")
         self.refused([rows], "median", *state, code=2, says="needs a file or a folder for each worker")

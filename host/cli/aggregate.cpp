@@ -40,9 +40,13 @@ void check_place(const char* option, const fs::path& path, const AggregateComman
   if (detail::same_place(path, command.output)) refuse("is the same file as --output");
   if (command.shard_size && leads_to_input(path, command.output)) refuse("is a file of --output");
   if (command.base && leads_to_input(path, *command.base)) refuse("is a file of --base");
-  for (const fs::path& input : inputs) {
-    if (leads_to_input(path, input)) refuse("is a file of the input " + input.string());
-  }
+  const auto check = [&](const fs::path& input) {
+    std::error_code ignored;
+    const char* const is = fs::exists(path, ignored) ? "is" : "would be";
+    if (leads_to_input(path, input)) refuse(fmt::format("{} a file of the input {}", is, input.string()));
+  };
+  for (const fs::path& input : inputs) check(input);
+  for (const fs::path& input : command.inputs) check(input);  // a folder of workers
 }
 
 void check_reputation(const AggregateCommand& command, const std::vector<fs::path>& inputs,
@@ -299,7 +303,7 @@ void run(const AggregateCommand& command, Communicator* communicator) {
   const EndOnSignal guard([&](int outputs) {
     if (outputs == 0) return std::string("nothing was written");
     return command.output.string() + (command.reputation
-                                          ? " was written; the reputation may not be, the report was not"
+                                          ? " was written; the report and the reputation may not be"
                                           : " was written, the report was not");
   });
   const auto start = std::chrono::steady_clock::now();
@@ -326,6 +330,7 @@ void run(const AggregateCommand& command, Communicator* communicator) {
       write_report(*command.report, *pipeline, result, command.output, device, hashes,
                    reputation ? &*reputation : nullptr);
   });
+  if (reputation) reputation->save();
   if (!command.quiet) {
     fmt::print("{}\n{}{}", worker_table(result, options.weights),
                reputation ? reputation->table() + "\n" : "",

@@ -648,6 +648,7 @@ int run(int argc, char** argv, bragg::Communicator* communicator) {
   for (const char* const other : others) {
     if (is_mpi) app.get_subcommand(other)->group("");
   }
+  if (is_mpi) app.get_subcommand("aggregate")->get_option("--reputation")->group("");  // it keeps none
 
   const auto parse_line = [&]() -> std::optional<int> {
     try {

@@ -77,7 +77,7 @@ bool leads_to_input(const fs::path& path, const fs::path& input) {
   const fs::path parent = place.has_parent_path() ? place.parent_path() : fs::path(".");
   const bool model_file = place.extension() == ".safetensors" || place.extension() == ".npy" ||
                           place.extension() == ".npz" || place.filename().string().ends_with(".index.json");
-  return model_file && fs::exists(place, ignored) && detail::same_place(parent, folder);
+  return model_file && detail::same_place(parent, folder);
 }
 
 }  // namespace bragg::cli

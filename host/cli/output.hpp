@@ -22,7 +22,8 @@ void write_whole(const char* option, const std::filesystem::path& path,
                  const std::function<void(const Put&)>& make);
 void write_whole(const char* option, const std::filesystem::path& path, const std::string& text);
 
-/// Whether `path` is a file that `input`, a file or a model's folder or index, is read from.
+/// Whether `path` is, or once written would be, a file that `input` is read from: a file, or the folder or
+/// index of a model or of workers.
 bool leads_to_input(const std::filesystem::path& path, const std::filesystem::path& input);
 
 }  // namespace bragg::cli

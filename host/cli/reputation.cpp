@@ -32,7 +32,8 @@ auto of_option(CallF call) {
 
 /// The name of the file or folder, without what says of which format it is: a worker may change that.
 std::string name_of(const fs::path& input) {
-  const fs::path plain = input.has_filename() ? input : input.parent_path();
+  const fs::path whole = fs::absolute(input).lexically_normal();  // "." is the folder that it leads to
+  const fs::path plain = whole.has_filename() ? whole : whole.parent_path();
   const fs::path extension = plain.extension();
   const bool says_format = extension == ".safetensors" || extension == ".npz" || extension == ".npy";
   return (says_format ? plain.stem() : plain.filename()).string();
@@ -90,7 +91,6 @@ std::string ReputationFile::warnings() const {
 
 void ReputationFile::learn(FileResult& result) {
   judgements_ = reputation_.update(trust_, result.reports, result.bad);
-  of_option([&] { reputation_.save(path_); });
   for (std::size_t i = 0; i < inputs_.size(); ++i) {
     if (judgements_[i].verdict != Judgement::Verdict::quarantined) continue;
     const auto at = static_cast<std::ptrdiff_t>(i);
@@ -101,6 +101,10 @@ void ReputationFile::learn(FileResult& result) {
                          RowReport{.score = std::numeric_limits<double>::quiet_NaN()});
     }
   }
+}
+
+void ReputationFile::save() const {
+  of_option([&] { reputation_.save(path_); });
 }
 
 std::vector<double> ReputationFile::weights() const {
@@ -122,6 +126,9 @@ std::string ReputationFile::table() const {
     table += fmt::format("{:<{}}  {:>8.3g}  {:>8.3g}  {}\n", names[i], width, judgement.before,
                          judgement.after, printable(judgement.reason));
   }
+  if (!trust_.only_watched.empty())
+    table += fmt::format("only watched, no weights and no quarantine: {}
+", printable(trust_.only_watched));
   return table;
 }
 
@@ -130,6 +137,7 @@ void ReputationFile::add_to(nlohmann::ordered_json& report) const {
   json["file"] = path_.string();
   json["round"] = reputation_.round();
   json["max_weight_share"] = trust_.max_weight_share;
+  json["only_watched"] = trust_.only_watched.empty() ? nlohmann::ordered_json() : trust_.only_watched;
   json["warnings"] = trust_.warnings;
   const std::vector<double> weights = this->weights();
   for (std::size_t i = 0; i < judgements_.size(); ++i) {

@@ -26,8 +26,10 @@ class ReputationFile {
   /// Lines for stderr.
   std::string warnings() const;
 
-  /// Learns from the run of these, writes the file, and adds the others to the result, as rows of no weight.
+  /// Learns from the run of these, and adds the others to the result, as rows of no weight.
   void learn(FileResult& result);
+  /// Writes the file: last of all, so that a run whose output or report could not be written is not in it.
+  void save() const;
 
   /// Client weights of all inputs, or none.
   std::vector<double> weights() const;
