@@ -45,6 +45,7 @@ class Reputation:
         patience: float = 2,
         floor: float = 0.05,
         sentence: int = 10,
+        f: int = 0,
     ) -> None:
         """
         Args:
@@ -56,12 +57,13 @@ class Reputation:
             patience: Rounds of being left out by the rule, beyond what others are, before a score falls.
             floor: A score below it is quarantine.
             sentence: Rounds of a quarantine.
+            f: Bad rows that a rule without an f of its own is to withstand. 0: such a rule is only watched.
 
         Raises:
             ValueError: One of these is out of range; the file is none of a reputation, or of a later version.
             OSError: The file cannot be read.
         """
-        self._path = None if path is None else os.fspath(path)
+        self._path = None if path is None else _plain(path)
         if self._path is not None and os.path.exists(self._path):
             self._made = _bragg.Reputation.load(self._path)
         else:
@@ -72,6 +74,7 @@ class Reputation:
                 number("patience", patience),
                 number("floor", floor),
                 integer("sentence", sentence),
+                integer("f", f),
             )
 
     def trust(
@@ -84,34 +87,51 @@ class Reputation:
         """How to run a round of these workers by the rule. Changes nothing.
 
         Aggregate the rows `trust.rows` by `trust.rule`, with `trust.weights`. No weight is more than twice the mean, or
-        less where the rule would not take f' = 2f; `weights`, the caller's own, are taken in.
+        less where the rule would not take f' = 2f; `weights`, the caller's own, are taken in. A rule without an f, or
+        with f = 0, is only watched: `trust.only_watched` says so, all rows count, and weights are the caller's.
 
         Raises:
+            TypeError: names is a text.
             ValueError: Names are empty, longer than 256 bytes or there twice; weights are of another number;
-                max_weight_share is below 1/n.
+                max_weight_share is neither 0 nor a share in [1/n, 1].
         """
+        if isinstance(names, (str, bytes)):
+            raise TypeError(f"names = {names!r}; needs a list of names, one for each worker")
         share = number("max_weight_share", max_weight_share)
         return self._made.trust(_rule_text(rule), list(names), _numbers(weights), share)
 
-    def update(self, trust: Trust, reports: Report | Iterable[Report]) -> list[Judgement]:
+    def update(
+        self, trust: Trust, reports: Report | Iterable[Report], *, allow_nonfinite: bool = False
+    ) -> list[Judgement]:
         """Learns from the reports of a run of `trust`, of one row for each of trust.rows.
 
-        Returns what is made of each of trust.names. A run that failed teaches nothing: its reports are a ValueError.
+        Returns what is made of each of trust.names. If it raises, nothing is learnt.
+
+        Args:
+            allow_nonfinite: Learn from a run whose result holds NaN or infinity, too, as `aggregate` may return it.
+
+        Raises:
+            ValueError: Reports of another number of rows, or of a run that failed, which teaches nothing.
+            OSError: The file cannot be written.
         """
         told = [reports] if isinstance(reports, Report) else list(reports)
         for report in told:
-            if report.status != "ok":
-                raise ValueError(f"reports: the run ended with {report.status}, which teaches nothing")
+            failed = report.nonfinite_result and not allow_nonfinite
+            status = "nonfinite_result" if report.status == "ok" and failed else report.status
+            if status != "ok":
+                raise ValueError(f"reports: the run ended with {status}, which teaches nothing")
         bad = [reason or "" for reason in told[0].bad_inputs] if told else []
         evidence = [(list(report.weights), list(report.nonfinite)) for report in told]
-        judgements = self._made.update(trust, evidence, bad)
+        learnt = _bragg.Reputation(self._made)
+        judgements = learnt.update(trust, evidence, bad)
         if self._path is not None:
-            self._made.save(self._path)
+            learnt.save(self._path)
+        self._made = learnt
         return judgements
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the file, whole or not at all."""
-        self._made.save(os.fspath(path))
+        self._made.save(_plain(path))
 
     def score(self, name: str) -> float:
         """Of a name that is not known, that of a newcomer."""
@@ -129,6 +149,13 @@ class Reputation:
 
     def __repr__(self) -> str:
         return f"Reputation({len(self.scores)} names, round {self.round})"
+
+
+def _plain(path: str | os.PathLike[str]) -> str:
+    plain = os.fspath(path)
+    if "\0" in plain:  # the extension would end it there
+        raise ValueError(f"path = {plain!r}; holds a null byte")
+    return plain
 
 
 def noteworthy(judgements: Iterable[Judgement]) -> Iterator[str]:

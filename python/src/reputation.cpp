@@ -73,6 +73,8 @@ void add_reputation(nb::module_& module) {
           "Client weights of these rows, already capped. None: all alike, or the rule has no weighted form.")
       .def_ro("max_weight_share", &Trust::max_weight_share, "What no weight exceeds of their sum.")
       .def_ro("warnings", &Trust::warnings, "Who is due for quarantine and counts nevertheless, and why.")
+      .def_ro("only_watched", &Trust::only_watched,
+              "Why the reputation has no say in the round, and learns alone; empty where it has one.")
       .def("__repr__", [](const Trust& trust) { return shown(trust); });
   nb::class_<Judgement>(module, "Judgement", "What a round has shown of a worker.")
       .def_ro("name", &Judgement::name)
@@ -90,11 +92,12 @@ void add_reputation(nb::module_& module) {
       .def(
           "__init__",
           [](Reputation* self, double newcomer, double rise, double fall, double patience, double floor,
-             int sentence) {
-            new (self) Reputation({newcomer, rise, fall, patience, floor, sentence});
+             int sentence, int f) {
+            new (self) Reputation({newcomer, rise, fall, patience, floor, sentence, f});
           },
           nb::arg("newcomer"), nb::arg("rise"), nb::arg("fall"), nb::arg("patience"), nb::arg("floor"),
-          nb::arg("sentence"))
+          nb::arg("sentence"), nb::arg("f"))
+      .def(nb::init<const Reputation&>())
       .def_static(
           "load", [](const std::string& path) { return Reputation::load(path); }, nb::arg("path"))
       .def(

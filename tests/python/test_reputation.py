@@ -112,6 +112,35 @@ def test_a_file_is_kept(tmp_path):
         reputation.save(tmp_path / "none" / "state.json")
 
 
+def test_a_rule_without_an_f_is_only_watched_unless_one_is_given():
+    trust = bragg.Reputation().trust("median", NAMES)
+    assert trust.only_watched == "median has no f, and the f of the reputation is 0"
+    assert bragg.Reputation(f=2).trust("median", NAMES).only_watched == ""
+    with pytest.raises(ValueError, match="f = -1"):
+        bragg.Reputation(f=-1)
+
+
+def test_a_round_that_cannot_be_kept_is_not_learnt(tmp_path):
+    reputation = bragg.Reputation(tmp_path / "none" / "state.json")
+    trust = reputation.trust(RULE, NAMES)
+    report = bragg.aggregate_with_report(rows(np.random.default_rng(5)), trust.rule).report
+    with pytest.raises(OSError, match="none"):
+        reputation.update(trust, report)
+    assert reputation.round == 0 and reputation.scores == {}
+
+
+def test_a_result_that_is_not_finite_teaches_nothing_unless_it_is_allowed():
+    reputation = bragg.Reputation()
+    trust = reputation.trust("mean", NAMES)
+    updates = rows(np.random.default_rng(6), {2: np.nan})
+    with pytest.raises(bragg.AggregationError) as caught:
+        bragg.aggregate(updates, trust.rule)
+    with pytest.raises(ValueError, match="nonfinite_result, which teaches nothing"):
+        reputation.update(trust, caught.value.reports)
+    assert reputation.round == 0
+    assert reputation.update(trust, caught.value.reports, allow_nonfinite=True)[2].verdict == "failed"
+
+
 def test_arguments_are_checked():
     for options, says in [
         ({"newcomer": 2}, "newcomer = 2"),
@@ -129,6 +158,15 @@ def test_arguments_are_checked():
         reputation.trust("medain", ["a", "b"])
     with pytest.raises(ValueError, match="weights has 1 values for n = 2 names"):
         reputation.trust("median", ["a", "b"], [1])
+    with pytest.raises(TypeError, match="names = 'abcdef'"):
+        reputation.trust("median", "abcdef")
+    for share in (float("nan"), -1, 2, float("inf")):
+        with pytest.raises(ValueError, match="max_weight_share = .*; needs 0 .no cap. or a share"):
+            reputation.trust("median", ["a", "b"], max_weight_share=share)
+    with pytest.raises(ValueError, match="null byte"):
+        bragg.Reputation("state\0.json")
+    with pytest.raises(ValueError, match="null byte"):
+        reputation.save("state\0.json")
     trust = reputation.trust("median", ["a", "b", "c"])
     report = bragg.aggregate_with_report(np.ones((3, 2), np.float32), "median").report
     with pytest.raises(ValueError, match="too_large, which teaches nothing"):
