@@ -127,8 +127,7 @@ std::string ReputationFile::table() const {
                          judgement.after, printable(judgement.reason));
   }
   if (!trust_.only_watched.empty())
-    table += fmt::format("only watched, no weights and no quarantine: {}
-", printable(trust_.only_watched));
+    table += fmt::format("only watched, no weights and no quarantine: {}\n", printable(trust_.only_watched));
   return table;
 }
 
@@ -137,7 +136,8 @@ void ReputationFile::add_to(nlohmann::ordered_json& report) const {
   json["file"] = path_.string();
   json["round"] = reputation_.round();
   json["max_weight_share"] = trust_.max_weight_share;
-  json["only_watched"] = trust_.only_watched.empty() ? nlohmann::ordered_json() : trust_.only_watched;
+  json["only_watched"] = nullptr;
+  if (!trust_.only_watched.empty()) json["only_watched"] = trust_.only_watched;
   json["warnings"] = trust_.warnings;
   const std::vector<double> weights = this->weights();
   for (std::size_t i = 0; i < judgements_.size(); ++i) {
