@@ -69,8 +69,8 @@ void project(Stage& stage, const std::vector<int>& finite, const std::vector<std
   const long double top = all.values.front();
   s.assign(rows.size(), 0);
   terms.assign(rows.size(), sizes);
-  if (!(top >
-        1e-34L * sizes)) {  // they differ elsewhere, if at all: rounding may be all that is left of them
+  // They differ elsewhere, if at all: rounding may be all that is left of them.
+  if (!(top > 1e-34L * sizes)) {
     const bool sees_all = coordinates.size() == stage.points.front().coordinates();
     if (!sees_all) stage.margin = 0;
     return;

@@ -2,9 +2,8 @@
 // Rows at drawn coordinates, widened to f64.
 //
 // Map          a thread for each coordinate drawn and eight rows (grid.y), of one part after another.
-// Bound        latency: each value is a sector of its own, and where it lies is known after 60 rounds of
-// Philox
-//              for each attempt of the walk, of which there are four on average at the most.
+// Bound        latency: each value is a sector of its own, and where it lies is known after 60 rounds
+//              of Philox for each attempt of the walk, of which there are four on average at the most.
 // Resources    128 threads, 64 registers at most.
 // Determinism  no sums.
 // Measured     not yet run on hardware.

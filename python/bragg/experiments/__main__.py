@@ -110,7 +110,7 @@ def main() -> int:
     if given.plot is not None and experiment.lines is None:
         parser.error(f"--plot: {given.name} has a table only")
     try:
-        data.load(given.data)
+        data.check(given.data)
     except data.Missing as missing:
         print(f"{parser.prog}: not installed: {missing}", file=sys.stderr)
         return 1

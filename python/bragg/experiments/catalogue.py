@@ -92,12 +92,12 @@ def _mixing_claims(runs: list[Run]) -> dict[str, bool]:
 # price ----------------------------------------------------------------------------------------------------------------
 
 N = 17
-PRICED = {"multi_krum": "multi_krum(f={f})", "trimmed_mean": "trimmed_mean(f={f})"}
+PRICED = ("multi_krum", "trimmed_mean")
 ALPHAS = (0.1, 1.0, 10.0)
 
 
 def _priced(rule: str, f: int, mixed: int) -> str:
-    text = PRICED[rule].format(f=f) if f > 0 else "mean"
+    text = f"{rule}(f={f})" if f > 0 else "mean"
     return f"nnm(f={mixed}) | {text}" if mixed else text
 
 
@@ -114,16 +114,23 @@ def _price(quick: bool) -> list[Setup]:
     ]
 
 
-def _price_table(runs: list[Run]) -> list[list[str]]:
+def _price_series(runs: list[Run]) -> tuple[list[int], list[tuple[str, float, list[list[float]]]]]:
+    """Each f, and for each line of the table its name, its α, and the accuracies at each f."""
     found = _by(runs, lambda setup: (setup.alpha, setup.rule))
     most = [f for f in range(8) if (0.1, _priced("trimmed_mean", f, 0)) in found]
-    rows = [["rule", "α", *(f"f = {f}" for f in most)]]
+    series = []
     for rule in PRICED:
         for alpha in ALPHAS:
-            rows.append([rule, f"{alpha:g}", *(spread(found[alpha, _priced(rule, f, 0)]) for f in most)])
-        mixed = [spread(found[0.1, _priced(rule, 7, f)]) for f in most]
-        rows.append([f"nnm(f = …) before {rule}(f = 7)", "0.1", *mixed])
-    return rows
+            series.append((rule, alpha, [found[alpha, _priced(rule, f, 0)] for f in most]))
+        mixed = [found[0.1, _priced(rule, 7, f)] for f in most]
+        series.append((f"nnm(f = …) before {rule}(f = 7)", 0.1, mixed))
+    return most, series
+
+
+def _price_table(runs: list[Run]) -> list[list[str]]:
+    most, series = _price_series(runs)
+    head = ["rule", "α", *(f"f = {f}" for f in most)]
+    return [head, *([name, f"{alpha:g}", *map(spread, values)] for name, alpha, values in series)]
 
 
 def _price_claims(runs: list[Run]) -> dict[str, bool]:
@@ -143,14 +150,8 @@ def _price_claims(runs: list[Run]) -> dict[str, bool]:
 
 
 def _price_lines(runs: list[Run]) -> dict[str, Any]:
-    found = _by(runs, lambda setup: (setup.alpha, setup.rule))
-    most = [f for f in range(8) if (0.1, _priced("trimmed_mean", f, 0)) in found]
-    lines = {}
-    for rule in PRICED:
-        for alpha in ALPHAS:
-            lines[f"{rule}, α = {alpha:g}"] = (most, [fmean(found[alpha, _priced(rule, f, 0)]) for f in most])
-        lines[f"NNM before {rule}(f=7), α = 0.1"] = (most, [fmean(found[0.1, _priced(rule, 7, f)]) for f in most])
-    return lines
+    most, series = _price_series(runs)
+    return {f"{name}, α = {alpha:g}": (most, list(map(fmean, values))) for name, alpha, values in series}
 
 
 EXPERIMENTS = {

