@@ -47,7 +47,7 @@ CudaPlan::CudaPlan(const PlanRequest& request, const PlanRequest* shard_of, std:
       keeps_records_(shard_of != nullptr) {
   const OnDevice on(device_);
   reports_.resize(request_.parts);
-  const PlanRequest& whole = keeps_records_ ? *shard_of : request_;
+  const PlanRequest& whole = shard_of != nullptr ? *shard_of : request_;
   make_constants(whole);
   if (needs_.sampling.count > 0) make_sample_constants(whole, slices);
   plan_workspace();
