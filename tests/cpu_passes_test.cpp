@@ -20,6 +20,7 @@
 
 #include "host/base/dtype.hpp"
 #include "host/cpu/passes.hpp"
+#include "host/verify/values.hpp"
 #include "rules/means.hpp"
 #include "rules/networks/order.hpp"
 #include "rules/networks/schedules.hpp"
@@ -29,6 +30,7 @@ namespace bragg::detail {
 namespace {
 
 using Real = long double;
+using verify::power_of_two;
 constexpr Real infinity = std::numeric_limits<Real>::infinity();
 constexpr std::array all_dtypes{DType::f32, DType::f16, DType::bf16, DType::f64};
 
@@ -61,10 +63,9 @@ Real rounded(Real v, DType dtype) {
   if (v == 0) return 0;
   const Format format = format_of(dtype);
   const int exponent = std::max(std::ilogb(v), format.min_exponent);
-  const Real quantum = std::ldexp(Real{1}, exponent - format.fraction_bits);
-  const Real result = std::rint(v / quantum) * quantum;
-  const Real largest =
-      (2 - std::ldexp(Real{1}, -format.fraction_bits)) * std::ldexp(Real{1}, format.max_exponent);
+  const int quantum = exponent - format.fraction_bits;
+  const Real result = std::rint(v * power_of_two(-quantum)) * power_of_two(quantum);
+  const Real largest = (2 - power_of_two(-format.fraction_bits)) * power_of_two(format.max_exponent);
   if (std::abs(result) > largest) return result > 0 ? infinity : -infinity;
   return result == 0 ? 0 : result;
 }
@@ -89,10 +90,10 @@ Real decode(const unsigned char* bytes, DType dtype) {
   if (exponent == 2 * format.max_exponent + 1) {
     magnitude = fraction == 0 ? infinity : std::numeric_limits<Real>::quiet_NaN();
   } else if (exponent == 0) {
-    magnitude = std::ldexp(static_cast<Real>(fraction), format.min_exponent - format.fraction_bits);
+    magnitude = static_cast<Real>(fraction) * power_of_two(format.min_exponent - format.fraction_bits);
   } else {
-    magnitude = std::ldexp(static_cast<Real>(fraction + (1 << format.fraction_bits)),
-                           exponent - format.max_exponent - format.fraction_bits);
+    magnitude = static_cast<Real>(fraction + (1 << format.fraction_bits)) *
+                power_of_two(exponent - format.max_exponent - format.fraction_bits);
   }
   return (bits & 0x8000) != 0 ? -magnitude : magnitude;
 }
@@ -132,11 +133,11 @@ void encode(Real v, DType dtype, unsigned char* bytes) {
       bits = static_cast<std::uint16_t>(special + 1);  // a signalling NaN
     } else if (std::isinf(r)) {
       bits = static_cast<std::uint16_t>(special);
-    } else if (r < std::ldexp(Real{1}, format.min_exponent)) {
-      bits = static_cast<std::uint16_t>(std::ldexp(r, format.fraction_bits - format.min_exponent));
+    } else if (r < power_of_two(format.min_exponent)) {
+      bits = static_cast<std::uint16_t>(r * power_of_two(format.fraction_bits - format.min_exponent));
     } else {
       const int exponent = std::ilogb(r);
-      const int fraction = static_cast<int>(std::ldexp(r, format.fraction_bits - exponent));
+      const int fraction = static_cast<int>(r * power_of_two(format.fraction_bits - exponent));
       bits = static_cast<std::uint16_t>(((exponent + format.max_exponent) << format.fraction_bits) +
                                         (fraction - (1 << format.fraction_bits)));
     }
@@ -153,9 +154,8 @@ enum class Data { normal, hostile, huge, tiny };
 Real draw(std::mt19937_64& random, DType dtype, Data data) {
   const auto uniform = [&] { return std::uniform_real_distribution<double>(-1, 1)(random); };
   const Format format = format_of(dtype);
-  const Real largest =
-      (2 - std::ldexp(Real{1}, -format.fraction_bits)) * std::ldexp(Real{1}, format.max_exponent);
-  const Real smallest = std::ldexp(Real{1}, format.min_exponent - format.fraction_bits);
+  const Real largest = (2 - power_of_two(-format.fraction_bits)) * power_of_two(format.max_exponent);
+  const Real smallest = power_of_two(format.min_exponent - format.fraction_bits);
   switch (data) {
     case Data::normal:
       return rounded(1 + static_cast<Real>(uniform()), dtype);
@@ -785,7 +785,7 @@ TEST_P(CpuPassesTest, OneRowIsRoundedOnceToEveryType) {
       for (int k = 0; k < 8; ++k) {
         const Real v = rounded(std::ldexp(1 + static_cast<Real>(random() % 4096) / 4096, e), dtype);
         const int grid = std::max(e, format.min_exponent) - format.fraction_bits;
-        const Real half = v + std::ldexp(Real{1}, grid - 1);
+        const Real half = v + power_of_two(grid - 1);
         for (const Real x : {v, half, half * (1 + 0x1p-52L), half * (1 - 0x1p-52L), half * (1 + 0x1p-30L)}) {
           values.push_back(x);
           values.push_back(-x);
@@ -1429,14 +1429,13 @@ std::vector<SelectRule> rank_rules_for(int n) {
 /// Columns that are hard for a search by digits, one kind after another.
 void make_hard(Problem& problem, std::mt19937_64& random) {
   const Format format = format_of(problem.dtype);
-  const Real largest =
-      (2 - std::ldexp(Real{1}, -format.fraction_bits)) * std::ldexp(Real{1}, format.max_exponent);
-  const Real smallest = std::ldexp(Real{1}, format.min_exponent - format.fraction_bits);
+  const Real largest = (2 - power_of_two(-format.fraction_bits)) * power_of_two(format.max_exponent);
+  const Real smallest = power_of_two(format.min_exponent - format.fraction_bits);
   const int n = problem.n;
   for (std::int64_t i = 0; i < problem.sizes[0]; ++i) {
     const Real base =
         rounded(static_cast<Real>(std::uniform_real_distribution(-2.0, 2.0)(random)), problem.dtype);
-    const Real step = std::ldexp(Real{1}, std::ilogb(base) - format.fraction_bits);
+    const Real step = power_of_two(std::ilogb(base) - format.fraction_bits);
     for (int r = 0; r < n; ++r) {
       const auto below = [&](int bound) { return static_cast<int>(random() % static_cast<unsigned>(bound)); };
       Real v = base;  // kind 0: all equal
@@ -1445,8 +1444,7 @@ void make_hard(Problem& problem, std::mt19937_64& random) {
           v += step * below(2);
           break;
         case 2:  // last digits that carry into those before
-          v = std::ldexp(Real{1}, below(3) - 1) +
-              (below(3) - 1) * std::ldexp(Real{1}, -format.fraction_bits - 1);
+          v = power_of_two(below(3) - 1) + (below(3) - 1) * power_of_two(-format.fraction_bits - 1);
           break;
         case 3:  // within a few digits of each other
           v += step * below(600);

@@ -4,6 +4,9 @@
 #pragma once
 
 #include <bragg/updates.hpp>
+
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -31,21 +34,37 @@ inline Format format_of(DType dtype) {
   return {53, -1022, 1023};
 }
 
+/// 2^exponent, for exponents of and beyond all formats', from a table: std::ldexp takes ten times as long.
+inline long double power_of_two(int exponent) {
+  constexpr int least = -1100;
+  static const std::array powers = [] {
+    std::array<long double, 2201> made;
+    for (std::size_t k = 0; k < made.size(); ++k) made[k] = std::ldexp(1.0L, least + static_cast<int>(k));
+    return made;
+  }();
+  return powers.at(static_cast<std::size_t>(exponent - least));
+}
+
+/// Exponent of the distance between neighbouring values of a format at |x|; x is finite. Above the format's
+/// range, of the first ones that it would have there.
+inline int spacing_exponent(const Format& f, long double x) {
+  const int exponent =
+      x == 0 ? f.min_exponent : std::clamp(std::ilogb(x), f.min_exponent, f.max_exponent + 1);
+  return exponent - f.precision + 1;
+}
+
 /// Distance between neighbouring values of `dtype` at |x|.
 inline long double spacing(DType dtype, long double x) {
-  const Format f = format_of(dtype);
-  if (!std::isfinite(x)) return 0;
-  const int exponent = x == 0 ? f.min_exponent : std::max(std::ilogb(x), f.min_exponent);
-  return std::ldexp(1.0L, exponent - f.precision + 1);
+  return std::isfinite(x) ? power_of_two(spacing_exponent(format_of(dtype), x)) : 0;
 }
 
 /// x rounded to the nearest value of `dtype`, ties to even.
 inline long double round_to(DType dtype, long double x) {
   if (!std::isfinite(x)) return x;
   const Format f = format_of(dtype);
-  const long double step = spacing(dtype, x);
-  const long double rounded = std::nearbyint(x / step) * step;
-  const long double largest = std::ldexp(2.0L - std::ldexp(1.0L, 1 - f.precision), f.max_exponent);
+  const int step = spacing_exponent(f, x);
+  const long double rounded = std::rint(x * power_of_two(-step)) * power_of_two(step);
+  const long double largest = (2 - power_of_two(1 - f.precision)) * power_of_two(f.max_exponent);
   if (std::fabs(rounded) > largest) return std::copysign(std::numeric_limits<long double>::infinity(), x);
   return rounded;
 }
@@ -77,8 +96,8 @@ inline long double load(DType dtype, const void* data, std::size_t index) {
     return fraction != 0 ? std::numeric_limits<long double>::quiet_NaN()
                          : sign * std::numeric_limits<long double>::infinity();
   }
-  return exponent == 0 ? sign * std::ldexp(static_cast<long double>(fraction), -24)
-                       : sign * std::ldexp(static_cast<long double>(1024 + fraction), exponent - 25);
+  return exponent == 0 ? sign * static_cast<long double>(fraction) * power_of_two(-24)
+                       : sign * static_cast<long double>(1024 + fraction) * power_of_two(exponent - 25);
 }
 
 /// Stores x rounded to dtype; NaN keeps its sign.
@@ -109,10 +128,10 @@ inline void store(DType dtype, void* data, std::size_t index, long double x) {
   } else if (std::isinf(rounded)) {
     bits |= 0x7c00;
   } else if (size < 0x1p-14L) {
-    bits = static_cast<std::uint16_t>(bits | static_cast<std::uint16_t>(std::ldexp(size, 24)));
+    bits = static_cast<std::uint16_t>(bits | static_cast<std::uint16_t>(size * power_of_two(24)));
   } else {
     const int exponent = std::ilogb(size);
-    const auto fraction = static_cast<int>(std::ldexp(size, 10 - exponent)) - 1024;
+    const auto fraction = static_cast<int>(size * power_of_two(10 - exponent)) - 1024;
     bits = static_cast<std::uint16_t>(bits | ((exponent + 15) << 10) | fraction);
   }
   std::memcpy(bytes, &bits, 2);
