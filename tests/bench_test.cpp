@@ -39,7 +39,7 @@ bool says(const std::string& text, const std::string& words) { return text.find(
 // Floors -----------------------------------------------------------------------------------------
 
 TEST(Floors, ArePositiveAndInTheOrderOfWidths) {
-  const Floors floors = measure_floors(1, std::size_t{1} << 20, 0.4);
+  const Floors floors = measure_floors(1, memory_beyond(std::size_t{1} << 20), std::size_t{1} << 20, 0.4);
   for (const double rate : {floors.read, floors.copy, floors.fma_f32, floors.fma_f64, floors.min_max_16,
                             floors.min_max_32, floors.min_max_64}) {
     EXPECT_GT(rate, 1e7);

@@ -120,6 +120,7 @@ class Bench {
   const Settings& settings_;
   Options options_;
   Findings findings_;
+  Buffer memory_;  // that floors are measured in
   Shaped shaped_;
   const Case* shape_ = nullptr;  ///< that shaped_ is of
   std::optional<PeerInput> input_;
@@ -248,11 +249,12 @@ void Bench::tell() {
 /// Before the rows and after them, where the machine may have more, or less, to give.
 void Bench::update_floors() {
   report("the machine's own speed");
-  const Floors now =
-      settings_.device == Device::cuda
-          ? measure_device_floors(findings_.device_name, settings_.floor_seconds / 4)
-          : measure_floors(findings_.threads, static_cast<std::size_t>(findings_.hardware.cache_bytes),
-                           settings_.floor_seconds);
+  const auto cache_bytes = static_cast<std::size_t>(findings_.hardware.cache_bytes);
+  const bool on_device = settings_.device == Device::cuda;
+  if (!on_device && memory_.bytes() == 0) memory_ = memory_beyond(cache_bytes);
+  const Floors now = on_device
+                         ? measure_device_floors(findings_.device_name, settings_.floor_seconds / 4)
+                         : measure_floors(findings_.threads, memory_, cache_bytes, settings_.floor_seconds);
   findings_.floors = findings_.floors.memory_bytes == 0 ? now : best_of(findings_.floors, now);
   done_ += settings_.floor_seconds;
 }

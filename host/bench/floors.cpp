@@ -9,14 +9,14 @@
 #include <atomic>
 
 #include "host/base/team.hpp"
-#include "host/bench/data.hpp"
 
 namespace bragg::bench {
 
 namespace {
 
-/// Data is out of the cache when it is so many times as large.
-constexpr std::size_t beyond_cache = 8;
+/// Data is out of the cache when it is so many times as large: where a line takes the place of any other by
+/// chance, e⁻⁴ = 2 % of the lines are still there.
+constexpr std::size_t beyond_cache = 4;
 
 /// Keeps the values that a loop reads in use.
 std::atomic<std::uint32_t> sink;
@@ -117,16 +117,17 @@ double read_seconds(const unsigned char* data, std::size_t bytes, int threads, R
   });
 }
 
-void measure_copy(Floors& floors, const Buffer& from, double seconds) {
-  const Buffer to(from.bytes());
+/// From one half of the memory to the other.
+void measure_copy(Floors& floors, const Buffer& memory, double seconds) {
+  const std::size_t half = memory.bytes() / 2;
   const auto copy = [&](std::size_t begin, std::size_t bytes, CopyVariant variant) {
     return seconds_of(floors.threads, [&](int thread, int count) {
       const Part part = part_of(bytes, thread, count);
-      const std::size_t at = begin + part.begin;
-      copy_bytes(to.data() + at, from.data() + at, part.bytes, variant);
+      const unsigned char* const from = memory.data() + begin + part.begin;
+      copy_bytes(memory.data() + half + begin + part.begin, from, part.bytes, variant);
     });
   };
-  const Pieces pieces(from.bytes(), copy(0, from.bytes(), copy_variants.front()));
+  const Pieces pieces(half, copy(0, half, copy_variants.front()));
   for (const CopyVariant variant : copy_variants) {
     const double least = least_of(seconds / copy_variants.size(), [&](std::size_t k) {
       return copy(pieces.begin(k), pieces.bytes(), variant);
@@ -196,11 +197,15 @@ Bandwidth read_bandwidth(const unsigned char* data, std::size_t bytes, int threa
   return best;
 }
 
-Floors measure_floors(int threads, std::size_t cache_bytes, double seconds) {
+Buffer memory_beyond(std::size_t cache_bytes) {
   constexpr std::size_t least = std::size_t{256} << 20;
   constexpr std::size_t most = std::size_t{4} << 30;
+  return Buffer(std::clamp(beyond_cache * cache_bytes, least, most));
+}
+
+Floors measure_floors(int threads, const Buffer& memory, std::size_t cache_bytes, double seconds) {
   const double share = seconds / 10;
-  Floors floors{.threads = threads, .memory_bytes = std::clamp(beyond_cache * cache_bytes, least, most)};
+  Floors floors{.threads = threads, .memory_bytes = memory.bytes()};
   const auto rate = [&](Unit unit) { return unit_rate(unit, threads, share / 2); };
   floors.fma_f32 = rate(Unit::fma_f32);
   floors.fma_f64 = rate(Unit::fma_f64);
@@ -213,12 +218,11 @@ Floors measure_floors(int threads, std::size_t cache_bytes, double seconds) {
   };
   floors.min_max_32 = best_of(Unit::min_max_integer_32, Unit::min_max_float_32, floors.min_max_32_how);
   floors.min_max_64 = best_of(Unit::min_max_integer_64, Unit::min_max_float_64, floors.min_max_64_how);
-  const Buffer data(floors.memory_bytes);
-  const Bandwidth read = read_bandwidth(data.data(), data.bytes(), threads, cache_bytes, 4 * share);
+  const Bandwidth read = read_bandwidth(memory.data(), memory.bytes(), threads, cache_bytes, 4 * share);
   floors.read = read.bytes_per_second;
   floors.read_how = fmt::format("{} stream{} a thread{}", read.variant.streams,
                                 read.variant.streams == 1 ? "" : "s", ahead_text(read.variant.ahead));
-  measure_copy(floors, data, 2 * share);
+  measure_copy(floors, memory, 2 * share);
   return floors;
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "host/bench/data.hpp"
 #include "host/bench/peaks.hpp"
 #include "host/bench/work.hpp"
 
@@ -44,7 +45,11 @@ struct Bandwidth {
 Bandwidth read_bandwidth(const unsigned char* data, std::size_t bytes, int threads, std::size_t cache_bytes,
                          double seconds);
 
-/// `cache_bytes`: of the last level. `seconds`: about how long this takes. @throws Error out_of_memory.
-Floors measure_floors(int threads, std::size_t cache_bytes, double seconds);
+/// Memory to measure bandwidths in, more than a last level of `cache_bytes` holds. @throws Error
+/// out_of_memory.
+Buffer memory_beyond(std::size_t cache_bytes);
+
+/// `memory`: from memory_beyond(cache_bytes). `seconds`: about how long this takes.
+Floors measure_floors(int threads, const Buffer& memory, std::size_t cache_bytes, double seconds);
 
 }  // namespace bragg::bench
