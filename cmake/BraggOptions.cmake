@@ -4,9 +4,13 @@ if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
 endif()
 find_program(BRAGG_CCACHE ccache)
-if(BRAGG_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER "${BRAGG_CCACHE}")
-endif()
+# What is compiled in one folder is not compiled again for another: paths count from the source's root, and debug
+# information may name the first folder.
+foreach(language CXX CUDA)
+  if(BRAGG_CCACHE AND NOT CMAKE_${language}_COMPILER_LAUNCHER)
+    set(CMAKE_${language}_COMPILER_LAUNCHER env "CCACHE_BASEDIR=${PROJECT_SOURCE_DIR}" CCACHE_NOHASHDIR=1 "${BRAGG_CCACHE}")
+  endif()
+endforeach()
 
 add_library(bragg_options INTERFACE)
 target_compile_features(bragg_options INTERFACE cxx_std_20)

@@ -23,7 +23,6 @@ for target in "${targets[@]}"; do
 done
 
 scripts/setup.sh --clang
-export CCACHE_BASEDIR=$PWD
 cmake --preset fuzz > /dev/null
 cmake --build --preset fuzz
 

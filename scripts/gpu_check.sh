@@ -59,7 +59,7 @@ if [[ "${1:-}" == "--build" ]]; then
   # The package for that machine's Python, which may be any from 3.12 on, and what tests it.
   if python=$(find_python python3.12 ~/.pyenv/versions/3.12*/bin/python3.12 /usr/local/bin/python3.12 /opt/python/3.12*/bin/python3.12); then
     # shellcheck disable=SC2016 # the loader's own variable
-    CCACHE_BASEDIR=$PWD "$python" -m pip install -q --disable-pip-version-check --target build/gpu/run/python \
+    "$python" -m pip install -q --disable-pip-version-check --target build/gpu/run/python \
       -C cmake.define.BRAGG_CUDA=ON -C 'cmake.define.CMAKE_INSTALL_RPATH=$ORIGIN' \
       -C cmake.define.CMAKE_MODULE_LINKER_FLAGS=-Wl,--disable-new-dtags . pytest
     cp -L build/gpu/run/lib{hwy,gomp,z}.so.1 build/gpu/run/python/bragg/

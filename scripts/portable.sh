@@ -17,7 +17,6 @@ fi
 shift
 
 scripts/setup.sh "--$preset"
-export CCACHE_BASEDIR=$PWD  # as scripts/test.sh
 cmake --preset "$preset"
 cmake --build --preset "$preset"
 

@@ -40,9 +40,8 @@ fi
 pip=(-m pip --quiet --disable-pip-version-check)
 "$venv/bin/python" "${pip[@]}" install "${requirements[@]}"
 
-# One build folder reuses the objects of another that was compiled with the same options.
-export CCACHE_BASEDIR=$PWD
-# CMake's own choice for scripts/test.sh; Python may name the same compiler otherwise, and ccache goes by names.
+# CMake's own choice for scripts/test.sh, whose objects are used again: Python may name the same compiler otherwise, and
+# ccache goes by names.
 export CC=${CC:-cc} CXX=${CXX:-c++}
 rm -rf build/python-wheel
 "$venv/bin/python" "${pip[@]}" wheel --no-deps --wheel-dir build/python-wheel -C cmake.define.BRAGG_CUDA="$cuda" \

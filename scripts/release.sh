@@ -68,7 +68,7 @@ pip=("$python" -m pip --quiet --disable-pip-version-check)
 tar -C "$work" -xf "$archive"
 "$python" -m build --sdist --outdir "$files" "$work/bragg-$version"
 tar -C "$work/sdist" -xf "$files/bragg-$version.tar.gz"
-export CCACHE_BASEDIR=$work/sdist/bragg-$version CC=${CC:-cc} CXX=${CXX:-c++}  # as scripts/python.sh
+export CC=${CC:-cc} CXX=${CXX:-c++}  # as scripts/python.sh
 "${pip[@]}" wheel --no-deps --wheel-dir "$work/wheel" -C cmake.define.BRAGG_CUDA=OFF "$work/sdist/bragg-$version"
 PATH=$PWD/$venv/bin:$PATH "$python" -m auditwheel repair --wheel-dir "$files" "$work"/wheel/bragg-*.whl
 wheel=$(ls "$files"/bragg-*-manylinux*.whl)

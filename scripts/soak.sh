@@ -40,7 +40,6 @@ while (($# > 0)); do
 done
 
 scripts/setup.sh
-export CCACHE_BASEDIR=$PWD
 unset BRAGG_SIMT_SEED
 cmake --preset "$preset" > /dev/null
 cmake --build --preset "$preset"

@@ -20,7 +20,6 @@ fi
 [[ "${1:-}" == "--" ]] && shift
 
 scripts/setup.sh
-export CCACHE_BASEDIR=$PWD  # what is compiled in one folder is not compiled again for another
 cmake --preset "$preset"
 cmake --build --preset "$preset"
 ctest --preset "$preset" "$@"
