@@ -1947,6 +1947,193 @@ def cuda_devices():
     return [line.split(",")[0] for line in done.stdout.splitlines() if line.startswith("cuda:")]
 
 
+class ServerOptions(Case):
+    """The server's step from the base, and the moments that it keeps."""
+
+    def setUp(self):
+        super().setUp()
+        self.state = self.path("server.safetensors")
+        self.report = self.path("report.json")
+        self.adam = ("--server-lr", "0.1", "--server-optimizer", "adam", "--server-state", self.state)
+        # Three workers, of which one is far off: the median is that in the middle.
+        self.inputs = self.workers([[1, 10], [3, 30], [9e9, -9e9]])
+        self.base = self.write("base.safetensors", safetensors({"w": ("F32", [2], [2, 26]), "batches": ("I64", [], [7])}))
+
+    def step(self, *options, notes=()):
+        rule = () if "--rule" in options else ("--rule", "median")
+        command = ["aggregate", *self.inputs, *rule, "--base", self.base, "-o", self.output, "--report", self.report]
+        done = subprocess.run([BRAGG, *command, *options], capture_output=True, text=True, timeout=120)
+        self.assertEqual((done.returncode, done.stderr), (0, "".join("bragg: note: %s\n" % note for note in notes)))
+        with open(self.report) as file:
+            self.told = json.load(file)
+        self.printed = done.stdout
+        return read_safetensors(self.output)[0]
+
+    def test_goes_a_part_of_the_way_from_the_base(self):
+        self.assertEqual(self.step("--server-lr", "0.5"), {"w": [2.5, 18], "batches": [10]})
+        self.assertEqual(read_safetensors(self.output)[1]["bragg_server"], "sgd(lr=0.5, momentum=0)")
+        self.assertIn("\nfrom the base by sgd(lr=0.5, momentum=0)\n", self.printed)
+        self.assertEqual(self.told["server"], {"optimizer": "sgd", "lr": 0.5, "momentum": 0})
+        self.assertEqual(self.step("--server-lr", "2", "--integers", "first"), {"w": [4, -6], "batches": [7]})
+        whole = self.step()
+        self.assertNotIn("server", self.told)
+        self.assertEqual(self.step("--server-lr", "1", "--scope", "per-tensor"), whole)
+        self.assertEqual(self.step("--server-lr", "0.5", "--copy", "w"), {"w": [2, 26], "batches": [10]})
+
+    def test_rounds_once(self):
+        # The mean is 1.001953125, which bf16 does not have; four times as far lies 1.0078125, which it has.
+        one, above = 0x3F80, 0x3F81
+        self.inputs = [self.write("%d.safetensors" % i, safetensors({"w": ("BF16", [1], [above if i < 1 else one])})) for i in range(4)]
+        self.base = self.write("base.safetensors", safetensors({"w": ("BF16", [1], [one])}))
+        command = ["--rule", "mean", "--base", self.base, "-o", self.output, "--quiet"]
+        for options, value in [((), one), (("--server-lr", "4"), above), (("--server-lr", "1", "--out-dtype", "f32"), 1.001953125)]:
+            self.run_bragg("aggregate", *self.inputs, *command, *options)
+            self.assertEqual(read_safetensors(self.output)[0], {"w": [value]}, options)
+
+    def moved(self, optimizer, change, moments):
+        """The step by definition, where all is a float."""
+        if optimizer == "sgd":
+            moments[0] = 0.9 * moments[0] + change
+            return moments[0]
+        first, second = moments
+        square = change * change
+        first = 0.5 * first + (1 - 0.5) * change
+        if optimizer == "adam":
+            second = 0.75 * second + (1 - 0.75) * square
+        else:
+            second = second - (1 - 0.75) * square * ((second > square) - (second < square))
+        moments[:] = first, second
+        return first / (math.sqrt(second) + 0.01)
+
+    def test_moments_are_those_of_the_definition(self):
+        random_ = random.Random(SEED)
+        sizes = {"a": 3000, "b": 10000}  # some windows of 1 MiB
+        adaptive = ["--server-beta1", "0.5", "--server-beta2", "0.75", "--server-tau", "0.01"]
+        print_seed()
+
+        def tensors(values):
+            """Of both, and of all."""
+            return {"a": ("F64", [3000], values[:3000]), "b": ("F64", [10000], values[3000:])}
+
+        for optimizer, names, options in [
+            ("sgd", ["momentum"], ["--server-momentum", "0.9"]),
+            ("adam", ["first", "second"], ["--scope", "per-tensor", *adaptive]),
+            ("yogi", ["first", "second"], ["--rule", "krum(f=1)", "--judge-by", "a", *adaptive]),
+        ]:
+            state = self.path(optimizer + ".safetensors")
+            options = ["--server-lr", "0.3", "--server-optimizer", optimizer, "--server-state", state, *options, "--memory", "1MiB"]
+            model = [random_.gauss(0, 1) for _ in range(sum(sizes.values()))]
+            moments = [[0.0 if k == 0 else 0.01 * 0.01 for k in range(len(names))] for _ in model]
+            for step in (1, 2, 3):
+                self.base = self.write("base.safetensors", safetensors(tensors(model)))
+                middle = [x + random_.gauss(0, 10.0**-step) for x in model]
+                self.inputs = [
+                    self.write("%d.safetensors" % i, safetensors(tensors([x + i for x in middle]))) for i in (-3, -1, 0, 1, 3)
+                ]
+                notes = ["--server-state: %s begins now" % state] if step == 1 else []
+                found = self.step(*options, notes=notes)
+                model = [x + 0.3 * self.moved(optimizer, m - x, kept) for x, m, kept in zip(model, middle, moments)]
+                self.assertTrue(found["a"] + found["b"] == model, (optimizer, step))
+                kept, metadata = read_safetensors(state)
+                for k, name in enumerate(names):
+                    self.assertTrue(kept[name + ".a"] + kept[name + ".b"] == [each[k] for each in moments], (optimizer, step))
+                self.assertEqual(metadata["bragg_server_step"], str(step))
+                self.assertEqual((self.told["server"]["step"], self.told["server"]["state"]), (step, state))
+
+    def test_every_form_of_output_has_the_same_step(self):
+        self.step(*self.adam, "--quiet", notes=())
+        with open(self.state, "rb") as file:
+            begun = file.read()
+        outputs = []
+        for options in [(), ("--scope", "per-tensor"), ("--partial",), ("--memory", "1MiB"), ("--shard-size", "1kB")]:
+            self.write("server.safetensors", begun)
+            if options[:1] == ("--shard-size",):
+                self.run_bragg("aggregate", *self.inputs, "--rule", "median", "--base", self.base, "-o", self.path("model"), *self.adam, *options)
+                outputs.append(read_safetensors(self.path("model", "model.safetensors"))[0])
+            else:
+                outputs.append(self.step(*self.adam, *options))
+            self.assertEqual(read_safetensors(self.state)[1]["bragg_server_step"], "2")
+        self.assertEqual(outputs, outputs[:1] * len(outputs))
+        rows = self.write("rows.npy", npy([3, 2], [1, 10, 3, 30, 5, 50]))
+        base = self.write("base.npy", npy([2], [1, 1]))
+        state = self.path("rows.safetensors")
+        self.run_bragg("aggregate", rows, "-r", "median", "--base", base, "-o", self.path("o.npy"), "-q", *self.adam[:-1], state)
+        self.assertEqual(read_safetensors(state)[0].keys(), {"first", "second"})
+
+    def test_a_run_that_fails_leaves_output_and_state(self):
+        self.step(*self.adam, "--quiet")
+        before = contents([self.output, self.state])
+        nan = self.workers([[1, 2], [math.nan, 0], [math.nan, 0]], "nan")
+        none = self.write("none.safetensors", safetensors({"w": ("F32", [2], [math.nan, 0]), "batches": ("I64", [], [7])}))
+        huge = self.workers([[3e38, 0]] * 3, "huge")
+        for inputs, base, options, code, says in [
+            (nan, self.base, self.adam, 5, "w01"),
+            (self.inputs, none, self.adam, 5, ["tensor \"w\" of " + none, "from which the server's step goes, holds NaN", "(--allow-nonfinite)"]),
+            (huge, self.base, self.adam, 2, ["--server-lr: the step takes values of \"second.w\" beyond the largest F32"]),
+            (huge, self.base, ("--server-lr", "1e300"), 2, ["--server-lr: the step takes 2 of the values of tensor \"w\" beyond the largest F32"]),
+        ]:
+            self.refused(inputs, "median", "--base", base, *options, code=code, says=says)
+            self.assertEqual(contents([self.output, self.state]), before)
+        found = self.aggregate(self.inputs, "median", "--base", none, "--server-lr", "1", "--allow-nonfinite", "--report", self.report)
+        self.assertIn("the output holds NaN or infinity in 1 value\n", found.stdout)
+        self.assertTrue(math.isnan(read_safetensors(self.output)[0]["w"][0]))
+
+    def test_a_state_that_is_none(self):
+        self.step(*self.adam, "--quiet")
+        kept, metadata = read_safetensors(self.state)
+        os.remove(self.output)
+
+        def state(changed=None, **more):
+            tensors = {name: ("F32", [2], values) for name, values in kept.items()} | (changed or {})
+            return safetensors({name: each for name, each in tensors.items() if each}, {**metadata, **more})
+
+        remedy = ": it is the state of another model, or of other --exclude, --copy"
+        for content, says in [
+            (safetensors({"w": ("F32", [1], [1])}), "is not the state of a server's optimizer"),
+            (b"nothing", "has 7 bytes"),
+            (state(bragg_server_state="2"), 'is a state of version "2"; this bragg knows 1'),
+            (state(bragg_server_optimizer="yogi"), 'is the state of "yogi", not of adam'),
+            (state(bragg_server_step="0"), 'bragg_server_step is "0"'),
+            (state({"first.w": None}), 'has no tensor "first.w"' + remedy),
+            (state({"first.w": ("F32", [1], [0])}), 'tensor "first.w" is F32 of shape [1], which should be F32 of [2]' + remedy),
+            (state({"first.w": ("F64", [2], [0, 0])}), "F64 of shape [2]"),
+            (state({"third": ("F32", [1], [0])}), "holds 3 tensors, which should be 2" + remedy),
+            (state({"first.w": ("F32", [2], [0, math.nan])}), 'tensor "first.w" holds NaN'),
+            (state({"second.w": ("F32", [2], [0, -1])}), 'tensor "second.w" holds NaN, infinity or a number below 0'),
+        ]:
+            self.write("server.safetensors", content)
+            error = self.refused(self.inputs, "median", "--base", self.base, *self.adam, code=3, says=says)
+            self.assertIn("--server-state: " + self.state, error)
+            self.assertEqual(contents([self.state]), [content])
+
+    def test_usage(self):
+        lr, base = ("--server-lr", "1"), ("--base", self.base)
+        weights = self.write("weights.safetensors", "1\n" * 3)
+        adam = (*base, *self.adam)
+        for options, says in [
+            (lr, "--server-lr: needs --base, the model that the step goes from"),
+            ((*base, "--server-lr", "0"), "--server-lr = 0; needs a finite number above 0"),
+            ((*base, "--server-lr", "nan"), "--server-lr = nan; needs"),
+            ((*base, *lr, "--server-momentum", "1"), "--server-momentum = 1; needs at least 0, and less than 1"),
+            ((*adam, "--server-tau", "0"), "--server-tau = 0; needs"),
+            ((*adam, "--server-momentum", "0.5"), "--server-momentum: is for --server-optimizer sgd"),
+            ((*base, *lr, "--server-beta1", "0.5"), "--server-beta1: is for --server-optimizer adam or yogi"),
+            ((*base, "--server-optimizer", "adam"), "--server-optimizer requires --server-lr"),
+            ((*base, *lr, "--server-optimizer", "yogi"), "--server-state: yogi needs a file to keep its moments in"),
+            ((*base, *lr, "--server-optimizer", "adm"), "did you mean adam?"),
+            ((*base, *lr, "--server-state", self.state), "--server-state: sgd without momentum keeps nothing"),
+            ((*adam[:-1], self.path("s.json")), "needs a name that ends in .safetensors"),
+            ((*adam[:-1], self.output), "--server-state: %s is the same file as --output" % self.output),
+            ((*adam[:-1], self.inputs[0]), "is a file of the input"),
+            ((*adam[:-1], self.base), "is a file of --base"),
+            ((*adam, "--report", self.state), "is the same file as --report"),
+            ((*adam, "--reputation", self.state), "is the same file as --reputation"),
+            ((*adam[:-1], weights, "--weights", "@" + weights), "is the file of --weights"),
+            ((*adam, "--allow-nonfinite"), "stay in it for ever; do not ask for such an output (--allow-nonfinite)"),
+        ]:
+            self.refused(self.inputs, "median", *options, code=2, says=says)
+
+
 class ReputationOption(Case):
     def setUp(self):
         super().setUp()

@@ -139,11 +139,15 @@ FileOptions with_threads() {
 void expect_alike(const Round& round, const char* pipeline, const FileOptions& options,
                   const std::string& output = "out.safetensors") {
   SCOPED_TRACE(testing::Message() << pipeline << ", seed " << round.seed << ", memory " << options.memory);
+  const fs::path& state = options.server_state;
+  const auto begun = contents(state);  // before the run, if it is there
   const FileResult alone = aggregate_files(parse(pipeline), round.paths, round.folder / output, options);
   const auto expected = contents(round.folder / output);
+  const auto expected_state = contents(state);
   for (const int ranks : {2, 3, 5}) {
     SCOPED_TRACE(testing::Message() << ranks << " ranks");
     fs::remove_all(round.folder / output);
+    if (!begun.empty()) bragg::test::write_text(state, begun.at(""));
     const std::ptrdiff_t before = round.folder.entries();
     std::vector<FileResult> results(static_cast<std::size_t>(ranks));
     const auto thrown = run_ranks(ranks, [&](LocalCommunicator& communicator) {
@@ -156,6 +160,7 @@ void expect_alike(const Round& round, const char* pipeline, const FileOptions& o
       if (each) std::rethrow_exception(each);
     }
     EXPECT_TRUE(contents(round.folder / output) == expected);
+    EXPECT_TRUE(contents(state) == expected_state);
     EXPECT_EQ(round.folder.entries(), before + 1);
     for (const FileResult& result : results) expect_equal(result, alone);
     // Windows that pass 1 reads may end elsewhere; and an input that is lost ranks always begin anew without.
@@ -215,6 +220,26 @@ TEST(SharedFiles, InEveryForm) {
   expect_alike(round, pipeline, options);
   options.weights = {1, 2, 0, 1, 1, 3, 1};
   expect_alike(round, "geometric_median", options);
+}
+
+/// Of a server's step the moments, too.
+TEST(SharedFiles, WithTheServersStep) {
+  const Round round(mixed);
+  const char* const pipeline = "nnm(f=2) | trimmed_mean(f=2)";
+  FileOptions options = with_threads();
+  options.memory = 2 * mib;
+  options.base = round.folder / "base";
+  options.server = ServerSgd{.lr = 0.5};
+  expect_alike(round, pipeline, options);
+  options.server = ServerYogi{.lr = 0.5};
+  options.server_state = round.folder / "state.safetensors";
+  aggregate_files(parse(pipeline), round.paths, round.folder / "out.safetensors", options);
+  fs::remove(round.folder / "out.safetensors");
+  for (const char* const output : {"out.safetensors", "out.safetensors", "out.npz"}) {
+    if (std::string(output) == "out.npz") options.out_dtype = "f32";
+    expect_alike(round, pipeline, options, output);
+    options.options.scope = Scope::per_tensor;
+  }
 }
 
 TEST(SharedFiles, OfNpys) {

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <sstream>
+#include <tuple>
 
 #include "host/cli/arguments.hpp"
 #include "host/cli/exit_code.hpp"
@@ -21,6 +22,7 @@
 #include "host/cli/text.hpp"
 #include "host/files/packed.hpp"
 #include "host/files/ranks.hpp"
+#include "host/files/server_step.hpp"
 #include "host/io/file.hpp"
 #include "host/sharded/agreement.hpp"
 
@@ -49,6 +51,14 @@ void check_place(const char* option, const fs::path& path, const AggregateComman
   for (const fs::path& input : command.inputs) check(input);  // a folder of workers
 }
 
+/// Not the same file as another that is written.
+void check_apart(const char* option, const fs::path& path, const char* other_option,
+                 const std::optional<fs::path>& other) {
+  if (!other || !detail::same_place(*other, path)) return;
+  throw Error(Status::invalid_argument,
+              fmt::format("{}: {} is the same file as {}", option, path.string(), other_option));
+}
+
 void check_reputation(const AggregateCommand& command, const std::vector<fs::path>& inputs,
                       const Communicator* communicator) {
   if (communicator != nullptr) {
@@ -61,10 +71,7 @@ void check_reputation(const AggregateCommand& command, const std::vector<fs::pat
                 "--reputation: does not go with --partial, where each tensor has an n of its own");
   }
   check_place("--reputation", *command.reputation, command, inputs);
-  if (command.report && detail::same_place(*command.report, *command.reputation)) {
-    throw Error(Status::invalid_argument,
-                fmt::format("--reputation: {} is the same file as --report", command.reputation->string()));
-  }
+  check_apart("--reputation", *command.reputation, "--report", command.report);
 }
 
 /// Nothing that is written may take the place of the file of weights.
@@ -79,6 +86,7 @@ void check_weights_file(const GivenWeights& weights, const AggregateCommand& com
   check("--output", command.output);
   if (command.report) check("--report", *command.report);
   if (command.reputation) check("--reputation", *command.reputation);
+  if (command.server_state) check("--server-state", *command.server_state);
 }
 
 /// What a name says must be what is written.
@@ -107,8 +115,36 @@ std::string counted(std::int64_t count, const char* noun) {
   return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
 }
 
+template <class OptimizerT>
+OptimizerT adaptive_of(const AggregateCommand& command) {
+  OptimizerT optimizer{.lr = *command.server_lr};
+  optimizer.beta1 = command.server_beta1.value_or(optimizer.beta1);
+  optimizer.beta2 = command.server_beta2.value_or(optimizer.beta2);
+  optimizer.tau = command.server_tau.value_or(optimizer.tau);
+  return optimizer;
+}
+
+std::optional<ServerOptimizer> server_of(const AggregateCommand& command) {
+  if (!command.server_lr) return std::nullopt;
+  if (!command.base)
+    throw Error(Status::invalid_argument, "--server-lr: needs --base, the model that the step goes from");
+  const bool is_sgd = command.server_optimizer == "sgd";
+  for (const auto& [option, given, is_of_sgd] :
+       {std::tuple("--server-momentum", command.server_momentum.has_value(), true),
+        std::tuple("--server-beta1", command.server_beta1.has_value(), false),
+        std::tuple("--server-beta2", command.server_beta2.has_value(), false),
+        std::tuple("--server-tau", command.server_tau.has_value(), false)}) {
+    if (!given || is_sgd == is_of_sgd) continue;
+    throw Error(Status::invalid_argument,
+                fmt::format("{}: is for --server-optimizer {}", option, is_of_sgd ? "sgd" : "adam or yogi"));
+  }
+  if (is_sgd) return ServerSgd{.lr = *command.server_lr, .momentum = command.server_momentum.value_or(0)};
+  if (command.server_optimizer == "adam") return adaptive_of<ServerAdam>(command);
+  return adaptive_of<ServerYogi>(command);
+}
+
 std::string summary(const AggregateCommand& command, const Pipeline& pipeline, const FileResult& result,
-                    Device device, double seconds) {
+                    const FileOptions& options, double seconds) {
   std::string text =
       fmt::format("{}: {} from {}, {}", printable(command.output.string()), to_string(pipeline),
                   counted(static_cast<std::int64_t>(result.workers.size()), "worker"),
@@ -123,10 +159,12 @@ std::string summary(const AggregateCommand& command, const Pipeline& pipeline, c
     text += fmt::format(", {} of the base", counted(std::ssize(result.copied), "tensor"));
   if (result.nonfinite > 0)
     text += fmt::format("\nthe output holds NaN or infinity in {}", counted(result.nonfinite, "value"));
+  if (options.server) text += fmt::format("\nfrom the base by {}", detail::to_string(*options.server));
+  if (result.server_step > 0) text += fmt::format(", step {}", result.server_step);
   const auto bytes = static_cast<double>(result.bytes_read);
   text += fmt::format("\nread {} in {}", bytes_text(bytes), duration_text(seconds));
   if (seconds > 0) text += fmt::format(" ({}/s)", bytes_text(bytes / seconds));
-  text += device == Device::cuda ? ", on a CUDA device" : ", on the CPU";
+  text += options.options.device == Device::cuda ? ", on a CUDA device" : ", on the CPU";
   for (const Report& report : result.reports) {
     if (report.converged) continue;
     text += fmt::format("\nthe rule stopped after {} iterations, before it converged", report.iterations);
@@ -208,6 +246,9 @@ FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inpu
       options.progress = [&](const Progress& progress) { bar.show(progress); };
       return aggregate_files(pipeline, inputs, command.output, options);
     }();
+    if (result.server_step == 1)
+      warnings += fmt::format("bragg: note: --server-state: {} begins now\n",
+                              printable(command.server_state->string()));
     if (!command.quiet)
       fmt::print(stderr, "{}{}{}{}", warnings, unused_warnings(result.unused), dropped_warnings(result),
                  dominant_warning(result));
@@ -252,6 +293,8 @@ FileOptions options_of(const AggregateCommand& command, Communicator* communicat
   options.exclude = command.exclude;
   options.copy = command.copy;
   options.partial = command.partial;
+  options.server = server_of(command);
+  if (command.server_state) options.server_state = *command.server_state;
   return options;
 }
 
@@ -296,6 +339,11 @@ void run(const AggregateCommand& command, Communicator* communicator) {
     }
     if (command.report && ranks.is_first()) check_place("--report", *command.report, command, inputs);
     if (command.reputation) check_reputation(command, inputs, communicator);
+    if (command.server_state && ranks.is_first()) {
+      check_place("--server-state", *command.server_state, command, inputs);
+      check_apart("--server-state", *command.server_state, "--report", command.report);
+      check_apart("--server-state", *command.server_state, "--reputation", command.reputation);
+    }
     if (command.sha256 && !command.report)
       throw Error(Status::invalid_argument, "--sha256: hashes go into the report; give --report, too");
   });
@@ -327,14 +375,14 @@ void run(const AggregateCommand& command, Communicator* communicator) {
 
   ranks.together([&] {
     if (command.report && ranks.is_first())
-      write_report(*command.report, *pipeline, result, command.output, device, hashes,
+      write_report(*command.report, *pipeline, result, command.output, options, hashes,
                    reputation ? &*reputation : nullptr);
   });
   if (reputation) reputation->save();
   if (!command.quiet) {
     fmt::print("{}\n{}{}", worker_table(result, options.weights),
                reputation ? reputation->table() + "\n" : "",
-               summary(command, *pipeline, result, device, seconds.count()));
+               summary(command, *pipeline, result, options, seconds.count()));
   }
 }
 

@@ -18,6 +18,9 @@ struct AggregateCommand {
   std::optional<std::filesystem::path> report;
   std::optional<std::string> weights;
   std::optional<std::filesystem::path> reputation;
+  std::optional<double> server_lr, server_momentum, server_beta1, server_beta2, server_tau;
+  std::string server_optimizer = "sgd";
+  std::optional<std::filesystem::path> server_state;
   std::vector<std::string> judge_by;
   std::vector<std::string> ignore_in_distances;
   std::vector<std::string> exclude;

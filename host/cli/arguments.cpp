@@ -272,21 +272,25 @@ std::vector<fs::path> workers_of(const fs::path& folder, const std::optional<fs:
 }  // namespace
 
 Error with_option_names(const Error& error) {
-  const std::string what = error.what();
+  std::string what = error.what();
   for (const auto& [field, option] :
        {std::pair("judge_by", "--judge-by"), std::pair("ignore_in_distances", "--ignore-in-distances"),
         std::pair("exclude", "--exclude"), std::pair("copy", "--copy"), std::pair("partial", "--partial"),
-        std::pair("base", "--base"), std::pair("inputs", "INPUT")}) {
+        std::pair("base", "--base"), std::pair("inputs", "INPUT"), std::pair("server", "--server-lr")}) {
     const std::string start = std::string(field) + ": ";
     if (what.starts_with(start)) return {error.status(), option + what.substr(start.size() - 2)};
   }
+  if (what.starts_with("server_")) {  // "server_tau = 0; needs …", "server_state: …"
+    std::replace(what.begin(), what.begin() + static_cast<std::ptrdiff_t>(what.find_first_of(" :")), '_',
+                 '-');
+    what.insert(0, "--");
+  }
   constexpr std::string_view base = "which are right (base)";
   if (const std::size_t at = what.find(base); error.status() == Status::bad_file && at != std::string::npos)
-    return {error.status(), std::string(what).replace(at, base.size(), "which are right (--base)")};
+    what.replace(at, base.size(), "which are right (--base)");
   constexpr std::string_view advice = "(allow_nonfinite)";
-  if (what.ends_with(advice))
-    return {error.status(), what.substr(0, what.size() - advice.size()) + "(--allow-nonfinite)"};
-  return error;
+  if (what.ends_with(advice)) what.replace(what.size() - advice.size(), advice.size(), "(--allow-nonfinite)");
+  return {error.status(), what};
 }
 
 std::uint64_t parse_bytes(const char* option, std::string_view text) {

@@ -384,10 +384,8 @@ void run(const AttackCommand& command) {
   if (std::count(attack.options.begin(), attack.options.end(), "--rule") > 0) target(command);
   if (command.output.empty()) throw Error(Status::invalid_argument, "--output: the name is empty");
   const std::vector<fs::path> paths = find_inputs(command.inputs, command.base, command.output / "model");
-  const EndOnSignal guard([&](int written) {
-    return written == 0 ? "nothing was written"
-                        : fmt::format("{} of {} files were written", written, command.f);
-  });
+  const EndOnSignal guard(
+      [&](int written) { return written == 0 ? "nothing was written" : "all files were written"; });
   const Honest honest = [&] {
     try {
       return read_honest(command, paths);
@@ -409,12 +407,12 @@ void run(const AttackCommand& command) {
     }
     return names;
   }();
-  for (const fs::path& output : outputs) detail::check_output(output, honest.inputs);
+  for (const fs::path& output : outputs) detail::check_output("output", output, honest.inputs);
   std::vector<std::unique_ptr<detail::OutputModel>> written;
   for (std::size_t k = 0; k < outputs.size(); ++k)
     written.push_back(
         write_model(outputs[k], command.name, honest, made.rows[made.rows.size() == 1 ? 0 : k]));
-  for (const auto& model : written) model->commit();
+  detail::OutputModel::commit(written);
   folder.keep();
   const std::string last = outputs.size() > 1 ? " … " + outputs.back().filename().string() : "";
   fmt::print("{}{}: {} on {} worker{}, {} coordinates{}{}\n", printable(outputs.front().string()),

@@ -51,7 +51,8 @@ constexpr const char* exit_codes = R"help(Exit codes:
   1  internal error
   2  wrong usage: an option, the pipeline, or a bound that it breaks
   3  bad file: no form that more than half of the inputs share, a bad base, a
-     lone bad input, a bad reputation; with --strict any bad input
+     lone bad input, a bad reputation, a bad state of the server; with --strict
+     any bad input
   4  the system refused to open, read or write, or had no memory
   5  the data defeats the rule: too many rows that are bad inputs or not finite,
      an output that would hold NaN or infinity, a base that is not finite, a
@@ -119,6 +120,9 @@ Examples:
   Weights by sample counts, each capped at a tenth of the sum:
     bragg aggregate clients/ --rule "trimmed_mean(f=2)" --weights @samples.txt \
         --max-weight-share 0.1 -o new.safetensors
+  Half of the way from the last global model to the aggregate:
+    bragg aggregate clients/ --base global.safetensors --rule "krum(f=2)" \
+        --server-lr 0.5 -o next.safetensors
   Models larger than memory, with each tensor judged separately:
     bragg aggregate llm-1/ llm-2/ llm-3/ llm-4/ llm-5/ --rule "krum(f=1)" \
         --scope per-tensor --memory 4GiB -o new.safetensors
@@ -330,6 +334,28 @@ void add_choice(CLI::App& sub, CommandT& command) {
                "implies --scope per-tensor");
 }
 
+void add_server(CLI::App& sub, bragg::cli::AggregateCommand& command) {
+  CLI::Option* const lr = sub.add_option("--server-lr", command.server_lr,
+                                         "write --base + LR·(aggregate − base), not the aggregate; e.g. 0.5")
+                              ->type_name("LR");
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    return sub.add_option(name, value, help)->needs(lr);
+  };
+  add("--server-optimizer", command.server_optimizer,
+      "how the step is made of aggregate − base; sgd: as above, or with momentum")
+      ->check(CLI::IsMember({"sgd", "adam", "yogi"}))
+      ->capture_default_str();
+  add("--server-state", command.server_state,
+      "safetensors file of the moments that adam, yogi and momentum keep from run to run; it is read and "
+      "written, and made if it is not there");
+  add("--server-momentum", command.server_momentum,
+      "sgd: share of the last step that is taken again; default: 0");
+  add("--server-beta1", command.server_beta1, "adam, yogi: memory of the mean; default: 0.9");
+  add("--server-beta2", command.server_beta2, "adam, yogi: memory of the square; default: 0.99");
+  add("--server-tau", command.server_tau,
+      "adam, yogi: what is added to its root, which bounds how small changes are scaled up; default: 0.001");
+}
+
 void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
   CLI::App* const sub = app.add_subcommand("aggregate", "Aggregate the workers' checkpoints into one file");
   sub->footer(std::string(aggregate_footer) + exit_codes);
@@ -355,6 +381,7 @@ void add_aggregate(CLI::App& app, bragg::cli::AggregateCommand& command) {
       "--reputation", command.reputation,
       "JSON file of what earlier runs say of the workers, by name; it is read and written, and made "
       "if it is not there");
+  add_server(*sub, command);
   sub->add_option("--scope", command.scope, "judge workers by the whole model, or by each tensor separately")
       ->check(CLI::IsMember({"whole", "per-tensor"}))
       ->capture_default_str();

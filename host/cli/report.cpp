@@ -13,6 +13,7 @@
 #include "host/cli/holdings.hpp"
 #include "host/cli/output.hpp"
 #include "host/cli/text.hpp"
+#include "host/files/server_step.hpp"
 
 namespace bragg::cli {
 
@@ -163,9 +164,9 @@ std::string worker_table(const FileResult& result, const std::vector<double>& cl
 }
 
 void write_report(const fs::path& path, const Pipeline& pipeline, const FileResult& result,
-                  const fs::path& output, Device device, const FileHashes& hashes,
+                  const fs::path& output, const FileOptions& options, const FileHashes& hashes,
                   const ReputationFile* reputation) {
-  Json json = header(pipeline, result.workers.size(), output, device);
+  Json json = header(pipeline, result.workers.size(), output, *options.options.device);
   json["exit_code"] = 0;
   json["message"] = nullptr;
   json["form"] = result.form;
@@ -180,6 +181,15 @@ void write_report(const fs::path& path, const Pipeline& pipeline, const FileResu
   json["output_nonfinite"] = result.nonfinite;
   json["bytes_read"] = result.bytes_read;
   if (!hashes.empty()) json["sha256"] = hashes;
+  if (options.server) {
+    Json& server = json["server"];
+    server["optimizer"] = detail::name_of(*options.server);
+    for (const auto& [name, value] : detail::numbers_of(*options.server)) server[name] = value;
+    if (result.server_step > 0) {
+      server["state"] = options.server_state.string();
+      server["step"] = result.server_step;
+    }
+  }
   if (reputation != nullptr) reputation->add_to(json);
   if (!result.distance_shares.empty()) {
     Json& shares = json["distance_shares"] = Json::array();

@@ -25,7 +25,7 @@ using FileHashes = std::map<std::string, std::string>;
 /// JSON; appears whole or not at all. `hashes`: empty where none were asked for. `reputation`: null where
 /// none is kept.
 void write_report(const std::filesystem::path& path, const Pipeline& pipeline, const FileResult& result,
-                  const std::filesystem::path& output, Device device, const FileHashes& hashes,
+                  const std::filesystem::path& output, const FileOptions& options, const FileHashes& hashes,
                   const ReputationFile* reputation);
 
 /// Of a run that failed; `bad`: for each input, why it is a bad one, or nothing.

@@ -26,6 +26,7 @@
 #include "host/files/packed.hpp"
 #include "host/files/progress_counter.hpp"
 #include "host/files/ranks.hpp"
+#include "host/files/server_step.hpp"
 #include "host/files/tensor_choice.hpp"
 #include "host/files/window_reader.hpp"
 #include "host/sharded/leaf_sums.hpp"
@@ -133,7 +134,8 @@ class FileAggregation {
   void add_up(const Part& part, std::vector<std::int64_t>& counts) {
     if (is_shared(part)) ranks_.add_up(counts);
   }
-  void open_output(const std::filesystem::path& output);
+  void open_outputs(const std::filesystem::path& output);
+  std::unique_ptr<OutputModel> open_output(const std::filesystem::path& path, const ModelLayout& layout);
   void commit();
   void collect_results();
   void solve(const Part& part, Solution& solution);
@@ -155,6 +157,10 @@ class FileAggregation {
   void check_solved(const Solution& solution, const TensorInfo* tensor) const;
 
   bool is_bad(int row) const;
+  /// Whether it is the base, which the server's step needs beside the aggregate.
+  bool is_stepped_from(int row) const {
+    return server_ && static_cast<std::size_t>(row) == active_.rows.size();
+  }
   /// Of the rows that take part.
   std::vector<std::uint8_t> bad_rows() const;
   /// @throws Error too_many_nonfinite, nonfinite_pivot: bad inputs would decide the output.
@@ -173,7 +179,9 @@ class FileAggregation {
   }
   OutTable target(const Window& window, int slot, Range pieces);
   void check_finite(const Window& window, int slot, Range pieces, Solution& solution);
+  void take_step(const Window& window, int slot, Range pieces);
   void write(const Window& window, int slot, Range pieces);
+  void write_as(const ElementType& type, const Piece& piece, const std::byte* from);
   void check_narrowed(const Piece& piece, std::int64_t beyond) const;
 
   const FileOptions& options_;
@@ -183,6 +191,7 @@ class FileAggregation {
   int threads_;
   ActiveRows active_;
   OutputPlan output_;
+  std::optional<ServerStep> server_;
   MemoryPlan memory_;
   std::unique_ptr<WindowPasses> passes_;
   std::optional<WindowReader> reader_;
@@ -199,7 +208,7 @@ class FileAggregation {
   LeafRecords records_;
   std::vector<std::int64_t> nonfinite_;  // per table row, in the tensors that rows are not judged by
   std::optional<DistanceShares> shares_;
-  std::unique_ptr<OutputModel> file_;
+  std::vector<std::unique_ptr<OutputModel>> files_;  // the output; the server's state, if one is kept
   std::vector<void*> targets_;
   Course& course_;
   ProgressCounter& progress_;
@@ -220,6 +229,11 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
                   active_);
   list_rows();
   output_ = plan_output(inputs_, pipeline, output, options);
+  if (options.server) {
+    server_.emplace(options, inputs, output);
+  } else if (!options.server_state.empty()) {
+    throw Error(Status::invalid_argument, "server_state: is for a server's optimizer; name it, too");
+  }
 
   result_.workers = inputs_.names;
   result_.form = describe_form(inputs_.tensors, inputs_.npy);
@@ -236,8 +250,9 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
   engine_.begin(active_, inputs_.base.has_value(), false, 0);
   order_tensors();
   deal_out();
-  memory_ = plan_memory(inputs_, output_, static_cast<int>(active_.rows.size()) + (inputs_.base ? 1 : 0),
-                        engine_.square_bytes() + record_bytes() + sample_bytes(), options);
+  memory_ = plan_memory(
+      inputs_, output_, static_cast<int>(active_.rows.size()) + (inputs_.base ? 1 : 0),
+      engine_.square_bytes() + record_bytes() + sample_bytes() + (server_ ? server_->bytes() : 0), options);
   choose_first_pass();
   const bool whole = options.options.scope == Scope::whole || inputs_.floating.empty();
   result_.per_tensor = !whole;
@@ -285,11 +300,12 @@ void FileAggregation::begin_rows(bool solved) {
 
 FileResult FileAggregation::run(const std::filesystem::path& output) {
   ranks_.together([&] {
-    check_output(output, inputs_);
+    check_output("output", output, inputs_);
     start_threads(threads_);
     tell_time();
   });
-  open_output(output);
+  if (server_) ranks_.agree(std::array{Ranks::Topic{"different states of the server", server_->digest()}});
+  open_outputs(output);
   ranks_.together([&] { expect_bytes(); });
   if (options_.hashed && !course_.hashed)
     hash_inputs(inputs_, options_, ranks_, threads_, progress_, course_.bytes_read);
@@ -314,30 +330,36 @@ FileResult FileAggregation::run(const std::filesystem::path& output) {
   }
   for (const InputRow& row : inputs_.rows) result_.bad.push_back(row.bad);
   result_.bytes_read = course_.bytes_read;
+  if (server_) result_.server_step = server_->number();
   collect_results();
   return std::move(result_);
 }
 
+void FileAggregation::open_outputs(const std::filesystem::path& output) {
+  files_.push_back(open_output(output, output_.layout));
+  if (server_ && server_->state()) files_.push_back(open_output(options_.server_state, *server_->state()));
+}
+
 /// The first rank makes the files, and gives them their names in the end. All know their temporary names
 /// before they are there: whoever outlives the others can remove them.
-void FileAggregation::open_output(const std::filesystem::path& output) {
-  if (!ranks_.many()) {
-    file_ = std::make_unique<OutputModel>(output, output_.layout);
-    return;
-  }
+std::unique_ptr<OutputModel> FileAggregation::open_output(const std::filesystem::path& path,
+                                                          const ModelLayout& layout) {
+  if (!ranks_.many()) return std::make_unique<OutputModel>(path, layout);
+  std::unique_ptr<OutputModel> file;
   Packer chosen;
-  ranks_.together([&] { chosen.put(OutputModel::make_temporaries(output, output_.layout)); });
+  ranks_.together([&] { chosen.put(OutputModel::make_temporaries(path, layout)); });
   const std::string names = ranks_.of_first(chosen.bytes());
   const auto temporaries = Unpacker(names).take_list<std::string>();
   ranks_.together([&] {
-    if (!ranks_.is_first()) file_ = OutputModel::join(output, output_.layout, temporaries);
+    if (!ranks_.is_first()) file = OutputModel::join(path, layout, temporaries);
   });
   ranks_.together([&] {
-    if (ranks_.is_first()) file_ = std::make_unique<OutputModel>(output, output_.layout, temporaries);
+    if (ranks_.is_first()) file = std::make_unique<OutputModel>(path, layout, temporaries);
   });
   ranks_.together([&] {
-    if (!ranks_.is_first()) file_->open();
+    if (!ranks_.is_first()) file->open();
   });
+  return file;
 }
 
 void FileAggregation::commit() {
@@ -345,17 +367,20 @@ void FileAggregation::commit() {
     Packer mine;
     ranks_.together([&] {
       if (ranks_.is_first()) return;
-      mine.put(file_->written());
-      file_->leave();
+      mine.put(files_.front()->written());
+      for (const auto& file : files_) file->leave();
     });
     for (const std::string& theirs : ranks_.gather(mine.bytes())) {
       if (!ranks_.is_first() || theirs.empty()) continue;
       for (const OutputModel::Written& part : Unpacker(theirs).take_list<OutputModel::Written>())
-        file_->add_written(part);
+        files_.front()->add_written(part);
     }
   }
   ranks_.together([&] {
-    if (ranks_.is_first()) file_->commit();
+    if (server_) server_->finish();  // before the first rank writes another state in its place
+  });
+  ranks_.together([&] {
+    if (ranks_.is_first()) OutputModel::commit(files_);
   });
 }
 
@@ -866,14 +891,15 @@ void FileAggregation::apply_own(const Part& part, std::span<const Window> some, 
   bool found = false;
   std::vector<int> rows;
   std::copy_if(all_rows_.begin(), all_rows_.end(), std::back_inserter(rows),
-               [&](int row) { return scanning || Engine::reads_row(solution, row); });
+               [&](int row) { return scanning || Engine::reads_row(solution, row) || is_stepped_from(row); });
   progress_.skip((all_rows_.size() - rows.size()) * part.bytes(some));
   // A window is written when its slot is needed again: others are computed meanwhile.
   const auto write_window = [&](std::size_t w) {
     passes_->wait(slot_of(w));
     if (!solved || found) return;
     check_finite(some[w], slot_of(w), part.pieces_of(some[w]), solution);
-    write(some[w], slot_of(w), part.pieces_of(some[w]));
+    server_ ? take_step(some[w], slot_of(w), part.pieces_of(some[w]))
+            : write(some[w], slot_of(w), part.pieces_of(some[w]));
   };
   const std::size_t windows = some.size();
   const auto slots = static_cast<std::size_t>(passes_->slots());
@@ -969,7 +995,7 @@ void FileAggregation::load_once(const Window& window) {
 }
 
 OutTable FileAggregation::target(const Window& window, int slot, Range pieces) {
-  const DType dtype = window.made();
+  const DType dtype = window.made;
   targets_.clear();
   std::byte* to = passes_->output(slot);
   for (const Piece& piece : window.some(pieces)) {
@@ -982,26 +1008,45 @@ OutTable FileAggregation::target(const Window& window, int slot, Range pieces) {
 void FileAggregation::check_finite(const Window& window, int slot, Range pieces, Solution& solution) {
   const std::byte* from = passes_->output(slot);
   for (const Piece& piece : window.some(pieces)) {
-    const std::int64_t nonfinite = count_nonfinite(window.made(), from, piece.size());
+    const std::int64_t nonfinite = count_nonfinite(window.made, from, piece.size());
     if (nonfinite > 0 && !options_.allow_nonfinite) {
       passes_->finish(solution);  // whose rows are not finite
       throw_nonfinite_output(solution, inputs_, engine_.pipeline(), inputs_.tensors[piece.tensor]);
     }
-    result_.nonfinite += nonfinite;
-    from += piece.size() * static_cast<std::int64_t>(size_of(window.made()));
+    if (!server_) result_.nonfinite += nonfinite;
+    from += piece.size() * static_cast<std::int64_t>(size_of(window.made));
+  }
+}
+
+/// Of the aggregate in a slot, beside its base.
+void FileAggregation::take_step(const Window& window, int slot, Range pieces) {
+  const std::byte* base = reader_->row(slot, active_.rows.size());
+  for (std::size_t k = 0; k < pieces.first; ++k)
+    base += window.pieces[k].size() * static_cast<std::int64_t>(size_of(window.combined));
+  std::byte* values = passes_->output(slot);
+  for (const Piece& piece : window.some(pieces)) {
+    result_.nonfinite +=
+        server_->step(window, piece, values, base, files_.size() > 1 ? files_.back().get() : nullptr);
+    write_as(*window.out, piece, values);
+    values += piece.size() * static_cast<std::int64_t>(size_of(window.made));
+    base += piece.size() * static_cast<std::int64_t>(size_of(window.combined));
   }
 }
 
 void FileAggregation::write(const Window& window, int slot, Range pieces) {
   const bool floating = window.type->kind == ElementKind::floating;
   const std::int64_t size = window.out->bytes;
-  const auto made = floating ? static_cast<std::int64_t>(size_of(window.made())) : size;
+  const auto made = floating ? static_cast<std::int64_t>(size_of(window.made)) : size;
   std::byte* from = passes_->output(slot);
   for (const Piece& piece : window.some(pieces)) {
     if (made == 8 && floating) check_narrowed(piece, narrow(from, piece.size(), *window.out));
-    file_->write(piece.tensor, piece.begin * size, from, piece.size() * size);
+    write_as(*window.out, piece, from);
     from += piece.size() * made;
   }
+}
+
+void FileAggregation::write_as(const ElementType& type, const Piece& piece, const std::byte* from) {
+  files_.front()->write(piece.tensor, piece.begin * type.bytes, from, piece.size() * type.bytes);
 }
 
 /// A value that is too large for its type must not become infinity or NaN in silence.

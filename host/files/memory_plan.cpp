@@ -22,8 +22,9 @@ bool mixes_f64(const Inputs& inputs) {
          !std::all_of(inputs.floating.begin(), inputs.floating.end(), is_f64);
 }
 
-/// `widen`: products of all tensors must be of one scale, as f64 ones are.
-Window kind_of(const TensorInfo& in, const TensorInfo& out, bool widen, Scope scope) {
+/// `widen`: products of all tensors must be of one scale, as f64 ones are. `stepped`: what pass 2 makes is
+/// not yet the output, and is not rounded to 16 bits.
+Window kind_of(const TensorInfo& in, const TensorInfo& out, bool widen, bool stepped, Scope scope) {
   Window kind{.type = &element_type_of(in), .out = &element_type_of(out), .pieces = {}};
   if (kind.type->kind != ElementKind::floating) return kind;
   // Values of 8 bits are no dtype of the passes: they are read as the next wider one.
@@ -32,6 +33,7 @@ Window kind_of(const TensorInfo& in, const TensorInfo& out, bool widen, Scope sc
       kind.out->bytes > 1 && (kind.out->dtype == own || (kind.out->dtype == DType::f32 && size_of(own) == 2));
   // What the passes cannot write they make in f64, which is then rounded once.
   kind.combined = direct ? own : DType::f64;
+  kind.made = !direct ? DType::f64 : stepped && size_of(kind.out->dtype) == 2 ? DType::f32 : kind.out->dtype;
   kind.judged = scope == Scope::per_tensor ? kind.combined : widen ? DType::f64 : own;
   return kind;
 }
@@ -40,7 +42,7 @@ std::int64_t widest_of(const Window& kind) {
   const std::int64_t files = std::max(kind.type->bytes, kind.out->bytes);
   if (kind.type->kind != ElementKind::floating) return files;
   const auto rows = static_cast<std::int64_t>(std::max(size_of(kind.judged), size_of(kind.combined)));
-  return std::max({files, rows, static_cast<std::int64_t>(size_of(kind.made()))});
+  return std::max({files, rows, static_cast<std::int64_t>(size_of(kind.made))});
 }
 
 /// What the tables of tensors take, and the reports on them, beyond what the program itself has room for.
@@ -79,10 +81,12 @@ MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows,
   std::int64_t largest = 1, row_bytes = 0;
   constexpr std::int64_t plenty = std::int64_t{1} << 40;
   for (std::size_t t = 0; t < inputs.tensors.size(); ++t) {
-    plan.kinds.push_back(kind_of(inputs.tensors[t], output.tensors[t], widen, options.options.scope));
+    Window kind = kind_of(inputs.tensors[t], output.tensors[t], widen, options.server.has_value(),
+                          options.options.scope);
     // A copy needs no pass, and any dtype of the output can be made of f64.
     if (std::binary_search(inputs.copied.begin(), inputs.copied.end(), t))
-      plan.kinds.back().combined = DType::f64;
+      kind.combined = kind.made = DType::f64;
+    plan.kinds.push_back(std::move(kind));
     const std::int64_t widest = widest_of(plan.kinds.back());
     plan.widest.push_back(widest);
     largest = std::max(largest, widest);

@@ -14,6 +14,7 @@
 #include "host/files/holders.hpp"
 #include "host/files/integers.hpp"
 #include "host/files/packed.hpp"
+#include "host/files/server_step.hpp"
 #include "host/sharded/agreement.hpp"
 
 namespace bragg::detail {
@@ -63,6 +64,8 @@ void agree_on_arguments(Ranks& ranks, const Pipeline& pipeline, std::span<const 
               digest.add(options.allow_nonfinite);
               digest.add(static_cast<bool>(options.hashed));
               digest.add(options.partial);
+              digest.add(std::string_view(options.server ? to_string(*options.server) : ""));
+              digest.add(std::string_view(options.server_state.native()));
               for (const auto* const patterns :
                    {&options.judge_by, &options.ignore_in_distances, &options.exclude, &options.copy})
                 add_all(digest, *patterns);

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "host/files/server_step.hpp"
 #include "host/io/element_type.hpp"
 
 namespace bragg::detail {
@@ -71,6 +72,7 @@ OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const std
   if (inputs.format) metadata.emplace_back("format", *inputs.format);
   metadata.emplace_back("bragg_n", std::to_string(inputs.rows.size()));
   metadata.emplace_back("bragg_pipeline", bragg::to_string(pipeline));
+  if (options.server) metadata.emplace_back("bragg_server", to_string(*options.server));
   metadata.emplace_back("bragg_version", BRAGG_VERSION_STRING);
   plan.layout = options.shard_size > 0
                     ? sharded_layout(plan.tensors, metadata, options.shard_size)
@@ -78,9 +80,9 @@ OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const std
   return plan;
 }
 
-void check_output(const std::filesystem::path& output, const Inputs& inputs) {
+void check_output(const char* what, const std::filesystem::path& path, const Inputs& inputs) {
   struct stat there {};
-  if (::stat(output.c_str(), &there) != 0) return;
+  if (::stat(path.c_str(), &there) != 0) return;
   const auto is_there = [&](std::uint64_t device, std::uint64_t inode) {
     return device == there.st_dev && inode == there.st_ino;
   };
@@ -90,12 +92,11 @@ void check_output(const std::filesystem::path& output, const Inputs& inputs) {
       return is_there(source.id.device, source.id.inode);
     });
     // One that could not be opened is the worker's file nevertheless.
-    struct stat path {};
-    taken = taken || (::stat(model.path.c_str(), &path) == 0 && is_there(path.st_dev, path.st_ino));
+    struct stat input {};
+    taken = taken || (::stat(model.path.c_str(), &input) == 0 && is_there(input.st_dev, input.st_ino));
     if (!taken) return;
-    throw Error(Status::invalid_argument,
-                fmt::format("output {} is a file of the input {}; write to another one", output.string(),
-                            model.path.string()));
+    throw Error(Status::invalid_argument, fmt::format("{} {} is a file of the input {}; write to another one",
+                                                      what, path.string(), model.path.string()));
   };
   for (const PlacedModel& model : inputs.models) check(model);
   if (inputs.base) check(*inputs.base);

@@ -17,8 +17,8 @@ struct OutputPlan {
 OutputPlan plan_output(const Inputs& inputs, const Pipeline& pipeline, const std::filesystem::path& output,
                        const FileOptions& options);
 
-/// The output may not take the place of a file that it is made from: the next run would read it.
-/// @throws Error invalid_argument.
-void check_output(const std::filesystem::path& output, const Inputs& inputs);
+/// What is written may not take the place of a file that it is made from: the next run would read it.
+/// @throws Error invalid_argument, which begins with `what`.
+void check_output(const char* what, const std::filesystem::path& path, const Inputs& inputs);
 
 }  // namespace bragg::detail

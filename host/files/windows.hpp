@@ -31,12 +31,11 @@ struct Window {
   const ElementType* out = nullptr;   ///< in the output's
   DType judged = DType::f32;          ///< of the rows of pass 1
   DType combined = DType::f32;        ///< of the rows of pass 2
+  DType made = DType::f32;            ///< of what pass 2 makes, which is then turned into `out`
   std::vector<Piece> pieces;
   std::int64_t elements = 0;
   std::size_t judged_pieces = 0;  ///< so many, from the first, are of tensors that rows are judged by
 
-  /// Of what pass 2 makes: f64 where the output's type cannot be made from these rows.
-  DType made() const noexcept { return combined == DType::f64 ? DType::f64 : out->dtype; }
   /// Of a row in the inputs' files.
   std::uint64_t bytes() const noexcept { return static_cast<std::uint64_t>(elements * type->bytes); }
   std::span<const Piece> some(Range range) const {

@@ -56,7 +56,8 @@ class OutputModel {
 
   /// Bytes of tensor t from `begin` on, each tensor's in their order.
   void write(std::size_t t, std::int64_t begin, const void* from, std::int64_t bytes);
-  void commit();
+  /// The files of models that belong together, in this order: as commit_together.
+  static void commit(std::span<const std::unique_ptr<OutputModel>> models);
 
   /// Of a model that was joined, when it has been made. @throws Error io_error.
   void open();

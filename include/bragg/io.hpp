@@ -3,6 +3,7 @@
 
 #include <bragg/communicator.hpp>
 #include <bragg/plan.hpp>
+#include <bragg/server.hpp>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -152,6 +153,17 @@ struct FileOptions {
   /// holds none of the tensors, or one in another dtype or shape.
   bool partial = false;
 
+  /// The output is not the aggregate but the next model of a server, whose last one is the base: see
+  /// ServerOptimizer. Of floating-point tensors that are aggregated; integers and copied ones stay as they
+  /// are. The step is taken in f64 and rounded once, whatever the dtype of the output; an f16 or bf16 model
+  /// is aggregated to f32 for it.
+  std::optional<ServerOptimizer> server;
+  /// Where optimizers with moments keep these: safetensors of "momentum.NAME" or "first.NAME" and
+  /// "second.NAME" for each tensor, f64 of f64 ones, else f32. Read where it is there, else begun; it appears
+  /// with the output, after it. In its metadata are a version, the optimizer's name, and how many steps it
+  /// has taken. Not with allow_nonfinite. @throws Error bad_file: the state of another optimizer or model.
+  std::filesystem::path server_state;
+
   /// Not null: the ranks of a job aggregate together. All make the same call, with the same arguments, on one
   /// file system; each reads and writes its part of every file. The output has the bits of one process. On
   /// the CPU. It outlives the call.
@@ -199,6 +211,7 @@ struct FileResult {
   std::int64_t coordinates = 0;     ///< floating-point elements of a row
   std::int64_t integers = 0;        ///< elements of integer and bool tensors
   std::int64_t nonfinite = 0;       ///< values of the output that are NaN or infinite
+  std::int64_t server_step = 0;     ///< which step of the server's state this was, from 1; 0: none is kept
   std::uint64_t bytes_read = 0;
 };
 

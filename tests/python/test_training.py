@@ -157,6 +157,32 @@ def test_adaptive_servers(kind, library):
     assert after(library, with_options(kind, **server.given), [2, -1, 0.5])[:2] == pytest.approx([x] * 2, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (training.ServerSgd, {"lr": 0.3}),
+        (training.ServerSgd, {"lr": 0.3, "momentum": 0.9}),
+        (training.ServerAdam, {"lr": 0.03}),
+        (training.ServerYogi, {"lr": 0.03, "beta1": 0.8, "beta2": 0.9, "tau": 0.02}),
+    ],
+)
+def test_the_command_takes_the_same_steps(kind, options, rng, command, tmp_path):
+    """f64: bit for bit."""
+    server, name = kind(**options), kind.__name__.removeprefix("Server").lower()
+    given = [word for key, value in options.items() for word in (f"--server-{key}", value)]
+    if len(options) > 1 or name == "adam":
+        given += ["--server-state", tmp_path / "state.safetensors"]
+    model = rng.standard_normal(5000)
+    for step in range(4):
+        rows = model + rng.standard_normal((7, 5000)) * 10.0 ** -rng.integers(-2, 6, 5000)
+        np.save(tmp_path / "rows.npy", rows)
+        np.save(tmp_path / "base.npy", model)
+        files = ["--base", tmp_path / "base.npy", "--output", tmp_path / "next.npy", "--quiet"]
+        command("aggregate", tmp_path / "rows.npy", "--rule", "median", *files, "--server-optimizer", name, *given)
+        model = server.step(model, np.median(rows, axis=0))
+        np.testing.assert_array_equal(np.load(tmp_path / "next.npy"), model, f"step {step}")
+
+
 def test_servers_take_numbers_and_refuse_what_is_not_finite():
     assert training.ServerSgd(0.5).step(1.0, 2.0) == 1.5
     assert training.ServerYogi(1.0, 0, 0, 1.0).step(1.0, 3.0) == pytest.approx(1 + 2 / (math.sqrt(1 + 4) + 1))
