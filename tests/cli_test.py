@@ -3596,6 +3596,15 @@ class Audit(Case):
         self.assertAlmostEqual(self.points(whole, advised)[3]["given"], off, places=5)
         self.assertLess(off, self.points(whole, advised)[3]["kappa"])
 
+    def test_a_base_that_no_worker_is_like_is_refused(self):
+        inputs = self.models(self.rows())
+        base = self.write("base.safetensors", safetensors({"a": ("F32", [8], [0] * 8), "b": ("F64", [8], [0] * 8), "steps": ("I64", [], [0])}))
+        error = self.run_bragg("audit", *inputs, "--base", base, code=2).stderr
+        self.assertIn("error: --base: none of the 9 inputs is like %s; the first: %s: tensor \"b\" has shape [4, 8]" % (base, inputs[0]), error)
+        self.write("workers/w0.safetensors", safetensors({"a": ("F32", [8], [0] * 8), "b": ("F64", [8], [1] * 8), "steps": ("I64", [], [0])}))
+        found, _ = self.audit(*inputs, "--base", base)  # one is like it: the others differ from what was agreed
+        self.assertEqual([bool(worker["findings"]) for worker in found["workers"]], [False] + [True] * 8)
+
     def test_copies_have_names(self):
         rows = self.rows()
         rows[2] = rows[7]

@@ -5,6 +5,7 @@
 #include <bragg/audit.hpp>
 #include <bragg/pipeline.hpp>
 
+#include <algorithm>
 #include <string_view>
 #include <utility>
 
@@ -35,11 +36,21 @@ Error with_audit_names(const Error& error) {
   return with_option_names(error);
 }
 
+/// A base that no input is like is the wrong one: there would be nothing to compare.
+void check_base(const detail::Inputs& inputs) {
+  const auto is_bad = [](const detail::InputRow& row) { return !row.bad.empty(); };
+  if (!inputs.base || !std::all_of(inputs.rows.begin(), inputs.rows.end(), is_bad)) return;
+  throw Error(Status::invalid_argument,
+              fmt::format("base: none of the {} inputs is like {}; the first: {}: {}", inputs.rows.size(),
+                          inputs.base->path.string(), inputs.names.front(), inputs.rows.front().bad));
+}
+
 AuditReport find(const AuditCommand& command, const std::vector<fs::path>& paths) {
   FileOptions options;
   options.base = command.base;
   options.exclude = command.exclude;
   detail::Inputs inputs = detail::open_inputs(paths, options);
+  check_base(inputs);
   AuditReport report{.workers = inputs.names, .tensors = {}, .audit = {}};
   for (const std::size_t t : inputs.floating) report.tensors.push_back(inputs.tensors[t].name);
   const AuditOptions audit{
