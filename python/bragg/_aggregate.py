@@ -215,8 +215,8 @@ class _Judges(NamedTuple):
         try:
             made = [(given,) if isinstance(given, str) else tuple(given or ()) for given in (judge_by, ignored)]
         except TypeError:
-            made = [(None,)]
-        if not all(isinstance(pattern, str) for patterns in made for pattern in patterns):
+            made = []
+        if not made or not all(isinstance(pattern, str) for patterns in made for pattern in patterns):
             raise TypeError(f"judge_by = {judge_by!r}, ignore_in_distances = {ignored!r}; need patterns of names")
         return _Judges(*made)
 
@@ -658,7 +658,8 @@ class Plan:
 
     def wait(self) -> str:
         """Waits for the last run, and for the current stream. "ok", or as `Report.status`."""
-        return self._plan.wait(self._stream())
+        status: str = self._plan.wait(self._stream())
+        return status
 
     def status(self) -> str:
         """Deprecated: the same as `wait`."""

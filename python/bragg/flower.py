@@ -76,7 +76,7 @@ class RobustStrategy(FedAvg):
         self._weighted = weighted
         self._max_weight_share = max_weight_share
         self._reputation = reputation
-        self._patterns = {"judge_by": judge_by, "ignore_in_distances": ignore_in_distances}
+        self._patterns: dict[str, Any] = {"judge_by": judge_by, "ignore_in_distances": ignore_in_distances}
         self._model: _Model = {}
         self._plan: Plan | None = None
         self._planned: tuple[str, int] | None = None  # rule and n

@@ -164,7 +164,8 @@ class WorkerMomentum(_Memory):
 
 class VarianceReduction(_Memory):
     """Momentum-based variance reduction: m ← g + β(m − g′), at first g, where g′ is the gradient of the same batch at the
-    model of the round before (Karimireddy et al. 2021, section 6.3; Cutkosky & Orabona 2019).
+    model of the round before: STORM (Cutkosky & Orabona 2019) with a = 1 − β fixed, on each worker, which Karimireddy et
+    al. (2021, section 6.3) put in the place of worker momentum.
 
     It takes a second gradient in each round. As m ← βm + (1−β)g + β(g − g′) it is worker momentum less its delay. An array
     of g or g′ with NaN or infinity leaves m as it is; of g it is sent as it is.

@@ -48,6 +48,13 @@ def test_gradients_are_slopes_of_the_mean_loss(rng):
             assert found[worker, k] == pytest.approx(slope, rel=1e-4, abs=1e-7)
 
 
+def test_nobody_s_only_image_is_taken(rng):
+    shares = data.deal(np.arange(40) % 10, 40, 0.01, rng)
+    assert sorted(map(len, shares)) == [1] * 40
+    with pytest.raises(ValueError, match="workers = 41; needs at most 40"):
+        data.deal(np.arange(40) % 10, 41, 0.01, rng)
+
+
 @pytest.mark.parametrize("alpha", [0.01, 1, 1000])
 def test_every_image_has_one_owner_and_small_alphas_part_the_classes(alpha, rng):
     labels = np.repeat(np.arange(10), 300)

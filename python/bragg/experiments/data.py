@@ -59,7 +59,7 @@ def _mnist() -> Data:
     with gzip.open(_mnist_file(), "rt") as file:
         table = np.loadtxt(file, delimiter=",", dtype=np.float32)
     table = table[np.random.default_rng(0).permutation(len(table))]
-    images, labels = table[:, :-1] / 255, table[:, -1].astype(np.int64)
+    images, labels = table[:, :-1] / np.float32(255), table[:, -1].astype(np.int64)
     held_back = len(table) // 5
     return Data(Images(images[held_back:], labels[held_back:]), Images(images[:held_back], labels[:held_back]))
 
@@ -84,7 +84,7 @@ def _fashion() -> Data:
     def part(name: str) -> Images:
         images = _idx(folder / f"{name}-images-idx3-ubyte.gz")
         labels = _idx(folder / f"{name}-labels-idx1-ubyte.gz")
-        return Images(images.reshape(len(images), -1).astype(np.float32) / 255, labels.astype(np.int64))
+        return Images(images.reshape(len(images), -1).astype(np.float32) / np.float32(255), labels.astype(np.int64))
 
     return Data(part("train"), part("t10k"))
 
@@ -92,12 +92,19 @@ def _fashion() -> Data:
 def deal(labels: Labels, workers: int, alpha: float, random: np.random.Generator) -> list[NDArray[np.int64]]:
     """Which images each worker has: of every class, shares drawn from Dirichlet(alpha). The smaller alpha is, the less
     alike the workers are. Each has at least one image.
+
+    Raises: ValueError where there are more workers than images.
     """
+    if workers > len(labels):
+        raise ValueError(f"workers = {workers}; needs at most {len(labels)}, one image for each")
     owner = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         of_label = np.flatnonzero(labels == label)
         owner[of_label] = random.choice(workers, len(of_label), p=random.dirichlet(np.full(workers, alpha)))
-    for worker in range(workers):
-        if not (owner == worker).any():
-            owner[random.integers(len(owner))] = worker
+    counts = np.bincount(owner, minlength=workers)
+    for worker in np.flatnonzero(counts == 0):
+        image = random.choice(np.flatnonzero(counts[owner] > 1))  # nobody's only one
+        counts[owner[image]] -= 1
+        counts[worker] = 1
+        owner[image] = worker
     return [np.flatnonzero(owner == worker) for worker in range(workers)]
