@@ -3,7 +3,7 @@
 # clang-tidy on sources that changed, and on those that include what changed.
 #
 #   scripts/tidy.sh              since the last release or, without one, since main forked off or a day before the last commit;
-#                                at most $MOST sources (30), those nearest to a change
+#                                at most $MOST sources (20), those nearest to a change
 #   scripts/tidy.sh REVISION     since REVISION
 #   scripts/tidy.sh --all        all sources, as for a release
 set -euo pipefail
@@ -37,7 +37,7 @@ if [[ "${1:-}" != "--all" ]]; then
     echo "changes since $(git log -1 --format='%h %s' "$base")"
     options+=(--since "$base")
   fi
-  [[ $# -gt 0 ]] || options+=(--most "${MOST:-30}")
+  [[ $# -gt 0 ]] || options+=(--most "${MOST:-20}")
 fi
 git ls-files 'rules/*.cpp' 'kernels/*.cpp' 'host/*.cpp' 'examples/*.cpp' | grep -vE "^($without)" |
   xargs scripts/run_tidy.py ${options[@]+"${options[@]}"} "$database"
