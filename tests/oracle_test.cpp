@@ -229,6 +229,8 @@ TEST(OracleHuber, PullsNoHarderThanAtTau) {
   expect_out(Huber{.tau = 1}, weighted(line({0, 10}), {3, 1}), {1 / 3.0L});
   expect_out(Huber{.tau = 1}, rows({{0, 0}, {0, 0}, {3, 4}}), {0.3L, 0.4L});
   expect_out(Huber{.tau = 10}, line({nan, 1, 3}), {2});
+  // From a row within tau steps are next to nothing beside what they lead to.
+  expect_out(Huber{.tau = 1e-20, .start = GeometricMedian::Start::origin}, line({0, 1, 2}), {1});
   expect_out(Huber{.tau = 1, .start = GeometricMedian::Start::mean}, line({0, 10}), {5});
   // From o: the pulls of 3 and 9 are as long.
   expect_out(Huber{.tau = 2, .max_iters = 1, .tol = 0, .start = GeometricMedian::Start::origin}, line({3, 9}),

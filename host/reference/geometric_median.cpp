@@ -241,24 +241,33 @@ Surroundings surroundings(const Problem& problem, const Point& v) {
     s.farthest = std::min(s.farthest, (2 * s.moment[k] + s.weight[k] * problem.nu / 2) / lead);
     s.middle = std::min(s.middle, s.length[k - 1]);
   }
-  for (std::size_t k = 0; k < (problem.smooth() ? 1 : n); ++k) {
+  for (std::size_t k = 0; k < n; ++k) {
     const long double excess = std::sqrt(dot(s.pull[k], s.pull[k])) - s.weight[k];
-    s.gap = std::min(s.gap, 2 * s.moment[k] + std::max(excess, 0.0L) * s.farthest);
+    const long double floors = s.weight[k] * problem.nu / 2;  // a term is at most so much above a distance
+    s.gap = std::min(s.gap, 2 * s.moment[k] + floors + std::max(excess, 0.0L) * s.farthest);
   }
   return s;
 }
 
-/// Σ p_i ‖x_i − a‖ − Σ p_i ‖x_i − b‖, point by point: a huge one swallows nothing.
+/// The objective at a less that at b, point by point: a huge one swallows nothing.
 long double objective_change(const Problem& problem, const Vector& a, const Vector& b) {
   long double total = 0;
   for (std::size_t i = 0; i < problem.points.size(); ++i) {
     const Vector to_a = difference(problem.points[i].value, a);
     const Vector to_b = difference(problem.points[i].value, b);
-    const long double lengths = std::sqrt(dot(to_a, to_a)) + std::sqrt(dot(to_b, to_b));
+    const long double from_a = std::sqrt(dot(to_a, to_a));
+    const long double from_b = std::sqrt(dot(to_b, to_b));
+    const long double lengths = std::max(problem.nu, from_a) + std::max(problem.nu, from_b);
     if (lengths == 0) continue;
-    long double product = 0;
-    for (std::size_t c = 0; c < a.size(); ++c) product += (b[c] - a[c]) * (to_a[c] + to_b[c]);
-    total += problem.p[i] * (product / lengths);
+    long double squares = 0;  // their difference
+    for (std::size_t c = 0; c < a.size(); ++c) squares += (b[c] - a[c]) * (to_a[c] + to_b[c]);
+    const auto [inner, outer] = std::minmax(from_a, from_b);
+    long double change = squares / lengths;
+    if (inner < problem.nu && problem.nu < outer) {
+      change = (outer - problem.nu) + (problem.nu - inner) * (problem.nu + inner) / (2 * problem.nu);
+      if (from_a < from_b) change = -change;
+    }
+    total += problem.p[i] * change;
   }
   return total;
 }
@@ -279,7 +288,7 @@ Vector least_on_ray(const Problem& problem, const Vector& v, const Vector& direc
     for (std::size_t i = 0; i < problem.points.size(); ++i) {
       const Vector y = difference(here, problem.points[i].value);
       const long double length = std::sqrt(dot(y, y));
-      if (length > 0) rise += problem.p[i] * (dot(y, direction) / length);
+      if (length > 0) rise += problem.pull(i, length) * dot(y, direction);
     }
     (rise < 0 ? low : high) = t;
   }
@@ -358,14 +367,14 @@ Point minimize(const Problem& problem, Point v, Stage& stage) {
                              : length <= problem.nu ? length * length / (2 * problem.nu)
                                                     : length - problem.nu / 2;
     const long double scale = s.weight.back() * term;
+    const long double before = relative;
     relative = s.gap > 0 ? s.gap / scale : 0;
     stage.gap = s.gap;
     if (relative <= 1e-13L) break;
-    if (problem.smooth() && round > 0) break;  // there are no clusters to leave
-    if (problem.smooth()) continue;
+    if (problem.smooth() && !(relative < before / 2)) break;  // all that is left is rounding
     std::optional<Point> next = leave_cluster(problem, v, s);
-    if (!next) break;
-    v = std::move(*next);
+    if (!next && !problem.smooth()) break;
+    if (next) v = std::move(*next);
   }
   if (!(relative <= 1e-10L)) stage.margin = 0;
   return v;
