@@ -447,6 +447,13 @@ class Aggregate(Case):
         ]:
             weights = self.write("weights.txt", text)
             self.refused(inputs, "mean", "--weights", "@" + weights, code=2, says=["--weights: " + weights, says])
+        # Who hands in nothing does not stop the others.
+        weights = self.write("weights.txt", "w00.safetensors 1\nw07.safetensors 1\nw01.safetensors 3\nx 1\n")
+        command = ["aggregate", *inputs, "--rule", "mean", "-o", self.output, "--weights", "@" + weights]
+        done = subprocess.run([BRAGG, *command], capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stderr, r"\Abragg: warning: --weights: .*, line 2: no input has .*'w07.safetensors'.*; and 1 more like it\n\Z")
+        self.assertEqual(read_safetensors(self.output)[0]["w"], [1.75, 1.75])
         weights = self.write("weights.txt", "w00.safetensors 1\nw01.safetensors 1\n")
         self.refused([*inputs, *other], "mean", "--weights", "@" + weights, code=2, says=["line 1", "is the name of", "give their paths"])
         weights = self.write("weights.txt", "w01.safetensors +1\n%s 0\n%s 1\n" % (inputs[0], other[0]))

@@ -335,7 +335,9 @@ void run(const AggregateCommand& command, Communicator* communicator) {
     if (command.weights) {
       const GivenWeights given = parse_weights(*command.weights);
       check_weights_file(given, command);
-      options.weights = match_weights(given, inputs);
+      std::string warning;
+      options.weights = match_weights(given, inputs, warning);
+      if (!warning.empty() && !command.quiet) fmt::print(stderr, "bragg: warning: {}\n", printable(warning));
     }
     if (command.report && ranks.is_first()) check_place("--report", *command.report, command, inputs);
     if (command.reputation) check_reputation(command, inputs, communicator);

@@ -110,8 +110,8 @@ struct InputNames {
   std::map<fs::path, std::vector<std::size_t>> by_name;
 };
 
-/// The input that the k-th given name means.
-std::size_t input_of(const GivenWeights& given, std::size_t k, const InputNames& names) {
+/// The input that the k-th given name means, if there is one.
+std::optional<std::size_t> input_of(const GivenWeights& given, std::size_t k, const InputNames& names) {
   const std::string& name = given.names[k];
   const std::string where = fmt::format("{}, line {}", given.file, given.lines[k]);
   if (const auto found = names.by_path.find(plain(name)); found != names.by_path.end()) return found->second;
@@ -123,12 +123,18 @@ std::size_t input_of(const GivenWeights& given, std::size_t k, const InputNames&
                        shown(name), names.inputs[same_name[0]].string(),
                        names.inputs[same_name[1]].string()));
   }
+  return std::nullopt;
+}
+
+/// Of a name that no input has.
+std::string unknown_text(const GivenWeights& given, std::size_t k, const InputNames& names) {
   std::vector<std::string> known;
   for (const auto& [known_name, indices] : names.by_name) known.push_back(known_name.string());
   const std::string_view meant =
-      detail::nearest(name, known, [](const std::string& n) { return std::string_view(n); });
-  refuse(fmt::format("--weights: {}: no input has the path or the file name '{}'{}", where, shown(name),
-                     meant.empty() ? "" : fmt::format("; did you mean {}?", meant)));
+      detail::nearest(given.names[k], known, [](const std::string& n) { return std::string_view(n); });
+  return fmt::format("--weights: {}, line {}: no input has the path or the file name '{}'{}", given.file,
+                     given.lines[k], shown(given.names[k]),
+                     meant.empty() ? "" : fmt::format("; did you mean {}?", meant));
 }
 
 std::string read_text(const fs::path& path) {
@@ -351,18 +357,29 @@ GivenWeights parse_weights(const std::string& text) {
   return given;
 }
 
-std::vector<double> match_weights(const GivenWeights& given, const std::vector<fs::path>& inputs) {
+std::vector<double> match_weights(const GivenWeights& given, const std::vector<fs::path>& inputs,
+                                  std::string& warning) {
   if (given.names.empty()) return given.values;
   constexpr std::size_t none = static_cast<std::size_t>(-1);
   std::vector<std::size_t> found(inputs.size(), none);  // which of the given weights
   const InputNames names(inputs);
+  std::vector<std::size_t> unknown;
   for (std::size_t k = 0; k < given.names.size(); ++k) {
-    const std::size_t i = input_of(given, k, names);
-    if (found[i] != none) {
-      refuse(fmt::format("--weights: {}, lines {} and {}: both are of {}", given.file, given.lines[found[i]],
-                         given.lines[k], inputs[i].string()));
+    const std::optional<std::size_t> i = input_of(given, k, names);
+    if (!i) {
+      unknown.push_back(k);
+      continue;
     }
-    found[i] = k;
+    if (found[*i] != none) {
+      refuse(fmt::format("--weights: {}, lines {} and {}: both are of {}", given.file, given.lines[found[*i]],
+                         given.lines[k], inputs[*i].string()));
+    }
+    found[*i] = k;
+  }
+  if (!unknown.empty()) {
+    warning = unknown_text(given, unknown.front(), names);
+    if (std::find(found.begin(), found.end(), none) != found.end()) refuse(warning);  // perhaps that one's
+    if (unknown.size() > 1) warning += fmt::format("; and {} more like it", unknown.size() - 1);
   }
   std::vector<double> weights;
   for (std::size_t i = 0; i < inputs.size(); ++i) {

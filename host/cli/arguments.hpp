@@ -32,9 +32,10 @@ struct GivenWeights {
 GivenWeights parse_weights(const std::string& text);
 
 /// A weight per input: in their order, or, where there are names, of the input with that path, else with that
-/// file name.
-std::vector<double> match_weights(const GivenWeights& given,
-                                  const std::vector<std::filesystem::path>& inputs);
+/// file name. A name that no input has is a worker's that handed in nothing: `warning` tells of it. Where an
+/// input has no weight, it is an error.
+std::vector<double> match_weights(const GivenWeights& given, const std::vector<std::filesystem::path>& inputs,
+                                  std::string& warning);
 
 /// The workers' checkpoints: as given, or, for a single folder of several workers' models, these by name,
 /// without the base. `output`: where something is written, which must not be among them. `quiet`: there is no

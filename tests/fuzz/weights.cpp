@@ -18,7 +18,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     for (const double weight : given.values) any = any || (weight > 0 && std::isfinite(weight));
     fuzz::expect(any, "weights without one that is valid");
     fuzz::expect(given.names.empty() || given.names.size() == given.values.size(), "a name without a weight");
-    const auto matched = cli::match_weights(given, {"w/client-1.safetensors", "w/client-2.safetensors"});
+    std::string warning;
+    const auto matched =
+        cli::match_weights(given, {"w/client-1.safetensors", "w/client-2.safetensors"}, warning);
     fuzz::expect(given.names.empty() || matched.size() == 2, "an input without a weight");
   } catch (const Error& error) {
     fuzz::expect(error.status() == Status::invalid_argument, error.what());
