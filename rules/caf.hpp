@@ -116,17 +116,10 @@ BRAGG_HD Status solve(TeamT team, const Caf& rule, const Points& points, Scratch
   if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;
   clear(team, out, points);
 
-  double* const matrix = scratch.take_doubles(n * n);
-  double* const vectors = scratch.take_doubles(n * n);
-  const Tridiagonal t{.n = m,
-                      .diagonal = scratch.take_doubles(n),
-                      .off = scratch.take_doubles(n),
-                      .factor = scratch.take_doubles(n)};
-  double* const work = scratch.take_doubles(3 * n);
-  double* const values = scratch.take_doubles(n);
+  TopEigenspace space = TopEigenspace::carve(scratch, n);
   double* const roots = scratch.take_doubles(n);
   FilterState state{.points = &points,
-                    .pivot = central_row(team, points, scratch.ints, values),
+                    .pivot = central_row(team, points, scratch.ints, space.values),
                     .c = out.scores,
                     .mean_product = scratch.take_doubles(n),
                     .mean_square = 0};
@@ -150,26 +143,21 @@ BRAGG_HD Status solve(TeamT team, const Caf& rule, const Points& points, Scratch
       break;
     }
     team.parallel_for(m, [&](int i) {
-      double* const row = matrix + static_cast<std::size_t>(i) * n;
+      double* const row = space.matrix + static_cast<std::size_t>(i) * n;
       BRAGG_HD_UNROLL(1)
       for (int j = 0; j < m; ++j) {
         row[j] = c[i] > 0 && c[j] > 0 ? roots[i] * roots[j] * (state.about_mean(i, j) / trace) : 0;
       }
     });
-    tridiagonalize(team, matrix, m, t, work);
-    const double top = eigenvalue(t, 0);
-    const double variance = top * (trace / total);
+    const int rank = space.find(team, m);
+    const double variance = space.values[0] * (trace / total);
     if (variance < least) {
       least = variance;
       remember_mean();
     }
-    const int above = count_above(t, top * (1 - 1e-9));
-    const int rank = above > 1 ? above : 1;
-    top_eigenvectors(team, matrix, m, t, rank, values, vectors, work);
-
-    double* const direction = work;
-    double* const projection = work + n;
-    longest_projection(team, state, roots, values, vectors, rank, direction, projection);
+    double* const direction = space.work;
+    double* const projection = space.work + n;
+    longest_projection(team, state, roots, space.values, space.vectors, rank, direction, projection);
     team.parallel_for(m, [&](int i) { projection[i] = c[i] > 0 ? std::fabs(state.image(i, direction)) : 0; });
     const double furthest = projection[team.argmin(m, [&](int i) { return -projection[i]; })];
     if (!(furthest > 0)) {

@@ -154,19 +154,12 @@ struct DncStep {
   template <class TeamT>
   BRAGG_HD double find_lengths(TeamT team, const SolveBlock& b, const SolveBlock& sample, int finite) const {
     const int m = stage.count;
-    const auto n = static_cast<std::size_t>(m);
-    const auto rows = static_cast<std::size_t>(stage.rows());
     Scratch scratch = sample.scratch();
-    double* const k = scratch.take_doubles(rows * rows);
-    double* const vectors = scratch.take_doubles(rows * rows);
-    const Tridiagonal tridiagonal{.n = m,
-                                  .diagonal = scratch.take_doubles(n),
-                                  .off = scratch.take_doubles(n),
-                                  .factor = scratch.take_doubles(n)};
-    double* const values = scratch.take_doubles(n);
-    double* const work = scratch.take_doubles(3 * rows);
+    TopEigenspace space = TopEigenspace::carve(scratch, static_cast<std::size_t>(stage.rows()));
+    double* const k = space.matrix;
+    double* const work = space.work;
     if (stage.mixed) {
-      center_mixed(team, b, sample, finite, k, vectors, sample.low, work);
+      center_mixed(team, b, sample, finite, k, space.vectors, sample.low, work);
     } else {
       center_rows(team, sample, finite, k, work);
     }
@@ -178,19 +171,16 @@ struct DncStep {
     double top = 0;
     if (trace > 0) {
       parallel_for_2d(team, m, m, [&](int i, int j) { k[static_cast<std::size_t>(i) * m + j] /= trace; });
-      tridiagonalize(team, k, m, tridiagonal, work);
-      const int above = count_above(tridiagonal, eigenvalue(tridiagonal, 0) * (1 - 1e-9));
-      rank = above > 1 ? above : 1;
-      top_eigenvectors(team, k, m, tridiagonal, rank, values, vectors, work);
-      top = values[0] * trace;
+      rank = space.find(team, m);
+      top = space.values[0] * trace;
     }
     const double scale = sample.words->scale;
     team.parallel_for(m, [&](int i) {
       double total = 0;
       BRAGG_HD_UNROLL(1)
       for (int e = 0; e < rank; ++e) {
-        const double part = vectors[static_cast<std::size_t>(e) * m + i];
-        total += values[e] / values[0] * (part * part);
+        const double part = space.vectors[static_cast<std::size_t>(e) * m + i];
+        total += space.values[e] / space.values[0] * (part * part);
       }
       lengths_of(sample)[i] = infinite_of(sample)[i] != 0 ? infinity : total;
       b.scores[i] += infinite_of(sample)[i] != 0 ? infinity : total * (top / scale) / scale;

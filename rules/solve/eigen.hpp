@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "rules/solve/points.hpp"
 #include "rules/solve/team.hpp"
 
 namespace bragg::detail {
@@ -236,5 +237,39 @@ BRAGG_HD void top_eigenvectors(TeamT team, const double* a, int ld, const Tridia
     }
   });
 }
+
+/// The eigenvectors of a symmetric matrix whose eigenvalues are the largest one, but for a share of 1e-9.
+struct TopEigenspace {
+  double* matrix = nullptr;   ///< n × n
+  double* vectors = nullptr;  ///< rank × m, orthonormal
+  double* values = nullptr;   ///< rank, descending
+  double* work = nullptr;     ///< 3n, whose content is lost
+  Tridiagonal tridiagonal = {};
+
+  /// Room for matrices of up to n × n: 2n² + 7n doubles.
+  BRAGG_HD static TopEigenspace carve(Scratch& scratch, std::size_t n) {
+    TopEigenspace space;
+    space.matrix = scratch.take_doubles(n * n);
+    space.vectors = scratch.take_doubles(n * n);
+    space.values = scratch.take_doubles(n);
+    space.work = scratch.take_doubles(3 * n);
+    space.tridiagonal.diagonal = scratch.take_doubles(n);
+    space.tridiagonal.off = scratch.take_doubles(n);
+    space.tridiagonal.factor = scratch.take_doubles(n);
+    return space;
+  }
+
+  /// Of the m × m matrix that `matrix` holds (both triangles, of a norm near 1), which is overwritten; the
+  /// rank, at least 1.
+  template <class TeamT>
+  BRAGG_HD int find(TeamT team, int m) {
+    tridiagonal.n = m;
+    tridiagonalize(team, matrix, m, tridiagonal, work);
+    const int above = count_above(tridiagonal, eigenvalue(tridiagonal, 0) * (1 - 1e-9));
+    const int rank = above > 1 ? above : 1;
+    top_eigenvectors(team, matrix, m, tridiagonal, rank, values, vectors, work);
+    return rank;
+  }
+};
 
 }  // namespace bragg::detail
