@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <numeric>
 #include <string_view>
 
 #include "host/base/team.hpp"
@@ -78,11 +79,13 @@ Phases time_phases(const Case& one, const Shaped& shaped, const Options& options
   detail::GramSums sums;
   sums.coordinates = one.size.d;
   Phases phases;
+  std::vector<std::int64_t> first_of(sizes.size());  // numbers of the tensors' first coordinates
+  std::exclusive_scan(sizes.begin(), sizes.end(), first_of.begin(), std::int64_t{0});
   const auto once = [&](bool keep) {
     engine.begin(active, false, previous, 1);
     const Clock::time_point start = Clock::now();
     sum_over(engine, sums, [&](detail::GramSums& to) {
-      engine.sample(window, 0, to);
+      engine.sample(window, first_of, to);
       engine.accumulate(window, to);
     });
     const double first = seconds_since(start);

@@ -161,8 +161,9 @@ detail::Solution solution_of(const Pipeline& pipeline, std::vector<const void*> 
   detail::GramSums sums;
   sums.coordinates = d;
   detail::Solution solution;
+  const std::int64_t first = 0;
   solve_over(engine, sums, solution, [&](detail::GramSums& to) {
-    engine.sample(table, 0, to);
+    engine.sample(table, {&first, 1}, to);
     engine.accumulate(table, to);
   });
   return solution;

@@ -51,10 +51,10 @@ RowSamples::Stretch RowSamples::stretch(const Sample& sample, std::int64_t first
           static_cast<std::size_t>(stop - begin)};
 }
 
-void RowSamples::take(const RowTable& window, std::int64_t first, int threads) {
-  for (std::size_t t = 0; t < window.sizes.size(); first += window.sizes[t++]) {
+void RowSamples::take(const RowTable& window, std::span<const std::int64_t> first, int threads) {
+  for (std::size_t t = 0; t < window.sizes.size(); ++t) {
     for (Sample& sample : samples_) {
-      const Stretch here = stretch(sample, first, first + window.sizes[t]);
+      const Stretch here = stretch(sample, first[t], first[t] + window.sizes[t]);
       if (here.count == 0) continue;
       const std::span<const std::int64_t> wanted =
           std::span(sample.coordinates).subspan(here.begin, here.count);
@@ -63,7 +63,7 @@ void RowSamples::take(const RowTable& window, std::int64_t first, int threads) {
       for (std::size_t row = 0; row < rows_; ++row) {
         const void* const from = window.data[t * rows_ + row];
         if (from == nullptr) continue;
-        gather(window.dtype_of(static_cast<int>(row)), from, first, wanted,
+        gather(window.dtype_of(static_cast<int>(row)), from, first[t], wanted,
                sample.values.data() + row * sample.coordinates.size() + here.begin);
       }
     }

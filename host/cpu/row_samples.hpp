@@ -18,8 +18,8 @@ class RowSamples {
   void draw(const Sampling& sampling, std::uint64_t run, std::int64_t d, int rows);
   int count() const noexcept { return static_cast<int>(samples_.size()); }
 
-  /// Takes what is wanted of the window, whose coordinates are numbers `first` and on.
-  void take(const RowTable& window, std::int64_t first, int threads);
+  /// Takes what is wanted of the window, the coordinates of whose tensor t are numbers first[t] and on.
+  void take(const RowTable& window, std::span<const std::int64_t> first, int threads);
 
   /// Sample t as f64 rows of one tensor. Good until the next call.
   RowTable table(int t, int inputs);

@@ -865,13 +865,10 @@ void FileAggregation::accumulate(const Part& part, GramSums& sums) {
       const Piece& last = window.pieces[pieces.first + pieces.count - 1];
       table.unfinished = last.end != own_[last.tensor]->end;
     }
-    for (std::size_t k = 0; k < pieces.count; ++k) {
-      const Piece& piece = window.pieces[pieces.first + k];
-      RowTable one = table;
-      one.sizes = one.sizes.subspan(k, 1);
-      one.data += k * static_cast<std::size_t>(one.rows);
-      engine_.sample(one, (part.tensor == nullptr ? first_[piece.tensor] : 0) + piece.begin, sums);
-    }
+    std::vector<std::int64_t> first;
+    for (const Piece& piece : window.some(pieces))
+      first.push_back((part.tensor == nullptr ? first_[piece.tensor] : 0) + piece.begin);
+    engine_.sample(table, first, sums);
     passes_->accumulate(slot, table, sums);
   }
   sums.ended = nullptr;

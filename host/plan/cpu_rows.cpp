@@ -14,11 +14,12 @@ CpuRows::CpuRows(const PlanRequest& request, const PlanRequest& whole, std::span
     : request_(request),
       engine_(request.pipeline, request.shape.n, request.options, request.point_outputs > 0),
       threads_(threads_of(request.options.threads)) {
-  number_coordinates(whole, slices);
-  make_parts();
+  make_parts(number_coordinates(whole, slices));
 }
 
-void CpuRows::number_coordinates(const PlanRequest& whole, std::span<const Slice> slices) {
+std::vector<std::int64_t> CpuRows::number_coordinates(const PlanRequest& whole,
+                                                      std::span<const Slice> slices) {
+  std::vector<std::int64_t> first;
   const std::vector<std::int64_t>& sizes = whole.shape.sizes;
   const bool together = whole.options.scope == Scope::whole;
   std::vector<std::int64_t> judged;  // of the part
@@ -29,7 +30,7 @@ void CpuRows::number_coordinates(const PlanRequest& whole, std::span<const Slice
     judged.clear();
   };
   for (std::size_t t = 0; t < sizes.size(); ++t) {
-    first_.push_back(total + (slices.empty() ? 0 : slices[t].begin));
+    first.push_back(total + (slices.empty() ? 0 : slices[t].begin));
     if (whole.judged.empty() || whole.judged[t]) {
       judged.push_back(sizes[t]);
       total += sizes[t];
@@ -37,9 +38,10 @@ void CpuRows::number_coordinates(const PlanRequest& whole, std::span<const Slice
     if (!together) end_part();
   }
   if (together) end_part();
+  return first;
 }
 
-void CpuRows::make_parts() {
+void CpuRows::make_parts(std::span<const std::int64_t> first) {
   const Shape& shape = request_.shape;
   parts_.resize(request_.parts);
   for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
@@ -55,6 +57,7 @@ void CpuRows::make_parts() {
     }
     group->tensors.push_back(t);
     group->sizes.push_back(shape.sizes[t]);
+    group->first.push_back(first[t]);
   }
   for (Part& part : parts_) {
     const auto with_wide = [&](bool wide) {
@@ -146,12 +149,7 @@ void CpuRows::accumulate(std::size_t p, GramSums& sums) {
   const Part& part = parts_[p];
   for (const Group& group : part.groups) {
     if (!group.judged) continue;
-    for (std::size_t k = 0; k < group.tensors.size(); ++k) {
-      RowTable one = table_of(group);
-      one.data += k * static_cast<std::size_t>(one.rows);
-      one.sizes = one.sizes.subspan(k, 1);
-      engine_.sample(one, first_[group.tensors[k]], sums);
-    }
+    engine_.sample(table_of(group), group.first, sums);
     if (part.widen && group.dtype != DType::f64) {
       accumulate_widened(group, sums);
     } else {

@@ -58,8 +58,9 @@ class CpuRows {
     bool judged = true;
     std::vector<std::size_t> tensors = {};
     std::vector<std::int64_t> sizes = {};
-    std::vector<const void*> table = {};  // [tensor * rows + row]
-    std::vector<void*> out = {};          // [output * tensors + tensor]
+    std::vector<std::int64_t> first = {};  // [tensor] number of its first coordinate, among the part's
+    std::vector<const void*> table = {};   // [tensor * rows + row]
+    std::vector<void*> out = {};           // [output * tensors + tensor]
   };
   struct Part {
     std::vector<Group> groups;
@@ -67,8 +68,9 @@ class CpuRows {
     std::vector<std::int64_t> unjudged_nonfinite = {};  // [row] of the groups that are not judged
   };
 
-  void number_coordinates(const PlanRequest& whole, std::span<const Slice> slices);
-  void make_parts();
+  /// Of each tensor the number of its first coordinate here, among those that its part is judged by.
+  std::vector<std::int64_t> number_coordinates(const PlanRequest& whole, std::span<const Slice> slices);
+  void make_parts(std::span<const std::int64_t> first);
   void widen_reference(const Row& reference);
   void build_tables(const Updates& updates, const Output& out, const Row& reference);
   RowTable table_of(const Group& group) const;
@@ -78,7 +80,6 @@ class CpuRows {
   const PlanRequest& request_;
   std::vector<std::int64_t> leaf_blocks_;  // [part]
   std::vector<std::int64_t> coordinates_;  // [part] that whole rows are judged by
-  std::vector<std::int64_t> first_;        // [tensor] number among these of its first one here
   Engine engine_;
   int threads_;
   std::vector<Part> parts_;

@@ -207,7 +207,7 @@ void Engine::reset(GramSums& sums) const {
 
 void Engine::accumulate(const RowTable& window, GramSums& sums) { impl_->passes.gram(window, sums); }
 
-void Engine::sample(const RowTable& window, std::int64_t first, GramSums& sums) {
+void Engine::sample(const RowTable& window, std::span<const std::int64_t> first, GramSums& sums) {
   if (sums.round == 0) sums.samples.take(window, first, impl_->team.threads);
 }
 

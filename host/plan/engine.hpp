@@ -101,9 +101,9 @@ class Engine {
 
   void reset(GramSums& sums) const;
   void accumulate(const RowTable& window, GramSums& sums);
-  /// Beside accumulate: what the rule wants to know of a window whose coordinates are numbers `first` and on,
-  /// among those that rows are judged by.
-  void sample(const RowTable& window, std::int64_t first, GramSums& sums);
+  /// Beside accumulate: what the rule wants to know of a window, the coordinates of whose tensor t are
+  /// numbers first[t] and on, among those that rows are judged by.
+  void sample(const RowTable& window, std::span<const std::int64_t> first, GramSums& sums);
   /// False: the products do not tell the distances that the pipeline takes, or f64 values need another scale.
   /// A centre and the scale are set now: accumulate once more. True at the latest the second time; of f64
   /// rows the third.

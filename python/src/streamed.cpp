@@ -40,7 +40,7 @@ class Streamed {
   void accumulate(nb::handle rows, nb::handle base) {
     const Tensor tensor(*this, rows, base);
     const nb::gil_scoped_release released;
-    engine_.sample(tensor.table(), seen_, sums_);
+    engine_.sample(tensor.table(), {&seen_, 1}, sums_);
     engine_.accumulate(tensor.table(), sums_);
     seen_ += tensor.sizes.front();
   }
