@@ -14,7 +14,8 @@ namespace {
 std::size_t cache_bytes() { return static_cast<std::size_t>(this_hardware().cache_bytes); }
 
 const Floors& floors() {
-  static const Floors measured = measure_floors(omp_get_max_threads(), cache_bytes(), 2);
+  static const Floors measured =
+      measure_floors(omp_get_max_threads(), memory_beyond(cache_bytes()), cache_bytes(), 2);
   return measured;
 }
 
