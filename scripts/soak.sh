@@ -7,7 +7,8 @@
 # MINUTES: no round starts after them; without, rounds go on until Ctrl-C. ARGS go to ctest, e.g. -R conformance.
 # Options: --sanitize runs the sanitizers' build; --python runs tests/python too, on a wheel made when the soak begins;
 # --fuzz fuzzes for ten minutes before the first round (scripts/fuzz.sh); --portable runs all tests with Clang, and for
-# 64-bit Arm, before it (scripts/portable.sh).
+# 64-bit Arm, before it (scripts/portable.sh); --experiments runs the quick form of each before it
+# (scripts/experiments.sh).
 # After a round that fails, the seed and the command that repeats it are printed and the soak goes on. At the end all of
 # them are printed again, and the exit status is 1.
 set -euo pipefail
@@ -16,12 +17,14 @@ cd "$(dirname "$0")/.."
 preset=cpu
 python=
 fuzz=
+experiments=
 portable=()
 minutes=
 while (($# > 0)); do
   case "$1" in
     --sanitize) preset=sanitize ;;
     --fuzz) fuzz=600 ;;
+    --experiments) experiments=yes ;;
     --portable) portable=(clang aarch64) ;;
     --python) python=build/python-venv/bin/python ;;
     --)
@@ -72,6 +75,7 @@ for each in "${portable[@]}"; do
   draw_seed
   scripts/portable.sh "$each" "$@" || failed "BRAGG_TEST_SEED=$BRAGG_TEST_SEED scripts/portable.sh $each $*"
 done
+if [[ -n "$experiments" ]] && ! scripts/experiments.sh --quick; then failed "scripts/experiments.sh --quick"; fi
 while [[ -z "$minutes" ]] || ((SECONDS < minutes * 60)); do
   draw_seed
   echo "soak: round $((++rounds)), BRAGG_TEST_SEED=$BRAGG_TEST_SEED"

@@ -3,14 +3,17 @@
 
 import dataclasses
 import gzip
+import json
 import subprocess
 import sys
 
 import bragg
 import numpy as np
 import pytest
-from bragg.experiments import catalogue, data, simulation
-from bragg.experiments.simulation import Network, Setup, train
+from bragg.experiments import catalogue, data, privacy, reputation, simulation
+from bragg.experiments.experiment import accuracy
+from bragg.experiments.simulation import Network, Setup, Training, train
+from bragg.training import WorkerMomentum
 
 
 @pytest.fixture
@@ -48,6 +51,40 @@ def test_gradients_are_slopes_of_the_mean_loss(rng):
             assert found[worker, k] == pytest.approx(slope, rel=1e-4, abs=1e-7)
 
 
+def test_each_image_is_cut_to_a_length_of_its_own(rng):
+    network = Network(6)
+    parameters = network.start(rng).astype(np.float64)
+    images, labels = rng.standard_normal((3, 4, 6)), rng.integers(0, 10, (3, 4))
+    counted = np.array([[True, True, True, False]] * 3)
+    lone = [network.gradients(parameters, images[:, [k]], labels[:, [k]]) for k in range(4)]
+    clip = float(np.median(np.linalg.norm(np.stack(lone), axis=-1)))  # half of them are longer
+    wanted = sum(g * np.minimum(1, clip / np.linalg.norm(g, axis=1, keepdims=True)) for g in lone[:3]) / 5
+    assert network.gradients(parameters, images, labels, clip, counted, 5) == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+
+
+def test_who_draws_by_chance_draws_as_often_as_it_says(rng):
+    shares = [np.arange(100), np.arange(100, 400), np.arange(400, 410)]
+    seen = np.zeros(410)
+    for _ in range(300):
+        chosen, counted = simulation._by_chance(shares, 25, rng)
+        for share, row, counts in zip(shares, chosen, counted):
+            assert np.isin(row[counts], share).all() and len(set(row[counts])) == counts.sum()
+            seen[row[counts]] += 1
+    # 6 deviations of the frequency of an image, less of a mean of many.
+    assert seen[:100].mean() / 300 == pytest.approx(0.25, abs=0.015)
+    assert seen[100:400].mean() / 300 == pytest.approx(25 / 300, abs=0.006)
+    assert (seen[400:] == 300).all()
+
+
+def test_long_tails_and_workers_with_a_class_of_their_own(rng):
+    labels = rng.permutation(np.repeat(np.arange(10), 128))
+    shares = simulation._shares(labels, Setup(rule="mean", tail=0.5, honest=5), rng)
+    assert np.bincount(labels[np.concatenate(shares)]).tolist() == [128, 64, 32, 16, 8, 4, 2, 1, 1, 1]
+    first, *others = simulation._shares(labels, Setup(rule="mean", lone=True, honest=5, hostile=2, wakes=9), rng)
+    assert len(others) == 6 and (labels[first] == 9).all() and len(first) == 128
+    assert np.bincount(labels[np.concatenate(others)], minlength=10).tolist() == [128] * 9 + [0]
+
+
 def test_nobody_s_only_image_is_taken(rng):
     shares = data.deal(np.arange(40) % 10, 40, 0.01, rng)
     assert sorted(map(len, shares)) == [1] * 40
@@ -72,16 +109,137 @@ def test_training_withstands_what_the_mean_does_not(blobs):
     common = Setup(rule="mean", honest=9, steps=60, alpha=10)
     hostile = dataclasses.replace(common, hostile=2, attack="nan")
     robust = dataclasses.replace(hostile, rule="nnm(f=2) | trimmed_mean(f=2)")
-    assert len(train(common)) == simulation.LOOKS
-    assert catalogue.accuracy(train(common)) > 0.9
+    assert len(train(common).accuracy) == simulation.LOOKS
+    assert accuracy(train(common)) > 0.9
     assert train(common) == train(common) != train(dataclasses.replace(common, seed=1))
     with pytest.raises(bragg.AggregationError):
         train(hostile)
-    for attack in simulation.ATTACKS:
-        assert catalogue.accuracy(train(dataclasses.replace(robust, attack=attack))) > 0.8, attack
+    for attack in ["alie", "foe", "sign_flip", "nan"]:
+        assert accuracy(train(dataclasses.replace(robust, attack=attack))) > 0.8, attack
 
 
-@pytest.mark.parametrize("name", catalogue.EXPERIMENTS)
+def test_a_reputation_puts_away_who_is_broken_and_nobody_else(blobs):
+    common = Setup(
+        rule="geometric_median", honest=9, hostile=2, wakes=10, attack="nan", steps=40, alpha=10, reputation=True
+    )
+    found = train(common)
+    assert len(found.scores) == 40 and {len(scores) for scores in found.scores} == {11}
+    assert found.scores[9][9] > 0.5 and found.scores[-1][9] < 0.1
+    assert found.left_out[:9] == [0] * 9 and min(found.left_out[9:]) > 15
+    assert accuracy(found) > 0.9
+    # Nobody is hostile before they wake.
+    assert found.scores[:10] == train(dataclasses.replace(common, attack="large_sign_flip")).scores[:10]
+
+
+def test_noise_costs_what_it_hides(blobs):
+    common = Setup(rule="mean", honest=9, steps=40, alpha=10, clip=1)
+    quiet, loud = (train(dataclasses.replace(common, noise=noise)) for noise in (0.01, 100))
+    assert accuracy(quiet) > 0.7 and accuracy(loud) < 0.5
+    assert 25 / 1000 < quiet.drawn <= 1 and quiet.drawn == loud.drawn
+
+
+# Karimireddy et al. (2021), section 3 and 4, by numbers that come out exactly.
+
+
+def test_the_median_of_signs_is_a_sign_however_many_there_are():
+    for n in (11, 101, 1001):
+        signs = np.ones((n, 1))
+        signs[: n // 2] = -1
+        assert bragg.aggregate(signs, "mean")[0] == pytest.approx(1 / n, rel=1e-15)
+        assert bragg.aggregate(signs, "median")[0] == 1
+        assert bragg.aggregate(signs, "centered_clipping(tau=4)", base=np.zeros(1))[0] == pytest.approx(
+            1 / n, rel=1e-15
+        )
+
+
+@pytest.mark.parametrize("rule", ["median", "trimmed_mean(f=2)", "krum(f=2)", "geometric_median", "multi_krum(f=2)"])
+def test_what_seeks_the_middle_never_sees_what_is_seldom(rule):
+    """Two of eleven rows hold all of the mean."""
+    rows = np.zeros((11, 3))
+    rows[[2, 7], 1] = 5.5
+    assert bragg.aggregate(rows, "mean").tolist() == [0, 1, 0]
+    assert bragg.aggregate(rows, rule).tolist() == [0, 0, 0]
+    # τ of at least 5.5 cuts off nothing; of 1.1, four fifths.
+    assert bragg.aggregate(rows, "centered_clipping(tau=6)", base=np.zeros(3)) == pytest.approx([0, 1, 0], abs=1e-15)
+    assert bragg.aggregate(rows, "centered_clipping(tau=1.1)", base=np.zeros(3)) == pytest.approx(
+        [0, 0.2, 0], abs=1e-15
+    )
+
+
+def test_attackers_add_up_over_rounds_unless_workers_remember():
+    """Ten honest workers, whose gradients are 1 and −1 in turn: 0 in the mean of any round. Three more send 1 always."""
+    drift = {}
+    for beta in (0, 0.9):
+        workers = [WorkerMomentum(beta) for _ in range(10)]
+        total = 0.0
+        for step in range(200):
+            signs = [1.0 if (k + step) % 2 else -1.0 for k in range(10)]
+            sent = [worker.step(np.array([sign])) for worker, sign in zip(workers, signs)]
+            total += bragg.aggregate([*sent, *([np.ones(1)] * 3)], "median")[0]
+        drift[beta] = total / 200
+    assert drift[0] == 1
+    # The momenta of signs in turn are ±(1−β)/(1+β), but for the start, which fades as β^t: Σ β^t/(1−β)·2/200 at most.
+    assert abs(drift[0.9] - 0.1 / 1.9) < 2 / 200 / (1 - 0.9) * 0.1
+
+
+def _made_up(setup, good):
+    """No training's, but what the papers found, or the opposite."""
+    bare = setup.attack == "none" and setup.noise == 0
+    clips = setup.rule.startswith("centered_clipping")
+    level = 0.9 - 0.1 * setup.noise - (0.05 * setup.hostile if setup.noise else 0)
+    if setup.tail < 1:
+        level = 0.9 if setup.rule == "mean" or clips == good else 0.2
+        return Training([level] * simulation.LOOKS, [level] * 10)
+    if setup.attack == "usual_alie" and not setup.wakes:
+        level = 0.2 + 0.5 * setup.momentum + 0.1 * clips
+    elif setup.wakes and setup.attack == "large_sign_flip":
+        level = 0.8 if setup.reputation else 0.3
+    elif bare:
+        level = 0.95
+    level = level if good else 1 - level
+    ends = [0.9 if good else 0.1] * setup.honest + [0.05 if good else 0.9] * setup.hostile
+    return Training(
+        [level] * simulation.LOOKS,
+        [level] * 10,
+        0.1,
+        [ends] * setup.steps if setup.reputation else [],
+        [0 if good else 1] * setup.honest + [60 if good and setup.attack == "nan" else 0] * setup.hostile
+        if setup.reputation
+        else [],
+    )
+
+
+@pytest.mark.parametrize("name", ["history", "privacy", "reputation"])
+@pytest.mark.parametrize("quick", [True, False])
+def test_claims_are_of_what_was_found(name, quick):
+    experiment = catalogue.EXPERIMENTS[name]
+    setups = experiment.setups(quick)
+    assert len(setups) == len(set(setups))
+    for setup in setups:
+        bragg.aggregate(np.zeros((setup.honest + setup.hostile, 3)), setup.rule)
+    runs = [(setup, _made_up(setup, True)) for setup in setups]
+    assert [claim for claim, holds in experiment.claims(runs).items() if not holds] == []
+    assert not any(experiment.claims([(setup, _made_up(setup, False)) for setup in setups]).values())
+    for table in experiment.tables(runs):
+        assert len({len(row) for row in table}) == 1
+    for x, y in experiment.lines(runs).of.values():
+        assert len(x) == len(y) > 1
+
+
+def test_epsilon_is_of_the_worker_whose_images_are_drawn_most():
+    pytest.importorskip("dp_accounting")
+    setup = Setup(rule="mean", noise=1.0, steps=100)
+    few, many = (Training([0.5], [0.5] * 10, drawn) for drawn in (0.05, 0.2))
+    alone, both = (float(privacy._epsilon([(setup, each) for each in runs], 1.0)) for runs in ([few], [few, many]))
+    assert 0 < alone < both == float(privacy._epsilon([(setup, many)], 1.0))
+
+
+def test_workers_of_a_reputation_are_who_they_are_said_to_be():
+    setup = next(setup for setup in reputation.EXPERIMENT.setups(True) if setup.reputation)
+    assert setup.lone and setup.honest == reputation.OTHERS.stop and setup.hostile == reputation.F
+
+
+@pytest.mark.parametrize("name", ["price", "mixing"])
 @pytest.mark.parametrize("quick", [True, False])
 def test_tables_claims_and_lines_are_of_the_trainings(name, quick):
     """Of accuracies that are no training's: that which NNM is before is always the better one."""
@@ -94,17 +252,17 @@ def test_tables_claims_and_lines_are_of_the_trainings(name, quick):
 
     def looks(setup, worst):
         robust = setup.rule.startswith("nnm") or setup.rule == "mean"
-        return [0.9 if robust != worst else 0.3 + 0.01 * setup.alpha] * simulation.LOOKS
+        level = 0.9 if robust != worst else 0.3 + 0.01 * setup.alpha
+        return Training([level] * simulation.LOOKS, [level] * 10)
 
     runs = [(setup, looks(setup, False)) for setup in setups]
     assert all(experiment.claims(runs).values())
     reversed_ = [(setup, looks(setup, True)) for setup in setups]
     assert not all(experiment.claims(reversed_).values())
-    table = experiment.table(runs)
+    (table,) = experiment.tables(runs)
     assert len({len(row) for row in table}) == 1 and any("90.0" in cell for row in table for cell in row)
-    if experiment.lines is not None:
-        for x, y in experiment.lines(runs).values():
-            assert len(x) == len(y) > 1
+    for x, y in experiment.lines(runs).of.values():
+        assert len(x) == len(y) > 1
 
 
 def test_files_of_idx(tmp_path):
@@ -123,6 +281,34 @@ def test_what_is_missing_is_told(tmp_path, monkeypatch, capsys):
 
 
 def test_arguments():
-    for arguments in (["mixing", "--jobs", "0"], ["mixing", "--plot", "x.svg"], ["nothing"]):
+    for arguments in (["mixing", "--jobs", "0"], ["mixing", "--seeds", "0"], ["nothing"]):
         done = subprocess.run([sys.executable, "-m", "bragg.experiments", *arguments], capture_output=True, text=True)
         assert done.returncode == 2 and arguments[1 % len(arguments)] in done.stderr
+
+
+def test_names_of_all():
+    done = subprocess.run([sys.executable, "-m", "bragg.experiments", "--names"], capture_output=True, text=True)
+    assert done.stdout.split() == list(catalogue.EXPERIMENTS) and done.returncode == 0
+    done = subprocess.run([sys.executable, "-m", "bragg.experiments"], capture_output=True, text=True)
+    assert done.returncode == 2 and "price" in done.stderr
+
+
+def test_the_file_has_every_training(blobs, tmp_path, monkeypatch, capsys):
+    from bragg.experiments import __main__ as program
+
+    setups = [Setup(rule=rule, honest=5, steps=20, seed=seed) for rule in ("mean", "median") for seed in (0, 1)]
+    experiment = dataclasses.replace(catalogue.EXPERIMENTS["price"], setups=lambda quick: setups)
+    experiment = dataclasses.replace(experiment, tables=lambda runs: [[["a"], ["b"]]], claims=lambda runs: {"c": False})
+    monkeypatch.setitem(catalogue.EXPERIMENTS, "price", experiment)
+    monkeypatch.setattr(data, "check", lambda name: None)
+    monkeypatch.setattr(program, "_run", lambda setups, jobs: [(setup, train(setup)) for setup in setups])
+    path = tmp_path / "found.json"
+    monkeypatch.setattr(sys, "argv", ["experiments", "price", "--seeds", "1", "--json", str(path)])
+    assert program.main() == 3
+    assert "DOES NOT HOLD: c" in capsys.readouterr().out
+    found = json.loads(path.read_text())
+    assert found["claims"] == {"c": False} and found["command"].endswith(f"--seeds 1 --json {path}")
+    assert [(run["rule"], run["seed"], len(run["accuracy"])) for run in found["runs"]] == [
+        ("mean", 0, 20),
+        ("median", 0, 20),
+    ]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains with and without hostile workers, and prints what rules cost and gain.
 
-    python -m bragg.experiments                       the names
+    python -m bragg.experiments --names
     python -m bragg.experiments mixing --quick        minutes
     python -m bragg.experiments price --json price.json --plot price.svg
 
@@ -19,14 +19,14 @@ import platform
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import bragg
 import numpy as np
 
 from . import data
-from .catalogue import EXPERIMENTS, Run
-from .simulation import train
+from .catalogue import EXPERIMENTS
+from .experiment import Lines, Run, Table
+from .simulation import Setup, Training, train
 
 
 def _processor() -> str:
@@ -50,21 +50,21 @@ def _bar(done: int, all_: int, seconds: float) -> None:
         print(file=sys.stderr)
 
 
-def _run(setups: list[Any], jobs: int) -> list[Run]:
+def _run(setups: list[Setup], jobs: int) -> list[Run]:
     """In the order of `setups`, one training per process."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"  # of the processes to come
     start = time.perf_counter()
-    looks: list[list[float]] = []
+    trainings: list[Training] = []
     _bar(0, len(setups), 0)
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         for found in pool.imap(train, setups):
-            looks.append(found)
-            _bar(len(looks), len(setups), time.perf_counter() - start)
-    return list(zip(setups, looks, strict=True))
+            trainings.append(found)
+            _bar(len(trainings), len(setups), time.perf_counter() - start)
+    return list(zip(setups, trainings, strict=True))
 
 
-def _print(table: list[list[str]]) -> None:
+def _print(table: Table) -> None:
     """As a table of Markdown."""
     widths = [max(len(row[k]) for row in table) for k in range(len(table[0]))]
     for number, row in enumerate(table):
@@ -73,16 +73,17 @@ def _print(table: list[list[str]]) -> None:
             print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
 
 
-def _plot(lines: dict[str, Any], path: Path, title: str) -> None:
+def _plot(lines: Lines, path: Path, title: str) -> None:
     import matplotlib  # type: ignore[import-not-found, unused-ignore]
 
     matplotlib.use("svg")
     from matplotlib import pyplot  # type: ignore[import-not-found, unused-ignore]
 
     figure, axes = pyplot.subplots(figsize=(8, 5))
-    for label, (x, y) in lines.items():
-        axes.plot(x, [100 * value for value in y], marker="o", label=label)
-    axes.set(xlabel="f", ylabel="accuracy, %", title=title, ylim=(0, 100))
+    for label, (x, y) in lines.of.items():
+        axes.plot(x, y, marker="o" if len(x) < 20 else None, label=label)
+    axes.set(xlabel=lines.x, ylabel=lines.y, ylim=(0, 1))
+    axes.set_title(title, fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.tight_layout()
@@ -95,8 +96,10 @@ def main() -> int:
         epilog="\n".join(f"{name}: {experiment.about}" for name, experiment in EXPERIMENTS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", choices=EXPERIMENTS)
+    parser.add_argument("name", nargs="?", choices=EXPERIMENTS)
+    parser.add_argument("--names", action="store_true", help="print the names of all, and nothing else")
     parser.add_argument("--quick", action="store_true", help="one seed and fewer steps: minutes")
+    parser.add_argument("--seeds", type=int, default=100, help="of the full form, no more than so many")
     parser.add_argument("--data", choices=data.NAMES, default="mnist")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="trainings at once (default: one per core)"
@@ -104,22 +107,31 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where every training's accuracies go")
     parser.add_argument("--plot", type=Path, help="where a plot goes, SVG; needs matplotlib")
     given = parser.parse_args()
+    if given.names:
+        print("\n".join(EXPERIMENTS))
+        return 0
+    if given.name is None:
+        parser.error(f"needs a name: {', '.join(EXPERIMENTS)}")
     experiment = EXPERIMENTS[given.name]
-    if given.jobs < 1:
-        parser.error(f"--jobs {given.jobs}: needs at least 1")
-    if given.plot is not None and experiment.lines is None:
-        parser.error(f"--plot: {given.name} has a table only")
+    for option in ("jobs", "seeds"):
+        if getattr(given, option) < 1:
+            parser.error(f"--{option} {getattr(given, option)}: needs at least 1")
     try:
         data.check(given.data)
     except data.Missing as missing:
         print(f"{parser.prog}: not installed: {missing}", file=sys.stderr)
         return 1
-    setups = [dataclasses.replace(setup, data=given.data) for setup in experiment.setups(given.quick)]
+    setups = [
+        dataclasses.replace(setup, data=given.data)
+        for setup in experiment.setups(given.quick)
+        if setup.seed < given.seeds
+    ]
     start = time.perf_counter()
     runs = _run(setups, given.jobs)
     seconds = time.perf_counter() - start
-    _print(experiment.table(runs))
-    print()
+    for table in experiment.tables(runs):
+        _print(table)
+        print()
     claims = experiment.claims(runs)
     for claim, holds in claims.items():
         print(f"{'holds' if holds else 'DOES NOT HOLD'}: {claim}")
@@ -132,10 +144,11 @@ def main() -> int:
             "hardware": f"{_processor()}, {given.jobs} of {os.cpu_count()} cores",
             "seconds": round(seconds),
             "claims": claims,
-            "runs": [{**dataclasses.asdict(setup), "accuracy": looks} for setup, looks in runs],
         }
-        given.json.write_text(json.dumps(found, indent=1) + "\n")
-    if given.plot is not None and experiment.lines is not None:
+        lines = [json.dumps(dataclasses.asdict(setup) | dataclasses.asdict(training)) for setup, training in runs]
+        text = json.dumps(found, indent=1).removesuffix("\n}") + ',\n "runs": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
+        given.json.write_text(text)
+    if given.plot is not None:
         _plot(experiment.lines(runs), given.plot, experiment.about)
     return 0 if all(claims.values()) else 3
 
