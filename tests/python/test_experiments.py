@@ -186,7 +186,7 @@ def _made_up(setup, good):
     """No training's, but what the papers found, or the opposite."""
     bare = setup.attack == "none" and setup.noise == 0
     clips = setup.rule.startswith("centered_clipping")
-    level = 0.9 - 0.1 * setup.noise - (0.05 * setup.hostile if setup.noise else 0)
+    level = 0.9 - 0.02 * setup.noise * (1 + setup.hostile)
     if setup.tail < 1:
         level = 0.9 if setup.rule == "mean" or clips == good else 0.2
         return Training([level] * simulation.LOOKS, [level] * 10)
