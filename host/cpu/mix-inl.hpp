@@ -34,10 +34,15 @@ constexpr int mix_vectors = 2;
 constexpr int mix_vectors = 4;
 #endif
 constexpr int product_columns = mix_vectors * wide_lanes;  // mixed at a time by products
-constexpr int subset_vectors = subset_columns / wide_lanes;
+// Of subsets: two vectors of a sum for each place that is looked up, eight chains of additions side by side.
+constexpr int subset_vectors = std::max(2, 8 / wide_lanes);
+constexpr int subset_columns = subset_vectors * wide_lanes;
+constexpr int subset_points = 8 / subset_vectors;
+constexpr int subset_bytes = subset_columns * static_cast<int>(sizeof(double));  // of one sum
+constexpr int subset_group_bytes = 16 * subset_bytes;
+constexpr std::size_t subset_unit = subset_bytes / subset_place;
 constexpr int mixed_step = 32;  // a strip is a multiple of this
 static_assert(mixed_step % product_columns == 0 && mixed_step % subset_columns == 0);
-static_assert(subset_columns % wide_lanes == 0);
 constexpr std::int64_t mix_ahead = 256;  // bytes from what is read of a row to what is asked of memory
 
 /// Columns [begin, begin+count) of every table row.
@@ -77,7 +82,7 @@ struct MixScratch {
     }
     if (const auto* const subsets = std::get_if<Subsets>(&job.source)) {
       rows = cut.take<double>(subsets->used.size() * subset_columns);
-      table = cut.take<unsigned char>(subset_table_bytes);
+      table = cut.take<unsigned char>(std::size_t{subset_groups} * subset_group_bytes);
       sums = cut.take<double>(static_cast<std::size_t>(job.points) * subset_columns);
       row_at = cut.take<const unsigned char*>(subsets->used.size() + 3);
       zeros = cut.take<unsigned char>(bytes);
@@ -236,73 +241,42 @@ void make_points(const Products& source, const Strip& strip, const MixScratch& s
   }
 }
 
-/// Of four rows, from `offset` on, the sums of all sixteen subsets: entry k holds those whose bits are set in
-/// k. Entry 0 is zero already.
+/// Of four rows, from `offset` on, the sums of those subsets k that have a bit in `wanted`: entry k holds the
+/// sum of rows whose bits are set in k. Entry 0 is zero already. `bad` becomes NaN where a row is not finite.
 template <DType kTypeT>
-void add_subsets(const unsigned char* const* rows, std::int64_t offset, double* HWY_RESTRICT table) {
+void add_subsets(const unsigned char* const* rows, std::int64_t offset, unsigned wanted,
+                 double* HWY_RESTRICT table, WideVector& bad) {
   const Wide d;
   constexpr std::int64_t size = static_cast<std::int64_t>(size_of(kTypeT));
-  for (int k = 0; k < 4; ++k) hwy::Prefetch(rows[k] + offset + mix_ahead);
-  for (int v = 0; v < subset_columns; v += wide_lanes) {
-    const std::int64_t at = offset + v * size;
-    WideVector low[3], high[3];  // of two rows, the sums of all subsets but the empty one
-    low[0] = load_f64<kTypeT>(rows[0] + at), low[1] = load_f64<kTypeT>(rows[1] + at);
-    high[0] = load_f64<kTypeT>(rows[2] + at), high[1] = load_f64<kTypeT>(rows[3] + at);
-    low[2] = hn::Add(low[0], low[1]), high[2] = hn::Add(high[0], high[1]);
-    each<15>([&](auto entry) BRAGG_INLINED {
-      constexpr int k = entry + 1;
-      double* const to = table + k * subset_columns + v;
-      if constexpr (k < 4) {
-        hn::Store(low[k - 1], d, to);
-      } else if constexpr (k % 4 == 0) {
-        hn::Store(high[k / 4 - 1], d, to);
-      } else {
-        hn::Store(hn::Add(low[k % 4 - 1], high[k / 4 - 1]), d, to);
-      }
-    });
+  for (std::int64_t line = 0; line < subset_columns * size; line += 64) {
+    for (int k = 0; k < 4; ++k) hwy::Prefetch(rows[k] + offset + line + mix_ahead);
   }
+  WideVector sums[16][subset_vectors];  // of none of the upper two rows, or of none of the lower two
+  each<subset_vectors>([&](auto v) BRAGG_INLINED {
+    const std::int64_t at = offset + v * wide_lanes * size;
+    sums[1][v] = load_f64<kTypeT>(rows[0] + at), sums[2][v] = load_f64<kTypeT>(rows[1] + at);
+    sums[4][v] = load_f64<kTypeT>(rows[2] + at), sums[8][v] = load_f64<kTypeT>(rows[3] + at);
+    sums[3][v] = hn::Add(sums[1][v], sums[2][v]), sums[12][v] = hn::Add(sums[4][v], sums[8][v]);
+    bad = hn::MulAdd(hn::Add(sums[3][v], sums[12][v]), hn::Zero(d), bad);
+  });
+  each<15>([&](auto entry) BRAGG_INLINED {
+    constexpr int k = entry + 1;
+    if ((wanted >> k & 1) == 0) return;
+    each<subset_vectors>([&](auto v) BRAGG_INLINED {
+      const auto sum = k % 4 == 0 || k < 4 ? sums[k][v] : hn::Add(sums[k % 4][v], sums[k / 4 * 4][v]);
+      hn::Store(sum, d, table + k * subset_columns + v * wide_lanes);
+    });
+  });
 }
 
-/// Stores values, and remembers whether all of them were finite as what is stored.
-template <class ValueT>
-struct FiniteTest;
-
-template <>
-struct FiniteTest<float> {
-  using Magnitudes = hn::RebindToSigned<Narrow>;
-  hn::Vec<Magnitudes> largest;
-
-  FiniteTest() : largest(hn::Zero(Magnitudes())) {}
-  HWY_INLINE void store(WideVector v, float* to) {
-    const auto narrow = round_to_f32(v);
-    hn::Store(narrow, Narrow(), to);
-    largest = hn::Max(largest, hn::BitCast(Magnitudes(), hn::Abs(narrow)));
-  }
-  HWY_INLINE bool all() const {
-    return hn::AllFalse(Magnitudes(), hn::Gt(largest, hn::Set(Magnitudes(), 0x7F7FFFFF)));
-  }
-};
-
-template <>
-struct FiniteTest<double> {
-  WideVector bad;  // becomes NaN
-
-  FiniteTest() : bad(hn::Zero(Wide())) {}
-  HWY_INLINE void store(WideVector v, double* to) {
-    hn::Store(v, Wide(), to);
-    bad = hn::Add(bad, hn::Sub(v, v));
-  }
-  HWY_INLINE bool all() const { return hn::AllFalse(Wide(), hn::IsNaN(bad)); }
-};
-
-/// A block of the table's groups, added to every point's sum; the last one: shared out and stored. False:
-/// something is not finite, or too large for f32, and has to be stored with care.
+/// A block of the table's groups, added to every point's sum; the last one: shared out and stored, with care
+/// for what is not finite, or too large for f32, where kCarefulT.
 template <bool kCarefulT, class ValueT>
-HWY_NOINLINE bool add_points(const Subsets& source, int first, int groups, const MixScratch& scratch,
+HWY_NOINLINE void add_points(const Subsets& source, int first, int groups, const MixScratch& scratch,
                              const Points<ValueT>& points, int column) {
   const Wide d;
   const std::ptrdiff_t words_of_point = (groups + 3) / 4;
-  const int words = (std::min(subset_groups, groups - first) + 3) / 4;  // of the block
+  const int here = std::min(subset_groups, groups - first);  // of the block
   const bool is_last = first + subset_groups >= groups;
   const unsigned char* const table = scratch.table;
   // Of the next points.
@@ -310,48 +284,48 @@ HWY_NOINLINE bool add_points(const Subsets& source, int first, int groups, const
   double* sums = scratch.sums;
   const double* coefficients = source.coefficients;
   ValueT* to = points.values + column;
-  FiniteTest<ValueT> finite;
   // Of kPoints points at once, so that no chain of additions is waited for.
   const auto add = [&](auto kPoints) BRAGG_INLINED {
-    WideVector sum[kPoints][subset_vectors];
-    for (int p = 0; p < kPoints; ++p) {
-      for (int v = 0; v < subset_vectors; ++v) {
-        sum[p][v] = first == 0 ? hn::Zero(d) : hn::Load(d, sums + p * subset_columns + v * wide_lanes);
-      }
-    }
-    for (int w = 0; w < words; ++w) {
+    WideVector sum[kPoints * subset_vectors];
+    each<kPoints * subset_vectors>([&](auto k) BRAGG_INLINED {
+      sum[k] = first == 0 ? hn::Zero(d) : hn::Load(d, sums + k * wide_lanes);
+    });
+    for (int g = 0; g < here;) {
       std::uint64_t places[kPoints];  // of four groups each
-      for (int p = 0; p < kPoints; ++p) places[p] = at[p * words_of_point + w];
-      for (int k = 0; k < 4; ++k) {
-        for (int p = 0; p < kPoints; ++p) {
-          const auto* const entry = lanes_at<double>(table + (places[p] >> (16 * k) & 0xFFFF));
-          for (int v = 0; v < subset_vectors; ++v) {
-            sum[p][v] = hn::Add(sum[p][v], hn::Load(d, entry + v * wide_lanes));
-          }
-        }
+      each<kPoints>([&](auto p) BRAGG_INLINED { places[p] = at[p * words_of_point + g / 4]; });
+      for (const int end = std::min(g + 4, here); g < end; ++g) {
+        each<kPoints>([&](auto p) BRAGG_INLINED {
+          const auto* const entry = lanes_at<double>(table + (places[p] & 0xFFFF) * subset_unit);
+          places[p] >>= 16;
+          each<subset_vectors>([&](auto v) BRAGG_INLINED {
+            constexpr int k = p * subset_vectors + v;
+            sum[k] = hn::Add(sum[k], hn::Load(d, entry + v * wide_lanes));
+          });
+        });
       }
     }
-    for (int p = 0; p < kPoints; ++p) {
+    each<kPoints>([&](auto p) BRAGG_INLINED {
       const auto share = hn::Set(d, coefficients[p]);
-      for (int v = 0; v < subset_vectors; ++v) {
+      each<subset_vectors>([&](auto v) BRAGG_INLINED {
+        constexpr int k = p * subset_vectors + v;
         if (!is_last) {
-          hn::Store(sum[p][v], d, sums + p * subset_columns + v * wide_lanes);
+          hn::Store(sum[k], d, sums + k * wide_lanes);
         } else if constexpr (kCarefulT) {
-          store_mixed(hn::Mul(sum[p][v], share), to + p * points.stride + v * wide_lanes);
+          store_mixed(hn::Mul(sum[k], share), to + p * points.stride + v * wide_lanes);
         } else {
-          finite.store(hn::Mul(sum[p][v], share), to + p * points.stride + v * wide_lanes);
+          hn::Store(round_to_f32(hn::Mul(sum[k], share)), Narrow(), to + p * points.stride + v * wide_lanes);
         }
-      }
-    }
+      });
+    });
     at += kPoints * words_of_point;
     sums += kPoints * subset_columns;
     coefficients += kPoints;
     to += kPoints * points.stride;
   };
   int p = 0;
-  for (; p + 2 <= points.count; p += 2) add(std::integral_constant<int, 2>());
-  if (p < points.count) add(std::integral_constant<int, 1>());
-  return finite.all();
+  for (; p + subset_points <= points.count; p += subset_points)
+    add(std::integral_constant<int, subset_points>());
+  for (; p < points.count; ++p) add(std::integral_constant<int, 1>());
 }
 
 /// The points' columns from `column` on, of rows from `offset` bytes on. Sums of subsets of four rows are
@@ -361,16 +335,22 @@ template <class ValueT>
 void mix_by_subsets(const Subsets& source, std::int64_t offset, const MixScratch& scratch,
                     const Points<ValueT>& points, int column) {
   const int groups = (static_cast<int>(source.used.size()) + 3) / 4;
+  auto bad = hn::Zero(Wide());
   for (int first = 0; first < groups; first += subset_groups) {
     with_dtype(source.dtype, [&]<DType kTypeT>() HWY_ATTR {
       for (int g = first; g < std::min(groups, first + subset_groups); ++g) {
-        add_subsets<kTypeT>(scratch.row_at + 4 * g, offset,
-                            lanes_at<double>(scratch.table + (g - first) * subset_group_bytes));
+        add_subsets<kTypeT>(scratch.row_at + 4 * g, offset, source.wanted[g],
+                            lanes_at<double>(scratch.table + (g - first) * subset_group_bytes), bad);
       }
     });
-    if (!add_points<false>(source, first, groups, scratch, points, column)) {
-      add_points<true>(source, first, groups, scratch, points, column);
+    if constexpr (std::is_same_v<ValueT, float>) {
+      // f64 holds any sum of finite values of narrower types, and f32 their mean.
+      if (source.are_means && hn::AllFalse(Wide(), hn::IsNaN(bad))) {
+        add_points<false>(source, first, groups, scratch, points, column);
+        continue;
+      }
     }
+    add_points<true>(source, first, groups, scratch, points, column);
   }
 }
 

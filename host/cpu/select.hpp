@@ -33,18 +33,17 @@ struct FewRows {
 /// once, for a few columns, and each point adds one of each group of rows. A block of groups is what stays in
 /// L1.
 struct Subsets {
-  std::span<const int> used;             ///< table rows that have a coefficient
-  DType dtype = DType::f32;              ///< of all used rows
-  const double* coefficients = nullptr;  ///< per point
-  /// Places of a point's sums in the block's table, 16 bits each: four groups to a word, words of a point
-  /// together.
+  std::span<const int> used;              ///< table rows that have a coefficient
+  DType dtype = DType::f32;               ///< of all used rows
+  const double* coefficients = nullptr;   ///< per point
+  const std::uint16_t* wanted = nullptr;  ///< per group, bit k: a point has its rows' subset k
+  bool are_means = false;                 ///< no point's coefficients add up to more than 1
+  /// Places of a point's sums in the block's table, 16 bits each, as if a sum took subset_place bytes: four
+  /// groups to a word, words of a point together.
   const std::uint64_t* places = nullptr;
 };
-inline constexpr int subset_columns = 8;
-inline constexpr int subset_groups = 16;                                                ///< of a block
-inline constexpr int subset_bytes = subset_columns * static_cast<int>(sizeof(double));  ///< of one sum
-inline constexpr int subset_group_bytes = 16 * subset_bytes;
-inline constexpr std::size_t subset_table_bytes = std::size_t{subset_groups} * subset_group_bytes;
+inline constexpr int subset_groups = 8;  ///< of a block
+inline constexpr int subset_place = 64;
 
 /// Four points' coefficients of one row.
 struct MixEntry {

@@ -2,6 +2,7 @@
 #include "host/cpu/selection.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <tuple>
 #include <utility>
@@ -84,14 +85,17 @@ Networks Selection::networks_for(const SelectRule& rule, int points, DType dtype
 /// Where each point's coefficients are all the same: which of its groups' subsets it adds up.
 bool Selection::find_subsets(const RowTable& table, const PointTable& points) {
   if (points.count < least_subset_points || used_rows_.empty()) return false;
+  are_means_ = true;
   // Inputs come first, then references.
   if (table.dtype_of(used_rows_.back()) != table.dtype_of(used_rows_.front())) return false;
   const std::size_t words = (used_rows_.size() + 15) / 16;
   const auto count = static_cast<std::size_t>(points.count);
   subset_coefficients_.assign(count, 0);
   subsets_.assign(count * words, 0);
+  subsets_wanted_.assign(words * 4, 0);
   for (std::size_t p = 0; p < count; ++p) {
     const double* const mix = points.mix.data() + p * static_cast<std::size_t>(table.rows);
+    int rows = 0;
     for (std::size_t group = 0; group < words * 4; ++group) {
       unsigned subset = 0;
       for (std::size_t u = 4 * group; u < std::min(4 * group + 4, used_rows_.size()); ++u) {
@@ -100,10 +104,14 @@ bool Selection::find_subsets(const RowTable& table, const PointTable& points) {
         if (subset_coefficients_[p] == 0) subset_coefficients_[p] = coefficient;
         if (coefficient != subset_coefficients_[p]) return false;
         subset |= 1U << (u % 4);
+        ++rows;
       }
-      const std::size_t place = group % subset_groups * subset_group_bytes + subset * subset_bytes;
+      subsets_wanted_[group] |= static_cast<std::uint16_t>(1U << subset);
+      const std::size_t place = (group % subset_groups * 16 + subset) * subset_place;
       subsets_[p * words + group / 4] |= std::uint64_t{place} << (16 * (group % 4));
     }
+    // 2⁻²⁶: half of what would round beyond the largest f32.
+    are_means_ = are_means_ && std::abs(subset_coefficients_[p]) * rows <= 1 + 0x1p-26;
   }
   return true;
 }
@@ -168,6 +176,8 @@ void Selection::prepare_mix(const RowTable& table, const PointTable& points, Sel
     job.source = Subsets{.used = used_rows_,
                          .dtype = table.dtype_of(used_rows_.front()),
                          .coefficients = subset_coefficients_.data(),
+                         .wanted = subsets_wanted_.data(),
+                         .are_means = are_means_,
                          .places = subsets_.data()};
   } else {
     job.source = products(table, points);

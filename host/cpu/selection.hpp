@@ -37,6 +37,8 @@ class Selection {
   std::vector<MixEntry> entries_;
   std::vector<std::size_t> group_start_;
   std::vector<double> subset_coefficients_;
+  std::vector<std::uint16_t> subsets_wanted_;
+  bool are_means_ = false;
   std::vector<std::uint64_t> subsets_;
   std::vector<int> few_start_, few_rows_;
   std::vector<double> few_coefficients_;
