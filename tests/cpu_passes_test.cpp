@@ -1373,6 +1373,33 @@ TEST_P(CpuPassesTest, EqualSharesAreSumsOfSumsOfFourRows) {
   }
 }
 
+// The mean is the quotient of two f64, rounded once: which f64 shows.
+TEST_P(CpuPassesTest, TrimmedMeansAreQuotientsRoundedOnce) {
+  constexpr std::int64_t length = 500;
+  for (const int n : {3, 7, 11, 16, 31, 49, 100}) {
+    for (const Data data : {Data::normal, Data::hostile, Data::huge, Data::tiny}) {
+      const Problem problem(DType::f32, n, {length}, data, 45);
+      const int f = n / 7;
+      const std::vector<int> rows = all_rows(n);
+      Out out(DType::f64, problem.sizes);
+      CpuPasses(n, 1).select(problem.table, {Kind::trimmed_mean, EvenMedian::midpoint, f, 0},
+                             plain_points(rows), out.table, {});
+      for (std::int64_t i = 0; i < length; ++i) {
+        std::vector<double> values;
+        for (int r = 0; r < n; ++r) {
+          const auto v = static_cast<double>(problem.value(0, r, i));
+          values.push_back(std::isnan(v) ? static_cast<double>(infinity) : v);
+        }
+        std::sort(values.begin(), values.end());
+        const double sum = std::accumulate(values.begin() + f, values.end() - f, 0.0);
+        const auto last = static_cast<std::size_t>(n - 1 - f);
+        const double mean = finish_mean(sum, n - 2 * f, values[static_cast<std::size_t>(f)], values[last]);
+        ASSERT_EQ(out.value(0, i), mean) << n << " at " << i;
+      }
+    }
+  }
+}
+
 TEST_P(CpuPassesTest, InfinitePointsReadAsInfinityAndAreStillCounted) {
   Problem problem(DType::f32, 3, {50}, Data::normal, 37);
   problem.set(0, 0, 7, std::numeric_limits<Real>::quiet_NaN());

@@ -421,8 +421,8 @@ void block_trimmed_mean(const Bisection& job, const BisectionScratch& scratch, c
     const auto of_high = hn::Sub(hn::Set(d, job.last_rank + 1), hn::Load(d, high_count + i));
     const auto ties = hn::Add(hn::Mul(of_low, hn::Mul(least, scale)), hn::Mul(of_high, hn::Mul(most, scale)));
     const auto sum = hn::Add(hn::Load(d, sums + i), ties);
-    const auto result =
-        shrunk ? finish_shrunk_mean(sum, kept, least, most) : finish_mean(sum, kept, least, most);
+    const auto result = shrunk ? finish_shrunk_mean(sum, kept, least, most)
+                               : finish_mean<ValueOf<kTypeT>>(sum, kept, least, most);
     return hn::IfThenElse(hn::Eq(least, most), least, result);
   };
   sum_between<kTypeT, false>(planes, job.points, low, high, sums);

@@ -45,7 +45,7 @@ WideVector trimmed_mean_of(const Sorted<ValueT>& y, int points, int f, WideVecto
   const auto low = y[f];
   const auto high = y[points - 1 - f];
   const int count = points - 2 * f;
-  const auto mean = finish_mean(sum, count, low, high);
+  const auto mean = finish_mean<ValueT>(sum, count, low, high);
   if constexpr (std::is_same_v<ValueT, double>) {
     const auto large = is_large(low, high);
     if (!hn::AllFalse(d, large)) {
@@ -125,7 +125,7 @@ WideVector closest_mean_of(const Sorted<ValueT>& y, int points, int keep, WideVe
     high = hn::Max(high, pick);
     sum = hn::Add(sum, pick);
   }
-  auto mean = finish_mean(sum, keep, low, high);
+  auto mean = finish_mean<ValueT>(sum, keep, low, high);
   if constexpr (std::is_same_v<ValueT, double>) {
     const auto large = is_large(low, high);
     if (!hn::AllFalse(d, large)) {
