@@ -67,11 +67,16 @@ void statistics(const RowSource& row, std::int64_t begin, int count, const doubl
 
 // Rows of a panel: of one type, at most this many.
 constexpr int panel_rows = 4;
-// Coordinates that are widened together: a panel of them lies in L1 while the others stream past from L2.
-constexpr int depth = 256;
+// Coordinates that are widened together at most: a panel of them lies in L1 while the others stream past from
+// L2.
+constexpr int most_depth = 256;
 // Doubles from one widened row to the next: neighbours, read in the same cycle, begin in different banks of
 // L1. (On Zen 2 that made no difference.)
-constexpr int stride = depth + static_cast<int>(hn::MaxLanes(Wide()));
+constexpr int stride = most_depth + static_cast<int>(hn::MaxLanes(Wide()));
+
+// Half as many where all rows then fit L1: writing what is widened to L2 costs more than tiles that begin
+// twice as often (docs/cpu.md).
+int depth_of(int rows) { return rows > 8 && rows <= 20 ? most_depth / 2 : most_depth; }
 
 // Columns of a tile of four rows: what the registers hold.
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3
@@ -315,6 +320,7 @@ void products(const GramRows& rows, const GramRows* columns, std::int64_t begin,
   double* const a = spare + spare_sums * lanes;
   double* const b = square ? a : a + rows.count * stride;
   std::fill(sums, a, 0.0);
+  const int depth = depth_of(rows.count + (square ? 0 : column_count));
   const int asked = asked_by_panel(rows.count, square ? -1 : column_count);
   for (int done = 0; done < count; done += depth) {
     const std::int64_t at = begin + done;
