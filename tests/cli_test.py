@@ -357,14 +357,21 @@ class Aggregate(Case):
             ("--max-weight-share", "nan", "--max-weight-share: 'nan' is not a number from 0 to 1"),
             ("--scope", "per-tenso", "--scope: 'per-tenso' is none of whole, per-tensor; did you mean per-tensor?"),
             ("--sha256=x", None, "--sha256 takes no value, but 'x' is given"),
+            *(("--server-" + name, "", "--server-%s: '' is not a number" % name) for name in ("lr", "momentum", "beta1", "beta2", "tau")),
         ]:
-            self.refused(self.workers(FIVE), "median", option, *([value] if value else []), code=2, says=says)
+            self.refused(self.workers(FIVE), "median", option, *([] if value is None else [value]), code=2, says=says)
         for options, says in [
             (["verify", "--quick", "--seed", "x"], "--seed: 'x' is not a whole number from 0 to 18446744073709551615"),
             (["verify", "--quick", "--seed", "-1"], "--seed: '-1' is not a whole number"),
             (["verify", "--quick", "--seed", "18446744073709551616"], "--seed: '18446744073709551616' is not a whole number"),
             (["verify", "--seconds", "nan"], "--seconds: 'nan' is not a number from 0 to 10000000"),
             (["bench", "--seconds", "nan"], "--seconds: 'nan' is not a number from 0.001 to 3600"),
+            (["bench", "--n", ""], "--n: '' is not a number"),
+            (["bench", "--tensors", ""], "--tensors: '' is not a number"),
+            *(
+                (["attack", "sign_flip", "x", "-o", "y", option, ""], option + ": '' is not a number")
+                for option in ("--scale", "--epsilon", "--z", "--angle", "--b", "--most", "--deviation")
+            ),
         ]:
             self.assertIn("error: " + says, self.run_bragg(*options, code=2).stderr)
 

@@ -294,6 +294,22 @@ CLI::Validator whole(std::uint64_t least, std::uint64_t most = std::numeric_limi
       most == std::numeric_limits<std::uint64_t>::max() ? "" : fmt::format("INT in [{} - {}]", least, most)};
 }
 
+/// CLI11 takes the empty text, which is what a shell makes of a variable that is not set, for 0, or for an
+/// option that is not given.
+void refuse_empty_numbers(CLI::App& app) {
+  const CLI::Validator filled(
+      [](const std::string& text) {
+        return std::string(text.empty() ? "'' is not a number that this option can take" : "");
+      },
+      "");
+  for (CLI::App* const sub : app.get_subcommands([](const CLI::App*) { return true; })) {
+    for (CLI::Option* const option : sub->get_options()) {
+      const std::string type = option->get_type_name();
+      if (type == "FLOAT" || type == "INT" || type == "UINT") option->check(filled);
+    }
+  }
+}
+
 /// As a shell would read it.
 std::string command_line(int argc, char** argv) {
   std::string text = "bragg";
@@ -336,8 +352,7 @@ void add_choice(CLI::App& sub, CommandT& command) {
 
 void add_server(CLI::App& sub, bragg::cli::AggregateCommand& command) {
   CLI::Option* const lr = sub.add_option("--server-lr", command.server_lr,
-                                         "write --base + LR·(aggregate − base), not the aggregate; e.g. 0.5")
-                              ->type_name("LR");
+                                         "write --base + this·(aggregate − base), not the aggregate; e.g. 0.5");
   const auto add = [&](const char* name, auto& value, const char* help) {
     return sub.add_option(name, value, help)->needs(lr);
   };
@@ -670,6 +685,8 @@ int run(int argc, char** argv, bragg::Communicator* communicator) {
       app.add_subcommand("completion", "Print what makes a shell complete bragg's commands and options");
   completion->footer(completion_footer);
   completion->add_option("SHELL", shell, "the shell")->required()->check(CLI::IsMember(bragg::cli::shells));
+
+  refuse_empty_numbers(app);
 
   constexpr std::array others = {"inspect", "audit", "attack", "verify", "bench", "completion"};
   for (const char* const other : others) {
