@@ -7,11 +7,12 @@
 (array([2., 0.]), array([1., 2.]))
 
 Gradients, models and aggregates are an array, or trees of arrays as in `bragg.aggregate`, of NumPy, PyTorch, JAX or CuPy.
-What is no floating-point array takes no part, and comes back as it was given. float16 and bfloat16 are computed with, and
+Integers, booleans and what is no array take no part, and come back as they were given; arrays of other dtypes than
+float16, bfloat16, float32 and float64, such as complex ones, are a TypeError. float16 and bfloat16 are computed with, and
 kept, in float32. Nothing that is given is written to. The choices in their order: docs/training.md.
 
 Raises: ValueError where trees, or shapes in them, differ from those before, and where an argument is out of its range;
-TypeError where an argument is no number.
+TypeError where an argument is no number, and of arrays of dtypes that are not taken.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ __all__ = [
 
 _SHORT = ("float16", "bfloat16")
 _FLOATS = (*_SHORT, "float32", "float64")
+_NOT_TAKEN = ("float", "bfloat", "longdouble", "complex", "clongdouble", "object")
+"""What the names of dtypes begin with that could be taken for ones without values to compute with."""
 
 
 def _is_float(leaf: Any) -> bool:
@@ -63,7 +66,9 @@ def _narrow(value: Any, like: Any) -> Any:
     """A copy in the dtype of `like`."""
     if isinstance(like, float):
         return float(value)
-    return value.to(like.dtype, copy=True) if hasattr(value, "to") else value.astype(like.dtype)
+    if hasattr(value, "to"):
+        return value.to(like.dtype, copy=True)
+    return _module_of(like).asarray(value.astype(like.dtype))  # of no axes, NumPy computes with scalars
 
 
 def _module_of(leaf: Any) -> Any:
@@ -87,6 +92,9 @@ def _map(function: Callable[..., Any], like: Any, **others: Any) -> Any:
         if not _is_float(leaf):
             if _trees.is_numbers(leaf):
                 raise TypeError(f"{name or 'it'}: a list of numbers; needs arrays")
+            dtype = "complex" if isinstance(leaf, complex) else dtype_name(leaf) if hasattr(leaf, "dtype") else ""
+            if dtype.startswith(_NOT_TAKEN):
+                raise TypeError(f"{name or 'it'}: dtype {dtype}; needs {', '.join(_FLOATS[:-1])} or {_FLOATS[-1]}")
             made.append(leaf)
             continue
         for other, value in zip(others, rest):
@@ -294,8 +302,8 @@ class ServerYogi(_Adaptive):
     """As ServerAdam, with v ← v − (1−β₂)·Δ²·sgn(v − Δ²), which forgets large changes slowly (Reddi et al. 2021, FedYogi)."""
 
     def _second(self, v: Any, square: Any) -> Any:
-        if isinstance(v, float):
-            return v - (1 - self._beta2) * square * ((v > square) - (v < square))
+        if isinstance(v, float):  # NumPy's float64 is one, whose comparisons cannot be subtracted
+            return v - (1 - self._beta2) * square * (float(v > square) - float(v < square))
         return v - (1 - self._beta2) * square * _module_of(v).sign(v - square)
 
 
@@ -303,22 +311,50 @@ class ServerYogi(_Adaptive):
 
 
 def clipped(update: Any, norm: float) -> Any:
-    """The update, scaled to the Euclidean norm `norm`, but for rounding, where all its floating-point arrays together are
-    longer."""
+    """The update, where all its floating-point arrays together are longer than `norm` scaled to that Euclidean norm.
+
+    What is stored, in its dtype, is no longer, but for the rounding of a float32 sum of squares: what float16 and
+    bfloat16 would round up beyond it is scaled further.
+    """
     norm = _positive("norm", norm)
+    made = _copied(update)
     if not _all_finite(update):
         raise ValueError("update: holds NaN or infinity, and has no norm; leave it out")
-    length = math.hypot(*(_length(leaf) for leaf in _trees.leaves(update, update, "") if _is_float(leaf)))
-    factor = min(1.0, norm / length) if length > 0 else 1.0
-    return _map(lambda leaf: _narrow(_wide(leaf) * factor, leaf), update)
+    most, ratio = _norm(update)
+    goal, margin, length = norm, 2.0**-24, most * ratio
+    while length > norm:
+        made = _map(lambda leaf: _narrow(_scaled(_wide(leaf), most, goal / ratio), leaf), update)
+        length = math.prod(_norm(made))
+        if length > norm:  # rounded up
+            goal, margin = goal * min(norm / length, 1 - margin), 2 * margin
+    return made
 
 
-def _length(leaf: Any) -> float:
-    """Of squares that do not overflow."""
-    if isinstance(leaf, float) or math.prod(leaf.shape) == 0:
-        return abs(leaf) if isinstance(leaf, float) else 0.0
-    most = float(abs(_wide(leaf)).max())
-    return most * float(((_wide(leaf) / most) ** 2).sum()) ** 0.5 if most > 0 else 0.0
+def _largest(leaf: Any) -> float:
+    if isinstance(leaf, float):
+        return abs(leaf)
+    return 0.0 if math.prod(leaf.shape) == 0 else float(abs(_wide(leaf)).max())
+
+
+def _norm(tree: Any) -> tuple[float, float]:
+    """The largest value, and the Euclidean norm as a multiple of it: their product may be no float64."""
+    leaves = [leaf for leaf in _trees.leaves(tree, tree, "") if _is_float(leaf)]
+    largest = [_largest(leaf) for leaf in leaves]
+    most = max(largest, default=0.0)
+    if most == 0:
+        return 0.0, 1.0
+
+    def length(leaf: Any, own: float) -> float:
+        parts = _wide(leaf) / own
+        return own / most * (abs(parts) if isinstance(leaf, float) else float((parts * parts).sum()) ** 0.5)
+
+    return most, math.hypot(*(length(leaf, own) for leaf, own in zip(leaves, largest) if own > 0))
+
+
+def _scaled(leaf: Any, most: float, scale: float) -> Any:
+    """leaf / most · scale. Nothing on the way is larger than the leaf's own largest value."""
+    own = _largest(leaf)
+    return leaf / own * (own / most * scale) if own > 0 else leaf
 
 
 class GaussianNoise:
@@ -330,21 +366,43 @@ class GaussianNoise:
     choice.
 
     Noise is drawn with NumPy's Philox, by `seed`, `worker` and the round: the same again in a run that is repeated. Who
-    knows the seed can take the noise off: keep it secret. Without one it is drawn by the system. Noise in floating point
-    has gaps that an attacker who sees single values may use (Mironov 2012).
+    knows the seed can take the noise off: keep it secret. Without one it is drawn by the system, which is the choice but
+    for experiments. What has the same noise twice hides nothing, since the difference is exact: beside a seed, each of
+    its users needs a `worker` of its own, and rounds go up; who starts again from a state of before needs a new seed.
+    Noise in floating point has gaps that an attacker who sees single values may use (Mironov 2012).
     """
 
-    def __init__(self, noise_multiplier: float, sensitivity: float, seed: int | None = None, worker: int = 0) -> None:
-        self._deviation = _positive("noise_multiplier", noise_multiplier) * _positive("sensitivity", sensitivity)
+    def __init__(
+        self, noise_multiplier: float, sensitivity: float, seed: int | None = None, worker: int | None = None
+    ) -> None:
+        """
+        Raises:
+            ValueError: Also of a seed without a worker, and where noise_multiplier · sensitivity is no float64 above 0.
+        """
+        multiplier, sensitivity = _positive("noise_multiplier", noise_multiplier), _positive("sensitivity", sensitivity)
+        self._deviation = _positive("noise_multiplier * sensitivity", multiplier * sensitivity)
         self._seed = secrets.randbits(64) if seed is None else integer("seed", seed, most=2**64 - 1)
-        self._worker = integer("worker", worker, most=2**64 - 1)
+        if seed is not None and worker is None:
+            raise ValueError("worker: None; needs a number of its own for each that has this seed: 0, 1, …")
+        self._worker = integer("worker", worker or 0, most=2**64 - 1)
+        self._round = -1
 
     def add(self, update: Any, round: int) -> Any:
-        """The update with the noise of this round. Of what is no floating-point array nothing is hidden: leave it out."""
+        """The update with the noise of this round: all its arrays in one call, as a tree. Of what is no floating-point
+        array nothing is hidden: leave it out.
+
+        @raises ValueError: there was such a call for this round, or a later one.
+        """
         import numpy
 
+        round = integer("round", round, most=2**64 - 1)
+        if round <= self._round:
+            raise ValueError(
+                f"round = {round}; needs one above {self._round}: what has the same noise twice hides nothing. Give all "
+                "arrays of a round in one call, as a tree"
+            )
         key = numpy.array([self._seed, self._worker], numpy.uint64)
-        counter = numpy.array([0, 0, 0, integer("round", round, most=2**64 - 1)], numpy.uint64)
+        counter = numpy.array([0, 0, 0, round], numpy.uint64)
         random = numpy.random.Generator(numpy.random.Philox(key=key, counter=counter))
 
         def noisy(leaf: Any) -> Any:
@@ -356,7 +414,9 @@ class GaussianNoise:
                 return _narrow(wide + _module_of(wide).as_tensor(noise).to(wide), leaf)
             return _narrow(wide + _module_of(wide).asarray(noise).astype(wide.dtype), leaf)
 
-        return _map(noisy, update)
+        made = _map(noisy, update)
+        self._round = round
+        return made
 
 
 def epsilon(noise_multiplier: float, rounds: int, delta: float, sampling: float = 1) -> float:

@@ -202,14 +202,31 @@ def test_updates_are_clipped_together(library):
     assert values(library, training.clipped(tree(library, 0, 0, 0, 0), 5)) == [0, 0, 0, 0]
     huge = training.clipped(np.array([3e200, 4e200]), 1)
     assert huge == pytest.approx([0.6, 0.8])
+    huge = training.clipped({"a": np.full(4, 1e308), "b": np.full(2, 1e30, np.float32)}, 1)
+    assert huge["a"] == pytest.approx([0.5] * 4) and huge["b"].tolist() == [0, 0]
     with pytest.raises(ValueError, match="update: holds NaN"):
         training.clipped(np.array([math.nan]), 1)
+
+
+@pytest.mark.parametrize("norm", [3.1e-5, 1e-3, 0.3, 100])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_what_is_stored_is_no_longer_than_it_is_clipped_to(dtype, norm):
+    """A million values alike in float16 were 1.9 times as long, since each was rounded up."""
+    from conftest import dtype_named
+
+    made = training.clipped(np.ones(10**6, dtype_named(dtype)), norm)
+    length = np.linalg.norm(made.astype(np.float64))
+    assert length <= norm * (1 + 1e-6)
+    assert length >= 0.9 * norm or norm < 1e-4  # half of float16's least value each
+    assert training.clipped(made, norm).tobytes() == made.tobytes()
 
 
 def test_noise_is_normal_and_repeats(library):
     zeros = tree(library, 0, 0, 0, 0)
     noise = training.GaussianNoise(2, 3, seed=7, worker=1)
     first = values(library, noise.add(zeros, 0))
+    with pytest.raises(ValueError, match="round = 0; needs one above 0.*as a tree"):
+        noise.add(zeros, 0)
     assert first == values(library, training.GaussianNoise(2, 3, seed=7, worker=1).add(zeros, 0))
     others = [noise.add(zeros, 1)] + [training.GaussianNoise(2, 3, s, w).add(zeros, 0) for s, w in ((8, 1), (7, 2))]
     drawn = [first, *(values(library, other) for other in others)]
@@ -220,7 +237,7 @@ def test_noise_is_normal_and_repeats(library):
 
 
 def test_noise_has_its_deviation():
-    noise = training.GaussianNoise(1.5, 2, seed=3).add(np.full(40000, 10.0), 5) - 10
+    noise = training.GaussianNoise(1.5, 2, seed=3, worker=0).add(np.full(40000, 10.0), 5) - 10
     assert abs(noise.mean()) < 5 * 3 / 200 and noise.std() == pytest.approx(3, rel=5 / math.sqrt(80000))
     unseeded = [training.GaussianNoise(1, 1).add(np.zeros(3), 0) for _ in range(2)]
     assert (unseeded[0] != unseeded[1]).all()
@@ -267,6 +284,9 @@ def test_staleness_weights(rng):
         (lambda: training.GaussianNoise(1, 1, -1), ValueError, "seed = -1"),
         (lambda: training.GaussianNoise(1, 0), ValueError, "sensitivity = 0.0"),
         (lambda: training.GaussianNoise(1, 1).add(np.ones(1), -1), ValueError, "round = -1"),
+        (lambda: training.GaussianNoise(1, 1, seed=1), ValueError, "worker: None; needs a number of its own"),
+        (lambda: training.GaussianNoise(1e308, 10), ValueError, "noise_multiplier . sensitivity = inf"),
+        (lambda: training.GaussianNoise(1e-200, 1e-200), ValueError, "noise_multiplier . sensitivity = 0.0"),
         (lambda: training.epsilon(1, 0, 1e-5), ValueError, "rounds = 0"),
         (lambda: training.epsilon(1, 1, 0), ValueError, "delta = 0.0"),
         (lambda: training.epsilon(1, 1, 1e-5, 2), ValueError, "sampling = 2.0"),
@@ -279,6 +299,31 @@ def test_staleness_weights(rng):
 def test_wrong_usage(call, error, what):
     with pytest.raises(error, match=what):
         call()
+
+
+@pytest.mark.parametrize("dtype", ["longdouble", "complex64", "object", "float8_e5m2"])
+def test_dtypes_that_are_not_computed_with_are_refused(dtype):
+    """They came back as they were: unclipped, and without noise."""
+    made = np.ones(2, getattr(pytest.importorskip("ml_dtypes"), dtype, dtype))
+    noise = training.GaussianNoise(1, 1)
+    for call in (training.WorkerMomentum().step, lambda x: training.clipped(x, 1), lambda x: noise.add(x, 0)):
+        with pytest.raises(TypeError, match=rf"\['w'\]: dtype {np.dtype(made.dtype).name}; needs float16"):
+            call({"v": np.ones(2), "w": made})
+    with pytest.raises(TypeError, match="it: dtype complex; needs float16"):
+        noise.add(1j, 0)
+    assert noise.add({"w": np.ones(2), "steps": np.array(3), "kind": "x"}, 0)["steps"] == 3
+
+
+@pytest.mark.parametrize("kind", [np.array, np.float64, np.float32])
+def test_arrays_of_no_axes(kind):
+    model, aggregate = {"scale": kind(1.0)}, {"scale": kind(3.0)}
+    for server in (training.ServerSgd(0.5, 0.5), training.ServerAdam(0.5), training.ServerYogi(0.5)):
+        for _ in range(2):
+            made = server.step(model, aggregate)
+            server.load_state_dict(server.state_dict())
+        assert made["scale"] > 1 and getattr(made["scale"], "shape", ()) == ()
+    sent = training.WorkerMomentum(0.5).step(np.array(4.0))
+    assert isinstance(sent, np.ndarray) and sent.shape == () and sent == 2
 
 
 def test_another_tree_or_shape_is_refused():
