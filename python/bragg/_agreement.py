@@ -119,6 +119,9 @@ class Bad(NamedTuple):
     """Whether it is a TypeError to whom it is an error."""
 
 
+OF_MOST = object()
+"""Among the leaves of a base: what is no array there is what most updates share, as without a base."""
+
 FLOATS = ("an array", "a float", "a list of numbers")
 """Kinds of leaves that are aggregated."""
 
@@ -218,6 +221,11 @@ def _form_of_most(updates: Sequence[Any]) -> tuple[Form, dict[int, list[Any]], d
     if not found_one or n == 1:
         raise NoForm
     raise NoForm(f"no form is that of more than half of the {n} updates, and there is no base")
+
+
+def form_of_most(updates: Any) -> Any:
+    """An update of the form that `bragg.aggregate` takes without a base. @raises NoForm."""
+    return _form_of_most(updates)[0].like if isinstance(updates, (list, tuple)) else updates[0, ...]
 
 
 def _is_same(a: Any, b: Any) -> bool:
@@ -344,7 +352,7 @@ class Agreed:
         """What is no array: the base's, else what more than half of the updates have alike."""
         carried, left_out = {}, []
         for at in self._form.others:
-            if self._base is not None:
+            if self._base is not None and self._base[at] is not OF_MOST:
                 carried[at] = self._base[at]
                 continue
             values = [row[at] for row in self._rows.values()]

@@ -18,13 +18,15 @@ TypeError where an argument is no number, and of arrays of dtypes that are not t
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import secrets
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import _trees
+from . import _bragg, _trees
 from ._aggregate import _rule_text, aggregate
+from ._agreement import OF_MOST, form_of_most, leaf_form
 from ._arguments import finite, integer, number
 from ._arrays import dtype_name, library_of
 from ._report import Report
@@ -109,8 +111,18 @@ def _all_finite(tree: Any) -> bool:
     return all(_is_finite(leaf) for leaf in _trees.leaves(tree, tree, "") if _is_float(leaf))
 
 
+def _copy(leaf: Any) -> Any:
+    if _is_float(leaf):
+        return _narrow(_wide(leaf), leaf)
+    return type(leaf)(leaf) if _trees.is_numbers(leaf) else leaf
+
+
+def _map_all(function: Callable[[Any], Any], tree: Any) -> Any:
+    return _trees.rebuild(tree, map(function, _trees.leaves(tree, tree, "")))
+
+
 def _copied(tree: Any) -> Any:
-    return _map(lambda leaf: _narrow(_wide(leaf), leaf), tree)
+    return _map_all(_copy, tree)
 
 
 def _share(name: str, value: float) -> float:
@@ -188,7 +200,7 @@ class VarianceReduction(_Memory):
         if self._kept["momentum"] is None:
             if _all_finite(gradient):  # else the next round is the first
                 self._kept["momentum"] = _map(lambda g: _narrow(_wide(g), _wide(g)), gradient)
-            return _copied(gradient)
+            return _map(_copy, gradient)
         if previous is None:
             raise ValueError("previous: None; needs the gradient of this batch at the model of the round before")
 
@@ -207,30 +219,57 @@ def _sent(gradient: Any, momentum: Any) -> Any:
 # The server ------------------------------------------------------------------------------------------------
 
 
+_NO_OPTIONS = ("updates", "rule", "base", "out", "return_report")
+
+
 class AboutLast(_Memory):
     """A rule about its last result: `bragg.aggregate` with the last result as `base`, at first none.
 
     With `centered_clipping` it is that of Karimireddy et al. (2021); any rule after `clip`, or by norms, has what is honest
     near to where it measures from.
+
+    Updates have the form of the first round's, in every round, and the last result is taken as one of their dtypes. What is
+    no array is of each round anew: what most updates share, else it is left out.
     """
 
     def __init__(self, rule: str | Rule | Pipeline, **options: Any) -> None:
-        """`options`: of `bragg.aggregate`, but for `base`, `out` and `return_report`."""
+        """`options`: of `bragg.aggregate`, but for `base`, `out` and `return_report`. ParseError: the rule is none."""
         super().__init__("last")
-        for name in ("base", "out", "return_report"):
-            if name in options:
-                raise TypeError(f"{name}: AboutLast takes no such option")
         self._rule = _rule_text(rule)
-        self._options = options
+        _bragg.pivot_of(self._rule)  # raises where it is no rule
+        self._options = self._checked(options)
         self.report: Report | tuple[Report, ...] | None = None
         """Of the last call."""
 
     def aggregate(self, updates: Any, **options: Any) -> Any:
         """The robust aggregate, which is kept. `options`: of this round, such as `weights`."""
-        given = self._options | options
-        result, self.report = aggregate(updates, self._rule, base=self._kept["last"], return_report=True, **given)
-        self._kept["last"] = _copied(result)
+        given = self._options | self._checked(options)
+        last = self._kept["last"]
+        base = None if last is None else _map_all(lambda leaf: leaf if _takes_part(leaf) else OF_MOST, last)
+        result, self.report = aggregate(updates, self._rule, base=base, return_report=True, **given)
+        like = form_of_most(updates) if last is None else last
+        found = dict(zip(_trees.names(result), _trees.leaves(result, result, "")))
+        leaves = zip(_trees.names(like), _trees.leaves(like, like, ""))
+        self._kept["last"] = _trees.rebuild(like, (_as_base(found.get(name), leaf) for name, leaf in leaves))
         return result
+
+    @staticmethod
+    def _checked(options: dict[str, Any]) -> dict[str, Any]:
+        for name in options:
+            if name not in inspect.signature(aggregate).parameters or name in _NO_OPTIONS:
+                raise TypeError(f"{name}: AboutLast takes no such option")
+        return options
+
+
+def _takes_part(leaf: Any) -> bool:
+    return leaf_form(leaf, False)[0] != "no array"
+
+
+def _as_base(value: Any, like: Any) -> Any:
+    """Of the result's leaf, what is kept; of what is no array, nothing."""
+    if not _takes_part(value):
+        return None
+    return _narrow(_wide(value), like) if _is_float(value) else _copy(value)
 
 
 class _Server(_Memory):
@@ -317,7 +356,7 @@ def clipped(update: Any, norm: float) -> Any:
     bfloat16 would round up beyond it is scaled further.
     """
     norm = _positive("norm", norm)
-    made = _copied(update)
+    made = _map(_copy, update)
     if not _all_finite(update):
         raise ValueError("update: holds NaN or infinity, and has no norm; leave it out")
     most, ratio = _norm(update)
@@ -346,7 +385,7 @@ def _norm(tree: Any) -> tuple[float, float]:
 
     def length(leaf: Any, own: float) -> float:
         parts = _wide(leaf) / own
-        return own / most * (abs(parts) if isinstance(leaf, float) else float((parts * parts).sum()) ** 0.5)
+        return own / most * math.sqrt(parts * parts if isinstance(leaf, float) else float((parts * parts).sum()))
 
     return most, math.hypot(*(length(leaf, own) for leaf, own in zip(leaves, largest) if own > 0))
 

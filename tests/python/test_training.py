@@ -116,6 +116,49 @@ def test_a_rule_about_its_last_result(rng):
         training.AboutLast("median", base=rows[0])
 
 
+def test_the_last_result_of_trees_with_text(library):
+    """Text that differs stopped the second round, and what all share stayed that of the first."""
+    about = training.AboutLast("clip(c=1) | mean")
+
+    def updates(k, value):
+        rows = [tree(library, *[value + i] * 4) | {"kind": f"round{k}", "id": f"worker{i}"} for i in range(3)]
+        return [*rows, "no update"]
+
+    for k, value in enumerate((-1.0, 10.0, 20.0)):
+        with pytest.warns(UserWarning, match="left out of the result: .'id'.: no array"):
+            made = about.aggregate(updates(k, value), weights=[1, 1, 1, 0])
+        assert made["kind"] == f"round{k}" and "id" not in made
+        kept = about.state_dict()
+        assert kept["last"]["kind"] is None and kept["last"]["id"] is None
+        about = training.AboutLast("clip(c=1) | mean")
+        about.load_state_dict(kept)
+        assert library.values(made["a"]) == pytest.approx([k / 2] * 2, abs=1e-3)  # from 0, 1/2 a round in each of four
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_last_result_of_lists_and_of_other_dtypes(dtype):
+    about = training.AboutLast("clip(c=1) | mean", out_dtype="float32")
+    rows = np.full((3, 4), 6, dtype)
+    for k in range(3):
+        made = about.aggregate(rows)
+        assert made.dtype == np.float32 and made == pytest.approx([(k + 1) / 2] * 4, rel=1e-3)
+        assert about.state_dict()["last"].dtype == rows.dtype
+    lists = training.AboutLast("mean")
+    for _ in range(2):
+        made = lists.aggregate([{"w": np.ones(2), "l": [1.0, 3.0]}] * 3)
+        assert made["l"] == [1, 3]
+        made["l"][0] = 9.0
+        assert lists.state_dict()["last"]["l"] == [1, 3]
+    for options in ({"base": rows[0]}, {"return_report": True}, {"out": rows[0]}, {"bogus": 1}):
+        with pytest.raises(TypeError, match=f"{next(iter(options))}: AboutLast takes no such option"):
+            lists.aggregate(rows, **options)
+        with pytest.raises(TypeError, match=f"{next(iter(options))}: AboutLast takes no such option"):
+            training.AboutLast("mean", **options)
+    for rule in ("nope(f=1)", "clip(c=1)", "krum"):
+        with pytest.raises(bragg.ParseError):
+            training.AboutLast(rule)
+
+
 def after(library, server, changes):
     """Models after steps by these changes of each coordinate, from (1, 1, 1, 1)."""
     model = tree(library, 1, 1, 1, 1)
