@@ -11,8 +11,9 @@ Integers, booleans and what is no array take no part, and come back as they were
 float16, bfloat16, float32 and float64, such as complex ones, are a TypeError. float16 and bfloat16 are computed with, and
 kept, in float32. Nothing that is given is written to. The choices in their order: docs/training.md.
 
-Raises: ValueError where trees, or shapes in them, differ from those before, and where an argument is out of its range;
-TypeError where an argument is no number, and of arrays of dtypes that are not taken.
+Raises: ValueError where trees, or shapes in them, differ from those before (a layer without a gradient sends zeros), where
+an argument is out of its range, and where finite values would overflow what is kept; TypeError where an argument is no
+number, and of arrays of dtypes that are not taken. Where one is raised, what is kept is as before.
 """
 
 from __future__ import annotations
@@ -87,24 +88,39 @@ def _is_finite(leaf: Any) -> bool:
 
 
 def _map(function: Callable[..., Any], like: Any, **others: Any) -> Any:
-    """`function` of each floating-point leaf, and of those of other trees in its place. `others`: by their names."""
+    """`function` of each floating-point leaf, and of those of other trees in its place, which `_check` has seen."""
     rows = [_trees.leaves(tree, like, name, "the others") for name, tree in others.items()]
     made = []
     for name, leaf, *rest in zip(_trees.names(like), _trees.leaves(like, like, ""), *rows):
-        if not _is_float(leaf):
-            if _trees.is_numbers(leaf):
-                raise TypeError(f"{name or 'it'}: a list of numbers; needs arrays")
-            dtype = "complex" if isinstance(leaf, complex) else dtype_name(leaf) if hasattr(leaf, "dtype") else ""
-            if dtype.startswith(_NOT_TAKEN):
-                raise TypeError(f"{name or 'it'}: dtype {dtype}; needs {', '.join(_FLOATS[:-1])} or {_FLOATS[-1]}")
-            made.append(leaf)
+        if _is_float(leaf):
+            made.append(function(leaf, *rest))
             continue
-        for other, value in zip(others, rest):
-            if not _is_float(value) or getattr(value, "shape", ()) != getattr(leaf, "shape", ()):
-                found = f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
-                raise ValueError(f"{other}{name}: {found}; needs {tuple(getattr(leaf, 'shape', ()))}")
-        made.append(function(leaf, *rest))
+        if _trees.is_numbers(leaf):
+            raise TypeError(f"{name or 'it'}: a list of numbers; needs arrays")
+        dtype = "complex" if isinstance(leaf, complex) else dtype_name(leaf) if hasattr(leaf, "dtype") else ""
+        if dtype.startswith(_NOT_TAKEN):
+            raise TypeError(f"{name or 'it'}: dtype {dtype}; needs {', '.join(_FLOATS[:-1])} or {_FLOATS[-1]}")
+        made.append(leaf)
     return _trees.rebuild(like, iter(made))
+
+
+def _form(leaf: Any) -> str:
+    """What floating-point leaves in one place must have the same: shape and library."""
+    if _is_float(leaf):
+        library = "numpy" if isinstance(leaf, float) else _module_of(leaf).__name__
+        return f"floating-point numbers of shape {tuple(getattr(leaf, 'shape', ()))} ({library})"
+    return f"{dtype_name(leaf)} of shape {tuple(leaf.shape)}" if hasattr(leaf, "dtype") else type(leaf).__name__
+
+
+def _check(name: str, tree: Any, like: Any, source: str) -> None:
+    """@raises ValueError: the floating-point leaves are not those of `like`, which is `source`'s."""
+    try:
+        leaves = _trees.leaves(tree, like, name, source)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    for place, leaf, wanted in zip(_trees.names(like), leaves, _trees.leaves(like, like, "")):
+        if (_is_float(leaf) or _is_float(wanted)) and _form(leaf) != _form(wanted):
+            raise ValueError(f"{name}{place}: {_form(leaf)}; needs {_form(wanted)}, as in {source}")
 
 
 def _all_finite(tree: Any) -> bool:
@@ -151,9 +167,26 @@ class _Memory:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What `state_dict` returned."""
-        if state.keys() != self._kept.keys():
-            raise ValueError(f"state: {sorted(state)}; needs {sorted(self._kept)}")
+        if not isinstance(state, dict) or state.keys() != self._kept.keys():
+            found = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
+            raise ValueError(f"state: {found}; needs {sorted(self._kept)}")
+        first, *others = state
+        for name, tree in state.items():
+            if (tree is None) != (state[first] is None):
+                raise ValueError(f"state[{name!r}]: {type(tree).__name__}, and {first!r} not; needs both or neither")
+            if tree is not None and not any(map(_takes_part, _trees.leaves(tree, tree, ""))):
+                raise ValueError(f"state[{name!r}]: holds no arrays; needs what state_dict returned")
+            if tree is not None and not _all_finite(tree):
+                raise ValueError(f"state[{name!r}]: holds NaN or infinity; load a state of before")
+        for name in others if state[first] is not None else ():
+            _check(f"state[{name!r}]", state[name], state[first], f"state[{first!r}]")
         self._kept = {name: None if tree is None else _copied(tree) for name, tree in state.items()}
+
+    def _check_as_before(self, name: str, tree: Any) -> None:
+        """@raises ValueError: it has not the form of what is kept."""
+        for kept in self._kept.values():
+            if kept is not None:
+                _check(name, tree, kept, "the rounds before")
 
 
 # Workers ---------------------------------------------------------------------------------------------------
@@ -172,6 +205,7 @@ class WorkerMomentum(_Memory):
 
     def step(self, gradient: Any) -> Any:
         """What to send."""
+        self._check_as_before("gradient", gradient)
         if self._kept["momentum"] is None:
             self._kept["momentum"] = _map(lambda g: _filled(g, 0.0), gradient)
 
@@ -188,7 +222,8 @@ class VarianceReduction(_Memory):
     al. (2021, section 6.3) put in the place of worker momentum.
 
     It takes a second gradient in each round. As m ← βm + (1−β)g + β(g − g′) it is worker momentum less its delay. An array
-    of g or g′ with NaN or infinity leaves m as it is; of g it is sent as it is.
+    of g or g′ with NaN or infinity, or for which m would overflow, leaves m as it is; of g it is sent as it is. After a round
+    that a worker has missed, g′ is its gradient at the model at which it was last called.
     """
 
     def __init__(self, beta: float = 0.9) -> None:
@@ -197,16 +232,19 @@ class VarianceReduction(_Memory):
 
     def step(self, gradient: Any, previous: Any = None) -> Any:
         """What to send. `previous`: g′; left out in the first round alone."""
+        self._check_as_before("gradient", gradient)
         if self._kept["momentum"] is None:
             if _all_finite(gradient):  # else the next round is the first
                 self._kept["momentum"] = _map(lambda g: _narrow(_wide(g), _wide(g)), gradient)
             return _map(_copy, gradient)
         if previous is None:
             raise ValueError("previous: None; needs the gradient of this batch at the model of the round before")
+        _check("previous", previous, gradient, "gradient")
 
         def moved(g: Any, m: Any, before: Any) -> Any:
             g, before = _wide(g), _wide(before)
-            return g + self._beta * (m - before) if _is_finite(g) and _is_finite(before) else m
+            made = g + self._beta * (m - before)
+            return made if _is_finite(g) and _is_finite(before) and _is_finite(made) else m
 
         self._kept["momentum"] = _map(moved, gradient, momentum=self._kept["momentum"], previous=previous)
         return _sent(gradient, self._kept["momentum"])
@@ -250,7 +288,9 @@ class AboutLast(_Memory):
         like = form_of_most(updates) if last is None else last
         found = dict(zip(_trees.names(result), _trees.leaves(result, result, "")))
         leaves = zip(_trees.names(like), _trees.leaves(like, like, ""))
-        self._kept["last"] = _trees.rebuild(like, (_as_base(found.get(name), leaf) for name, leaf in leaves))
+        kept = _trees.rebuild(like, (_as_base(found.get(name), leaf) for name, leaf in leaves))
+        if _all_finite(kept):  # else, with allow_nonfinite, the one before stays
+            self._kept["last"] = kept
         return result
 
     @staticmethod
@@ -280,14 +320,23 @@ class _Server(_Memory):
         self._lr = _positive("lr", lr)
 
     def _change(self, model: Any, aggregate: Any) -> Any:
-        change = _map(lambda x, out: _wide(out) - _wide(x), model, aggregate=aggregate)
-        if not _all_finite(change):
-            raise ValueError("aggregate: it holds NaN or infinity, or is too far from the model")
-        return change
+        self._check_as_before("model", model)
+        _check("aggregate", aggregate, model, "model")
+        for name, tree in (("model", model), ("aggregate", aggregate)):
+            if not _all_finite(tree):
+                raise ValueError(f"{name}: it holds NaN or infinity; go on from a model, and an aggregate, without")
+        return _map(lambda x, out: _wide(out) - _wide(x), model, aggregate=aggregate)
 
-    def _next(self, model: Any, aggregate: Any, step: Any) -> Any:
-        """Of what is no floating-point array, the aggregate's."""
-        return _map(lambda out, x, s: _narrow(_wide(x) + self._lr * s, x), aggregate, model=model, step=step)
+    def _next(self, model: Any, aggregate: Any, step: Any, kept: dict[str, Any]) -> Any:
+        """The model, of what is no floating-point array the aggregate's. Keeps `kept` if all is finite."""
+        made = _map(lambda out, x, s: _narrow(_wide(x) + self._lr * s, x), aggregate, model=model, step=step)
+        for name, tree in {"the next model": made, **kept}.items():
+            if tree is not None and not _all_finite(tree):
+                raise ValueError(
+                    f"aggregate: too far from the model, {name} would overflow; leave this round out, or take a smaller lr"
+                )
+        self._kept = kept
+        return made
 
 
 class ServerSgd(_Server):
@@ -302,9 +351,7 @@ class ServerSgd(_Server):
         change = self._change(model, aggregate)
         if self._kept["momentum"] is not None:
             change = _map(lambda c, v: self._mu * v + c, change, momentum=self._kept["momentum"])
-        if self._mu > 0:
-            self._kept["momentum"] = change
-        return self._next(model, aggregate, change)
+        return self._next(model, aggregate, change, {"momentum": change if self._mu > 0 else None})
 
 
 class _Adaptive(_Server):
@@ -320,13 +367,14 @@ class _Adaptive(_Server):
     def step(self, model: Any, aggregate: Any) -> Any:
         """The next model. `aggregate`: of workers' models; where workers send differences, the model plus theirs."""
         change = self._change(model, aggregate)
-        if self._kept["first"] is None:
-            self._kept["first"] = _map(lambda c: _filled(c, 0.0), change)
-            self._kept["second"] = _map(lambda c: _filled(c, self._tau**2), change)
-        first = _map(lambda c, m: self._beta1 * m + (1 - self._beta1) * c, change, first=self._kept["first"])
-        second = _map(lambda c, v: self._second(v, c * c), change, second=self._kept["second"])
-        self._kept = {"first": first, "second": second}
-        return self._next(model, aggregate, _map(lambda m, v: m / (v**0.5 + self._tau), first, second=second))
+        first, second = self._kept["first"], self._kept["second"]
+        if first is None:
+            first = _map(lambda c: _filled(c, 0.0), change)
+            second = _map(lambda c: _filled(c, self._tau**2), change)
+        first = _map(lambda c, m: self._beta1 * m + (1 - self._beta1) * c, change, first=first)
+        second = _map(lambda c, v: self._second(v, c * c), change, second=second)
+        step = _map(lambda m, v: m / (v**0.5 + self._tau), first, second=second)
+        return self._next(model, aggregate, step, {"first": first, "second": second})
 
 
 class ServerAdam(_Adaptive):

@@ -372,12 +372,80 @@ def test_arrays_of_no_axes(kind):
 def test_another_tree_or_shape_is_refused():
     momentum = training.WorkerMomentum(0.5)
     momentum.step({"w": np.ones(3)})
-    with pytest.raises(ValueError, match=r"momentum: keys differ"):
+    with pytest.raises(ValueError, match=r"gradient: keys differ from those in the rounds before"):
         momentum.step({"v": np.ones(3)})
-    with pytest.raises(ValueError, match=r"momentum\['w'\]: shape \(3,\); needs \(1,\)"):
+    with pytest.raises(
+        ValueError, match=r"gradient\['w'\]: .* shape \(1,\) .*; needs .* shape \(3,\) .*, as in the rounds"
+    ):
         momentum.step({"w": np.ones(1)})
-    with pytest.raises(ValueError, match=r"aggregate: shape \(2,\); needs \(3,\)"):
+    with pytest.raises(ValueError, match=r"gradient: ndarray; needs a dict, as in the rounds before"):
+        momentum.step(np.ones(3))
+    for lost, found in ((None, "NoneType"), (np.ones(3, int), r"int64 of shape \(3,\)")):  # its momentum was forgotten
+        with pytest.raises(ValueError, match=rf"gradient\['w'\]: {found}; needs floating-point"):
+            momentum.step({"w": lost})
+    assert momentum.step({"w": np.ones(3)})["w"].tolist() == [0.75] * 3
+    with pytest.raises(ValueError, match=r"aggregate: .* shape \(2,\) .*; needs .* shape \(3,\) .*, as in model"):
         training.ServerSgd(1).step(np.ones(3), np.ones(2))
+    with pytest.raises(ValueError, match=r"aggregate: int64 of shape \(1,\); needs floating-point"):
+        training.ServerSgd(1).step(np.ones(1), np.ones(1, int))
+    with pytest.raises(ValueError, match="model: it holds NaN"):
+        training.ServerSgd(1).step(np.array([math.nan]), np.ones(1))
+
+
+def test_another_library_is_refused(library):
+    if library.name == "numpy":
+        return
+    momentum = training.WorkerMomentum()
+    momentum.step(library.array(np.ones(2, np.float32)))
+    with pytest.raises(ValueError, match=rf"gradient: .*\(numpy\); needs .*\({library.name}"):
+        momentum.step(np.ones(2, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("state", "what"),
+    [
+        (None, "state: NoneType; needs"),
+        ({1: None}, r"state: \['1'\]; needs"),
+        ({"first": "junk", "second": "junk"}, "state.'first'.: holds no arrays"),
+        ({"first": np.ones(2), "second": None}, "state.'second'.: NoneType, and 'first' not"),
+        ({"first": np.ones(2), "second": np.ones(3)}, r"state.'second'.: .* shape \(3,\)"),
+        ({"first": np.ones(2), "second": np.array([1, math.nan])}, "state.'second'.: holds NaN"),
+    ],
+)
+def test_states_that_are_none_are_refused(state, what):
+    server = training.ServerAdam(1)
+    with pytest.raises(ValueError, match=what):
+        server.load_state_dict(state)
+    assert server.state_dict() == {"first": None, "second": None}
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_what_would_overflow_is_refused_and_leaves_no_trace():
+    def f32(value):
+        return np.array([value], np.float32)
+
+    for server, change in (
+        (training.ServerAdam(0.1), 1e20),
+        (training.ServerYogi(0.1), 1e20),
+        (training.ServerSgd(1, 0.9), 3e38),
+        (training.ServerSgd(1e300), 1),
+    ):
+        if change == 3e38:
+            server.step(f32(0), f32(change))  # once it has a place
+        before = server.state_dict()
+        with pytest.raises(ValueError, match="aggregate: too far from the model.*would overflow; leave this round out"):
+            server.step(f32(0), f32(change))
+        assert server.state_dict() == before
+    with pytest.raises(ValueError, match="the next model would overflow"):
+        training.ServerSgd(2).step(np.array([0], np.float16), np.array([6e4], np.float16))
+    reduced = training.VarianceReduction(0.5)
+    reduced.step(f32(3e38))
+    assert reduced.step(f32(3e38), f32(-3e38)) == f32(3e38)  # as it was
+    assert np.isfinite(reduced.step(f32(1), f32(1)))
+    about = training.AboutLast("mean", allow_nonfinite=True)
+    about.aggregate(np.ones((2, 3)))
+    about.aggregate(np.full((2, 3), math.nan))
+    assert about.state_dict()["last"].tolist() == [1, 1, 1]
 
 
 def test_the_package_s_own_example():
