@@ -50,7 +50,7 @@ class Reputation:
         """
         Args:
             path: A file (JSON) that it begins with, if it is there, and that `update` writes, whole or not at all. What
-                follows is then the file's.
+                follows is then the file's, and is looked at nevertheless.
             newcomer: The score of a name that is new, and what doubt alone never takes a score below.
             rise: The share of the way to 1 that a score goes in a round without evidence; below `fall`.
             fall: The share of its way that a score falls in a round.
@@ -64,18 +64,17 @@ class Reputation:
             OSError: The file cannot be read.
         """
         self._path = None if path is None else _plain(path)
+        self._made = _bragg.Reputation(
+            number("newcomer", newcomer),
+            number("rise", rise),
+            number("fall", fall),
+            number("patience", patience),
+            number("floor", floor),
+            integer("sentence", sentence),
+            integer("f", f),
+        )
         if self._path is not None and os.path.exists(self._path):
             self._made = _bragg.Reputation.load(self._path)
-        else:
-            self._made = _bragg.Reputation(
-                number("newcomer", newcomer),
-                number("rise", rise),
-                number("fall", fall),
-                number("patience", patience),
-                number("floor", floor),
-                integer("sentence", sentence),
-                integer("f", f),
-            )
 
     def trust(
         self,
@@ -91,14 +90,15 @@ class Reputation:
         with f = 0, is only watched: `trust.only_watched` says so, all rows count, and weights are the caller's.
 
         Raises:
-            TypeError: names is a text.
-            ValueError: Names are empty, longer than 256 bytes or there twice; weights are of another number;
+            TypeError: names is a text, or one of them is none.
+            ValueError: Names are empty, longer than 256 bytes, no Unicode or there twice; weights are of another number;
                 max_weight_share is neither 0 nor a share in [1/n, 1].
         """
         if isinstance(names, (str, bytes)):
             raise TypeError(f"names = {names!r}; needs a list of names, one for each worker")
+        told = [_name(f"names[{i}]", name) for i, name in enumerate(names)]
         share = number("max_weight_share", max_weight_share)
-        return self._made.trust(_rule_text(rule), list(names), _numbers(weights), share)
+        return self._made.trust(_rule_text(rule), told, _numbers(weights), share)
 
     def update(
         self, trust: Trust, reports: Report | Iterable[Report], *, allow_nonfinite: bool = False
@@ -135,7 +135,7 @@ class Reputation:
 
     def score(self, name: str) -> float:
         """Of a name that is not known, that of a newcomer."""
-        return self._made.score(name)
+        return self._made.score(_name("name", name))
 
     @property
     def scores(self) -> dict[str, float]:
@@ -149,6 +149,16 @@ class Reputation:
 
     def __repr__(self) -> str:
         return f"Reputation({len(self.scores)} names, round {self.round})"
+
+
+def _name(argument: str, name: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"{argument} = {name!r}; needs a text, such as {str(name)!r}")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{argument} = {name!r}; holds half a surrogate pair, which is no Unicode") from None
+    return name
 
 
 def _plain(path: str | os.PathLike[str]) -> str:

@@ -176,3 +176,24 @@ def test_arguments_are_checked():
     with pytest.raises(ValueError, match="one of 3 rows; needs 2"):
         reputation.update(reputation.trust("median", ["a", "b"]), report)
     assert reputation.round == 0
+
+
+def test_names_that_are_none_are_said_to_be():
+    reputation = bragg.Reputation()
+    with pytest.raises(TypeError, match=r"names\[1\] = 2; needs a text, such as '2'"):
+        reputation.trust("median", ["a", 2])
+    with pytest.raises(ValueError, match=r"names\[0\] = .*; holds half a surrogate pair"):
+        reputation.trust("median", ["\ud800"])
+    with pytest.raises(TypeError, match=r"name = None; needs a text"):
+        reputation.score(None)
+    with pytest.raises(ValueError, match=r"name = .*; holds half a surrogate pair"):
+        reputation.score("\udfff")
+    assert reputation.score("Zoë 🦊") == 0.2
+
+
+def test_arguments_are_looked_at_beside_a_file(tmp_path):
+    bragg.Reputation().save(tmp_path / "state.json")
+    with pytest.raises(ValueError, match="rise = 7"):
+        bragg.Reputation(tmp_path / "state.json", rise=7)
+    with pytest.raises(TypeError, match="sentence = 1.5"):
+        bragg.Reputation(tmp_path / "state.json", sentence=1.5)
