@@ -2082,7 +2082,10 @@ class ServerOptions(Case):
         huge = self.workers([[3e38, 0]] * 3, "huge")
         for inputs, base, options, code, says in [
             (nan, self.base, self.adam, 5, "w01"),
-            (self.inputs, none, self.adam, 5, ["tensor \"w\" of " + none, "from which the server's step goes, holds NaN", "(--allow-nonfinite)"]),
+            (self.inputs, none, self.adam, 5, ["tensor \"w\" of " + none, "from which the server's step goes, holds NaN", "exclude the tensor, or copy it"]),
+            (self.inputs, none, (*self.adam, "--allow-nonfinite"), 5, "from which the server's step goes, holds NaN"),
+            (self.inputs, none, ("--server-lr", "1"), 5, "or ask for such an output (--allow-nonfinite)"),
+            (nan, self.base, (*self.adam, "--allow-nonfinite"), 5, "the output would hold NaN or infinity, which median does not keep out"),
             (huge, self.base, self.adam, 2, ["--server-lr: the step takes values of \"second.w\" beyond the largest F32"]),
             (huge, self.base, ("--server-lr", "1e300"), 2, ["--server-lr: the step takes 2 of the values of tensor \"w\" beyond the largest F32"]),
         ]:
@@ -2091,6 +2094,20 @@ class ServerOptions(Case):
         found = self.aggregate(self.inputs, "median", "--base", none, "--server-lr", "1", "--allow-nonfinite", "--report", self.report)
         self.assertIn("the output holds NaN or infinity in 1 value\n", found.stdout)
         self.assertTrue(math.isnan(read_safetensors(self.output)[0]["w"][0]))
+
+    def test_a_frozen_tensor_need_not_be_finite(self):
+        def model(*values):
+            return safetensors({"mask": ("F32", [2], [-math.inf, 0]), "w": ("F32", [2], values)})
+
+        self.inputs = [self.write("%d.safetensors" % i, model(i, 10)) for i in range(3)]
+        self.base = self.write("base.safetensors", model(0, 10))
+        momentum = ("--server-lr", "0.5", "--server-momentum", "0.5", "--server-state", self.state)
+        error = self.refused(self.inputs, "median", "--base", self.base, "--copy", "mask", *momentum, code=5, says='tensor "mask" of ')
+        self.assertTrue(error.endswith("or ask for such an output (--allow-nonfinite)\n"), error)
+        found = self.step("--copy", "mask", *momentum, "--allow-nonfinite", "--quiet")
+        self.assertEqual(found, {"mask": [-math.inf, 0], "w": [0.5, 10]})
+        self.assertEqual(read_safetensors(self.state)[0], {"momentum.w": [1, 0]})
+        self.assertEqual(self.step("--exclude", "mask", *momentum), {"w": [0.75, 10]})
 
     def test_a_state_that_is_none(self):
         self.step(*self.adam, "--quiet")
@@ -2143,7 +2160,6 @@ class ServerOptions(Case):
             ((*adam, "--report", self.state), "is the same file as --report"),
             ((*adam, "--reputation", self.state), "is the same file as --reputation"),
             ((*adam[:-1], weights, "--weights", "@" + weights), "is the file of --weights"),
-            ((*adam, "--allow-nonfinite"), "stay in it for ever; do not ask for such an output (--allow-nonfinite)"),
         ]:
             self.refused(self.inputs, "median", *options, code=2, says=says)
 

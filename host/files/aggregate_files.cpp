@@ -1006,9 +1006,10 @@ void FileAggregation::check_finite(const Window& window, int slot, Range pieces,
   const std::byte* from = passes_->output(slot);
   for (const Piece& piece : window.some(pieces)) {
     const std::int64_t nonfinite = count_nonfinite(window.made, from, piece.size());
-    if (nonfinite > 0 && !options_.allow_nonfinite) {
+    if (nonfinite > 0 && !(server_ ? server_->takes_nonfinite() : options_.allow_nonfinite)) {
       passes_->finish(solution);  // whose rows are not finite
-      throw_nonfinite_output(solution, inputs_, engine_.pipeline(), inputs_.tensors[piece.tensor]);
+      throw_nonfinite_output(solution, inputs_, engine_.pipeline(), inputs_.tensors[piece.tensor],
+                             !server_ || !server_->state());
     }
     if (!server_) result_.nonfinite += nonfinite;
     from += piece.size() * static_cast<std::int64_t>(size_of(window.made));

@@ -90,13 +90,15 @@ void throw_failure(const Solution& solution, const Inputs& inputs, const Pipelin
 }
 
 void throw_nonfinite_output(const Solution& solution, const Inputs& inputs, const Pipeline& pipeline,
-                            const TensorInfo& tensor) {
+                            const TensorInfo& tensor, bool may_be_asked_for) {
   std::string rows = list_bad_rows(solution, inputs, &tensor);
   if (rows.empty()) rows = "all rows are finite, but their sum leaves the range";
   throw Error(Status::too_many_nonfinite,
               fmt::format("{}: the output would hold NaN or infinity, which {} does not keep out: {}; "
-                          "raise f where the rule has one, or ask for such an output (allow_nonfinite)",
-                          text_of(tensor), bragg::to_string(pipeline), rows));
+                          "raise f where the rule has one, or {}",
+                          text_of(tensor), bragg::to_string(pipeline), rows,
+                          may_be_asked_for ? "ask for such an output (allow_nonfinite)"
+                                           : "exclude the tensor, or copy it"));
 }
 
 bool is_none_finite(const Solution& solution, const ActiveRows& active, std::span<const std::uint8_t> bad) {

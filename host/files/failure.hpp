@@ -14,8 +14,10 @@ namespace bragg::detail {
                                 const TensorInfo* tensor);
 
 /// Says which rows may have made the output what it is: values of `tensor` are NaN or infinite.
+/// `may_be_asked_for`: allow_nonfinite would help.
 [[noreturn]] void throw_nonfinite_output(const Solution& solution, const Inputs& inputs,
-                                         const Pipeline& pipeline, const TensorInfo& tensor);
+                                         const Pipeline& pipeline, const TensorInfo& tensor,
+                                         bool may_be_asked_for);
 
 /// Whether none of the active rows is finite, and the pipeline gives such rows no weight (clip,
 /// centered_clipping, …): the output would be o, and nothing of any worker. `solution` is solved.

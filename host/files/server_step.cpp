@@ -107,10 +107,6 @@ ServerStep::ServerStep(const FileOptions& options, const Inputs& inputs, const f
     refuse(fmt::format("server_state: {}: needs a name that ends in .safetensors", path.string()));
   if (same_place(path, output)) refuse(fmt::format("server_state: {} is the output", path.string()));
   check_output("server_state:", path, inputs);
-  if (options.allow_nonfinite)
-    refuse(
-        "server_state: NaN or infinity would stay in it for ever; do not ask for such an output "
-        "(allow_nonfinite)");
 
   for (const Moment& moment : moments_) {
     for (const std::size_t t : inputs.floating) {
@@ -226,11 +222,13 @@ std::int64_t ServerStep::step(const Window& window, const Piece& piece, std::byt
       bad += std::isfinite(block_.base[k]) && std::isfinite(block_.change[k]) ? 0 : 1;
       block_.change[k] -= block_.base[k];
     }
-    if (bad_base > 0 && !options_.allow_nonfinite) {
+    if (bad_base > 0 && !takes_nonfinite()) {
       throw Error(Status::nonfinite_base,
                   fmt::format("tensor {} of {}, from which the server's step goes, holds NaN or infinity; "
-                              "take another base, or ask for such an output (allow_nonfinite)",
-                              show(tensor.name), inputs_.base->path.string()));
+                              "take another base, or {}",
+                              show(tensor.name), inputs_.base->path.string(),
+                              layout_ ? "exclude the tensor, or copy it"
+                                      : "ask for such an output (allow_nonfinite)"));
     }
     if (state != nullptr) read_moments(piece, begin, count);
     move(count);

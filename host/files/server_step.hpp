@@ -30,6 +30,8 @@ class ServerStep {
 
   /// Of the state after the step, if one is kept.
   const std::optional<ModelLayout>& state() const noexcept { return layout_; }
+  /// Whether values that are not finite go through it. Moments would keep them for ever.
+  bool takes_nonfinite() const noexcept { return options_.allow_nonfinite && !layout_; }
   /// Which step of the state it is, from 1; 0: none is kept.
   std::int64_t number() const noexcept { return number_; }
   /// Of the state before the step.
