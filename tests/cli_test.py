@@ -2054,6 +2054,19 @@ class ServerOptions(Case):
                 self.assertEqual(metadata["bragg_server_step"], str(step))
                 self.assertEqual((self.told["server"]["step"], self.told["server"]["state"]), (step, state))
 
+    def test_goes_on_from_an_output_of_another_dtype(self):
+        """Each step's base is the last one's output, and so are the models of the workers."""
+        options = ("--server-lr", "0.5", "--server-momentum", "0.5", "--server-state", self.state, "--quiet", "--out-dtype")
+        expected, momentum = 1.0, 0.0
+        for model, out, kept in [("F32", "f64", "F32"), ("F64", "f32", "F64"), ("F32", "f32", "F32")]:
+            self.base = self.write("base.safetensors", safetensors({"w": (model, [1], [expected])}))
+            self.inputs = [self.write("%d.safetensors" % i, safetensors({"w": (model, [1], [x])})) for i, x in enumerate((0, 3, 9))]
+            momentum = 0.5 * momentum + 3 - expected
+            expected += 0.5 * momentum
+            self.assertEqual(self.step(*options, out), {"w": [expected]})
+            self.assertEqual(read_safetensors(self.state)[0], {"momentum.w": [momentum]})
+            self.assertIn('"dtype":"%s"' % kept, contents([self.state])[0].decode(errors="replace"))
+
     def test_every_form_of_output_has_the_same_step(self):
         self.step(*self.adam, "--quiet", notes=())
         with open(self.state, "rb") as file:
@@ -2127,7 +2140,7 @@ class ServerOptions(Case):
             (state(bragg_server_step="0"), 'bragg_server_step is "0"'),
             (state({"first.w": None}), 'has no tensor "first.w"' + remedy),
             (state({"first.w": ("F32", [1], [0])}), 'tensor "first.w" is F32 of shape [1], which should be F32 of [2]' + remedy),
-            (state({"first.w": ("F64", [2], [0, 0])}), "F64 of shape [2]"),
+            (state({"first.w": ("BF16", [2], [0, 0])}), 'tensor "first.w" is BF16 of shape [2], which should be F32'),
             (state({"third": ("F32", [1], [0])}), "holds 3 tensors, which should be 2" + remedy),
             (state({"first.w": ("F32", [2], [0, math.nan])}), 'tensor "first.w" holds NaN'),
             (state({"second.w": ("F32", [2], [0, -1])}), 'tensor "second.w" holds NaN, infinity or a number below 0'),

@@ -172,12 +172,14 @@ void ServerStep::open_state() {
         [](const StoredTensor& tensor, const std::string& name) { return tensor.info.name < name; });
     if (at == model.tensors.end() || at->info.name != kept.name)
       refuse_state(path, fmt::format("has no tensor {}: {}", show(kept.name), remedy));
-    if (at->info.dtype != kept.dtype || at->info.shape != kept.shape) {
+    // The last step was perhaps from a base of another dtype (out_dtype).
+    const bool is_readable = at->info.dtype == "F32" || at->info.dtype == "F64";
+    if (!is_readable || at->info.shape != kept.shape) {
       refuse_state(path, fmt::format("tensor {} is {} of shape {}, which should be {} of {}: {}",
                                      show(kept.name), at->info.dtype, shape_text(at->info.shape), kept.dtype,
                                      shape_text(kept.shape), remedy));
     }
-    offsets_.push_back(at->extent.offset);
+    places_.push_back({at->extent.offset, &element_type_of(at->info)});
   }
   if (model.tensors.size() != kept_.size()) {
     refuse_state(path, fmt::format("holds {} tensors, which should be {}: {}", model.tensors.size(),
@@ -286,9 +288,10 @@ void ServerStep::read_moments(const Piece& piece, std::int64_t begin, std::int64
       continue;
     }
     const std::size_t k = first_kept_[piece.tensor] + m * inputs_.floating.size();
-    const ElementType& type = element_type_of(kept_[k]);
+    const auto& [offset, stored] = places_[k];
+    const ElementType& type = *stored;
     auto* const to = reinterpret_cast<std::byte*>(values.data());
-    file_->read(offsets_[k] + (piece.begin + begin) * type.bytes,
+    file_->read(offset + (piece.begin + begin) * type.bytes,
                 to + count * (static_cast<std::int64_t>(sizeof(double)) - type.bytes), count * type.bytes);
     widen(to, count, type, DType::f64);
     const bool right = std::all_of(values.begin(), values.begin() + count, [&](double value) {

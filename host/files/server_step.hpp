@@ -77,7 +77,11 @@ class ServerStep {
   std::vector<std::size_t> first_kept_;  // [tensor] its first moment in kept_
   std::optional<ModelLayout> layout_;
   std::optional<ReadFile> file_;       // the last state; none: moments begin
-  std::vector<std::int64_t> offsets_;  // [kept] in file_
+  struct Place {
+    std::int64_t offset;
+    const ElementType* type;
+  };
+  std::vector<Place> places_;  // [kept] in file_
   std::int64_t number_ = 0;
   Block block_;
 };
