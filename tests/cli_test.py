@@ -2099,8 +2099,8 @@ class ServerOptions(Case):
             (self.inputs, none, (*self.adam, "--allow-nonfinite"), 5, "from which the server's step goes, holds NaN"),
             (self.inputs, none, ("--server-lr", "1"), 5, "or ask for such an output (--allow-nonfinite)"),
             (nan, self.base, (*self.adam, "--allow-nonfinite"), 5, "the output would hold NaN or infinity, which median does not keep out"),
-            (huge, self.base, self.adam, 2, ["--server-lr: the step takes values of \"second.w\" beyond the largest F32"]),
-            (huge, self.base, ("--server-lr", "1e300"), 2, ["--server-lr: the step takes 2 of the values of tensor \"w\" beyond the largest F32"]),
+            (huge, self.base, self.adam, 5, ["--server-lr: the step takes values of \"second.w\" beyond the largest F32"]),
+            (huge, self.base, ("--server-lr", "1e300"), 5, ["--server-lr: the step takes 2 of the values of tensor \"w\" beyond the largest F32"]),
         ]:
             self.refused(inputs, "median", "--base", base, *options, code=code, says=says)
             self.assertEqual(contents([self.output, self.state]), before)
@@ -2160,6 +2160,7 @@ class ServerOptions(Case):
             ((*base, "--server-lr", "nan"), "--server-lr = nan; needs"),
             ((*base, *lr, "--server-momentum", "1"), "--server-momentum = 1; needs at least 0, and less than 1"),
             ((*adam, "--server-tau", "0"), "--server-tau = 0; needs"),
+            ((*adam, "--server-tau", "1e20"), "--server-tau = 1e+20; needs a number above 0, of at most 1e19"),
             ((*adam, "--server-momentum", "0.5"), "--server-momentum: is for --server-optimizer sgd"),
             ((*base, *lr, "--server-beta1", "0.5"), "--server-beta1: is for --server-optimizer adam or yogi"),
             ((*base, "--server-optimizer", "adam"), "--server-optimizer requires --server-lr"),

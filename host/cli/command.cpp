@@ -351,8 +351,9 @@ void add_choice(CLI::App& sub, CommandT& command) {
 }
 
 void add_server(CLI::App& sub, bragg::cli::AggregateCommand& command) {
-  CLI::Option* const lr = sub.add_option("--server-lr", command.server_lr,
-                                         "write --base + this·(aggregate − base), not the aggregate; e.g. 0.5");
+  CLI::Option* const lr =
+      sub.add_option("--server-lr", command.server_lr,
+                     "write --base + this·(aggregate − base), not the aggregate; e.g. 0.5");
   const auto add = [&](const char* name, auto& value, const char* help) {
     return sub.add_option(name, value, help)->needs(lr);
   };

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 #include "host/base/dtype.hpp"
@@ -36,9 +37,12 @@ void check_numbers(const ServerOptimizer& optimizer) {
   for (const auto& [text, value] : numbers_of(optimizer)) {
     const std::string_view name = text;
     const bool is_share = name != "lr" && name != "tau";
-    if (is_share ? value >= 0 && value < 1 : value > 0 && std::isfinite(value)) continue;
+    const double most = name == "tau" ? 1e19 : std::numeric_limits<double>::max();  // tau² is kept in f32
+    if (is_share ? value >= 0 && value < 1 : value > 0 && value <= most) continue;
     refuse(fmt::format("server_{} = {}; needs {}", name, value,
-                       is_share ? "at least 0, and less than 1" : "a finite number above 0"));
+                       is_share        ? "at least 0, and less than 1"
+                       : name == "tau" ? "a number above 0, of at most 1e19"
+                                       : "a finite number above 0"));
   }
 }
 
@@ -245,7 +249,8 @@ std::int64_t ServerStep::step(const Window& window, const Piece& piece, std::byt
                 static_cast<std::size_t>(count * window.out->bytes));
   }
   if (beyond > 0) {
-    refuse(
+    throw Error(
+        Status::too_many_nonfinite,
         fmt::format("server: the step takes {} of the values of tensor {} beyond the largest {}; take a "
                     "smaller lr, or a wider dtype for the output",
                     beyond, show(tensor.name), window.out->name));
@@ -315,7 +320,8 @@ void ServerStep::write_moments(const Piece& piece, std::int64_t begin, std::int6
     const bool right = std::all_of(values.begin(), values.begin() + count,
                                    [](double value) { return std::isfinite(value); });
     if (!right || narrow(bytes, count, type) > 0) {
-      refuse(
+      throw Error(
+          Status::too_many_nonfinite,
           fmt::format("server: the step takes values of {} beyond the largest {}, so far is the aggregate "
                       "from the base in tensor {}; exclude the tensor, or copy it",
                       show(kept_[k].name), type.name, show(inputs_.tensors[piece.tensor].name)));

@@ -39,7 +39,7 @@ class ServerStep {
 
   /// Makes the values of the aggregate that lie from `values` on, as window.made, those of the next model, as
   /// window.out; `base`: as window.combined; `state`: where moments go. How many are not finite, where that
-  /// is allowed. @throws Error nonfinite_base; invalid_argument: values that their dtypes cannot hold;
+  /// is allowed. @throws Error nonfinite_base; too_many_nonfinite: values that their dtypes cannot hold;
   /// bad_file: moments that are none.
   std::int64_t step(const Window& window, const Piece& piece, std::byte* values, const std::byte* base,
                     OutputModel* state);
@@ -76,7 +76,7 @@ class ServerStep {
   std::vector<TensorInfo> kept_;         // of the state: of each moment all floating tensors
   std::vector<std::size_t> first_kept_;  // [tensor] its first moment in kept_
   std::optional<ModelLayout> layout_;
-  std::optional<ReadFile> file_;       // the last state; none: moments begin
+  std::optional<ReadFile> file_;  // the last state; none: moments begin
   struct Place {
     std::int64_t offset;
     const ElementType* type;

@@ -159,9 +159,10 @@ struct FileOptions {
   /// is aggregated to f32 for it.
   std::optional<ServerOptimizer> server;
   /// Where optimizers with moments keep these: safetensors of "momentum.NAME" or "first.NAME" and
-  /// "second.NAME" for each tensor, f64 of f64 ones, else f32; either is read. If not there, begun; it appears
-  /// with the output, after it. In its metadata are a version, the optimizer's name, and how many steps it has
-  /// taken. allow_nonfinite is for copied tensors then. @throws Error bad_file: another optimizer's or model's.
+  /// "second.NAME" for each tensor, f64 of f64 ones, else f32; either is read. If not there, begun; it
+  /// appears with the output, after it. In its metadata are a version, the optimizer's name, and how many
+  /// steps it has taken. allow_nonfinite is for copied tensors then. @throws Error bad_file: another
+  /// optimizer's or model's.
   std::filesystem::path server_state;
 
   /// Not null: the ranks of a job aggregate together. All make the same call, with the same arguments, on one

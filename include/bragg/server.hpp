@@ -21,7 +21,7 @@ struct ServerAdam {
   double lr = 0;        ///< needs a value: finite, above 0
   double beta1 = 0.9;   ///< in [0, 1)
   double beta2 = 0.99;  ///< in [0, 1)
-  double tau = 1e-3;    ///< finite, above 0
+  double tau = 1e-3;    ///< above 0, at most 1e19
 };
 
 /// As ServerAdam, with v ← v − (1−beta2)·Δ²·sgn(v − Δ²), which forgets large changes slowly (FedYogi).
@@ -29,7 +29,7 @@ struct ServerYogi {
   double lr = 0;        ///< needs a value: finite, above 0
   double beta1 = 0.9;   ///< in [0, 1)
   double beta2 = 0.99;  ///< in [0, 1)
-  double tau = 1e-3;    ///< finite, above 0
+  double tau = 1e-3;    ///< above 0, at most 1e19
 };
 
 using ServerOptimizer = std::variant<ServerSgd, ServerAdam, ServerYogi>;
