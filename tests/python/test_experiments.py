@@ -4,8 +4,11 @@
 import dataclasses
 import gzip
 import json
+import os
+import signal
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 
 import bragg
 import numpy as np
@@ -284,6 +287,62 @@ def test_arguments():
     for arguments in (["mixing", "--jobs", "0"], ["mixing", "--seeds", "0"], ["nothing"]):
         done = subprocess.run([sys.executable, "-m", "bragg.experiments", *arguments], capture_output=True, text=True)
         assert done.returncode == 2 and arguments[1 % len(arguments)] in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_files_that_cannot_be_written_are_told_before_the_trainings(option, tmp_path, monkeypatch, capsys):
+    from bragg.experiments import __main__ as program
+
+    monkeypatch.setattr(program, "_run", lambda setups, jobs: pytest.fail("it trains"))
+    for path in (tmp_path / "none" / "a.json", tmp_path):
+        monkeypatch.setattr(sys, "argv", ["experiments", "price", option, str(path)])
+        with pytest.raises(SystemExit, match="2"):
+            program.main()
+        assert f"{option} {path}: cannot be written" in capsys.readouterr().err
+    monkeypatch.setattr(program.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["experiments", "price", "--plot", str(tmp_path / "a.svg")])
+    assert program.main() == 1 and "pip install matplotlib" in capsys.readouterr().err
+
+
+def test_a_process_that_is_killed_ends_the_run(monkeypatch):
+    """It waited for ever."""
+    from bragg.experiments import __main__ as program
+
+    monkeypatch.setattr(program, "train", os._exit)
+    with pytest.raises(program.BrokenProcessPool):
+        program._run([9, 9, 9], 2)
+
+
+def test_an_interrupt_ends_the_processes():
+    """Each of them printed where it was."""
+    code = (
+        "import time\nfrom bragg.experiments import __main__ as program\nprogram.train = time.sleep\n"
+        "program._bar = lambda done, all_, seconds: print(done, flush=True)\n"
+        "try:\n    program._run([0, 0, 60, 60], 2)\nexcept KeyboardInterrupt:\n    print('interrupted')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while process.stdout.readline().strip() != "2":
+        assert process.poll() is None, process.stderr.read()
+    os.killpg(process.pid, signal.SIGINT)
+    out, error = process.communicate(timeout=30)
+    assert out == "interrupted\n" and error == ""
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, 130), (BrokenProcessPool, 1)])
+def test_a_run_that_ends_early_says_so_in_a_line(error, status, monkeypatch, capsys):
+    from bragg.experiments import __main__ as program
+
+    def run(setups, jobs):
+        assert jobs <= (os.cpu_count() or 1)
+        raise error
+
+    monkeypatch.setattr(program, "_run", run)
+    monkeypatch.setattr(data, "check", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["experiments", "price", "--quick", "--jobs", "99999"])
+    assert program.main() == status
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
 def test_names_of_all():

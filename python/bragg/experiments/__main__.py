@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import multiprocessing
 import os
 import platform
+import signal
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import bragg
@@ -51,16 +55,24 @@ def _bar(done: int, all_: int, seconds: float) -> None:
 
 
 def _run(setups: list[Setup], jobs: int) -> list[Run]:
-    """In the order of `setups`, one training per process."""
+    """In the order of `setups`, one training per process. @raises BrokenProcessPool: a process was killed."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"  # of the processes to come
     start = time.perf_counter()
     trainings: list[Training] = []
     _bar(0, len(setups), 0)
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for found in pool.imap(train, setups):
-            trainings.append(found)
-            _bar(len(trainings), len(setups), time.perf_counter() - start)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the processes, which are begun here
+        found = pool.map(train, setups)
+        try:
+            signal.signal(signal.SIGINT, interrupt)
+            for training in found:
+                trainings.append(training)
+                _bar(len(trainings), len(setups), time.perf_counter() - start)
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
     return list(zip(setups, trainings, strict=True))
 
 
@@ -102,7 +114,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=100, help="of the full form, no more than so many")
     parser.add_argument("--data", choices=data.NAMES, default="mnist")
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="trainings at once (default: one per core)"
+        "--jobs", type=int, default=os.cpu_count() or 1, help="trainings at once (default, and at most: one per core)"
     )
     parser.add_argument("--json", type=Path, help="where every training's accuracies go")
     parser.add_argument("--plot", type=Path, help="where a plot goes, SVG; needs matplotlib")
@@ -116,6 +128,13 @@ def main() -> int:
     for option in ("jobs", "seeds"):
         if getattr(given, option) < 1:
             parser.error(f"--{option} {getattr(given, option)}: needs at least 1")
+    for option in ("json", "plot"):  # before the trainings
+        path = getattr(given, option)
+        if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+            parser.error(f"--{option} {path}: cannot be written; needs a file in a folder that is there")
+    if given.plot is not None and importlib.util.find_spec("matplotlib") is None:
+        print(f"{parser.prog}: not installed: matplotlib, which --plot needs: pip install matplotlib", file=sys.stderr)
+        return 1
     try:
         data.check(given.data)
     except data.Missing as missing:
@@ -127,7 +146,18 @@ def main() -> int:
         if setup.seed < given.seeds
     ]
     start = time.perf_counter()
-    runs = _run(setups, given.jobs)
+    jobs = min(given.jobs, len(setups), os.cpu_count() or 1)
+    try:
+        runs = _run(setups, jobs)
+    except BrokenProcessPool:
+        print(
+            f"\n{parser.prog}: a training's process was killed; where memory is short, take fewer --jobs",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        print(f"\n{parser.prog}: interrupted", file=sys.stderr)
+        return 130
     seconds = time.perf_counter() - start
     for table in experiment.tables(runs):
         _print(table)
@@ -141,7 +171,7 @@ def main() -> int:
             "command": " ".join(["python -m bragg.experiments", *sys.argv[1:]]),
             "bragg": bragg.__version__,
             "numpy": np.__version__,
-            "hardware": f"{_processor()}, {given.jobs} of {os.cpu_count()} cores",
+            "hardware": f"{_processor()}, {jobs} of {os.cpu_count()} cores",
             "seconds": round(seconds),
             "claims": claims,
         }
