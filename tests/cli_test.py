@@ -3701,8 +3701,42 @@ class Audit(Case):
         self.assertEqual(len(curves[1].get("points").split()), 5)  # the mean, f from 0 to 4
         words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
         self.assertIn("nnm(f=F) | geometric_median", words)
-        self.assertIn("is an input", self.run_bragg("audit", *inputs, "--svg", inputs[0], code=2).stderr)
         self.assertIn("--svg", self.run_bragg("audit", *inputs, "--svg", self.path("none", "cost.svg"), code=4).stderr)
+
+    def test_the_plot_takes_the_place_of_nothing_that_is_read(self):
+        inputs = self.models(self.rows())
+        base = self.write("base.safetensors", safetensors({"a": ("F32", [8], [0] * 8), "b": ("F64", [4, 8], [0] * 32), "steps": ("I64", [], [0])}))
+        shard = self.write("global/a.safetensors", safetensors({"a": ("F32", [8], [0] * 8)}))
+        stored = self.write("store/blob", safetensors({"b": ("F64", [4, 8], [0] * 32), "steps": ("I64", [], [0])}))
+        os.symlink(stored, self.path("global", "b.safetensors"))
+        names = {"a": "a.safetensors", "b": "b.safetensors", "steps": "b.safetensors"}
+        index = self.write("global/m.safetensors.index.json", json.dumps({"weight_map": names}))
+        os.symlink(base, self.path("link.svg"))
+        os.link(base, self.path("same.svg"))
+        files = [inputs[0], base, shard, stored, index]
+        before = contents(files)
+        for given, based, plot, says in [
+            (inputs, base, inputs[0], "is a file of the input " + inputs[0]),
+            (inputs, base, base, "is a file of --base"),
+            (inputs, base, self.path("link.svg"), "is a file of --base"),
+            (inputs, base, self.path("same.svg"), "is a file of --base"),
+            (inputs, self.path("global"), shard, "is a file of --base"),
+            (inputs, index, shard, "is a file of --base"),
+            (inputs, index, index, "is a file of --base"),
+            (inputs, index, stored, "is a file of --base"),
+            ([self.path("workers")], base, self.path("workers", "new.npy"), "would be a file of the input"),
+        ]:
+            with self.subTest(plot=plot, base=based):
+                error = self.run_bragg("audit", *given, "--base", based, "--svg", plot, code=2).stderr
+                self.assertIn("error: --svg: %s %s" % (plot, says), error)
+                self.assertEqual(contents(files), before)
+        # A report of `aggregate` keeps off them, too.
+        self.refused(inputs, "median", "--base", index, "--report", stored, code=2, says="--report: %s is a file of --base" % stored)
+        self.assertEqual(contents(files), before)
+        plot = self.path("workers", "cost.svg")  # which no worker is
+        self.run_bragg("audit", self.path("workers"), "--svg", plot)
+        self.assertTrue(os.path.exists(plot))
+        self.run_bragg("audit", self.path("workers"), "--svg", plot)
 
     def test_wrong_usage(self):
         inputs = self.models(self.rows())

@@ -33,22 +33,14 @@ namespace fs = std::filesystem;
 namespace {
 
 /// What is written beside the output may not take the place of anything that the run reads or writes.
-void check_place(const char* option, const fs::path& path, const AggregateCommand& command,
-                 const std::vector<fs::path>& inputs) {
-  check_writable(option, path);
-  const auto refuse = [&](const std::string& why) {
+void check_beside(const char* option, const fs::path& path, const AggregateCommand& command,
+                  const std::vector<fs::path>& inputs) {
+  const auto refuse = [&](const char* why) {
     throw Error(Status::invalid_argument, fmt::format("{}: {} {}", option, path.string(), why));
   };
   if (detail::same_place(path, command.output)) refuse("is the same file as --output");
   if (command.shard_size && leads_to_input(path, command.output)) refuse("is a file of --output");
-  if (command.base && leads_to_input(path, *command.base)) refuse("is a file of --base");
-  const auto check = [&](const fs::path& input) {
-    std::error_code ignored;
-    const char* const is = fs::exists(path, ignored) ? "is" : "would be";
-    if (leads_to_input(path, input)) refuse(fmt::format("{} a file of the input {}", is, input.string()));
-  };
-  for (const fs::path& input : inputs) check(input);
-  for (const fs::path& input : command.inputs) check(input);  // a folder of workers
+  check_place(option, path, command.base, command.inputs, inputs);
 }
 
 /// Not the same file as another that is written.
@@ -70,7 +62,7 @@ void check_reputation(const AggregateCommand& command, const std::vector<fs::pat
     throw Error(Status::invalid_argument,
                 "--reputation: does not go with --partial, where each tensor has an n of its own");
   }
-  check_place("--reputation", *command.reputation, command, inputs);
+  check_beside("--reputation", *command.reputation, command, inputs);
   check_apart("--reputation", *command.reputation, "--report", command.report);
 }
 
@@ -339,10 +331,10 @@ void run(const AggregateCommand& command, Communicator* communicator) {
       options.weights = match_weights(given, inputs, warning);
       if (!warning.empty() && !command.quiet) fmt::print(stderr, "bragg: warning: {}\n", printable(warning));
     }
-    if (command.report && ranks.is_first()) check_place("--report", *command.report, command, inputs);
+    if (command.report && ranks.is_first()) check_beside("--report", *command.report, command, inputs);
     if (command.reputation) check_reputation(command, inputs, communicator);
     if (command.server_state && ranks.is_first()) {
-      check_place("--server-state", *command.server_state, command, inputs);
+      check_beside("--server-state", *command.server_state, command, inputs);
       check_apart("--server-state", *command.server_state, "--report", command.report);
       check_apart("--server-state", *command.server_state, "--reputation", command.reputation);
     }

@@ -70,14 +70,8 @@ void run(const AuditCommand& command) {
       throw bench::UnreadableRule(error, text);
     }
   }
-  const std::vector<fs::path> paths = find_inputs(command.inputs, command.base, command.svg);
-  if (command.svg) {
-    check_writable("--svg", *command.svg);
-    for (const fs::path& path : paths) {
-      if (leads_to_input(*command.svg, path))
-        throw Error(Status::invalid_argument, fmt::format("--svg: {} is an input", command.svg->string()));
-    }
-  }
+  const std::vector<fs::path> paths = find_inputs(command.inputs, command.base, std::nullopt);
+  if (command.svg) check_place("--svg", *command.svg, command.base, command.inputs, paths);
   if (command.f && 2 * static_cast<std::size_t>(*command.f) >= paths.size() && paths.size() > 1) {
     throw Error(Status::invalid_argument,
                 fmt::format("--f: {} of {} workers; needs less than half", *command.f, paths.size()));

@@ -25,6 +25,12 @@ namespace {
 /// A device or a pipe: it is written to in place, because renaming a file over it would remove it.
 bool is_stream(const fs::file_status& status) { return fs::is_character_file(status) || fs::is_fifo(status); }
 
+bool is_model_file(const fs::path& path) {
+  const fs::path extension = path.extension();
+  return extension == ".safetensors" || extension == ".npy" || extension == ".npz" ||
+         path.filename().string().ends_with(".index.json");
+}
+
 }  // namespace
 
 void check_writable(const char* option, const fs::path& path) {
@@ -75,9 +81,28 @@ bool leads_to_input(const fs::path& path, const fs::path& input) {
   const fs::path folder = is_folder ? input : input.has_parent_path() ? input.parent_path() : fs::path(".");
   const fs::path place = detail::follow_links(path);
   const fs::path parent = place.has_parent_path() ? place.parent_path() : fs::path(".");
-  const bool model_file = place.extension() == ".safetensors" || place.extension() == ".npy" ||
-                          place.extension() == ".npz" || place.filename().string().ends_with(".index.json");
-  return model_file && detail::same_place(parent, folder);
+  if (is_model_file(place) && detail::same_place(parent, folder)) return true;
+  // Files there may be links to others elsewhere.
+  for (fs::directory_iterator entry(folder, ignored), end; entry != end; entry.increment(ignored)) {
+    if (is_model_file(entry->path()) && fs::equivalent(entry->path(), path, ignored)) return true;
+  }
+  return false;
+}
+
+void check_place(const char* option, const fs::path& path, const std::optional<fs::path>& base,
+                 const std::vector<fs::path>& given, const std::vector<fs::path>& inputs) {
+  check_writable(option, path);
+  const auto refuse = [&](const std::string& why) {
+    throw Error(Status::invalid_argument, fmt::format("{}: {} {}", option, path.string(), why));
+  };
+  if (base && leads_to_input(path, *base)) refuse("is a file of --base");
+  const auto check = [&](const fs::path& input) {
+    std::error_code ignored;
+    const char* const is = fs::exists(path, ignored) ? "is" : "would be";
+    if (leads_to_input(path, input)) refuse(fmt::format("{} a file of the input {}", is, input.string()));
+  };
+  for (const fs::path& input : inputs) check(input);
+  for (const fs::path& input : given) check(input);  // a folder of workers
 }
 
 }  // namespace bragg::cli

@@ -4,8 +4,10 @@
 
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace bragg::cli {
 
@@ -25,5 +27,12 @@ void write_whole(const char* option, const std::filesystem::path& path, const st
 /// Whether `path` is, or once written would be, a file that `input` is read from: a file, or the folder or
 /// index of a model or of workers.
 bool leads_to_input(const std::filesystem::path& path, const std::filesystem::path& input);
+
+/// check_writable, and that what is written takes the place of no file of the base or of an input. `given`:
+/// as the command line names them, `inputs`: what was found there.
+void check_place(const char* option, const std::filesystem::path& path,
+                 const std::optional<std::filesystem::path>& base,
+                 const std::vector<std::filesystem::path>& given,
+                 const std::vector<std::filesystem::path>& inputs);
 
 }  // namespace bragg::cli
