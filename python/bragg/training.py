@@ -222,8 +222,9 @@ class VarianceReduction(_Memory):
     al. (2021, section 6.3) put in the place of worker momentum.
 
     It takes a second gradient in each round. As m ← βm + (1−β)g + β(g − g′) it is worker momentum less its delay. An array
-    of g or g′ with NaN or infinity, or for which m would overflow, leaves m as it is; of g it is sent as it is. After a round
-    that a worker has missed, g′ is its gradient at the model at which it was last called.
+    of g or g′ with NaN or infinity, or for which m would overflow, leaves m as it is; of g it is sent as it is. m is
+    about the model of the last round that went into it: after rounds that a worker missed, or in which m stayed as it was, g′ is
+    the gradient at that model.
     """
 
     def __init__(self, beta: float = 0.9) -> None:
