@@ -118,6 +118,8 @@ TEST(Audit, PricesAreThoseOfPlans) {
                                           "nnm(f=2) | trimmed_mean(f=2)",
                                           "nnm(f=2) | geometric_median",
                                           "bulyan(f=1)",
+                                          "dnc(f=2, sample=300)",
+                                          "nnm(f=2) | dnc(f=2, iters=2, sample=300)",
                                           "clip(c=10) | median",
                                           "arc(f=2) | mean",
                                           "bucketing(s=2) | median"};
@@ -128,6 +130,48 @@ TEST(Audit, PricesAreThoseOfPlans) {
     const double price = squared_distance(out, mean_of(rows)) / spread_of(rows);
     EXPECT_NEAR(point_of(audit, rule, 2).price, price, 1e-9 * (1 + price)) << rule;
     EXPECT_EQ(point_of(audit, rule, 2).price_error, 0) << rule;
+  }
+}
+
+// Of few coordinates, of which a basis of all rows and deviations has more.
+TEST(Audit, ASampleOfAllCoordinatesIsOneOfAllOfTheFrame) {
+  test::Generator random = test::generator("all of the frame");
+  Rows rows = different_workers(9, 4, random);
+  rows[0] = {0, 1e4, 0, -1e4};
+  const std::string rule = "dnc(f=1, sample=4)";
+  const Audit audit = bragg::audit(updates(rows), {.rules = {rule}, .sample = 0});
+  const AuditPoint& point = point_of(audit, rule, 1);
+  Rows honest;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (audit.rows[i].findings.empty()) honest.push_back(rows[i]);
+  }
+  ASSERT_FALSE(audit.rows[0].findings.empty());
+  std::vector<double> out(4);
+  aggregate(parse(rule), updates(rows), Output(out));
+  const double given = squared_distance(out, mean_of(honest)) / spread_of(honest);
+  EXPECT_NEAR(point.given, given, 1e-9 * (1 + given));
+  aggregate(parse(rule), updates(honest), Output(out));
+  const double price = squared_distance(out, mean_of(honest)) / spread_of(honest);
+  EXPECT_GT(price, 0);
+  EXPECT_NEAR(point.price, price, 1e-9 * (1 + price));
+  EXPECT_EQ(point.price_error, 0);
+}
+
+// It judges by some, where three huge coordinates of a row may not be among them.
+TEST(Audit, ASampleOfSomeCoordinatesIsRefused) {
+  test::Generator random = test::generator("some");
+  const Rows rows = different_workers(9, 300, random);
+  for (const char* const rule : {"dnc(f=F, sample=299)", "nnm(f=F) | dnc(f=F, sample=20)"}) {
+    try {
+      bragg::audit(updates(rows), {.rules = {"median", rule}});
+      ADD_FAILURE() << rule;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.status(), Status::invalid_argument);
+      EXPECT_NE(std::string(error.what()).find(std::string("rules: ") + rule + ": judges rows by "),
+                std::string::npos)
+          << error.what();
+      EXPECT_NE(std::string(error.what()).find("take sample=300"), std::string::npos) << error.what();
+    }
   }
 }
 
@@ -520,6 +564,10 @@ TEST(Audit, BadArgumentsAreRefused) {
   EXPECT_NE(message(rows, {.f = 0}).find("f = 0"), std::string::npos);
   EXPECT_NE(message(rows, {.rules = {"monna(f=F)"}}).find("trusts a row"), std::string::npos);
   EXPECT_NE(message(rows, {.rules = {"medium"}}).find("medium"), std::string::npos);
+  const std::string bound = message(rows, {.rules = {"median", "krum(f=9)"}});
+  EXPECT_TRUE(bound.starts_with("rules: krum(f=9): ")) << bound;
+  EXPECT_NE(bound.find("2f+3"), std::string::npos) << bound;
+  EXPECT_EQ(message(rows, {.rules = {"krum(f=F)"}}), "");  // with f = 0
   const std::vector<double> base(3);
   AuditOptions options;
   options.base = Row(base);

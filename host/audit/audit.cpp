@@ -73,14 +73,35 @@ class MemoryRows : public AuditRows {
   std::optional<Updates> base_;
 };
 
+/// Throws what is wrong with a pipeline that no f makes legal for n rows.
+void check_bounds(const std::string& rule, int n) {
+  std::string why;
+  for (int f = 0; 2 * f < n; ++f) {
+    try {
+      return validate(parse(with_f(rule, f)), n);
+    } catch (const Error& error) {
+      if (why.empty()) why = error.what();
+    }
+  }
+  refuse(fmt::format("rules: {}: {}", rule, why));
+}
+
 /// The pipelines, each as a text with F that can be read.
-std::vector<std::string> rules_of(const AuditOptions& options) {
+std::vector<std::string> rules_of(const AuditOptions& options, int n, std::int64_t d) {
   std::vector<std::string> rules = options.rules.empty() ? default_audit_rules() : options.rules;
   for (const std::string& rule : rules) {
     // A digit is as long as F: a column that is complained of is right in the text as it was given.
-    if (const auto pivot = pivot_of(parse(with_f(rule, 1)))) {
+    const Pipeline pipeline = parse(with_f(rule, 1));
+    if (const auto pivot = pivot_of(pipeline))
       refuse(fmt::format("rules: {}: {} trusts a row, and an audit replaces any", rule, pivot->rule));
+    const Sampling sampling = needs_of(pipeline).sampling;
+    if (sampling.count > 0 && sampling.of(d) < d) {
+      refuse(
+          fmt::format("rules: {}: judges rows by {} of {} coordinates, and an audit by all of them; take "
+                      "sample={} or leave it out",
+                      rule, sampling.size, d, d));
     }
+    if (!options.rules.empty()) check_bounds(rule, n);
   }
   return rules;
 }
@@ -107,7 +128,7 @@ Audit audit_rows(AuditRows& rows, const AuditOptions& options) {
   audit.n = rows.n();
   audit.d = std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0});
   check(rows, options, audit.d);
-  const std::vector<std::string> rules = rules_of(options);
+  const std::vector<std::string> rules = rules_of(options, audit.n, audit.d);
   const Looks looks = look_at(rows);
   audit.rows = looks.rows;
   audit.honest = static_cast<int>(looks.honest().size());

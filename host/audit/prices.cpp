@@ -10,12 +10,14 @@
 #include <numeric>
 #include <optional>
 #include <utility>
+#include <variant>
 
 #include "host/attacks/aimed.hpp"
 #include "host/attacks/triangle.hpp"
 #include "host/attacks/uniform.hpp"
 #include "host/audit/kappa.hpp"
 #include "rules/bucketing.hpp"
+#include "rules/needs.hpp"
 #include "rules/solve/points.hpp"
 
 namespace bragg::detail {
@@ -60,6 +62,13 @@ bool is_valid(const Pipeline& pipeline, int n) {
     return false;
   }
   return true;
+}
+
+/// A sample of all coordinates (an audit refuses a smaller one) as one of all of a basis, which may have
+/// more.
+Pipeline in_any_basis(Pipeline pipeline) {
+  if (auto* const dnc = std::get_if<Dnc>(&pipeline.rule)) dnc->sample = std::numeric_limits<int>::max();
+  return pipeline;
 }
 
 std::pair<double, double> mean_and_deviation(const Vector& values) {
@@ -110,10 +119,10 @@ class Prices::Trial {
  public:
   Trial(const Prices& prices, const Pipeline& pipeline, std::vector<const AuditVector*> honest, int f)
       : prices_(prices),
-        pipeline_(pipeline),
+        pipeline_(in_any_basis(pipeline)),
         honest_(std::move(honest)),
         f_(f),
-        combines_(is_combination(pipeline.rule)) {
+        combines_(is_combination(pipeline.rule) || needs_of(pipeline).sampling.count > 0) {
     mean_ = filled(*honest_.front(), 0);
     for (const AuditVector* const row : honest_) mean_ = plus(mean_, share(), *row);
     variance_ = Vector(mean_.sample.size(), 0.0);
@@ -262,7 +271,7 @@ class Prices::Trial {
   }
 
   const Prices& prices_;
-  const Pipeline& pipeline_;
+  Pipeline pipeline_;
   std::vector<const AuditVector*> honest_;
   int f_;
   bool combines_;

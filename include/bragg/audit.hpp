@@ -14,7 +14,7 @@ namespace bragg {
 inline namespace v0 {
 
 struct AuditOptions {
-  /// Pipelines, in which F stands for f; none: `default_audit_rules`. None may trust a row (`pivot`).
+  /// With F for f; none: `default_audit_rules`. None may trust a row (`pivot`) or sample fewer than d.
   std::vector<std::string> rules = {};
   /// The number of bad rows that is advised on; none: as many as look bad, but at least 1.
   std::optional<int> f = {};
@@ -118,8 +118,8 @@ struct Audit {
 /// pipelines whose output is a combination of rows are tried on n + f numbers for each, the others on a
 /// sample.
 /// @throws Error invalid_argument (rows in a device's memory; fewer than 3; without coordinates; a sample
-///   below 0; an f that is no minority; a base of another shape; a pipeline that trusts a row),
-///   nonfinite_base, ParseError.
+///   below 0; an f that is no minority; a base of another shape; a pipeline that trusts a row,
+///   draws a sample of less than d, or is legal for n rows with no f), nonfinite_base, ParseError.
 BRAGG_API Audit audit(const Updates& updates, const AuditOptions& options = {});
 
 }  // namespace v0

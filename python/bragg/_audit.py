@@ -164,7 +164,7 @@ def audit(
         updates: As in `bragg.aggregate`, at least 3. Integer arrays take no part.
         base: The global model, where updates are models: norms and directions are of the differences from it.
         rules: Pipelines to try, in which F stands for f, such as "nnm(f=F) | trimmed_mean(f=F)"; default: ten of them.
-            None may trust a row (`pivot`).
+            None may trust a row (`pivot`), or judge rows by a `sample` (`dnc`) that is not of all coordinates.
         f: Bad workers to recommend a rule for; default: as many as look bad, but at least 1.
         sample: Coordinates that coordinate-wise rules are tried on; 0: all, in 8 bytes each.
         seed: Draws the sample, and whom attackers replace.

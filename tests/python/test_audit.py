@@ -96,6 +96,7 @@ def test_rows_are_seen_from_the_base(rows):
     [
         ({"rules": "krm(f=F)"}, bragg.ParseError, "unknown rule 'krm'"),
         ({"rules": ["median", "monna(f=F)"]}, ValueError, "rules: monna.* trusts a row"),
+        ({"rules": f"dnc(f=F, sample={D - 1})"}, ValueError, f"rules: dnc.* judges rows by {D - 1} of {D} coordinates"),
         ({"rules": [3]}, TypeError, "rule: int"),
         ({"f": 5}, ValueError, "f = 5 of 9 workers"),
         ({"f": 0}, ValueError, "f = 0; needs an integer from 1"),
