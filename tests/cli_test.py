@@ -3741,9 +3741,18 @@ class Audit(Case):
     def test_wrong_usage(self):
         inputs = self.models(self.rows())
         error = self.run_bragg("audit", *inputs, "--rule", "krum(f=F) | median", code=2).stderr
-        self.assertIn("  krum(f=1) | median\n", error)
+        self.assertIn("  krum(f=F) | median\n", error)
         self.assertIn("^", error)
         self.assertIn("trusts a row", self.run_bragg("audit", *inputs, "--rule", "monna(f=F)", code=2).stderr)
+        self.assertRegex(self.run_bragg("audit", *inputs, "--rule", "krum(f=9)", code=2).stderr, r"error: --rule: krum\(f=9\): .*2f\+3")
+        error = self.run_bragg("audit", *inputs, "--rule", "dnc(f=F, sample=39)", code=2).stderr
+        self.assertIn("error: --rule: dnc(f=F, sample=39): judges rows by 39 of 40 coordinates", error)
+        self.run_bragg("audit", *inputs, "--rule", "dnc(f=F, sample=40)")
+        warned = self.run_bragg("audit", *inputs, "--exclude", "nosuch*", "--json")
+        self.assertIn("bragg: warning: --exclude: ", warned.stderr)
+        self.assertEqual(json.loads(warned.stdout)["coordinates"], 40)
+        error = self.run_bragg("audit", *inputs, "--exclude", "[ab]", code=2).stderr
+        self.assertIn("error: --exclude: no coordinate of a floating-point tensor is left", error)
         self.assertIn("--f: 5 of 9 workers", self.run_bragg("audit", *inputs, "--f", "5", code=2).stderr)
         self.assertIn("2 workers; an audit needs at least 3", self.run_bragg("audit", *inputs[:2], code=2).stderr)
         for option in ("--sample", "--seed", "--f"):

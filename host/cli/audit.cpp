@@ -51,6 +51,14 @@ AuditReport find(const AuditCommand& command, const std::vector<fs::path>& paths
   options.exclude = command.exclude;
   detail::Inputs inputs = detail::open_inputs(paths, options);
   check_base(inputs);
+  fmt::print(stderr, "{}", unused_warnings(inputs.unused));
+  if (std::all_of(inputs.floating.begin(), inputs.floating.end(),
+                  [&](std::size_t t) { return inputs.tensors[t].elements == 0; })) {
+    const char* const option = command.exclude.empty() ? "INPUT" : "--exclude";
+    throw Error(
+        Status::invalid_argument,
+        fmt::format("{}: no coordinate of a floating-point tensor is left to compare workers by", option));
+  }
   AuditReport report{.workers = inputs.names, .tensors = {}, .audit = {}};
   for (const std::size_t t : inputs.floating) report.tensors.push_back(inputs.tensors[t].name);
   const AuditOptions audit{
@@ -63,11 +71,10 @@ AuditReport find(const AuditCommand& command, const std::vector<fs::path>& paths
 
 void run(const AuditCommand& command) {
   for (const std::string& rule : command.rules) {
-    const std::string text = detail::with_f(rule, 1);
     try {
-      parse(text);
+      parse(detail::with_f(rule, 1));  // a digit is as long as F: the column is right in both
     } catch (const ParseError& error) {
-      throw bench::UnreadableRule(error, text);
+      throw bench::UnreadableRule(error, rule);
     }
   }
   const std::vector<fs::path> paths = find_inputs(command.inputs, command.base, std::nullopt);
