@@ -2134,7 +2134,7 @@ class ServerOptions(Case):
         remedy = ": it is the state of another model, or of other --exclude, --copy"
         for content, says in [
             (safetensors({"w": ("F32", [1], [1])}), "is not the state of a server's optimizer"),
-            (b"nothing", "has 7 bytes"),
+            (b"nothing", ["has 7 bytes", "; begin anew without the file"]),
             (state(bragg_server_state="2"), 'is a state of version "2"; this bragg knows 1'),
             (state(bragg_server_optimizer="yogi"), 'is the state of "yogi", not of adam'),
             (state(bragg_server_step="0"), 'bragg_server_step is "0"'),
@@ -2142,7 +2142,7 @@ class ServerOptions(Case):
             (state({"first.w": ("F32", [1], [0])}), 'tensor "first.w" is F32 of shape [1], which should be F32 of [2]' + remedy),
             (state({"first.w": ("BF16", [2], [0, 0])}), 'tensor "first.w" is BF16 of shape [2], which should be F32'),
             (state({"third": ("F32", [1], [0])}), "holds 3 tensors, which should be 2" + remedy),
-            (state({"first.w": ("F32", [2], [0, math.nan])}), 'tensor "first.w" holds NaN'),
+            (state({"first.w": ("F32", [2], [0, math.nan])}), 'tensor "first.w" holds NaN or infinity; begin anew'),
             (state({"second.w": ("F32", [2], [0, -1])}), 'tensor "second.w" holds NaN, infinity or a number below 0'),
         ]:
             self.write("server.safetensors", content)
@@ -2176,6 +2176,8 @@ class ServerOptions(Case):
             ((*adam[:-1], weights, "--weights", "@" + weights), "is the file of --weights"),
         ]:
             self.refused(self.inputs, "median", *options, code=2, says=says)
+        self.output = self.base
+        self.refused(self.inputs, "median", "--base", self.base, code=2, says="is a file of the base " + self.base)
 
 
 class ReputationOption(Case):

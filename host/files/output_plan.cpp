@@ -86,7 +86,7 @@ void check_output(const char* what, const std::filesystem::path& path, const Inp
   const auto is_there = [&](std::uint64_t device, std::uint64_t inode) {
     return device == there.st_dev && inode == there.st_ino;
   };
-  const auto check = [&](const PlacedModel& model) {
+  const auto check = [&](const PlacedModel& model, const char* role) {
     const auto& files = model.files;
     bool taken = std::any_of(files.begin(), files.end(), [&](const SourceFile& source) {
       return is_there(source.id.device, source.id.inode);
@@ -95,11 +95,11 @@ void check_output(const char* what, const std::filesystem::path& path, const Inp
     struct stat input {};
     taken = taken || (::stat(model.path.c_str(), &input) == 0 && is_there(input.st_dev, input.st_ino));
     if (!taken) return;
-    throw Error(Status::invalid_argument, fmt::format("{} {} is a file of the input {}; write to another one",
-                                                      what, path.string(), model.path.string()));
+    throw Error(Status::invalid_argument, fmt::format("{} {} is a file of the {} {}; write to another one",
+                                                      what, path.string(), role, model.path.string()));
   };
-  for (const PlacedModel& model : inputs.models) check(model);
-  if (inputs.base) check(*inputs.base);
+  for (const PlacedModel& model : inputs.models) check(model, "input");
+  if (inputs.base) check(*inputs.base, "base");
 }
 
 }  // namespace bragg::detail

@@ -143,7 +143,8 @@ void ServerStep::open_state() {
     try {
       return open_model(path);
     } catch (const Error& error) {
-      throw Error(error.status(), fmt::format("server_state: {}", error.what()));
+      const char* const remedy = error.status() == Status::bad_file ? "; begin anew without the file" : "";
+      throw Error(error.status(), fmt::format("server_state: {}{}", error.what(), remedy));
     }
   }();
   const auto metadata = [&](std::string_view key) -> std::string_view {
@@ -304,8 +305,8 @@ void ServerStep::read_moments(const Piece& piece, std::int64_t begin, std::int64
     });
     if (!right) {
       refuse_state(options_.server_state,
-                   fmt::format("tensor {} holds NaN, infinity{}; begin anew without the file",
-                               show(kept_[k].name), m == 0 ? "" : " or a number below 0"));
+                   fmt::format("tensor {} holds NaN{}; begin anew without the file", show(kept_[k].name),
+                               m == 0 ? " or infinity" : ", infinity or a number below 0"));
     }
   }
 }
