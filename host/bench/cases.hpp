@@ -48,7 +48,7 @@ class UnreadableRule : public ParseError {
  public:
   UnreadableRule(const ParseError& error, std::string rule_in)
       : ParseError(error.what(), error.column()), rule(std::move(rule_in)) {}
-  std::string rule;  ///< what was read, F replaced
+  std::string rule;  ///< what was read
 };
 
 /// "krum(f=F)" with F = ⌊n/5⌋. @throws UnreadableRule; Error invalid_argument: a bound is broken for n.
