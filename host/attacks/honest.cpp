@@ -5,7 +5,6 @@
 #include <bragg/error.hpp>
 
 #include <cmath>
-#include <cstring>
 
 #include "host/attacks/triangle.hpp"
 #include "host/base/dtype.hpp"
@@ -18,7 +17,6 @@ void load(const Updates& honest, int row, std::size_t tensor, std::int64_t begin
   const std::size_t size = size_of(dtype);
   const auto* const from =
       static_cast<const std::byte*>(honest.data(row, tensor)) + static_cast<std::size_t>(begin) * size;
-  if (dtype == DType::f64) std::memcpy(to, from, static_cast<std::size_t>(count) * size);
   widen_to_f64(dtype, from, count, to);
 }
 

@@ -60,9 +60,12 @@ void widen_each(const void* values, std::int64_t count, void* wide, const F& con
   }
 }
 
-/// The same of values of a dtype as f64, exactly; nothing to do for f64.
+/// The same of values of a dtype as f64, exactly.
 inline void widen_to_f64(DType dtype, const void* values, std::int64_t count, void* wide) noexcept {
   with_dtype(dtype, [&]<DType kTypeT>() {
+    if constexpr (kTypeT == DType::f64) {
+      if (values != wide) widen_each<double, double>(values, count, wide, [](double x) { return x; });
+    }
     if constexpr (kTypeT == DType::f32)
       widen_each<float, double>(values, count, wide, [](float x) { return x; });
     if constexpr (size_of(kTypeT) == 2)

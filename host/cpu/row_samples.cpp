@@ -2,7 +2,6 @@
 #include "host/cpu/row_samples.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 #include "host/base/dtype.hpp"
 #include "host/base/team.hpp"
@@ -19,12 +18,7 @@ void gather(DType dtype, const void* from, std::int64_t first, std::span<const s
     const auto* const bytes = static_cast<const std::byte*>(from);
     constexpr std::size_t size = size_of(kTypeT);
     for (std::size_t k = 0; k < wanted.size(); ++k) {
-      const std::byte* const at = bytes + static_cast<std::size_t>(wanted[k] - first) * size;
-      if constexpr (kTypeT == DType::f64) {
-        std::memcpy(to + k, at, size);
-      } else {
-        widen_to_f64(kTypeT, at, 1, to + k);
-      }
+      widen_to_f64(kTypeT, bytes + static_cast<std::size_t>(wanted[k] - first) * size, 1, to + k);
     }
   });
 }

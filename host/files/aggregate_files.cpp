@@ -895,8 +895,11 @@ void FileAggregation::apply_own(const Part& part, std::span<const Window> some, 
     passes_->wait(slot_of(w));
     if (!solved || found) return;
     check_finite(some[w], slot_of(w), part.pieces_of(some[w]), solution);
-    server_ ? take_step(some[w], slot_of(w), part.pieces_of(some[w]))
-            : write(some[w], slot_of(w), part.pieces_of(some[w]));
+    if (server_) {
+      take_step(some[w], slot_of(w), part.pieces_of(some[w]));
+    } else {
+      write(some[w], slot_of(w), part.pieces_of(some[w]));
+    }
   };
   const std::size_t windows = some.size();
   const auto slots = static_cast<std::size_t>(passes_->slots());

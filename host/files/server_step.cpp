@@ -46,14 +46,6 @@ void check_numbers(const ServerOptimizer& optimizer) {
   }
 }
 
-void copy_wide(DType dtype, const std::byte* values, std::int64_t count, double* wide) {
-  if (dtype == DType::f64) {
-    std::memcpy(wide, values, static_cast<std::size_t>(count) * sizeof(double));
-  } else {
-    widen_to_f64(dtype, values, count, wide);
-  }
-}
-
 }  // namespace
 
 const char* name_of(const ServerOptimizer& optimizer) {
@@ -221,8 +213,8 @@ std::int64_t ServerStep::step(const Window& window, const Piece& piece, std::byt
   std::int64_t nonfinite = 0, beyond = 0;
   for (std::int64_t begin = 0; begin < piece.size(); begin += block_size) {
     const std::int64_t count = std::min(block_size, piece.size() - begin);
-    copy_wide(window.made, values + begin * made, count, block_.change.data());
-    copy_wide(window.combined, base + begin * given, count, block_.base.data());
+    widen_to_f64(window.made, values + begin * made, count, block_.change.data());
+    widen_to_f64(window.combined, base + begin * given, count, block_.base.data());
     std::int64_t bad_base = 0, bad = 0;
     for (std::size_t k = 0; k < static_cast<std::size_t>(count); ++k) {
       bad_base += std::isfinite(block_.base[k]) ? 0 : 1;
