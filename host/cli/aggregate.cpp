@@ -87,15 +87,13 @@ void check_output_name(const AggregateCommand& command) {
     throw Error(Status::invalid_argument, fmt::format("--output: {} {}", command.output.string(), why));
   };
   std::error_code ignored;
-  const fs::path extension = command.output.extension();
-  const bool named =
-      extension == ".safetensors" || extension == ".npy" || extension == ".npz" || extension == ".json";
+  const bool named = is_values_name(command.output) || command.output.extension() == ".json";
   if (command.shard_size && named) refuse("is the name of a file; with --shard-size, give that of a folder");
   if (command.shard_size) return;
   if (fs::is_directory(command.output, ignored) || !command.output.has_filename()) {
     refuse("is a folder; give the name of a file, or --shard-size for a model in shards");
   }
-  if (extension != ".safetensors" && extension != ".npz" && extension != ".npy") {
+  if (!is_values_name(command.output)) {
     refuse(
         "does not say what it is to be: give a name that ends in .safetensors, .npz, or .npy (for npy "
         "inputs), "

@@ -14,6 +14,7 @@
 #include <system_error>
 #include <utility>
 
+#include "host/cli/output.hpp"
 #include "host/cli/text.hpp"
 #include "host/io/form.hpp"
 #include "host/io/model.hpp"
@@ -163,15 +164,13 @@ bool same_file(const fs::path& a, const fs::path& b) {
   return fs::equivalent(a, b, ignored);
 }
 
-bool is_index(const fs::path& path) { return path.filename().string().ends_with(".index.json"); }
-
 /// Whether a folder holds the files of a model, or of several.
 bool holds_model(const fs::path& folder) {
   std::error_code ignored;
   for (fs::directory_iterator entry(folder, ignored), end; entry != end; entry.increment(ignored)) {
     const fs::path& path = entry->path();
     if (path.filename().string().starts_with('.')) continue;
-    if (is_index(path) || path.extension() == ".safetensors") return true;
+    if (is_index_name(path) || path.extension() == ".safetensors") return true;
   }
   return false;
 }
@@ -192,10 +191,9 @@ Entries list_entries(const fs::path& folder, const std::optional<fs::path>& base
   Entries entries;
   for (const fs::path& path : paths) {
     if (path.filename().string().starts_with('.') || (base && same_file(path, *base))) continue;
-    const fs::path extension = path.extension();
-    if (is_index(path)) {
+    if (is_index_name(path)) {
       entries.indices.push_back(path);
-    } else if (extension == ".safetensors" || extension == ".npz" || extension == ".npy") {
+    } else if (is_values_name(path)) {
       entries.files.push_back(path);
     } else if (fs::is_directory(path, ignored)) {
       if (!base || !same_file(path, base->parent_path())) entries.folders.push_back(path);

@@ -25,13 +25,16 @@ namespace {
 /// A device or a pipe: it is written to in place, because renaming a file over it would remove it.
 bool is_stream(const fs::file_status& status) { return fs::is_character_file(status) || fs::is_fifo(status); }
 
-bool is_model_file(const fs::path& path) {
-  const fs::path extension = path.extension();
-  return extension == ".safetensors" || extension == ".npy" || extension == ".npz" ||
-         path.filename().string().ends_with(".index.json");
-}
+bool is_model_name(const fs::path& path) { return is_values_name(path) || is_index_name(path); }
 
 }  // namespace
+
+bool is_values_name(const fs::path& path) {
+  const fs::path extension = path.extension();
+  return extension == ".safetensors" || extension == ".npz" || extension == ".npy";
+}
+
+bool is_index_name(const fs::path& path) { return path.filename().string().ends_with(".index.json"); }
 
 void check_writable(const char* option, const fs::path& path) {
   if (path.empty()) throw Error(Status::invalid_argument, fmt::format("{}: the name is empty", option));
@@ -81,10 +84,10 @@ bool leads_to_input(const fs::path& path, const fs::path& input) {
   const fs::path folder = is_folder ? input : input.has_parent_path() ? input.parent_path() : fs::path(".");
   const fs::path place = detail::follow_links(path);
   const fs::path parent = place.has_parent_path() ? place.parent_path() : fs::path(".");
-  if (is_model_file(place) && detail::same_place(parent, folder)) return true;
+  if (is_model_name(place) && detail::same_place(parent, folder)) return true;
   // Files there may be links to others elsewhere.
   for (fs::directory_iterator entry(folder, ignored), end; entry != end; entry.increment(ignored)) {
-    if (is_model_file(entry->path()) && fs::equivalent(entry->path(), path, ignored)) return true;
+    if (is_model_name(entry->path()) && fs::equivalent(entry->path(), path, ignored)) return true;
   }
   return false;
 }

@@ -24,6 +24,12 @@ void write_whole(const char* option, const std::filesystem::path& path,
                  const std::function<void(const Put&)>& make);
 void write_whole(const char* option, const std::filesystem::path& path, const std::string& text);
 
+/// Whether a name ends as a file of values does: .safetensors, .npz or .npy.
+bool is_values_name(const std::filesystem::path& path);
+
+/// Whether a name is that of an index, of a model in shards.
+bool is_index_name(const std::filesystem::path& path);
+
 /// Whether `path` is, or once written would be, a file that `input` is read from: a file, or the folder or
 /// index of a model or of workers.
 bool leads_to_input(const std::filesystem::path& path, const std::filesystem::path& input);

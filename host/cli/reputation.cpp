@@ -12,6 +12,7 @@
 #include <system_error>
 #include <utility>
 
+#include "host/cli/output.hpp"
 #include "host/cli/text.hpp"
 
 namespace bragg::cli {
@@ -34,9 +35,7 @@ auto of_option(CallF call) {
 std::string name_of(const fs::path& input) {
   const fs::path whole = fs::absolute(input).lexically_normal();  // "." is the folder that it leads to
   const fs::path plain = whole.has_filename() ? whole : whole.parent_path();
-  const fs::path extension = plain.extension();
-  const bool says_format = extension == ".safetensors" || extension == ".npz" || extension == ".npy";
-  return (says_format ? plain.stem() : plain.filename()).string();
+  return (is_values_name(plain) ? plain.stem() : plain.filename()).string();
 }
 
 std::vector<std::string> names_of(const std::vector<fs::path>& inputs) {
