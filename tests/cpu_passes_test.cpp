@@ -39,36 +39,9 @@ constexpr std::array all_dtypes{DType::f32, DType::f16, DType::bf16, DType::f64}
 // Reference conversions
 // -----------------------------------------------------------------------------------------
 
-struct Format {
-  int fraction_bits;
-  int min_exponent;
-  int max_exponent;
-};
-
-Format format_of(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return {23, -126, 127};
-    case DType::f16:
-      return {10, -14, 15};
-    case DType::bf16:
-      return {7, -126, 127};
-    case DType::f64:
-      break;
-  }
-  return {52, -1022, 1023};
-}
-
-/// The value of the dtype nearest to v, ties to even; −0 becomes +0.
+/// As what passes store: −0 becomes +0.
 Real rounded(Real v, DType dtype) {
-  if (std::isnan(v) || std::isinf(v)) return v;
-  if (v == 0) return 0;
-  const Format format = format_of(dtype);
-  const int exponent = std::max(std::ilogb(v), format.min_exponent);
-  const int quantum = exponent - format.fraction_bits;
-  const Real result = std::rint(v * power_of_two(-quantum)) * power_of_two(quantum);
-  const Real largest = (2 - power_of_two(-format.fraction_bits)) * power_of_two(format.max_exponent);
-  if (std::abs(result) > largest) return result > 0 ? infinity : -infinity;
+  const Real result = verify::round_to(dtype, v);
   return result == 0 ? 0 : result;
 }
 
@@ -85,17 +58,18 @@ Real decode(const unsigned char* bytes, DType dtype) {
   }
   std::uint16_t bits;
   std::memcpy(&bits, bytes, 2);
-  const Format format = format_of(dtype);
-  const int fraction = bits & ((1 << format.fraction_bits) - 1);
-  const int exponent = (bits & 0x7FFF) >> format.fraction_bits;
+  const verify::Format format = verify::format_of(dtype);
+  const int fraction_bits = format.precision - 1;
+  const int fraction = bits & ((1 << fraction_bits) - 1);
+  const int exponent = (bits & 0x7FFF) >> fraction_bits;
   Real magnitude;
   if (exponent == 2 * format.max_exponent + 1) {
     magnitude = fraction == 0 ? infinity : std::numeric_limits<Real>::quiet_NaN();
   } else if (exponent == 0) {
-    magnitude = static_cast<Real>(fraction) * power_of_two(format.min_exponent - format.fraction_bits);
+    magnitude = static_cast<Real>(fraction) * power_of_two(format.min_exponent - fraction_bits);
   } else {
-    magnitude = static_cast<Real>(fraction + (1 << format.fraction_bits)) *
-                power_of_two(exponent - format.max_exponent - format.fraction_bits);
+    magnitude = static_cast<Real>(fraction + (1 << fraction_bits)) *
+                power_of_two(exponent - format.max_exponent - fraction_bits);
   }
   return (bits & 0x8000) != 0 ? -magnitude : magnitude;
 }
@@ -118,34 +92,11 @@ TEST(DTypes, EverySixteenBitsAreDecoded) {
   }
 }
 
-/// Writes a value that the dtype can hold, or what it rounds to.
+/// Writes a value that the dtype can hold, or what it rounds to. NaN of 16 bits is a signalling one.
 void encode(Real v, DType dtype, unsigned char* bytes) {
-  if (dtype == DType::f64) {
-    const double x = static_cast<double>(v);
-    std::memcpy(bytes, &x, 8);
-  } else if (dtype == DType::f32) {
-    const float x = static_cast<float>(v);
-    std::memcpy(bytes, &x, 4);
-  } else {
-    const Format format = format_of(dtype);
-    const Real r = std::abs(std::signbit(v) ? rounded(-v, dtype) : rounded(v, dtype));
-    std::uint16_t bits;
-    const int special = (2 * format.max_exponent + 1) << format.fraction_bits;
-    if (std::isnan(v)) {
-      bits = static_cast<std::uint16_t>(special + 1);  // a signalling NaN
-    } else if (std::isinf(r)) {
-      bits = static_cast<std::uint16_t>(special);
-    } else if (r < power_of_two(format.min_exponent)) {
-      bits = static_cast<std::uint16_t>(r * power_of_two(format.fraction_bits - format.min_exponent));
-    } else {
-      const int exponent = std::ilogb(r);
-      const int fraction = static_cast<int>(r * power_of_two(format.fraction_bits - exponent));
-      bits = static_cast<std::uint16_t>(((exponent + format.max_exponent) << format.fraction_bits) +
-                                        (fraction - (1 << format.fraction_bits)));
-    }
-    if (std::signbit(v)) bits = static_cast<std::uint16_t>(bits | 0x8000);
-    std::memcpy(bytes, &bits, 2);
-  }
+  if (!std::isnan(v) || size_of(dtype) != 2) return verify::store(dtype, bytes, 0, v);
+  verify::store(dtype, bytes, 0, std::copysign(infinity, v));
+  bytes[0] |= 1;
 }
 
 // Problems
@@ -155,9 +106,8 @@ enum class Data { normal, hostile, huge, tiny };
 
 Real draw(std::mt19937_64& random, DType dtype, Data data) {
   const auto uniform = [&] { return std::uniform_real_distribution<double>(-1, 1)(random); };
-  const Format format = format_of(dtype);
-  const Real largest = (2 - power_of_two(-format.fraction_bits)) * power_of_two(format.max_exponent);
-  const Real smallest = power_of_two(format.min_exponent - format.fraction_bits);
+  const Real largest = verify::largest(dtype);
+  const Real smallest = verify::spacing(dtype, 0);
   switch (data) {
     case Data::normal:
       return rounded(1 + static_cast<Real>(uniform()), dtype);
@@ -787,12 +737,11 @@ TEST_P(CpuPassesTest, OneRowIsRoundedOnceToEveryType) {
   for (const DType dtype : {DType::f16, DType::bf16, DType::f32}) {
     std::vector<Real> values;
     std::mt19937_64 random(23);
-    const Format format = format_of(dtype);
-    for (int e = format.min_exponent - format.fraction_bits - 2; e <= format.max_exponent; ++e) {
+    const verify::Format format = verify::format_of(dtype);
+    for (int e = format.min_exponent - format.precision - 1; e <= format.max_exponent; ++e) {
       for (int k = 0; k < 8; ++k) {
         const Real v = rounded(std::ldexp(1 + static_cast<Real>(random() % 4096) / 4096, e), dtype);
-        const int grid = std::max(e, format.min_exponent) - format.fraction_bits;
-        const Real half = v + power_of_two(grid - 1);
+        const Real half = v + power_of_two(std::max(e, format.min_exponent) - format.precision);
         for (const Real x : {v, half, half * (1 + 0x1p-52L), half * (1 - 0x1p-52L), half * (1 + 0x1p-30L)}) {
           values.push_back(x);
           values.push_back(-x);
@@ -1516,14 +1465,14 @@ std::vector<SelectRule> rank_rules_for(int n) {
 
 /// Columns that are hard for a search by digits, one kind after another.
 void make_hard(Problem& problem, std::mt19937_64& random) {
-  const Format format = format_of(problem.dtype);
-  const Real largest = (2 - power_of_two(-format.fraction_bits)) * power_of_two(format.max_exponent);
-  const Real smallest = power_of_two(format.min_exponent - format.fraction_bits);
+  const verify::Format format = verify::format_of(problem.dtype);
+  const Real largest = verify::largest(problem.dtype);
+  const Real smallest = verify::spacing(problem.dtype, 0);
   const int n = problem.n;
   for (std::int64_t i = 0; i < problem.sizes[0]; ++i) {
     const Real base =
         rounded(static_cast<Real>(std::uniform_real_distribution(-2.0, 2.0)(random)), problem.dtype);
-    const Real step = power_of_two(std::ilogb(base) - format.fraction_bits);
+    const Real step = power_of_two(std::ilogb(base) - format.precision + 1);
     for (int r = 0; r < n; ++r) {
       const auto below = [&](int bound) { return static_cast<int>(random() % static_cast<unsigned>(bound)); };
       Real v = base;  // kind 0: all equal
@@ -1532,7 +1481,7 @@ void make_hard(Problem& problem, std::mt19937_64& random) {
           v += step * below(2);
           break;
         case 2:  // last digits that carry into those before
-          v = power_of_two(below(3) - 1) + (below(3) - 1) * power_of_two(-format.fraction_bits - 1);
+          v = power_of_two(below(3) - 1) + (below(3) - 1) * power_of_two(-format.precision);
           break;
         case 3:  // within a few digits of each other
           v += step * below(600);

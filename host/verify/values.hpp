@@ -58,14 +58,19 @@ inline long double spacing(DType dtype, long double x) {
   return std::isfinite(x) ? power_of_two(spacing_exponent(format_of(dtype), x)) : 0;
 }
 
+/// The largest finite value of `dtype`.
+inline long double largest(DType dtype) {
+  const Format f = format_of(dtype);
+  return (2 - power_of_two(1 - f.precision)) * power_of_two(f.max_exponent);
+}
+
 /// x rounded to the nearest value of `dtype`, ties to even.
 inline long double round_to(DType dtype, long double x) {
   if (!std::isfinite(x)) return x;
-  const Format f = format_of(dtype);
-  const int step = spacing_exponent(f, x);
+  const int step = spacing_exponent(format_of(dtype), x);
   const long double rounded = std::rint(x * power_of_two(-step)) * power_of_two(step);
-  const long double largest = (2 - power_of_two(1 - f.precision)) * power_of_two(f.max_exponent);
-  if (std::fabs(rounded) > largest) return std::copysign(std::numeric_limits<long double>::infinity(), x);
+  if (std::fabs(rounded) > largest(dtype))
+    return std::copysign(std::numeric_limits<long double>::infinity(), x);
   return rounded;
 }
 

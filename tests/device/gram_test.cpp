@@ -475,7 +475,7 @@ TEST(GramTest, CountsHostileValuesAndKeepsThemToTheirPairs) {
             case 2:
               return -0.0L;
             case 3:
-              return std::ldexp(1.0L, format_of(dtype).min_exponent - format_of(dtype).precision + 1);
+              return spacing(dtype, 0);
             default:
               return std::normal_distribution<double>(0, 1)(random);
           }

@@ -372,9 +372,7 @@ DeviceRows::Values values_of(Data kind, DType dtype, std::mt19937_64& random) {
     const long double uniform = std::uniform_real_distribution<double>(-1, 1)(random);
     if (kind == Data::normal) return 1 + uniform;
     if (kind == Data::integers) return static_cast<long double>(random() % 9) - 4;
-    const Format format = format_of(dtype);
-    const long double largest =
-        std::ldexp(2.0L - std::ldexp(1.0L, 1 - format.precision), format.max_exponent);
+    const long double largest = test::largest(dtype);
     const long double smallest = spacing(dtype, 0);
     const long double sign = random() % 2 == 0 ? 1 : -1;
     switch (random() % 12) {
