@@ -212,14 +212,20 @@ def _made_up(setup, good):
     )
 
 
-@pytest.mark.parametrize("name", ["history", "privacy", "reputation"])
-@pytest.mark.parametrize("quick", [True, False])
-def test_claims_are_of_what_was_found(name, quick):
-    experiment = catalogue.EXPERIMENTS[name]
+def _checked_setups(experiment, quick):
+    """Those of an experiment: each once, with a rule that is legal for the rows that there are."""
     setups = experiment.setups(quick)
     assert len(setups) == len(set(setups))
     for setup in setups:
         bragg.aggregate(np.zeros((setup.honest + setup.hostile, 3)), setup.rule)
+    return setups
+
+
+@pytest.mark.parametrize("name", ["history", "privacy", "reputation"])
+@pytest.mark.parametrize("quick", [True, False])
+def test_claims_are_of_what_was_found(name, quick):
+    experiment = catalogue.EXPERIMENTS[name]
+    setups = _checked_setups(experiment, quick)
     runs = [(setup, _made_up(setup, True)) for setup in setups]
     assert [claim for claim, holds in experiment.claims(runs).items() if not holds] == []
     assert not any(experiment.claims([(setup, _made_up(setup, False)) for setup in setups]).values())
@@ -247,11 +253,7 @@ def test_workers_of_a_reputation_are_who_they_are_said_to_be():
 def test_tables_claims_and_lines_are_of_the_trainings(name, quick):
     """Of accuracies that are no training's: that which NNM is before is always the better one."""
     experiment = catalogue.EXPERIMENTS[name]
-    setups = experiment.setups(quick)
-    assert len(setups) == len(set(setups))
-    for setup in setups:
-        # Legal for the rows that there are.
-        bragg.aggregate(np.zeros((setup.honest + setup.hostile, 3)), setup.rule)
+    setups = _checked_setups(experiment, quick)
 
     def looks(setup, worst):
         robust = setup.rule.startswith("nnm") or setup.rule == "mean"
