@@ -62,7 +62,7 @@ if [[ "${1:-}" == "--build" ]]; then
     "$python" -m pip install -q --disable-pip-version-check --target build/gpu/run/python \
       -C cmake.define.BRAGG_CUDA=ON -C 'cmake.define.CMAKE_INSTALL_RPATH=$ORIGIN' \
       -C cmake.define.CMAKE_MODULE_LINKER_FLAGS=-Wl,--disable-new-dtags . pytest
-    cp -L build/gpu/run/lib{hwy,gomp,z}.so.1 build/gpu/run/python/bragg/
+    cp -L build/gpu/run/lib{hwy,gomp,z}.so.1 build/gpu/run/libfmt.so.* build/gpu/run/python/bragg/
   else
     echo "gpu_check: no python3.12 here: the Python package will not be tested"
   fi

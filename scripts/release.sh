@@ -89,7 +89,7 @@ cd "$work"
 "$work/empty/bin/bragg" version
 "$work/empty/bin/bragg" version | grep -qF "$version" || fail "the wheel's command is not of version $version"
 "$work/empty/bin/python" - "$work/empty/bin/bragg" <<'EOF'
-import importlib.metadata, struct, subprocess, sys
+import importlib.metadata, re, struct, subprocess, sys
 
 header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (5,), }".ljust(117) + b"\n"
 
@@ -113,8 +113,8 @@ for name in ("LICENSE", "NOTICE", "LICENSES/MIT-nlohmann-json.txt"):
 
 import bragg
 with open("/proc/self/maps") as maps:
-    loaded = {line.split()[-1] for line in maps if "libhwy" in line or "libgomp" in line}
-assert len(loaded) == 2 and all("/bragg.libs/" in path for path in loaded), f"not the wheel's own: {loaded}"
+    loaded = {line.split()[-1] for line in maps if re.search("lib(fmt|hwy|gomp)", line)}
+assert len(loaded) == 3 and all("/bragg.libs/" in path for path in loaded), f"not the wheel's own: {loaded}"
 EOF
 
 cd "$files"

@@ -251,7 +251,7 @@ class Snippets(Docs):
             with open(self.path(name), "w", encoding="utf-8") as file:
                 file.write(content)
 
-        compiler = [os.environ.get("CXX", "c++"), "-std=c++20", "-fopenmp", "-Wall", "-Wextra", "-Werror", "-DFMT_HEADER_ONLY"]
+        compiler = [os.environ.get("CXX", "c++"), "-std=c++20", "-fopenmp", "-Wall", "-Wextra", "-Werror"]
         compiler += ["-DBRAGG_STATIC_DEFINE", "-I" + self.folder, "-I" + self.path("include"), "-I" + os.path.join(BUILD, "include")]
         compiler += ["-fsanitize=" + SANITIZE] if SANITIZE else []
         sources = ["program.cpp", "host/reference/nearest_pair.cpp", "host/reference/oracle.cpp"]
@@ -271,7 +271,7 @@ class Snippets(Docs):
             for done in pool.map(run, commands):
                 self.assertEqual(done.returncode, 0, " ".join(done.args) + done.stderr[-4000:])
         libraries = [os.path.join(BUILD, "libbragg.a"), os.path.join(BUILD, "host/reference/libbragg_reference.a")]
-        done = run([*compiler, *objects, *libraries, "-lhwy", "-o", "program"])
+        done = run([*compiler, *objects, *libraries, "-lfmt", "-lhwy", "-o", "program"])
         self.assertEqual(done.returncode, 0, done.stderr[-4000:])
         done = run(["./program", str(SEED)])
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
