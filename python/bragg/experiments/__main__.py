@@ -78,6 +78,7 @@ def _run(setups: list[Setup], jobs: int) -> list[Run]:
 
 def _print(table: Table) -> None:
     """As a table of Markdown."""
+    table = [[cell.replace("|", "\\|") for cell in row] for row in table]
     widths = [max(len(row[k]) for row in table) for k in range(len(table[0]))]
     for number, row in enumerate(table):
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")

@@ -7,6 +7,7 @@ from . import history, mixing, price, privacy, reputation
 
 EXPERIMENTS = {
     "price": price.EXPERIMENT,
+    "ablation": price.ABLATION,
     "mixing": mixing.EXPERIMENT,
     "history": history.EXPERIMENT,
     "reputation": reputation.EXPERIMENT,

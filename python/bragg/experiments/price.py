@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What f costs where nobody is hostile, and what NNM gives back."""
+"""What f costs where nobody is hostile, what NNM gives back, and what makes the price high or low."""
 
 from __future__ import annotations
 
@@ -76,4 +76,61 @@ EXPERIMENT = Experiment(
     _tables,
     _claims,
     _lines,
+)
+
+
+CAUSES = {
+    "as it is": Setup(rule="mean", honest=N, alpha=0.1),
+    "α = 0.03": Setup(rule="mean", honest=N, alpha=0.03),
+    "gradients not clipped": Setup(rule="mean", honest=N, alpha=0.1, clip=1e9),
+    "no momentum": Setup(rule="mean", honest=N, alpha=0.1, momentum=0),
+}
+DEAR = _priced("trimmed_mean", 7, 0)
+COMPARED = ["mean", DEAR, _priced("trimmed_mean", 7, 1), _priced("trimmed_mean", 7, 7)]
+
+
+def _cause(setup: Setup) -> str:
+    varied = {field: getattr(setup, field) for field in ("rule", "data", "steps", "seed")}
+    return next(name for name, cause in CAUSES.items() if replace(cause, **varied) == setup)
+
+
+def _ablation_setups(quick: bool) -> list[Setup]:
+    seeds, steps = (1, 150) if quick else (3, 800)
+    return [
+        replace(cause, rule=rule, steps=steps, seed=seed)
+        for cause in CAUSES.values()
+        for rule in COMPARED
+        for seed in range(seeds)
+    ]
+
+
+def _ablation_tables(runs: list[Run]) -> list[Table]:
+    found = by(runs, lambda setup: (_cause(setup), setup.rule))
+    head = ["α = 0.1, nobody hostile", *COMPARED]
+    return [[head, *([name, *(spread(found[name, rule]) for rule in COMPARED)] for name in CAUSES)]]
+
+
+def _ablation_claims(runs: list[Run]) -> dict[str, bool]:
+    found = means(runs, lambda setup: (_cause(setup), setup.rule))
+    price = {name: found[name, "mean"] - found[name, DEAR] for name in CAUSES}
+    plain, unlike, uncut, forgetful = price.values()
+    return {
+        f"{DEAR} costs more where workers are still less alike": unlike > plain,
+        f"{DEAR} costs more where gradients are not clipped": uncut > plain,
+        f"{DEAR} costs about as much without momentum (within 5 points)": abs(forgetful - plain) < 0.05,
+    }
+
+
+def _ablation_lines(runs: list[Run]) -> Lines:
+    found = means(runs, lambda setup: (_cause(setup), setup.rule))
+    lines = {name: (COMPARED, [found[name, rule] for rule in COMPARED]) for name in CAUSES}
+    return Lines("rule", "accuracy", lines)
+
+
+ABLATION = Experiment(
+    "what makes f = 7 dear where nobody is hostile: workers still less alike, gradients not clipped, no momentum",
+    _ablation_setups,
+    _ablation_tables,
+    _ablation_claims,
+    _ablation_lines,
 )

@@ -65,7 +65,7 @@ def _tables(runs: list[Run]) -> list[Table]:
             without, with_ = (rule, attack, False), (rule, attack, True)
             table.append(
                 [
-                    rule.replace("|", "\\|"),
+                    rule,
                     NAMED[attack],
                     f"{spread(found[without])}, {spread(found[with_])}",
                     f"{spread(lone[without])}, {spread(lone[with_])}",
