@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import bragg
 import numpy as np
@@ -295,8 +296,8 @@ def test_arguments():
 def test_files_that_cannot_be_written_are_told_before_the_trainings(option, tmp_path, monkeypatch, capsys):
     from bragg.experiments import __main__ as program
 
-    monkeypatch.setattr(program, "_run", lambda setups, jobs: pytest.fail("it trains"))
-    for path in (tmp_path / "none" / "a.json", tmp_path):
+    monkeypatch.setattr(program, "_run", lambda *arguments: pytest.fail("it trains"))
+    for path in (tmp_path / "none" / "a.json", tmp_path, Path("/dev/null")):
         monkeypatch.setattr(sys, "argv", ["experiments", "price", option, str(path)])
         with pytest.raises(SystemExit, match="2"):
             program.main()
@@ -312,7 +313,7 @@ def test_a_process_that_is_killed_ends_the_run(monkeypatch):
 
     monkeypatch.setattr(program, "train", os._exit)
     with pytest.raises(program.BrokenProcessPool):
-        program._run([9, 9, 9], 2)
+        program._run([9, 9, 9], 2, print)
 
 
 def test_an_interrupt_ends_the_processes():
@@ -320,7 +321,7 @@ def test_an_interrupt_ends_the_processes():
     code = (
         "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nfrom bragg.experiments import __main__ as program\nprogram.train = time.sleep\n"
         "program._bar = lambda done, all_, seconds: print(done, flush=True)\n"
-        "try:\n    program._run([0, 0, 60, 60], 2)\nexcept KeyboardInterrupt:\n    print('interrupted')"
+        "try:\n    program._run([0, 0, 60, 60], 2, lambda run: None)\nexcept KeyboardInterrupt:\n    print('interrupted')"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -336,7 +337,7 @@ def test_an_interrupt_ends_the_processes():
 def test_a_run_that_ends_early_says_so_in_a_line(error, status, monkeypatch, capsys):
     from bragg.experiments import __main__ as program
 
-    def run(setups, jobs):
+    def run(setups, jobs, kept):
         assert jobs <= (os.cpu_count() or 1)
         raise error
 
@@ -354,18 +355,40 @@ def test_names_of_all():
     assert done.returncode == 2 and "price" in done.stderr
 
 
-def test_the_file_has_every_training(blobs, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def small(blobs, monkeypatch):
+    """`price`, in two rules and two seeds; returns what runs it, and the setups that it trained."""
     from bragg.experiments import __main__ as program
 
     setups = [Setup(rule=rule, honest=5, steps=20, seed=seed) for rule in ("mean", "median") for seed in (0, 1)]
-    experiment = dataclasses.replace(catalogue.EXPERIMENTS["price"], setups=lambda quick: setups)
-    experiment = dataclasses.replace(experiment, tables=lambda runs: [[["a"], ["b"]]], claims=lambda runs: {"c": False})
+    experiment = dataclasses.replace(
+        catalogue.EXPERIMENTS["price"],
+        setups=lambda quick: setups,
+        tables=lambda runs: [[["a"], [" ".join(f"{setup.rule}{setup.seed}" for setup, _ in runs)]]],
+        claims=lambda runs: {"c": False},
+    )
     monkeypatch.setitem(catalogue.EXPERIMENTS, "price", experiment)
     monkeypatch.setattr(data, "check", lambda name: None)
-    monkeypatch.setattr(program, "_run", lambda setups, jobs: [(setup, train(setup)) for setup in setups])
+    trained = []
+
+    def run(setups, jobs, kept):
+        for setup in setups:
+            trained.append((setup.rule, setup.seed))
+            kept((setup, train(setup)))
+
+    monkeypatch.setattr(program, "_run", run)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["experiments", "price", *map(str, arguments)])
+        return program.main()
+
+    return call, trained
+
+
+def test_the_file_has_every_training(small, tmp_path, capsys):
+    call, _ = small
     path = tmp_path / "found.json"
-    monkeypatch.setattr(sys, "argv", ["experiments", "price", "--seeds", "1", "--json", str(path)])
-    assert program.main() == 3
+    assert call("--seeds", 1, "--json", path) == 3
     assert "DOES NOT HOLD: c" in capsys.readouterr().out
     found = json.loads(path.read_text())
     assert found["claims"] == {"c": False} and found["command"].endswith(f"--seeds 1 --json {path}")
@@ -373,3 +396,53 @@ def test_the_file_has_every_training(blobs, tmp_path, monkeypatch, capsys):
         ("mean", 0, 20),
         ("median", 0, 20),
     ]
+
+
+def test_a_run_that_is_stopped_goes_on_where_it_was(small, tmp_path, monkeypatch, capsys):
+    from bragg.experiments import __main__ as program
+
+    call, trained = small
+    path = tmp_path / "found.json"
+    run = program._run
+
+    def stopped(setups, jobs, kept):
+        run(setups[:3], jobs, kept)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "_run", stopped)
+    assert call("--json", path) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
+    found = json.loads(path.read_text())
+    # The first seed of all comes before the second of any.
+    assert found["claims"] is None and [(run["rule"], run["seed"]) for run in found["runs"]] == trained
+    assert trained == [("mean", 0), ("median", 0), ("mean", 1)]
+    path.write_text(path.read_text().replace(f'"seconds": {found["seconds"]}', '"seconds": 1000'))
+
+    monkeypatch.setattr(program, "_run", run)
+    capsys.readouterr()
+    assert call("--json", path, "--resume", path) == 3
+    assert trained[3:] == [("median", 1)]
+    assert "| mean0 mean1 median0 median1 |" in capsys.readouterr().out
+    found = json.loads(path.read_text())
+    assert len(found["runs"]) == 4 and found["seconds"] >= 1000 and found["claims"] == {"c": False}
+    whole = tmp_path / "whole.json"
+    assert call("--json", whole) == 3
+    assert json.loads(whole.read_text())["runs"] == found["runs"]
+    # What is there is not trained again, and of what was not asked for nothing is told.
+    del trained[:]
+    capsys.readouterr()
+    assert call("--seeds", 1, "--resume", path) == 3 and trained == []
+    assert "| mean0 median0 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"runs": [{}], "seconds": 1}', '{"runs": []}'])
+def test_a_file_to_resume_that_is_none_is_told(text, small, tmp_path, capsys):
+    call, trained = small
+    path = tmp_path / "found.json"
+    path.write_text(text)
+    with pytest.raises(SystemExit, match="2"):
+        call("--resume", path)
+    assert f"--resume {path}: is no file that --json of this version wrote" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        call("--resume", tmp_path / "none")
+    assert "No such file" in capsys.readouterr().err and trained == []

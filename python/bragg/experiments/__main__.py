@@ -4,6 +4,7 @@
     python -m bragg.experiments --names
     python -m bragg.experiments mixing --quick        minutes
     python -m bragg.experiments price --json price.json --plot price.svg
+    python -m bragg.experiments price --json price.json --resume price.json
 
 The exit status is 3 where something that the papers found does not hold.
 """
@@ -20,9 +21,11 @@ import platform
 import signal
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import bragg
 import numpy as np
@@ -54,26 +57,47 @@ def _bar(done: int, all_: int, seconds: float) -> None:
         print(file=sys.stderr)
 
 
-def _run(setups: list[Setup], jobs: int) -> list[Run]:
-    """In the order of `setups`, one training per process. @raises BrokenProcessPool: a process was killed."""
+def _run(setups: list[Setup], jobs: int, kept: Callable[[Run], None]) -> None:
+    """`kept` gets them in the order of `setups`, one training per process. @raises BrokenProcessPool: one was killed."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"  # of the processes to come
     start = time.perf_counter()
-    trainings: list[Training] = []
     _bar(0, len(setups), 0)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the processes, which are begun here
         found = pool.map(train, setups)
         try:
             signal.signal(signal.SIGINT, interrupt)
-            for training in found:
-                trainings.append(training)
-                _bar(len(trainings), len(setups), time.perf_counter() - start)
+            for done, run in enumerate(zip(setups, found, strict=True), 1):
+                kept(run)
+                _bar(done, len(setups), time.perf_counter() - start)
         except KeyboardInterrupt:
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
-    return list(zip(setups, trainings, strict=True))
+
+
+def _read(path: Path) -> tuple[dict[Setup, Training], int]:
+    """The trainings of a file that --json wrote, and its seconds. @raises OSError, ValueError."""
+    names = [{field.name for field in dataclasses.fields(of)} for of in (Setup, Training)]
+    try:
+        found = json.loads(path.read_text())
+        parts = [[{name: run[name] for name in of} for of in names] for run in found["runs"]]
+        return {Setup(**setup): Training(**training) for setup, training in parts}, int(found["seconds"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"is no file that --json of this version wrote: {type(error).__name__}: {error}") from None
+
+
+def _write(path: Path, about: dict[str, Any], runs: list[Run]) -> None:
+    """Whole or not at all."""
+    lines = [json.dumps(dataclasses.asdict(setup) | dataclasses.asdict(training)) for setup, training in runs]
+    text = json.dumps(about, indent=1).removesuffix("\n}") + ',\n "runs": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
+    whole = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        whole.write_text(text)
+        whole.replace(path)
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def _print(table: Table) -> None:
@@ -117,7 +141,10 @@ def main() -> int:
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="trainings at once (default, and at most: one per core)"
     )
-    parser.add_argument("--json", type=Path, help="where every training's accuracies go")
+    parser.add_argument(
+        "--json", type=Path, help="where every training's accuracies go, those of a run that is stopped, too"
+    )
+    parser.add_argument("--resume", type=Path, help="a file of --json, whose trainings are not run again")
     parser.add_argument("--plot", type=Path, help="where a plot goes, SVG; needs matplotlib")
     given = parser.parse_args()
     if given.names:
@@ -131,8 +158,10 @@ def main() -> int:
             parser.error(f"--{option} {getattr(given, option)}: needs at least 1")
     for option in ("json", "plot"):  # before the trainings
         path = getattr(given, option)
-        if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
-            parser.error(f"--{option} {path}: cannot be written; needs a file in a folder that is there")
+        if path is not None and (path.exists() and not path.is_file() or not os.access(path.parent, os.W_OK)):
+            parser.error(
+                f"--{option} {path}: cannot be written; needs a regular file in a folder that can be written to"
+            )
     if given.plot is not None and importlib.util.find_spec("matplotlib") is None:
         print(f"{parser.prog}: not installed: matplotlib, which --plot needs: pip install matplotlib", file=sys.stderr)
         return 1
@@ -146,10 +175,34 @@ def main() -> int:
         for setup in experiment.setups(given.quick)
         if setup.seed < given.seeds
     ]
-    start = time.perf_counter()
-    jobs = min(given.jobs, len(setups), os.cpu_count() or 1)
     try:
-        runs = _run(setups, jobs)
+        done, before = _read(given.resume) if given.resume is not None else ({}, 0)
+    except (OSError, ValueError) as error:
+        parser.error(f"--resume {given.resume}: {error}")
+    runs = [(setup, done[setup]) for setup in setups if setup in done]
+    left = sorted((setup for setup in setups if setup not in done), key=lambda setup: setup.seed)  # whole seeds first
+    jobs = max(1, min(given.jobs, len(left), os.cpu_count() or 1))
+    about: dict[str, Any] = {
+        "experiment": given.name,
+        "command": " ".join(["python -m bragg.experiments", *sys.argv[1:]]),
+        "bragg": bragg.__version__,
+        "numpy": np.__version__,
+        "hardware": f"{_processor()}, {jobs} of {os.cpu_count()} cores",
+    }
+    start = time.perf_counter()
+
+    def save(claims: dict[str, bool] | None) -> None:
+        if given.json is not None:
+            seconds = before + round(time.perf_counter() - start)
+            _write(given.json, about | {"seconds": seconds, "claims": claims}, runs)
+
+    def kept(run: Run) -> None:
+        runs.append(run)
+        save(None)
+
+    try:
+        if left:
+            _run(left, jobs, kept)
     except BrokenProcessPool:
         print(
             f"\n{parser.prog}: a training's process was killed; where memory is short, take fewer --jobs",
@@ -159,26 +212,14 @@ def main() -> int:
     except KeyboardInterrupt:
         print(f"\n{parser.prog}: interrupted", file=sys.stderr)
         return 130
-    seconds = time.perf_counter() - start
+    runs.sort(key=lambda run: setups.index(run[0]))
     for table in experiment.tables(runs):
         _print(table)
         print()
     claims = experiment.claims(runs)
     for claim, holds in claims.items():
         print(f"{'holds' if holds else 'DOES NOT HOLD'}: {claim}")
-    if given.json is not None:
-        found = {
-            "experiment": given.name,
-            "command": " ".join(["python -m bragg.experiments", *sys.argv[1:]]),
-            "bragg": bragg.__version__,
-            "numpy": np.__version__,
-            "hardware": f"{_processor()}, {jobs} of {os.cpu_count()} cores",
-            "seconds": round(seconds),
-            "claims": claims,
-        }
-        lines = [json.dumps(dataclasses.asdict(setup) | dataclasses.asdict(training)) for setup, training in runs]
-        text = json.dumps(found, indent=1).removesuffix("\n}") + ',\n "runs": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
-        given.json.write_text(text)
+    save(claims)
     if given.plot is not None:
         _plot(experiment.lines(runs), given.plot, experiment.about)
     return 0 if all(claims.values()) else 3
