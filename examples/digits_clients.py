@@ -6,6 +6,7 @@ no model, client 7 with ten times the step back, and client 9 is honest but clai
 """
 
 import csv
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,16 @@ ROUNDS = 30
 Model = dict[str, np.ndarray]
 
 
+@functools.cache
+def _rows() -> np.ndarray:
+    """64 pixels and a digit each."""
+    with (Path(__file__).parent / "data" / "digits.csv").open() as file:
+        return np.array([[float(value) for value in row] for row in csv.reader(file)])
+
+
 class Clients:
     def __init__(self, seed: int = 0) -> None:
-        random = np.random.default_rng(seed)
-        with (Path(__file__).parent / "data" / "digits.csv").open() as file:
-            rows = random.permutation(np.array([[float(value) for value in row] for row in csv.reader(file)]))
+        rows = np.random.default_rng(seed).permutation(_rows())
         images, labels = (rows[:, :-1] / 16).astype(np.float32), rows[:, -1].astype(int)
         self._test = images[:360], labels[:360]
         self._shares = np.array_split(np.arange(360, len(rows)), CLIENTS)

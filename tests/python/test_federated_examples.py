@@ -13,21 +13,33 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 
+def trained(program, state, *options):
+    """The scores in the end."""
+    done = subprocess.run([sys.executable, EXAMPLES / program, state, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split("rounds: ")[1].split()[0]) > 0.85
+    scores = {name: standing["score"] for name, standing in json.loads(state.read_text())["names"].items()}
+    assert len(scores) == 11
+    return scores
+
+
 @pytest.mark.parametrize(("package", "prefix"), [("flwr", ""), ("nvflare", "site-")])
 def test_an_example_trains_and_remembers(package, prefix, tmp_path):
     if not find_spec(package):
         pytest.skip(f"no {package}")
     program = {"flwr": "flower_digits.py", "nvflare": "nvflare_digits.py"}[package]
-    state = tmp_path / "state.json"
-    done = subprocess.run([sys.executable, EXAMPLES / program, state], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout.split("rounds: ")[1].split()[0]) > 0.85
-    scores = {name: standing["score"] for name, standing in json.loads(state.read_text())["names"].items()}
-    assert len(scores) == 11
+    scores = trained(program, tmp_path / "state.json")
     broken, hostile = scores.pop(f"{prefix}4"), scores.pop(f"{prefix}8")
     others = sorted(scores.values())
     assert broken < 0.1 < 0.2 <= hostile <= others[0]
     assert others[1] > 0.9  # who is farthest of the honest may be doubted, too
+
+
+def test_flower_s_simulation_trains_and_remembers(tmp_path):
+    if not find_spec("flwr") or not find_spec("ray"):
+        pytest.skip("no flwr[simulation]")
+    scores = sorted(trained("flower_digits.py", tmp_path / "state.json", "--simulator").values())
+    assert scores[0] < 0.1 < 0.2 <= scores[1] and scores[3] > 0.9
 
 
 def test_clients_learn_and_do_harm(monkeypatch):
