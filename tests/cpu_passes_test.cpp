@@ -563,10 +563,13 @@ TEST_P(CpuPassesTest, EqualRowsHaveBitEqualProducts) {
 }
 
 TEST_P(CpuPassesTest, GramBitsDoNotDependOnThreadsOrWindows) {
+  test::Generator random = test::generator("leaves of many rows");
+  const std::int64_t drawn = std::int64_t{1} << random() % 3;
   for (const int n : {3, 17, 65, 260}) {
     const std::int64_t d = n > 100 ? 2 * gram_block + 5 : 5 * gram_block + 77;
     const Problem problem(DType::f32, n, {d, 13}, Data::normal, 15);
     for (const std::int64_t leaf_blocks : {1, 2, 4}) {
+      if (n > 100 && leaf_blocks != drawn) continue;  // slow
       const auto sums_of = [&](int threads) {
         GramSums sums;
         sums.leaf_blocks = leaf_blocks;
@@ -601,12 +604,17 @@ TEST_P(CpuPassesTest, GramBitsDoNotDependOnThreadsOrWindows) {
 }
 
 TEST_P(CpuPassesTest, GramKeepsLeavesForOthersToAdd) {
+  test::Generator random = test::generator("leaves for others");
+  const bool drawn_pairs = random() % 2 == 0;
+  const std::int64_t drawn_blocks = random() % 2 == 0 ? 1 : 2;
   for (const int n : {3, 65, 260}) {
     for (const bool pairs : {true, false}) {
+      if (n > 100 && pairs != drawn_pairs) continue;  // slow
       const Problem problem(DType::f32, n, {4 * gram_block + 5, 13, 0, 2 * gram_block}, Data::normal, 18);
       RowTable table = problem.table;
       table.inputs = n - 2;
       for (const std::int64_t leaf_blocks : {1, 2}) {
+        if (n > 100 && leaf_blocks != drawn_blocks) continue;
         GramSums whole;
         whole.leaf_blocks = leaf_blocks;
         whole.reset(n, true, 1, pairs);
@@ -648,8 +656,11 @@ TEST_P(CpuPassesTest, GramOfManyRowsMatches) {
 }
 
 TEST_P(CpuPassesTest, GramOfReferencesAloneHasTheBitsOfTheWhole) {
+  test::Generator random = test::generator("references of many rows");
+  const DType drawn = all_dtypes[random() % std::size(all_dtypes)];
   for (const DType dtype : all_dtypes) {
     for (const int n : {1, 2, 4, 5, 9, 33, 130}) {
+      if (n > 100 && dtype != drawn) continue;  // slow
       for (const int references : {0, 1, 2}) {
         if (references >= n) continue;
         const DType reference_dtype = dtype == DType::f64 ? DType::f64 : DType::f32;
@@ -1525,8 +1536,10 @@ void make_hard(Problem& problem, std::mt19937_64& random) {
 
 TEST_P(CpuPassesTest, RanksOfManyPointsMatchSorting) {
   test::Generator random = test::generator("ranks of many points");
+  const DType drawn = all_dtypes[random() % std::size(all_dtypes)];
   for (const DType dtype : all_dtypes) {
     for (const int n : {129, 200, 256, 500, 1024, 4096}) {
+      if (n > 1000 && dtype != drawn) continue;  // slow
       Problem problem(dtype, n, {n > 1000 ? 77 : 331, 3}, Data::hostile, random());
       make_hard(problem, random);
       if (n > 200) problem.make_null(1, n / 3);

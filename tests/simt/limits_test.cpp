@@ -29,7 +29,11 @@ struct ProfileGuard {
 };
 
 /// Limits are the same where every access is checked, and it takes long.
+#if defined(__SANITIZE_ADDRESS__)
+const unsigned slowness = 8;
+#else
 const unsigned slowness = simt::hooks ? 8 : 1;
+#endif
 
 struct SelectCase {
   DType dtype = DType::f32;

@@ -45,6 +45,18 @@ class Session {
 
 inline std::uint64_t session_seed() { return Session::get().seed(); }
 
+/// Of a program's tests one in BRAGG_TEST_PARTS is run, and the seed decides which: shards of GoogleTest,
+/// which asks for them when main begins.
+inline const bool parts_are_drawn = [] {
+  const char* const given = std::getenv("BRAGG_TEST_PARTS");
+  const std::uint64_t parts = given != nullptr ? std::strtoull(given, nullptr, 10) : 1;
+  if (parts < 2) return false;
+  // The last bit has decided the order of threads.
+  setenv("GTEST_TOTAL_SHARDS", std::to_string(parts).c_str(), 1);
+  setenv("GTEST_SHARD_INDEX", std::to_string(session_seed() / 2 % parts).c_str(), 1);
+  return true;
+}();
+
 /// The generator of one test: the session's seed and the test's own name decide it.
 class Generator : public std::mt19937_64 {
  public:
