@@ -90,7 +90,7 @@ class Bounds {
 
   /// Why it does not withstand f bad ones of n rows; if it does, nothing.
   std::optional<std::string> fault(int n) const {
-    if (const auto illegal = fault_of(pipeline_, n)) return illegal;
+    if (auto illegal = fault_of(pipeline_, n)) return illegal;
     if (f_ == 0) {
       return to_string(pipeline_) +
              (has_f_ ? " is to withstand no bad row (f = 0)" : " has no f, and the f of the reputation is 0");
