@@ -256,6 +256,12 @@ TEST(OracleAutoGm, WeighsByDistance) {
 
 TEST(OracleAutoGm, DecidesNothingBetweenTwoEnds) {
   EXPECT_EQ(aggregate(AutoGm{.lam = 1}, line({0, 1})).margin, 0);
+  // Of the two rows in the middle either is as good. Weights as far off as distances may be, from one of
+  // them, choose the other, and from there the first: which is the last is chance.
+  const Result middle =
+      aggregate(AutoGm{.lam = 1}, line({0x4EDp-149L, -0x112p-149L, -0x2EDp-149L, 0x11Dp-149L, 0x48Fp-149L,
+                                        0x150p-149L, 0x56Cp-149L, 0x504p-149L, 0x714p-149L, 0x6C7p-149L}));
+  EXPECT_EQ(middle.margin, 0);
   // Two groups of three, of which the right one is a little nearer together.
   const auto groups = [](long double off) {
     return rows({{-9, 1}, {-9, -1}, {-10, 0}, {9 + off, 1}, {9 + off, -1}, {10, 0}});

@@ -41,6 +41,7 @@ long double typical(const std::vector<Point>& points, const Point& v) {
 /// The medians, one after another, up to their limit.
 struct Way {
   std::vector<Point> medians;
+  bool settled = false;  ///< else the turns ran out
   long double rest = 0;  ///< from the last one to the limit
 };
 
@@ -76,8 +77,10 @@ Way go(const AutoGm& rule, const std::vector<Point>& points, const Point& start,
     const long double rest = moved < last ? moved * (moved / (last - moved)) : infinity;
     last = moved;
     const long double short_way = 1e-13L * typical(points, next);
-    if (moved <= 64 * std::numeric_limits<long double>::epsilon() * next.size) break;
+    way.settled = moved <= 64 * std::numeric_limits<long double>::epsilon() * next.size;
+    if (way.settled) break;
     if (moved > short_way || rest > short_way) continue;
+    way.settled = true;
     way.rest = rest;
     break;
   }
@@ -114,6 +117,11 @@ Point apply(const AutoGm& rule, Stage& stage) {
     if (other) std::transform(off.begin(), off.end(), off.begin(), std::negate<>());
     const Way another = go(rule, points, medoid, off, &way, stage);
     stage.reach = std::max(stage.reach, 4 * distance(another.medians.back(), v));
+    // Between two medians that are as good, weights that follow from one may choose the other, and turn back
+    // for ever.
+    if (!way.settled || another.settled) continue;
+    for (std::size_t turn = way.medians.size(); turn < another.medians.size(); ++turn)
+      stage.reach = std::max(stage.reach, 4 * distance(another.medians[turn], v));
   }
   if (!(stage.reach <= near * length)) stage.margin = 0;
   stage.reach += way.rest + 8 * std::max<long double>(rule.tol, 1e-10L) * length;
