@@ -358,6 +358,21 @@ TEST(Schedules, RunLaunchesOfSeveralHostThreads) {
   EXPECT_EQ(right, std::vector<int>(4, 50));
 }
 
+TEST(Schedules, RunLaunchesWhileOthersAllocate) {
+  std::vector<DeviceMemory> looked_at_first;
+  for (int i = 0; i < 1000; ++i) looked_at_first.emplace_back(1);
+  const std::jthread other([](const std::stop_token& end) {
+    while (!end.stop_requested()) {
+      { const DeviceMemory small(256); }
+      { const DeviceMemory large(4096); }  // where the small one was
+    }
+  });
+  for (int i = 0; i < 300; ++i) {
+    const Counts counts = count_with_atomics(2, 64);
+    EXPECT_EQ(counts.added, 2u * 64u);
+  }
+}
+
 TEST(Schedules, GoOnAfterAFailure) {
   for (const Bug& bug : bugs()) {
     if ((bug.caught_by & every_build) == 0) continue;

@@ -125,11 +125,12 @@ SharedArena& shared() {
   return *arena;
 }
 
-std::string damage_around(const char* base, const Piece& piece) {
-  const char* damage = first_damage(base + piece.offset - red_zone, red_zone);
-  if (damage == nullptr) {
-    damage = first_damage(base + piece.offset + piece.bytes, red_zone);
-  }
+const char* damage_around(const char* base, const Piece& piece) {
+  const char* const before = first_damage(base + piece.offset - red_zone, red_zone);
+  return before != nullptr ? before : first_damage(base + piece.offset + piece.bytes, red_zone);
+}
+
+std::string describe_damage(const char* damage) {
   return damage == nullptr ? std::string() : "wrote " + describe_address(damage);
 }
 
@@ -238,17 +239,15 @@ Region shared_variable_of(const void* p) {
 }
 
 std::string damaged_red_zone() {
-  GlobalArena& arena = global();
-  std::vector<Piece> live;
+  const char* damage = nullptr;
   {
-    const std::lock_guard lock(arena.mutex);
-    for (const auto& entry : arena.live) live.push_back(entry.second);
+    GlobalArena& arena = global();
+    const std::lock_guard lock(arena.mutex);  // a released piece's red zone becomes another's memory
+    for (auto piece = arena.live.begin(); piece != arena.live.end() && damage == nullptr; ++piece) {
+      damage = damage_around(arena.base, piece->second);
+    }
   }
-  for (const Piece& piece : live) {
-    std::string damage = damage_around(arena.base, piece);
-    if (!damage.empty()) return damage;
-  }
-  return {};
+  return describe_damage(damage);
 }
 
 void* carve_shared(std::size_t bytes, const char* name) {
@@ -275,8 +274,7 @@ void reset_shared() {
 std::string damaged_shared_red_zone() {
   const SharedArena& arena = shared();
   for (const Piece& piece : arena.pieces) {
-    std::string damage = damage_around(arena.base, piece);
-    if (!damage.empty()) return damage;
+    if (const char* const damage = damage_around(arena.base, piece)) return describe_damage(damage);
   }
   return {};
 }
