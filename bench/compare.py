@@ -16,7 +16,8 @@ from result_file import Unusable, load
 
 
 def key(row):
-    return (row["rule"], row["n"], row["d"], row["dtype"], row["device"], row["threads"], row.get("tensors", 1))
+    return (row["rule"], row["n"], row["d"], row["dtype"], row["device"], row["threads"], row.get("tensors", 1),
+            row.get("source", "memory"))
 
 
 def noise(row):
@@ -61,6 +62,8 @@ def compare(old, new, threshold):
 
 def line(verdict, change, old, new):
     shape = "n = %d, d = %d, %s, %s" % (new["n"], new["d"], new["dtype"], new["device"])
+    if new.get("source", "memory") != "memory":
+        shape += ", from " + new["source"]
     times = "%.4g ms -> %.4g ms" % (old["ms"]["median"], new["ms"]["median"])
     spread = "spread %.1f %%, %.1f %%" % (100 * noise(old), 100 * noise(new))
     return "%-6s  %+6.1f %%  %s  (%s; %s; %s)" % (verdict, 100 * change, new["rule"], shape, times, spread)

@@ -88,8 +88,8 @@ def table_by_dtype(result):
     return markdown(["rule", "n", "d"] + dtypes, body) if body else ""
 
 
-def table_of_models(result):
-    rows = [row for row in result["rows"] if row["model"]]
+def table_of_models(rows):
+    rows = [row for row in rows if row["model"]]
     forms = distinct(row["form"] for row in rows)
     by = {(row["form"], row["model"], row["n"]): row for row in rows}
     body = []
@@ -116,6 +116,13 @@ def table_of_peers(result):
     return markdown(header, body) if body else ""
 
 
+def by_source(result):
+    """The rows of files are no longer among those of updates in memory."""
+    rows = {source: [row for row in result["rows"] if row.get("source", "memory") == source]
+            for source in ("memory", "page cache", "disk")}
+    return {**result, **rows, "rows": rows["memory"]}
+
+
 def tables(result):
     floors = result["floors"]
     text = "%s; bragg %s (%s), %s, `%s`. " % (
@@ -131,7 +138,9 @@ def tables(result):
             text += "\nd = %s, %s\n\n%s" % (count_text(d), dtype, by_n)
     for title, table in (
         ("By type of element", table_by_dtype(result)),
-        ("By size of the model", table_of_models(result)),
+        ("By size of the model", table_of_models(result["rows"])),
+        ("From files in the page cache", table_of_models(result["page cache"])),
+        ("From files on disk", table_of_models(result["disk"])),
         ("Other libraries, f32", table_of_peers(result)),
     ):
         if table:
@@ -259,7 +268,7 @@ def main(arguments):
     if not (options.throughput or options.roofline or options.tables):
         parser.error("give --throughput, --roofline or --tables")
     try:
-        result = load(options.result)
+        result = by_source(load(options.result))
         if options.tables:
             print(tables(result), end="")
         if options.throughput:

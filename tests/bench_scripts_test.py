@@ -76,6 +76,14 @@ class Compare(Case):
         self.compare(old, new, "--fail-on-regression", code=1)
         self.compare(new, old, "--fail-on-regression")
 
+    def test_rows_from_files_are_rows_of_their_own(self):
+        cached = row("a", 8, 1000, 30) | {"source": "page cache"}
+        disk = row("a", 8, 1000, 90) | {"source": "disk"}
+        old, new = [row("a", 8, 1000, 10), cached, disk], [row("a", 8, 1000, 10) | {"source": "memory"}, cached, disk]
+        self.assertIn("0 slower, 0 faster, 3 the same", self.compare(old, new))
+        new[2] = row("a", 8, 1000, 190) | {"source": "disk"}
+        self.assertIn("from disk", self.compare(old, new))
+
     def test_rows_are_matched_by_everything_that_makes_them(self):
         old = [row("a", 8, 1000, 10), row("a", 16, 1000, 10), row("a", 8, 1000, 5, dtype="f16")]
         new = [row("a", 8, 1000, 5, dtype="f16"), row("a", 8, 1000, 10)]
@@ -106,6 +114,7 @@ class Plot(Case):
         rows = [row(rule, n, 1000000, n * 1.5, form=rule) for rule in rules for n in (8, 16)]
         rows += [row(rule, 16, d, d * 2e-6, model=model) for rule in rules for d, model in [(269722, "resnet-20"), (25557032, "resnet-50"), (26321936, "llama-2-7b/256")]]
         rows += [row(rules[0], 16, 1000000, 12, dtype="bf16")]
+        rows += [row(rules[0], 16, 25557032, ms, dtype="bf16", model="resnet-50") | {"source": source} for source, ms in (("page cache", 61), ("disk", 172))]
         rows[0]["peers"] = [
             {"peer": "one", "version": "1.0", "unsupported": None, "failure": None, "ms": {"median": 120.0}, "ratio": 10.0, "extra_memory_bytes": 5e6},
             {"peer": "two", "version": "2.0", "unsupported": None, "failure": None, "ms": {"median": 120.0}, "ratio": None, "extra_memory_bytes": None},
@@ -121,11 +130,13 @@ class Plot(Case):
         self.assertIn("| `nnm(f=F) \\| trimmed_mean(f=F)` | 12 ms (50 %) | 24 ms (50 %) |", lines)
         self.assertIn("| `median` | 16 | 1M | 24 ms (50 %) | 12 ms (50 %) |", lines)
         self.assertIn("| resnet-50 | 25.6M | 16 | 51.1 ms (50 %) | 51.1 ms (50 %) |", lines)
+        self.assertIn("| resnet-50 | 25.6M | 16 | 61 ms (50 %) |", lines)
+        self.assertIn("| resnet-50 | 25.6M | 16 | 172 ms (50 %) |", lines)
         self.assertIn("| `median` | 8 | 1M | one 1.0 | 120 ms | 12 ms | 10× | 5 MB |", lines)
         self.assertIn("| `median` | 8 | 1M | two 2.0 | 120 ms | 12 ms | results differ |  |", lines)
         self.assertNotIn("three", printed)
         widths = {line.replace("\\|", "").count("|") for line in lines if line.startswith("|")}
-        self.assertEqual(widths, {4, 6, 9})
+        self.assertEqual(widths, {4, 5, 6, 9})
 
     @unittest.skipIf(importlib.util.find_spec("matplotlib") is None, "matplotlib is not installed")
     def test_plots_are_svg_with_axes_and_every_rule(self):

@@ -237,6 +237,28 @@ TEST(Sizes, TensorsAreAllOfTheUpdate) {
   EXPECT_TRUE(says(message_of([] { tensor_sizes({.d = 5, .tensors = 0}); }), "--tensors: 0"));
 }
 
+TEST(Sizes, FilesHaveTheTensorsOfTheirNetwork) {
+  using Sizes = std::vector<std::int64_t>;
+  const Sizes resnet = file_tensor_sizes(parse_size("resnet-50"));
+  EXPECT_EQ(resnet.size(), 161U);
+  EXPECT_EQ(resnet[0], 64 * 3 * 7 * 7);
+  EXPECT_EQ(resnet.back(), 1000);
+  const Sizes llama = file_tensor_sizes(parse_size("llama-2-7b"));
+  EXPECT_EQ(llama.size(), 291U);
+  EXPECT_EQ(std::accumulate(llama.begin(), llama.end(), std::int64_t{0}), 6738415616);
+  Sizes shard = file_tensor_sizes(parse_size("llama-2-7b/256"));
+  ASSERT_EQ(shard.size(), llama.size());
+  for (std::size_t t = 0; t < llama.size(); ++t) EXPECT_EQ(shard[t], llama[t] / 256);
+  for (const char* const text : {"resnet-50", "resnet-50/7", "llama-2-7b/1000", "gpt-2", "12345"}) {
+    const Size size = parse_size(text);
+    const Sizes sizes = file_tensor_sizes(size);
+    EXPECT_EQ(std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0}), size.d) << text;
+    EXPECT_GE(*std::min_element(sizes.begin(), sizes.end()), 1) << text;
+  }
+  EXPECT_EQ(file_tensor_sizes({.model = "resnet-50", .d = 100, .tensors = 4}),
+            tensor_sizes({.d = 100, .tensors = 4}));
+}
+
 TEST(Cases, FStandsForAFifthOfTheWorkers) {
   EXPECT_EQ(to_string(pipeline_of("nnm(f=F) | trimmed_mean(f=F)", 16)), "nnm(f=3) | trimmed_mean(f=3)");
   EXPECT_EQ(to_string(pipeline_of("krum(f=F, neighbors=2)", 64)), "krum(f=12, neighbors=2)");
@@ -361,6 +383,39 @@ TEST(Run, UpdatesInTensorsAreMeasuredAsOthers) {
     EXPECT_EQ(cut.rows[k].passes.size(), whole.rows[k].passes.size());
     EXPECT_EQ(cut.rows[k].note, "");
   }
+}
+
+TEST(Run, FilesAreReadAndGoAway) {
+  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / "bench-files";
+  std::filesystem::create_directory(folder);
+  Settings settings = quick({{{"median", "krum(f=F)"}, {10}, {"resnet-50/32"}, {DType::bf16}}});
+  settings.files = folder;
+  settings.budget.calls = 3;
+  const Findings findings = run(settings);
+  EXPECT_TRUE(std::filesystem::is_empty(folder));
+  std::filesystem::remove(folder);
+  const double bytes = 10 * 2.0 * 798658;
+  std::vector<Source> sources;
+  for (const Row& row : findings.rows) {
+    sources.push_back(row.asked.source);
+    EXPECT_EQ(row.bytes(), bytes) << "read once: they fit into a window";
+    EXPECT_NEAR(row.input_bytes, bytes, 10 * 20000) << "and headers";
+    EXPECT_STREQ(row.bound(), "reading");
+    EXPECT_DOUBLE_EQ(row.floor_ms(), 1e3 * bytes / row.bandwidth);
+    EXPECT_EQ(row.timing.timings, 3);
+  }
+  if (findings.rows.size() == 2U) {  // a folder in memory
+    EXPECT_EQ(sources, (std::vector{Source::page_cache, Source::page_cache}));
+    EXPECT_TRUE(says(findings.rows[0].note, "not from disk"));
+  } else {
+    EXPECT_EQ(sources, (std::vector{Source::page_cache, Source::disk, Source::page_cache, Source::disk}));
+    EXPECT_EQ(findings.rows[0].note, "");
+  }
+  const nlohmann::json json = nlohmann::json::parse(result_json(findings, ""));
+  EXPECT_EQ(json["rows"][0]["source"], "page cache");
+  EXPECT_EQ(json["rows"][0]["tensors"], 161);
+  settings.files = folder;
+  EXPECT_THROW(run(settings), Error) << "it is gone";
 }
 
 TEST(Run, WhatIsFoundIsToldCaseByCase) {

@@ -2519,6 +2519,17 @@ class Bench(Case):
             self.assertNotIn(None, line.values())
         self.assertEqual(printed.count("\nnnm(f=1) | trimmed_mean(f=1)"), 8)
 
+    def test_files_are_measured_and_removed(self):
+        os.mkdir(self.path("files"))
+        done = self.run_bragg("bench", *self.TINY[:2], "--d", "1000", "--rule", "median", "--seconds", "0.01", "--files",
+                              self.path("files"), "--csv", self.path("bench.csv"), "--dtype", "f32", "--device", "cpu")
+        self.assertEqual(os.listdir(self.path("files")), [])
+        self.assertIn("page cache", done.stdout)
+        with open(self.path("bench.csv"), newline="") as file:
+            self.assertEqual(next(csv.DictReader(file))["source"], "page cache")
+        for options, words in ((["--files", self.path("nowhere")], "--files: "), (["--files", self.folder, "--against", "x"], "--against")):
+            self.assertIn(words, self.run_bragg("bench", *options, code=2).stderr)
+
     def test_a_preset_can_be_changed(self):
         report, _, _ = self.bench("--preset", "tiny", "--dtype", "f32,f64")
         self.assertEqual({row["n"] for row in report["rows"]}, {5, 8})

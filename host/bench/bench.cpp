@@ -3,16 +3,19 @@
 
 #include <fmt/format.h>
 #include <malloc.h>
+#include <bragg/io.hpp>
 
 #include <algorithm>
 #include <chrono>
 #include <memory>
 #include <numeric>
 #include <string_view>
+#include <utility>
 
 #include "host/base/team.hpp"
 #include "host/bench/data.hpp"
 #include "host/bench/device.hpp"
+#include "host/bench/files.hpp"
 #include "host/bench/threads.hpp"
 #include "host/plan/engine.hpp"
 #include "rules/needs.hpp"
@@ -37,13 +40,15 @@ double output_bytes_of(const Case& one) {
 }
 
 bool same_shape(const Case& a, const Case& b) {
-  return a.n == b.n && a.size.d == b.size.d && a.dtype == b.dtype;
+  return a.n == b.n && a.size.d == b.size.d && a.size.model == b.size.model &&
+         a.size.tensors == b.size.tensors && a.dtype == b.dtype;
 }
 
 /// Data and bandwidth that all rules on a shape share.
 struct Shaped {
   Buffer data, out, previous;
   std::shared_ptr<const void> on_device;
+  std::unique_ptr<WrittenUpdates> files;
   double bandwidth = 0;
   bool in_cache = false;
 };
@@ -117,6 +122,7 @@ class Bench {
   void shape_for(const Case& one);
   bool fits(const Case& one);
   Row on_cpu(const Case& one);
+  void from_files(const Case& one);
   void tell();
   void ask_peers(const Case& one, Row& row);
 
@@ -134,6 +140,7 @@ class Bench {
 /// By the floors that are known.
 void set_floors(Findings& findings) {
   for (Row& row : findings.rows) {
+    if (row.asked.source != Source::memory) continue;  // its floor is that of the files
     const Rates rates = findings.floors.rates(row.bandwidth);
     row.bandwidth = rates.read > 0 ? rates.read : rates.copy;
     for (PassRow& pass : row.passes) pass.floor = floor_of(pass.work, rates);
@@ -150,6 +157,11 @@ void Bench::shape_for(const Case& one) {
   input_.reset();
   shaped_ = {};
   shape_ = nullptr;
+  if (!settings_.files.empty()) {
+    shaped_.files = std::make_unique<WrittenUpdates>(settings_.files, one.n, one.size, one.dtype);
+    shape_ = &one;
+    return;
+  }
   if (settings_.device == Device::cuda) {
     shaped_.on_device = updates_on_device(one.n, one.size.d, one.dtype);
     shape_ = &one;
@@ -199,6 +211,60 @@ Row Bench::on_cpu(const Case& one) {
   return row;
 }
 
+/// Timed in turns with plain reading of the same files, which the floor is made of.
+void Bench::from_files(const Case& one) {
+  const WrittenUpdates& files = *shaped_.files;
+  FileOptions options;
+  options.options = options_;
+  std::uint64_t bytes_read = 0;
+  const auto aggregate = [&] {
+    bytes_read = aggregate_files(one.pipeline, files.files(), files.output(), options).bytes_read;
+  };
+  const auto seconds_of = [](const auto& call) {
+    const Clock::time_point start = Clock::now();
+    call();
+    return seconds_since(start);
+  };
+  const auto row_from = [&](Source source) {
+    Row row{.asked = one, .input_bytes = static_cast<double>(files.bytes())};
+    row.asked.source = source;
+    const Budget& budget = settings_.budget;
+    std::vector<double> ms;
+    double total = 0;
+    while (ms.size() < 3 || (std::cmp_less(ms.size(), budget.calls) && total < 20 * budget.seconds) ||
+           total < budget.seconds) {
+      if (source == Source::disk) files.forget();
+      const double read = seconds_of([&] { files.read(findings_.threads); });
+      row.bandwidth = std::max(row.bandwidth, static_cast<double>(files.bytes()) / read);
+      if (source == Source::disk) files.forget();
+      ms.push_back(1e3 * seconds_of(aggregate));
+      total += read + 1e-3 * ms.back();
+    }
+    row.timing = {.ms = spread_of(ms), .timings = static_cast<int>(ms.size())};
+    const auto bytes = static_cast<double>(bytes_read);
+    row.passes.push_back({.work = {.name = "read", .bytes_read = bytes},
+                          .floor = {.seconds = bytes / row.bandwidth, .bound = "reading"},
+                          .ms = {}});
+    return row;
+  };
+  malloc_trim(0);
+  const std::int64_t before = resident_bytes();
+  const bool measured = reset_peak();
+  aggregate();
+  std::optional<double> extra_memory;
+  if (const auto peak = peak_bytes(); measured && peak) {
+    extra_memory = static_cast<double>(std::max<std::int64_t>(*peak - before, 0));
+  }
+  findings_.rows.push_back(row_from(Source::page_cache));
+  findings_.rows.back().extra_memory = extra_memory;
+  if (files.forget()) {
+    findings_.rows.push_back(row_from(Source::disk));
+    findings_.rows.back().extra_memory = extra_memory;
+  } else {
+    findings_.rows.back().note = "not from disk: the system does not forget these files";
+  }
+}
+
 void Bench::ask_peers(const Case& one, Row& row) {
   if (!settings_.peers || one.dtype != DType::f32) return;
   for (const std::string& name : settings_.peers->names) {
@@ -212,6 +278,17 @@ void Bench::ask_peers(const Case& one, Row& row) {
 /// Whether there is memory for the shape; if not, the case is skipped. A device is asked when its memory is
 /// allocated.
 bool Bench::fits(const Case& one) {
+  if (!settings_.files.empty()) {
+    if (shape_ != nullptr && same_shape(*shape_, one)) return true;
+    const double needed =
+        1.01 * (input_bytes_of(one) + 2 * output_bytes_of(one));  // an output beside the last
+    const double there = static_cast<double>(free_bytes(settings_.files)) +
+                         static_cast<double>(shaped_.files ? shaped_.files->bytes() : 0);
+    if (needed <= there) return true;
+    findings_.skipped.push_back({one, fmt::format("needs {:.1f} GB in {}, {:.1f} are free", 1e-9 * needed,
+                                                  settings_.files.string(), 1e-9 * there)});
+    return false;
+  }
   if (settings_.device == Device::cuda || (shape_ != nullptr && same_shape(*shape_, one))) return true;
   const double needed = input_bytes_of(one) + 2 * output_bytes_of(one);
   const double there = static_cast<double>(available_memory()) + static_cast<double>(shaped_.data.bytes());
@@ -225,7 +302,10 @@ void Bench::measure(const Case& one) {
   report(fmt::format("{}  n = {}, d = {}, {}", to_string(one.pipeline), one.n, one.size.d,
                      to_string(one.dtype)));
   if (!fits(one)) return;
-  if (settings_.device == Device::cuda) {
+  if (!settings_.files.empty()) {
+    shape_for(one);
+    from_files(one);
+  } else if (settings_.device == Device::cuda) {
     try {
       shape_for(one);
       findings_.rows.push_back(measure_on_device(one, shaped_.on_device.get(), settings_.budget));

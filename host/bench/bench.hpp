@@ -65,6 +65,8 @@ struct Settings {
   Budget budget = {};
   double floor_seconds = 1;  ///< before the rows, and again after them
   std::optional<Peers> peers = {};
+  /// Where files of updates are written, for a time; the cases are measured from them. Empty: from memory.
+  std::filesystem::path files = {};
   std::function<void(const Stage&)> progress = {};
   /// Called after each case with what has been found so far, by the floors that are known by then.
   std::function<void(const Findings&)> found = {};
@@ -79,11 +81,11 @@ struct Findings {
   Floors floors;
   double seconds = 0;
   std::vector<Row> rows;
-  std::vector<Skipped> skipped;  ///< for want of memory
+  std::vector<Skipped> skipped;  ///< for want of memory, or of room for files
   bool complete = false;         ///< no case is still to come
 };
 
-/// @throws Error out_of_memory, unsupported: no such device.
+/// @throws Error out_of_memory, io_error, unsupported: no such device.
 Findings run(const Settings& settings);
 
 }  // namespace bragg::bench

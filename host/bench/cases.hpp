@@ -14,6 +14,14 @@
 
 namespace bragg::bench {
 
+/// Where a run has its updates from.
+enum class Source : std::uint8_t {
+  memory,
+  page_cache,  ///< files that the system holds in memory
+  disk,        ///< files that it does not
+};
+const char* to_string(Source source) noexcept;
+
 /// One row of the result.
 struct Case {
   std::string form;  ///< the rule as requested, e.g. "krum(f=F)"
@@ -21,6 +29,7 @@ struct Case {
   int n = 0;
   Size size;
   DType dtype = DType::f32;
+  Source source = Source::memory;
 };
 
 /// Each rule on each shape.

@@ -20,22 +20,25 @@ namespace {
 
 constexpr std::size_t huge_page = std::size_t{1} << 21;
 
-/// Chunks of rows by all threads.
-template <DType dtype>
-void fill(int n, std::int64_t d, Bits<dtype>* values) {
-  constexpr std::int64_t chunk = 65536;
-  const std::int64_t chunks = (d + chunk - 1) / chunk;
+/// Rows [first, end) of n, in chunks by all threads.
+Buffer random_rows(int first, int end, int n, std::int64_t d, DType dtype) {
+  Buffer buffer(static_cast<std::size_t>(end - first) * static_cast<std::size_t>(d) * size_of(dtype));
+  detail::with_dtype(dtype, [&]<DType known>() {
+    auto* const values = reinterpret_cast<Bits<known>*>(buffer.data());
+    constexpr std::int64_t chunk = 65536;
+    const std::int64_t chunks = (d + chunk - 1) / chunk;
 #pragma omp parallel for collapse(2) schedule(static) num_threads(detail::team(omp_get_max_threads()))
-  for (int i = 0; i < n; ++i) {
-    for (std::int64_t c = 0; c < chunks; ++c) {
-      const float deviation = deviation_of(i, n);
-      for (std::int64_t j = c * chunk; j < std::min((c + 1) * chunk, d); ++j) {
-        const auto index =
-            static_cast<std::uint64_t>(i) * static_cast<std::uint64_t>(d) + static_cast<std::uint64_t>(j);
-        values[index] = bits_of<dtype>(deviation * bell(index));
+    for (int i = first; i < end; ++i) {
+      for (std::int64_t c = 0; c < chunks; ++c) {
+        const float deviation = deviation_of(i, n);
+        for (std::int64_t j = c * chunk; j < std::min((c + 1) * chunk, d); ++j) {
+          values[(i - first) * d + j] =
+              bits_of<known>(deviation * bell(static_cast<std::uint64_t>(i * d + j)));
+        }
       }
     }
-  }
+  });
+  return buffer;
 }
 
 }  // namespace
@@ -70,12 +73,8 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
   return *this;
 }
 
-Buffer random_updates(int n, std::int64_t d, DType dtype) {
-  Buffer buffer(static_cast<std::size_t>(n) * static_cast<std::size_t>(d) * size_of(dtype));
-  detail::with_dtype(
-      dtype, [&]<DType known>() { fill<known>(n, d, reinterpret_cast<Bits<known>*>(buffer.data())); });
-  return buffer;
-}
+Buffer random_updates(int n, std::int64_t d, DType dtype) { return random_rows(0, n, n, d, dtype); }
+Buffer random_row(int i, int n, std::int64_t d, DType dtype) { return random_rows(i, i + 1, n, d, dtype); }
 
 Updates updates_at(const void* data, int n, std::span<const std::int64_t> sizes, DType dtype,
                    MemorySpace space) {

@@ -32,6 +32,9 @@ class Buffer {
 /// that round differently choose the same rows.
 Buffer random_updates(int n, std::int64_t d, DType dtype);
 
+/// Row i of random_updates.
+Buffer random_row(int i, int n, std::int64_t d, DType dtype);
+
 /// A matrix in memory as updates: its rows cut into tensors of `sizes`, one after another.
 Updates updates_at(const void* data, int n, std::span<const std::int64_t> sizes, DType dtype,
                    MemorySpace space);

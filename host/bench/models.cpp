@@ -65,7 +65,63 @@ Size parse_size(std::string_view text) {
       refuse(text, "has no number of shards after the slash; write e.g. llama-2-7b/256");
     }
   }
-  return {.model = std::string(text), .d = (model->parameters + shards - 1) / shards};
+  return {.model = std::string(text), .d = (model->parameters + shards - 1) / shards, .shards = shards};
+}
+
+namespace {
+
+/// He et al. 2016, table 1; weights and, of each normalization, scale and shift.
+std::vector<std::int64_t> resnet_50() {
+  std::vector<std::int64_t> sizes;
+  const auto convolution = [&sizes](std::int64_t from, std::int64_t to, std::int64_t width) {
+    sizes.insert(sizes.end(), {from * to * width * width, to, to});
+  };
+  convolution(3, 64, 7);
+  std::int64_t from = 64;
+  std::int64_t inner = 64;
+  for (const int blocks : {3, 4, 6, 3}) {
+    for (int block = 0; block < blocks; ++block) {
+      convolution(from, inner, 1);
+      convolution(inner, inner, 3);
+      convolution(inner, 4 * inner, 1);
+      if (block == 0) convolution(from, 4 * inner, 1);
+      from = 4 * inner;
+    }
+    inner *= 2;
+  }
+  sizes.insert(sizes.end(), {1000 * from, 1000});
+  return sizes;
+}
+
+/// Touvron et al. 2023: 32 layers, of 4096 and, within, 11008.
+std::vector<std::int64_t> llama_2_7b() {
+  constexpr std::int64_t width = 4096;
+  constexpr std::int64_t inner = 11008;
+  constexpr std::int64_t words = 32000;
+  std::vector<std::int64_t> sizes = {words * width};
+  for (int layer = 0; layer < 32; ++layer) {
+    sizes.insert(sizes.end(), {width * width, width * width, width * width, width * width, inner * width,
+                               inner * width, inner * width, width, width});
+  }
+  sizes.insert(sizes.end(), {width, words * width});
+  return sizes;
+}
+
+}  // namespace
+
+std::vector<std::int64_t> file_tensor_sizes(const Size& size) {
+  const std::string_view name = std::string_view(size.model).substr(0, size.model.find('/'));
+  if (size.tensors != 1 || (name != "resnet-50" && name != "llama-2-7b")) return tensor_sizes(size);
+  std::vector<std::int64_t> sizes;
+  std::int64_t before = 0;
+  std::int64_t given = 0;
+  for (const std::int64_t whole : name == "resnet-50" ? resnet_50() : llama_2_7b()) {
+    before += whole;
+    const std::int64_t end = (before + size.shards - 1) / size.shards;  // of the shard with the most
+    if (end > given) sizes.push_back(end - given);
+    given = end;
+  }
+  return sizes;
 }
 
 std::vector<std::int64_t> tensor_sizes(const Size& size) {

@@ -58,6 +58,13 @@ Leftovers& leftovers() {
   return *all;
 }
 
+fs::path temporary_files() {
+  std::error_code code;
+  fs::path folder = fs::temp_directory_path(code);
+  if (code) fail("the folder for temporary files", code.value());
+  return folder;
+}
+
 /// Reads what both pipes give until they are closed at the other end.
 void drain(Pipe& first, std::string& to_first, Pipe& second, std::string& to_second) {
   const std::array<Pipe*, 2> pipes = {&first, &second};
@@ -80,13 +87,12 @@ void drain(Pipe& first, std::string& to_first, Pipe& second, std::string& to_sec
 
 }  // namespace
 
-TemporaryFolder::TemporaryFolder() {
-  std::error_code code;
-  std::string name = (fs::temp_directory_path(code) / "bragg-bench-XXXXXX").string();
+TemporaryFolder::TemporaryFolder() : TemporaryFolder(temporary_files()) {}
+
+TemporaryFolder::TemporaryFolder(const fs::path& in) {
+  std::string name = (in / "bragg-bench-XXXXXX").string();
   const std::lock_guard lock(leftovers().mutex);
-  if (code || mkdtemp(name.data()) == nullptr) {
-    throw Error(Status::io_error, fmt::format("{}: cannot make a temporary folder", name));
-  }
+  if (mkdtemp(name.data()) == nullptr) fail(fmt::format("{}: cannot make a temporary folder", name), errno);
   path_ = name;
   leftovers().folders.push_back(path_);
 }

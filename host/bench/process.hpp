@@ -13,11 +13,13 @@ struct Finished {
   std::string out, err;
 };
 
-/// A new folder among those for temporary files, which goes with this.
+/// A new folder, which goes with this.
 class TemporaryFolder {
  public:
-  /// @throws Error io_error.
+  /// Among those for temporary files. @throws Error io_error.
   TemporaryFolder();
+  /// In a folder that is there. @throws Error io_error.
+  explicit TemporaryFolder(const std::filesystem::path& in);
   ~TemporaryFolder();
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;

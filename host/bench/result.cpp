@@ -81,8 +81,10 @@ Json case_json(const Case& one) {
   json["n"] = one.n;
   json["d"] = one.size.d;
   json["model"] = text_or_null(one.size.model);
-  json["tensors"] = one.size.tensors;
+  json["tensors"] = one.source == Source::memory ? static_cast<std::size_t>(one.size.tensors)
+                                                 : file_tensor_sizes(one.size).size();
   json["dtype"] = to_string(one.dtype);
+  json["source"] = to_string(one.source);
   return json;
 }
 
@@ -213,19 +215,19 @@ std::string result_csv(const Findings& findings) {
   std::string text =
       "rule,n,d,model,dtype,device,threads,peer,version,ms_median,ms_min,ms_q1,ms_q3,ms_max,timings,"
       "bytes,gb_per_s,in_cache,floor_ms,floor_share,bound,solve_ms,extra_memory_bytes,ratio,"
-      "max_abs_difference,note\n";
+      "max_abs_difference,note,source\n";
   for (const Row& row : findings.rows) {
-    text += fmt::format("{},bragg,{},{},{},{},{},{},{},{},{},{},{},,,{}\n", csv_case(row, findings),
+    text += fmt::format("{},bragg,{},{},{},{},{},{},{},{},{},{},{},,,{},{}\n", csv_case(row, findings),
                         BRAGG_VERSION_STRING, csv_spread(row.timing.ms), row.timing.timings, row.bytes(),
                         row.bytes() / row.timing.ms.median / 1e6, row.in_cache ? 1 : 0, row.floor_ms(),
                         row.share(), row.bound(), optional_text(row.solve_ms),
-                        optional_text(row.extra_memory), in_quotes(row.note));
+                        optional_text(row.extra_memory), in_quotes(row.note), to_string(row.asked.source));
     for (const PeerRow& peer : row.peers) {
       const bool timed = peer.unsupported.empty() && peer.failure.empty();
       const std::string note = !timed           ? peer.unsupported + peer.failure
                                : !peer.agrees() ? "results differ"
                                                 : "";
-      text += fmt::format("{},{},{},{},{},,,,,,,,{},{},{},{}\n", csv_case(row, findings),
+      text += fmt::format("{},{},{},{},{},,,,,,,,{},{},{},{},memory\n", csv_case(row, findings),
                           in_quotes(peer.peer), in_quotes(peer.version), timed ? csv_spread(peer.ms) : ",,,,",
                           timed ? std::to_string(peer.timings) : "", optional_text(peer.extra_memory),
                           optional_text(peer.ratio), optional_text(peer.difference), in_quotes(note));

@@ -38,15 +38,18 @@ DType dtype_of(const std::string& name) {
               fmt::format("--dtype: unknown dtype '{}'; available: f32, f16, bf16, f64", name));
 }
 
-/// The rules and shapes that the command names; by default those of the preset `small`. A preset's rules, n,
-/// d and dtypes can be replaced one by one.
+/// The rules and shapes that the command names; by default those of the preset `small`, or `files`. A
+/// preset's rules, n, d and dtypes can be replaced one by one.
 std::vector<bench::Block> blocks_for(const BenchCommand& command) {
+  const std::string preset = !command.preset.empty() ? command.preset
+                             : command.files.empty() ? "small"
+                                                     : "files";
   const bool own = !command.rules.empty() && !command.n.empty() && !command.sizes.empty();
   std::vector<bench::Block> blocks;
   if (command.preset.empty() && own) {
     blocks.push_back({.rules = {}, .n = {}, .sizes = {}, .dtypes = {DType::f32}});
   } else {
-    blocks = bench::preset_of(command.preset.empty() ? "small" : command.preset).blocks;
+    blocks = bench::preset_of(preset).blocks;
   }
   std::vector<DType> dtypes;
   for (const std::string& name : command.dtypes) dtypes.push_back(dtype_of(name));
@@ -122,12 +125,12 @@ std::string head(const Findings& findings) {
 }
 
 std::string rows_table(const Findings& findings) {
-  std::vector<std::vector<std::string>> lines = {{"rule", "n", "d", "dtype", "time", "spread", "GB/s",
+  std::vector<std::vector<std::string>> lines = {{"rule", "n", "d", "dtype", "from", "time", "spread", "GB/s",
                                                   "floor", "share", "bound", "solve", "extra memory"}};
   for (const Row& row : findings.rows) {
     const bench::Spread& ms = row.timing.ms;
     lines.push_back({to_string(row.asked.pipeline), std::to_string(row.asked.n), size_text(row.asked.size),
-                     to_string(row.asked.dtype), time_text(ms.median),
+                     to_string(row.asked.dtype), to_string(row.asked.source), time_text(ms.median),
                      fmt::format("{:.1f} %", 100 * ms.noise()),
                      fmt::format("{:.1f}", row.bytes() / ms.median / 1e6), time_text(row.floor_ms()),
                      fmt::format("{:.0f} %", 100 * row.share()),
@@ -246,6 +249,15 @@ void run(const BenchCommand& command) {
                       .folder = bench::peers_folder(command.peers_folder),
                       .python = command.python,
                       .seconds = command.seconds};
+  }
+  if (!command.files.empty()) {
+    if (!command.peers.empty()) {
+      throw Error(Status::invalid_argument, "--against compares updates in memory: leave out --files");
+    }
+    if (!std::filesystem::is_directory(command.files)) {
+      throw Error(Status::invalid_argument, fmt::format("--files: {} is no folder", command.files.string()));
+    }
+    settings.files = command.files;
   }
   // Row by row, so that a run that is stopped leaves what it has measured.
   const auto write = [&](const Findings& findings) {

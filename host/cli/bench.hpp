@@ -22,6 +22,7 @@ struct BenchCommand {
   std::vector<std::string> peers;
   std::string peers_folder;
   std::string python = "python3";
+  std::filesystem::path files;
   std::optional<std::filesystem::path> json;
   std::optional<std::filesystem::path> csv;
   std::string command_line;

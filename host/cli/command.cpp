@@ -222,6 +222,12 @@ In rules, F stands for n/5, rounded down. --rule, --n, --d and --dtype each
 replace their part of the preset. The name of a model stands for its number of
 parameters, and NAME/K for one of K shards of it.
 
+--files writes the updates of a case into FOLDER, as checkpoint files of one
+worker each in the model's tensors, times the pipelines on these, and removes
+them. The floor is the time for reading the same bytes and nothing else, with
+as many threads; once from the system's memory (page cache), and once from the
+disk, where the system can be made to forget the files.
+
 )help";
 
 constexpr const char* bench_examples = R"help(
@@ -231,6 +237,8 @@ Examples:
         --d 1e6 resnet-50 llama-2-7b/256 --json new.json
   Other libraries, for the same rule on the same data:
     bragg bench --rule "krum(f=F)" --n 16 --d 1e6 --against numpy-ops byzfl-torch
+  From files on the disk that holds /data:
+    bragg bench --files /data --json files.json
 
 )help";
 
@@ -538,7 +546,8 @@ void add_bench(CLI::App& app, bragg::cli::BenchCommand& command) {
   sub->add_option("--dtype", command.dtypes, "dtypes of updates; default: those of the preset")
       ->type_name("{f32,f16,bf16,f64}")
       ->delimiter(',');
-  sub->add_option("--preset", command.preset, "set of rules and shapes, see below; default: small")
+  sub->add_option("--preset", command.preset,
+                  "set of rules and shapes, see below; default: small, or files with --files")
       ->type_name(fmt::format("{{{}}}", fmt::join(preset_names(), ",")));
   sub->add_option("--device", command.device,
                   "device that computes; auto: a CUDA device if there is one, else the CPU")
@@ -557,6 +566,9 @@ void add_bench(CLI::App& app, bragg::cli::BenchCommand& command) {
                   "folder of their adapters; default: BRAGG_PEERS, else bragg's own")
       ->type_name(bragg::cli::folder_type);
   sub->add_option("--python", command.python, "interpreter that runs the adapters")->capture_default_str();
+  sub->add_option("--files", command.files,
+                  "folder to write files of updates in, for a time; pipelines are timed from them")
+      ->type_name(bragg::cli::folder_type);
   sub->add_option("--json", command.json, "JSON file to write: everything, including passes and floors");
   sub->add_option("--csv", command.csv, "CSV file to write: the rows");
 }
