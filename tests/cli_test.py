@@ -70,6 +70,11 @@ def contents(paths):
     return found
 
 
+def hashes(contents_of):
+    """What is quick to compare, and to show where it differs."""
+    return {name: hashlib.sha256(content).hexdigest() for name, content in contents_of.items()}
+
+
 def npy(shape, values):
     header = "{'descr': '<f4', 'fortran_order': False, 'shape': (%s,), }" % ", ".join(map(str, shape))
     header += " " * (-(len(header) + 11) % 64) + "\n"
@@ -2364,6 +2369,121 @@ class ReputationOption(Case):
         self.refused([rows], "median", *state, code=2, says="needs a file or a folder for each worker")
         others = self.workers(FIVE, "others")
         self.refused([inputs[0], others[0]], "median", *state, code=2, says="are both known as w00")
+
+
+class Together(Case):
+    """Output, report, server's state and reputation are those of one run."""
+
+    def setUp(self):
+        super().setUp()
+        self.files = {name: self.path(name, name + end) for name, end in [("output", ".npz"), ("report", ".json"), ("state", ".safetensors"), ("reputation", ".json")]}
+        for path in self.files.values():
+            os.mkdir(os.path.dirname(path))
+        self.rows = self.path("rows")
+
+    def write_rows(self, elements, workers=5):
+        os.makedirs(self.rows, exist_ok=True)
+        for i in range(workers):
+            self.write("rows/w%02d.safetensors" % i, safetensors({"w": ("F32", [elements], [float(i)] * elements)}))
+        self.base = self.write("base.safetensors", safetensors({"w": ("F32", [elements], [0.0] * elements)}))
+
+    def run_round(self, report=None, limit=None):
+        """Exit code and stderr; no file may have more than `limit` bytes."""
+
+        def restrict():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            if limit is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+        command = [BRAGG, "aggregate", self.rows, "-r", "trimmed_mean(f=1)", "--base", self.base, "-q", "-o", self.files["output"]]
+        command += ["--report", report or self.files["report"], "--reputation", self.files["reputation"]]
+        command += ["--server-lr", "0.1", "--server-optimizer", "adam", "--server-state", self.files["state"]]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, preexec_fn=restrict)
+        return done.returncode, done.stderr
+
+    def found(self):
+        """What there is, by what it is; temporary files are none of it."""
+        for name, path in self.files.items():
+            self.assertLessEqual(os.listdir(os.path.dirname(path)), [os.path.basename(path)], name)
+        return {name: contents([path])[0] for name, path in self.files.items() if os.path.exists(path)}
+
+    def remember(self, names):
+        """Adds names to the reputation, which makes its file long."""
+        with open(self.files["reputation"]) as file:
+            state = json.load(file)
+        known = next(iter(state["names"].values()))
+        state["names"].update(("other%05d" % k, known) for k in range(names))
+        self.write("reputation/reputation.json", json.dumps(state))
+
+    def fails(self, failing, limit):
+        """All stay as they are where one cannot be written, whether or not they are there."""
+        before = self.found()
+        code, errors = self.run_round(limit=limit)
+        self.assertEqual(code, 4, errors)
+        self.assertIn(self.files[failing], errors)
+        after = self.found()
+        # A run that fails before its report is begun has one of its own.
+        if failing != "report" and "report" in after:
+            self.assertEqual(json.loads(after.pop("report"))["exit_code"], 4)
+            before.pop("report", None)
+        self.assertEqual(hashes(after), hashes(before))
+
+    def test_the_first_failure_leaves_none(self):
+        self.write_rows(20000)
+        self.fails("output", limit=50 << 10)
+        self.assertNotIn("output", self.found())
+
+    def test_an_output_that_cannot_be_written(self):
+        self.write_rows(20000)
+        self.assertEqual(self.run_round()[0], 0)
+        self.fails("output", limit=50 << 10)
+
+    def test_a_state_that_cannot_be_written(self):
+        self.write_rows(20000)  # two moments of a value
+        self.assertEqual(self.run_round()[0], 0)
+        self.fails("state", limit=100 << 10)
+
+    def test_a_report_that_cannot_be_written(self):
+        self.write_rows(2, workers=30)
+        self.assertEqual(self.run_round()[0], 0)
+        sizes = {name: len(found) for name, found in self.found().items()}
+        self.assertGreater(sizes["report"], 1.2 * max(size for name, size in sizes.items() if name != "report"))
+        self.fails("report", limit=int(sizes["report"] / 1.1))
+        os.remove(self.files["report"])
+        self.fails("report", limit=int(sizes["report"] / 1.1))
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "needs /dev/full")
+    def test_a_report_that_a_device_refuses(self):
+        self.write_rows(2)
+        self.assertEqual(self.run_round()[0], 0)
+        before = self.found()
+        code, errors = self.run_round(report="/dev/full")
+        self.assertEqual((code, errors.count("\n")), (4, 1), errors)
+        self.assertIn("--report: /dev/full", errors)
+        self.assertEqual(hashes(self.found()), hashes(before))
+
+    def test_a_reputation_that_cannot_be_written(self):
+        self.write_rows(2)
+        self.assertEqual(self.run_round()[0], 0)
+        self.remember(2000)
+        self.assertEqual(self.run_round()[0], 0)
+        self.fails("reputation", limit=100 << 10)
+        os.remove(self.files["state"])
+        self.fails("reputation", limit=100 << 10)
+
+    def test_a_round_that_is_made_once_more_is_the_same(self):
+        """What the order of names is for: while the states are old, the same run makes the same files."""
+        self.write_rows(10)
+        self.assertEqual(self.run_round()[0], 0)
+        old = self.found()
+        self.assertEqual(self.run_round()[0], 0)
+        new = self.found()
+        for name in ("state", "reputation"):
+            self.assertNotEqual(new[name], old[name])
+            with open(self.files[name], "wb") as file:
+                file.write(old[name])
+        self.assertEqual(self.run_round()[0], 0)
+        self.assertEqual(hashes(self.found()), hashes(new))
 
 
 class DeviceOption(Case):

@@ -727,6 +727,49 @@ TEST(Write, FilesThatBelongTogetherAppearTogetherOrNotAtAll) {
   EXPECT_EQ(folder.entries(), 1);
 }
 
+// What was there before is there again, with its own inode.
+TEST(Write, FilesThatAreReplacedTogetherAreAllReplacedOrNone) {
+  const TemporaryFolder folder;
+  const std::array<const char*, 4> names = {"a", "new", "b", "last"};
+  for (const char* const name : {"a", "b"}) write_text(folder / name, "former");
+  const auto inode = detail::ReadFile(folder / "a").id().inode;
+  std::vector<std::unique_ptr<detail::OutputFile>> files;
+  std::vector<detail::OutputFile*> pointers;
+  for (const char* const name : names) {
+    files.push_back(std::make_unique<detail::OutputFile>(folder / name, 5));
+    files.back()->write(0, "later", 5);
+    pointers.push_back(files.back().get());
+  }
+  fs::create_directories(folder / "last");
+  EXPECT_EQ(failure_of([&] { commit_together(pointers); }).status, Status::io_error);
+  EXPECT_EQ(read_text(folder / "a"), "former");
+  EXPECT_EQ(detail::ReadFile(folder / "a").id().inode, inode);
+  EXPECT_EQ(read_text(folder / "b"), "former");
+  EXPECT_FALSE(fs::exists(folder / "new"));
+  files.clear();
+  EXPECT_EQ(folder.entries(), 3);  // no temporary names
+}
+
+// Once more: nothing of the former files stays.
+TEST(Write, FormerFilesGoWhenAllAreReplaced) {
+  const TemporaryFolder folder;
+  fs::create_directories(folder / "other");
+  const std::array<fs::path, 3> paths = {folder / "a", folder / "other" / "b", folder / "c"};
+  for (const char* const text : {"former", "latest"}) {
+    std::vector<std::unique_ptr<detail::OutputFile>> files;
+    std::vector<detail::OutputFile*> pointers;
+    for (const fs::path& path : paths) {
+      files.push_back(std::make_unique<detail::OutputFile>(path, 6));
+      files.back()->write(0, text, 6);
+      pointers.push_back(files.back().get());
+    }
+    commit_together(pointers);
+    for (const fs::path& path : paths) EXPECT_EQ(read_text(path), text);
+  }
+  EXPECT_EQ(folder.entries(), 3);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder / "other"), fs::directory_iterator{}), 1);
+}
+
 TEST(Write, AFolderForOutputsGoesAwayUnlessItIsKept) {
   const TemporaryFolder folder;
   { const detail::OutputFolder made(folder / "made"); }

@@ -20,6 +20,7 @@
 #include "host/cli/report.hpp"
 #include "host/cli/reputation.hpp"
 #include "host/cli/text.hpp"
+#include "host/files/aggregate_files.hpp"
 #include "host/files/packed.hpp"
 #include "host/files/ranks.hpp"
 #include "host/files/server_step.hpp"
@@ -206,10 +207,10 @@ std::string weight_warnings(const std::vector<fs::path>& inputs, const std::vect
 }
 
 /// Bad inputs are told when the progress bar is gone; of a run that fails also where --quiet is given. Such a
-/// run has a report, too.
+/// run has a report, too, unless that of its success was `reported`: it may have gone into a pipe.
 FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inputs,
-                     const AggregateCommand& command, Device device, FileOptions& options,
-                     FileHashes& hashes) {
+                     const AggregateCommand& command, Device device, FileOptions& options, FileHashes& hashes,
+                     const detail::WriteBeside& beside, const bool& reported) {
   std::string warnings = weight_warnings(inputs, options.weights);
   std::vector<std::string> bad(inputs.size());
   options.found_bad = [&](std::size_t row, const std::string& name, const std::string& reason) {
@@ -234,7 +235,7 @@ FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inpu
     FileResult result = [&] {
       ProgressBar bar(!command.quiet);
       options.progress = [&](const Progress& progress) { bar.show(progress); };
-      return aggregate_files(pipeline, inputs, command.output, options);
+      return detail::aggregate_files(pipeline, inputs, command.output, options, beside);
     }();
     if (result.server_step == 1)
       warnings += fmt::format("bragg: note: --server-state: {} begins now\n",
@@ -249,7 +250,8 @@ FileResult aggregate(const Pipeline& pipeline, const std::vector<fs::path>& inpu
     if (counted) fmt::print(stderr, "{}", warnings);
     const Error told = with_option_names(error);
     const bool is_first = options.communicator == nullptr || options.communicator->rank() == 0;
-    if (command.report && is_first && exit_code(told.status()) != exit_code(Status::invalid_argument)) {
+    if (command.report && is_first && !reported &&
+        exit_code(told.status()) != exit_code(Status::invalid_argument)) {
       try {
         write_failure(*command.report, pipeline, inputs, bad, command.output, device, hashes, told);
       } catch (const Error& unwritten) {
@@ -340,12 +342,8 @@ void run(const AggregateCommand& command, Communicator* communicator) {
       throw Error(Status::invalid_argument, "--sha256: hashes go into the report; give --report, too");
   });
 
-  const EndOnSignal guard([&](int outputs) {
-    if (outputs == 0) return std::string("nothing was written");
-    return command.output.string() + (command.reputation
-                                          ? " was written; the report and the reputation may not be"
-                                          : " was written, the report was not");
-  });
+  const EndOnSignal guard(
+      [](int written) { return written == 0 ? "nothing was written" : "all files were written"; });
   const auto start = std::chrono::steady_clock::now();
   FileHashes hashes;
   const Device device = *options.options.device;
@@ -356,23 +354,26 @@ void run(const AggregateCommand& command, Communicator* communicator) {
     options.options.max_weight_share = reputation->trust().max_weight_share;
     if (!command.quiet) fmt::print(stderr, "{}", reputation->warnings());
   }
-  FileResult result =
-      aggregate(reputation ? reputation->trust().pipeline : *pipeline,
-                reputation ? reputation->counting() : inputs, command, device, options, hashes);
-  if (reputation) {
-    reputation->learn(result);
-    options.weights = reputation->weights();
-  }
+  bool reported = false;
+  const auto write_beside = [&](FileResult& result) {
+    detail::FilesBeside files;
+    if (reputation) {
+      reputation->learn(result);
+      files.reputation = reputation->write();
+    }
+    if (command.report) {  // last: what went into a pipe cannot be taken back
+      reported = true;
+      files.report = write_report(*command.report, *pipeline, result, command.output, options, hashes,
+                                  reputation ? &*reputation : nullptr);
+    }
+    return files;
+  };
+  const FileResult result = aggregate(reputation ? reputation->trust().pipeline : *pipeline,
+                                      reputation ? reputation->counting() : inputs, command, device, options,
+                                      hashes, write_beside, reported);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-
-  ranks.together([&] {
-    if (command.report && ranks.is_first())
-      write_report(*command.report, *pipeline, result, command.output, options, hashes,
-                   reputation ? &*reputation : nullptr);
-  });
-  if (reputation) reputation->save();
   if (!command.quiet) {
-    fmt::print("{}\n{}{}", worker_table(result, options.weights),
+    fmt::print("{}\n{}{}", worker_table(result, reputation ? reputation->weights() : options.weights),
                reputation ? reputation->table() + "\n" : "",
                summary(command, *pipeline, result, options, seconds.count()));
   }

@@ -412,7 +412,12 @@ void run(const AttackCommand& command) {
   for (std::size_t k = 0; k < outputs.size(); ++k)
     written.push_back(
         write_model(outputs[k], command.name, honest, made.rows[made.rows.size() == 1 ? 0 : k]));
-  detail::OutputModel::commit(written);
+  std::vector<detail::OutputFile*> files;
+  for (const auto& model : written) {
+    const std::vector<detail::OutputFile*> finished = model->finish();
+    files.insert(files.end(), finished.begin(), finished.end());
+  }
+  detail::commit_together(files);
   folder.keep();
   const std::string last = outputs.size() > 1 ? " … " + outputs.back().filename().string() : "";
   fmt::print("{}{}: {} on {} worker{}, {} coordinates{}{}\n", printable(outputs.front().string()),

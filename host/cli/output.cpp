@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 #include <unistd.h>
-#include <bragg/error.hpp>
 
 #include <cerrno>
 #include <cstdint>
@@ -49,30 +48,30 @@ void check_writable(const char* option, const fs::path& path) {
   if (access(folder.c_str(), W_OK) != 0) fail(option, path, "its folder cannot be written to");
 }
 
-void write_whole(const char* option, const fs::path& path, const std::function<void(const Put&)>& make) {
+std::unique_ptr<detail::OutputFile> write_unnamed(const char* option, const fs::path& path,
+                                                  const MakeText& make) {
   std::error_code ignored;
   if (is_stream(fs::status(path, ignored))) {
     std::ofstream out(path, std::ios::binary);
     make([&](std::string_view text) { out << text; });
     out.close();
     if (!out) fail(option, path, std::generic_category().message(errno));
-    return;
+    return nullptr;
   }
-  try {
-    detail::OutputFile file(path, 0);
+  return of_option(option, [&] {
+    auto file = std::make_unique<detail::OutputFile>(path, 0);
     std::int64_t end = 0;
     make([&](std::string_view text) {
-      file.write(end, text.data(), static_cast<std::int64_t>(text.size()));
+      file->write(end, text.data(), static_cast<std::int64_t>(text.size()));
       end += static_cast<std::int64_t>(text.size());
     });
-    file.commit();
-  } catch (const Error& error) {
-    throw Error(error.status(), fmt::format("{}: {}", option, error.what()));
-  }
+    return file;
+  });
 }
 
 void write_whole(const char* option, const fs::path& path, const std::string& text) {
-  write_whole(option, path, [&](const Put& put) { put(text); });
+  const auto file = write_unnamed(option, path, [&](const Put& put) { put(text); });
+  if (file) of_option(option, [&] { file->commit(); });
 }
 
 bool leads_to_input(const fs::path& path, const fs::path& input) {

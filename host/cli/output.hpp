@@ -2,26 +2,47 @@
 // Files that the command itself writes. Errors name their option.
 #pragma once
 
+#include <bragg/error.hpp>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+namespace bragg::detail {
+class OutputFile;
+}
+
 namespace bragg::cli {
 
-/// Throws early what write_whole would only find when the work is done: a folder that is not there, a place
+/// Calls, and names the option in what it throws.
+template <class CallF>
+auto of_option(const char* option, CallF call) {
+  try {
+    return call();
+  } catch (const Error& error) {
+    throw Error(error.status(), std::string(option) + ": " + error.what());
+  }
+}
+
+/// Throws early what writing would only find when the work is done: a folder that is not there, a place
 /// that cannot be written to.
 void check_writable(const char* option, const std::filesystem::path& path);
 
 /// Takes the next piece of a text.
 using Put = std::function<void(std::string_view)>;
 
-/// A file appears whole or not at all; a character device or a named pipe is written to. `make` puts the
-/// text, which may be longer than memory, piece by piece.
-void write_whole(const char* option, const std::filesystem::path& path,
-                 const std::function<void(const Put&)>& make);
+/// Puts a text, which may be longer than memory, piece by piece.
+using MakeText = std::function<void(const Put&)>;
+
+/// A file that is written, and appears when it is committed. Null: a character device or a named pipe, to
+/// which all went.
+std::unique_ptr<detail::OutputFile> write_unnamed(const char* option, const std::filesystem::path& path,
+                                                  const MakeText& make);
+
+/// A file appears whole or not at all; a character device or a named pipe is written to.
 void write_whole(const char* option, const std::filesystem::path& path, const std::string& text);
 
 /// Whether a name ends as a file of values does: .safetensors, .npz or .npy.

@@ -14,6 +14,7 @@
 #include "host/cli/output.hpp"
 #include "host/cli/text.hpp"
 #include "host/files/server_step.hpp"
+#include "host/io/file.hpp"
 
 namespace bragg::cli {
 
@@ -163,9 +164,10 @@ std::string worker_table(const FileResult& result, const std::vector<double>& cl
   return table;
 }
 
-void write_report(const fs::path& path, const Pipeline& pipeline, const FileResult& result,
-                  const fs::path& output, const FileOptions& options, const FileHashes& hashes,
-                  const ReputationFile* reputation) {
+std::unique_ptr<detail::OutputFile> write_report(const fs::path& path, const Pipeline& pipeline,
+                                                 const FileResult& result, const fs::path& output,
+                                                 const FileOptions& options, const FileHashes& hashes,
+                                                 const ReputationFile* reputation) {
   Json json = header(pipeline, result.workers.size(), output, *options.options.device);
   json["exit_code"] = 0;
   json["message"] = nullptr;
@@ -196,13 +198,13 @@ void write_report(const fs::path& path, const Pipeline& pipeline, const FileResu
     for (std::size_t t = 0; t < result.tensors.size(); ++t)
       shares.push_back({{"name", result.tensors[t]}, {"share", result.distance_shares[t]}});
   }
-  if (!result.per_tensor) {
-    add_outcome(json, result, 0);
-    write_whole("--report", path, text_of(json) + "\n");
-    return;
-  }
-  // Tensor by tensor: as values of JSON all of them would be many times the model.
-  write_whole("--report", path, [&](const Put& put) {
+  if (!result.per_tensor) add_outcome(json, result, 0);
+  return write_unnamed("--report", path, [&](const Put& put) {
+    if (!result.per_tensor) {
+      put(text_of(json) + "\n");
+      return;
+    }
+    // Tensor by tensor: as values of JSON all of them would be many times the model.
     std::string head = text_of(json);
     head.resize(head.rfind("\n}"));
     put(head + ",\n  \"tensors\": [");

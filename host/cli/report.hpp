@@ -5,6 +5,7 @@
 #include <bragg/io.hpp>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -22,13 +23,15 @@ std::string worker_table(const FileResult& result, const std::vector<double>& cl
 /// SHA-256 by path.
 using FileHashes = std::map<std::string, std::string>;
 
-/// JSON; appears whole or not at all. `hashes`: empty where none were asked for. `reputation`: null where
-/// none is kept.
-void write_report(const std::filesystem::path& path, const Pipeline& pipeline, const FileResult& result,
-                  const std::filesystem::path& output, const FileOptions& options, const FileHashes& hashes,
-                  const ReputationFile* reputation);
+/// JSON, for commit_together; null: all went to a device or a pipe. `hashes`: empty where none were asked
+/// for. `reputation`: null where none is kept.
+std::unique_ptr<detail::OutputFile> write_report(const std::filesystem::path& path, const Pipeline& pipeline,
+                                                 const FileResult& result,
+                                                 const std::filesystem::path& output,
+                                                 const FileOptions& options, const FileHashes& hashes,
+                                                 const ReputationFile* reputation);
 
-/// Of a run that failed; `bad`: for each input, why it is a bad one, or nothing.
+/// Of a run that failed, whole or not at all; `bad`: for each input, why it is a bad one, or nothing.
 void write_failure(const std::filesystem::path& path, const Pipeline& pipeline,
                    const std::vector<std::filesystem::path>& inputs, const std::vector<std::string>& bad,
                    const std::filesystem::path& output, Device device, const FileHashes& hashes,

@@ -14,6 +14,8 @@
 
 #include "host/cli/output.hpp"
 #include "host/cli/text.hpp"
+#include "host/io/file.hpp"
+#include "host/reputation/state.hpp"
 
 namespace bragg::cli {
 
@@ -21,15 +23,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// Calls and names the option in what it throws.
-template <class CallF>
-auto of_option(CallF call) {
-  try {
-    return call();
-  } catch (const Error& error) {
-    throw Error(error.status(), fmt::format("--reputation: {}", error.what()));
-  }
-}
+constexpr const char* option = "--reputation";
 
 /// The name of the file or folder, without what says of which format it is: a worker may change that.
 std::string name_of(const fs::path& input) {
@@ -66,8 +60,8 @@ Reputation read(const fs::path& path) {
 
 ReputationFile::ReputationFile(fs::path path, const Pipeline& pipeline, const std::vector<fs::path>& inputs,
                                const std::vector<double>& weights, double max_weight_share)
-    : path_(std::move(path)), inputs_(inputs), reputation_(of_option([&] { return read(path_); })) {
-  const std::vector<std::string> names = of_option([&] { return names_of(inputs); });
+    : path_(std::move(path)), inputs_(inputs), reputation_(of_option(option, [&] { return read(path_); })) {
+  const std::vector<std::string> names = of_option(option, [&] { return names_of(inputs); });
   trust_ = reputation_.trust(pipeline, names, weights, max_weight_share);
 }
 
@@ -102,8 +96,8 @@ void ReputationFile::learn(FileResult& result) {
   }
 }
 
-void ReputationFile::save() const {
-  of_option([&] { reputation_.save(path_); });
+std::unique_ptr<detail::OutputFile> ReputationFile::write() const {
+  return write_unnamed(option, path_, [&](const Put& put) { put(detail::text_of(reputation_)); });
 }
 
 std::vector<double> ReputationFile::weights() const {

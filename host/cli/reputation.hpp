@@ -5,9 +5,14 @@
 #include <bragg/io.hpp>
 #include <bragg/reputation.hpp>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
+
+namespace bragg::detail {
+class OutputFile;
+}
 
 namespace bragg::cli {
 
@@ -28,8 +33,8 @@ class ReputationFile {
 
   /// Learns from the run of these, and adds the others to the result, as rows of no weight.
   void learn(FileResult& result);
-  /// Writes the file: last of all, so that a run whose output or report could not be written is not in it.
-  void save() const;
+  /// Writes the file, for commit_together.
+  std::unique_ptr<detail::OutputFile> write() const;
 
   /// Client weights of all inputs, or none.
   std::vector<double> weights() const;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Aggregation of files in windows of bounded memory.
+#include "host/files/aggregate_files.hpp"
+
 #include <fmt/format.h>
-#include <bragg/io.hpp>
 
 #include <algorithm>
 #include <array>
@@ -32,12 +33,9 @@
 #include "host/sharded/leaf_sums.hpp"
 #include "host/sharded/solution_digest.hpp"
 
-namespace bragg {
-inline namespace v0 {
+namespace bragg::detail {
 
 namespace {
-
-using namespace detail;
 
 /// What is solved together: all of some windows, or some pieces of the one in slot 0. Of ranks all have a
 /// part of the whole row, perhaps without a window; one of a tensor is one rank's.
@@ -89,7 +87,7 @@ class FileAggregation {
   FileAggregation(const Pipeline& pipeline, Inputs& inputs, const std::filesystem::path& output,
                   const FileOptions& options, Ranks& ranks, Course& course);
   /// @throws InputLost: all has to be done again without them.
-  FileResult run(const std::filesystem::path& output);
+  FileResult run(const std::filesystem::path& output, const WriteBeside& beside);
 
  private:
   /// The rows that are read, of the active ones.
@@ -136,7 +134,9 @@ class FileAggregation {
   }
   void open_outputs(const std::filesystem::path& output);
   std::unique_ptr<OutputModel> open_output(const std::filesystem::path& path, const ModelLayout& layout);
-  void commit();
+  /// On the first rank, all that ranks have written; the others leave it.
+  void collect_outputs();
+  void commit(const WriteBeside& beside);
   void collect_results();
   void solve(const Part& part, Solution& solution);
   /// Pass 1 over the windows that it reads.
@@ -298,7 +298,7 @@ void FileAggregation::begin_rows(bool solved) {
   reader_.emplace(inputs_, active_.rows, memory_.slot.row_stride, *passes_, threads_);
 }
 
-FileResult FileAggregation::run(const std::filesystem::path& output) {
+FileResult FileAggregation::run(const std::filesystem::path& output, const WriteBeside& beside) {
   ranks_.together([&] {
     check_output("output", output, inputs_);
     start_threads(threads_);
@@ -320,7 +320,7 @@ FileResult FileAggregation::run(const std::filesystem::path& output) {
   });
   if (whole) run_whole();
   if (options_.partial) ranks_.together([&] { run_partial(); });
-  commit();
+  collect_outputs();
   if (shares_) {
     result_.distance_shares = shares_->shares();
     std::vector<std::int64_t> elements(inputs_.floating.size(), 0);
@@ -332,6 +332,7 @@ FileResult FileAggregation::run(const std::filesystem::path& output) {
   result_.bytes_read = course_.bytes_read;
   if (server_) result_.server_step = server_->number();
   collect_results();
+  commit(beside);
   return std::move(result_);
 }
 
@@ -362,25 +363,37 @@ std::unique_ptr<OutputModel> FileAggregation::open_output(const std::filesystem:
   return file;
 }
 
-void FileAggregation::commit() {
-  if (ranks_.many()) {
-    Packer mine;
-    ranks_.together([&] {
-      if (ranks_.is_first()) return;
-      mine.put(files_.front()->written());
-      for (const auto& file : files_) file->leave();
-    });
-    for (const std::string& theirs : ranks_.gather(mine.bytes())) {
-      if (!ranks_.is_first() || theirs.empty()) continue;
-      for (const OutputModel::Written& part : Unpacker(theirs).take_list<OutputModel::Written>())
-        files_.front()->add_written(part);
-    }
+void FileAggregation::collect_outputs() {
+  if (!ranks_.many()) return;
+  Packer mine;
+  ranks_.together([&] {
+    if (ranks_.is_first()) return;
+    mine.put(files_.front()->written());
+    for (const auto& file : files_) file->leave();
+  });
+  for (const std::string& theirs : ranks_.gather(mine.bytes())) {
+    if (!ranks_.is_first() || theirs.empty()) continue;
+    for (const OutputModel::Written& part : Unpacker(theirs).take_list<OutputModel::Written>())
+      files_.front()->add_written(part);
   }
+}
+
+void FileAggregation::commit(const WriteBeside& beside) {
   ranks_.together([&] {
     if (server_) server_->finish();  // before the first rank writes another state in its place
   });
   ranks_.together([&] {
-    if (ranks_.is_first()) OutputModel::commit(files_);
+    if (!ranks_.is_first()) return;
+    const FilesBeside others = beside ? beside(result_) : FilesBeside{};
+    std::vector<OutputFile*> files;
+    for (const auto& model : files_) {
+      const std::vector<OutputFile*> finished = model->finish();
+      files.insert(files.end(), finished.begin(), finished.end());
+      if (model == files_.front() && others.report) files.push_back(others.report.get());
+    }
+    if (others.reputation) files.push_back(others.reputation.get());
+    commit_together(files);
+    for (const auto& model : files_) model->keep();
   });
 }
 
@@ -1072,7 +1085,8 @@ void hash_evidence(std::span<const std::filesystem::path> inputs, const FileOpti
 }  // namespace
 
 FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesystem::path> inputs,
-                           const std::filesystem::path& output, const FileOptions& given) {
+                           const std::filesystem::path& output, const FileOptions& given,
+                           const WriteBeside& beside) {
   FileOptions options = given;
   if (options.partial) options.options.scope = Scope::per_tensor;
   Ranks ranks(options.communicator);
@@ -1090,7 +1104,7 @@ FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesy
       try {
         std::optional<FileAggregation> aggregation;
         ranks.together([&] { aggregation.emplace(pipeline, opened, output, options, ranks, course); });
-        return aggregation->run(output);
+        return aggregation->run(output, beside);
       } catch (const InputLost& lost) {
         ranks.together([&] { mark_lost(opened, lost, options); });
         course.progress.restart();
@@ -1106,5 +1120,10 @@ FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesy
   }
 }
 
-}  // namespace v0
-}  // namespace bragg
+}  // namespace bragg::detail
+
+bragg::FileResult bragg::aggregate_files(const Pipeline& pipeline,
+                                         std::span<const std::filesystem::path> inputs,
+                                         const std::filesystem::path& output, const FileOptions& options) {
+  return detail::aggregate_files(pipeline, inputs, output, options, nullptr);
+}

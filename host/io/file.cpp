@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <mutex>
 #include <random>
+#include <set>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -189,6 +190,14 @@ bool give_name(int descriptor, const fs::path& name) {
   return ::linkat(AT_FDCWD, unnamed.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0;
 }
 
+/// A rename outlives a power cut only when its folder is flushed too; where that is refused, so be it.
+void flush_folder(const fs::path& folder) {
+  const int descriptor = open_retrying(folder, O_RDONLY);
+  if (descriptor < 0) return;
+  ::fsync(descriptor);
+  ::close(descriptor);
+}
+
 /// Whether the folder's file system has files that are made without a name and can be given one. Tried, as no
 /// other answer holds for what lies above it (containers, networks, no /proc).
 bool can_name_later(const fs::path& folder, const fs::path& name) {
@@ -215,7 +224,6 @@ OutputFile::OutputFile(const fs::path& path, std::int64_t bytes, const fs::path&
     : path_(follow_links(path)) {
   struct stat there {};
   const bool exists = ::stat(path_.c_str(), &there) == 0;
-  replaces_ = exists;
   if (exists && !S_ISREG(there.st_mode)) {
     throw Error(Status::invalid_argument,
                 fmt::format("output {} exists and is not a regular file; give the name of a file",
@@ -319,7 +327,7 @@ void OutputFile::leave() {
   if (::close(std::exchange(descriptor_, -1)) != 0) throw_io_error(path_, "close it", errno);
 }
 
-void OutputFile::rename_to_path() {
+void OutputFile::rename_to_path(bool undoable) {
   // link() replaces nothing, so that a file without a name gets a temporary one first.
   for (int attempt = 0; temporary_.empty() && attempt < 100; ++attempt) {
     const fs::path name = make_name();
@@ -330,18 +338,36 @@ void OutputFile::rename_to_path() {
     }
   }
   if (temporary_.empty()) throw_io_error(path_, "give the finished file a name beside it", errno);
+  if (undoable) keep_former();
   if (::rename(temporary_.c_str(), path_.c_str()) != 0)
     throw_io_error(path_, "rename the finished file to it", errno);
   forget_temporary();
 }
 
-/// The rename itself outlives a power cut only when the folder is flushed too; where that is refused, so be
-/// it.
-void OutputFile::flush_folder() noexcept {
-  const int parent = open_retrying(folder(), O_RDONLY);
-  if (parent < 0) return;
-  ::fsync(parent);
-  ::close(parent);
+void OutputFile::keep_former() {
+  fs::path name = make_name();
+  if (::link(path_.c_str(), name.c_str()) == 0) {
+    outputs().temporary.push_back(name);
+    former_ = std::move(name);
+  } else {
+    stays_ = errno != ENOENT;  // a file system without links
+  }
+}
+
+void OutputFile::forget_former() noexcept {
+  if (former_.empty()) return;
+  ::unlink(former_.c_str());
+  std::erase(outputs().temporary, former_);
+  former_.clear();
+}
+
+void OutputFile::undo_rename() noexcept {
+  if (!former_.empty()) {
+    ::rename(former_.c_str(), path_.c_str());
+    forget_former();
+  } else if (!stays_) {
+    ::unlink(path_.c_str());
+  }
 }
 
 void OutputFile::commit() {
@@ -355,17 +381,21 @@ void commit_together(std::span<OutputFile* const> files) {
     const std::lock_guard lock(outputs().mutex);
     std::size_t renamed = 0;
     try {
-      for (; renamed < files.size(); ++renamed) files[renamed]->rename_to_path();
+      for (; renamed < files.size(); ++renamed) files[renamed]->rename_to_path(renamed + 1 < files.size());
     } catch (...) {
-      for (std::size_t k = 0; k < renamed; ++k) {
-        if (!files[k]->replaces_) ::unlink(files[k]->path_.c_str());
-      }
+      files[renamed]->forget_former();
+      while (renamed > 0) files[--renamed]->undo_rename();
       throw;
     }
+    for (OutputFile* const file : files) file->forget_former();
     ++outputs().committed;
   }
-  for (OutputFile* const file : files) ::close(std::exchange(file->descriptor_, -1));
-  if (!files.empty()) files.back()->flush_folder();
+  std::set<fs::path> folders;
+  for (OutputFile* const file : files) {
+    ::close(std::exchange(file->descriptor_, -1));
+    folders.insert(file->folder());
+  }
+  for (const fs::path& folder : folders) flush_folder(folder);
 }
 
 OutputFolder::OutputFolder(const fs::path& path) {

@@ -103,9 +103,13 @@ class OutputFile {
 
   std::filesystem::path folder() const;
   void flush();
-  /// Gives the file its name. The lock of all outputs is held.
-  void rename_to_path();
-  void flush_folder() noexcept;
+  /// Gives the file its name. The lock of all outputs is held. `undoable`: keeps what was there before, for
+  /// undo_rename, until forget_former.
+  void rename_to_path(bool undoable);
+  /// What was there before is there again, or nothing; the new file is gone.
+  void undo_rename() noexcept;
+  void keep_former();
+  void forget_former() noexcept;
   std::filesystem::path make_name() const { return make_temporary(path_); }
   /// A name beside `path`, known to abandon_outputs() while it is there.
   void set_temporary(std::filesystem::path name);
@@ -115,12 +119,15 @@ class OutputFile {
 
   std::filesystem::path path_;
   std::filesystem::path temporary_;  // empty: nothing to remove
+  std::filesystem::path former_;     // another name of the file that was there
+  bool stays_ = false;               // nobody could keep the file that was there
   int descriptor_ = -1;
-  bool replaces_ = false;  // a file that was there
 };
 
-/// Commits files that belong together, in this order: all, or none where none of them replaces another. A
-/// signal finds them all there or none.
+/// Commits files that belong together: flushes all to disk, then renames them in this order. If one fails,
+/// all former files are there again (where the file system has hard links, which keep them until then). A
+/// signal finds all new or all former ones; a process that is killed may have renamed the first of them, and
+/// leaves the former file of each, while it is kept, under a temporary name beside it.
 void commit_together(std::span<OutputFile* const> files);
 
 /// A folder for outputs, which may be there. One that is made here is removed again unless it is kept.

@@ -178,21 +178,20 @@ void OutputModel::leave() {
   for (const auto& file : files_) file->leave();
 }
 
-void OutputModel::commit(std::span<const std::unique_ptr<OutputModel>> models) {
+std::vector<OutputFile*> OutputModel::finish() {
+  if (npz_) {
+    std::vector<std::uint32_t> crcs;
+    for (const Written& written : written_) crcs.push_back(written.crc);
+    for (const auto& [offset, text] : npz_headers(*npz_, crcs))
+      files_.front()->write(offset, text.data(), static_cast<std::int64_t>(text.size()));
+  }
   std::vector<OutputFile*> files;
-  for (const auto& model : models) {
-    if (model->npz_) {
-      std::vector<std::uint32_t> crcs;
-      for (const Written& written : model->written_) crcs.push_back(written.crc);
-      for (const auto& [offset, text] : npz_headers(*model->npz_, crcs))
-        model->files_.front()->write(offset, text.data(), static_cast<std::int64_t>(text.size()));
-    }
-    for (const auto& file : model->files_) files.push_back(file.get());
-  }
-  commit_together(files);
-  for (const auto& model : models) {
-    if (model->folder_) model->folder_->keep();
-  }
+  for (const auto& file : files_) files.push_back(file.get());
+  return files;
+}
+
+void OutputModel::keep() {
+  if (folder_) folder_->keep();
 }
 
 }  // namespace bragg::detail

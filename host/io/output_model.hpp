@@ -56,8 +56,11 @@ class OutputModel {
 
   /// Bytes of tensor t from `begin` on, each tensor's in their order.
   void write(std::size_t t, std::int64_t begin, const void* from, std::int64_t bytes);
-  /// The files of models that belong together, in this order: as commit_together.
-  static void commit(std::span<const std::unique_ptr<OutputModel>> models);
+  /// Writes what only a whole model has. Its files, for commit_together, in the order in which they are to
+  /// appear; `keep` is to be called then.
+  std::vector<OutputFile*> finish();
+  /// The folder that was made stays.
+  void keep();
 
   /// Of a model that was joined, when it has been made. @throws Error io_error.
   void open();

@@ -115,6 +115,30 @@ std::optional<std::string> fault_of_name(std::string_view name) {
   return std::nullopt;
 }
 
+std::string text_of(const Reputation& reputation) {
+  const ReputationOptions& options = reputation.options();
+  Json json;
+  json["format"] = format;
+  json["version"] = version;
+  json["round"] = reputation.round();
+  json["options"] = {{"newcomer", options.newcomer},
+                     {"rise", options.rise},
+                     {"fall", options.fall},
+                     {"patience", options.patience},
+                     {"floor", options.floor},
+                     {"sentence", options.sentence},
+                     {"f", options.f}};
+  Json& names = json["names"] = Json::object();
+  for (const auto& [name, standing] : reputation.standings()) {
+    names[name] = {{"score", standing.score},
+                   {"suspicion", standing.suspicion},
+                   {"quarantine", standing.quarantine},
+                   {"rounds", standing.rounds},
+                   {"seen", standing.seen}};
+  }
+  return json.dump(1) + "\n";
+}
+
 void check_options(const ReputationOptions& options) {
   const auto check = [](const char* name, double value, bool right, const char* needs) {
     if (right) return;
@@ -172,26 +196,7 @@ Reputation Reputation::load(const std::filesystem::path& path) {
 }
 
 void Reputation::save(const std::filesystem::path& path) const {
-  Json json;
-  json["format"] = format;
-  json["version"] = version;
-  json["round"] = round_;
-  json["options"] = {{"newcomer", options_.newcomer},
-                     {"rise", options_.rise},
-                     {"fall", options_.fall},
-                     {"patience", options_.patience},
-                     {"floor", options_.floor},
-                     {"sentence", options_.sentence},
-                     {"f", options_.f}};
-  Json& names = json["names"] = Json::object();
-  for (const auto& [name, standing] : standings_) {
-    names[name] = {{"score", standing.score},
-                   {"suspicion", standing.suspicion},
-                   {"quarantine", standing.quarantine},
-                   {"rounds", standing.rounds},
-                   {"seen", standing.seen}};
-  }
-  const std::string text = json.dump(1) + "\n";
+  const std::string text = detail::text_of(*this);
   detail::OutputFile file(path, static_cast<std::int64_t>(text.size()));
   file.write(0, text.data(), static_cast<std::int64_t>(text.size()));
   file.commit();

@@ -4,6 +4,7 @@
 
 Usage: bragg_mpi_test.py BRAGG BRAGG_MPI MPIEXEC NUMPROC_FLAG [unittest options]
 """
+import hashlib
 import json
 import math
 import os
@@ -103,6 +104,22 @@ class BraggMpi(unittest.TestCase):
         self.assertEqual(self.run_command(self.job(2, *arguments)).returncode, 3)
         told = json.loads((self.folder / "report.json").read_text())["workers"]
         self.assertEqual([worker["bad"] is not None for worker in told], [i == 5 for i in range(8)])
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "needs /dev/full")
+    def test_a_report_that_cannot_be_written_leaves_output_and_state(self):
+        (self.folder / "base.safetensors").write_bytes(model(99, {"a": 40_000, "b": 300, "c": 9_000}))
+        arguments = ["aggregate", "clients", "--rule", RULE, "--base", "base.safetensors", "--server-lr", "0.5", "--server-momentum", "0.9",
+                     "--server-state", "state.safetensors", "-o", "out.safetensors"]
+        self.assertEqual(self.run_command(self.job(2, *arguments)).returncode, 0)
+
+        def hashes():
+            return {name: hashlib.sha256((self.folder / name).read_bytes()).hexdigest() for name in self.files() if not (self.folder / name).is_dir()}
+
+        before = hashes()
+        done = self.run_command(self.job(2, *arguments, "--report", "/dev/full"))
+        self.assertEqual(done.returncode, 4, done.stderr)
+        self.assertEqual(done.stderr.count("--report: /dev/full"), 1, done.stderr)
+        self.assertEqual(hashes(), before)
 
     def test_ranks_of_other_command_lines_wait_for_nobody(self):
         before = self.files()
