@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // bragg-mpi: the command as the processes of an MPI job.
 #include <fcntl.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 #include <unistd.h>
 #include <bragg/mpi.hpp>
 
@@ -40,9 +43,19 @@ class Voice {
   int stderr_ = -1;
 };
 
+/// Whoever started a rank ends it, though it be killed: no rank goes on alone, or leaves what it has begun.
+/// `parent`: its process when this one began.
+void end_with([[maybe_unused]] pid_t parent) {
+#ifdef __linux__
+  ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (::getppid() != parent) std::raise(SIGTERM);  // it was too late for that
+#endif
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  const pid_t parent = ::getppid();
   // Threads that MPI starts must not take the signals that end a run without a trace.
   sigset_t ending, before;
   sigemptyset(&ending);
@@ -54,6 +67,7 @@ int main(int argc, char** argv) {
   int code = 0;
   try {
     bragg::mpi::Communicator ranks(MPI_COMM_WORLD);
+    if (ranks.size() > 1) end_with(parent);  // one alone may outlive its shell
     Voice voice(ranks.rank() == 0);
     code = bragg::cli::command(argc, argv, &ranks);
     if (code == bragg::cli::lost_each_other) {

@@ -162,23 +162,26 @@ class BraggMpi(unittest.TestCase):
         self.fail("the ranks did not come to work")
 
     @unittest.skipUnless(pathlib.Path("/proc/self/environ").exists(), "finds the processes of a job in /proc")
-    def test_a_killed_rank_leaves_nothing(self):
+    def test_a_killed_rank_or_mpirun_leaves_nothing(self):
         slow = ["aggregate", "clients", "--rule", "caf(f=350)", "-o", "x.safetensors"]  # some seconds
         for i in range(800):
             self.write(i, model(i, {"a": 40}))
         before = self.files()
-        for killed in (0, 2):
-            environment = {**os.environ, "PWD_OF_TEST": str(self.folder)}
-            job = subprocess.Popen(self.job(3, *slow), cwd=self.folder, env=environment, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL)
-            with job:
-                os.kill(self.ranks_of(job)[killed], signal.SIGKILL)
-                self.assertNotEqual(job.wait(timeout=30), 0)
-            for _ in range(50):
-                if self.files() == before:
-                    break
-                time.sleep(0.1)
-            self.assertEqual(self.files(), before)
+        for killed in (0, 2, "mpirun"):
+            with self.subTest(killed=killed):
+                environment = {**os.environ, "PWD_OF_TEST": str(self.folder)}
+                job = subprocess.Popen(self.job(3, *slow), cwd=self.folder, env=environment, stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL)
+                with job:
+                    ranks = self.ranks_of(job)
+                    os.kill(job.pid if killed == "mpirun" else ranks[killed], signal.SIGKILL)
+                    self.assertNotEqual(job.wait(timeout=30), 0)
+                for _ in range(50):
+                    left = [rank for rank, process in ranks.items() if pathlib.Path(f"/proc/{process}/fd").is_dir()]
+                    if self.files() == before and not left:
+                        break
+                    time.sleep(0.1)
+                self.assertEqual((self.files(), left), (before, []))
 
 
 if __name__ == "__main__":
