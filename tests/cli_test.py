@@ -25,7 +25,7 @@ import unittest
 import xml.etree.ElementTree
 import zipfile
 
-from seed import SEED, print_seed, seeded
+from seed import Loader, SEED, print_seed, seeded
 
 BRAGG = ""
 
@@ -4023,4 +4023,4 @@ class Terminal(Case):
 if __name__ == "__main__":
     BRAGG = sys.argv.pop(1)
     print_seed()
-    unittest.main()
+    unittest.main(testLoader=Loader())

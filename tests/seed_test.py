@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import unittest
+import unittest.mock
 
 import seed
 
@@ -44,6 +45,26 @@ def run(program, given):
     assert first == again, done.stdout
     schedules = re.search(r"^kernels run with .*BRAGG_SIMT_SEED=(\d+)$", done.stderr, re.MULTILINE)
     return int(first), digest, int(schedules[1]) if schedules else None
+
+
+class Drawn(unittest.TestCase):
+    def test_parts_are_all_tests_and_share_none(self):
+        class Many(unittest.TestCase):
+            pass
+
+        names = [f"test_{k}" for k in range(100)]
+        for name in names:
+            setattr(Many, name, lambda self: None)
+        with unittest.mock.patch.dict(os.environ, {"BRAGG_TEST_PARTS": "3"}):
+            found = []
+            for k in range(3):
+                with unittest.mock.patch.object(seed, "SEED", 2 * k + seed.SEED):
+                    part = seed.Loader().getTestCaseNames(Many)
+                self.assertIn(len(part), range(10, 60))
+                found += part
+        self.assertEqual(sorted(found), sorted(names))
+        with unittest.mock.patch.dict(os.environ, {"BRAGG_TEST_PARTS": ""}):
+            self.assertEqual(len(seed.Loader().getTestCaseNames(Many)), 100)
 
 
 class Seed(unittest.TestCase):
