@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <memory>
 #include <numeric>
 #include <string_view>
@@ -211,7 +212,7 @@ Row Bench::on_cpu(const Case& one) {
   return row;
 }
 
-/// Timed in turns with plain reading of the same files, which the floor is made of.
+/// Timed in turns with plain reading and writing of such files, which the floor is made of.
 void Bench::from_files(const Case& one) {
   const WrittenUpdates& files = *shaped_.files;
   FileOptions options;
@@ -230,20 +231,26 @@ void Bench::from_files(const Case& one) {
     row.asked.source = source;
     const Budget& budget = settings_.budget;
     std::vector<double> ms;
+    double written = std::numeric_limits<double>::infinity();
     double total = 0;
     while (ms.size() < 3 || (std::cmp_less(ms.size(), budget.calls) && total < 20 * budget.seconds) ||
            total < budget.seconds) {
+      files.remove_output();
+      written = std::min(written, files.write());
       if (source == Source::disk) files.forget();
       const double read = seconds_of([&] { files.read(findings_.threads); });
       row.bandwidth = std::max(row.bandwidth, static_cast<double>(files.bytes()) / read);
       if (source == Source::disk) files.forget();
       ms.push_back(1e3 * seconds_of(aggregate));
-      total += read + 1e-3 * ms.back();
+      total += written + read + 1e-3 * ms.back();
     }
     row.timing = {.ms = spread_of(ms), .timings = static_cast<int>(ms.size())};
     const auto bytes = static_cast<double>(bytes_read);
     row.passes.push_back({.work = {.name = "read", .bytes_read = bytes},
                           .floor = {.seconds = bytes / row.bandwidth, .bound = "reading"},
+                          .ms = {}});
+    row.passes.push_back({.work = {.name = "write", .bytes_written = output_bytes_of(one)},
+                          .floor = {.seconds = written, .bound = "writing"},
                           .ms = {}});
     return row;
   };

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <string>
 #include <system_error>
@@ -27,7 +28,8 @@ namespace {
 
 class OpenFile {
  public:
-  explicit OpenFile(const fs::path& path) : number_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
+  explicit OpenFile(const fs::path& path, int how = O_RDONLY)
+      : number_(open(path.c_str(), how | O_CLOEXEC, 0666)) {}
   ~OpenFile() {
     if (number_ >= 0) close(number_);
   }
@@ -101,6 +103,35 @@ void WrittenUpdates::read(int threads) const {
     throw Error(Status::io_error, fmt::format("{}: cannot be read: {}", folder_.path().string(),
                                               std::generic_category().message(error)));
   }
+}
+
+double WrittenUpdates::write() const {
+  constexpr std::size_t piece = std::size_t{1} << 18;
+  const std::vector<std::byte> values(piece, std::byte{1});
+  const std::uint64_t bytes = bytes_ / files_.size();
+  const auto start = std::chrono::steady_clock::now();
+  double seconds = 0;
+  {
+    const OpenFile file(output(), O_WRONLY | O_CREAT);
+    bool failed = file.number() < 0;
+    for (std::uint64_t done = 0; done < bytes && !failed;) {
+      const ssize_t put = ::write(file.number(), values.data(), std::min<std::uint64_t>(piece, bytes - done));
+      failed = put < 0 && errno != EINTR;
+      done += put > 0 ? static_cast<std::uint64_t>(put) : 0;
+    }
+    if (failed || fsync(file.number()) != 0) {
+      throw Error(Status::io_error, fmt::format("{}: cannot be written: {}", output().string(),
+                                                std::generic_category().message(errno)));
+    }
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+  remove_output();
+  return seconds;
+}
+
+void WrittenUpdates::remove_output() const {
+  std::error_code ignored;
+  fs::remove(output(), ignored);
 }
 
 bool WrittenUpdates::forget() const {

@@ -22,12 +22,16 @@ class WrittenUpdates {
   std::span<const std::filesystem::path> files() const noexcept { return files_; }
   /// For an output beside them.
   std::filesystem::path output() const { return folder_.path() / "output.safetensors"; }
+  void remove_output() const;
   /// Of all files.
   std::uint64_t bytes() const noexcept { return bytes_; }
 
   /// Reads every file once, in pieces that stay in a core's cache, as many at a time as there are threads.
   /// @throws Error io_error.
   void read(int threads) const;
+  /// Writes a file as large as one of them where the output goes, flushes it to the disk, and removes it.
+  /// Seconds, without the removal. @throws Error io_error.
+  double write() const;
   /// Has the system write them to the disk and forget them, so that the next to read them reads the disk.
   /// False: it does not, as where the folder is in memory.
   bool forget() const;

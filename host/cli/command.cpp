@@ -224,9 +224,10 @@ parameters, and NAME/K for one of K shards of it.
 
 --files writes the updates of a case into FOLDER, as checkpoint files of one
 worker each in the model's tensors, times the pipelines on these, and removes
-them. The floor is the time for reading the same bytes and nothing else, with
-as many threads; once from the system's memory (page cache), and once from the
-disk, where the system can be made to forget the files.
+them. The floor is the time for reading as many bytes and writing the output,
+and nothing else, with as many threads; once from the system's memory (page
+cache), and once from the disk, where the system can be made to forget the
+files.
 
 )help";
 
