@@ -248,15 +248,24 @@ class Parser {
   void read_value(const ParameterInfo& parameter, NumberT* value) {
     const std::string_view word = read_word(parameter);
     const auto [end, code] = std::from_chars(word.data(), word.data() + word.size(), *value);
-    if (code == std::errc::result_out_of_range) {
-      fail_at(value_begin_, fmt::format("{} = {} is out of range for {}", parameter.name, quoted(word),
-                                        to_string(parameter.type)));
-    }
+    if (code == std::errc::result_out_of_range) refuse_size<NumberT>(parameter, word);
     bool good = code == std::errc{} && end == word.data() + word.size();
     if constexpr (std::is_floating_point_v<NumberT>) good = good && std::isfinite(*value);
     if (!good)
       fail_at(value_begin_,
               fmt::format("{} = {}: needs {}", parameter.name, quoted(word), expected(parameter)));
+  }
+
+  /// Of a number that its type cannot hold.
+  template <class NumberT>
+  [[noreturn]] void refuse_size(const ParameterInfo& parameter, std::string_view word) {
+    using Limits = std::numeric_limits<NumberT>;
+    const std::string range =
+        std::is_floating_point_v<NumberT>
+            ? fmt::format("0 or a magnitude from {} to {}", Limits::min(), Limits::max())
+            : fmt::format("an integer from {} to {}", Limits::lowest(), Limits::max());
+    fail_at(value_begin_, fmt::format("{} = {} is out of range: needs {}, and {}", parameter.name,
+                                      quoted(word), range, parameter.bound));
   }
 
   void read_value(const ParameterInfo& parameter, const ChoiceSlot& choice) {
@@ -281,6 +290,7 @@ class Parser {
       const std::string_view word = read_while(is_value_part);
       int number = 0;
       const auto [end, code] = std::from_chars(word.data(), word.data() + word.size(), number);
+      if (code == std::errc::result_out_of_range) refuse_size<int>(parameter, word);
       if (word.empty() || code != std::errc{} || end != word.data() + word.size()) {
         fail_at(value_begin_, fmt::format("expected an integer in {}, found {}", parameter.name,
                                           word.empty() ? found() : quoted(word)));

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <tuple>
@@ -183,20 +184,21 @@ ParameterSlot slot_of(const RuleEntry& entry, std::size_t parameter, AnyRule& ru
 
 std::string print_value(const ParameterSlot& slot) { return std::visit(Print{}, slot); }
 
-void check_takes_weights(const Pipeline& pipeline) {
-  for (const PreAggregator& stage : pipeline.pre) {
-    if (visit_rule(stage, [](auto of, const auto&) { return of.consumes_weights; })) return;
-  }
-  const RuleInfo& rule = entry_of(pipeline.rule).info;
-  if (rule.takes_weights) return;
+bool takes_weights(const Pipeline& pipeline) {
+  return entry_of(pipeline.rule).info.takes_weights ||
+         std::any_of(pipeline.pre.begin(), pipeline.pre.end(), [](const PreAggregator& stage) {
+           return visit_rule(stage, [](auto of, const auto&) { return of.consumes_weights; });
+         });
+}
+
+void refuse_weights(const Pipeline& pipeline, std::string_view remedy) {
   std::string others;
   for (const RuleEntry& entry : table()) {
     if (!entry.info.takes_weights || entry.info.kind == RuleKind::pre_aggregator) continue;
     others += fmt::format("{}{}", others.empty() ? "" : ", ", entry.info.name);
   }
-  refuse(fmt::format(
-      "weights: {} has no weighted form; leave the weights out, put nnm before it, or take one of {}",
-      rule.name, others));
+  refuse(fmt::format("weights: {} has no weighted form; {}, put nnm before it, or take one of {}",
+                     entry_of(pipeline.rule).info.name, remedy, others));
 }
 
 }  // namespace detail

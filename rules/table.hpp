@@ -40,7 +40,10 @@ ParameterSlot slot_of(const RuleEntry& entry, std::size_t parameter, AnyRule& ru
 /// The value as the text form spells it; of one that follows from n and f, nothing.
 std::string print_value(const ParameterSlot& slot);
 
-/// @throws Error invalid_argument: client weights reach a rule for which they are not defined.
-void check_takes_weights(const Pipeline& pipeline);
+/// Whether client weights reach no rule for which they are not defined.
+bool takes_weights(const Pipeline& pipeline);
+
+/// Of a pipeline that does not: what it is, and which rules do. @throws Error invalid_argument.
+[[noreturn]] void refuse_weights(const Pipeline& pipeline, std::string_view remedy);
 
 }  // namespace bragg::detail

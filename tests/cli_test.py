@@ -2889,6 +2889,48 @@ class Usage(Case):
         self.assertIn("did you mean krum?", self.run_bragg("rules", "crum", code=2).stderr)
 
 
+class Remedies(Case):
+    """What a message says to do is right."""
+
+    def test_weights_that_a_rule_has_no_use_for(self):
+        inputs = self.workers([[1, 10], [2, 20], [3, 30], [4, 40], [5, 50]])
+        for rule in ("dnc(f=1)", "autogm(lam=2)", "krum(f=1)"):
+            says = "weights: %s has no weighted form; " % rule.partition("(")[0]
+            self.refused(inputs, rule, "--weights", "1,2,1,1,1", code=2, says=says + "leave the weights out, put nnm")
+            self.refused(inputs, rule, "--weights", "3,3,3,3,3", code=2, says=says + "these are all alike, so leave them out, put nnm")
+            zero = "these are alike where they are not 0, so leave them out, and the rows of weight 0, too"
+            self.refused(inputs, rule, "--weights", "3,3,3,3,0", code=2, says=says + zero)
+            self.refused(inputs, rule, "--weights", "3,3,3,3,nan", code=2, says=says + "leave the weights out", bad=1)
+
+    def test_memory_that_samples_would_take(self):
+        inputs = [self.write("x.npy", npy([6, 1000], [float(k % 7) for k in range(6000)]))]
+        self.output = self.path("out.npy")
+        for rule, says in [
+            ("dnc(f=1, iters=2147483647)", "of it for dnc: iters = 2147483647 samples of sample = 10000 coordinates; lower iters or sample"),
+            ("dnc(f=1, iters=100000)", "MiB of it for dnc: iters = 100000 samples"),
+        ]:
+            error = self.refused(inputs, rule, code=4, says=says)
+            need, samples = map(int, re.search(r"needs (\d+) MiB, (\d+) MiB of it", error).groups())
+            self.assertLess(samples, need)
+            iters = int(re.search(r"iters=(\d+)", rule).group(1))
+            self.assertGreater(samples << 20, iters * 7 * 1000 * 8)
+        self.refused(inputs, "krum(f=1)", "--memory", "1B", code=2, says="needs at least 1048576")
+        # More than fits into 64 bits: n and d are as large as files that are not there can say.
+        header = "{'descr': '<f4', 'fortran_order': False, 'shape': (500, 200000000), }"
+        header += " " * (-(len(header) + 11) % 64) + "\n"
+        path = self.write("huge.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
+        os.truncate(path, os.path.getsize(path) + 4 * 500 * 200000000)
+        self.refused([path], "dnc(f=1, iters=2147483647, sample=2147483647)", code=4, says=["needs more than 2748779", ", more than 274877906944 MiB of it for dnc"])
+
+    def test_rows_that_a_rule_without_f_does_not_stand(self):
+        inputs = self.workers([[1, 10], [2, 20], [math.nan, 0], [math.nan, 0]])
+        for rule, stands in [("geometric_median", "less than half of the weight"), ("huber(tau=1)", "less than half of the weight"), ("autogm(lam=2)", "fewer than half of the rows")]:
+            error = self.refused(inputs, rule, code=5, says="%s stands %s; leave them out" % (rule.partition("(")[0], stands))
+            self.assertNotIn("raise f", error)
+        self.refused(inputs, "dnc(f=1)", code=5, says="; raise f, or leave them out")
+        self.refused(inputs, "mean", code=5, says=["w02", "; ask for such an output"])
+
+
 class Attack(Case):
     def attack(self, *arguments):
         """(what was printed, the files that were written)"""

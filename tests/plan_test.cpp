@@ -1016,6 +1016,20 @@ std::vector<double> shares_of(const std::vector<double>& weights, double most) {
   return shares;
 }
 
+TEST(Plan, SamplesBeyondAllMemoryAreRefusedByName) {
+  const std::vector<float> rows(3000);
+  std::vector<float> out(1);
+  try {
+    aggregate(parse("dnc(f=1, iters=2147483647)"), Updates::matrix(rows, 3000, 1), Output(out));
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.status(), Status::out_of_memory) << error.what();
+    EXPECT_NE(std::string(error.what()).find("dnc: iters = 2147483647 samples of sample = 10000 coordinates"),
+              std::string::npos)
+        << error.what();
+  }
+}
+
 TEST(Plan, ACapOnWeightsHoldsAtAnyRatio) {
   for (const double big : {1e6, 1e19, 1e21, 1e25, 1e100, 1e290, 1.7e308}) {
     for (const double small : {1.0, 1e-10, 1e-290, 5e-324}) {

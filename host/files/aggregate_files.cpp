@@ -250,9 +250,11 @@ FileAggregation::FileAggregation(const Pipeline& pipeline, Inputs& inputs,
   engine_.begin(active_, inputs_.base.has_value(), false, 0);
   order_tensors();
   deal_out();
-  memory_ = plan_memory(
-      inputs_, output_, static_cast<int>(active_.rows.size()) + (inputs_.base ? 1 : 0),
-      engine_.square_bytes() + record_bytes() + sample_bytes() + (server_ ? server_->bytes() : 0), options);
+  memory_ = plan_memory(inputs_, output_, static_cast<int>(active_.rows.size()) + (inputs_.base ? 1 : 0),
+                        {.bytes = engine_.square_bytes() + record_bytes() + (server_ ? server_->bytes() : 0),
+                         .sample_bytes = sample_bytes(),
+                         .samples = engine_.describe_samples()},
+                        options);
   choose_first_pass();
   const bool whole = options.options.scope == Scope::whole || inputs_.floating.empty();
   result_.per_tensor = !whole;
@@ -509,8 +511,8 @@ std::int64_t FileAggregation::sample_bytes() const {
   std::int64_t most = 0;  // coordinates of a part
   for (const std::int64_t size : judged_sizes())
     most = options_.options.scope == Scope::whole ? most + size : std::max(most, size);
-  const std::int64_t copies = ranks_.many() ? 5 : 1;  // as they are taken, added up, sent and received
-  return copies * engine_.sample_bytes(most);
+  const int copies = ranks_.many() ? 5 : 1;  // as they are taken, added up, sent and received
+  return engine_.sample_bytes(most, copies);
 }
 
 std::vector<std::int64_t> FileAggregation::judged_sizes() const {

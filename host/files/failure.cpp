@@ -10,6 +10,7 @@
 #include "host/base/listed.hpp"
 #include "host/plan/report.hpp"
 #include "rules/needs.hpp"
+#include "rules/table.hpp"
 
 namespace bragg::detail {
 
@@ -69,6 +70,25 @@ std::string which_pivot(const Inputs& inputs, const Pipeline& pipeline) {
                      inputs.names.at(static_cast<std::size_t>(trusted->index)));
 }
 
+/// What to do first about rows that the pipeline does not stand.
+std::string tolerance_of(const Pipeline& pipeline) {
+  const auto has_f = [](const AnyRule& rule) {
+    const auto& parameters = entry_of(rule).info.parameters;
+    return std::any_of(parameters.begin(), parameters.end(),
+                       [](const ParameterInfo& parameter) { return parameter.name == "f"; });
+  };
+  const bool any =
+      has_f(pipeline.rule) || std::any_of(pipeline.pre.begin(), pipeline.pre.end(),
+                                          [&](const PreAggregator& stage) { return has_f(stage); });
+  if (any) return "raise f, or ";
+  const std::string_view name = entry_of(pipeline.rule).info.name;
+  if (std::holds_alternative<AutoGm>(pipeline.rule))  // it has no weighted form
+    return fmt::format("{} stands fewer than half of the rows; ", name);
+  const bool by_weight =
+      std::holds_alternative<GeometricMedian>(pipeline.rule) || std::holds_alternative<Huber>(pipeline.rule);
+  return by_weight ? fmt::format("{} stands less than half of the weight; ", name) : "";
+}
+
 }  // namespace
 
 void throw_failure(const Solution& solution, const Inputs& inputs, const Pipeline& pipeline,
@@ -83,10 +103,8 @@ void throw_failure(const Solution& solution, const Inputs& inputs, const Pipelin
   }
   std::string rows = list_bad_rows(solution, inputs, tensor);
   if (rows.empty()) rows = "no value is NaN or infinite, but those beyond 2^500 count so";
-  throw Error(solution.status,
-              fmt::format("{}too many workers are not finite for {}: {}; raise f where the rule has one, or "
-                          "leave them out",
-                          where, bragg::to_string(pipeline), rows));
+  throw Error(solution.status, fmt::format("{}too many workers are not finite for {}: {}; {}leave them out",
+                                           where, bragg::to_string(pipeline), rows, tolerance_of(pipeline)));
 }
 
 void throw_nonfinite_output(const Solution& solution, const Inputs& inputs, const Pipeline& pipeline,
@@ -95,8 +113,8 @@ void throw_nonfinite_output(const Solution& solution, const Inputs& inputs, cons
   if (rows.empty()) rows = "all rows are finite, but their sum leaves the range";
   throw Error(Status::too_many_nonfinite,
               fmt::format("{}: the output would hold NaN or infinity, which {} does not keep out: {}; "
-                          "raise f where the rule has one, or {}",
-                          text_of(tensor), bragg::to_string(pipeline), rows,
+                          "{}{}",
+                          text_of(tensor), bragg::to_string(pipeline), rows, tolerance_of(pipeline),
                           may_be_asked_for ? "ask for such an output (allow_nonfinite)"
                                            : "exclude the tensor, or copy it"));
 }

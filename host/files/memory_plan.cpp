@@ -7,6 +7,8 @@
 #include <cmath>
 #include <set>
 
+#include "host/plan/engine.hpp"
+
 namespace bragg::detail {
 
 namespace {
@@ -70,8 +72,8 @@ std::int64_t table_bytes(const Inputs& inputs, int rows, Scope scope) {
 
 /// Half of what the n-sized mathematics leaves is for windows; the rest is for headers and the passes'
 /// scratch.
-MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows, std::int64_t mathematics,
-                       const FileOptions& options) {
+MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows,
+                       const Mathematics& mathematics, const FileOptions& options) {
   if (options.memory < least_memory) {
     throw Error(Status::invalid_argument,
                 fmt::format("memory = {} bytes; needs at least {} (1 MiB)", options.memory, least_memory));
@@ -97,21 +99,27 @@ MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows,
   const auto memory =
       static_cast<std::int64_t>(std::min<std::uint64_t>(options.memory, std::uint64_t{1} << 62));
   const std::int64_t slots = options.options.device == Device::cuda ? 2 : 1;
-  mathematics += table_bytes(inputs, rows, options.options.scope);
-  const std::int64_t needed = mathematics + slots * (block + block / 4);
+  const std::int64_t beside =
+      mathematics.bytes + mathematics.sample_bytes + table_bytes(inputs, rows, options.options.scope);
+  const std::int64_t needed = beside + slots * (block + block / 4);
   if (needed > memory) {
-    constexpr double mebi = 1 << 20;
-    throw Error(
-        Status::out_of_memory,
-        fmt::format(
-            "memory = {:.4g} MiB is too small for {} row{} of {} tensor{} with elements of {} byte{}; "
-            "needs {:.0f} MiB",
-            static_cast<double>(options.memory) / mebi, rows, rows == 1 ? "" : "s", inputs.tensors.size(),
-            inputs.tensors.size() == 1 ? "" : "s", largest, largest == 1 ? "" : "s",
-            std::ceil(static_cast<double>(needed) / mebi)));
+    const auto mebis = [](std::int64_t bytes) {
+      return fmt::format("{}{:.0f} MiB", bytes >= Engine::most_bytes ? "more than " : "",
+                         std::ceil(static_cast<double>(bytes) / (1 << 20)));
+    };
+    std::string what = fmt::format(
+        "memory = {:.4g} MiB is too small for {} row{} of {} tensor{} with elements of {} byte{}; "
+        "needs {}",
+        static_cast<double>(options.memory) / (1 << 20), rows, rows == 1 ? "" : "s", inputs.tensors.size(),
+        inputs.tensors.size() == 1 ? "" : "s", largest, largest == 1 ? "" : "s", mebis(needed));
+    if (2 * mathematics.sample_bytes > needed) {
+      what += fmt::format(", {} of it for {}; lower iters or sample", mebis(mathematics.sample_bytes),
+                          mathematics.samples);
+    }
+    throw Error(Status::out_of_memory, what);
   }
   const std::int64_t affordable =
-      std::min((memory - mathematics) / (2 * slots), std::max(cached_window, n * long_read));
+      std::min((memory - beside) / (2 * slots), std::max(cached_window, n * long_read));
   const std::int64_t useful = (n + 1) * std::min(plenty, row_bytes + gram_block * largest);
   plan.slot.row_stride = std::max(block, std::min(affordable, useful)) / (n + 1) / 64 * 64;
   return plan;

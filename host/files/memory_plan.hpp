@@ -5,6 +5,7 @@
 #include <bragg/sharded.hpp>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "host/files/inputs.hpp"
@@ -26,9 +27,16 @@ struct MemoryPlan {
                           std::size_t judged = 0) const;
 };
 
-/// `rows`: those that are read, the base among them. `mathematics`: the bytes that are needed beside windows.
+/// Bytes that are needed beside windows.
+struct Mathematics {
+  std::int64_t bytes = 0;
+  std::int64_t sample_bytes = 0;  ///< more of them, of samples
+  std::string samples = {};       ///< Engine::describe_samples
+};
+
+/// `rows`: those that are read, the base among them.
 /// @throws Error invalid_argument, out_of_memory: options.memory is too small.
-MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows, std::int64_t mathematics,
-                       const FileOptions& options);
+MemoryPlan plan_memory(const Inputs& inputs, const OutputPlan& output, int rows,
+                       const Mathematics& mathematics, const FileOptions& options);
 
 }  // namespace bragg::detail

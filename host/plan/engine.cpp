@@ -125,8 +125,39 @@ struct Engine::Impl {
             .samples = needs.sampling.count};
   }
 
+  std::string describe_samples() const {
+    if (needs.sampling.count == 0) return "";
+    return fmt::format("{}: iters = {} samples of sample = {} coordinates", entry_of(pipeline.rule).info.name,
+                       needs.sampling.count, needs.sampling.size);
+  }
+
+  std::int64_t sample_bytes(std::int64_t d, int copies) const {
+    const auto block = static_cast<double>(solve_block_bytes({.rows = table_rows(), .products = true}));
+    const double values = static_cast<double>(needs.sampling.of(d)) * table_rows();
+    const double bytes =
+        needs.sampling.count * (block + copies * static_cast<double>(sizeof(double)) * values);
+    return bytes < static_cast<double>(most_bytes) ? static_cast<std::int64_t>(bytes) : most_bytes;
+  }
+
+  /// Allocates. For samples a pipeline may ask for more memory than there is.
+  template <class AllocateF>
+  void allocate(AllocateF allocation) const {
+    try {
+      allocation();
+    } catch (const std::bad_alloc&) {
+      if (needs.sampling.count == 0) throw;
+      refuse_samples();
+    }
+  }
+  [[noreturn]] void refuse_samples() const {
+    throw Error(Status::out_of_memory,
+                fmt::format("there is no memory for {}; lower iters or sample", describe_samples()));
+  }
+
   SolveBlock block() {
-    memory.resize((solve_block_bytes(layout()) + sizeof(std::max_align_t) - 1) / sizeof(std::max_align_t));
+    allocate([&] {
+      memory.resize((solve_block_bytes(layout()) + sizeof(std::max_align_t) - 1) / sizeof(std::max_align_t));
+    });
     return solve_block(reinterpret_cast<std::byte*>(memory.data()), layout());
   }
 
@@ -180,7 +211,9 @@ const Pipeline& Engine::pipeline() const noexcept { return impl_->pipeline; }
 std::int64_t Engine::square_bytes() const {
   const Impl& e = *impl_;
   const auto square = static_cast<std::size_t>(e.table_rows()) * static_cast<std::size_t>(e.table_rows());
-  std::size_t bytes = solve_block_bytes(e.layout());
+  SolveLayout layout = e.layout();
+  layout.samples = 0;
+  std::size_t bytes = solve_block_bytes(layout);
   if (e.needs.products) bytes += 6 * sizeof(double) * square;  // GramSums, and two in DistanceShares
   if (e.needs.sampling.count > 0) bytes += 2 * sizeof(double) * square;  // GramSums of a sample
   // Solution::mix, and of four points at a time what Selection makes of it.
@@ -188,10 +221,9 @@ std::int64_t Engine::square_bytes() const {
   return static_cast<std::int64_t>(bytes);
 }
 
-std::int64_t Engine::sample_bytes(std::int64_t d) const {
-  const Sampling& sampling = impl_->needs.sampling;
-  return static_cast<std::int64_t>(sizeof(double)) * sampling.count * sampling.of(d) * table_rows();
-}
+std::int64_t Engine::sample_bytes(std::int64_t d, int copies) const { return impl_->sample_bytes(d, copies); }
+
+std::string Engine::describe_samples() const { return impl_->describe_samples(); }
 
 double Engine::solve_seconds() const {
   const Impl& e = *impl_;
@@ -202,7 +234,9 @@ double Engine::solve_seconds() const {
 
 void Engine::reset(GramSums& sums) const {
   sums.reset(table_rows(), impl_->needs.products, 1, impl_->needs.pairs);
-  sums.samples.draw(impl_->needs.sampling, impl_->round, sums.coordinates, table_rows());
+  if (impl_->sample_bytes(sums.coordinates, 1) == most_bytes) impl_->refuse_samples();  // beyond any product
+  impl_->allocate(
+      [&] { sums.samples.draw(impl_->needs.sampling, impl_->round, sums.coordinates, table_rows()); });
 }
 
 void Engine::accumulate(const RowTable& window, GramSums& sums) { impl_->passes.gram(window, sums); }

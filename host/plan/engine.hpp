@@ -87,8 +87,12 @@ class Engine {
 
   /// Of this run: what the sums, the n-sized mathematics and its result take, at the most.
   std::int64_t square_bytes() const;
-  /// What the samples of rows of d coordinates take.
-  std::int64_t sample_bytes(std::int64_t d) const;
+  /// What the samples of rows of d coordinates take beside that, with so many copies of their values; at most
+  /// most_bytes, whatever the pipeline asks for.
+  std::int64_t sample_bytes(std::int64_t d, int copies) const;
+  static constexpr std::int64_t most_bytes = std::int64_t{1} << 58;
+  /// "dnc: iters = 2 samples of sample = 300 coordinates"; empty: the rule takes none.
+  std::string describe_samples() const;
 
   /// Seconds of one core that the n-sized mathematics of this run may take, by how fast this machine does
   /// some of it now. 0: less than is worth finding out.

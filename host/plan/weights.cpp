@@ -48,6 +48,17 @@ long double cap_on_weights(const std::vector<double>& weights, double share,
   return sorted.front();  // all capped: every weight is the same
 }
 
+/// What to do about weights that a rule has no use for.
+const char* remedy_of(const ActiveRows& rest, int n) {
+  const bool alike =
+      std::none_of(rest.invalid.begin(), rest.invalid.end(), [](std::uint8_t bad) { return bad != 0; }) &&
+      std::all_of(rest.weights.begin(), rest.weights.end(), [](double weight) { return weight == 1; });
+  if (!alike) return "leave the weights out";
+  return rest.rows.size() == static_cast<std::size_t>(n)
+             ? "these are all alike, so leave them out"
+             : "these are alike where they are not 0, so leave them out, and the rows of weight 0, too";
+}
+
 }  // namespace
 
 void set_active_rows(std::span<const double> weights, int n, double max_weight_share, ActiveRows& active) {
@@ -101,7 +112,7 @@ std::optional<Pipeline> remaining_pipeline(const Pipeline& pipeline, const Activ
 int check_active_rows(const Pipeline& pipeline, int n, const ActiveRows& rest) {
   const int rows = static_cast<int>(rest.rows.size());
   const std::optional<Pivot> trusted = pivot_of(pipeline);
-  if (rest.weighted) check_takes_weights(pipeline);
+  if (rest.weighted && !takes_weights(pipeline)) refuse_weights(pipeline, remedy_of(rest, n));
   if (rows == n) return trusted ? trusted->index : 0;
   if (rows < 1) {
     throw Error(Status::invalid_argument, "weights: every row has weight 0; at least one must count");
@@ -122,11 +133,10 @@ int check_active_rows(const Pipeline& pipeline, int n, const ActiveRows& rest) {
 }
 
 bool can_be_weighted(const Pipeline& pipeline, int n, int rows) {
-  if (rows < 1) return false;
+  if (rows < 1 || !takes_weights(pipeline)) return false;
   Pipeline remaining = pipeline;
   if (rows < n && pivot_of(pipeline)) set_pivot(remaining, 0);
   try {
-    check_takes_weights(pipeline);
     validate(remaining, rows);
     return true;
   } catch (const Error&) {

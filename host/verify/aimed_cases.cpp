@@ -11,6 +11,7 @@
 #include "host/verify/aimed.hpp"
 #include "host/verify/draw.hpp"
 #include "rules/needs.hpp"
+#include "rules/table.hpp"
 
 namespace bragg::verify {
 
@@ -517,7 +518,7 @@ void Draw::place_bad(int n, const std::vector<int>& permutation) {
 }
 
 void Draw::add_weights() {
-  if (!takes_weights(drawn_.pipeline) || !one_in(random_, 3)) return;
+  if (!detail::takes_weights(drawn_.pipeline) || !one_in(random_, 3)) return;
   constexpr std::array<double, 7> choices = {1, 2, 3, 0.1, 10, 0.5, 1e-3};
   std::vector<double>& weights = drawn_.request.weights;
   double honest = 0;

@@ -267,15 +267,6 @@ Rows normal_rows(Random& random, int n, std::int64_t d, double mean, double devi
   return rows;
 }
 
-bool takes_weights(const Pipeline& pipeline) {
-  try {
-    detail::check_takes_weights(pipeline);
-    return true;
-  } catch (const Error&) {
-    return false;
-  }
-}
-
 std::span<const char* const> pipelines() {
   static const std::vector<const char*> texts = [] {
     std::vector<const char*> all;
@@ -332,7 +323,7 @@ Case draw_case(const char* text, DType dtype, std::uint64_t seed, std::int64_t w
   request.options.on_failure = static_cast<OnFailure>(random() % 3);
   const std::set<int> bad = draw_bad_rows(random, drawn, honest.scale);
   if (one_in(random, 2)) draw_reference(random, drawn, honest.scale);
-  if (one_in(random, 3) && takes_weights(drawn.pipeline)) draw_weights(random, drawn, bad);
+  if (one_in(random, 3) && detail::takes_weights(drawn.pipeline)) draw_weights(random, drawn, bad);
   if (request.layout == Layout::tensors && one_in(random, 2)) request.options.scope = Scope::per_tensor;
   if (size_of(dtype) == 2 && one_in(random, 4)) request.options.out_dtype = DType::f32;
   if (request.layout == Layout::tensors && request.options.scope == Scope::whole && one_in(random, 2)) {

@@ -31,7 +31,4 @@ int draw_f(Random& random, int n);
 
 Rows normal_rows(Random& random, int n, std::int64_t d, double mean, double deviation);
 
-/// The rules of the pipeline are defined with client weights.
-bool takes_weights(const Pipeline& pipeline);
-
 }  // namespace bragg::verify
