@@ -399,11 +399,14 @@ TEST(Run, FilesAreReadAndGoAway) {
   for (const Row& row : findings.rows) {
     sources.push_back(row.asked.source);
     ASSERT_EQ(row.passes.size(), 2U);
-    EXPECT_EQ(row.passes[0].work.bytes_read, bytes) << "read once: they fit into a window";
+    const double read = row.asked.form == "median" ? bytes : 1.1 * bytes;  // krum combines a row of ten
+    EXPECT_DOUBLE_EQ(row.passes[0].work.bytes_read, read);
     EXPECT_EQ(row.passes[1].work.bytes_written, bytes / 10);
-    EXPECT_EQ(row.bytes(), 1.1 * bytes);
+    EXPECT_DOUBLE_EQ(row.bytes(), read + bytes / 10);
     EXPECT_NEAR(row.input_bytes, bytes, 10 * 20000) << "and headers";
-    EXPECT_DOUBLE_EQ(row.passes[0].floor.seconds, bytes / row.bandwidth);
+    if (row.asked.source == Source::page_cache) {
+      EXPECT_DOUBLE_EQ(row.passes[0].floor.seconds, read / row.bandwidth);
+    }
     EXPECT_GT(row.passes[1].floor.seconds, 0);
     EXPECT_DOUBLE_EQ(row.floor_ms(), 1e3 * (row.passes[0].floor.seconds + row.passes[1].floor.seconds));
     EXPECT_EQ(row.timing.timings, 3);

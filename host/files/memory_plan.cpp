@@ -15,8 +15,8 @@ namespace {
 
 constexpr std::uint64_t least_memory = 1 << 20;
 // Windows beyond these gain nothing: the first keeps reads long, the second keeps the window in a cache.
-constexpr std::int64_t long_read = 1 << 20;
-constexpr std::int64_t cached_window = 32 << 20;
+constexpr std::int64_t long_read = 1 << 19;
+constexpr std::int64_t cached_window = 16 << 20;
 
 bool mixes_f64(const Inputs& inputs) {
   const auto is_f64 = [&](std::size_t t) { return element_type_of(inputs.tensors[t]).dtype == DType::f64; };
