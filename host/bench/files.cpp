@@ -92,9 +92,8 @@ WrittenUpdates::WrittenUpdates(const fs::path& folder, int n, const Size& size, 
 void WrittenUpdates::read(int threads) const {
   constexpr std::size_t piece = std::size_t{1} << 18;
   std::atomic<int> error = 0;
-  const int team = detail::team(threads);
-  std::vector<std::byte> pieces(piece * static_cast<std::size_t>(team));
-#pragma omp parallel for schedule(dynamic) num_threads(team)
+  std::vector<std::byte> pieces(piece * static_cast<std::size_t>(detail::threads_of(threads)));
+#pragma omp parallel for schedule(dynamic) num_threads(detail::team(detail::threads_of(threads)))
   for (const fs::path& path : files_) {
     const auto own = static_cast<std::size_t>(omp_get_thread_num()) * piece;
     if (const int failed = read_all(path, std::span(pieces).subspan(own, piece)); failed != 0) error = failed;
