@@ -4,12 +4,16 @@
 
     compare.py OLD NEW [--threshold PERCENT] [--fail-on-regression]
 
+OLD may be a folder of results: of those of the same hardware that have rows in common with NEW, the latest counts.
+Where there is none, this is said, and the exit status is 0.
+
 A row has changed when its medians differ by more than both the threshold and the two runs' spreads, and the middle
 halves of their timings do not overlap. Exit status: 0; 1 with --fail-on-regression where a row got slower; 2 where the
 files cannot be compared.
 """
 
 import argparse
+import pathlib
 import sys
 
 from result_file import Unusable, load
@@ -37,10 +41,13 @@ def judge(old, new, threshold):
     return ("slower" if change > 0 else "faster"), change
 
 
+HARDWARE = ("cpu", "cores", "instruction_set", "cuda_device")
+
+
 def differences(old, new):
     """Differences between two files, other than the code, that change times."""
     found = []
-    for name in ("cpu", "cores", "instruction_set", "cuda_device"):
+    for name in HARDWARE:
         before, after = old["hardware"].get(name), new["hardware"].get(name)
         if before != after:
             found.append("%s: %s, then %s" % (name, before, after))
@@ -49,6 +56,21 @@ def differences(old, new):
         if before and after and abs(after / before - 1) > 0.1:
             found.append("the machine's %s: %.1f, then %.1f" % (name, before, after))
     return found
+
+
+def latest_like(folder, new):
+    """The latest result of a folder that is of the same hardware and has rows in common, or None."""
+    keys = {key(row) for row in new["rows"]}
+    found = []
+    for path in pathlib.Path(folder).glob("*.json"):
+        try:
+            result = load(path)
+        except Unusable:
+            continue  # of another program
+        alike = all(result["hardware"].get(name) == new["hardware"].get(name) for name in HARDWARE)
+        if alike and any(key(row) in keys for row in result["rows"]):
+            found.append((result["date"], str(path), result))
+    return max(found, key=lambda one: one[:2])[2] if found else None
 
 
 def compare(old, new, threshold):
@@ -71,13 +93,18 @@ def line(verdict, change, old, new):
 
 def main(arguments):
     parser = argparse.ArgumentParser(description="Compares two results of `bragg bench --json`.")
-    parser.add_argument("old", metavar="OLD")
+    parser.add_argument("old", metavar="OLD", help="a file, or a folder of them")
     parser.add_argument("new", metavar="NEW")
     parser.add_argument("--threshold", type=float, default=3, help="changes below it never count; default 3", metavar="PERCENT")
     parser.add_argument("--fail-on-regression", action="store_true", help="exit with 1 where a row got slower")
     options = parser.parse_args(arguments)
     try:
-        old, new = load(options.old), load(options.new)
+        new = load(options.new)
+        old = latest_like(options.old, new) if pathlib.Path(options.old).is_dir() else load(options.old)
+        if old is None:
+            print("compare.py: %s has no result of such hardware with rows in common: %s" % (
+                options.old, ", ".join(str(new["hardware"].get(name)) for name in HARDWARE)))
+            return 0
         rows = compare(old, new, options.threshold / 100)
     except Unusable as error:
         print("compare.py: error: %s" % error, file=sys.stderr)

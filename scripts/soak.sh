@@ -8,7 +8,8 @@
 # Options: --sanitize runs the sanitizers' build; --python runs tests/python too, on a wheel made when the soak begins;
 # --fuzz fuzzes for ten minutes before the first round (scripts/fuzz.sh); --portable runs all tests with Clang, and for
 # 64-bit Arm, before it (scripts/portable.sh); --experiments runs the quick form of each before it
-# (scripts/experiments.sh).
+# (scripts/experiments.sh); --bench measures the preset readme before it, and fails where a row is slower than in the
+# latest result of this hardware in bench/results.
 # After a round that fails, the seed and the command that repeats it are printed and the soak goes on. At the end all of
 # them are printed again, and the exit status is 1.
 set -euo pipefail
@@ -18,6 +19,7 @@ preset=cpu
 python=
 fuzz=
 experiments=
+bench=
 portable=()
 minutes=
 while (($# > 0)); do
@@ -25,6 +27,7 @@ while (($# > 0)); do
     --sanitize) preset=sanitize ;;
     --fuzz) fuzz=600 ;;
     --experiments) experiments=yes ;;
+    --bench) bench=yes ;;
     --portable) portable=(clang aarch64) ;;
     --python) python=build/python-venv/bin/python ;;
     --)
@@ -42,6 +45,10 @@ while (($# > 0)); do
   shift
 done
 
+if [[ -n "$bench" && "$preset" != cpu ]]; then
+  echo "soak.sh: --bench measures the release build: leave out --sanitize" >&2
+  exit 2
+fi
 scripts/setup.sh
 unset BRAGG_SIMT_SEED
 cmake --preset "$preset" > /dev/null
@@ -76,6 +83,10 @@ for each in "${portable[@]}"; do
   scripts/portable.sh "$each" "$@" || failed "BRAGG_TEST_SEED=$BRAGG_TEST_SEED scripts/portable.sh $each $*"
 done
 if [[ -n "$experiments" ]] && ! scripts/experiments.sh --quick; then failed "scripts/experiments.sh --quick"; fi
+if [[ -n "$bench" ]]; then
+  build/cpu/bin/bragg bench --preset readme --device cpu --json build/bench.json
+  bench/compare.py bench/results build/bench.json --fail-on-regression || failed "bench/compare.py bench/results build/bench.json"
+fi
 while [[ -z "$minutes" ]] || ((SECONDS < minutes * 60)); do
   draw_seed
   echo "soak: round $((++rounds)), BRAGG_TEST_SEED=$BRAGG_TEST_SEED"

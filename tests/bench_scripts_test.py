@@ -76,6 +76,24 @@ class Compare(Case):
         self.compare(old, new, "--fail-on-regression", code=1)
         self.compare(new, old, "--fail-on-regression")
 
+    def test_a_folder_gives_the_latest_of_the_same_hardware(self):
+        other = result([row("a", 8, 1000, 1)])
+        other["hardware"]["cpu"] = "Another CPU"
+        late = result([row("a", 8, 1000, 10)]) | {"date": "2026-02-02T03:04:05Z", "commit": "late"}
+        of_others = result([row("b", 8, 1000, 10)]) | {"date": "2026-03-02T03:04:05Z"}
+        os.mkdir(os.path.join(self.folder, "results"))
+        for name, content in (("early", result([row("a", 8, 1000, 5)])), ("other", other), ("late", late), ("rows", of_others), ("mpi", {"x": 1})):
+            self.write(os.path.join("results", name + ".json"), content)
+        new = self.write("new.json", result([row("a", 8, 1000, 20)]))
+        folder = os.path.join(self.folder, "results")
+        printed = self.run_script("compare.py", folder, new, "--fail-on-regression", code=1).stdout
+        self.assertIn("late (2026-02-02", printed)
+        self.assertIn("+100.0 %", printed)
+        other["hardware"]["cores"] = 64
+        printed = self.run_script("compare.py", folder, self.write("new.json", other), "--fail-on-regression").stdout
+        self.assertIn("no result of such hardware", printed)
+        self.assertIn("Another CPU, 64", printed)
+
     def test_rows_from_files_are_rows_of_their_own(self):
         cached = row("a", 8, 1000, 30) | {"source": "page cache"}
         disk = row("a", 8, 1000, 90) | {"source": "disk"}
