@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rounds of workers who are honest, different, broken or hostile, through the rules themselves.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <bragg/pipeline.hpp>
 #include <bragg/plan.hpp>
@@ -292,6 +293,146 @@ TEST(Reputation, NewNamesGainNothing) {
   }
   EXPECT_LE(as_new, as_old * (1 + 1e-12));
   EXPECT_LT(as_new / 20, 0.2 / (8 * 0.8));
+}
+
+TEST(Reputation, FailuresInEverySecondRoundAreNoQuarantineUnlessTheFloorIsHigher) {
+  const auto left_out_of_100 = [](const ReputationOptions& options, int every) {
+    test::Generator random = test::generator("every second");
+    Reputation reputation(options);
+    for (int k = 0; k < 40; ++k) run(reputation, "trimmed_mean(f=2)", honest_workers(10, random));
+    int left_out = 0;
+    for (int k = 0; k < 100; ++k) {
+      std::map<std::string, Row> workers = honest_workers(10, random);
+      if (k % every == 0) workers[name_of(0)] = Row(d, nan);
+      left_out += run(reputation, "trimmed_mean(f=2)", workers).has_quarantined(name_of(0)) ? 1 : 0;
+    }
+    if (every == 2 && left_out == 0) {
+      EXPECT_NEAR(reputation.score(name_of(0)), 0.1 / 0.55, 1e-4);  // half of it rises to it again
+    }
+    return left_out;
+  };
+  EXPECT_EQ(left_out_of_100({}, 2), 0);
+  EXPECT_GT(left_out_of_100({.floor = 0.1}, 2), 50);
+  EXPECT_GT(left_out_of_100({.rise = 0.05}, 2), 30);
+  EXPECT_EQ(left_out_of_100({.floor = 0.1}, 3), 0);
+  EXPECT_GT(left_out_of_100({.floor = 0.2}, 3), 50);
+}
+
+/// What the bad do about their names.
+enum class Names { same, anew_after_ten, anew };
+
+struct Churned {
+  double error = 0;    ///< squared distance from the honest rows' mean, as a share of their squared spread
+  double counted = 0;  ///< of the two bad rows, a round
+  int honest_left_out = 0;
+};
+
+/// 60 rounds. Of 16 honest workers each is there in 60 % of them, and leaves for ever, a new one in its
+/// place, with 5 %. Two more, always there, turn after 20. Means of rounds 31 to 60.
+Churned churn(const std::string& rule, bool with, Names names, bool nans, test::Generator& random) {
+  Reputation reputation({.f = 2});
+  std::vector<std::string> here;
+  int born = 0;
+  const auto bear = [&] { return "honest " + std::to_string(born++); };
+  for (int i = 0; i < 16; ++i) here.push_back(bear());
+  Churned churned;
+  for (int round = 1; round <= 60; ++round) {
+    std::map<std::string, Row> workers;
+    Row mean(d, 0);
+    while (workers.size() < 7) {  // as many as f = 2 needs
+      workers.clear();
+      for (std::string& name : here) {
+        if (std::bernoulli_distribution(0.05)(random)) name = bear();
+        if (std::bernoulli_distribution(0.6)(random)) workers[name] = honest(random);
+      }
+    }
+    const double count = static_cast<double>(workers.size());
+    for (const auto& [name, row] : workers) {
+      for (std::size_t k = 0; k < d; ++k) mean[k] += row[k] / count;
+    }
+    double spread = 0;
+    for (const auto& [name, row] : workers) {
+      for (std::size_t k = 0; k < d; ++k) spread += (row[k] - mean[k]) * (row[k] - mean[k]) / count;
+    }
+    std::vector<std::string> bad;
+    for (int i = 0; i < 2; ++i) {
+      const int life = round <= 20 || names == Names::same ? 0
+                       : names == Names::anew              ? round
+                                                           : (round - 21) / 10 + 1;
+      bad.push_back("bad " + std::to_string(i) + "." + std::to_string(life));
+      workers[bad.back()] = round <= 20 ? honest(random) : nans ? Row(d, nan) : scaled(mean, -10);
+    }
+    Reputation none;
+    const Round done = run(with ? reputation : none, rule, workers);
+    if (round <= 30) continue;
+    for (std::size_t k = 0; k < d; ++k) churned.error += std::pow(done.out[k] - mean[k], 2) / spread / 30;
+    for (const std::string& name : bad) churned.counted += done.has_quarantined(name) ? 0 : 1 / 30.0;
+    for (const auto& [name, row] : workers) {
+      if (name.starts_with("honest")) churned.honest_left_out += done.has_quarantined(name) ? 1 : 0;
+    }
+  }
+  return churned;
+}
+
+struct ChurnCase {
+  const char* rule;
+  bool nans;  ///< else −10 times the honest mean
+  Names names;
+  double without, with;  ///< errors as docs/reputation.md has them
+};
+
+// Workers that join, leave and come back: what docs/reputation.md says of them.
+TEST(Reputation, ChurnCostsAndGainsWhatThePageSays) {
+  constexpr int seeds = 20;
+  for (const ChurnCase& one : std::vector<ChurnCase>{
+           {"geometric_median", false, Names::same, 0.052, 0.029},
+           {"geometric_median", false, Names::anew, 0.052, 0.029},
+           {"geometric_median", true, Names::same, 0.003, 0.027},
+           {"geometric_median", true, Names::anew_after_ten, 0.003, 0.027},
+           {"geometric_median", true, Names::anew, 0.003, 0.028},
+           {"quantile_clip | mean", false, Names::same, 3.745, 0.608},
+           {"quantile_clip | mean", false, Names::anew, 3.745, 0.606},
+           {"quantile_clip | mean", true, Names::same, 0.959, 0.025},
+           {"quantile_clip | mean", true, Names::anew_after_ten, 0.959, 0.046},
+           {"quantile_clip | mean", true, Names::anew, 0.959, 0.180},
+           {"trimmed_mean(f=2)", false, Names::same, 0.134, 0.147},
+           {"trimmed_mean(f=2)", false, Names::anew, 0.134, 0.147},
+           {"trimmed_mean(f=2)", true, Names::same, 0.134, 0.037},
+           {"trimmed_mean(f=2)", true, Names::anew_after_ten, 0.134, 0.062},
+           {"trimmed_mean(f=2)", true, Names::anew, 0.134, 0.148},
+           {"multi_krum(f=2)", false, Names::same, 0.000, 0.015},
+           {"multi_krum(f=2)", false, Names::anew, 0.000, 0.015},
+           {"multi_krum(f=2)", true, Names::same, 0.000, 0.053},
+           {"multi_krum(f=2)", true, Names::anew_after_ten, 0.000, 0.045},
+           {"multi_krum(f=2)", true, Names::anew, 0.000, 0.015},
+           {"nnm(f=2) | trimmed_mean(f=2)", false, Names::same, 0.000, 0.017},
+           {"nnm(f=2) | trimmed_mean(f=2)", false, Names::anew, 0.000, 0.017},
+           {"nnm(f=2) | trimmed_mean(f=2)", true, Names::same, 0.000, 0.031},
+           {"nnm(f=2) | trimmed_mean(f=2)", true, Names::anew_after_ten, 0.000, 0.028},
+           {"nnm(f=2) | trimmed_mean(f=2)", true, Names::anew, 0.000, 0.017},
+       }) {
+    SCOPED_TRACE(
+        fmt::format("{}, {}, names {}", one.rule, one.nans ? "NaN" : "-10", static_cast<int>(one.names)));
+    for (const bool with : {false, true}) {
+      test::Generator random = test::generator(std::string("churn ") + one.rule);
+      double mean = 0, square = 0;
+      for (int seed = 0; seed < seeds; ++seed) {
+        const Churned churned = churn(one.rule, with, one.names, one.nans, random);
+        mean += churned.error / seeds;
+        square += churned.error * churned.error / seeds;
+        if (!with) continue;
+        EXPECT_EQ(churned.honest_left_out, 0);
+        // One round of eleven: three of 30. A new name fails three times before its quarantine.
+        const double counted = !one.nans || one.names == Names::anew ? 2
+                               : one.names == Names::same            ? 0.2
+                                                                     : 0.6;
+        EXPECT_NEAR(churned.counted, counted, 0.1);
+      }
+      const double deviation = std::sqrt(std::max(0.0, square - mean * mean) / (seeds - 1));
+      // Seven deviations, and the rounding of what the page says.
+      EXPECT_NEAR(mean, with ? one.with : one.without, 7 * deviation + 0.0006) << (with ? "with" : "without");
+    }
+  }
 }
 
 TEST(Reputation, NamesEarnTheirWeightRoundByRound) {
