@@ -12,6 +12,7 @@
 #include "host/bench/data.hpp"
 #include "host/bench/device_updates.hpp"
 #include "host/plan/engine.hpp"
+#include "kernels/gram/gram.hpp"
 #include "kernels/runtime/check.hpp"
 #include "kernels/runtime/runtime.hpp"
 #include "rules/needs.hpp"
@@ -192,7 +193,8 @@ bool can_be_captured(const Pipeline& pipeline) { return !detail::searches_on_hos
 }  // namespace
 
 Floors measure_device_floors(std::string& name, double seconds) {
-  name = cuda::device_name(cuda::current_device());
+  const int device = cuda::current_device();
+  name = fmt::format("{}, products by {}", cuda::device_name(device), to_string(cuda::gram_unit(device)));
   const cuda::OwnStream stream;
   Stopwatch watch;
   Floors floors{.memory_bytes = std::max(std::size_t{1} << 30, 16 * cache_bytes())};

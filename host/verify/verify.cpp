@@ -14,6 +14,7 @@
 #include "rules/nearest.hpp"
 
 #if defined(BRAGG_HAS_CUDA)
+#include "kernels/gram/gram.hpp"
 #include "kernels/runtime/runtime.hpp"
 #endif
 
@@ -253,7 +254,8 @@ std::vector<Backend> backends() {
     };
     found.push_back({.device = Device::cuda,
                      .name = fmt::format("cuda:{}", i),
-                     .description = detail::cuda::device_name(i),
+                     .description = fmt::format("{}, products by {}", detail::cuda::device_name(i),
+                                                to_string(detail::cuda::gram_unit(i))),
                      .run = run_there});
   }
 #endif

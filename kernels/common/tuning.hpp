@@ -77,6 +77,32 @@ struct LengthTuning {
   static constexpr int centered_blocks = 4;
 };
 
+/// Who computes products of the Gram pass.
+enum class GramUnit : std::uint8_t {
+  automatic,     ///< whom the environment or the device asks for: gram_unit
+  tensor,        ///< f64: tensor cores, or plain multiply-adds for few rows
+  double_float,  ///< pairs of f32 where double_float.cuh has a kernel; else f64
+};
+
+/// By compute capability, 90 for 9.0: double_float where f64 has a 64th of the rate of f32 and not half of
+/// it, as GPUs of 8.0, 9.0 and 10.0 have.
+constexpr GramUnit preferred_gram_unit(int compute_capability) {
+  const bool has_fast_f64 = compute_capability == 80 || compute_capability == 90 || compute_capability == 100;
+  return has_fast_f64 ? GramUnit::tensor : GramUnit::double_float;
+}
+
+/// gram in pairs of floats (double_float.cuh), of so many rows. Of fewer, f64 does not take longer: reckoned
+/// for 8.9, where two rows are 1 to 3 cycles a coordinate either way. Of more, shared memory has no room.
+inline constexpr int least_double_float_rows = 3;
+inline constexpr int most_double_float_rows = 48;
+/// Of rows by units of `unit`: at most so many warps, of 168 registers a thread of 8 rows.
+inline constexpr int most_double_float_warps = 12;
+template <int unit>
+struct DoubleFloatTuning {
+  static constexpr int warps = unit > 4 ? most_double_float_warps : 4;
+  static constexpr int blocks = unit > 4 ? 1 : 5;
+};
+
 /// Rows that registers hold the products of: what fragments.cuh is for. Above, tiles.cuh.
 inline constexpr int most_register_rows = 48;
 

@@ -192,10 +192,13 @@ BRAGG_DEVICE void settle_row(const GramBatch& batch, const Piece& piece, int i, 
 
 // Totals of a block -------------------------------------------------------------------------------
 
+BRAGG_DEVICE double exchange(double x, int lanes) { return simt::shuffle_xor(x, lanes); }
+BRAGG_DEVICE double choose(bool first, double a, double b) { return first ? a : b; }
+
 /// Adds `count` sums over the lanes of a warp, half as many after each exchange: a lane is left with sums
-/// [first, end) in v[0], v[1], … A sum's tree is the same whichever lane ends with it.
-template <int count, int lanes, int size>
-BRAGG_DEVICE int fold_lanes(double (&v)[size], int& first, int& end) {
+/// [first, end) in v[0], v[1], … A sum's tree is the same whichever lane ends with it. T{} is zero.
+template <int count, int lanes, class T, int size>
+BRAGG_DEVICE int fold_lanes(T (&v)[size], int& first, int& end) {
   if constexpr (lanes == 0) {
     return count;
   } else {
@@ -203,9 +206,9 @@ BRAGG_DEVICE int fold_lanes(double (&v)[size], int& first, int& end) {
     const bool upper = (simt::lane() & lanes) != 0;
     BRAGG_UNROLL
     for (int i = 0; i < half; ++i) {
-      const double high = i + half < count ? v[i + half] : 0.0;
-      const double other = simt::shuffle_xor(upper ? v[i] : high, lanes);
-      v[i] = (upper ? high : v[i]) + other;
+      const T high = i + half < count ? v[i + half] : T{};
+      const T other = exchange(choose(upper, v[i], high), lanes);
+      v[i] = choose(upper, high, v[i]) + other;
     }
     if (upper) {
       first += half;

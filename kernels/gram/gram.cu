@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <bragg/error.hpp>
+#include <cstdlib>
+#include <string>
 
 #include "kernels/gram/centers.cuh"
 #include "kernels/gram/chunks.hpp"
 #include "kernels/gram/statistics.cuh"
 #include "kernels/gram/sums.cuh"
 #include "kernels/gram/tiles.cuh"
+#include "kernels/runtime/runtime.hpp"
 
 namespace bragg::detail::cuda {
 namespace {
@@ -49,7 +53,21 @@ Rows rows_of_record(Rows rows, bool centered) {
   return rows;
 }
 
+bool goes_by_double_floats(const GramBatch& batch) {
+  const GramArguments& pass = batch.pass;
+  if (!pass.pairs || pass.center != Center::none || pass.rows.dtype == DType::f64) return false;
+  if (batch.rows < least_double_float_rows || batch.rows > most_double_float_rows) return false;
+  if (!have_one_dtype(pass.rows)) return false;
+  const GramUnit unit = pass.unit == GramUnit::automatic ? gram_unit(current_device()) : pass.unit;
+  return unit == GramUnit::double_float;
+}
+
 void launch_chunks(const GramBatch& batch, Stream stream) {
+  if (goes_by_double_floats(batch)) {
+    return with_dtype(batch.pass.rows.dtype, [&]<DType dtype>() {
+      if constexpr (dtype != DType::f64) gram_chunks_double_float<dtype>(batch, stream);
+    });
+  }
   if (goes_by_tiles(batch.pass.rows, batch.rows, batch.pass.pairs)) {
     const auto tiles = static_cast<int>(triangle((batch.rows + tile_rows - 1) / tile_rows));
     const auto kernel = batch.pass.center == Center::none ? gram_tiles<false> : gram_tiles<true>;
@@ -94,6 +112,24 @@ void enqueue(const GramArguments& arguments, bool keeps_records, Stream stream) 
 }
 
 }  // namespace
+
+const char* to_string(GramUnit unit) {
+  return unit == GramUnit::automatic ? "automatic" : unit == GramUnit::tensor ? "tensor" : "double_float";
+}
+
+GramUnit gram_unit_of(const char* name) {
+  if (name == nullptr || *name == '\0') return GramUnit::automatic;
+  for (const GramUnit unit : {GramUnit::tensor, GramUnit::double_float}) {
+    if (std::string(name) == to_string(unit)) return unit;
+  }
+  throw Error(Status::invalid_argument,
+              std::string("BRAGG_GRAM=") + name + ": needs tensor or double_float, or nothing: by device");
+}
+
+GramUnit gram_unit(int device) {
+  static const GramUnit wanted = gram_unit_of(std::getenv("BRAGG_GRAM"));
+  return wanted != GramUnit::automatic ? wanted : preferred_gram_unit(compute_capability(device));
+}
 
 std::int64_t gram_batch(int rows, std::int64_t chunks, bool pairs) {
   const std::int64_t fit = batch_doubles / products_of_chunk(rows, pairs);

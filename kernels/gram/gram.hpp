@@ -25,9 +25,18 @@ enum class Center {
 };
 
 /// Additions that one product goes through before chunks are added up, whatever the kernel and the chunk;
-/// sums of chunks are compensated. About a centre each factor is rounded once more.
+/// sums of chunks are compensated. About a centre each factor is rounded once more. Products in pairs of
+/// floats are as right as after so many additions (double_float.cuh).
 inline constexpr int longest_sum = 4096;  ///< without a sum of sums
 inline constexpr int gram_additions = longest_sum + 64;
+
+/// Who computes products on a device: what BRAGG_GRAM says, read once, else what is preferred on its kind.
+/// @throws Error as gram_unit_of; what CUDA reports.
+GramUnit gram_unit(int device);
+/// Of a choice by name; null or empty: automatic. @throws Error invalid_argument: there is none of that name.
+GramUnit gram_unit_of(const char* name);
+/// Its name.
+const char* to_string(GramUnit unit);
 
 struct GramArguments {
   Rows rows;
@@ -62,6 +71,8 @@ struct GramArguments {
   const std::uint8_t* left_out = nullptr;  ///< [rows.inputs] not 0: not in the median; null: all are
   const double* weights = nullptr;  ///< [rows.inputs] ≥ 0, of every part: a weighted lower median; null: 1
   void* centers = nullptr;          ///< of Center::median: gram_center_bytes(rows, chunks, pairs)
+
+  GramUnit unit = GramUnit::automatic;
 };
 
 /// Chunks whose products are kept at a time, and the memory that takes. Bounded; functions of the shape only.

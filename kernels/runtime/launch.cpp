@@ -102,7 +102,7 @@ bool makes_dependent_launches() {
     const char* const text = std::getenv("BRAGG_DEPENDENT_LAUNCHES");
     return text != nullptr && std::string_view(text) == "1";
   }();
-  return wanted && compute_capability_major(current_device()) >= 9;
+  return wanted && compute_capability(current_device()) >= 90;
 }
 
 }  // namespace bragg::detail::cuda

@@ -107,7 +107,10 @@ std::size_t most_shared_of_block(int device) {
   return static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
 }
 int multiprocessors(int device) { return attribute(cudaDevAttrMultiProcessorCount, device); }
-int compute_capability_major(int device) { return attribute(cudaDevAttrComputeCapabilityMajor, device); }
+int compute_capability(int device) {
+  return 10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
+         attribute(cudaDevAttrComputeCapabilityMinor, device);
+}
 
 std::size_t static_shared_of(const void* kernel) {
   cudaFuncAttributes attributes{};

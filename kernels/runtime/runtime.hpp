@@ -42,7 +42,7 @@ class OnDevice {
 /// Shared memory that a block may have, where its kernel was allowed so much.
 std::size_t most_shared_of_block(int device);
 int multiprocessors(int device);
-int compute_capability_major(int device);
+int compute_capability(int device);  ///< 90: 9.0
 /// Shared memory that a kernel declares. Loads the kernel.
 std::size_t static_shared_of(const void* kernel);
 /// Allows blocks of the kernel so much dynamic shared memory, where without it is 48 KB less what the kernel

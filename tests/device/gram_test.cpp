@@ -21,8 +21,10 @@ namespace {
 using detail::cuda::Alignment;
 using detail::cuda::Center;
 using detail::cuda::GramArguments;
+using detail::cuda::GramUnit;
 
 constexpr std::array all_dtypes{DType::f32, DType::f16, DType::bf16, DType::f64};
+constexpr std::array all_units{GramUnit::tensor, GramUnit::double_float};
 constexpr std::array all_alignments{Alignment::vector, Alignment::element, Alignment::byte};
 const std::vector<int> row_counts{1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 15, 16,  17,  23,  24,  25,
                                   31, 32, 33, 40, 41, 47, 48, 49, 63, 64, 65, 127, 128, 129, 200, 300};
@@ -47,6 +49,7 @@ struct GramRequest {
   bool keeps_low = false;
   std::vector<double> low_before = {};  ///< as `before`
   bool keeps_records = false;           ///< chunks are added up here, with keeps_low
+  GramUnit unit = GramUnit::automatic;
 };
 
 struct GramResult {
@@ -150,6 +153,7 @@ GramResult run(DeviceRows& data, const GramRequest& request = {}) {
   if (request.max_abs) arguments.max_abs = reinterpret_cast<unsigned long long*>(memory.data() + max_abs_at);
   if (!request.scale.empty()) arguments.scale = reinterpret_cast<double*>(memory.data() + scale_at);
   if (!request.skip.empty()) arguments.skip = reinterpret_cast<int*>(memory.data() + skip_at);
+  arguments.unit = request.unit;
   arguments.center = request.center;
   arguments.center_row = request.center_row;
   if (!request.left_out.empty()) {
@@ -229,11 +233,28 @@ long double center_of(const DeviceRows& data, const GramRequest& request, std::s
   return std::isfinite(center) ? center : 0.0L;
 }
 
+/// Whether products are sums of pairs of floats.
+bool is_by_double_floats(const DeviceRows& data, const GramRequest& request) {
+  const GramUnit unit = request.unit == GramUnit::automatic
+                            ? detail::cuda::gram_unit(detail::cuda::current_device())
+                            : request.unit;
+  int rows = 0;
+  bool is_narrow = request.pairs && request.center == Center::none && data.shape.dtype != DType::f64;
+  for (int r = 0; r < data.shape.count(); ++r) {
+    if (data.shape.is_zeros(r)) continue;
+    ++rows;
+    is_narrow = is_narrow && data.shape.dtype_of(r) == data.shape.dtype;
+  }
+  return unit == GramUnit::double_float && is_narrow && rows >= 3 && rows <= 48;
+}
+
 /// Products within the error of summing in any order, (terms + 1) units of the sum of magnitudes, and two
-/// more where a difference is rounded; counts and magnitudes exactly.
+/// more where a difference is rounded; or within that of pairs of floats, 73 · 2⁻⁴⁸ of that sum and 2⁻¹⁵⁰ of
+/// the rows' lengths. Counts and magnitudes exactly.
 void expect_right(const DeviceRows& data, const GramRequest& request, const GramResult& got) {
   const int rows = data.shape.count();
   const std::size_t parts = request.per_tensor ? data.shape.sizes.size() : 1;
+  const bool by_double_floats = is_by_double_floats(data, request);
   for (std::size_t p = 0; p < parts; ++p) {
     const bool skipped = !request.skip.empty() && request.skip[p] != 0;
     const std::vector<std::size_t> tensors = tensors_of(data, request.per_tensor, p);
@@ -286,13 +307,18 @@ void expect_right(const DeviceRows& data, const GramRequest& request, const Gram
         const std::vector<long double>& b = x[static_cast<std::size_t>(j)];
         long double sum = request.add ? before : 0;
         long double magnitude = std::fabs(sum);
+        long double squares[2] = {};
         for (std::size_t c = 0; c < a.size(); ++c) {
           const long double product = a[c] * b[c];
           sum += product;
           magnitude += std::fabs(product);
+          squares[0] += a[c] * a[c];
+          squares[1] += b[c] * b[c];
         }
         const std::size_t units = a.size() + (request.center == Center::none ? 1 : 3);
-        const long double allowed = static_cast<long double>(units) * 0x1p-53L * magnitude;
+        const long double allowed =
+            by_double_floats ? 73 * 0x1p-48L * magnitude + 0x1p-150L * std::sqrt(squares[0] * squares[1])
+                             : static_cast<long double>(units) * 0x1p-53L * magnitude;
         ASSERT_LE(std::fabs(got.at(i, j, p) - sum), allowed)
             << "pair " << i << ", " << j << " of " << rows << ", part " << p << ": got " << got.at(i, j, p)
             << ", want " << static_cast<double>(sum);
@@ -329,7 +355,7 @@ TEST(GramTest, MatchesExactSumsForEveryRowCountDtypeAndAlignment) {
             .dtype = dtype, .inputs = rows, .sizes = sizes_for(rows), .alignment = alignment};
         SCOPED_TRACE(describe(shape));
         DeviceRows data(shape, normal_values(random));
-        const GramRequest request{.chunk = rows % 2 == 0 ? 256 : 1024};
+        const GramRequest request{.chunk = rows % 2 == 0 ? 256 : 1024, .unit = all_units[random() % 2]};
         expect_right(data, request, run(data, request));
         if (HasFatalFailure()) return;
       }
@@ -352,7 +378,7 @@ TEST(GramTest, SmallIntegersAreExactWhateverTheAlignment) {
         shape.alignment = alignment;
         SCOPED_TRACE(describe(shape));
         DeviceRows data(shape, value);
-        const GramResult got = run(data, {.chunk = 512});
+        const GramResult got = run(data, {.chunk = 512, .unit = all_units[random() % 2]});
         for (int i = 0; i < rows; ++i) {
           for (int j = 0; j < rows; ++j) {
             long long sum = 0;
@@ -373,18 +399,19 @@ TEST(GramTest, BitsDoNotDependOnAlignmentBatchesOrTheRun) {
   for (const int rows : {2, 8, 16, 24, 32, 40, 48, 70, 130}) {
     for (const DType dtype : all_dtypes) {
       if (random() % test_share() != 0) continue;
-      RowsShape shape{.dtype = dtype, .inputs = rows, .sizes = {600, 0, 129}};
-      std::vector<long double> x(static_cast<std::size_t>(rows) * 729);
+      RowsShape shape{.dtype = dtype, .inputs = rows, .sizes = {1300, 0, 129}};
+      std::vector<long double> x(static_cast<std::size_t>(rows) * 1429);
       for (long double& v : x) v = std::normal_distribution<double>(0, 1)(random);
-      const auto value = [&](int row, std::int64_t j) { return x[static_cast<std::size_t>(row * 729 + j)]; };
+      const auto value = [&](int row, std::int64_t j) { return x[static_cast<std::size_t>(row * 1429 + j)]; };
       std::optional<GramResult> first;
+      const GramUnit unit = all_units[random() % 2];
       for (const Alignment alignment : all_alignments) {
         shape.alignment = alignment;
         SCOPED_TRACE(describe(shape));
         DeviceRows data(shape, value);
         for (const std::int64_t batch : alignment == Alignment::vector ? std::vector<std::int64_t>{0, 1, 3}
                                                                        : std::vector<std::int64_t>{2}) {
-          const GramResult got = run(data, {.chunk = 128, .batch = batch});
+          const GramResult got = run(data, {.chunk = 512, .batch = batch, .unit = unit});
           if (!first) first = got;
           ASSERT_TRUE(got == *first) << "batch " << batch;
         }
@@ -413,7 +440,7 @@ TEST(GramTest, EqualRowsHaveEqualProducts) {
       const RowsShape shape{.dtype = dtype, .inputs = rows, .sizes = {599}};
       SCOPED_TRACE(describe(shape));
       DeviceRows data(shape, value);
-      const GramResult got = run(data);
+      const GramResult got = run(data, {.chunk = 1024, .unit = all_units[random() % 2]});
       ASSERT_EQ(got.at(first, first), got.at(first, second));
       ASSERT_EQ(got.at(first, first), got.at(second, second));
       for (int k = 0; k < rows; ++k) ASSERT_EQ(got.at(first, k), got.at(second, k));
@@ -438,7 +465,7 @@ TEST(GramTest, ReferencesOfTheirOwnDtypes) {
           SCOPED_TRACE(describe(shape) + ", zeros " + std::to_string(zeros));
           DeviceRows data(shape, normal_values(random));
           if (random() % 2 == 0) data.make_null(2, inputs);
-          const GramRequest request{.chunk = 128};
+          const GramRequest request{.chunk = 128, .unit = all_units[random() % 2]};
           expect_right(data, request, run(data, request));
           if (HasFatalFailure()) return;
           if (inputs > 50 && zeros == 2) break;
@@ -480,7 +507,7 @@ TEST(GramTest, CountsHostileValuesAndKeepsThemToTheirPairs) {
               return std::normal_distribution<double>(0, 1)(random);
           }
         });
-        const GramRequest request{.chunk = 256};
+        const GramRequest request{.chunk = 256, .unit = all_units[random() % 2]};
         const GramResult got = run(data, request);
         // Denormal f64 products fall below what doubles hold.
         if (dtype != DType::f64) expect_right(data, request, got);
@@ -540,10 +567,10 @@ TEST(GramTest, WindowsAddUpToTheBitsOfTheWhole) {
           [&, from](int row, std::int64_t j) { return x[static_cast<std::size_t>(row * 1500 + from + j)]; });
     };
     DeviceRows all = window(0, 1500);
-    const GramResult whole = run(all, {.chunk = 128, .max_abs = false, .keeps_low = true});
+    GramRequest request{.chunk = 128, .max_abs = false, .keeps_low = true, .unit = all_units[random() % 2]};
+    const GramResult whole = run(all, request);
     DeviceRows first = window(0, 640);
     DeviceRows rest = window(640, 860);
-    GramRequest request{.chunk = 128, .max_abs = false, .keeps_low = true};
     const GramResult of_first = run(first, request);
     request.before = of_first.products;
     request.low_before = of_first.low;
@@ -616,7 +643,7 @@ TEST(GramTest, LongChunksAreAddedUpInParts) {
       DeviceRows data(shape, [&](int row, std::int64_t k) {
         return static_cast<long double>(x[static_cast<std::size_t>(row)][static_cast<std::size_t>(k)]);
       });
-      const GramRequest request{.chunk = 65536, .center = center};
+      const GramRequest request{.chunk = 65536, .center = center, .unit = all_units[random() % 2]};
       const GramResult got = run(data, request);
       for (std::size_t k = 0; k < static_cast<std::size_t>(size); ++k) {
         const auto c = static_cast<int>(center_of(data, request, 0, 0, k));
@@ -900,14 +927,14 @@ TEST(GramTest, WhereNobodyCountsTheCenterIsZero) {
   for (const int rows : {3, 20, 60}) {
     for (const DType dtype : all_dtypes) {
       DeviceRows data({.dtype = dtype, .inputs = rows, .sizes = {200}}, normal_values(random));
-      GramRequest request{.center = Center::median};
+      GramRequest request{.center = Center::median, .unit = GramUnit::tensor};
       if (random() % 2 == 0) {
         request.left_out.assign(static_cast<std::size_t>(rows), true);
       } else {
         request.weights.assign(static_cast<std::size_t>(rows), 0.0);
       }
       const GramResult got = run(data, request);
-      ASSERT_TRUE(got == run(data));
+      ASSERT_TRUE(got == run(data, {.unit = GramUnit::tensor}));
       expect_right(data, request, got);
       if (HasFatalFailure()) return;
     }
@@ -995,6 +1022,7 @@ TEST(GramTest, RecordsOfChunksAddUpToTheBitsOfTheWhole) {
     request.pairs = pairs;
     request.keeps_low = true;
     request.per_tensor = random() % 2 == 0;
+    request.unit = all_units[random() % 2];
     SCOPED_TRACE(describe(shape) + (pairs ? ", pairs" : ", lengths"));
     DeviceRows data(shape, normal_values(random));
     const GramResult whole = run(data, request);
@@ -1002,6 +1030,94 @@ TEST(GramTest, RecordsOfChunksAddUpToTheBitsOfTheWhole) {
     const GramResult added = run(data, request);
     ASSERT_TRUE(added == whole);
     ASSERT_EQ(added.low, whole.low);
+  }
+}
+
+TEST(GramTest, PairsOfFloatsAreTakenWhereTheyCanBe) {
+  Generator random = generator("gram: units");
+  const auto differ = [&](const RowsShape& shape, GramRequest request) {
+    SCOPED_TRACE(describe(shape));
+    // Of magnitudes so far apart that no f64 is exact, of products of 16-bit values neither.
+    const DeviceRows::Values normal = normal_values(random);
+    DeviceRows data(shape, [&](int row, std::int64_t k) {
+      return std::ldexp(normal(row, k), static_cast<int>(random() % 27) - 13);
+    });
+    request.unit = GramUnit::tensor;
+    const GramResult tensor = run(data, request);
+    request.unit = GramUnit::double_float;
+    const GramResult floats = run(data, request);
+    expect_right(data, request, floats);
+    EXPECT_EQ(is_by_double_floats(data, request), !(floats == tensor));
+    return !(floats == tensor);
+  };
+  for (const int rows : {3, 8, 9, 16, 17, 33, 48}) {
+    EXPECT_TRUE(differ({.dtype = DType::f32, .inputs = rows, .sizes = {700}}, {.chunk = 1024}));
+  }
+  EXPECT_TRUE(differ({.dtype = DType::bf16, .inputs = 12, .sizes = {5000}}, {.chunk = 8192}));
+  EXPECT_TRUE(differ({.dtype = DType::f16, .inputs = 12, .sizes = {5000}}, {.chunk = 8192}));
+  EXPECT_TRUE(differ({.dtype = DType::f32, .inputs = 47, .references = {DType::f32}, .sizes = {700}}, {}));
+  EXPECT_FALSE(differ({.dtype = DType::f32, .inputs = 2, .sizes = {700}}, {}));
+  EXPECT_FALSE(differ({.dtype = DType::f32, .inputs = 49, .sizes = {700}}, {}));
+  EXPECT_FALSE(differ({.dtype = DType::f64, .inputs = 12, .sizes = {700}}, {}));
+  EXPECT_FALSE(differ({.dtype = DType::f32, .inputs = 12, .references = {DType::f64}, .sizes = {700}}, {}));
+  EXPECT_FALSE(differ({.dtype = DType::f32, .inputs = 12, .sizes = {700}}, {.pairs = false}));
+  EXPECT_FALSE(differ({.dtype = DType::f32, .inputs = 12, .sizes = {700}}, {.center = Center::median}));
+}
+
+/// Values that make a sum's losses as large as they get: one that is large, others about its unit of
+/// rounding, at any scale of each row, and signs that let products cancel.
+TEST(GramTest, PairsOfFloatsKeepTheirBound) {
+  Generator random = generator("gram: bound of floats");
+  for (const int rows : {3, 8, 13, 16, 20, 27, 40, 48}) {
+    if (rows != 13 && random() % test_share() != 0) continue;
+    for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+      const RowsShape shape{.dtype = dtype, .inputs = rows, .sizes = {2100}};
+      SCOPED_TRACE(describe(shape));
+      const int kind = static_cast<int>(random() % 3);
+      const int least = 1 - format_of(dtype).max_exponent - format_of(dtype).precision;
+      std::vector<int> scale;
+      for (int r = 0; r < rows; ++r) {
+        const int range = format_of(dtype).max_exponent - least;
+        scale.push_back(least + static_cast<int>(random() % static_cast<std::uint64_t>(range)));
+      }
+      DeviceRows data(shape, [&](int row, std::int64_t k) -> long double {
+        const long double one = 1 + std::uniform_real_distribution<double>(0, 1)(random);
+        const bool is_negative = kind != 0 && random() % 2 == 0;
+        // Of a lane's 16 coordinates of a span the first is large.
+        const int exponent = kind == 1 || k % 512 < 128 ? 0 : -12 + static_cast<int>(random() % 3);
+        const int at = std::max(scale[static_cast<std::size_t>(row)] + exponent, least);
+        return std::ldexp(is_negative ? -one : one, at);
+      });
+      const GramRequest request{.chunk = 2048, .unit = GramUnit::double_float};
+      ASSERT_TRUE(is_by_double_floats(data, request));
+      expect_right(data, request, run(data, request));
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST(GramTest, UnitsHaveNames) {
+  using detail::cuda::gram_unit_of;
+  for (const GramUnit unit : all_units) EXPECT_EQ(gram_unit_of(detail::cuda::to_string(unit)), unit);
+  EXPECT_EQ(gram_unit_of(nullptr), GramUnit::automatic);
+  EXPECT_EQ(gram_unit_of(""), GramUnit::automatic);
+  for (const char* const name : {"float", "tensor,", "Tensor", "automatic"}) {
+    try {
+      gram_unit_of(name);
+      ADD_FAILURE() << name;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.status(), Status::invalid_argument);
+      EXPECT_EQ(std::string(error.what()),
+                std::string("BRAGG_GRAM=") + name + ": needs tensor or double_float, or nothing: by device");
+    }
+  }
+}
+
+TEST(GramTest, DevicesWithFastFloat64TakeIt) {
+  using detail::cuda::preferred_gram_unit;
+  for (const int fast : {80, 90, 100}) EXPECT_EQ(preferred_gram_unit(fast), GramUnit::tensor);
+  for (const int slow : {75, 86, 87, 89, 103, 110, 120, 121}) {
+    EXPECT_EQ(preferred_gram_unit(slow), GramUnit::double_float);
   }
 }
 

@@ -201,7 +201,11 @@ namespace bragg::detail::cuda {
 
 std::size_t most_shared_of_block(int) { return simt::device_profile().shared_of_block; }
 int multiprocessors(int) { return 1; }
-int compute_capability_major(int) { return std::atoi(simt::device_profile().compute_capability); }
+int compute_capability(int) {
+  const std::string_view text = simt::device_profile().compute_capability;
+  const std::size_t point = text.find('.');
+  return 10 * std::atoi(text.substr(0, point).data()) + std::atoi(text.substr(point + 1).data());
+}
 std::size_t static_shared_of(const void* kernel) { return simt::declared_shared(kernel); }
 void set_most_dynamic_shared(const void* kernel, std::size_t bytes) {
   simt::allow_dynamic_shared(kernel, bytes);
