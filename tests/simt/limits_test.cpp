@@ -191,7 +191,7 @@ std::vector<GramCase> gram_cases() {
   return cases;
 }
 
-std::vector<double> run_gram(const GramCase& c, std::uint64_t seed) {
+std::vector<double> run_gram(const GramCase& c, detail::cuda::GramUnit unit, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   std::uniform_real_distribution<double> uniform(-1, 1);
   RowsShape shape{.dtype = c.dtype, .inputs = c.rows, .references = c.references, .sizes = {37}};
@@ -204,6 +204,7 @@ std::vector<double> run_gram(const GramCase& c, std::uint64_t seed) {
   a.batch = detail::cuda::gram_batch(data.shape.count(), a.chunks.pieces);
   a.products = products.data();
   a.center = c.center;
+  a.unit = unit;
   const detail::cuda::DeviceMemory partial(
       sizeof(double) * detail::cuda::gram_partial_doubles(data.shape.count(), a.chunks.pieces));
   a.partial = static_cast<double*>(partial.data());
@@ -219,15 +220,20 @@ TEST(Limits, GramRunsAtEveryShapeAndItsBitsDoNotDependOnThem) {
   Generator chance = generator("share of gram's limits");
   for (const GramCase& c : gram_cases()) {
     if (chance() % (test_share() * slowness) != 0) continue;
-    SCOPED_TRACE(c.text());
-    simt::set_device_profile(simt::device_profiles().front());
-    std::vector<double> smallest;
-    ASSERT_NO_THROW(smallest = run_gram(c, seed));
-    if (simt::hooks) continue;  // as above
-    simt::set_device_profile(simt::device_profiles().back());
-    std::vector<double> largest;
-    ASSERT_NO_THROW(largest = run_gram(c, seed));
-    ASSERT_EQ(smallest, largest);
+    using detail::cuda::GramUnit;
+    const bool has_units = c.dtype != DType::f64 && c.center == Center::none;
+    for (const GramUnit unit : {GramUnit::tensor, GramUnit::double_float}) {
+      if (unit != GramUnit::tensor && !has_units) continue;
+      SCOPED_TRACE(c.text() + ", " + to_string(unit));
+      simt::set_device_profile(simt::device_profiles().front());
+      std::vector<double> smallest;
+      ASSERT_NO_THROW(smallest = run_gram(c, unit, seed));
+      if (simt::hooks) continue;  // as above
+      simt::set_device_profile(simt::device_profiles().back());
+      std::vector<double> largest;
+      ASSERT_NO_THROW(largest = run_gram(c, unit, seed));
+      ASSERT_EQ(smallest, largest);
+    }
   }
 }
 
