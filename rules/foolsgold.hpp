@@ -4,6 +4,7 @@
 
 #include "rules/rule.hpp"
 #include "rules/solve/angles.hpp"
+#include "rules/solve/logarithm.hpp"
 
 namespace bragg::detail {
 
@@ -47,7 +48,7 @@ BRAGG_HD Status solve(TeamT team, const FoolsGold& rule, const Points& points, S
   team.parallel_for(m, [&](int i) {
     const double share = apart[i] / farthest;
     const double sure = share < most_sure ? share : most_sure;
-    const double logit = sure > 0 ? rule.kappa * (std::log(sure / (1 - sure)) + 0.5) : 0;
+    const double logit = sure > 0 ? rule.kappa * (logarithm(sure / (1 - sure)) + 0.5) : 0;
     out.scores[i] = logit > 1 ? 1 : logit > 0 ? logit : 0;
   });
   const double total = team.sum(m, [&](int i) { return out.scores[i]; });

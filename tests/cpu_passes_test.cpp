@@ -2,10 +2,6 @@
 // The CPU passes against loops in long double, on every instruction set of this machine.
 #include <gtest/gtest.h>
 
-#include "host/cpu/kernels.hpp"
-// After kernels.hpp, which chooses the targets.
-#include <hwy/targets.h>
-
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -14,18 +10,22 @@
 #include <functional>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "host/base/dtype.hpp"
+#include "host/cpu/fused.hpp"
 #include "host/cpu/passes.hpp"
 #include "host/verify/values.hpp"
 #include "rules/means.hpp"
 #include "rules/networks/order.hpp"
 #include "rules/networks/schedules.hpp"
+#include "rules/solve/logarithm.hpp"
 #include "tests/support/fixture.hpp"
+#include "tests/support/forced_target.hpp"
 #include "tests/support/seed.hpp"
 
 namespace bragg::detail {
@@ -97,6 +97,52 @@ void encode(Real v, DType dtype, unsigned char* bytes) {
   if (!std::isnan(v) || size_of(dtype) != 2) return verify::store(dtype, bytes, 0, v);
   verify::store(dtype, bytes, 0, std::copysign(infinity, v));
   bytes[0] |= 1;
+}
+
+// Arithmetic
+// ----------------------------------------------------------------------------------------------------
+
+TEST(Fused, MultiplyAddRoundsOnceAsStdFmaDoes) {
+  test::Generator random = test::generator("fused multiply-add");
+  const auto draw_exponent = [&](int most) { return static_cast<int>(random() % (2 * most + 1)) - most; };
+  // Few bits make ties and exact sums; a sum near minus the product cancels.
+  const auto draw = [&](int exponent) {
+    const std::uint64_t kept = ~std::uint64_t{0} << (random() % 2 == 0 ? 0 : random() % 53);
+    const double m = std::bit_cast<double>((random() & kept & 0x800FFFFFFFFFFFFF) | 0x3FF0000000000000);
+    return std::ldexp(m, exponent);
+  };
+  const auto bits = [](double x) { return std::isnan(x) ? 0 : std::bit_cast<std::uint64_t>(x); };
+  const std::array special{0.0,
+                           -0.0,
+                           0x1p-1074,
+                           -0x1p-1022,
+                           0x1p1023,
+                           std::numeric_limits<double>::infinity(),
+                           std::numeric_limits<double>::quiet_NaN(),
+                           1.0};
+  for (int k = 0; k < 2'000'000; ++k) {
+    const int range = k % 4 == 0 ? 1070 : 60;
+    double a = draw(draw_exponent(range));
+    double b = draw(draw_exponent(range));
+    double c = draw(std::ilogb(a) + std::ilogb(b) + draw_exponent(110));
+    if (k % 8 == 1) c = -a * b * (1 + draw_exponent(4) * 0x1p-52);
+    if (k % 64 == 3) a = special[random() % special.size()];
+    if (k % 64 == 4) c = special[random() % special.size()];
+    ASSERT_EQ(bits(cpu::fused_multiply_add(a, b, c)), bits(std::fma(a, b, c)))
+        << std::hexfloat << a << " * " << b << " + " << c;
+  }
+}
+
+TEST(Logarithm, IsRightToThreeUnits) {
+  test::Generator random = test::generator("logarithm");
+  for (int k = 0; k < 1'000'000; ++k) {
+    const double m = 1 + static_cast<double>(random() >> 11) * 0x1p-53;
+    const int range = k % 3 == 0 ? 1021 : k % 3 == 1 ? 8 : 0;
+    const double x = std::ldexp(m, static_cast<int>(random() % (2 * range + 2)) - range - 1);
+    const Real want = std::log(static_cast<Real>(x));
+    ASSERT_LE(std::abs(logarithm(x) - want), 3 * verify::spacing(DType::f64, want)) << std::hexfloat << x;
+  }
+  EXPECT_EQ(logarithm(1), 0);
 }
 
 // Problems
@@ -262,18 +308,16 @@ class CpuPassesTest : public testing::TestWithParam<std::int64_t> {
     const std::size_t chosen =
         std::hash<std::string>{}(test.substr(0, test.find('/'))) + test::session_seed();
     if (test::test_share() > 1 && GetParam() != targets[chosen % targets.size()]) GTEST_SKIP();
-    hwy::SetSupportedTargetsForTest(GetParam());
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-    ASSERT_STREQ(CpuPasses::target(), hwy::TargetName(GetParam()));
+    forced_.emplace(GetParam());
+    ASSERT_EQ(CpuPasses::target(), test::target_name(GetParam()));
   }
-  void TearDown() override {
-    hwy::SetSupportedTargetsForTest(0);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  }
+
+ private:
+  std::optional<test::ForcedTarget> forced_;
 };
 
 INSTANTIATE_TEST_SUITE_P(Targets, CpuPassesTest, testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
-                         [](const auto& param) { return std::string(hwy::TargetName(param.param)); });
+                         [](const auto& param) { return test::target_name(param.param); });
 
 const std::vector<int> counts{1, 2, 3, 5, 8, 15, 16, 17, 21, 28, 33, 47, 56, 64, 65, 100, 128, 130};
 const std::vector<std::int64_t> odd_sizes{5, 0, 131, 1, 300};

@@ -30,12 +30,96 @@ HWY_BEFORE_NAMESPACE();
 namespace bragg::detail::cpu::HWY_NAMESPACE {
 namespace {
 
+template <DType kTypeT>
+using KeysOf = std::conditional_t<kTypeT == DType::f32, KeysF32,
+                                  std::conditional_t<kTypeT == DType::f64, KeysF64, KeysSixteen>>;
+template <DType kTypeT>
+using ValueOf = std::conditional_t<kTypeT == DType::f64, double, float>;
+
+/// The trimmed mean of values whose first and last kept are `least` and `most`, of which as many are kept as
+/// `of_least` and `of_most` say, and of those between, whose sum is `sum`; `shrunk`: of values times
+/// `shrink`.
+template <class ValueT>
+HWY_INLINE WideVector mean_of_kept(const Bisection& job, WideVector least, WideVector most,
+                                   WideVector of_least, WideVector of_most, WideVector sum, bool shrunk) {
+  const int kept = job.last_rank - job.first_rank + 1;
+  const auto scale = hn::Set(Wide(), shrunk ? shrink : 1);
+  const auto ties = hn::Add(hn::Mul(of_least, hn::Mul(least, scale)), hn::Mul(of_most, hn::Mul(most, scale)));
+  const auto all = hn::Add(sum, ties);
+  const auto result =
+      shrunk ? finish_shrunk_mean(all, kept, least, most) : finish_mean<ValueT>(all, kept, least, most);
+  return hn::IfThenElse(hn::Eq(least, most), least, result);
+}
+
 #if HWY_TARGET == HWY_SCALAR
 
-// A vector of one lane has no room for the bytes of several columns.
-void bisect_any(const Bisection&, const Columns&, int, unsigned char*, double*) {}
-int block() { return 0; }
-std::size_t scratch_bytes(const Bisection&) { return 0; }
+// A vector of one lane has no room for the bytes of several columns: each is partitioned by itself, with the
+// same sums in the same order.
+constexpr int block_columns = 16;
+
+template <DType kTypeT>
+ValueOf<kTypeT> value_of(hn::Vec<typename KeysOf<kTypeT>::D> key) {
+  if constexpr (size_of(kTypeT) == 2) {
+    const hn::ScalableTag<std::int16_t> di;
+    const hn::ScalableTag<float> df;
+    const auto bits = hn::BitCast(hn::RebindToUnsigned<decltype(di)>(), flip_magnitude(di, key));
+    return hn::GetLane(f32_of_bits<kTypeT>(df, bits));
+  } else {
+    return hn::GetLane(key);
+  }
+}
+
+template <class ValueT>
+double column_result(const Bisection& job, const ValueT* values, ValueT* order) {
+  std::copy_n(values, job.points, order);
+  std::nth_element(order, order + job.first_rank, order + job.points);
+  const ValueT low = order[job.first_rank];
+  std::nth_element(order + job.first_rank, order + job.last_rank, order + job.points);
+  const ValueT high = order[job.last_rank];
+  const Wide d;
+  const auto least = hn::Set(d, low), most = hn::Set(d, high);
+  if (job.is_median)
+    return job.first_rank == job.last_rank ? low : hn::GetLane(midpoint<ValueT>(least, most));
+  int through = 0, below = 0;
+  for (int p = 0; p < job.points; ++p) through += values[p] <= low, below += values[p] < high;
+  const auto mean = [&](bool shrunk) HWY_ATTR {
+    double sum = 0;
+    for (int p = 0; p < job.points; ++p) {
+      if (values[p] > low && values[p] < high) sum += values[p] * (shrunk ? shrink : 1);
+    }
+    return mean_of_kept<ValueT>(job, least, most, hn::Set(d, through - job.first_rank),
+                                hn::Set(d, job.last_rank + 1 - below), hn::Set(d, sum), shrunk);
+  };
+  const bool shrunk = std::is_same_v<ValueT, double> && !hn::AllFalse(d, is_large(least, most));
+  return hn::GetLane(mean(shrunk));
+}
+
+template <class ValueT>
+struct BisectionScratch {
+  ScratchCutter cut;
+  ValueT* values;  // of a column: [point]
+  ValueT* order;   // the same, partitioned
+
+  BisectionScratch(const Bisection& job, unsigned char* memory) : cut(memory) {
+    values = cut.take<ValueT>(static_cast<std::size_t>(job.points));
+    order = cut.take<ValueT>(static_cast<std::size_t>(job.points));
+  }
+};
+
+template <DType kTypeT>
+void bisect_as(const Bisection& job, Columns columns, int count, unsigned char* memory, double* results) {
+  const BisectionScratch<ValueOf<kTypeT>> scratch(job, memory);
+  KeysOf<kTypeT> keys(columns);
+  for (int i = 0; i < count; ++i) {
+    columns.offset = std::int64_t{i} * static_cast<std::int64_t>(size_of(kTypeT));
+    for (int p = 0; p < job.points; ++p)
+      scratch.values[p] = value_of<kTypeT>(keys.template load<true, false>(columns, p));
+    results[i] = column_result(job, scratch.values, scratch.order);
+  }
+  keys.store_check(columns);
+}
+
+std::size_t scratch_bytes(const Bisection& job) { return BisectionScratch<double>(job, nullptr).cut.bytes(); }
 
 #else
 
@@ -59,12 +143,7 @@ constexpr int decoded_points = 16;  // at a time, in L1
 constexpr int points_ahead = 8;     // from the row that is read to what is asked of memory
 
 template <DType kTypeT>
-using KeysOf = std::conditional_t<kTypeT == DType::f32, KeysF32,
-                                  std::conditional_t<kTypeT == DType::f64, KeysF64, KeysSixteen>>;
-template <DType kTypeT>
 using KeyBits = hn::RebindToUnsigned<typename KeysOf<kTypeT>::D>;
-template <DType kTypeT>
-using ValueOf = std::conditional_t<kTypeT == DType::f64, double, float>;
 template <DType kTypeT>
 constexpr int digits_of = static_cast<int>(size_of(kTypeT));
 
@@ -413,17 +492,11 @@ void block_trimmed_mean(const Bisection& job, const BisectionScratch& scratch, c
   order_counts<kTypeT>(first.through, low_count);
   order_counts<kTypeT>(last.below, high_count);
   HWY_ALIGN double sums[block_columns];
-  const int kept = job.last_rank - job.first_rank + 1;
   const auto mean = [&](int i, bool shrunk) HWY_ATTR {
-    const auto least = load_wide(low + i), most = load_wide(high + i);
-    const auto scale = hn::Set(d, shrunk ? shrink : 1);
     const auto of_low = hn::Sub(hn::Load(d, low_count + i), hn::Set(d, job.first_rank));
     const auto of_high = hn::Sub(hn::Set(d, job.last_rank + 1), hn::Load(d, high_count + i));
-    const auto ties = hn::Add(hn::Mul(of_low, hn::Mul(least, scale)), hn::Mul(of_high, hn::Mul(most, scale)));
-    const auto sum = hn::Add(hn::Load(d, sums + i), ties);
-    const auto result = shrunk ? finish_shrunk_mean(sum, kept, least, most)
-                               : finish_mean<ValueOf<kTypeT>>(sum, kept, least, most);
-    return hn::IfThenElse(hn::Eq(least, most), least, result);
+    return mean_of_kept<ValueOf<kTypeT>>(job, load_wide(low + i), load_wide(high + i), of_low, of_high,
+                                         hn::Load(d, sums + i), shrunk);
   };
   sum_between<kTypeT, false>(planes, job.points, low, high, sums);
   for (int i = 0; i < block_columns; i += wide_lanes) hn::Store(mean(i, false), d, results + i);
@@ -460,6 +533,10 @@ void bisect_as(const Bisection& job, Columns columns, int count, unsigned char* 
   }
 }
 
+std::size_t scratch_bytes(const Bisection& job) { return BisectionScratch(job, nullptr).cut.bytes(); }
+
+#endif  // HWY_TARGET == HWY_SCALAR
+
 void bisect_any(const Bisection& job, const Columns& columns, int count, unsigned char* memory,
                 double* results) {
   with_dtype(job.dtype,
@@ -467,9 +544,6 @@ void bisect_any(const Bisection& job, const Columns& columns, int count, unsigne
 }
 
 int block() { return block_columns; }
-std::size_t scratch_bytes(const Bisection& job) { return BisectionScratch(job, nullptr).cut.bytes(); }
-
-#endif  // HWY_TARGET != HWY_SCALAR
 
 }  // namespace
 }  // namespace bragg::detail::cpu::HWY_NAMESPACE

@@ -34,7 +34,7 @@ void sweep(const RowSource* rows, const double* coefficients, std::int64_t begin
   for (; i + lanes <= count; i += lanes) {
     auto sum = hn::Load(d, tile + i);
     for (int k = 0; k < kRowsT; ++k) {
-      sum = hn::MulAdd(hn::Set(d, coefficients[k]), load_f64<kTypeT>(bytes[k] + i * size), sum);
+      sum = multiply_add(hn::Set(d, coefficients[k]), load_f64<kTypeT>(bytes[k] + i * size), sum);
     }
     hn::Store(sum, d, tile + i);
   }
@@ -43,7 +43,7 @@ void sweep(const RowSource* rows, const double* coefficients, std::int64_t begin
     for (int k = 0; k < kRowsT; ++k) {
       HWY_ALIGN unsigned char tail[vector_bytes] = {};
       std::memcpy(tail, bytes[k] + i * size, static_cast<std::size_t>((count - i) * size));
-      sum = hn::MulAdd(hn::Set(d, coefficients[k]), load_f64<kTypeT>(tail), sum);
+      sum = multiply_add(hn::Set(d, coefficients[k]), load_f64<kTypeT>(tail), sum);
     }
     hn::Store(sum, d, tile + i);
   }

@@ -3,9 +3,13 @@
 //
 // Stretches of a block are widened to f64 in scratch that stays in cache, and multiplied there by register
 // tiles. A panel's products with itself are taken while it is widened: of 10 cycles for both, 2 are saved
-// (Zen 2; a conversion of four values takes as much of an FMA unit as their multiply-add). Each pair has one
-// accumulator that sees the coordinates in order, whatever tile it falls in, so equal rows get bit-equal
-// products: ‖x_i − x_j‖² of equal rows is exactly 0.
+// (Zen 2; a conversion of four values takes as much of an FMA unit as their multiply-add).
+//
+// Each pair has eight running sums, whatever tile it falls in and whatever the instruction set: sum l takes
+// coordinates l, l + 8, … of a block, in that order. So results have the same bits on every CPU, and equal
+// rows have bit-equal products: ‖x_i − x_j‖² of equal rows is exactly 0. Vectors of fewer than eight lanes
+// take a stretch in parts, one for the sums that a vector holds: that is as many operations on as many
+// registers, and rows are read once more from cache.
 #include "host/cpu/kernels.hpp"
 
 #undef HWY_TARGET_INCLUDE
@@ -67,12 +71,17 @@ void statistics(const RowSource& row, std::int64_t begin, int count, const doubl
 
 // Rows of a panel: of one type, at most this many.
 constexpr int panel_rows = 4;
-// Coordinates that are widened together at most: a panel of them lies in L1 while the others stream past from
+constexpr int lanes = static_cast<int>(hn::MaxLanes(Wide()));
+constexpr int parts = gram_lanes / lanes;
+static_assert(parts * lanes == gram_lanes);
+// Coordinates of a stretch at most: a panel of one part of it lies in L1 while the others stream past from
 // L2.
-constexpr int most_depth = 256;
+constexpr int most_depth = parts == 1 ? 256 : 512;
 // Doubles from one widened row to the next: neighbours, read in the same cycle, begin in different banks of
 // L1. (On Zen 2 that made no difference.)
-constexpr int stride = most_depth + static_cast<int>(hn::MaxLanes(Wide()));
+constexpr int stride = most_depth / parts + lanes;
+
+constexpr int whole_groups(int count) { return (count + gram_lanes - 1) / gram_lanes; }
 
 // Half as many where all rows then fit L1: writing what is widened to L2 costs more than tiles that begin
 // twice as often (docs/cpu.md).
@@ -90,8 +99,8 @@ constexpr int triangle(int n) { return n * (n + 1) / 2; }
 // Vectors from one row of running sums to the next: odd, so that rows do not share cache sets.
 int pitch_of(int columns) { return columns | 1; }
 
-// Rows' next stretches, that tiles and panels ask memory for while they work. All asked for while rows are
-// widened, they arrive while nothing else is done: at n = 16 the pass took a third longer.
+// What rows' next stretches have for a part, that tiles and panels ask memory for while they work. All asked
+// for while rows are widened, they arrive while nothing else is done: at n = 16 the pass took a third longer.
 struct Ahead {
   const RowSource* rows;
   int count;
@@ -108,26 +117,30 @@ struct Ahead {
   Stream take() {
     if (next >= count) return idle();
     const RowSource& row = rows[next++];
-    return {row.at(begin), static_cast<std::ptrdiff_t>(size_of(row.dtype) * hn::MaxLanes(Wide()))};
+    return {row.at(begin), static_cast<std::ptrdiff_t>(size_of(row.dtype) * lanes)};
   }
 };
 
-// Elements [begin, begin+count) of the rows, less `center` where kCenteredT, to `to`, `stride` apart, f64
-// ones multiplied by `scale`; a last vector is filled up with zeros. Adds the rows' products with each other
-// to the lower triangle of `sums`.
+// Where the product of two widened values is exact. Such values are f32 at most.
+template <DType kTypeT, bool kCenteredT>
+constexpr bool has_exact_products = kTypeT != DType::f64 && !kCenteredT;
+
+// A part of the elements [begin, begin+count) of the rows, less `center` where kCenteredT, to `to`, `stride`
+// apart, f64 ones multiplied by `scale`; a last group of eight is filled up with zeros. Adds the rows'
+// products with each other to the lower triangle of `sums`.
 template <DType kTypeT, int kRowsT, bool kCenteredT>
-void widen(const RowSource* rows, std::int64_t begin, int count, double scale,
+void widen(const RowSource* rows, std::int64_t begin, int count, int part, double scale,
            const double* HWY_RESTRICT center, double* HWY_RESTRICT to, double* HWY_RESTRICT sums,
            std::ptrdiff_t pitch, const Ahead::Stream* ahead) {
   const Wide d;
-  constexpr int lanes = static_cast<int>(hn::MaxLanes(Wide()));
   constexpr int size = static_cast<int>(size_of(kTypeT));
   constexpr int line = 64 / size;
+  const int first = parts == 1 ? 0 : part * lanes;  // of a group
   const auto factor = hn::Set(d, scale);
   const unsigned char* bytes[kRowsT];
   WideVector sum[triangle(kRowsT)];
   each<kRowsT>([&](auto r) BRAGG_INLINED {
-    bytes[r] = rows[r].at(begin);
+    bytes[r] = rows[r].at(begin) + first * size;
     each<r + 1>([&](auto c)
                     BRAGG_INLINED { sum[triangle(r) + c] = hn::Load(d, sums + r * pitch + c * lanes); });
   });
@@ -135,33 +148,39 @@ void widen(const RowSource* rows, std::int64_t begin, int count, double scale,
     WideVector x[kRowsT];
     each<kRowsT>([&](auto r) BRAGG_INLINED {
       x[r] = load_f64<kTypeT>(from[r]);
-      if constexpr (kCenteredT) x[r] = hn::Sub(x[r], hn::Load(d, center + i));
+      if constexpr (kCenteredT) x[r] = hn::Sub(x[r], hn::Load(d, center + first + i * parts));
       if constexpr (kTypeT == DType::f64) x[r] = hn::Mul(x[r], factor);
       hn::Store(x[r], d, to + r * stride + i);
     });
     each<kRowsT>([&](auto r) BRAGG_INLINED {
-      each<r + 1>([&](auto c)
-                      BRAGG_INLINED { sum[triangle(r) + c] = hn::MulAdd(x[r], x[c], sum[triangle(r) + c]); });
+      each<r + 1>([&](auto c) BRAGG_INLINED {
+        sum[triangle(r) + c] =
+            multiply_add(x[r], x[c], sum[triangle(r) + c], has_exact_products<kTypeT, kCenteredT>);
+      });
     });
   };
   const auto step_at = [&](int i) BRAGG_INLINED {
     const unsigned char* from[kRowsT];
-    each<kRowsT>([&](auto r) BRAGG_INLINED { from[r] = bytes[r] + static_cast<std::ptrdiff_t>(i) * size; });
+    each<kRowsT>([&](auto r)
+                     BRAGG_INLINED { from[r] = bytes[r] + static_cast<std::ptrdiff_t>(i) * (parts * size); });
     step(from, i);
   };
+  const int whole = count / gram_lanes * lanes;
   int i = 0;
-  for (; i + line <= count; i += line) {
+  for (; i + line <= whole; i += line) {
     each<panel_rows>([&](auto r) BRAGG_INLINED { hwy::Prefetch(ahead[r].at + i / lanes * ahead[r].step); });
     for (int k = 0; k < line; k += lanes) step_at(i + k);
   }
-  for (; i + lanes <= count; i += lanes) step_at(i);
-  if (i < count) {
+  for (; i < whole; i += lanes) step_at(i);
+  if (const int rest = count % gram_lanes; rest > 0) {
     HWY_ALIGN unsigned char tail[kRowsT][vector_bytes] = {};
+    const unsigned char* from[kRowsT];
     each<kRowsT>([&](auto r) BRAGG_INLINED {
-      std::memcpy(tail[r], bytes[r] + static_cast<std::ptrdiff_t>(i) * size,
-                  static_cast<std::size_t>((count - i) * size));
+      std::memcpy(tail[r], bytes[r] + (static_cast<std::ptrdiff_t>(whole) * parts - first) * size,
+                  static_cast<std::size_t>(rest * size));
+      from[r] = tail[r] + first * size;
     });
-    step(tail, i);
+    step(from, whole);
   }
   each<kRowsT>([&](auto r) BRAGG_INLINED {
     each<r + 1>([&](auto c)
@@ -170,24 +189,24 @@ void widen(const RowSource* rows, std::int64_t begin, int count, double scale,
 }
 
 template <int kRowsT>
-void widen_rows(const RowSource* rows, std::int64_t begin, int count, double scale, const double* center,
-                double* to, double* sums, std::ptrdiff_t pitch, const Ahead::Stream* ahead) {
+void widen_rows(const RowSource* rows, std::int64_t begin, int count, int part, double scale,
+                const double* center, double* to, double* sums, std::ptrdiff_t pitch,
+                const Ahead::Stream* ahead) {
   with_dtype(rows[0].dtype, [&]<DType kTypeT>() HWY_ATTR {
     if (center == nullptr) {
-      widen<kTypeT, kRowsT, false>(rows, begin, count, scale, center, to, sums, pitch, ahead);
+      widen<kTypeT, kRowsT, false>(rows, begin, count, part, scale, center, to, sums, pitch, ahead);
     } else {
-      widen<kTypeT, kRowsT, true>(rows, begin, count, scale, center, to, sums, pitch, ahead);
+      widen<kTypeT, kRowsT, true>(rows, begin, count, part, scale, center, to, sums, pitch, ahead);
     }
   });
 }
 
-// Adds the products of the rows at a and at b to `sums`. The fewer rows stay in registers while the others
-// pass.
+// Adds the products of `count` widened values of the rows at a and at b to `sums`; `exact`: each is. The
+// fewer rows stay in registers while the others pass.
 template <int kRowsT, int kColumnsT>
-HWY_INLINE void tile(const double* HWY_RESTRICT a, const double* HWY_RESTRICT b, int count,
+HWY_INLINE void tile(const double* HWY_RESTRICT a, const double* HWY_RESTRICT b, int count, bool exact,
                      double* HWY_RESTRICT sums, std::ptrdiff_t pitch, Ahead::Stream ahead) {
   const Wide d;
-  constexpr int lanes = static_cast<int>(hn::MaxLanes(Wide()));
   WideVector sum[kRowsT * kColumnsT];
   each<kRowsT>([&](auto r) BRAGG_INLINED {
     each<kColumnsT>(
@@ -205,7 +224,7 @@ HWY_INLINE void tile(const double* HWY_RESTRICT a, const double* HWY_RESTRICT b,
         auto x = hn::Load(d, a + r * stride + i);
         BRAGG_KEEP_IN_REGISTER(x);
         each<kColumnsT>([&](auto c) BRAGG_INLINED {
-          sum[r * kColumnsT + c] = hn::MulAdd(x, kept[c], sum[r * kColumnsT + c]);
+          sum[r * kColumnsT + c] = multiply_add(x, kept[c], sum[r * kColumnsT + c], exact);
         });
       });
     } else {
@@ -218,7 +237,7 @@ HWY_INLINE void tile(const double* HWY_RESTRICT a, const double* HWY_RESTRICT b,
         auto x = hn::Load(d, b + c * stride + i);
         BRAGG_KEEP_IN_REGISTER(x);
         each<kRowsT>([&](auto r) BRAGG_INLINED {
-          sum[r * kColumnsT + c] = hn::MulAdd(x, kept[r], sum[r * kColumnsT + c]);
+          sum[r * kColumnsT + c] = multiply_add(x, kept[r], sum[r * kColumnsT + c], exact);
         });
       });
     }
@@ -232,32 +251,31 @@ HWY_INLINE void tile(const double* HWY_RESTRICT a, const double* HWY_RESTRICT b,
 // A panel's rows by `columns` rows at b, in tiles of kColumnsT columns and what is left in narrower ones.
 // Four are better two and two than three and one: a single column waits for its multiply-adds.
 template <int kRowsT, int kColumnsT>
-void strip(const double* a, const double* b, int columns, int count, double* sums, std::ptrdiff_t pitch,
-           Ahead& ahead) {
-  constexpr int lanes = static_cast<int>(hn::MaxLanes(Wide()));
+void strip(const double* a, const double* b, int columns, int count, bool exact, double* sums,
+           std::ptrdiff_t pitch, Ahead& ahead) {
   while (columns >= kColumnsT && !(kColumnsT == 3 && columns == 4)) {
-    tile<kRowsT, kColumnsT>(a, b, count, sums, pitch, ahead.take());
+    tile<kRowsT, kColumnsT>(a, b, count, exact, sums, pitch, ahead.take());
     b += kColumnsT * stride;
     sums += kColumnsT * lanes;
     columns -= kColumnsT;
   }
   if constexpr (kColumnsT > 1) {
-    if (columns > 0) strip<kRowsT, (kColumnsT + 1) / 2>(a, b, columns, count, sums, pitch, ahead);
+    if (columns > 0) strip<kRowsT, (kColumnsT + 1) / 2>(a, b, columns, count, exact, sums, pitch, ahead);
   }
 }
 
 // Twelve accumulators hide the latency of two multiply-adds a cycle and leave registers for the operands.
-void multiply_panel(const double* a, int rows, const double* b, int columns, int count, double* sums,
-                    std::ptrdiff_t pitch, Ahead& ahead) {
+void multiply_panel(const double* a, int rows, const double* b, int columns, int count, bool exact,
+                    double* sums, std::ptrdiff_t pitch, Ahead& ahead) {
   switch (rows) {
     case 1:
-      return strip<1, 8>(a, b, columns, count, sums, pitch, ahead);
+      return strip<1, 8>(a, b, columns, count, exact, sums, pitch, ahead);
     case 2:
-      return strip<2, 6>(a, b, columns, count, sums, pitch, ahead);
+      return strip<2, 6>(a, b, columns, count, exact, sums, pitch, ahead);
     case 3:
-      return strip<3, 4>(a, b, columns, count, sums, pitch, ahead);
+      return strip<3, 4>(a, b, columns, count, exact, sums, pitch, ahead);
     default:
-      return strip<4, columns_of_four>(a, b, columns, count, sums, pitch, ahead);
+      return strip<4, columns_of_four>(a, b, columns, count, exact, sums, pitch, ahead);
   }
 }
 
@@ -269,27 +287,32 @@ int panel_from(const RowSource* rows, int first, int row_count) {
   return here;
 }
 
-void widen_panel(const RowSource* rows, int here, std::int64_t begin, int count, double scale,
+void widen_panel(const RowSource* rows, int here, std::int64_t begin, int count, int part, double scale,
                  const double* center, double* to, double* sums, std::ptrdiff_t pitch,
                  const Ahead::Stream* ahead) {
   switch (here) {
     case 1:
-      return widen_rows<1>(rows, begin, count, scale, center, to, sums, pitch, ahead);
+      return widen_rows<1>(rows, begin, count, part, scale, center, to, sums, pitch, ahead);
     case 2:
-      return widen_rows<2>(rows, begin, count, scale, center, to, sums, pitch, ahead);
+      return widen_rows<2>(rows, begin, count, part, scale, center, to, sums, pitch, ahead);
     case 3:
-      return widen_rows<3>(rows, begin, count, scale, center, to, sums, pitch, ahead);
+      return widen_rows<3>(rows, begin, count, part, scale, center, to, sums, pitch, ahead);
     default:
-      return widen_rows<4>(rows, begin, count, scale, center, to, sums, pitch, ahead);
+      return widen_rows<4>(rows, begin, count, part, scale, center, to, sums, pitch, ahead);
   }
+}
+
+bool all_narrow(const GramRows& rows) {
+  return std::none_of(rows.rows, rows.rows + rows.count,
+                      [](const RowSource& row) { return row.dtype == DType::f64; });
 }
 
 // Rows of running sums that take a panel's products with itself where nobody wants them.
 constexpr int spare_sums = panel_rows * panel_rows;
 
 std::size_t scratch_doubles(int rows, int columns) {
-  const std::size_t vectors = static_cast<std::size_t>(rows) * pitch_of(std::max(rows, columns)) + spare_sums;
-  return vectors * hn::MaxLanes(Wide()) + static_cast<std::size_t>(rows + columns) * stride;
+  const std::size_t pairs = static_cast<std::size_t>(rows) * pitch_of(std::max(rows, columns));
+  return pairs * gram_lanes + spare_sums * lanes + static_cast<std::size_t>(rows + columns) * stride;
 }
 
 // Rows whose next stretches a panel asks for while it is widened: those that there are not enough tiles for.
@@ -302,36 +325,54 @@ int asked_by_panel(int rows, int columns) {
   return panels == 0 ? 0 : std::clamp((rows - tiles + panels - 1) / panels, 0, panel_rows);
 }
 
-// A lane's, and those of the lanes.
-std::int64_t additions() {
-  constexpr auto lanes = static_cast<std::int64_t>(hn::MaxLanes(Wide()));
-  return gram_block / lanes + lanes;
+// The upper half is added to the lower one until one is left.
+#if HWY_TARGET == HWY_SCALAR
+HWY_INLINE double fold(Wide, WideVector sums) { return hn::GetLane(sums); }
+#else
+template <class D>
+HWY_INLINE double fold([[maybe_unused]] D d, hn::Vec<D> sums) {
+  if constexpr (hn::MaxLanes(D()) == 1) {
+    return hn::GetLane(sums);
+  } else {
+    const hn::Half<D> half;
+    return fold(half, hn::Add(hn::LowerHalf(half, sums), hn::UpperHalf(half, sums)));
+  }
+}
+#endif
+
+// The sum of a pair's eight sums, those of a part `plane` doubles after those of the part before.
+HWY_INLINE double total_of(const double* sums, std::ptrdiff_t plane) {
+  const Wide d;
+  WideVector sum[parts];
+  for (int part = 0; part < parts; ++part) sum[part] = hn::Load(d, sums + part * plane);
+  for (int half = parts / 2; half > 0; half /= 2) {
+    for (int part = 0; part < half; ++part) sum[part] = hn::Add(sum[part], sum[part + half]);
+  }
+  return fold(d, sum[0]);
 }
 
 void products(const GramRows& rows, const GramRows* columns, std::int64_t begin, int count, double scale,
               const double* center, double* scratch, double* totals) {
-  const Wide d;
-  constexpr int lanes = static_cast<int>(hn::MaxLanes(Wide()));
   const bool square = columns == nullptr;
   const int column_count = square ? rows.count : columns->count;
   const std::ptrdiff_t pitch = static_cast<std::ptrdiff_t>(pitch_of(column_count)) * lanes;
+  const std::ptrdiff_t plane = rows.count * pitch;  // of one part's sums
   double* const sums = scratch;
-  double* const spare = sums + rows.count * pitch;
+  double* const spare = sums + parts * plane;
   double* const a = spare + spare_sums * lanes;
   double* const b = square ? a : a + rows.count * stride;
   std::fill(sums, a, 0.0);
+  const bool exact = center == nullptr && all_narrow(rows) && (square || all_narrow(*columns));
   const int depth = depth_of(rows.count + (square ? 0 : column_count));
   const int asked = asked_by_panel(rows.count, square ? -1 : column_count);
-  for (int done = 0; done < count; done += depth) {
-    const std::int64_t at = begin + done;
-    const int length = std::min(depth, count - done);
-    const double* const center_here = center == nullptr ? nullptr : center + done;
-    Ahead ahead{rows.rows, rows.count, at + depth};
+  const auto take_part = [&](std::int64_t at, int length, const double* center_here, int part) {
+    Ahead ahead{rows.rows, rows.count, at + depth + part * (depth / parts)};
+    double* const part_sums = sums + part * plane;
     const auto widen_next = [&](const GramRows& from, int first, int here, double* to, double* to_sums,
                                 std::ptrdiff_t to_pitch) {
       Ahead::Stream streams[panel_rows];
       for (int k = 0; k < panel_rows; ++k) streams[k] = k < asked ? ahead.take() : ahead.idle();
-      widen_panel(from.rows + first, here, at, length, scale, center_here, to + first * stride, to_sums,
+      widen_panel(from.rows + first, here, at, length, part, scale, center_here, to + first * stride, to_sums,
                   to_pitch, streams);
     };
     for (int first = 0, here = 0; !square && first < column_count; first += here) {
@@ -340,12 +381,18 @@ void products(const GramRows& rows, const GramRows* columns, std::int64_t begin,
     }
     for (int first = 0, here = 0; first < rows.count; first += here) {
       here = panel_from(rows.rows, first, rows.count);
-      double* const panel_sums = sums + first * pitch;
+      double* const panel_sums = part_sums + first * pitch;
       widen_next(rows, first, here, a, square ? panel_sums + first * lanes : spare,
                  square ? pitch : panel_rows * lanes);
-      multiply_panel(a + first * stride, here, b, square ? first : column_count, length, panel_sums, pitch,
-                     ahead);
+      multiply_panel(a + first * stride, here, b, square ? first : column_count, whole_groups(length) * lanes,
+                     exact, panel_sums, pitch, ahead);
     }
+  };
+  for (int done = 0; done < count; done += depth) {
+    const std::int64_t at = begin + done;
+    const int length = std::min(depth, count - done);
+    const double* const center_here = center == nullptr ? nullptr : center + done;
+    for (int part = 0; part < parts; ++part) take_part(at, length, center_here, part);
     for (int r = 0; square && r < rows.count; ++r) {
       if (rows.rows[r].dtype != DType::f64) continue;
       statistics(rows.rows[r], at, length, center_here, rows.nonfinite[rows.index[r]],
@@ -354,7 +401,7 @@ void products(const GramRows& rows, const GramRows* columns, std::int64_t begin,
   }
   for (int r = 0; r < rows.count; ++r) {
     for (int c = 0; c < (square ? r + 1 : column_count); ++c) {
-      *totals++ = hn::GetLane(hn::SumOfLanes(d, hn::Load(d, sums + r * pitch + c * lanes)));
+      *totals++ = total_of(sums + r * pitch + c * lanes, plane);
     }
     // A row narrower than f64 has non-finite values exactly where its own product is not finite: squares
     // cannot overflow.
@@ -367,8 +414,8 @@ void products(const GramRows& rows, const GramRows* columns, std::int64_t begin,
 template <DType kTypeT>
 void center_values_of(const unsigned char* bytes, int count, double* to) {
   const Wide d;
-  constexpr int lanes = static_cast<int>(hn::MaxLanes(Wide()));
   constexpr auto size = static_cast<std::int64_t>(size_of(kTypeT));
+  std::fill(to + count, to + whole_groups(count) * gram_lanes, 0.0);
   const auto store = [&](WideVector v, int i)
                          HWY_ATTR { hn::Store(hn::IfThenElseZero(is_finite(d, v), v), d, to + i); };
   int i = 0;
@@ -394,7 +441,6 @@ namespace bragg::detail::cpu {
 HWY_EXPORT(statistics);
 HWY_EXPORT(products);
 HWY_EXPORT(scratch_doubles);
-HWY_EXPORT(additions);
 HWY_EXPORT(center_values_any);
 
 void row_statistics(const RowSource& row, std::int64_t begin, int count, std::int64_t& nonfinite,
@@ -410,8 +456,6 @@ void gram_products(const GramRows& rows, const GramRows* columns, std::int64_t b
 void center_values(const RowSource& row, std::int64_t begin, int count, double* to) {
   HWY_DYNAMIC_DISPATCH(center_values_any)(row, begin, count, to);
 }
-
-std::int64_t gram_additions() { return HWY_DYNAMIC_DISPATCH(additions)(); }
 
 std::size_t gram_scratch_doubles(int rows, int columns) {
   return HWY_DYNAMIC_DISPATCH(scratch_doubles)(rows, columns);

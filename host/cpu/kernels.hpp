@@ -43,18 +43,18 @@ struct GramRows {
 /// Doubles of aligned scratch that `gram_products` takes.
 std::size_t gram_scratch_doubles(int rows, int columns);
 
-/// The longest chain of additions in a total of gram_products over gram_block elements.
-std::int64_t gram_additions();
+/// Running sums of a pair of rows in a block: the same on every instruction set.
+inline constexpr int gram_lanes = 8;
 
 /// totals = Σ over elements [begin, begin+count) of rows[i]·columns[j], f64 rows multiplied by `scale`: row
 /// by row, every column. `columns` null: of rows with each other, j ≤ i only, and with their statistics as by
 /// row_statistics. Every pair is summed in the same order. `center`: null, or what is taken from every row
-/// before: `count` values, and zeros up to a whole vector; max_abs is then of what is left.
+/// before: `count` values, and zeros up to a multiple of gram_lanes; max_abs is then of what is left.
 void gram_products(const GramRows& rows, const GramRows* columns, std::int64_t begin, int count, double scale,
                    const double* center, double* scratch, double* totals);
 
-/// to[0, count) = elements [begin, begin+count) in f64, those that are not finite as 0; zeros follow up to a
-/// whole vector.
+/// to[0, count) = elements [begin, begin+count) in f64, those that are not finite as 0; zeros follow up to
+/// a multiple of gram_lanes.
 void center_values(const RowSource& row, std::int64_t begin, int count, double* to);
 
 // combine -----------------------------------------------------------------------------------------

@@ -177,7 +177,7 @@ void mix_group(const MixEntry* entries, std::size_t entry_count, const double* H
     each<mix_vectors>([&](auto v) BRAGG_INLINED {
       auto values = hn::Load(d, x + v * wide_lanes);
       BRAGG_KEEP_IN_REGISTER(values);
-      each<4>([&](auto p) BRAGG_INLINED { sums[4 * v + p] = hn::MulAdd(c[p], values, sums[4 * v + p]); });
+      each<4>([&](auto p) BRAGG_INLINED { sums[4 * v + p] = multiply_add(c[p], values, sums[4 * v + p]); });
     });
   }
   each<4>([&](auto p) BRAGG_INLINED {
@@ -199,7 +199,7 @@ void mix_point(const MixEntry* entries, std::size_t entry_count, int point, cons
       const double coefficient = entries[e].coefficient[point];
       if (coefficient == 0) continue;
       const double* x = rows + static_cast<std::ptrdiff_t>(entries[e].row) * product_columns;
-      sum = hn::MulAdd(hn::Set(d, coefficient), hn::Load(d, x + i), sum);
+      sum = multiply_add(hn::Set(d, coefficient), hn::Load(d, x + i), sum);
     }
     store_mixed(sum, to + i);
   }
@@ -389,7 +389,7 @@ HWY_NOINLINE void add_scaled(const unsigned char* bytes, int width, double coeff
     const unsigned char* const at = bytes + i * size;
     hwy::Prefetch(at + mix_ahead);
     const auto sum = is_first ? hn::Zero(d) : hn::Load(d, to + i);
-    hn::Store(hn::MulAdd(c, load_f64<kTypeT>(at), sum), d, to + i);
+    hn::Store(multiply_add(c, load_f64<kTypeT>(at), sum), d, to + i);
   }
 }
 

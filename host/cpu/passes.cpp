@@ -268,7 +268,7 @@ struct CpuPasses::Impl {
                   const AddT& add);
 
   void prepare_center(const RowTable& table, const GramCenter& center);
-  /// Elements [begin, begin+count) of the centre to `to`, zeros up to a whole vector.
+  /// Elements [begin, begin+count) of the centre to `to`, zeros up to a multiple of gram_lanes.
   void find_center(const RowTable& table, const GramCenter& center, std::size_t tensor, std::int64_t begin,
                    int count, Worker& worker, double* to) const;
   const double* center_of(const RowTable& table, const GramCenter& center, const Blocks& block,
@@ -592,8 +592,8 @@ void CpuPasses::gram(const RowTable& table, GramSums& sums) {
     }
   }
   if (!sums.wanted) return;
-  // About a centre each factor is rounded, too.
-  sums.rounding = gram_rounding(cpu::gram_additions() + (is_centered(sums) ? 2 : 0));
+  // A running sum's, and those of the sums. About a centre each factor is rounded, too.
+  sums.rounding = gram_rounding(gram_block / cpu::gram_lanes + cpu::gram_lanes + (is_centered(sums) ? 2 : 0));
   for (std::size_t r = 0; r < n; ++r) {
     for (std::size_t c = 0; c < r; ++c) {
       sums.products[c * n + r] = sums.products[r * n + c];

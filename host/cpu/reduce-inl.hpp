@@ -51,7 +51,7 @@ WideVector trimmed_mean_of(const Sorted<ValueT>& y, int points, int f, WideVecto
     if (!hn::AllFalse(d, large)) {
       const auto scale = hn::Set(d, shrink);
       auto scaled_sum = hn::Zero(d);
-      for (int i = f; i < points - f; ++i) scaled_sum = hn::MulAdd(y[i], scale, scaled_sum);
+      for (int i = f; i < points - f; ++i) scaled_sum = multiply_add(y[i], scale, scaled_sum);
       return hn::IfThenElse(large, finish_shrunk_mean(scaled_sum, count, low, high), mean);
     }
   }
@@ -132,7 +132,7 @@ WideVector closest_mean_of(const Sorted<ValueT>& y, int points, int keep, WideVe
       const auto scale = hn::Set(d, shrink);
       sum = hn::Zero(d);
       for (int j = 0; j < keep; ++j) {
-        sum = hn::MulAdd(closest_pick(y, points, keep, j, centre), scale, sum);
+        sum = multiply_add(closest_pick(y, points, keep, j, centre), scale, sum);
       }
       mean = hn::IfThenElse(large, finish_shrunk_mean(sum, keep, low, high), mean);
     }

@@ -128,7 +128,7 @@ void select_weighted(const SelectRule& rule, const Weighted& weighted, const Val
 /// results[i] for `count` columns, a multiple of bisection_columns(). Of `columns`: at, infinity, seen.
 /// `memory`: aligned, bisection_bytes().
 void bisect(const Bisection& job, const Columns& columns, int count, unsigned char* memory, double* results);
-int bisection_columns();  ///< 0: not on this instruction set
+int bisection_columns();
 std::size_t bisection_bytes(const Bisection& job);
 
 /// Bytes of scratch that a thread needs for the job.

@@ -27,7 +27,7 @@ constexpr int most_sorted_points = 2 * most_column_points;
 bool bisects(const SelectRule& rule, int points) {
   const bool trimmed = rule.kind == SelectRule::Kind::trimmed_mean;
   if (!trimmed && rule.kind != SelectRule::Kind::median) return false;
-  return points > most_sorted_points && points <= most_bisected_points && bisection_columns() > 0;
+  return points > most_sorted_points && points <= most_bisected_points;
 }
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "host/base/dtype.hpp"
+#include "host/cpu/fused.hpp"
 #include "host/cpu/targets.hpp"
 
 #undef BRAGG_NATIVE_F16
@@ -23,6 +24,14 @@
 #define BRAGG_NATIVE_F16 1
 #else
 #define BRAGG_NATIVE_F16 0
+#endif
+
+#undef BRAGG_FUSED
+#if (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2 && !defined(HWY_DISABLE_BMI2_FMA)) || \
+    (HWY_ARCH_ARM_A64 && HWY_TARGET < HWY_EMU128)
+#define BRAGG_FUSED 1
+#else
+#define BRAGG_FUSED 0
 #endif
 
 // GCC would fold a load into each of its uses; the load ports are what a register tile must spare.
@@ -117,6 +126,28 @@ HWY_INLINE WideVector load_f64(const unsigned char* bytes) {
   } else {
     return hn::PromoteTo(Wide(), load_f32<kTypeT>(Narrow(), bytes));
   }
+}
+
+#if !BRAGG_FUSED
+// One copy of it is enough.
+HWY_NOINLINE inline WideVector multiply_add_slowly(WideVector a, WideVector b, WideVector c) {
+  const Wide d;
+  HWY_ALIGN double x[hn::MaxLanes(d)], y[hn::MaxLanes(d)], sum[hn::MaxLanes(d)];
+  hn::Store(a, d, x), hn::Store(b, d, y), hn::Store(c, d, sum);
+  for (std::size_t i = 0; i < hn::Lanes(d); ++i) sum[i] = fused_multiply_add(x[i], y[i], sum[i]);
+  return hn::Load(d, sum);
+}
+#endif
+
+/// a·b + c, rounded once on every target: slowly where there is no such instruction. `exact`: the products
+/// are f64, and rounded themselves or not, the sum is the same.
+HWY_INLINE WideVector multiply_add(WideVector a, WideVector b, WideVector c, bool exact = false) {
+#if BRAGG_FUSED
+  static_cast<void>(exact);
+  return hn::MulAdd(a, b, c);
+#else
+  return exact ? hn::MulAdd(a, b, c) : multiply_add_slowly(a, b, c);
+#endif
 }
 
 HWY_INLINE hn::Vec<Narrow> round_to_f32(WideVector v) {
