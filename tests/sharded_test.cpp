@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <optional>
 #include <string>
@@ -16,6 +17,7 @@
 #include "host/cpu/passes.hpp"
 #include "tests/support/alike.hpp"
 #include "tests/support/fixture.hpp"
+#include "tests/support/forced_target.hpp"
 #include "tests/support/local_communicator.hpp"
 
 namespace bragg::test {
@@ -340,6 +342,74 @@ TEST(Sharded, RefusesOnAllRanksWhatOneWasGiven) {
   expect_thrown(with_bases(2), Status::disagreement, "ranks 0 and 1 were given different bases");
   const std::vector<float> short_base(3);
   expect_thrown(reduce("median", shape, {.base = Row(short_base)}), Status::invalid_argument, "base");
+}
+
+/// A rank on a machine of its own instruction set. Those of a program are all threads': between exchanges,
+/// ranks take turns.
+class UnlikeCpu : public Communicator {
+ public:
+  UnlikeCpu(Communicator& inner, std::mutex& turn, std::int64_t target)
+      : inner_(inner), turn_(turn, std::defer_lock), target_(target) {
+    begin();
+  }
+
+  int rank() const noexcept override { return inner_.rank(); }
+  int size() const noexcept override { return inner_.size(); }
+  void all_to_all(const std::byte* send, std::span<const std::int64_t> send_bytes, std::byte* receive,
+                  std::span<const std::int64_t> receive_bytes) override {
+    end();
+    inner_.all_to_all(send, send_bytes, receive, receive_bytes);
+    begin();
+  }
+  void all_gather(const std::byte* send, std::byte* receive, std::span<const std::int64_t> bytes) override {
+    end();
+    inner_.all_gather(send, receive, bytes);
+    begin();
+  }
+
+ private:
+  void begin() {
+    turn_.lock();
+    forced_.emplace(target_);
+  }
+  void end() {
+    forced_.reset();
+    turn_.unlock();
+  }
+
+  Communicator& inner_;
+  std::unique_lock<std::mutex> turn_;
+  std::int64_t target_;
+  std::optional<ForcedTarget> forced_;  // until the turn ends
+};
+
+TEST(Sharded, RanksOfUnlikeCpusHaveTheBitsOfOneProcess) {
+  Generator random = generator("sharded unlike");
+  const std::vector<std::int64_t> targets = hwy::SupportedAndGeneratedTargets();
+  if (targets.size() < 2) GTEST_SKIP() << "one instruction set";
+  constexpr int ranks = 6;
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    const Model model(random, ranks, {20003, 7, 8192, 30000}, {dtype, dtype, dtype, dtype}, Kind::normal);
+    for (const char* text :
+         {"mean", "krum(f=1)", "geometric_median", "foolsgold", "caf(f=1)", "nnm(f=1) | trimmed_mean(f=1)"}) {
+      Plan plan(parse(text), model.shape(), {.threads = 1});
+      Result expected(model);
+      plan.run(model.updates(), expected.output(model));
+      std::vector<Result> got(ranks, Result(model));
+      std::mutex turn;
+      expect_all_fine(run_ranks(ranks,
+                                [&](LocalCommunicator& communicator) {
+                                  const auto rank = static_cast<std::size_t>(communicator.rank());
+                                  UnlikeCpu unlike(communicator, turn, targets[rank % targets.size()]);
+                                  AllReduce reduce(parse(text), model.shape(), unlike,
+                                                   {.options = {.threads = 1}, .replicas = 2});
+                                  reduce.run(model.row(communicator.rank()), got[rank].output(model));
+                                  expect_same(reduce.reports(), plan.reports(), text);
+                                }),
+                      text);
+      for (const Result& result : got) EXPECT_EQ(result.tensors, expected.tensors) << text;
+    }
+  }
 }
 
 TEST(Sharded, FindsThatOneRankComputedSomethingElse) {

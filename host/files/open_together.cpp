@@ -10,7 +10,6 @@
 #include <utility>
 #include <vector>
 
-#include "host/cpu/passes.hpp"
 #include "host/files/holders.hpp"
 #include "host/files/integers.hpp"
 #include "host/files/packed.hpp"
@@ -36,11 +35,8 @@ void add_all(Digest& digest, const std::vector<std::string>& texts) {
 void agree_on_arguments(Ranks& ranks, const Pipeline& pipeline, std::span<const std::filesystem::path> paths,
                         const std::filesystem::path& output, const FileOptions& options) {
   ranks.agree(std::array{
-      topic("different versions of bragg, or instruction sets",
-            [](Digest& digest) {
-              digest.add(std::string_view(BRAGG_VERSION_STRING));
-              digest.add(std::string_view(CpuPasses::target()));
-            }),
+      topic("different versions of bragg",
+            [](Digest& digest) { digest.add(std::string_view(BRAGG_VERSION_STRING)); }),
       topic("different pipelines",
             [&](Digest& digest) { digest.add(std::string_view(to_string(pipeline))); }),
       topic("different inputs, bases or outputs",

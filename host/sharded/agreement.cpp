@@ -24,14 +24,9 @@ std::vector<Hello> hellos_of(std::span<const std::byte> messages, std::span<cons
   return hellos;
 }
 
-constexpr std::array<const char*, topics> topic_names = {"versions of bragg, or instruction sets",
-                                                         "pipelines",
-                                                         "shapes",
-                                                         "options",
-                                                         "shardings",
-                                                         "weights",
-                                                         "bases",
-                                                         "numbers of runs before, or resets"};
+constexpr std::array<const char*, topics> topic_names = {
+    "versions of bragg, or devices",    "pipelines", "shapes", "options", "shardings", "weights", "bases",
+    "numbers of runs before, or resets"};
 
 /// What a stranger's process wrote, perhaps cut off, fit for a terminal, a log and Python: UTF-8.
 std::string printable(const char* text) {

@@ -31,7 +31,7 @@ class CpuShard final : public ShardBackend {
   CpuShard(const PlanRequest& request, const PlanRequest& whole, std::span<const Slice> slices)
       : rows_(request, whole, slices), solutions_(rows_.parts()) {}
 
-  const char* target() const noexcept override { return CpuPasses::target(); }
+  const char* device() const noexcept override { return "CPU"; }
   std::size_t part_count() const noexcept override { return rows_.parts(); }
   std::vector<std::size_t> judged_tensors(std::size_t part) const override {
     return rows_.judged_tensors(part);

@@ -55,7 +55,7 @@ class CudaShard final : public ShardBackend, private CudaPlan {
         records_(needs_.products ? record_doubles() * sizeof(double) : 0) {}
 
   /// Results do not depend on which device it is.
-  const char* target() const noexcept override { return "CUDA"; }
+  const char* device() const noexcept override { return "CUDA"; }
   std::size_t part_count() const noexcept override { return request_.parts; }
   std::vector<std::size_t> judged_tensors(std::size_t part) const override;
   std::int64_t leaf_length(std::size_t) const override { return chunks_.length; }

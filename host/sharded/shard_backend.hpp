@@ -75,7 +75,7 @@ class ShardBackend {
   virtual ~ShardBackend() = default;
 
   /// What has to be alike on all ranks, that sums and solutions may have the same bits.
-  virtual const char* target() const noexcept = 0;
+  virtual const char* device() const noexcept = 0;
 
   virtual std::size_t part_count() const noexcept = 0;
   /// Of a part, in the order in which its leaves are.

@@ -87,7 +87,7 @@ ShardedRun::ShardedRun(Pipeline pipeline, Shape shape, Sharding sharding, int ra
   };
   note(Topic::software, [&](Digest& digest) {
     digest.add(std::string_view(BRAGG_VERSION_STRING));
-    digest.add(std::string_view(first().backend->target()));
+    digest.add(std::string_view(first().backend->device()));
   });
   note(Topic::pipeline, [&](Digest& digest) { digest.add(std::string_view(to_string(whole_.pipeline))); });
   note(Topic::shape, [&](Digest& digest) {

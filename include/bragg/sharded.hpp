@@ -80,7 +80,7 @@ struct Transfer {
 /// trusted to run this software unaltered: see docs/distributed.md.
 ///
 /// Ranks first tell each other what they are about to do: those that were given other arguments, run another
-/// version or on another instruction set, end the run on all of them (`disagreement`), before any data moves.
+/// version, or on another kind of device, end the run on all of them (`disagreement`), before any data moves.
 ///
 /// With options.device = cuda, rows, output and base are on the plan's device. A run takes a stream: what was
 /// enqueued there before it comes first, and what the run computes is done when it, or `next`, returns. It

@@ -324,7 +324,7 @@ TEST(DeviceSharded, RefusesOnAllRanksWhatOneWasGiven) {
                   AllReduce reduce(parse("median"), model.shape(), communicator,
                                    {.options = odd ? Options{} : on_cuda()});
                 }),
-                Status::disagreement, "instruction sets");
+                Status::disagreement, "devices");
   expect_thrown(run([&](Communicator& communicator, bool odd, const Output& out) {
                   AllReduce reduce(parse("median"), model.shape(), communicator, {.options = on_cuda()});
                   if (odd) return reduce.run(model.row(1), out);
