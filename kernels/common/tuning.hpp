@@ -91,15 +91,15 @@ constexpr GramUnit preferred_gram_unit(int compute_capability) {
   return has_fast_f64 ? GramUnit::tensor : GramUnit::double_float;
 }
 
-/// gram in pairs of floats (double_float.cuh), of so many rows. Of fewer, f64 does not take longer: reckoned
-/// for 8.9, where two rows are 1 to 3 cycles a coordinate either way. Of more, shared memory has no room.
+/// gram in pairs of floats (double_float.cuh) of so many rows. Of fewer, f64 does not take longer: reckoned
+/// for 8.9, where two rows are 1 to 3 cycles a coordinate either way.
 inline constexpr int least_double_float_rows = 3;
-inline constexpr int most_double_float_rows = 48;
-/// Of rows by units of `unit`: at most so many warps, of 168 registers a thread of 8 rows.
-inline constexpr int most_double_float_warps = 12;
+/// Rows that a block stages at most, of 2 KB: what blocks of all devices have.
+inline constexpr int most_staged_rows = 48;
+/// Of rows by units of `unit`: warps of a block at most; at 12 a thread has 168 registers.
 template <int unit>
 struct DoubleFloatTuning {
-  static constexpr int warps = unit > 4 ? most_double_float_warps : 4;
+  static constexpr int warps = unit > 4 ? 12 : 4;
   static constexpr int blocks = unit > 4 ? 1 : 5;
 };
 

@@ -10,8 +10,8 @@ namespace bragg::detail::cuda {
 template <DType dtype>
 void gram_chunks(const GramBatch& batch, Stream stream);
 
-/// The same in pairs of floats (double_float.cuh): of pairs, not about a centre, of up to
-/// most_double_float_rows rows that are not f64.
+/// The same in pairs of floats (double_float.cuh): of pairs, not about a centre, of any number of rows that
+/// are not f64.
 template <DType dtype>
 void gram_chunks_double_float(const GramBatch& batch, Stream stream);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of a chunk for 3 to 48 rows of f32, f16 or bf16 where a device's f64 is slow: each value is a
+// Products of a chunk for 3 rows and more of f32, f16 or bf16 where a device's f64 is slow: each value is a
 // float, each sum two floats that stand for their sum.
 //
 // Order        A lane adds products of four coordinates as a tree, and four such trees; lanes are added as a
@@ -23,9 +23,8 @@
 // Bound        f32 arithmetic: 40 operations (16 bits: 33) for each pair and four coordinates, of whole
 // units;
 //              then memory. f64: ten operations of a warp per task and span.
-// Resources    128 to 384 threads; registers: two a pair (20 or 72), and values; 2 KB shared a row.
+// Resources    128 to 384 threads; registers: two a pair (20 or 72), and values; 2 KB shared a row of 48.
 // Measured     not yet run on hardware.
-// Not done     More rows, by tiles of 48: their rows would be staged several times.
 #pragma once
 
 #include <type_traits>
@@ -193,8 +192,8 @@ BRAGG_DEVICE void stage_elements(const SpanRows& rows, int row, int begin, int s
 /// Tasks of so many units of rows: unit I has 2I with halves of the units before it, then its own.
 BRAGG_HD constexpr int pair_tasks(int units) { return units * units; }
 
-/// Pairs of rows that a warp multiplies: of a unit with itself, pair (i, j ≤ i) at i(i+1)/2 + j; or with half
-/// of another, pair (i, j) at i · side + j.
+/// Pairs of staged rows that a warp multiplies: of a unit with itself, pair (i, j ≤ i) at i(i+1)/2 + j; or
+/// with half of another, pair (i, j) at i · side + j.
 template <int unit>
 struct PairTask {
   static constexpr int pairs = unit * (unit + 1) / 2;  ///< that there is room for
@@ -204,17 +203,19 @@ struct PairTask {
   int first_column;
   bool is_triangle;
 
-  BRAGG_DEVICE explicit PairTask(int task) {
+  /// `half`: of a unit before `own`; 2 · own: of itself.
+  BRAGG_DEVICE PairTask(int own, int half)
+      : first_row(own * unit), first_column(half * side), is_triangle(half == 2 * own) {}
+
+  /// The task of that number.
+  BRAGG_DEVICE static PairTask of(int task) {
     int own = 0;
     while (pair_tasks(own + 1) <= task) ++own;
-    const int column = task - pair_tasks(own);
-    first_row = own * unit;
-    first_column = column * side;
-    is_triangle = column == 2 * own;
+    return {own, task - pair_tasks(own)};
   }
 
-  /// row << 8 | column of a pair; −1: there is none, or none among `rows` rows.
-  BRAGG_DEVICE int place(int pair, int rows) const {
+  /// row << 8 | column of a pair; −1: there is none.
+  BRAGG_DEVICE int place(int pair) const {
     int i = 0;
     if (is_triangle) {
       while ((i + 1) * (i + 2) / 2 <= pair) ++i;
@@ -222,13 +223,12 @@ struct PairTask {
       i = pair / side;
     }
     const int j = pair - (is_triangle ? i * (i + 1) / 2 : i * side);
-    const int row = first_row + i;
-    return i < unit && row < rows ? row << 8 | (first_column + j) : -1;
+    return i < unit ? (first_row + i) << 8 | (first_column + j) : -1;
   }
 
-  /// sums += products of the lane's coordinates of a staged span.
+  /// sums += products of the lane's coordinates of a staged span, of the first `runs` times 128 coordinates.
   template <bool rounds>
-  BRAGG_DEVICE void multiply(const float* staged, DoubleFloat (&sums)[pairs]) const {
+  BRAGG_DEVICE void multiply(const float* staged, int runs, DoubleFloat (&sums)[pairs]) const {
     const float* const rows = staged + first_row * span_length + 4 * simt::lane();
     const float* const columns = staged + first_column * span_length + 4 * simt::lane();
     const auto four = [](const float* side_rows, int row, int k) {
@@ -236,7 +236,7 @@ struct PairTask {
     };
     if (is_triangle) {
       BRAGG_ROLLED
-      for (int k = 0; k < span_elements / 4; ++k) {
+      for (int k = 0; k < runs; ++k) {
         FourFloats x[unit];
         BRAGG_UNROLL
         for (int i = 0; i < unit; ++i) x[i] = four(rows, i, k);
@@ -248,7 +248,7 @@ struct PairTask {
       }
     } else {
       BRAGG_ROLLED
-      for (int k = 0; k < span_elements / 4; ++k) {
+      for (int k = 0; k < runs; ++k) {
         FourFloats y[side];
         BRAGG_UNROLL
         for (int j = 0; j < side; ++j) y[j] = four(columns, j, k);
@@ -276,15 +276,26 @@ BRAGG_DEVICE void prefetch_span(const unsigned char* const* data, int count, int
   }
 }
 
-/// Units of `unit` rows that a block works on, and the warps that do.
+/// Rows of a group, where there are more than a block stages: it takes two groups then, or one with itself.
+inline constexpr int double_float_group = most_staged_rows / 2;
+
+BRAGG_HD constexpr bool goes_by_groups(int rows) { return rows > most_staged_rows; }
+BRAGG_HD constexpr std::int64_t double_float_tiles(int rows) {
+  return goes_by_groups(rows) ? triangle((rows + double_float_group - 1) / double_float_group) : 1;
+}
+/// Units of `unit` rows that a block stages at most.
 template <int unit>
 BRAGG_HD constexpr int double_float_units(int rows) {
-  const int units = (rows + unit - 1) / unit;
+  const int units = goes_by_groups(rows) ? most_staged_rows / unit : (rows + unit - 1) / unit;
   return units < 2 ? 2 : units;
 }
-constexpr int double_float_warps(int units) {
-  const int rounds = (pair_tasks(units) + most_double_float_warps - 1) / most_double_float_warps;
-  return (pair_tasks(units) + rounds - 1) / rounds;
+template <int unit>
+constexpr int double_float_warps(int rows) {
+  constexpr int most = DoubleFloatTuning<unit>::warps;
+  // Of two groups half of the pairs are within one.
+  const int tasks = pair_tasks(double_float_units<unit>(rows)) / (goes_by_groups(rows) ? 2 : 1);
+  const int rounds = (tasks + most - 1) / most;
+  return (tasks + rounds - 1) / rounds;
 }
 
 template <DType dtype, int unit>
@@ -293,24 +304,38 @@ gram_double_float(BRAGG_GRID_CONSTANT GramBatch batch) {
   simt::grid_dependency_sync();
   using Task = PairTask<unit>;
   constexpr int together = 2;  // rows whose loads a warp has under way
+  constexpr int group = double_float_group;
+  constexpr int group_units = group / unit;
   const GramArguments& pass = batch.pass;
-  const int units = double_float_units<unit>(batch.rows);
+  const std::int64_t tiles = double_float_tiles(batch.rows);
+  const auto chunk = static_cast<int>(simt::block() / tiles);
+  const std::int64_t tile = simt::block() - chunk * tiles;
+  const auto tile_row = static_cast<int>(triangle_row(tile));
+  const auto tile_column = static_cast<int>(tile - triangle(tile_row));
+  const bool is_square = tile_row != tile_column;
+  const int units =
+      is_square || !goes_by_groups(batch.rows) ? double_float_units<unit>(batch.rows) : group_units;
   const int rows = units * unit;
+  // Row r of the batch, where it is among the first group's rows that are staged, or among the others.
+  const int first_group = tile_column * group;
+  const int second_group = is_square ? tile_row * group : group;
+  const auto row_at = [&](int r) { return r < group ? first_group + r : second_group + r - group; };
   const int warps = simt::threads() / 32;
   const int warp = simt::warp();
   simt::DynamicShared dynamic;
   float* const staged = dynamic.take<float>(static_cast<std::size_t>(rows * span_length));
   const unsigned char** const data = dynamic.take<const unsigned char*>(static_cast<std::size_t>(rows));
   int* const exponents = dynamic.take<int>(static_cast<std::size_t>(rows));
-  const Piece piece = locate(pass.chunks, pass.rows.sizes, batch.first + simt::block());
+  const Piece piece = locate(pass.chunks, pass.rows.sizes, batch.first + chunk);
   if (is_skipped(pass, piece.tensor)) return;
   const Alignment alignment = alignment_of(pass.rows, piece.tensor);
-  if (simt::thread() < rows) data[simt::thread()] = row_data(batch, piece, simt::thread());
+  if (simt::thread() < rows) data[simt::thread()] = row_data(batch, piece, row_at(simt::thread()));
   simt::sync_threads();
 
-  double* const partial = pass.partial + simt::block() * triangle(batch.rows);
+  double* const partial = pass.partial + chunk * triangle(batch.rows);
   const SpanRows spans{data, staged, exponents};
   const int whole = alignment == Alignment::vector ? piece.size / span_length * span_length : 0;
+  const int tasks = is_square ? 2 * group_units * group_units : pair_tasks(units);
   for (int begin = 0; begin < piece.size; begin += span_length) {
     if (begin < whole) {
       BRAGG_ROLLED
@@ -330,13 +355,15 @@ gram_double_float(BRAGG_GRID_CONSTANT GramBatch batch) {
       }
     }
     simt::sync_threads();
+    const int left = piece.size - begin < span_length ? piece.size - begin : span_length;
     BRAGG_ROLLED
-    for (int t = warp; t < pair_tasks(units); t += warps) {
-      const Task task(t);
+    for (int t = warp; t < tasks; t += warps) {
+      const Task task =
+          is_square ? Task(group_units + t / (2 * group_units), t % (2 * group_units)) : Task::of(t);
       DoubleFloat sums[Task::pairs];
       BRAGG_UNROLL
       for (int p = 0; p < Task::pairs; ++p) sums[p] = {0, 0};
-      task.template multiply<dtype == DType::f32>(staged, sums);
+      task.template multiply<dtype == DType::f32>(staged, (left + 127) / 128, sums);
       BRAGG_UNROLL
       for (int p = 0; p < Task::pairs; ++p) sums[p].high = two_sum(sums[p].high, sums[p].low, sums[p].low);
       int first = 0;
@@ -344,30 +371,33 @@ gram_double_float(BRAGG_GRID_CONSTANT GramBatch batch) {
       fold_lanes<Task::pairs, 16>(sums, first, end);
       BRAGG_UNROLL
       for (int p = 0; p < (Task::pairs + 31) / 32; ++p) {
-        const int place = first + p < end ? task.place(first + p, batch.rows) : -1;
-        if (place < 0) continue;
-        const int row = place >> 8;
-        const int column = place & 255;
+        const int place = first + p < end ? task.place(first + p) : -1;
+        const int row = row_at(place >> 8);
+        const int column = row_at(place & 255);
+        if (place < 0 || row >= batch.rows) continue;
         double sum = static_cast<double>(sums[p].high) + static_cast<double>(sums[p].low);
-        sum *= double_power_of_two(-(exponents[row] + exponents[column]));
+        sum *= double_power_of_two(-(exponents[place >> 8] + exponents[place & 255]));
         // The same lane each time.
-        double& product = partial[row * (row + 1) / 2 + column];
+        double& product = partial[triangle(row) + column];
         product = begin == 0 ? sum : product + sum;
       }
     }
     simt::sync_threads();
   }
-  for (int r = warp; r < batch.rows; r += warps) {
-    settle_row<dtype>(batch, piece, r, data[r], partial[r * (r + 1) / 2 + r], 0);
+  if (is_square) return;
+  for (int r = warp; r < rows && row_at(r) < batch.rows; r += warps) {
+    const int row = row_at(r);
+    settle_row<dtype>(batch, piece, row, data[r], partial[triangle(row) + row], 0);
   }
 }
 
 template <DType dtype>
 void gram_chunks_double_float(const GramBatch& batch, Stream stream) {
   const auto launch = [&]<int unit>(std::integral_constant<int, unit>) {
-    const int units = double_float_units<unit>(batch.rows);
-    const auto rows = static_cast<std::size_t>(units * unit);
-    simt::launch_dependent(gram_double_float<dtype, unit>, batch.chunks, 1, 32 * double_float_warps(units),
+    const auto rows = static_cast<std::size_t>(double_float_units<unit>(batch.rows) * unit);
+    simt::launch_dependent(gram_double_float<dtype, unit>,
+                           batch.chunks * static_cast<int>(double_float_tiles(batch.rows)), 1,
+                           32 * double_float_warps<unit>(batch.rows),
                            simt::shared_bytes<float>(rows * span_length) +
                                simt::shared_bytes<const unsigned char*>(rows) + simt::shared_bytes<int>(rows),
                            stream, batch);

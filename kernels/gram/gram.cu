@@ -56,8 +56,7 @@ Rows rows_of_record(Rows rows, bool centered) {
 bool goes_by_double_floats(const GramBatch& batch) {
   const GramArguments& pass = batch.pass;
   if (!pass.pairs || pass.center != Center::none || pass.rows.dtype == DType::f64) return false;
-  if (batch.rows < least_double_float_rows || batch.rows > most_double_float_rows) return false;
-  if (!have_one_dtype(pass.rows)) return false;
+  if (batch.rows < least_double_float_rows || !have_one_dtype(pass.rows)) return false;
   const GramUnit unit = pass.unit == GramUnit::automatic ? gram_unit(current_device()) : pass.unit;
   return unit == GramUnit::double_float;
 }
