@@ -26,6 +26,7 @@
 #include "host/verify/cases.hpp"
 #include "host/verify/draw.hpp"
 #include "host/verify/run.hpp"
+#include "rules/table.hpp"
 #include "tests/support/fixture.hpp"
 #include "tests/support/forced_target.hpp"
 #include "tests/support/seed.hpp"
@@ -164,7 +165,7 @@ std::uint64_t hash_of(const Case& tested, DType dtype) {
   for (const Kind kind : {Kind::plain, Kind::hostile, Kind::common, Kind::extreme}) {
     if (kind == Kind::extreme && dtype != DType::f64) continue;
     verify::Request request = request_of(tested, dtype, kind);
-    if (!verify::takes_weights(*pipeline)) {
+    if (!detail::takes_weights(*pipeline)) {
       request.weights.clear();
       request.options.max_weight_share = 0;
     }

@@ -52,10 +52,13 @@ class CudaShard final : public ShardBackend, private CudaPlan {
  public:
   CudaShard(const PlanRequest& request, const PlanRequest& whole, std::span<const Slice> slices)
       : CudaPlan(request, &whole, slices),
+        unit_(gram_unit(device_)),
         records_(needs_.products ? record_doubles() * sizeof(double) : 0) {}
 
-  /// Results do not depend on which device it is.
-  const char* device() const noexcept override { return "CUDA"; }
+  /// Results depend on who computes products, and on nothing else of the device.
+  const char* device() const noexcept override {
+    return unit_ == GramUnit::double_float ? "CUDA, products in pairs of floats" : "CUDA";
+  }
   std::size_t part_count() const noexcept override { return request_.parts; }
   std::vector<std::size_t> judged_tensors(std::size_t part) const override;
   std::int64_t leaf_length(std::size_t) const override { return chunks_.length; }
@@ -90,6 +93,7 @@ class CudaShard final : public ShardBackend, private CudaPlan {
   template <class SamplesF, class F>
   void for_sampled_values(SamplesF samples_of, F f);
 
+  const GramUnit unit_;
   PinnedMemory records_;  // [chunk]
   std::vector<double> sampled_;
   PlanState kept_;  // as of the last run that was good on all ranks

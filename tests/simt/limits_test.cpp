@@ -7,6 +7,7 @@
 #include <array>
 #include <set>
 
+#include "host/sharded/sharded_run.hpp"
 #include "kernels/gram/gram.hpp"
 #include "kernels/select/select.hpp"
 #include "tests/device/device_rows.hpp"
@@ -272,6 +273,29 @@ class Model {
   DeviceArray<std::uint8_t> out_, reference_;
   const detail::cuda::OwnStream stream_;
 };
+
+TEST(Limits, RanksSayWhoComputesTheirProducts) {
+  const ProfileGuard guard;
+  const auto software_on = [](const simt::DeviceProfile& profile) {
+    simt::set_device_profile(profile);
+    Options options;
+    options.device = Device::cuda;
+    const Shape shape{.n = 8, .sizes = {9000}};
+    const detail::ShardedRun run(parse("krum(f=1)"), shape, Sharding::even(shape.sizes, 2), 0, options, false, true,
+                                 1);
+    return run.digests()[static_cast<std::size_t>(detail::Topic::software)];
+  };
+  const auto unit_of = [](const simt::DeviceProfile& profile) {
+    simt::set_device_profile(profile);
+    return detail::cuda::gram_unit(0);
+  };
+  for (const simt::DeviceProfile& a : simt::device_profiles()) {
+    for (const simt::DeviceProfile& b : simt::device_profiles()) {
+      EXPECT_EQ(software_on(a) == software_on(b), unit_of(a) == unit_of(b))
+          << a.compute_capability << ", " << b.compute_capability;
+    }
+  }
+}
 
 /// Runs a new plan with all rows, and with every number of rows that weights may leave, one in `step`.
 void expect_all_ready(const char* text, int n, DType dtype, int step, std::mt19937_64& random) {
