@@ -406,6 +406,36 @@ void time_fragments(std::int64_t d, Watch& watch) {
   (shape(VariantsT(), false), ...);
 }
 
+/// Products by every unit: that of the device, then the other.
+void time_units(int n, std::int64_t d, DType dtype, Watch& watch) {
+  const Matrix m(n, d, dtype, watch.stream());
+  const Cut cut = m.cut(gram_chunk_length(d));
+  const auto count = static_cast<std::size_t>(n) * static_cast<std::size_t>(n);
+  const DeviceMemory products(count * sizeof(double));
+  const DeviceMemory partial(gram_partial_doubles(n, cut.pieces) * sizeof(double));
+  const GramUnit chosen = gram_unit(current_device());
+  const GramUnit other = chosen == GramUnit::tensor ? GramUnit::double_float : GramUnit::tensor;
+  std::vector<double> expected;
+  for (const GramUnit unit : {chosen, other}) {
+    measure({"gram by unit", m.shape(), to_string(unit), unit == chosen}, [&]() -> Found {
+      set_bytes(products.data(), 0xFF, products.bytes(), watch.stream());
+      const double ms = watch.ms([&] {
+        gram({.rows = m.rows(),
+              .chunks = cut,
+              .parts = {},
+              .partial = static_cast<double*>(partial.data()),
+              .batch = gram_batch(n, cut.pieces),
+              .products = static_cast<double*>(products.data()),
+              .unit = unit},
+             watch.stream());
+      });
+      const auto found = to_host<double>(products, count, watch.stream());
+      if (unit == chosen) expected = found;
+      return {ms, m.bytes(), difference_of(found, expected)};
+    });
+  }
+}
+
 template <int kWarps, int kRows, int kBlocks>
 struct Lengths3 {
   static constexpr int warps = kWarps;
@@ -563,6 +593,10 @@ void run(double seconds) {
   group(products, {16, 10 * d, f32}, [&] { time_fragments<2>(10 * d, watch); });
   group(products, {32, d, f32}, [&] { time_fragments<4, Fragment2<8, 2>, Fragment2<8, 1>>(d, watch); });
   group(products, {48, d, f32}, [&] { time_fragments<6, Fragment2<4, 1>, Fragment2<2, 4>>(d, watch); });
+  for (const int n : {8, 16, 48, 64}) {
+    group("gram by unit", {n, d, f32}, [&] { time_units(n, d, f32, watch); });
+  }
+  group("gram by unit", {16, d, bf16}, [&] { time_units(16, d, bf16, watch); });
   const char* const lengths = "gram lengths, before sums";
   for (const int n : {16, 64}) {
     group(lengths, {n, d, f32}, [&] {
