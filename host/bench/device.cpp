@@ -150,6 +150,10 @@ void measure_units(Floors& floors, Stopwatch& watch, cuda::Stream stream, double
   floors.fma_f32 = rate(DeviceUnit::fma_f32);
   floors.fma_f64_single = rate(DeviceUnit::fma_f64);
   floors.fma_f64 = std::max(floors.fma_f64_single, rate(DeviceUnit::fma_f64_mma));
+  if (cuda::gram_unit(cuda::current_device()) == cuda::GramUnit::double_float) {
+    constexpr double operations = 10;  // of a product in pairs of floats (kernels/gram/double_float.cuh)
+    floors.fma_f64 = std::max(floors.fma_f64, floors.fma_f32 / operations);
+  }
   floors.min_max_16 = std::max(rate(DeviceUnit::min_max_f16), rate(DeviceUnit::min_max_bf16));
   floors.min_max_32 = rate(DeviceUnit::min_max_f32);
   floors.min_max_64 = rate(DeviceUnit::min_max_f64);
