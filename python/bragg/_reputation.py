@@ -64,6 +64,9 @@ class Reputation:
             OSError: The file cannot be read.
         """
         self._path = None if path is None else _plain(path)
+        # By such attributes NVFlare describes what a job is made of.
+        self._newcomer, self._rise, self._fall, self._patience = newcomer, rise, fall, patience
+        self._floor, self._sentence, self._f = floor, sentence, f
         self._made = _bragg.Reputation(
             number("newcomer", newcomer),
             number("rise", rise),

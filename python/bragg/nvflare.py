@@ -84,7 +84,7 @@ class RobustAggregator(ModelAggregator):  # type: ignore[misc]
         *,
         weighted: bool = False,
         max_weight_share: float = 0,
-        reputation: Reputation | None = None,
+        reputation: Reputation | str | None = None,
         threads: int = 0,
     ) -> None:
         """
@@ -94,6 +94,8 @@ class RobustAggregator(ModelAggregator):  # type: ignore[misc]
                 client may claim any number, so this is off by default; cap it.
             max_weight_share: A cap on a weight's share of the sum of all; 0 is none.
             reputation: What each round learns of the clients, and begins with, such as `bragg.Reputation("state.json")`.
+                A text is the path of its file. In a job give the text, absolute: NVFlare makes the aggregator once more,
+                from a description in JSON, in which an argument of the name "path" is a class.
             threads: CPU threads; 0 is as many as OpenMP would use.
 
         Raises:
@@ -106,6 +108,7 @@ class RobustAggregator(ModelAggregator):  # type: ignore[misc]
         self._weighted = weighted
         self._max_weight_share = max_weight_share
         self._reputation = reputation
+        self._memory = Reputation(reputation) if isinstance(reputation, str) else reputation
         self._threads = threads
         self._rounds = 0
         self._contributions: dict[str, _Contribution] = {}
@@ -133,10 +136,8 @@ class RobustAggregator(ModelAggregator):  # type: ignore[misc]
         try:
             weights = [_steps(row) for row in rows] if self._weighted else None
             request = _Request(self._rule, weights, self._max_weight_share)
-            if self._reputation is not None:
-                trust = self._reputation.trust(
-                    self._rule, [row.client for row in rows], weights, self._max_weight_share
-                )
+            if self._memory is not None:
+                trust = self._memory.trust(self._rule, [row.client for row in rows], weights, self._max_weight_share)
                 request = _Request(trust.rule, trust.weights, trust.max_weight_share)
                 rows = [rows[at] for at in trust.rows]
                 self._tell(trust, meta)
@@ -145,8 +146,8 @@ class RobustAggregator(ModelAggregator):  # type: ignore[misc]
             finally:
                 check_pivot(request.rule, bad)  # says more than that a row is not finite
             self._rounds += 1
-            if self._reputation is not None and trust is not None:
-                for line in noteworthy(self._reputation.update(trust, _with_reasons((report,), bad))):
+            if self._memory is not None and trust is not None:
+                for line in noteworthy(self._memory.update(trust, _with_reasons((report,), bad))):
                     _log.info("contribution of %s", line)
         except (AggregationError, ValueError, TypeError) as error:
             kind, params = ParamsType.DIFF, {}

@@ -42,6 +42,13 @@ def test_flower_s_simulation_trains_and_remembers(tmp_path):
     assert scores[0] < 0.1 < 0.2 <= scores[1] and scores[3] > 0.9
 
 
+def test_nvflare_s_simulator_trains_and_remembers(tmp_path):
+    if not find_spec("nvflare"):
+        pytest.skip("no nvflare")
+    scores = trained("nvflare_digits.py", tmp_path / "state.json", "--simulator")
+    assert scores == trained("nvflare_digits.py", tmp_path / "other.json", "--rounds=5")
+
+
 def test_clients_learn_and_do_harm(monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
     import digits_clients as made

@@ -2,6 +2,7 @@
 """bragg.nvflare: NVFlare's own aggregator interface, with clients of which some are hostile."""
 
 import gc
+import json
 import logging
 import weakref
 
@@ -22,6 +23,7 @@ from nvflare.app_common.workflows.fedavg import FedAvg
 RULE = "nnm(f=2) | trimmed_mean(f=2)"
 CLIENTS = 11
 BAD = {3, 8}
+NAMES = [f"site-{client}" for client in range(CLIENTS)]
 
 
 def model(value=0.0):
@@ -362,3 +364,30 @@ def test_arguments(caplog):
     with caplog.at_level(logging.WARNING):
         aggregated([], rule)
     assert "nobody has contributed" in caplog.text
+
+
+@pytest.mark.parametrize("kept", ["text", "object"])
+def test_a_job_describes_an_aggregator_in_full(kept, tmp_path):
+    """NVFlare makes it once more from JSON, out of attributes that are named as arguments are."""
+    from nvflare.job_config.api import FedJob
+
+    state = str(tmp_path / "state.json")
+    reputation = state if kept == "text" else bragg.Reputation(newcomer=0.3, rise=0.2, fall=0.6, patience=3, floor=0.1, sentence=4, f=2)
+    given = RobustAggregator(bragg.Nnm(f=2) | bragg.TrimmedMean(f=2), weighted=True, max_weight_share=0.2, reputation=reputation, threads=1)
+    job = FedJob(name="described", min_clients=2)
+    job.set_app_packages(["bragg"])
+    job.to_server(FedAvg(num_clients=2, num_rounds=1, aggregator=given))
+    job.export_job(str(tmp_path))
+    (config,) = tmp_path.rglob("config_fed_server.json")
+    (workflow,) = json.loads(config.read_text())["workflows"]
+    made = workflow["args"]["aggregator"]
+    assert made["path"] == "bragg.nvflare.RobustAggregator"
+    kept_as = made["args"].pop("reputation")
+    assert made["args"] == {"rule": RULE, "weighted": True, "max_weight_share": 0.2, "threads": 1}
+    if kept == "text":
+        again = RobustAggregator(**made["args"], reputation=kept_as)
+        again._memory.update(again._memory.trust(RULE, NAMES), bragg.aggregate_with_report(np.ones((11, 2)), RULE).reports)
+        assert bragg.Reputation(state).round == 1
+    else:
+        options = {"newcomer": 0.3, "rise": 0.2, "fall": 0.6, "patience": 3, "floor": 0.1, "sentence": 4, "f": 2}
+        assert kept_as == {"path": "bragg._reputation.Reputation", "args": options}
