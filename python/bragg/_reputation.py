@@ -108,7 +108,8 @@ class Reputation:
     ) -> list[Judgement]:
         """Learns from the reports of a run of `trust`, of one row for each of trust.rows.
 
-        Returns what is made of each of trust.names. If it raises, nothing is learnt.
+        Returns what is made of each of trust.names. If it raises, nothing is learnt. Call it once for each trust: a second
+        time teaches the round again.
 
         Args:
             allow_nonfinite: Learn from a run whose result holds NaN or infinity, too, as `aggregate` may return it.

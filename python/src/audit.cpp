@@ -10,7 +10,6 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -18,7 +17,6 @@
 #include "host/cli/audit_report.hpp"
 #include "python/src/arrays.hpp"
 #include "python/src/errors.hpp"
-#include "rules/with_f.hpp"
 
 namespace bragg::python {
 
@@ -30,7 +28,7 @@ std::pair<std::string, std::string> audit(nb::handle updates, nb::handle names, 
                                           const std::vector<std::string>& bad, std::vector<std::string> rules,
                                           std::optional<int> f, std::int64_t sample, std::uint64_t seed,
                                           std::uintptr_t stream) {
-  for (const std::string& rule : rules) std::ignore = parse_shown(detail::with_f(rule, 1));
+  for (const std::string& rule : rules) check_rule_of_f(rule);
   Batch batch(updates, names, stream);
   AuditOptions options{.rules = std::move(rules), .f = f, .sample = sample, .seed = seed, .base = {}};
   if (!base.is_none()) {

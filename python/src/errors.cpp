@@ -5,6 +5,8 @@
 
 #include <utility>
 
+#include "rules/with_f.hpp"
+
 namespace bragg::python {
 
 namespace {
@@ -96,19 +98,25 @@ void register_errors() {
 
 namespace {
 
+/// Shows `given`, which is as long as the text up to the place.
 template <class ReadT>
-auto shown(std::string_view text, const ReadT& read) {
+auto shown(std::string_view text, std::string_view given, const ReadT& read) {
   try {
     return read(text);
   } catch (const ParseError& error) {
-    throw ParseError(fmt::format("{}\n  {}\n  {:>{}}", error.what(), text, '^', error.column()),
+    throw ParseError(fmt::format("{}\n  {}\n  {:>{}}", error.what(), given, '^', error.column()),
                      error.column());
   }
 }
 
 }  // namespace
 
-Pipeline parse_shown(std::string_view text) { return shown(text, parse); }
-PreSequence parse_pre_aggregators_shown(std::string_view text) { return shown(text, parse_pre_aggregators); }
+Pipeline parse_shown(std::string_view text) { return shown(text, text, parse); }
+PreSequence parse_pre_aggregators_shown(std::string_view text) {
+  return shown(text, text, parse_pre_aggregators);
+}
+void check_rule_of_f(std::string_view rule) {
+  shown(detail::with_f(std::string(rule), 1), rule, parse);  // a digit is as long as F
+}
 
 }  // namespace bragg::python

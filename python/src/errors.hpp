@@ -32,4 +32,7 @@ void register_errors();
 Pipeline parse_shown(std::string_view text);
 PreSequence parse_pre_aggregators_shown(std::string_view text);
 
+/// Parses a pipeline in which F stands for f, and shows it as it was given.
+void check_rule_of_f(std::string_view rule);
+
 }  // namespace bragg::python

@@ -94,7 +94,8 @@ def test_rows_are_seen_from_the_base(rows):
 @pytest.mark.parametrize(
     ("options", "error", "what"),
     [
-        ({"rules": "krm(f=F)"}, bragg.ParseError, "unknown rule 'krm'"),
+        ({"rules": "krm(f=F)"}, bragg.ParseError, r"unknown rule 'krm'(.|\n)*\n  krm\(f=F\)\n  \^$"),
+        ({"rules": "krum(f=F, g=F)"}, bragg.ParseError, r"\n  krum\(f=F, g=F\)\n {12}\^$"),
         ({"rules": ["median", "monna(f=F)"]}, ValueError, "rules: monna.* trusts a row"),
         ({"rules": f"dnc(f=F, sample={D - 1})"}, ValueError, f"rules: dnc.* judges rows by {D - 1} of {D} coordinates"),
         ({"rules": [3]}, TypeError, "rule: int"),
