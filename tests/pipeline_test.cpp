@@ -200,12 +200,14 @@ TEST(Text, MeansWhatTheStructsMean) {
 }
 
 TEST(Text, NamesTheBoundsOfANumberThatItsTypeCannotHold) {
-  EXPECT_PARSE_ERROR("krum(f=2147483648)", 8,
-                     "f = '2147483648' is out of range: needs an integer from -2147483648 to 2147483647, and ");
+  EXPECT_PARSE_ERROR(
+      "krum(f=2147483648)", 8,
+      "f = '2147483648' is out of range: needs an integer from -2147483648 to 2147483647, and ");
   EXPECT_PARSE_ERROR("dnc(f=1, iters=2147483648)", 16, "to 2147483647, and iters ≥ 1");
   EXPECT_PARSE_ERROR("dnc(f=1, seed=18446744073709551616)", 15,
                      "needs an integer from 0 to 18446744073709551615, and 0 ≤ seed < 2^64");
-  EXPECT_PARSE_ERROR("clip(c=1e400) | mean", 8, "c = '1e400' is out of range: needs 0 or a magnitude from 2.2");
+  EXPECT_PARSE_ERROR("clip(c=1e400) | mean", 8,
+                     "c = '1e400' is out of range: needs 0 or a magnitude from 2.2");
   EXPECT_PARSE_ERROR("bucketing(s=1, permutation=[0, 2147483648]) | mean", 32,
                      "permutation = '2147483648' is out of range");
 }
