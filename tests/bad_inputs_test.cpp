@@ -405,6 +405,31 @@ TEST_P(Meanwhile, AnInputThatChangesIsABadRowFromTheStart) {
 INSTANTIATE_TEST_SUITE_P(Pipelines, Meanwhile,
                          testing::Values("median", "geometric_median", "nnm(f=2) | trimmed_mean(f=2)"));
 
+TEST(Form, IsOfNoInputThatChangedSinceItWasCompared) {
+  const auto write_other = [](const fs::path& path) { write_worker(path, values(0), 0, "other."); };
+  const std::function<void(const fs::path&)> changes[] = {
+      [](const fs::path& path) { fs::remove(path); },
+      [](const fs::path& path) { fs::resize_file(path, 3); },
+      [](const fs::path& path) { write_text(path, "none"); },
+      [](const fs::path& path) { fs::remove(path), fs::create_directory(path); },
+      write_other,
+  };
+  for (const auto& change : changes) {
+    for (const std::size_t owners : {1U, 2U}) {
+      Round round(8);
+      write_text(round.paths.back(), "found to be bad when all the others have been compared");
+      FileOptions options;
+      options.found_bad = [&](std::size_t row, const std::string&, const std::string&) {
+        for (std::size_t i = 0; row == 7 && i < owners; ++i) change(round.paths[i]);
+      };
+      FileResult result;
+      ASSERT_NO_THROW(result = round.aggregate("trimmed_mean(f=3)", options));
+      for (std::size_t i = 0; i < 8; ++i) EXPECT_EQ(result.bad[i].empty(), i >= owners && i != 7) << i;
+      EXPECT_TRUE(result.form.starts_with("3 tensors"));
+    }
+  }
+}
+
 TEST(Restart, EachInputMayFailInItsTurn) {
   const Round round(9);
   FileOptions options;

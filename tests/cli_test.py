@@ -2864,6 +2864,40 @@ class Usage(Case):
         self.workers(FIVE)
         self.output = self.path("workers", "new.safetensors")
         self.refused([self.path("workers")], "median", code=2, says="among the workers' files")
+        os.symlink(self.path("workers", "linked.safetensors"), self.path("elsewhere.safetensors"))  # nothing is there
+        self.output = self.path("elsewhere.safetensors")
+        self.refused([self.path("workers")], "median", code=2, says="among the workers' files")
+        self.output = self.path("workers", "new") + "/"
+        self.refused([self.path("workers")], "median", "--shard-size", "1GB", code=2, says="among the workers' files")
+
+    def test_output_in_a_workers_folder_is_refused(self):
+        folders = []
+        for i in range(3):
+            self.write("workers/%d/model.safetensors" % i, safetensors({"w": ("F32", [1], [i])}))
+            folders.append(self.path("workers", str(i)))
+        self.output = self.path("workers", "1", "new.safetensors")
+        for inputs in (folders, [self.path("workers")]):
+            self.refused(inputs, "median", code=2, says=self.path("workers", "1") + ", and belong to that worker's model next time")
+
+    def test_a_model_given_twice_is_refused(self):
+        model = self.write("a/model.safetensors", safetensors({"w": ("F32", [1], [1])}))
+        other = self.write("b.safetensors", safetensors({"w": ("F32", [1], [2])}))
+        folder = self.path("a")
+        for again, says in ((folder, "same file"), (folder + "/", "same file"), (folder + "/.", "same file"),
+                            (model, "which is given as a model, too")):
+            self.refused([folder, other, again], "median", code=2, says=says)
+
+    @unittest.skipIf(os.environ.get("BRAGG_SANITIZE"), "sanitizers open files of their own")
+    def test_too_few_descriptors_make_no_bad_worker(self):
+        inputs = self.workers([[i, -i] for i in range(8)])
+        codes = set()
+        for limit in range(3, 16):
+            done = subprocess.run(["sh", "-c", 'ulimit -n %d; exec "$@"' % limit, "sh", BRAGG, "aggregate", *inputs, "--rule",
+                                   "mean(nonfinite=skip)", "-o", self.path("x.safetensors"), "--quiet"], capture_output=True, text=True, timeout=120)
+            self.assertNotIn("warning: bad", done.stderr)
+            codes.add(done.returncode)
+        self.assertLessEqual(codes, {0, 4, 127})  # 127: the loader itself had none
+        self.assertLessEqual({0, 4}, codes)
 
     def test_help_teaches(self):
         self.assertIn("Exit codes", self.run_bragg("--help").stdout)
@@ -3074,6 +3108,9 @@ class Attack(Case):
         before = contents(inputs)
         error = self.run_bragg("attack", "mimic", self.path("workers"), "-o", self.path("workers"), code=2).stderr
         self.assertIn("what is written to %s would lie among the workers' files" % self.path("workers"), error)
+        for folder in ("workers/drill", "workers/drill/"):
+            error = self.run_bragg("attack", "mimic", self.path("workers"), "-o", self.path(folder), code=2).stderr
+            self.assertIn("would lie among the workers' files", error)
         self.assertIn("fang_krum: 3 honest rows with f = 1: krum needs at least f+3 = 4", self.refused("fang_krum", *inputs))
         more = self.workers([[i, i] for i in range(5)], "more")
         self.assertIn("lower f to at most 2 or add honest rows", self.refused("fang_krum", *more, "--f", "3"))

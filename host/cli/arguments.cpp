@@ -16,6 +16,7 @@
 
 #include "host/cli/output.hpp"
 #include "host/cli/text.hpp"
+#include "host/io/file.hpp"
 #include "host/io/form.hpp"
 #include "host/io/model.hpp"
 #include "rules/nearest.hpp"
@@ -390,18 +391,45 @@ std::vector<double> match_weights(const GivenWeights& given, const std::vector<f
   return weights;
 }
 
+namespace {
+
+/// The folder that an output would lie in.
+fs::path folder_of_output(const fs::path& output) {
+  fs::path path = detail::follow_links(output);
+  if (!path.has_filename()) path = path.parent_path();  // a slash at the end
+  return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
+
+/// @throws Error invalid_argument: an output would be taken for a part of a worker's model next time.
+void check_among_models(std::span<const fs::path> inputs, const std::optional<fs::path>& output) {
+  if (!output) return;
+  const fs::path parent = folder_of_output(*output);
+  std::error_code ignored;
+  for (const fs::path& input : inputs) {
+    if (!fs::is_directory(input, ignored) || !same_file(parent, input)) continue;
+    refuse(
+        fmt::format("--output: {} would lie in {}, and belong to that worker's model next time; write it to "
+                    "another folder",
+                    output->string(), input.string()));
+  }
+}
+
+}  // namespace
+
 std::vector<fs::path> find_inputs(const std::vector<fs::path>& given, const std::optional<fs::path>& base,
                                   const std::optional<fs::path>& output, bool quiet) {
   std::error_code ignored;
-  if (given.size() != 1 || !fs::is_directory(given.front(), ignored)) return given;
+  if (given.size() != 1 || !fs::is_directory(given.front(), ignored)) {
+    check_among_models(given, output);
+    return given;
+  }
   const fs::path& folder = given.front();
   std::vector<fs::path> found = workers_of(folder, base, quiet);
   if (found.empty()) return given;
   // One file is a model, which its folder stands for.
   if (found.size() == 1 && !fs::is_directory(found.front(), ignored)) return given;
-  if (!output) return found;
-  const fs::path parent = output->has_parent_path() ? output->parent_path() : fs::path(".");
-  if (same_file(parent, folder)) {
+  check_among_models(found, output);
+  if (output && same_file(folder_of_output(*output), folder)) {
     refuse(
         fmt::format("--output: what is written to {} would lie among the workers' files, and be one of them "
                     "next time; write "

@@ -384,6 +384,7 @@ void run(const AttackCommand& command) {
   if (std::count(attack.options.begin(), attack.options.end(), "--rule") > 0) target(command);
   if (command.output.empty()) throw Error(Status::invalid_argument, "--output: the name is empty");
   const std::vector<fs::path> paths = find_inputs(command.inputs, command.base, command.output / "model");
+  find_inputs(command.inputs, command.base, command.output, true);  // the folder would be a worker, too
   const EndOnSignal guard(
       [&](int written) { return written == 0 ? "nothing was written" : "all files were written"; });
   const Honest honest = [&] {

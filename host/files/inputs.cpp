@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "host/base/listed.hpp"
@@ -43,12 +44,21 @@ void check_distinct(std::span<const std::filesystem::path> paths) {
                   fmt::format("inputs: the name of input {} of {} is empty; leave it out, or give its path",
                               &path - paths.data() + 1, paths.size()));
     }
-    const auto [found, added] = seen.emplace(std::filesystem::absolute(path).lexically_normal(), &path);
+    std::filesystem::path normal = std::filesystem::absolute(path).lexically_normal();
+    if (!normal.has_filename()) normal = normal.parent_path();  // a slash at the end
+    const auto [found, added] = seen.emplace(std::move(normal), &path);
     if (!added) {
       throw Error(Status::invalid_argument,
                   fmt::format("inputs: {} and {} are the same file; give each worker's once",
                               found->second->string(), path.string()));
     }
+  }
+  for (const auto& [normal, path] : seen) {
+    const auto folder = seen.find(normal.parent_path());
+    if (folder == seen.end()) continue;
+    throw Error(Status::invalid_argument,
+                fmt::format("inputs: {} is in {}, which is given as a model, too; give each worker's once",
+                            path->string(), folder->second->string()));
   }
 }
 
@@ -179,6 +189,22 @@ std::vector<Group> find_groups(Inputs& inputs, const FileOptions& options, const
   if (groups.empty() || 2 * groups.front().inputs.size() <= voters(inputs))
     refuse_forms(inputs, groups, options, skips);
   return groups;
+}
+
+/// The form of the group's inputs, as the first of them has it that has not changed since, and its name.
+/// @throws Error bad_file: there is none any more.
+std::pair<Form, std::string> read_agreed(Inputs& inputs, const Group& group, const FileOptions& options,
+                                         const Skips& skips) {
+  for (const std::size_t i : group.inputs) {
+    std::optional<Form> found;
+    try_row(inputs, inputs.rows[i], options, [&](const PlacedModel& model) {
+      Form form = read_form(model.path, skips);
+      if (mark_of(form) != group.mark) throw_bad_file(model.path, "changed while it was being read");
+      found = std::move(form);
+    });
+    if (found) return {std::move(*found), inputs.names[i]};
+  }
+  refuse_forms(inputs, {}, options, skips);
 }
 
 /// Fills the models of the rows that have the form; with `others`, or some of it.
@@ -447,10 +473,6 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptio
   add_models(inputs, paths, options.weights);
   for (std::size_t i = 0; i < known_bad.size(); ++i) inputs.rows[i].bad = known_bad[i];
   Form form;
-  const auto read_owner = [&](const std::filesystem::path& path) {
-    form = read_form(path, of_owner);
-    choice.check_form(form.tensors);
-  };
   const auto read_base_form = [&] {
     if (base->empty())
       throw Error(Status::invalid_argument, "base: the name is empty; give the path of a model");
@@ -491,7 +513,9 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptio
              {}, "");
     }
   } else if (paths.size() == 1 && !choice.copies()) {
-    try_row(inputs, inputs.rows.front(), options, [&](const PlacedModel& model) { read_owner(model.path); });
+    try_row(inputs, inputs.rows.front(), options,
+            [&](const PlacedModel& model) { form = read_form(model.path, of_owner); });
+    choice.check_form(form.tensors);
     place_rows(inputs, form, paths.front().string(), options, of_worker);
     const std::size_t dimensions = form.npy ? form.tensors.front().shape.size() : 0;
     if (dimensions > 2) {
@@ -507,8 +531,9 @@ Inputs open_inputs(std::span<const std::filesystem::path> paths, const FileOptio
     place_rows(inputs, form, base->string(), options, of_worker);
   } else {
     const std::vector<Group> groups = find_groups(inputs, options, of_worker);
-    const std::string& owner = inputs.names[groups.front().inputs.front()];
-    read_owner(owner);
+    std::string owner;
+    std::tie(form, owner) = read_agreed(inputs, groups.front(), options, of_owner);
+    choice.check_form(form.tensors);
     place_rows(inputs, form, owner, options, of_worker);
     if (!has_most()) refuse_forms(inputs, {}, options, of_worker);
   }

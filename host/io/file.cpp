@@ -62,8 +62,11 @@ void throw_bad_file(const fs::path& path, const std::string& what) {
 }
 
 void throw_io_error(const fs::path& path, const char* action, int error_number) {
-  throw Error(Status::io_error, fmt::format("{}: cannot {}: {}", path.string(), action,
-                                            std::system_category().message(error_number)));
+  // What this process or machine has no more of is no fault of the file's.
+  const bool is_shortage = error_number == EMFILE || error_number == ENFILE || error_number == ENOMEM;
+  throw Error(
+      is_shortage ? Status::out_of_memory : Status::io_error,
+      fmt::format("{}: cannot {}: {}", path.string(), action, std::system_category().message(error_number)));
 }
 
 namespace {

@@ -23,7 +23,8 @@ std::size_t control_at(std::string_view text, std::size_t at);
 /// @throws Error bad_file: "<path>: <what>".
 [[noreturn]] void throw_bad_file(const std::filesystem::path& path, const std::string& what);
 
-/// @throws Error io_error: "<path>: cannot <action>: <text of errno>".
+/// @throws Error "<path>: cannot <action>: <text of errno>": io_error, or out_of_memory where the system has
+/// no more memory or descriptors.
 [[noreturn]] void throw_io_error(const std::filesystem::path& path, const char* action, int error_number);
 
 /// Tells whether a path still leads to the file that was opened, unchanged. `changed_ns` (ctime) is what the

@@ -442,6 +442,13 @@ FormMark mark_form(const std::filesystem::path& path, const Skips& skips) {
   return marker.mark();
 }
 
+FormMark mark_of(const Form& form) {
+  FormMark mark{.sum = form.npy ? 1U : 0U, .tensors = form.tensors.size()};
+  std::string text;
+  for (const TensorInfo& tensor : form.tensors) mark.sum += hash_of(tensor, text);
+  return mark;
+}
+
 TensorMark mark_of(const TensorInfo& tensor) {
   std::string text;
   return {keyed_hash(tensor.name, hash_key()), hash_of(tensor, text)};

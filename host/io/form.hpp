@@ -81,6 +81,7 @@ void read_placed_model(const Form& form, const std::string& owner, PlacedModel& 
 struct FormMark {
   std::uint64_t sum = 0;
   std::uint64_t tensors = 0;
+  bool operator==(const FormMark&) const = default;
   bool operator<(const FormMark& other) const {
     return std::pair(sum, tensors) < std::pair(other.sum, other.tensors);
   }
@@ -89,6 +90,8 @@ struct FormMark {
 /// Of the tensors that are looked at; in memory that does not grow with the model. @throws Error as
 /// visit_model.
 FormMark mark_form(const std::filesystem::path& path, const Skips& skips = {});
+/// Of a form that was read, with the same skips.
+FormMark mark_of(const Form& form);
 
 /// Of one tensor: of its name, and of name, dtype and shape. Marks of others differ, as those of forms do.
 struct TensorMark {
