@@ -1932,6 +1932,77 @@ class Report(Case):
         self.run_bragg("verify", "--quick", "--rule", "mean", "--device", "cpu", "--json", self.path("null"))
         self.assertTrue(stat.S_ISCHR(os.stat(self.path("null")).st_mode))
 
+    def into_open_file(self, place, descriptor, *arguments, code=0):
+        """What a file holds that is open as a descriptor while a command writes to `place`: text before, what the
+        command wrote, and text after."""
+        path = self.path("log")
+        with open(path, "wb", buffering=0) as log:
+            log.write(b"before\n")
+            process = subprocess.Popen(
+                ["bash", "-c", 'log=$1; shift; exec "$@" %d>&"$log"' % descriptor, "bash", str(log.fileno()), BRAGG, *seeded([*arguments, place])],
+                pass_fds=[log.fileno()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            errors = process.communicate(timeout=120)[1]
+            self.assertEqual(process.returncode, code, errors)
+            log.write(b"after\n")
+        with open(path) as file:
+            text = file.read()
+        self.assertTrue(text.startswith("before\n") and text.endswith("after\n"), text)
+        return text[len("before\n") : -len("after\n")]
+
+    def test_goes_into_an_open_file_behind_what_that_holds(self):
+        inputs = self.workers([[k, 10 * k + k % 2] for k in range(6)])
+        os.symlink("/dev/fd/8", self.path("link"))
+        os.symlink("link", self.path("link_to_link"))
+        command = ["aggregate", *inputs, "--rule", "median", "-q", "-o", self.output, "--report"]
+        for place, descriptor in [("/dev/stdout", 1), ("/proc/self/fd/1", 1), ("/proc/thread-self/fd/1", 1), ("/dev/stderr", 2),
+                                  ("/dev/fd/8", 8), ("/proc/self/fd/8", 8), (self.path("link_to_link"), 8)]:
+            with self.subTest(place):
+                self.assertEqual(json.loads(self.into_open_file(place, descriptor, *command))["n"], 6)
+        # A run that fails reports, too; the table comes behind the report.
+        nothing = self.workers([[math.nan, 1]] * 3, folder="nothing")
+        failing = ["aggregate", *nothing, "--rule", "median", "-q", "-o", self.output, "--report"]
+        self.assertEqual(json.loads(self.into_open_file("/dev/stdout", 1, *failing, code=5))["exit_code"], 5)
+        text = self.into_open_file("/dev/stdout", 1, *(word for word in command if word != "-q"))
+        self.assertEqual(json.JSONDecoder().raw_decode(text)[0]["n"], 6)
+        self.assertIn("from 6 workers", text)
+        quick = ["--quick", "--rule", "mean", "--device", "cpu"]
+        self.assertIn("rounds", json.loads(self.into_open_file("/dev/fd/8", 8, "verify", *quick, "--json")))
+        svg = self.into_open_file("/dev/fd/8", 8, "audit", *inputs, "--rule", "median", "--svg")
+        self.assertTrue(svg.startswith("<svg") and svg.endswith("</svg>\n"), svg)
+        tiny = ["bench", "--n", "5", "--d", "100", "200", "--rule", "median", "--seconds", "0.01", "--device", "cpu"]
+        self.assertEqual(len(json.loads(self.into_open_file("/dev/fd/8", 8, *tiny, "--json"))["rows"]), 2)
+        self.assertEqual(len(list(csv.DictReader(self.into_open_file("/dev/fd/8", 8, *tiny, "--csv").splitlines()))), 2)
+
+    def test_goes_into_no_descriptor_that_takes_nothing(self):
+        inputs = self.workers(FIVE)
+        before = sorted(os.listdir(self.folder))
+        for place in ("/dev/fd/97", "/dev/stdin"):
+            command = ["aggregate", *inputs, "--rule", "median", "-o", self.output, "--report", place]
+            with open(inputs[0], "rb") as readable:
+                done = subprocess.run([BRAGG, *command], stdin=readable, capture_output=True, text=True, timeout=60)
+            self.assertEqual(done.returncode, 4, done.stderr)
+            self.assertIn("--report: %s" % place, done.stderr)
+        self.assertEqual(sorted(os.listdir(self.folder)), before)
+
+    def test_nothing_takes_the_place_of_an_open_file(self):
+        inputs = self.workers(FIVE)
+        os.symlink("/dev/stdout", self.path("link.safetensors"))
+        base = self.write("base.safetensors", safetensors({"w": ("F32", [2], [0, 0]), "batches": ("I64", [], [0])}))
+        server = ["--base", base, "--server-lr", "1", "--server-optimizer", "adam"]
+        for options, says in [
+            (["-o", self.path("link.safetensors")], "--output: "),
+            (["-o", self.output, "--reputation", "/dev/stdout"], "--reputation: /dev/stdout"),
+            (["-o", self.output, "--server-state", "/dev/stdout", *server], "/dev/stdout"),
+        ]:
+            with self.subTest(options):
+                with open(self.path("log"), "w") as log:
+                    done = subprocess.run([BRAGG, "aggregate", *inputs, "--rule", "trimmed_mean(f=1)", *options],
+                                          stdout=log, stderr=subprocess.PIPE, text=True, timeout=60)
+                self.assertNotEqual(done.returncode, 0)
+                self.assertIn(says, done.stderr)
+                self.assertEqual(os.path.getsize(self.path("log")), 0)
+                self.assertFalse(os.path.exists(self.output))
+
     def test_output_follows_links_and_keeps_modes(self):
         inputs = self.workers(FIVE)
         target = self.write("model/target.safetensors", "old")

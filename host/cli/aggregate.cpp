@@ -25,6 +25,7 @@
 #include "host/files/ranks.hpp"
 #include "host/files/server_step.hpp"
 #include "host/io/file.hpp"
+#include "host/io/stream.hpp"
 #include "host/sharded/agreement.hpp"
 
 namespace bragg::cli {
@@ -64,6 +65,11 @@ void check_reputation(const AggregateCommand& command, const std::vector<fs::pat
                 "--reputation: does not go with --partial, where each tensor has an n of its own");
   }
   check_beside("--reputation", *command.reputation, command, inputs);
+  if (detail::is_stream(*command.reputation)) {
+    throw Error(Status::invalid_argument,
+                fmt::format("--reputation: {} is a device, a pipe or a descriptor; give the name of a file",
+                            command.reputation->string()));
+  }
   check_apart("--reputation", *command.reputation, "--report", command.report);
 }
 

@@ -5,6 +5,7 @@
 #include <bragg/version.hpp>
 
 #include <algorithm>
+#include <atomic>
 
 #include "host/bench/bench.hpp"
 #include "host/bench/process.hpp"
@@ -14,8 +15,11 @@
 #include "host/cli/progress.hpp"
 #include "host/cli/text.hpp"
 #include "host/io/file.hpp"
+#include "host/io/stream.hpp"
 
 namespace bragg::cli {
+
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -221,11 +225,16 @@ std::string preset_lines() {
 }
 
 void run(const BenchCommand& command) {
-  const EndOnSignal guard([&](int outputs) {
+  // Row by row, so that a run that is stopped leaves what it has measured. A stream takes a result once.
+  const auto is_file = [](const std::optional<fs::path>& path) { return path && !detail::is_stream(*path); };
+  const std::optional<fs::path> row_file = is_file(command.json)  ? command.json
+                                           : is_file(command.csv) ? command.csv
+                                                                  : std::nullopt;
+  std::atomic<bool> has_rows = false;
+  const EndOnSignal guard([&](int) {
     bench::leave_nothing();
-    if (outputs == 0) return std::string("nothing was written");
-    return fmt::format("the rows that were measured are in {}",
-                       (command.json ? command.json : command.csv)->string());
+    if (!has_rows) return std::string("nothing was written");
+    return fmt::format("the rows that were measured are in {}", row_file->string());
   });
   if (command.json) check_writable("--json", *command.json);
   if (command.csv) check_writable("--csv", *command.csv);
@@ -259,18 +268,23 @@ void run(const BenchCommand& command) {
     }
     settings.files = command.files;
   }
-  // Row by row, so that a run that is stopped leaves what it has measured.
-  const auto write = [&](const Findings& findings) {
-    if (command.json) write_whole("--json", *command.json, result_json(findings, command.command_line));
-    if (command.csv) write_whole("--csv", *command.csv, result_csv(findings));
+  const auto write = [&](const Findings& findings, bool into_streams) {
+    const auto takes = [&](const std::optional<fs::path>& path) {
+      return path && detail::is_stream(*path) == into_streams;
+    };
+    if (takes(command.json))
+      write_whole("--json", *command.json, result_json(findings, command.command_line));
+    if (takes(command.csv)) write_whole("--csv", *command.csv, result_csv(findings));
+    has_rows = has_rows || row_file;
   };
-  settings.found = write;
+  settings.found = [&](const Findings& findings) { write(findings, false); };
   const Findings findings = [&] {
     ProgressBar bar(true);
     settings.progress = [&](const bench::Stage& stage) { bar.show(stage.share, stage.text); };
     return bench::run(settings);
   }();
-  write(findings);
+  write(findings, false);
+  write(findings, true);
   fmt::print("{}{}{}", head(findings), rows_table(findings), peers_table(findings));
 }
 

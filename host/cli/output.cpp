@@ -4,12 +4,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdint>
-#include <fstream>
 #include <system_error>
 
 #include "host/io/file.hpp"
+#include "host/io/stream.hpp"
 
 namespace bragg::cli {
 
@@ -20,9 +19,6 @@ namespace {
 [[noreturn]] void fail(const char* option, const fs::path& path, const std::string& why) {
   throw Error(Status::io_error, fmt::format("{}: {}: {}", option, path.string(), why));
 }
-
-/// A device or a pipe: it is written to in place, because renaming a file over it would remove it.
-bool is_stream(const fs::file_status& status) { return fs::is_character_file(status) || fs::is_fifo(status); }
 
 bool is_model_name(const fs::path& path) { return is_values_name(path) || is_index_name(path); }
 
@@ -37,12 +33,15 @@ bool is_index_name(const fs::path& path) { return path.filename().string().ends_
 
 void check_writable(const char* option, const fs::path& path) {
   if (path.empty()) throw Error(Status::invalid_argument, fmt::format("{}: the name is empty", option));
+  if (detail::is_stream(path)) {
+    of_option(option, [&] { detail::check_stream(path); });
+    return;
+  }
   const fs::path place = detail::follow_links(path);
   const fs::path folder = place.has_parent_path() ? place.parent_path() : fs::path(".");
   std::error_code ignored;
   if (!fs::is_directory(folder, ignored)) fail(option, path, "its folder does not exist");
   const fs::file_status there = fs::status(place, ignored);
-  if (is_stream(there)) return;
   if (fs::is_directory(there)) fail(option, path, "is a folder");
   if (fs::exists(there) && !fs::is_regular_file(there)) fail(option, path, "is not a regular file");
   if (access(folder.c_str(), W_OK) != 0) fail(option, path, "its folder cannot be written to");
@@ -50,15 +49,13 @@ void check_writable(const char* option, const fs::path& path) {
 
 std::unique_ptr<detail::OutputFile> write_unnamed(const char* option, const fs::path& path,
                                                   const MakeText& make) {
-  std::error_code ignored;
-  if (is_stream(fs::status(path, ignored))) {
-    std::ofstream out(path, std::ios::binary);
-    make([&](std::string_view text) { out << text; });
-    out.close();
-    if (!out) fail(option, path, std::generic_category().message(errno));
-    return nullptr;
-  }
-  return of_option(option, [&] {
+  return of_option(option, [&]() -> std::unique_ptr<detail::OutputFile> {
+    if (detail::is_stream(path)) {
+      detail::OutputStream stream(path);
+      make([&](std::string_view text) { stream.write(text); });
+      stream.close();
+      return nullptr;
+    }
     auto file = std::make_unique<detail::OutputFile>(path, 0);
     std::int64_t end = 0;
     make([&](std::string_view text) {

@@ -37,12 +37,11 @@ using Put = std::function<void(std::string_view)>;
 /// Puts a text, which may be longer than memory, piece by piece.
 using MakeText = std::function<void(const Put&)>;
 
-/// A file that is written, and appears when it is committed. Null: a character device or a named pipe, to
-/// which all went.
+/// A file that is written, and appears when it is committed. Null: a stream, to which all went.
 std::unique_ptr<detail::OutputFile> write_unnamed(const char* option, const std::filesystem::path& path,
                                                   const MakeText& make);
 
-/// A file appears whole or not at all; a character device or a named pipe is written to.
+/// A file appears whole or not at all; a stream is written to.
 void write_whole(const char* option, const std::filesystem::path& path, const std::string& text);
 
 /// Whether a name ends as a file of values does: .safetensors, .npz or .npy.

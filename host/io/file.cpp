@@ -16,6 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include "host/io/stream.hpp"
+
 namespace bragg::detail {
 
 namespace fs = std::filesystem;
@@ -225,6 +227,12 @@ int abandon_outputs() {
 
 OutputFile::OutputFile(const fs::path& path, std::int64_t bytes, const fs::path& temporary)
     : path_(follow_links(path)) {
+  if (is_descriptor(path)) {
+    throw Error(Status::invalid_argument,
+                fmt::format("output {} is a descriptor of an open file, which nothing may take the place of; "
+                            "give the name of a file",
+                            show(path.string())));
+  }
   struct stat there {};
   const bool exists = ::stat(path_.c_str(), &there) == 0;
   if (exists && !S_ISREG(there.st_mode)) {
