@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What `bragg bench` measures with, counts and writes.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <bragg/bragg.hpp>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -12,6 +16,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <sstream>
+#include <thread>
 
 #include "host/bench/bench.hpp"
 #include "host/bench/data.hpp"
@@ -520,6 +525,36 @@ TEST(Processes, GiveTheirOutputAndHowTheyEnded) {
   // More than a pipe holds, on both.
   EXPECT_EQ(run_program({"sh", "-c", "yes | head -c 300000 | tee /dev/stderr"}).err.size(), 300000U);
   EXPECT_TRUE(says(message_of([] { run_program({"no-such-program"}); }), "no-such-program"));
+}
+
+/// Both threads of a run that a signal ends: one makes and removes files, the other clears away.
+TEST(TemporaryFolders, AreGoneWhateverOtherThreadsMakeInThem) {
+  std::string name = (fs::temp_directory_path() / "bragg-leave-XXXXXX").string();
+  ASSERT_NE(mkdtemp(name.data()), nullptr);
+  for (int round = 0; round < 100; ++round) {
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      const TemporaryFolder folder{fs::path(name)};
+      const std::string file = (folder.path() / "output.safetensors").string();
+      std::thread([file] {
+        while (true) {
+          const int made = open(file.c_str(), O_WRONLY | O_CREAT, 0666);
+          std::this_thread::sleep_for(std::chrono::microseconds(50));
+          close(made);
+          unlink(file.c_str());
+        }
+      }).detach();
+      std::this_thread::sleep_for(std::chrono::microseconds(500 + 37 * round));
+      leave_nothing();
+      _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
+  }
+  EXPECT_TRUE(fs::is_empty(name));
+  fs::remove_all(name);
 }
 
 /// A run.py that is a shell script: the interpreter is sh.

@@ -2849,6 +2849,21 @@ about = {"peer": sys.argv[1], "version": "1.0"}
         self.assertEqual(os.listdir(temporary), [])
         self.assertFalse(os.path.exists(self.path("b.json")))
 
+    def test_an_interrupted_run_of_files_leaves_no_folder(self):
+        folder = self.path("files")
+        os.mkdir(folder)
+        command = [BRAGG, "bench", "--files", folder, "--rule", "median", "krum(f=1)", "--n", "5", "--d", "100000", "--seconds", "0.2", "--device", "cpu"]
+        for number in [signal.SIGINT, signal.SIGTERM, signal.SIGHUP] * 4:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            while process.poll() is None and not os.listdir(folder):
+                time.sleep(0.01)
+            time.sleep(random.uniform(0, 0.5))
+            process.send_signal(number)
+            errors = process.communicate(timeout=60)[1]
+            self.assertEqual(process.returncode, 128 + number, errors)
+            self.assertIn("interrupted; nothing was written", errors)
+            self.assertEqual(os.listdir(folder), [])
+
 
 class Usage(Case):
     def test_processes_of_one_job_would_write_over_each_other(self):
