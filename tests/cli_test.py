@@ -1973,6 +1973,21 @@ class Report(Case):
         self.assertEqual(len(json.loads(self.into_open_file("/dev/fd/8", 8, *tiny, "--json"))["rows"]), 2)
         self.assertEqual(len(list(csv.DictReader(self.into_open_file("/dev/fd/8", 8, *tiny, "--csv").splitlines()))), 2)
 
+    @unittest.skipUnless(os.path.exists("/dev/full"), "needs /dev/full")
+    def test_exit_code_4_leaves_what_the_help_says(self):
+        said = " ".join(self.run_bragg("aggregate", "--help").stdout.split())
+        self.assertIn("No output is written unless the exit code is 0. It is there, with all files that belong to it, "
+                      "where only the table could not be written (4)", said)
+        inputs, report = self.workers(FIVE), self.path("report.json")
+        command = [BRAGG, "aggregate", *inputs, "--rule", "median", "-o", self.output, "--report"]
+        done = subprocess.run([*command, "/dev/full"], capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 4, done.stderr)
+        self.assertFalse(os.path.exists(self.output))
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([*command, report], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        self.assertEqual(done.returncode, 4, done.stderr)
+        self.assertTrue(os.path.exists(self.output) and os.path.exists(report))
+
     def test_goes_into_no_descriptor_that_takes_nothing(self):
         inputs = self.workers(FIVE)
         before = sorted(os.listdir(self.folder))

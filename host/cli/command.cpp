@@ -63,8 +63,10 @@ constexpr const char* exit_codes = R"help(Exit codes:
   8  processes of `bragg-mpi` were given other arguments or files, or are of
      other versions
   129, 130, 143  interrupted (SIGHUP, SIGINT, SIGTERM)
-Nothing is written to the output unless the exit code is 0 (or 4, when only
-the report could not be written).)help";
+No output is written unless the exit code is 0. It is there, with all files that
+belong to it, where only the table could not be written (4), or a signal came
+when they were. A report is written by runs that fail, too, and `bragg bench`
+writes row by row.)help";
 
 constexpr const char* main_footer = R"help(
 Examples:
