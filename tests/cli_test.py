@@ -490,7 +490,7 @@ class Aggregate(Case):
         self.refused(large, "median", "--out-dtype", "i8", code=2, says="--out-dtype")
         self.output = self.path("other.npy")
         arrays = [self.write("%d.npy" % i, npy([2], [i, i])) for i in range(3)]
-        self.refused(arrays, "median", "--out-dtype", "bf16", code=2, says="cannot be written to npy")
+        self.refused(arrays, "median", "--out-dtype", "bf16", code=2, says=["cannot be written to npy", ".safetensors", "(--out-dtype)"])
         self.aggregate(arrays, "median", "--out-dtype", "f16")
         with open(self.output, "rb") as file:
             raw = file.read()
@@ -2926,6 +2926,8 @@ class Usage(Case):
         inputs = self.workers(FIVE)
         self.refused(inputs, "median", "--memory", "lots", code=2, says="--memory: 'lots'")
         self.refused(inputs, "median", "--memory", "-5MB", code=2, says="--memory")
+        for amount in ("1e30", "9999999999999GiB", "8388608TiB"):
+            self.refused(inputs, "median", "--memory", amount, code=2, says="'%s' is too large; needs less than 8388608TiB" % amount)
         self.refused(inputs, "median", "--memory", "1", code=2, says="memory")
         self.refused(inputs, "median", "--device", "abacus", code=2, says="abacus")
         self.refused(inputs, "median", "--scope", "galaxy", code=2, says="scope")
@@ -4071,6 +4073,7 @@ class Audit(Case):
         self.assertIn("error: --exclude: no coordinate of a floating-point tensor is left", error)
         self.assertIn("--f: 5 of 9 workers", self.run_bragg("audit", *inputs, "--f", "5", code=2).stderr)
         self.assertIn("2 workers; an audit needs at least 3", self.run_bragg("audit", *inputs[:2], code=2).stderr)
+        self.assertIn("error: 1 worker; an audit needs at least 3", self.run_bragg("audit", inputs[0], code=2).stderr)
         for option in ("--sample", "--seed", "--f"):
             self.assertIn("%s: '-1' is not a whole number" % option, self.run_bragg("audit", *inputs, option, "-1", code=2).stderr)
         self.assertIn("Run `bragg audit --help`", self.run_bragg("audit", code=2).stderr)
@@ -4135,7 +4138,9 @@ class Inspect(Case):
         good = self.workers([[1, 2]])[0]
         other = self.write("other.safetensors", safetensors({"v": ("F32", [1], [1])}))
         self.assertIn("1 like", self.run_bragg("inspect", good, other, code=3).stderr)
-        self.assertEqual(self.inspect(good)[0]["bad"], 0)
+        report, table = self.inspect(good)
+        self.assertEqual(report["bad"], 0)
+        self.assertIn("1 of 1 input has the form: 2 tensors", table[-1])
         codes = self.write("q.safetensors", safetensors({"w": ("U8", [8], range(8)), "w.SCB": ("F32", [1], [1])}))
         report, table = self.inspect(codes)
         self.assertIn("seems to be quantised", report["integers"])

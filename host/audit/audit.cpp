@@ -107,7 +107,9 @@ std::vector<std::string> rules_of(const AuditOptions& options, int n, std::int64
 }
 
 void check(const AuditRows& rows, const AuditOptions& options, std::int64_t d) {
-  if (rows.n() < 3) refuse(fmt::format("updates: {} workers; an audit needs at least 3", rows.n()));
+  if (rows.n() < 3)
+    refuse(
+        fmt::format("updates: {} worker{}; an audit needs at least 3", rows.n(), rows.n() == 1 ? "" : "s"));
   if (d < 1) refuse("updates: rows have no coordinates");
   if (options.sample < 0)
     refuse(fmt::format("sample = {}: needs a number of coordinates, or 0", options.sample));

@@ -293,8 +293,11 @@ Error with_option_names(const Error& error) {
   constexpr std::string_view base = "which are right (base)";
   if (const std::size_t at = what.find(base); error.status() == Status::bad_file && at != std::string::npos)
     what.replace(at, base.size(), "which are right (--base)");
-  constexpr std::string_view advice = "(allow_nonfinite)";
-  if (what.ends_with(advice)) what.replace(what.size() - advice.size(), advice.size(), "(--allow-nonfinite)");
+  for (const auto& [field, option] :
+       {std::pair<std::string_view, const char*>("(allow_nonfinite)", "(--allow-nonfinite)"),
+        std::pair<std::string_view, const char*>("(out_dtype)", "(--out-dtype)")}) {
+    if (what.ends_with(field)) what.replace(what.size() - field.size(), field.size(), option);
+  }
   return {error.status(), what};
 }
 
@@ -316,12 +319,15 @@ std::uint64_t parse_bytes(const char* option, std::string_view text) {
                                            {"TiB", 0x1p40}}};
   double value = 0;
   const auto [end, code] =
-      std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
+      std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::general);
   const std::string_view rest = trimmed(text.substr(static_cast<std::size_t>(end - text.data())));
   const auto* const unit =
       std::find_if(units.begin(), units.end(), [&](const Unit& u) { return u.name == rest; });
-  if (code != std::errc{} || unit == units.end() || !(value >= 0) || !(value * unit->bytes < 0x1p63)) {
+  if (code != std::errc{} || unit == units.end() || !(value >= 0)) {
     refuse(fmt::format("{}: '{}' is not an amount; write e.g. 512MiB, 1GiB or 500MB", option, text));
+  }
+  if (!(value * unit->bytes < 0x1p63)) {
+    refuse(fmt::format("{}: '{}' is too large; needs less than 8388608TiB (2^63 bytes)", option, text));
   }
   return static_cast<std::uint64_t>(value * unit->bytes);
 }

@@ -64,8 +64,8 @@ std::string shares_text(const AuditReport& report) {
 
 std::string difference_text(const AuditReport& report) {
   const Audit& audit = report.audit;
-  std::string text =
-      fmt::format("\n{} of {} workers look honest; {} coordinates\n", audit.honest, audit.n, audit.d);
+  std::string text = fmt::format("\n{} of {} workers {} honest; {} coordinates\n", audit.honest, audit.n,
+                                 audit.honest == 1 ? "looks" : "look", audit.d);
   if (audit.rules.empty()) return text;
   text +=
       fmt::format("their mean is {:.4g} long, their spread about it {:.4g}\n", audit.mean_norm, audit.spread);

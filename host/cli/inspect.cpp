@@ -87,9 +87,11 @@ std::string text_of(const Findings& found) {
     }
     text += "\n";
   }
-  text += fmt::format("\n{} of {} inputs have the form{}{}: {}\n", names.size() - count_bad(inputs),
-                      names.size(), inputs.base ? " of the base" : "", partial ? ", or some of it" : "",
-                      detail::describe_form(inputs.tensors, inputs.npy));
+  const std::size_t good = names.size() - count_bad(inputs);
+  text +=
+      fmt::format("\n{} of {} input{} {} the form{}{}: {}\n", good, names.size(),
+                  names.size() == 1 ? "" : "s", good == 1 ? "has" : "have", inputs.base ? " of the base" : "",
+                  partial ? ", or some of it" : "", detail::describe_form(inputs.tensors, inputs.npy));
   if (partial) text += held_text(found.held) + dropped_text(inputs.dropped, inputs.more_dropped);
   if (!found.integers.empty()) text += printable(found.integers) + "\n";
   return text;

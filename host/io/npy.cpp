@@ -214,8 +214,11 @@ NpyHeader read_npy(const ReadFile& file) {
 Layout npy_layout(const TensorInfo& tensor) {
   const ElementType* type = find_element_type(tensor.dtype);
   if (type == nullptr || type->npy.empty()) {
-    throw Error(Status::invalid_argument,
-                fmt::format("dtype {} cannot be written to npy", show(tensor.dtype)));
+    throw Error(
+        Status::invalid_argument,
+        fmt::format("dtype {} cannot be written to npy and npz; write a .safetensors, or another dtype "
+                    "(out_dtype)",
+                    show(tensor.dtype)));
   }
   const auto count = element_count(tensor.shape, type->bytes);
   if (!count) {
