@@ -2736,6 +2736,26 @@ class Bench(Case):
         for options, words in ((["--files", self.path("nowhere")], "--files: "), (["--files", self.folder, "--against", "x"], "--against")):
             self.assertIn(words, self.run_bragg("bench", *options, code=2).stderr)
 
+    def test_what_there_is_no_room_for_is_left_out(self):
+        os.mkdir(self.path("files"))
+        path = self.path("b.json")
+        command = ["bench", "--rule", "median", "--n", "5", "--seconds", "0.01", "--device", "cpu", "--json", path]
+        done = self.run_bragg(*command, "--d", "100", "1e13", "--files", self.path("files"))
+        self.assertRegex(done.stdout, r"left out: median, n = 5, d = 10000000000000, f32: needs \d+\.\d GB in ")
+        with open(path) as file:
+            report = json.load(file)
+        self.assertIn("page cache", {row["source"] for row in report["rows"]})
+        self.assertEqual([(case["d"], case["source"]) for case in report["skipped"]], [(10**13, "page cache")])
+        os.remove(path)
+        for options, says in [
+            (["--d", "1e4", "--files", "/proc"], "d = 10000, f32: needs 282.8 kB in /proc, 0.0 kB are free"),
+            (["--d", "1e6", "--files", "/proc"], "d = 1000000, f32: needs 28.3 MB in /proc, 0.0 kB are free"),
+            (["--d", "1e13"], "GB of memory, "),
+        ]:
+            with self.subTest(options):
+                self.assertIn(says, self.run_bragg(*command, *options, code=4).stderr.replace("nothing was measured: ", "", 1))
+                self.assertFalse(os.path.exists(path))
+
     def test_a_preset_can_be_changed(self):
         report, _, _ = self.bench("--preset", "tiny", "--dtype", "f32,f64")
         self.assertEqual({row["n"] for row in report["rows"]}, {5, 8})
@@ -2822,6 +2842,11 @@ about = {"peer": sys.argv[1], "version": "1.0"}
             (["--device", "abacus"], "abacus"),
             (["--json", self.path("a"), "--csv", self.path("a")], "the same file"),
             (["--against", "plain", "--dtype", "f16"], "f32"),
+            (["--files", ""], "--files: the name is empty"),
+            (["--preset", ""], "--preset: the name is empty"),
+            (["--peers", ""], "--peers: the name is empty"),
+            (["--python", ""], "--python: the name is empty"),
+            (["--json", ""], "--json: the name is empty"),
         ]:
             with self.subTest(options):
                 self.refused_bench(*options, says=says)

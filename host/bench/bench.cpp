@@ -40,6 +40,12 @@ double output_bytes_of(const Case& one) {
   return static_cast<double>(one.size.d) * static_cast<double>(size_of(one.dtype));
 }
 
+std::string amount_text(double bytes) {
+  if (bytes < 1e6) return fmt::format("{:.1f} kB", 1e-3 * bytes);
+  if (bytes < 1e9) return fmt::format("{:.1f} MB", 1e-6 * bytes);
+  return fmt::format("{:.1f} GB", 1e-9 * bytes);
+}
+
 bool same_shape(const Case& a, const Case& b) {
   return a.n == b.n && a.size.d == b.size.d && a.size.model == b.size.model &&
          a.size.tensors == b.size.tensors && a.dtype == b.dtype;
@@ -297,8 +303,9 @@ bool Bench::fits(const Case& one) {
     const double there = static_cast<double>(free_bytes(settings_.files)) +
                          static_cast<double>(shaped_.files ? shaped_.files->bytes() : 0);
     if (needed <= there) return true;
-    findings_.skipped.push_back({one, fmt::format("needs {:.1f} GB in {}, {:.1f} are free", 1e-9 * needed,
-                                                  settings_.files.string(), 1e-9 * there)});
+    findings_.skipped.push_back({one, fmt::format("needs {} in {}, {} are free", amount_text(needed),
+                                                  settings_.files.string(), amount_text(there))});
+    findings_.skipped.back().asked.source = Source::page_cache;
     return false;
   }
   if (settings_.device == Device::cuda || (shape_ != nullptr && same_shape(*shape_, one))) return true;
@@ -306,7 +313,7 @@ bool Bench::fits(const Case& one) {
   const double there = static_cast<double>(available_memory()) + static_cast<double>(shaped_.data.bytes());
   if (needed <= 0.9 * there) return true;
   findings_.skipped.push_back(
-      {one, fmt::format("needs {:.1f} GB of memory, {:.1f} are free", 1e-9 * needed, 1e-9 * there)});
+      {one, fmt::format("needs {} of memory, {} are free", amount_text(needed), amount_text(there))});
   return false;
 }
 

@@ -128,6 +128,12 @@ std::string head(const Findings& findings) {
                             floors.min_max_16 / 1e9, floors.min_max_32 / 1e9, floors.min_max_64 / 1e9);
 }
 
+/// Which case was left out, and why.
+std::string left_out(const bench::Skipped& skipped) {
+  return fmt::format("{}, n = {}, d = {}, {}: {}", to_string(skipped.asked.pipeline), skipped.asked.n,
+                     skipped.asked.size.d, to_string(skipped.asked.dtype), skipped.why);
+}
+
 std::string rows_table(const Findings& findings) {
   std::vector<std::vector<std::string>> lines = {{"rule", "n", "d", "dtype", "from", "time", "spread", "GB/s",
                                                   "floor", "share", "bound", "solve", "extra memory"}};
@@ -148,10 +154,8 @@ std::string rows_table(const Findings& findings) {
       text += fmt::format("{}, n = {}: {}\n", to_string(row.asked.pipeline), row.asked.n, row.note);
     }
   }
-  for (const bench::Skipped& skipped : findings.skipped) {
-    text += fmt::format("left out: {}, n = {}, d = {}, {}: {}\n", to_string(skipped.asked.pipeline),
-                        skipped.asked.n, skipped.asked.size.d, to_string(skipped.asked.dtype), skipped.why);
-  }
+  for (const bench::Skipped& skipped : findings.skipped)
+    text += fmt::format("left out: {}\n", left_out(skipped));
   return text;
 }
 
@@ -277,12 +281,19 @@ void run(const BenchCommand& command) {
     if (takes(command.csv)) write_whole("--csv", *command.csv, result_csv(findings));
     has_rows = has_rows || row_file;
   };
-  settings.found = [&](const Findings& findings) { write(findings, false); };
+  settings.found = [&](const Findings& findings) {
+    if (!findings.rows.empty()) write(findings, false);
+  };
   const Findings findings = [&] {
     ProgressBar bar(true);
     settings.progress = [&](const bench::Stage& stage) { bar.show(stage.share, stage.text); };
     return bench::run(settings);
   }();
+  if (findings.rows.empty()) {
+    const bench::Skipped& first = findings.skipped.front();
+    throw Error(settings.files.empty() ? Status::out_of_memory : Status::io_error,
+                fmt::format("nothing was measured: {}", left_out(first)));
+  }
   write(findings, false);
   write(findings, true);
   fmt::print("{}{}{}", head(findings), rows_table(findings), peers_table(findings));

@@ -216,8 +216,8 @@ constexpr const char* bench_footer = R"help(
 Times pipelines on random updates in memory, and compares them with the floor:
 the least time for the bytes and operations that each pass needs, at the speeds
 of this machine, measured in the same run with as many threads. A time is the
-median of at least ten runs, or five if one takes seconds; `spread` is the
-distance of the quartiles. Threads are bound to cores: the program restarts
+median of at least ten runs, five if one takes seconds, or three from files;
+`spread` is the distance of the quartiles. Threads are bound to cores: the program restarts
 itself with OMP_PROC_BIND set, unless the environment sets it.
 
 In rules, F stands for n/5, rounded down. --rule, --n, --d and --dtype each
@@ -536,6 +536,9 @@ std::vector<std::string_view> preset_names() {
 }
 
 void add_bench(CLI::App& app, bragg::cli::BenchCommand& command) {
+  // Of a variable that is not set.
+  const CLI::Validator named(
+      [](const std::string& text) { return std::string(text.empty() ? "the name is empty" : ""); }, "");
   CLI::App* const sub = app.add_subcommand("bench", "Measure speed, and the limits of the machine");
   sub->footer(bench_footer + ("Presets:\n" + bragg::cli::preset_lines()) + bench_examples + exit_codes);
   sub->add_option("-r,--rule", command.rules, "pipelines, e.g. median \"nnm(f=F) | trimmed_mean(f=F)\"")
@@ -551,6 +554,7 @@ void add_bench(CLI::App& app, bragg::cli::BenchCommand& command) {
       ->delimiter(',');
   sub->add_option("--preset", command.preset,
                   "set of rules and shapes, see below; default: small, or files with --files")
+      ->check(named)
       ->type_name(fmt::format("{{{}}}", fmt::join(preset_names(), ",")));
   sub->add_option("--device", command.device,
                   "device that computes; auto: a CUDA device if there is one, else the CPU")
@@ -567,10 +571,14 @@ void add_bench(CLI::App& app, bragg::cli::BenchCommand& command) {
       ->delimiter(',');
   sub->add_option("--peers", command.peers_folder,
                   "folder of their adapters; default: BRAGG_PEERS, else bragg's own")
+      ->check(named)
       ->type_name(bragg::cli::folder_type);
-  sub->add_option("--python", command.python, "interpreter that runs the adapters")->capture_default_str();
+  sub->add_option("--python", command.python, "interpreter that runs the adapters")
+      ->check(named)
+      ->capture_default_str();
   sub->add_option("--files", command.files,
                   "folder to write files of updates in, for a time; pipelines are timed from them")
+      ->check(named)
       ->type_name(bragg::cli::folder_type);
   sub->add_option("--json", command.json, "JSON file to write: everything, including passes and floors");
   sub->add_option("--csv", command.csv, "CSV file to write: the rows");
