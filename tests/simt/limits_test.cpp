@@ -281,8 +281,8 @@ TEST(Limits, RanksSayWhoComputesTheirProducts) {
     Options options;
     options.device = Device::cuda;
     const Shape shape{.n = 8, .sizes = {9000}};
-    const detail::ShardedRun run(parse("krum(f=1)"), shape, Sharding::even(shape.sizes, 2), 0, options, false, true,
-                                 1);
+    const detail::ShardedRun run(parse("krum(f=1)"), shape, Sharding::even(shape.sizes, 2), 0, options, false,
+                                 true, 1);
     return run.digests()[static_cast<std::size_t>(detail::Topic::software)];
   };
   const auto unit_of = [](const simt::DeviceProfile& profile) {
