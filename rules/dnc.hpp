@@ -76,12 +76,14 @@ struct DncStep {
     return static_cast<int>(team.sum(stage.count, [&](int i) { return static_cast<double>(is[i]); }));
   }
 
-  /// Σ_k |a_k|·‖row k‖ over the rows that point i is made of, at the sample's coordinates.
-  BRAGG_HD double extent(const SolveBlock& b, const SolveBlock& sample, int i) const {
-    if (!stage.mixed) return sample.extent.first[i];
+  /// Σ_k |a_k|·(‖row k‖ + `beside`) over the rows but the origin, for some coefficients a, at the sample's
+  /// coordinates.
+  BRAGG_HD double extent(const SolveBlock& sample, const double* a, double beside) const {
     double total = 0;
     BRAGG_HD_UNROLL(1)
-    for (int k = 0; k < stage.rows(); ++k) total += std::fabs(mix(b, i)[k]) * sample.extent.first[k];
+    for (int k = 0; k < stage.rows(); ++k) {
+      if (k != stage.inputs) total += std::fabs(a[k]) * (sample.extent.first[k] + beside);
+    }
     return total;
   }
 
@@ -109,8 +111,9 @@ struct DncStep {
 
   /// The same of points that are combinations of rows. Their coefficients are centred, before rows are
   /// multiplied: what all points have in common is gone. `centered`, `product`: rows² each, `means`: rows.
+  /// Returns whether the origin is in some of them.
   template <class TeamT>
-  BRAGG_HD void center_mixed(TeamT team, const SolveBlock& b, const SolveBlock& sample, int finite, double* k,
+  BRAGG_HD bool center_mixed(TeamT team, const SolveBlock& b, const SolveBlock& sample, int finite, double* k,
                              double* centered, double* product, double* means) const {
     const int m = stage.count;
     const int rows = stage.rows();
@@ -147,6 +150,7 @@ struct DncStep {
       k[static_cast<std::size_t>(i) * m + j] = total;
       k[static_cast<std::size_t>(j) * m + i] = total;
     });
+    return from_origin;
   }
 
   /// Squared lengths of the y_i along the top eigenspace: as shares of λ into the sample's scores, and added
@@ -158,14 +162,26 @@ struct DncStep {
     TopEigenspace space = TopEigenspace::carve(scratch, static_cast<std::size_t>(stage.rows()));
     double* const k = space.matrix;
     double* const work = space.work;
+    double* const centered = space.vectors;
+    bool from_origin = false;
     if (stage.mixed) {
-      center_mixed(team, b, sample, finite, k, space.vectors, sample.low, work);
+      from_origin = center_mixed(team, b, sample, finite, k, centered, sample.low, work);
     } else {
       center_rows(team, sample, finite, k, work);
     }
-    // Of products that cancel in K; `work` is free again.
-    team.parallel_for(m, [&](int i) { work[i] = infinite_of(sample)[i] != 0 ? 0 : extent(b, sample, i); });
-    const double longest = work[team.argmin(m, [&](int i) { return -work[i]; })];
+    const auto longest_of = [&](auto length_of) {
+      team.parallel_for(m, [&](int i) { work[i] = infinite_of(sample)[i] != 0 ? 0 : length_of(i); });
+      return work[team.argmin(m, [&](int i) { return -work[i]; })];
+    };
+    // Of products that cancel in K, by the coefficients that they are taken with; `work` is free again. These
+    // are rounded beside those that they are made of, and that of the origin is the sum of the others.
+    const double at_origin = from_origin ? sample.extent.first[stage.inputs] : 0;
+    const double longest = longest_of([&](int i) {
+      return stage.mixed ? extent(sample, centered + static_cast<std::size_t>(i) * stage.rows(), at_origin)
+                         : sample.extent.first[i];
+    });
+    const double whole = longest_of(
+        [&](int i) { return stage.mixed ? extent(sample, mix(b, i), 0) : sample.extent.first[i]; });
     const double trace = team.sum(m, [&](int i) { return k[static_cast<std::size_t>(i) * m + i]; });
     int rank = 0;
     double top = 0;
@@ -185,7 +201,8 @@ struct DncStep {
       lengths_of(sample)[i] = infinite_of(sample)[i] != 0 ? infinity : total;
       b.scores[i] += infinite_of(sample)[i] != 0 ? infinity : total * (top / scale) / scale;
     });
-    const double terms = longest * longest > top ? longest * longest : top;
+    const double reach = longest * (longest > whole ? longest : whole);
+    const double terms = reach > top ? reach : top;
     return top > 0 ? 4 * (m + 4) * 0x1p-53 * (terms / top) : 0;
   }
 

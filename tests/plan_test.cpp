@@ -1016,6 +1016,34 @@ std::vector<double> shares_of(const std::vector<double>& weights, double most) {
   return shares;
 }
 
+/// What clipped rows are made of is huge; what they are taken apart by is not.
+TEST(Dnc, TellsRowsApartThatWereClippedFromAfar) {
+  test::Generator random = test::generator("clipped from afar");
+  constexpr int n = 21;
+  const auto chosen_at = [](const std::vector<double>& values, int exponent) {
+    std::vector<float> rows;
+    for (const double x : values) rows.push_back(static_cast<float>(std::ldexp(x, exponent)));
+    const Updates updates = Updates::matrix(rows, n, 3);
+    std::vector<float> out(3);
+    Plan plan(parse("clip(c=2) | dnc(f=9, sample=20)"), Shape::of(updates));
+    plan.run(updates, Output(out));
+    std::vector<int> chosen;
+    for (int i = 0; i < n; ++i) {
+      if (plan.report().rows[static_cast<std::size_t>(i)].weight > 0) chosen.push_back(i);
+    }
+    return chosen;
+  };
+  for (int k = 0; k < 20; ++k) {
+    std::vector<double> values;
+    for (int i = 0; i < 3 * n; ++i) {
+      // Huge ones are alike, so that products are taken about a centre.
+      const double x = 0.2 + static_cast<double>(random() % 1000) / 1000;
+      values.push_back(i / 3 % 4 == 0 ? (i / 3 % 8 == 0 ? 0x1p60 : -0x1p60) : random() % 8 == 0 ? -x : x);
+    }
+    EXPECT_EQ(chosen_at(values, 67), chosen_at(values, 7)) << k;
+  }
+}
+
 TEST(Plan, SamplesBeyondAllMemoryAreRefusedByName) {
   const std::vector<float> rows(3000);
   std::vector<float> out(1);
