@@ -210,6 +210,14 @@ TEST(OracleGeometricMedian, FindsTheArgmin) {
   expect_out(GeometricMedian{}, weighted(line({0, 1, 10}), {1, 1, 3}), {10});
 }
 
+TEST(OracleGeometricMedian, AsksForItsStartFirst) {
+  const GeometricMedian from_base{.start = GeometricMedian::Start::origin};
+  const long double none = std::numeric_limits<long double>::quiet_NaN();
+  expect_status(from_base, about(line({1, none, none}), {none}), Status::nonfinite_base);
+  expect_status(from_base, about(line({1, none, none}), {0}), Status::too_many_nonfinite);
+  expect_status(GeometricMedian{}, about(line({1, none, none}), {none}), Status::too_many_nonfinite);
+}
+
 TEST(OracleSignVote, StepsTowardsTheMajority) {
   expect_out(SignVote{}, line({1, 2, -3}), {1});
   expect_out(SignVote{.step = 0.5}, line({-1, 100, -3}), {-0.5L});

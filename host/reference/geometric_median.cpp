@@ -339,10 +339,7 @@ Point medoid_of(const Problem& problem, Stage& stage) {
 }
 
 Point start_of(GeometricMedian::Start start, const Problem& problem, Stage& stage) {
-  if (start == GeometricMedian::Start::origin) {
-    need_finite(stage.origin);
-    return stage.origin;
-  }
+  if (start == GeometricMedian::Start::origin) return stage.origin;
   if (start == GeometricMedian::Start::mean) {
     long double total = 0;
     for (const long double p : problem.p) total += p;
@@ -383,6 +380,7 @@ Point minimize(const Problem& problem, Point v, Stage& stage) {
 }  // namespace
 
 Point minimiser(const SumOfDistances& rule, Stage& stage) {
+  if (rule.start == GeometricMedian::Start::origin) need_finite(stage.origin);
   Problem problem;
   problem.nu = rule.floor;
   long double lost = 0;
@@ -397,10 +395,7 @@ Point minimiser(const SumOfDistances& rule, Stage& stage) {
   if (lost >= kept) throw Failed{Status::too_many_nonfinite};
 
   if (rule.to_convergence && !problem.smooth()) {
-    if (const Point* row = strict_optimum(problem)) {
-      if (rule.start == GeometricMedian::Start::origin) need_finite(stage.origin);
-      return *row;
-    }
+    if (const Point* row = strict_optimum(problem)) return *row;
   }
   Point v = start_of(rule.start, problem, stage);
   if (rule.to_convergence && rule.start != GeometricMedian::Start::medoid) {
