@@ -224,7 +224,7 @@ def plot_roofline(result, path):
     for row in result["rows"]:
         for part in row["passes"]:
             moved = part["bytes_read"] + part["bytes_written"]
-            operations = part["fma_f64"] + part["min_max"]
+            operations = part["fma_f64"] + part.get("fma_f32", 0) + part["min_max"]
             if part["name"] in points and part["ms"] and operations and not row["in_cache"] and row["dtype"] == "f32":
                 points[part["name"]].append((operations / moved, 1e-6 * operations / part["ms"], row["n"]))
     if not any(points.values()):

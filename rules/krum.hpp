@@ -33,6 +33,10 @@ struct KrumSelection {
   int neighbors = 0;
 };
 
+inline Ranking ranking_of(const KrumSelection& rule) {
+  return {.by_score = true, .taken = rule.neighbors, .kept = rule.m};
+}
+
 template <class TeamT>
 BRAGG_HD Status solve(TeamT team, const KrumSelection& rule, const Points& points, Scratch scratch,
                       Combination& out) {
@@ -74,10 +78,13 @@ struct RuleOf<Krum> : GeometricRule<Krum> {
   static void check(const Krum& rule, const StagePoints& points) {
     check_neighbors(text.name, rule.f, rule.neighbors, points);
   }
+  static KrumSelection selection(const Krum& rule, int n) {
+    return {.f = rule.f, .m = 1, .neighbors = rule.neighbors.value_or(n - rule.f - 2)};
+  }
+  static std::optional<Ranking> ranking(const Krum& rule, int n) { return ranking_of(selection(rule, n)); }
   using Step = SolveStep<KrumSelection>;
   static Step step(const Krum& rule, const Stage& stage, const SequenceInputs&) {
-    const int neighbors = rule.neighbors.value_or(stage.count - rule.f - 2);
-    return {.rule = {.f = rule.f, .m = 1, .neighbors = neighbors}, .stage = stage};
+    return {.rule = selection(rule, stage.count), .stage = stage};
   }
 };
 

@@ -24,12 +24,16 @@ struct RuleOf<MultiKrum> : GeometricRule<MultiKrum> {
     check_neighbors(text.name, rule.f, rule.neighbors, points);
     if (rule.m) need_between(text.name, "m", *rule.m, 1, points.n, "1 ≤ m ≤ n");
   }
+  static KrumSelection selection(const MultiKrum& rule, int n) {
+    return {
+        .f = rule.f, .m = rule.m.value_or(n - rule.f), .neighbors = rule.neighbors.value_or(n - rule.f - 2)};
+  }
+  static std::optional<Ranking> ranking(const MultiKrum& rule, int n) {
+    return ranking_of(selection(rule, n));
+  }
   using Step = SolveStep<KrumSelection>;
   static Step step(const MultiKrum& rule, const Stage& stage, const SequenceInputs&) {
-    return {.rule = {.f = rule.f,
-                     .m = rule.m.value_or(stage.count - rule.f),
-                     .neighbors = rule.neighbors.value_or(stage.count - rule.f - 2)},
-            .stage = stage};
+    return {.rule = selection(rule, stage.count), .stage = stage};
   }
 };
 

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string_view>
 
+#include "rules/ranking.hpp"
 #include "rules/sampling.hpp"
 
 namespace bragg::detail {
@@ -28,6 +29,9 @@ PassNeeds needs_of(const Pipeline& pipeline);
 bool takes_pairs(const Pipeline& pipeline);
 /// Whether a stage from number `first` on takes inner products of its points.
 bool takes_products(const Pipeline& pipeline, std::size_t first);
+
+/// Of n rows, where the result depends on their distances by nothing but an order of theirs.
+std::optional<Ranking> ranking_of(const Pipeline& pipeline, int n);
 
 /// A plan keeps its last output for the next run.
 bool keeps_previous(const Pipeline& pipeline);

@@ -53,6 +53,7 @@ struct RuleOf<Nnm> : PreAggregatingRule<Nnm> {
                                           "nnm(f=F) | cge(f=F)",
                                           "nnm(f=F) | bulyan(f=F)"};
 
+  static std::optional<Ranking> ranking(const Nnm& rule, int n) { return Ranking{.taken = n - rule.f}; }
   static void check(const Nnm& rule, const StagePoints& points) { need_majority(text.name, rule.f, points); }
 };
 

@@ -7,10 +7,12 @@
 #include <bragg/pipeline.hpp>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <tuple>
 
 #include "rules/bounds.hpp"
+#include "rules/ranking.hpp"
 #include "rules/sampling.hpp"
 #include "rules/select_rule.hpp"
 #include "rules/steps.hpp"
@@ -103,6 +105,8 @@ struct CommonRule {
   /// The coordinates that it judges points by, where these are not all; it needs statistics then. Its step
   /// finds the products that rows have there in the block's samples.
   static Sampling sampling(const RuleT&) { return {}; }
+  /// Of n points, where its result depends on distances by nothing but an order of theirs.
+  static std::optional<Ranking> ranking(const RuleT&, int) { return std::nullopt; }
   /// Of n points, how many may be bad; -1: it does not say.
   static int may_be_bad(const RuleT& rule, int) {
     if constexpr (requires { rule.f; }) {

@@ -9,7 +9,6 @@
 #include <chrono>
 #include <limits>
 #include <memory>
-#include <numeric>
 #include <string_view>
 #include <utility>
 
@@ -18,7 +17,7 @@
 #include "host/bench/device.hpp"
 #include "host/bench/files.hpp"
 #include "host/bench/threads.hpp"
-#include "host/plan/engine.hpp"
+#include "host/plan/cpu_rows.hpp"
 #include "rules/needs.hpp"
 
 namespace bragg::bench {
@@ -53,7 +52,7 @@ bool same_shape(const Case& a, const Case& b) {
 
 /// Data and bandwidth that all rules on a shape share.
 struct Shaped {
-  Buffer data, out, previous;
+  Buffer data, out;
   std::shared_ptr<const void> on_device;
   std::unique_ptr<WrittenUpdates> files;
   double bandwidth = 0;
@@ -64,46 +63,27 @@ struct Shaped {
 struct Phases {
   std::vector<double> first, solve, second;
   detail::Solution solution;
+  bool f32 = false;  ///< products were taken in f32
 };
 
 Phases time_phases(const Case& one, const Shaped& shaped, const Options& options, const Budget& budget) {
-  detail::Engine engine(one.pipeline, one.n, options);
-  detail::ActiveRows active;
-  detail::set_active_rows({}, one.n, 0, active);
-  const bool previous = detail::keeps_previous(one.pipeline);
   const std::vector<std::int64_t> sizes = tensor_sizes(one.size);
   const Updates updates = updates_at(shaped.data.data(), one.n, sizes, one.dtype, MemorySpace::host);
-  const Output last = output_at(shaped.previous.data(), sizes, one.dtype);
-  std::vector<const void*> table;
-  for (std::size_t t = 0; t < sizes.size(); ++t) {
-    for (int i = 0; i < one.n; ++i) table.push_back(updates.data(i, t));
-    table.push_back(nullptr);  // the origin
-    if (previous) table.push_back(last.tensors[t]);
-  }
-  const detail::RowTable window{.dtype = one.dtype,
-                                .reference_dtype = one.dtype,
-                                .inputs = one.n,
-                                .rows = one.n + (previous ? 2 : 1),
-                                .sizes = sizes,
-                                .data = table.data()};
-  const Output target = output_at(shaped.out.data(), sizes, one.dtype);
-  const detail::OutTable out{.dtype = one.dtype, .data = target.tensors.data()};
+  const Output out = output_at(shaped.out.data(), sizes, one.dtype);
+  const detail::PlanRequest request(one.pipeline, Shape::of(updates), options);
+  detail::CpuRows rows(request, request);
   detail::GramSums sums;
-  sums.coordinates = one.size.d;
+  std::vector<detail::Solution> solutions(1);
   Phases phases;
-  std::vector<std::int64_t> first_of(sizes.size());  // numbers of the tensors' first coordinates
-  std::exclusive_scan(sizes.begin(), sizes.end(), first_of.begin(), std::int64_t{0});
   const auto once = [&](bool keep) {
-    engine.begin(active, false, previous, 1);
+    rows.begin(updates, out, {});
     const Clock::time_point start = Clock::now();
-    sum_over(engine, sums, [&](detail::GramSums& to) {
-      engine.sample(window, first_of, to);
-      engine.accumulate(window, to);
-    });
+    rows.sum_up(0, sums);
     const double first = seconds_since(start);
-    engine.solve(sums, phases.solution);
+    rows.engine().solve(sums, solutions[0]);
     const double solved = seconds_since(start);
-    engine.apply(window, phases.solution, out);
+    rows.finish(solutions);
+    rows.keep();
     const double all = seconds_since(start);
     if (!keep) return all;
     phases.first.push_back(1e3 * first);
@@ -114,6 +94,8 @@ Phases time_phases(const Case& one, const Shaped& shaped, const Options& options
   once(false);
   double total = 0;
   for (int k = 0; k < 3 || (total < budget.seconds / 2 && k < 1000); ++k) total += once(true);
+  phases.solution = std::move(solutions[0]);
+  phases.f32 = sums.f32;
   return phases;
 }
 
@@ -176,7 +158,6 @@ void Bench::shape_for(const Case& one) {
   }
   shaped_.data = random_updates(one.n, one.size.d, one.dtype);
   shaped_.out = Buffer(static_cast<std::size_t>(output_bytes_of(one)));
-  shaped_.previous = Buffer(static_cast<std::size_t>(output_bytes_of(one)));
   const double bytes = input_bytes_of(one);
   shaped_.in_cache = bytes + output_bytes_of(one) <= static_cast<double>(findings_.hardware.cache_bytes);
   const double seconds = std::min(settings_.floor_seconds / 5, 0.3);
@@ -207,7 +188,8 @@ Row Bench::on_cpu(const Case& one) {
     }
   }
   const Phases phases = time_phases(one, shaped_, options_, settings_.budget);
-  const std::vector<PassWork> passes = passes_of(one.pipeline, one.n, one.size.d, one.dtype, phases.solution);
+  std::vector<PassWork> passes = passes_of(one.pipeline, one.n, one.size.d, one.dtype, phases.solution);
+  if (phases.f32) std::swap(passes.front().fma, passes.front().fma_f32);
   for (const PassWork& work : passes) {
     const bool first = passes.size() > 1 && &work == &passes.front();
     row.passes.push_back(

@@ -145,6 +145,7 @@ void measure_copy(Floors& floors, const Buffer& memory, double seconds) {
 Rates Floors::rates(double bandwidth) const {
   return {.read = std::max(bandwidth, read),
           .copy = copy,
+          .fma_f32 = fma_f32,
           .fma_f64 = fma_f64,
           .min_max_16 = min_max_16,
           .min_max_32 = min_max_32,

@@ -94,6 +94,7 @@ Json pass_json(const PassRow& pass) {
           {"bytes_read", pass.work.bytes_read},
           {"bytes_written", pass.work.bytes_written},
           {"fma_f64", pass.work.fma},
+          {"fma_f32", pass.work.fma_f32},
           {"min_max", pass.work.min_max},
           {"lane_bits", pass.work.lane_bits},
           {"floor_ms", 1e3 * pass.floor.seconds},

@@ -174,7 +174,7 @@ Floor floor_of(const PassWork& work, const Rates& rates) {
   const double copied = 2 * std::min(work.bytes_read, work.bytes_written);
   const double memory = time_of(copied, std::max(rates.copy, rates.read)) +
                         time_of(work.bytes() - copied, rates.read > 0 ? rates.read : rates.copy);
-  const double fma = time_of(work.fma, rates.fma_f64);
+  const double fma = time_of(work.fma, rates.fma_f64) + time_of(work.fma_f32, rates.fma_f32);
   const double min_max = time_of(work.min_max, rates.min_max(work.lane_bits));
   if (memory >= fma + min_max) return {memory, "memory"};
   return {fma + min_max, fma == 0 ? "min/max" : min_max == 0 ? "fma" : "fma + min/max"};

@@ -17,6 +17,7 @@ struct PassWork {
   double bytes_read = 0;
   double bytes_written = 0;
   double fma = 0;      ///< multiply-adds in f64
+  double fma_f32 = 0;  ///< and in f32
   double min_max = 0;  ///< minima and maxima
   int lane_bits = 32;  ///< of the values that are compared
   std::string note = {};
@@ -53,7 +54,7 @@ detail::Solution solution_of(const Pipeline& pipeline, std::vector<const void*> 
 struct Rates {
   double read = 0;  ///< bytes
   double copy = 0;  ///< bytes, read and written
-  double fma_f64 = 0;
+  double fma_f32 = 0, fma_f64 = 0;
   double min_max_16 = 0, min_max_32 = 0, min_max_64 = 0;
 
   double min_max(int lane_bits) const {

@@ -53,6 +53,17 @@ inline constexpr int gram_lanes = 8;
 void gram_products(const GramRows& rows, const GramRows* columns, std::int64_t begin, int count, double scale,
                    const double* center, double* scratch, double* totals);
 
+/// Coordinates whose products are summed in f32 by gram_products_f32, sixteen sums a pair, before f64 takes
+/// them over.
+inline constexpr int gram_f32_depth = 512;
+
+/// Whether gram_products_f32 runs here: it takes a fused multiply-add.
+bool has_gram_f32();
+std::size_t gram_f32_scratch_doubles(int rows);
+/// As gram_products of rows with each other, none f64, but for how products are rounded (GramSums::rounding),
+/// and for overflow: products that involve it are infinite or NaN.
+void gram_products_f32(const GramRows& rows, std::int64_t begin, int count, double* scratch, double* totals);
+
 /// to[0, count) = elements [begin, begin+count) in f64, those that are not finite as 0; zeros follow up to
 /// a multiple of gram_lanes.
 void center_values(const RowSource& row, std::int64_t begin, int count, double* to);

@@ -192,6 +192,7 @@ void GramSums::reset(int rows_in, bool wanted_in, double scale_in, bool pairs_in
   scale = scale_in;
   limit = 0x1p500;
   wide = false;
+  f32 = false;
   round = 0;
   distance_error = 0;
   const std::size_t n = static_cast<std::size_t>(rows);
@@ -421,13 +422,19 @@ void CpuPasses::Impl::sum_blocks(const RowTable& table, GramSums& sums, std::siz
 void CpuPasses::Impl::gram_by_blocks(const RowTable& table, GramSums& sums) {
   const std::size_t n = static_cast<std::size_t>(table.rows);
   const std::size_t pairs = n * (n + 1) / 2;
-  const std::size_t scratch = cpu::gram_scratch_doubles(table.rows, 0);
+  const std::size_t scratch =
+      std::max(cpu::gram_scratch_doubles(table.rows, 0), cpu::gram_f32_scratch_doubles(table.rows));
   for (Worker& worker : workers) worker.memory.doubles(scratch + pairs);
   const auto compute = [&](Worker& worker, const Blocks& block, double* sum) {
     double* const memory = worker.memory.doubles(scratch + pairs);
     const double* total = memory + scratch;
-    cpu::gram_products(worker.gram_rows(), nullptr, block.begin, static_cast<int>(block.size), sums.scale,
-                       center_of(table, sums.center, block, worker), memory, memory + scratch);
+    const auto length = static_cast<int>(block.size);
+    if (sums.f32) {
+      cpu::gram_products_f32(worker.gram_rows(), block.begin, length, memory, memory + scratch);
+    } else {
+      cpu::gram_products(worker.gram_rows(), nullptr, block.begin, length, sums.scale,
+                         center_of(table, sums.center, block, worker), memory, memory + scratch);
+    }
     for (const int i : worker.index) {
       double* const row = sum + static_cast<std::size_t>(i) * (static_cast<std::size_t>(i) + 1) / 2;
       for (const int j : worker.index) {
@@ -593,7 +600,9 @@ void CpuPasses::gram(const RowTable& table, GramSums& sums) {
   }
   if (!sums.wanted) return;
   // A running sum's, and those of the sums. About a centre each factor is rounded, too.
-  sums.rounding = gram_rounding(gram_block / cpu::gram_lanes + cpu::gram_lanes + (is_centered(sums) ? 2 : 0));
+  sums.rounding =
+      sums.f32 ? gram_f32_rounding(cpu::gram_f32_depth)
+               : gram_rounding(gram_block / cpu::gram_lanes + cpu::gram_lanes + (is_centered(sums) ? 2 : 0));
   for (std::size_t r = 0; r < n; ++r) {
     for (std::size_t c = 0; c < r; ++c) {
       sums.products[c * n + r] = sums.products[r * n + c];

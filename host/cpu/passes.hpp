@@ -79,6 +79,7 @@ struct GramSums {
   bool wanted = true;      ///< false: only `nonfinite` and `max_abs` are computed
   bool pairs = true;       ///< false: only products of each row with itself and with references; others are 0
   bool wide = false;       ///< some rows are f64: their products depend on `scale`
+  bool f32 = false;        ///< products are taken in f32 (gram_products_f32): none of f64 rows, all pairs
   int round = 0;           ///< passes made before
   double limit = 0x1p500;  ///< f64 rows that hold a larger |x| count as infinite
   double scale = 1;        ///< power of two that f64 rows are multiplied by (others: 1)
@@ -137,6 +138,9 @@ constexpr double gram_rounding(std::int64_t additions) {
   return (static_cast<double>(additions) + 16) * 0x1.01p-53;
 }
 
+/// The same of products taken in f32, `depth` a stretch.
+constexpr double gram_f32_rounding(int depth) { return (depth / 16 + 1) * 0x1.01p-24 + gram_rounding(64); }
+
 /// The points that `select` sees: rows themselves, or combinations of rows.
 struct PointTable {
   int count = 0;
@@ -151,6 +155,9 @@ struct PointTable {
 
 class CpuPasses {
  public:
+  /// Of a table whose products may be taken in f32.
+  static constexpr int most_f32_rows = 255;
+
   /// Scratch for tables of up to `max_rows` rows; 0 threads: OpenMP's choice.
   CpuPasses(int max_rows, int threads);
   ~CpuPasses();

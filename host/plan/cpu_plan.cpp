@@ -17,9 +17,8 @@ class CpuPlan final : public PlanBackend {
     rows_.begin(updates, out, arguments);
     for (std::size_t p = 0; p < rows_.parts(); ++p) {
       rows_.scan_unjudged(p);
-      sums_.leaf_blocks = rows_.leaf_blocks(p);
-      sums_.coordinates = rows_.coordinates(p);
-      solve_over(rows_.engine(), sums_, solutions_[p], [&](GramSums& sums) { rows_.accumulate(p, sums); });
+      rows_.sum_up(p, sums_);
+      rows_.engine().solve(sums_, solutions_[p]);
     }
     status_ = rows_.finish(solutions_);
     if (status_ == Status::ok) rows_.keep();

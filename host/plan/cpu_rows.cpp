@@ -7,8 +7,27 @@
 
 #include "host/base/dtype.hpp"
 #include "host/base/team.hpp"
+#include "host/cpu/kernels.hpp"
 
 namespace bragg::detail {
+
+namespace {
+
+/// Products of rows[0], rows[1], … with each other are those of `some` from now on.
+void replace_some(std::span<const int> rows, const GramSums& some, GramSums& sums) {
+  std::size_t from = 0;
+  for (const int i : rows) {
+    for (const int j : rows) {
+      const std::size_t to =
+          static_cast<std::size_t>(i) * static_cast<std::size_t>(sums.rows) + static_cast<std::size_t>(j);
+      sums.products[to] = some.products[from];
+      sums.low[to] = some.low[from];
+      ++from;
+    }
+  }
+}
+
+}  // namespace
 
 CpuRows::CpuRows(const PlanRequest& request, const PlanRequest& whole, std::span<const Slice> slices)
     : request_(request),
@@ -158,6 +177,91 @@ void CpuRows::accumulate(std::size_t p, GramSums& sums) {
   }
   for (std::size_t i = 0; i < part.unjudged_nonfinite.size(); ++i)
     sums.nonfinite[i] += part.unjudged_nonfinite[i];
+}
+
+void CpuRows::accumulate_some(const Part& part, std::span<const int> rows, GramSums& sums) {
+  const auto count = static_cast<int>(rows.size());
+  for (const Group& group : part.groups) {
+    if (!group.judged) continue;
+    const RowTable table = table_of(group);
+    some_data_.clear();
+    for (std::size_t t = 0; t < table.sizes.size(); ++t) {
+      const void* const* const row = table.data + t * static_cast<std::size_t>(table.rows);
+      for (const int i : rows) some_data_.push_back(row[i]);
+    }
+    engine_.accumulate({.dtype = group.dtype,
+                        .inputs = count,
+                        .rows = count,
+                        .sizes = table.sizes,
+                        .data = some_data_.data()},
+                       sums);
+  }
+}
+
+/// By the shape, and by what the middle of the largest tensor looks like.
+bool CpuRows::is_worth_ranking(std::size_t p) {
+  const Part& part = parts_[p];
+  const auto rows = static_cast<int>(active_.rows.size());
+  const RankingLimits& limits = ranking_limits();
+  if (rows < limits.rows || rows > CpuPasses::most_f32_rows || coordinates_[p] < limits.coordinates ||
+      !cpu::has_gram_f32())
+    return false;
+  const Group* largest = nullptr;
+  std::size_t tensor = 0;
+  for (const Group& group : part.groups) {
+    if (group.judged && group.dtype == DType::f64) return false;
+    for (std::size_t t = 0; group.judged && t < group.sizes.size(); ++t) {
+      if (largest != nullptr && group.sizes[t] <= largest->sizes[tensor]) continue;
+      largest = &group;
+      tensor = t;
+    }
+  }
+  if (largest == nullptr) return false;
+  const std::int64_t length = std::min(ranking_probe, largest->sizes[tensor]);
+  const std::int64_t skipped =
+      (largest->sizes[tensor] - length) / 2 * static_cast<std::int64_t>(size_of(largest->dtype));
+  const RowTable table = table_of(*largest);
+  some_rows_.reserve(static_cast<std::size_t>(rows));
+  some_data_.reserve(static_cast<std::size_t>(rows) * request_.shape.sizes.size());
+  some_data_.clear();
+  for (std::size_t i = 0; i < static_cast<std::size_t>(rows); ++i) {
+    const void* const row = table.data[tensor * static_cast<std::size_t>(table.rows) + i];
+    some_data_.push_back(static_cast<const std::byte*>(row) + skipped);
+  }
+  some_.leaf_blocks = leaf_blocks_[p];
+  some_.reset(rows, true, 1);
+  some_.f32 = true;
+  engine_.accumulate({.dtype = largest->dtype,
+                      .inputs = rows,
+                      .rows = rows,
+                      .sizes = {&length, 1},
+                      .data = some_data_.data()},
+                     some_);
+  distances_.read(some_, rows, length);
+  return !distances_.look_hopeless();
+}
+
+void CpuRows::sum_up(std::size_t p, GramSums& sums) {
+  sums.leaf_blocks = leaf_blocks_[p];
+  sums.coordinates = coordinates_[p];
+  if (!rank(p, sums)) sum_over(engine_, sums, [&](GramSums& to) { accumulate(p, to); });
+}
+
+bool CpuRows::rank(std::size_t p, GramSums& sums) {
+  const std::optional<Ranking> ranking = engine_.ranking();
+  if (!ranking || !is_worth_ranking(p)) return false;
+  engine_.reset(sums);
+  sums.f32 = true;
+  accumulate(p, sums);
+  distances_.read(sums, static_cast<int>(active_.rows.size()), coordinates_[p]);
+  if (!distances_.find_undecided(*ranking, some_rows_)) return false;
+  if (!some_rows_.empty()) {
+    some_.reset(static_cast<int>(some_rows_.size()), true, 1);
+    accumulate_some(parts_[p], some_rows_, some_);
+    replace_some(some_rows_, some_, sums);
+  }
+  sums.distance_error = distances_.error();
+  return true;
 }
 
 /// Stretch by stretch, whose copies stay in a cache.

@@ -12,6 +12,7 @@
 
 #include "host/plan/engine.hpp"
 #include "host/plan/plan_request.hpp"
+#include "host/plan/ranking.hpp"
 
 namespace bragg::detail {
 
@@ -39,6 +40,9 @@ class CpuRows {
   /// Pass 1, when a run has begun: what makes rows infinite that they are not judged by.
   void scan_unjudged(std::size_t part);
   void accumulate(std::size_t part, GramSums& sums);
+  /// All of pass 1 where the rows are whole, until the engine may solve: in f32 where that tells all that the
+  /// run needs of distances.
+  void sum_up(std::size_t part, GramSums& sums);
   /// Pass 2 of every part, where all could be solved; else what the options say of a failure.
   Status finish(std::span<Solution> solutions);
   /// The run was good: the state goes on.
@@ -74,6 +78,11 @@ class CpuRows {
   void widen_reference(const Row& reference);
   void build_tables(const Updates& updates, const Output& out, const Row& reference);
   RowTable table_of(const Group& group) const;
+  /// Whether products in f32 told all.
+  bool rank(std::size_t part, GramSums& sums);
+  /// Adds products of some rows alone.
+  void accumulate_some(const Part& part, std::span<const int> rows, GramSums& sums);
+  bool is_worth_ranking(std::size_t part);
   void accumulate_widened(const Group& group, GramSums& sums);
   void fail();
 
@@ -97,6 +106,12 @@ class CpuRows {
   std::optional<CpuPasses> widener_;
   std::vector<double> widened_;            // a stretch of each row
   std::vector<const void*> widened_rows_;  // its addresses
+
+  // Of rank.
+  BoundedDistances distances_;
+  GramSums some_;  // of some rows, or of some coordinates
+  std::vector<int> some_rows_;
+  std::vector<const void*> some_data_;  // [tensor * rows + row]
 };
 
 }  // namespace bragg::detail

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "host/cpu/passes.hpp"
+#include "rules/ranking.hpp"
 
 namespace bragg::detail {
 
@@ -81,6 +82,9 @@ class Engine {
 
   /// Table rows of this run: active + 1, + 1 with a previous output.
   int table_rows() const noexcept;
+
+  /// Of this run: its result depends on distances between rows by nothing but an order of theirs.
+  std::optional<Ranking> ranking() const;
 
   /// Pass 1 is needed: by distances, or to know which rows are infinite.
   bool needs_statistics() const noexcept;

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products of rows in f32, a block of coordinates at a time: half the work of those in f64 (gram.cpp), and
+// enough where only the order of distances decides and their errors cannot change it (host/plan/ranking.hpp).
+//
+// Stretches of a block are laid out as f32 in scratch that stays in cache, and multiplied there by register
+// tiles. Each pair has sixteen running sums of a stretch: sum l takes coordinates l, l + 16, …, in that
+// order, and at its end they are added to eight sums of f64, l to sum l mod 8. So results have the same bits
+// on every instruction set that has a fused multiply-add, and equal rows have bit-equal products.
+#include "host/cpu/kernels.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "host/cpu/gram_f32.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target.h.
+#include <hwy/cache_control.h>
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+
+#include "host/cpu/simd-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace bragg::detail::cpu::HWY_NAMESPACE {
+namespace {
+
+#if BRAGG_FUSED
+
+using Lanes = hn::ScalableTag<float>;
+using Vector = hn::Vec<Lanes>;
+
+constexpr int lanes = static_cast<int>(hn::MaxLanes(Lanes()));
+constexpr int wide_lanes = static_cast<int>(hn::MaxLanes(Wide()));
+constexpr int group = 16;  // running sums of a pair
+constexpr int parts = group / lanes;
+static_assert(parts * lanes == group && 2 * wide_lanes == lanes);
+constexpr int depth = gram_f32_depth;
+static_assert(depth % group == 0);
+// Floats from one row to the next: rows begin in different sets of L1.
+constexpr int stride = depth + group;
+
+// Rows of a panel: what the registers hold the products of two of.
+#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3
+constexpr int panel_rows = 3;
+#else
+constexpr int panel_rows = 4;
+#endif
+
+constexpr int band_rows = 2 * panel_rows;
+
+int pitch_of(int rows) { return rows | 1; }
+
+/// Where memory is asked for what comes next, a line at a time.
+struct Stream {
+  const unsigned char* at;
+  std::ptrdiff_t step;
+};
+template <int kStreamsT>
+struct Ahead {
+  Stream streams[kStreamsT];
+};
+
+/// Elements [begin, begin+count) of a row as f32; the last group is filled up with zeros.
+template <DType kTypeT>
+void lay_out(const RowSource& row, std::int64_t begin, int count, float* HWY_RESTRICT to) {
+  const Lanes d;
+  constexpr int size = static_cast<int>(size_of(kTypeT));
+  const unsigned char* const bytes = row.at(begin);
+  int i = 0;
+  for (; i + lanes <= count; i += lanes)
+    hn::Store(load_f32<kTypeT>(d, bytes + static_cast<std::ptrdiff_t>(i) * size), d, to + i);
+  if (i < count) {
+    HWY_ALIGN unsigned char tail[lanes * size] = {};
+    std::memcpy(tail, bytes + static_cast<std::ptrdiff_t>(i) * size,
+                static_cast<std::size_t>(count - i) * size);
+    hn::Store(load_f32<kTypeT>(d, tail), d, to + i);
+    i += lanes;
+  }
+  for (; i % group != 0; i += lanes) hn::Store(hn::Zero(d), d, to + i);
+}
+
+/// Adds the products of rows and columns, `count` floats of each, to `sums`: those of a part of each group.
+template <int kRowsT, int kColumnsT, int kStreamsT>
+void tile(const float* const* rows, const float* const* columns, int count, int part,
+          double* HWY_RESTRICT sums, std::ptrdiff_t pitch, Ahead<kStreamsT> ahead) {
+  const Lanes d;
+  const Wide dw;
+  Vector sum[kRowsT * kColumnsT];
+  each<kRowsT * kColumnsT>([&](auto k) BRAGG_INLINED { sum[k] = hn::Zero(d); });
+  const float* a[kRowsT];
+  const float* b[kColumnsT];
+  each<kRowsT>([&](auto r) BRAGG_INLINED { a[r] = rows[r] + part * lanes; });
+  each<kColumnsT>([&](auto c) BRAGG_INLINED { b[c] = columns[c] + part * lanes; });
+  for (int i = 0; i < count; i += group) {
+    each<kStreamsT>([&](auto k) BRAGG_INLINED {
+      __builtin_prefetch(ahead.streams[k].at, 0, 3);
+      ahead.streams[k].at += ahead.streams[k].step;
+    });
+    Vector kept[kColumnsT];
+    each<kColumnsT>([&](auto c) BRAGG_INLINED {
+      kept[c] = hn::LoadU(d, b[c] + i);
+      BRAGG_KEEP_IN_REGISTER(kept[c]);
+    });
+    each<kRowsT>([&](auto r) BRAGG_INLINED {
+      auto x = hn::LoadU(d, a[r] + i);
+      BRAGG_KEEP_IN_REGISTER(x);
+      each<kColumnsT>([&](auto c) BRAGG_INLINED {
+        sum[r * kColumnsT + c] = hn::MulAdd(x, kept[c], sum[r * kColumnsT + c]);
+      });
+    });
+  }
+  const int first = part * lanes % gram_lanes;
+  const int second = (first + wide_lanes) % gram_lanes;
+  each<kRowsT>([&](auto r) BRAGG_INLINED {
+    each<kColumnsT>([&](auto c) BRAGG_INLINED {
+      double* const to = sums + (r * pitch + c) * gram_lanes;
+      const hn::Half<Lanes> half;
+      const auto& x = sum[r * kColumnsT + c];
+      const auto low = hn::PromoteTo(dw, hn::LowerHalf(half, x));
+      const auto high = hn::PromoteTo(dw, hn::UpperHalf(half, x));
+      if constexpr (lanes == group) {
+        hn::Store(hn::Add(hn::Add(hn::Load(dw, to), low), high), dw, to);
+      } else {
+        hn::Store(hn::Add(hn::Load(dw, to + first), low), dw, to + first);
+        hn::Store(hn::Add(hn::Load(dw, to + second), high), dw, to + second);
+      }
+    });
+  });
+}
+
+/// A panel of `rows` rows by a whole one.
+template <int kStreamsT, int kRowsT = panel_rows>
+void by_panel(const float* const* a, int rows, const float* const* b, int count, int part, double* sums,
+              std::ptrdiff_t pitch, Ahead<kStreamsT> ahead) {
+  if constexpr (kRowsT > 1) {
+    if (rows < kRowsT) return by_panel<kStreamsT, kRowsT - 1>(a, rows, b, count, part, sums, pitch, ahead);
+  }
+  tile<kRowsT, panel_rows>(a, b, count, part, sums, pitch, ahead);
+}
+
+/// A panel by itself.
+template <int kStreamsT, int kRowsT = panel_rows>
+void by_itself(const float* const* a, int rows, int count, int part, double* sums, std::ptrdiff_t pitch,
+               Ahead<kStreamsT> ahead) {
+  if constexpr (kRowsT > 1) {
+    if (rows < kRowsT) return by_itself<kStreamsT, kRowsT - 1>(a, rows, count, part, sums, pitch, ahead);
+  }
+  tile<kRowsT, kRowsT>(a, a, count, part, sums, pitch, ahead);
+}
+
+#endif  // BRAGG_FUSED
+
+bool has_products_f32() { return BRAGG_FUSED != 0; }
+
+std::size_t scratch_doubles_f32([[maybe_unused]] int rows) {
+#if BRAGG_FUSED
+  const auto n = static_cast<std::size_t>(rows);
+  return n * static_cast<std::size_t>(pitch_of(rows)) * gram_lanes +
+         (n * stride * sizeof(float) + vector_bytes) / sizeof(double) + n + vector_bytes;
+#else
+  return 0;
+#endif
+}
+
+#if BRAGG_FUSED
+template <int kStreamsT>
+void products_of(const GramRows& rows, std::int64_t begin, int count, double* scratch, double* totals) {
+  const std::ptrdiff_t pitch = pitch_of(rows.count);
+  double* const sums = scratch;
+  const std::size_t sum_count =
+      (static_cast<std::size_t>(rows.count * pitch) * gram_lanes + vector_bytes - 1) / vector_bytes *
+      vector_bytes;
+  auto* const values = reinterpret_cast<float*>(sums + sum_count);
+  auto* const at = reinterpret_cast<const float**>(values + static_cast<std::ptrdiff_t>(rows.count) * stride);
+  std::fill_n(sums, rows.count * pitch * gram_lanes, 0.0);
+  const int panels = (rows.count + panel_rows - 1) / panel_rows;
+  const int tiles = parts * panels * (panels + 1) / 2;
+  int shares = 1;  // of a row's next stretch, each for a tile
+  while (shares < 8 && 2 * shares * rows.count <= kStreamsT * tiles) shares *= 2;
+  for (int done = 0; done < count; done += depth) {
+    const int length = std::min(depth, count - done);
+    for (int r = 0; r < rows.count; ++r) {
+      const RowSource& row = rows.rows[r];
+      float* const to = values + static_cast<std::ptrdiff_t>(r) * stride;
+      at[r] = to;
+      with_dtype(row.dtype, [&]<DType kTypeT>() HWY_ATTR {
+        if (kTypeT == DType::f32 && length % group == 0) {
+          at[r] = reinterpret_cast<const float*>(row.at(begin + done));
+        } else if constexpr (kTypeT != DType::f64) {
+          lay_out<kTypeT>(row, begin + done, length, to);
+        }
+      });
+    }
+    int next = 0;
+    const auto stream = [&] {
+      if (next >= rows.count * shares) return Stream{rows.rows[0].data, 0};
+      const RowSource& row = rows.rows[next / shares];
+      const int share = next++ % shares;
+      const auto size = static_cast<std::ptrdiff_t>(size_of(row.dtype));
+      return Stream{row.at(begin + done + depth + share * (depth / shares)), size * group / shares};
+    };
+    const auto ahead = [&] {
+      Ahead<kStreamsT> found;
+      for (Stream& s : found.streams) s = stream();
+      return found;
+    };
+    const int floats = (length + group - 1) / group * group;
+    for (int part = 0; part < parts; ++part) {
+      for (int band = 0; band < rows.count; band += band_rows) {
+        const int end = std::min(band + band_rows, rows.count);
+        for (int column = 0; column < end; column += panel_rows) {
+          for (int first = std::max(band, column); first < end; first += panel_rows) {
+            const int here = std::min(panel_rows, rows.count - first);
+            double* const to = sums + (first * pitch + column) * gram_lanes;
+            if (first == column) {
+              by_itself(at + first, here, floats, part, to, pitch, ahead());
+            } else {
+              by_panel(at + first, here, at + column, floats, part, to, pitch, ahead());
+            }
+          }
+        }
+      }
+    }
+  }
+  for (int r = 0; r < rows.count; ++r) {
+    for (int c = 0; c <= r; ++c) {
+      const double* const s = sums + (r * pitch + c) * gram_lanes;
+      *totals++ = ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+    }
+    // Squares may overflow: then there is nothing to count.
+    if (std::isfinite(totals[-1])) continue;
+    double unused = 0;
+    row_statistics(rows.rows[r], begin, count, rows.nonfinite[rows.index[r]], unused);
+  }
+}
+#endif
+
+void products_f32([[maybe_unused]] const GramRows& rows, [[maybe_unused]] std::int64_t begin,
+                  [[maybe_unused]] int count, [[maybe_unused]] double* scratch,
+                  [[maybe_unused]] double* totals) {
+#if BRAGG_FUSED
+  return rows.count < 24 ? products_of<2>(rows, begin, count, scratch, totals)
+                         : products_of<1>(rows, begin, count, scratch, totals);
+#endif
+}
+
+}  // namespace
+}  // namespace bragg::detail::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace bragg::detail::cpu {
+
+HWY_EXPORT(has_products_f32);
+HWY_EXPORT(scratch_doubles_f32);
+HWY_EXPORT(products_f32);
+
+bool has_gram_f32() { return HWY_DYNAMIC_DISPATCH(has_products_f32)(); }
+
+std::size_t gram_f32_scratch_doubles(int rows) { return HWY_DYNAMIC_DISPATCH(scratch_doubles_f32)(rows); }
+
+void gram_products_f32(const GramRows& rows, std::int64_t begin, int count, double* scratch, double* totals) {
+  HWY_DYNAMIC_DISPATCH(products_f32)(rows, begin, count, scratch, totals);
+}
+
+}  // namespace bragg::detail::cpu
+#endif  // HWY_ONCE

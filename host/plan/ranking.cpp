@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/plan/ranking.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+
+#include "host/cpu/kernels.hpp"
+#include "rules/solve/points.hpp"
+
+namespace bragg::detail {
+
+namespace {
+
+constexpr double exact_rounding = gram_rounding(gram_block / cpu::gram_lanes + cpu::gram_lanes);
+
+/// As Points::squared_distance.
+double squared_distance(const GramSums& sums, int i, int j) {
+  const auto product = [&](int r, int c) {
+    const std::size_t at =
+        static_cast<std::size_t>(r) * static_cast<std::size_t>(sums.rows) + static_cast<std::size_t>(c);
+    return sums.products[at] + sums.low[at];
+  };
+  const double value = (product(i, i) - product(i, j)) + (product(j, j) - product(i, j));
+  return value > 0 || std::isnan(value) ? value : 0;
+}
+
+/// What is first in any order of values within their bounds, and what may be or not: of `count` values the
+/// `first` least. Calls uncertain(k) for each of the latter.
+template <class LowF, class HighF, class UncertainF>
+void divide(int count, int first, const LowF& low, const HighF& high, std::vector<double>& work,
+            const UncertainF& uncertain) {
+  if (count <= first || first < 1) return;
+  // At least `first` values are no more than `most`, and at least all others are no less than `least`.
+  work.clear();
+  for (int k = 0; k < count; ++k) work.push_back(high(k));
+  std::nth_element(work.begin(), work.begin() + (first - 1), work.end());
+  const double most = work[static_cast<std::size_t>(first) - 1];
+  work.clear();
+  for (int k = 0; k < count; ++k) work.push_back(low(k));
+  std::nth_element(work.begin(), work.begin() + first, work.end());
+  const double least = work[static_cast<std::size_t>(first)];
+  for (int k = 0; k < count; ++k) {
+    if (!(low(k) > most) && !(high(k) < least)) uncertain(k);
+  }
+}
+
+}  // namespace
+
+RankingLimits& ranking_limits() noexcept {
+  static RankingLimits limits;
+  return limits;
+}
+
+void BoundedDistances::read(const GramSums& sums, int rows, std::int64_t coordinates) {
+  const auto n = static_cast<std::size_t>(rows);
+  rows_ = rows;
+  finite_.clear();
+  finite_.reserve(n);
+  for (auto* const line : {&work_, &least_, &most_}) line->reserve(n);
+  length_.assign(n, 0);
+  wanted_.assign(n, 0);
+  low_.assign(n * n, 0);
+  high_.assign(n * n, 0);
+  // What a product loses where f32 underflows, even if it is set to flush to zero.
+  const double lost = static_cast<double>(coordinates) * 0x1p-125;
+  const double rounding = (sums.rounding + exact_rounding) * 1.001;
+  for (int i = 0; i < rows; ++i) {
+    const auto r = static_cast<std::size_t>(i);
+    if (sums.nonfinite[r] > 0) continue;
+    finite_.push_back(i);
+    const double square = sums.products[r * static_cast<std::size_t>(sums.rows) + r];
+    length_[r] = std::sqrt((square + lost) * (1 + 2 * rounding));
+  }
+  for (const int i : finite_) {
+    for (const int j : finite_) {
+      if (i == j) continue;
+      const double reach = length_[static_cast<std::size_t>(i)] + length_[static_cast<std::size_t>(j)];
+      const double found = squared_distance(sums, i, j);
+      const double error = rounding * reach * reach + 4 * lost;
+      low(i, j) = std::max(found - error, 0.0);
+      high(i, j) = found + error;
+    }
+  }
+}
+
+/// At most majority_spread of products in f64.
+double BoundedDistances::least_spread() {
+  double least = infinity;
+  for (const int i : finite_) {
+    work_.assign(static_cast<std::size_t>(rows_), infinity);
+    for (const int j : finite_) work_[static_cast<std::size_t>(j)] = low(i, j);
+    std::sort(work_.begin(), work_.end());
+    double left = rows_ / 2.0;
+    double total = 0;
+    for (std::size_t k = 0; left > 0; ++k, --left) total += std::min(left, 1.0) * work_[k];
+    least = std::min(least, total / (rows_ / 2.0));
+  }
+  return least < infinity ? least : 0;
+}
+
+/// Whether CertifyStep would leave products in f64 as they are.
+bool BoundedDistances::are_clear() {
+  const double spread = least_spread();
+  for (const int i : finite_) {
+    for (const int j : finite_) {
+      const double reach = length_[static_cast<std::size_t>(i)] + length_[static_cast<std::size_t>(j)];
+      if (i != j && !(exact_rounding * reach * reach <= 0.9 * clear_share * (low(i, j) + spread)))
+        return false;
+    }
+  }
+  return true;
+}
+
+bool BoundedDistances::find_neighbors(int taken, std::vector<int>& rows) {
+  std::fill(wanted_.begin(), wanted_.end(), std::uint8_t{0});
+  const auto count = static_cast<int>(finite_.size());
+  const auto other = [&](int k) { return finite_[static_cast<std::size_t>(k)]; };
+  for (const int i : finite_) {
+    divide(
+        count, taken, [&](int k) { return low(i, other(k)); }, [&](int k) { return high(i, other(k)); },
+        work_,
+        [&](int k) {
+          wanted_[static_cast<std::size_t>(i)] = 1;
+          wanted_[static_cast<std::size_t>(other(k))] = 1;
+        });
+  }
+  for (int i = 0; i < rows_; ++i) {
+    if (wanted_[static_cast<std::size_t>(i)] != 0) rows.push_back(i);
+  }
+  // Half of all pairs cost as much as f32 has saved.
+  return 2 * rows.size() * rows.size() <= wanted_.size() * wanted_.size();
+}
+
+bool BoundedDistances::find_scores(const Ranking& ranking) {
+  const auto count = static_cast<int>(finite_.size());
+  // A score then counts rows that are infinite.
+  if (count <= ranking.taken) return false;
+  const auto sum = [&](int i, const auto& bound) {
+    work_.clear();
+    for (const int j : finite_) {
+      if (j != i) work_.push_back(bound(i, j));
+    }
+    std::nth_element(work_.begin(), work_.begin() + (ranking.taken - 1), work_.end());
+    double total = 0;
+    for (int k = 0; k < ranking.taken; ++k) total += work_[static_cast<std::size_t>(k)];
+    return total;
+  };
+  const double rounding = 4 * rows_ * 0x1p-53;
+  least_.clear();
+  most_.clear();
+  for (const int i : finite_) {
+    least_.push_back(sum(i, [&](int a, int b) { return low(a, b); }) * (1 - rounding));
+    most_.push_back(sum(i, [&](int a, int b) { return high(a, b); }) * (1 + rounding));
+  }
+  bool known = true;
+  divide(
+      count, ranking.kept, [&](int k) { return least_[static_cast<std::size_t>(k)]; },
+      [&](int k) { return most_[static_cast<std::size_t>(k)]; }, work_, [&](int) { known = false; });
+  return known;
+}
+
+bool BoundedDistances::find_undecided(const Ranking& ranking, std::vector<int>& rows) {
+  rows.clear();
+  // Where f32 has overflowed nothing is clear.
+  if (!are_clear()) return false;
+  return ranking.by_score ? find_scores(ranking) : find_neighbors(ranking.taken, rows);
+}
+
+bool BoundedDistances::look_hopeless() const {
+  std::size_t pairs = 0;
+  std::size_t unclear = 0;
+  for (const int i : finite_) {
+    for (const int j : finite_) {
+      if (i == j) continue;
+      const double reach = length_[static_cast<std::size_t>(i)] + length_[static_cast<std::size_t>(j)];
+      ++pairs;
+      unclear += reach < infinity && high(i, j) >= reach * reach / 32 ? 0 : 1;
+    }
+  }
+  return 2 * unclear > pairs;
+}
+
+double BoundedDistances::error() {
+  const double spread = least_spread();
+  double worst = 0;
+  for (const int i : finite_) {
+    for (const int j : finite_) {
+      if (i == j) continue;
+      const double off = (high(i, j) - low(i, j)) / (low(i, j) + spread);
+      worst = std::max(worst, off < 1 ? off : 1);
+    }
+  }
+  return worst;
+}
+
+}  // namespace bragg::detail
