@@ -2315,12 +2315,10 @@ class ReputationOption(Case):
         self.assertEqual(contents([self.output]), alike)
 
         second = self.round([*good, [math.nan, 0]])
-        self.assertEqual(second["w04"]["reason"], "1 of its values is NaN or infinite")
         self.assertLess(second["w04"]["weight"], 0.4)
         self.assertIn("given", self.table)
-        third = self.round([*good, "no model"], bad=1)
-        self.assertIn("; in quarantine for 10 rounds", third["w04"]["reason"])
-        self.assertRegex(self.table, r"\nw04 +0\.05 +0\.05  bad input: .*; in quarantine for 10 rounds\n")
+        self.assertEqual(second["w04"]["reason"], "1 of its values is NaN or infinite; in quarantine for 10 rounds")
+        self.assertRegex(self.table, r"\nw04 +0\.1 +0\.1  1 of its values is NaN or infinite; in quarantine for 10 rounds\n")
         for left in range(9, -1, -1):
             out = self.round([*good, "no model"], notes=0)  # it is not opened
             self.assertEqual(out["w04"]["verdict"], "quarantined")
@@ -2332,9 +2330,9 @@ class ReputationOption(Case):
         self.assertEqual(read_safetensors(self.output)[1]["bragg_n"], "4")
         back = self.round([*good, [5, 50]])
         self.assertEqual(back["w04"]["verdict"], "kept")
-        self.assertAlmostEqual(back["w04"]["after"], 0.05 + 0.1 * 0.95)
-        self.assertEqual(self.told["reputation"]["round"], 14)
-        self.assertEqual(self.names()["w04"]["seen"], 14)
+        self.assertAlmostEqual(back["w04"]["after"], 0.1 + 0.1 * 0.9)
+        self.assertEqual(self.told["reputation"]["round"], 13)
+        self.assertEqual(self.names()["w04"]["seen"], 13)
 
     def test_a_name_is_that_of_file_or_folder_in_any_format(self):
         rows = [[1, 10], [2, 20], [3, 30]]
@@ -2376,7 +2374,7 @@ class ReputationOption(Case):
 
     def test_a_rule_without_a_weighted_form_has_quarantine_alone(self):
         rows = [[float(i), 0.0] for i in range(7)]
-        for _ in range(3):
+        for _ in range(2):
             self.round([*rows, "no model"], "krum(f=1)", notes=0 if os.path.exists(self.state) else 1, bad=1)
         self.assertEqual(self.round([*rows, "no model"], "krum(f=1)")["w07"]["verdict"], "quarantined")
         self.assertEqual(self.told["workers"][7]["score"], None)

@@ -23,7 +23,7 @@ struct ReputationOptions {
   double rise = 0.1;      ///< share of the way to 1 that a score goes in a round without evidence; below fall
   double fall = 0.5;      ///< share of its way that a score falls in a round; at most 1
   double patience = 2;    ///< rounds of being left out, beyond what others are, before a score falls
-  double floor = 0.05;    ///< a score below it is quarantine; in (0, newcomer]
+  double floor = 0.1;     ///< a score below it is quarantine; in (0, newcomer]
   int sentence = 10;      ///< rounds of a quarantine, at least 1
   int f = 0;  ///< bad rows that a rule without an f of its own is to withstand; 0: it is only watched
   bool operator==(const ReputationOptions&) const = default;

@@ -43,7 +43,7 @@ class Reputation:
         rise: float = 0.1,
         fall: float = 0.5,
         patience: float = 2,
-        floor: float = 0.05,
+        floor: float = 0.1,
         sentence: int = 10,
         f: int = 0,
     ) -> None:

@@ -220,7 +220,7 @@ def test_state_goes_on_while_n_stays():
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_reputation_remembers_nodes(weighted, tmp_path, caplog):
-    """Node 3 sends no model, and is in quarantine from round 4 on; node 8 lies and weighs little."""
+    """Node 3 sends no model, and is in quarantine from round 3 on; node 8 lies and weighs little."""
 
     def answer(node, arrays, message):
         if node == 3:
@@ -229,16 +229,16 @@ def test_a_reputation_remembers_nodes(weighted, tmp_path, caplog):
 
     path = tmp_path / "state.json"
     with caplog.at_level(logging.INFO, "flwr"):
-        arrays, _ = run(strategy(reputation=bragg.Reputation(path), weighted=weighted), answer, rounds=13)
-    assert_honest_after(arrays, 13)
+        arrays, _ = run(strategy(reputation=bragg.Reputation(path), weighted=weighted), answer, rounds=12)
+    assert_honest_after(arrays, 12)
     reputation = bragg.Reputation(path)
-    assert reputation.round == 13
-    assert reputation.scores["3"] == 0.05
+    assert reputation.round == 12
+    assert reputation.scores["3"] == 0.1
     assert 0.2 <= reputation.scores["8"] < 0.4 < 0.7 < reputation.scores["1"]
     trust = reputation.trust(RULE, [str(node) for node in range(1, 12)])
     assert trust.weights[trust.rows.index(7)] < trust.weights[0] / 2
     told = [record.getMessage() for record in caplog.records]
-    assert sum("node 3: reputation 0.05 to 0.05: in quarantine" in text for text in told) == 10
+    assert sum("node 3: reputation 0.1 to 0.1: in quarantine" in text for text in told) == 10
     assert sum("of 10 replies; nodes of weight 0" in text for text in told) == 10
     assert any("node 8: reputation" in text and "again and again" in text for text in told)
 
