@@ -2443,6 +2443,7 @@ class ReputationOption(Case):
             ((*state, "--report", self.state), "is the same file as --report"),
             (("--reputation", weights, "--weights", "@" + weights), "is the file of --weights"),
             ((*state, "--partial"), "does not go with --partial"),
+            (("--reputation", self.path("state.npz")), "has the name of a model"),
         ]:
             self.refused(inputs, "median", *options, code=2, says=["--reputation", says])
         folder = self.path("workers")  # whose files are those of the workers, the next time, too

@@ -71,6 +71,13 @@ void check_reputation(const AggregateCommand& command, const std::vector<fs::pat
                             command.reputation->string()));
   }
   check_apart("--reputation", *command.reputation, "--report", command.report);
+  if (is_values_name(*command.reputation)) {
+    throw Error(
+        Status::invalid_argument,
+        fmt::format("--reputation: {} has the name of a model, and would hold JSON; give a name that ends "
+                    "in .json",
+                    command.reputation->string()));
+  }
 }
 
 /// Nothing that is written may take the place of the file of weights.
