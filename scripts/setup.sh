@@ -3,6 +3,7 @@
 # Installs the Debian or Ubuntu packages that bragg is built with and that are not there yet.
 #   scripts/setup.sh        what the build and the tests need
 #   scripts/setup.sh --ci   and what the checks need
+#   scripts/setup.sh --fashion    and Fashion-MNIST, for scripts/experiments.sh
 #   scripts/setup.sh --clang | --aarch64    and what scripts/portable.sh needs
 set -euo pipefail
 
@@ -13,6 +14,7 @@ packages=(g++ cmake ninja-build ccache pkg-config libhwy-dev libfmt-dev nlohmann
 case "${1-}" in
   "") ;;
   --ci) packages+=(clang-format clang-tidy fish zsh openmpi-bin libopenmpi-dev python3-torch) ;;
+  --fashion) packages+=(dataset-fashion-mnist) ;;
   --clang) packages+=(clang libomp-dev) ;;
   --aarch64)
     packages+=(g++-aarch64-linux-gnu qemu-user-static libhwy-dev:arm64 libgomp1:arm64 libfmt-dev:arm64
@@ -20,7 +22,7 @@ case "${1-}" in
     foreign=arm64
     ;;
   *)
-    echo "usage: scripts/setup.sh [--ci|--clang|--aarch64]" >&2
+    echo "usage: scripts/setup.sh [--ci|--fashion|--clang|--aarch64]" >&2
     exit 2
     ;;
 esac
