@@ -112,6 +112,21 @@ BRAGG_DEVICE void mma_16x8x16(double (&c)[4], const double (&a)[8], const double
 #endif
 }
 
+/// c += a·b, four signed bytes a register, exact modulo 2³²; volatile as above. With g = lane/4, t = lane%4
+/// and byte e of a register: a (16 × 32): a[2h+r] = A[g+8r][16h+4t+e]; b (32 × 8): b[h] = B[16h+4t+e][g]; c
+/// as above.
+BRAGG_DEVICE void mma_16x8x32(int (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/// Byte k is byte s of a (0 … 3) and b (4 … 7), s being the k-th hexadecimal digit from the right.
+BRAGG_DEVICE std::uint32_t pick_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t digits) {
+  return __byte_perm(a, b, digits);
+}
+
 BRAGG_DEVICE std::uint32_t bits_of(float x) { return __float_as_uint(x); }
 BRAGG_DEVICE float float_of(std::uint32_t bits) { return __uint_as_float(bits); }
 BRAGG_DEVICE std::uint64_t bits_of(double x) { return static_cast<std::uint64_t>(__double_as_longlong(x)); }
@@ -122,6 +137,8 @@ BRAGG_DEVICE float f16_to_float(std::uint16_t bits) { return __half2float(__usho
 /// Rounded once, ties to even.
 BRAGG_DEVICE std::uint16_t double_to_f16(double x) { return __half_as_ushort(__double2half(x)); }
 BRAGG_DEVICE std::uint16_t double_to_bf16(double x) { return __bfloat16_as_ushort(__double2bfloat16(x)); }
+/// The nearest integer, ties to even; anything where there is none.
+BRAGG_DEVICE int round_to_int(float x) { return __float2int_rn(x); }
 BRAGG_DEVICE double fma(double a, double b, double c) { return __fma_rn(a, b, c); }
 BRAGG_DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 

@@ -73,6 +73,38 @@ std::uint32_t mark_nonfinite(std::uint32_t v, std::uint32_t seen, std::uint32_t 
   return seen;
 }
 
+struct ByteFragments {
+  std::uint32_t a[4];
+  std::uint32_t b[2];
+  int c[4];
+};
+
+std::int32_t byte_of(std::uint32_t bytes, int e) { return static_cast<std::int8_t>(bytes >> (8 * e)); }
+
+void complete_byte_product(const void* const* in, void* const* out) {
+  std::int32_t a[16][32];
+  std::int32_t b[8][32];  // [column][k]
+  for (int lane = 0; lane < 32; ++lane) {
+    const auto& f = *static_cast<const ByteFragments*>(in[lane]);
+    for (int k = 0; k < 8; ++k) {
+      const int half = k / 4;
+      const int at = 16 * half + 4 * (lane % 4) + k % 4;
+      for (int r = 0; r < 2; ++r) a[lane / 4 + 8 * r][at] = byte_of(f.a[2 * half + r], k % 4);
+      b[lane / 4][at] = byte_of(f.b[half], k % 4);
+    }
+  }
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int i = 0; i < 4; ++i) {
+      const std::int32_t* const row = a[lane / 4 + 8 * (i / 2)];
+      const std::int32_t* const column = b[2 * (lane % 4) + i % 2];
+      std::int32_t sum = 0;  // 32 products of less than 2¹⁵
+      for (int k = 0; k < 32; ++k) sum += row[k] * column[k];
+      const auto before = static_cast<std::uint32_t>(static_cast<const ByteFragments*>(in[lane])->c[i]);
+      static_cast<int*>(out[lane])[i] = static_cast<int>(before + static_cast<std::uint32_t>(sum));
+    }
+  }
+}
+
 struct Fragments {
   double a[8];
   double b[4];
@@ -134,6 +166,14 @@ void mma_16x8x16(double (&c)[4], const double (&a)[8], const double (&b)[4], Sit
   std::copy_n(b, 4, mine.b);
   std::copy_n(c, 4, mine.c);
   exchange(&mine, c, &complete_product, site);
+}
+
+void mma_16x8x32(int (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], Site site) {
+  ByteFragments mine;
+  std::copy_n(a, 4, mine.a);
+  std::copy_n(b, 2, mine.b);
+  std::copy_n(c, 4, mine.c);
+  exchange(&mine, c, &complete_byte_product, site);
 }
 
 float f16_to_float(std::uint16_t bits) {

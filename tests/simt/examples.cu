@@ -45,6 +45,27 @@ BRAGG_KERNEL(32, 1) product(const double* a, const double* b, double* c) {
   }
 }
 
+BRAGG_KERNEL(32, 1) product_of_bytes(const std::int8_t* a, const std::int8_t* b, int* c) {
+  const int g = simt::lane() / 4;
+  const int t = simt::lane() % 4;
+  std::uint32_t a_part[4] = {};
+  std::uint32_t b_part[2] = {};
+  int c_part[4];
+  for (int half = 0; half < 2; ++half) {
+    for (int e = 0; e < 4; ++e) {
+      const int k = 16 * half + 4 * t + e;
+      const auto put = [e](std::int8_t byte) {
+        return static_cast<std::uint32_t>(static_cast<std::uint8_t>(byte)) << (8 * e);
+      };
+      for (int r = 0; r < 2; ++r) a_part[2 * half + r] |= put(a[(g + 8 * r) * 32 + k]);
+      b_part[half] |= put(b[k * 8 + g]);
+    }
+  }
+  for (int i = 0; i < 4; ++i) c_part[i] = c[(g + 8 * (i / 2)) * 8 + 2 * t + i % 2];
+  simt::mma_16x8x32(c_part, a_part, b_part);
+  for (int i = 0; i < 4; ++i) c[(g + 8 * (i / 2)) * 8 + 2 * t + i % 2] = c_part[i];
+}
+
 struct Counters {
   unsigned* narrow;          // added
   unsigned long long* wide;  // added, largest
@@ -116,6 +137,15 @@ std::vector<double> multiply(const std::vector<double>& a, const std::vector<dou
   const DeviceMemory on[3] = {on_device(a), on_device(b), on_device(c)};
   simt::launch(product, 1, 1, 32, 0, nullptr, data<double>(on[0]), data<double>(on[1]), data<double>(on[2]));
   return to_host<double>(on[2]);
+}
+
+std::vector<int> multiply(const std::vector<std::int8_t>& a, const std::vector<std::int8_t>& b,
+                          const std::vector<int>& c) {
+  const DeviceMemory factors[2] = {on_device(a), on_device(b)};
+  const DeviceMemory sums = on_device(c);
+  simt::launch(product_of_bytes, 1, 1, 32, 0, nullptr, data<std::int8_t>(factors[0]),
+               data<std::int8_t>(factors[1]), data<int>(sums));
+  return to_host<int>(sums);
 }
 
 Counts count_with_atomics(int blocks, int threads) {

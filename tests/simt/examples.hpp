@@ -22,6 +22,10 @@ void exchange_values(float* out);
 std::vector<double> multiply(const std::vector<double>& a, const std::vector<double>& b,
                              const std::vector<double>& c);
 
+/// The same of bytes: a 16 × 32, b 32 × 8.
+std::vector<int> multiply(const std::vector<std::int8_t>& a, const std::vector<std::int8_t>& b,
+                          const std::vector<int>& c);
+
 struct Counts {
   unsigned added;
   unsigned long long added_long;

@@ -179,6 +179,35 @@ TEST(Executor, MultipliesMatricesInTheFragmentsLayout) {
   EXPECT_EQ(multiply(a, b, c), expected);
 }
 
+TEST(Executor, MultipliesBytesInTheFragmentsLayout) {
+  auto random = generator("mma of bytes");
+  std::vector<std::int8_t> a(16 * 32), b(32 * 8);
+  for (auto* m : {&a, &b}) {
+    for (std::int8_t& x : *m) x = static_cast<std::int8_t>(random());
+  }
+  a[0] = a[1] = b[0] = b[8] = -128;
+  std::vector<int> c(16 * 8);
+  for (int& x : c) x = static_cast<int>(random());  // sums wrap
+  auto expected = c;
+  for (int i = 0; i < 16; ++i) {
+    for (int j = 0; j < 8; ++j) {
+      std::int64_t sum = c[static_cast<std::size_t>(i * 8 + j)];
+      for (int k = 0; k < 32; ++k) {
+        sum += a[static_cast<std::size_t>(i * 32 + k)] * b[static_cast<std::size_t>(k * 8 + j)];
+      }
+      expected[static_cast<std::size_t>(i * 8 + j)] = static_cast<int>(static_cast<std::uint32_t>(sum));
+    }
+  }
+  EXPECT_EQ(multiply(a, b, c), expected);
+}
+
+TEST(Arithmetic, PicksBytes) {
+  EXPECT_EQ(simt::pick_bytes(0x33221100u, 0x77665544u, 0x3210u), 0x33221100u);
+  EXPECT_EQ(simt::pick_bytes(0x33221100u, 0x77665544u, 0x7654u), 0x77665544u);
+  EXPECT_EQ(simt::pick_bytes(0x33221100u, 0x77665544u, 0x5140u), 0x55114400u);
+  EXPECT_EQ(simt::pick_bytes(0x33221100u, 0x77665544u, 0x0062u), 0x00006622u);
+}
+
 TEST(Executor, CountsWithAtomics) {
   under_every_schedule(3, [](const Schedule&) {
     const Counts counts = count_with_atomics(3, 96);

@@ -157,6 +157,17 @@ void prefetch_l2(const void* p, Site site = Site::current());
 // Arithmetic.
 
 void mma_16x8x16(double (&c)[4], const double (&a)[8], const double (&b)[4], Site site = Site::current());
+void mma_16x8x32(int (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
+                 Site site = Site::current());
+
+BRAGG_SIMT_UNCHECKED inline std::uint32_t pick_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t digits) {
+  const std::uint64_t both = static_cast<std::uint64_t>(b) << 32 | a;
+  std::uint32_t picked = 0;
+  for (int k = 0; k < 4; ++k) {
+    picked |= static_cast<std::uint32_t>(both >> (8 * (digits >> (4 * k) & 7)) & 255) << (8 * k);
+  }
+  return picked;
+}
 
 template <class ToT, class FromT>
 BRAGG_SIMT_UNCHECKED ToT same_bits(FromT from) {
@@ -169,6 +180,9 @@ inline std::uint32_t bits_of(float x) { return same_bits<std::uint32_t>(x); }
 inline float float_of(std::uint32_t bits) { return same_bits<float>(bits); }
 inline std::uint64_t bits_of(double x) { return same_bits<std::uint64_t>(x); }
 inline double double_of(std::uint64_t bits) { return same_bits<double>(bits); }
+BRAGG_SIMT_UNCHECKED inline int round_to_int(float x) {
+  return std::fabs(x) < 0x1p31f ? static_cast<int>(std::nearbyint(x)) : 0;
+}
 inline double fma(double a, double b, double c) { return std::fma(a, b, c); }
 inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
 
