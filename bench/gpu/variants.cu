@@ -406,7 +406,7 @@ void time_fragments(std::int64_t d, Watch& watch) {
   (shape(VariantsT(), false), ...);
 }
 
-/// Products by every unit: that of the device, then the other.
+/// Products by every unit: that of the device, then the others.
 void time_units(int n, std::int64_t d, DType dtype, Watch& watch) {
   const Matrix m(n, d, dtype, watch.stream());
   const Cut cut = m.cut(gram_chunk_length(d));
@@ -414,9 +414,12 @@ void time_units(int n, std::int64_t d, DType dtype, Watch& watch) {
   const DeviceMemory products(count * sizeof(double));
   const DeviceMemory partial(gram_partial_doubles(n, cut.pieces) * sizeof(double));
   const GramUnit chosen = gram_unit(current_device());
-  const GramUnit other = chosen == GramUnit::tensor ? GramUnit::double_float : GramUnit::tensor;
+  std::vector<GramUnit> units{chosen};
+  for (const GramUnit unit : {GramUnit::tensor, GramUnit::double_float, GramUnit::int8}) {
+    if (unit != chosen) units.push_back(unit);
+  }
   std::vector<double> expected;
-  for (const GramUnit unit : {chosen, other}) {
+  for (const GramUnit unit : units) {
     measure({"gram by unit", m.shape(), to_string(unit), unit == chosen}, [&]() -> Found {
       set_bytes(products.data(), 0xFF, products.bytes(), watch.stream());
       const double ms = watch.ms([&] {
@@ -593,7 +596,7 @@ void run(double seconds) {
   group(products, {16, 10 * d, f32}, [&] { time_fragments<2>(10 * d, watch); });
   group(products, {32, d, f32}, [&] { time_fragments<4, Fragment2<8, 2>, Fragment2<8, 1>>(d, watch); });
   group(products, {48, d, f32}, [&] { time_fragments<6, Fragment2<4, 1>, Fragment2<2, 4>>(d, watch); });
-  for (const int n : {8, 16, 48, 64}) {
+  for (const int n : {8, 16, 32, 48, 64, 128}) {
     group("gram by unit", {n, d, f32}, [&] { time_units(n, d, f32, watch); });
   }
   group("gram by unit", {16, d, bf16}, [&] { time_units(16, d, bf16, watch); });

@@ -57,7 +57,9 @@ class CudaShard final : public ShardBackend, private CudaPlan {
 
   /// Results depend on who computes products, and on nothing else of the device.
   const char* device() const noexcept override {
-    return unit_ == GramUnit::double_float ? "CUDA, products in pairs of floats" : "CUDA";
+    return unit_ == GramUnit::double_float ? "CUDA, products in pairs of floats"
+           : unit_ == GramUnit::int8       ? "CUDA, products of bytes"
+                                           : "CUDA";
   }
   std::size_t part_count() const noexcept override { return request_.parts; }
   std::vector<std::size_t> judged_tensors(std::size_t part) const override;

@@ -82,6 +82,7 @@ enum class GramUnit : std::uint8_t {
   automatic,     ///< whom the environment or the device asks for: gram_unit
   tensor,        ///< f64: tensor cores, or plain multiply-adds for few rows
   double_float,  ///< pairs of f32 where double_float.cuh has a kernel; else f64
+  int8,          ///< bytes on tensor cores where int8.cuh has a kernel; else f64
 };
 
 /// By compute capability, 90 for 9.0: double_float where f64 has a 64th of the rate of f32 and not half of
@@ -91,8 +92,8 @@ constexpr GramUnit preferred_gram_unit(int compute_capability) {
   return has_fast_f64 ? GramUnit::tensor : GramUnit::double_float;
 }
 
-/// gram in pairs of floats (double_float.cuh) of so many rows. Of fewer, f64 does not take longer: reckoned
-/// for 8.9, where two rows are 1 to 3 cycles a coordinate either way.
+/// gram in pairs of floats (double_float.cuh) or bytes (int8.cuh) of so many rows. Of fewer, f64 does not
+/// take longer: reckoned for 8.9, where two rows are 1 to 3 cycles a coordinate either way.
 inline constexpr int least_double_float_rows = 3;
 /// Rows that a block stages at most, of 2 KB: what blocks of all devices have.
 inline constexpr int most_staged_rows = 48;
@@ -101,6 +102,12 @@ template <int unit>
 struct DoubleFloatTuning {
   static constexpr int warps = unit > 4 ? 12 : 4;
   static constexpr int blocks = unit > 4 ? 1 : 5;
+};
+
+/// gram of bytes (int8.cuh) by blocks of so many warps at most; at 20 a thread has 96 registers.
+template <int warps>
+struct Int8Tuning {
+  static constexpr int blocks = warps > 12 ? 1 : 2;
 };
 
 /// Rows that registers hold the products of: what fragments.cuh is for. Above, tiles.cuh.

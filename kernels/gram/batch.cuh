@@ -190,6 +190,22 @@ BRAGG_DEVICE void settle_row(const GramBatch& batch, const Piece& piece, int i, 
   }
 }
 
+// Scales of rows of floats -------------------------------------------------------------------------
+
+/// Of exponents that f32 and f64 have.
+BRAGG_DEVICE float float_power_of_two(int exponent) {
+  return simt::float_of(static_cast<std::uint32_t>(127 + exponent) << 23);
+}
+BRAGG_DEVICE double double_power_of_two(int exponent) {
+  return simt::double_of(static_cast<std::uint64_t>(1023 + exponent) << 52);
+}
+
+/// The bits of the largest magnitude.
+BRAGG_DEVICE void raise_float(std::uint32_t& most, float x) {
+  const std::uint32_t bits = simt::bits_of(x) & 0x7FFFFFFFu;
+  if (bits > most) most = bits;
+}
+
 // Totals of a block -------------------------------------------------------------------------------
 
 BRAGG_DEVICE double exchange(double x, int lanes) { return simt::shuffle_xor(x, lanes); }

@@ -100,12 +100,6 @@ BRAGG_DEVICE int span_exponent(std::uint32_t largest) {
   const int exponent = 40 + 127 - (biased > 0 ? biased : 1);
   return exponent < 127 ? exponent : 127;
 }
-BRAGG_DEVICE float float_power_of_two(int exponent) {
-  return simt::float_of(static_cast<std::uint32_t>(127 + exponent) << 23);
-}
-BRAGG_DEVICE double double_power_of_two(int exponent) {
-  return simt::double_of(static_cast<std::uint64_t>(1023 + exponent) << 52);
-}
 
 /// Where rows come from and where their spans go, in shared memory.
 struct SpanRows {
@@ -113,11 +107,6 @@ struct SpanRows {
   float* staged;                     ///< [row][span_length]
   int* exponents;                    ///< [row]
 };
-
-BRAGG_DEVICE void raise_float(std::uint32_t& most, float x) {
-  const std::uint32_t bits = simt::bits_of(x) & 0x7FFFFFFFu;
-  if (bits > most) most = bits;
-}
 
 /// The scale of a row, of what each lane saw of it.
 BRAGG_DEVICE float settle_scale(const SpanRows& rows, int row, std::uint32_t most) {

@@ -53,18 +53,22 @@ Rows rows_of_record(Rows rows, bool centered) {
   return rows;
 }
 
-bool goes_by_double_floats(const GramBatch& batch) {
+/// Who computes the products: f64 where no other kernel takes them.
+GramUnit unit_of(const GramBatch& batch) {
   const GramArguments& pass = batch.pass;
-  if (!pass.pairs || pass.center != Center::none || pass.rows.dtype == DType::f64) return false;
-  if (batch.rows < least_double_float_rows || !have_one_dtype(pass.rows)) return false;
-  const GramUnit unit = pass.unit == GramUnit::automatic ? gram_unit(current_device()) : pass.unit;
-  return unit == GramUnit::double_float;
+  if (!pass.pairs || pass.center != Center::none || pass.rows.dtype == DType::f64) return GramUnit::tensor;
+  if (batch.rows < least_double_float_rows || !have_one_dtype(pass.rows)) return GramUnit::tensor;
+  return pass.unit == GramUnit::automatic ? gram_unit(current_device()) : pass.unit;
 }
 
 void launch_chunks(const GramBatch& batch, Stream stream) {
-  if (goes_by_double_floats(batch)) {
+  const GramUnit unit = unit_of(batch);
+  if (unit != GramUnit::tensor) {
     return with_dtype(batch.pass.rows.dtype, [&]<DType dtype>() {
-      if constexpr (dtype != DType::f64) gram_chunks_double_float<dtype>(batch, stream);
+      if constexpr (dtype != DType::f64) {
+        if (unit == GramUnit::int8) return gram_chunks_int8<dtype>(batch, stream);
+        gram_chunks_double_float<dtype>(batch, stream);
+      }
     });
   }
   if (goes_by_tiles(batch.pass.rows, batch.rows, batch.pass.pairs)) {
@@ -113,16 +117,26 @@ void enqueue(const GramArguments& arguments, bool keeps_records, Stream stream) 
 }  // namespace
 
 const char* to_string(GramUnit unit) {
-  return unit == GramUnit::automatic ? "automatic" : unit == GramUnit::tensor ? "tensor" : "double_float";
+  switch (unit) {
+    case GramUnit::automatic:
+      return "automatic";
+    case GramUnit::tensor:
+      return "tensor";
+    case GramUnit::double_float:
+      return "double_float";
+    case GramUnit::int8:
+      break;
+  }
+  return "int8";
 }
 
 GramUnit gram_unit_of(const char* name) {
   if (name == nullptr || *name == '\0') return GramUnit::automatic;
-  for (const GramUnit unit : {GramUnit::tensor, GramUnit::double_float}) {
+  for (const GramUnit unit : {GramUnit::tensor, GramUnit::double_float, GramUnit::int8}) {
     if (std::string(name) == to_string(unit)) return unit;
   }
-  throw Error(Status::invalid_argument,
-              std::string("BRAGG_GRAM=") + name + ": needs tensor or double_float, or nothing: by device");
+  throw Error(Status::invalid_argument, std::string("BRAGG_GRAM=") + name +
+                                            ": needs tensor, double_float or int8, or nothing: by device");
 }
 
 GramUnit gram_unit(int device) {

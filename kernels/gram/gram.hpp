@@ -26,7 +26,7 @@ enum class Center {
 
 /// Additions that one product goes through before chunks are added up, whatever the kernel and the chunk;
 /// sums of chunks are compensated. About a centre each factor is rounded once more. Products in pairs of
-/// floats are as right as after so many additions (double_float.cuh).
+/// floats and of bytes are as right as after so many additions (double_float.cuh, int8.cuh).
 inline constexpr int longest_sum = 4096;  ///< without a sum of sums
 inline constexpr int gram_additions = longest_sum + 64;
 

@@ -24,7 +24,7 @@ using detail::cuda::GramArguments;
 using detail::cuda::GramUnit;
 
 constexpr std::array all_dtypes{DType::f32, DType::f16, DType::bf16, DType::f64};
-constexpr std::array all_units{GramUnit::tensor, GramUnit::double_float};
+constexpr std::array all_units{GramUnit::tensor, GramUnit::double_float, GramUnit::int8};
 constexpr std::array all_alignments{Alignment::vector, Alignment::element, Alignment::byte};
 const std::vector<int> row_counts{1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 15, 16,  17,  23,  24,  25,
                                   31, 32, 33, 40, 41, 47, 48, 49, 63, 64, 65, 127, 128, 129, 200, 300};
@@ -233,8 +233,8 @@ long double center_of(const DeviceRows& data, const GramRequest& request, std::s
   return std::isfinite(center) ? center : 0.0L;
 }
 
-/// Whether products are sums of pairs of floats.
-bool is_by_double_floats(const DeviceRows& data, const GramRequest& request) {
+/// Who computes the products.
+GramUnit unit_of(const DeviceRows& data, const GramRequest& request) {
   const GramUnit unit = request.unit == GramUnit::automatic
                             ? detail::cuda::gram_unit(detail::cuda::current_device())
                             : request.unit;
@@ -245,16 +245,17 @@ bool is_by_double_floats(const DeviceRows& data, const GramRequest& request) {
     ++rows;
     is_narrow = is_narrow && data.shape.dtype_of(r) == data.shape.dtype;
   }
-  return unit == GramUnit::double_float && is_narrow && rows >= 3;
+  return is_narrow && rows >= 3 ? unit : GramUnit::tensor;
 }
 
 /// Products within the error of summing in any order, (terms + 1) units of the sum of magnitudes, and two
 /// more where a difference is rounded; or within that of pairs of floats, 73 · 2⁻⁴⁸ of that sum and 2⁻¹⁵⁰ of
-/// the rows' lengths. Counts and magnitudes exactly.
+/// the rows' lengths; or within that of bytes, 2231 · 2⁻⁵³ of the lengths, and four units more for sums of
+/// chunks. Counts and magnitudes exactly.
 void expect_right(const DeviceRows& data, const GramRequest& request, const GramResult& got) {
   const int rows = data.shape.count();
   const std::size_t parts = request.per_tensor ? data.shape.sizes.size() : 1;
-  const bool by_double_floats = is_by_double_floats(data, request);
+  const GramUnit unit = unit_of(data, request);
   for (std::size_t p = 0; p < parts; ++p) {
     const bool skipped = !request.skip.empty() && request.skip[p] != 0;
     const std::vector<std::size_t> tensors = tensors_of(data, request.per_tensor, p);
@@ -316,9 +317,11 @@ void expect_right(const DeviceRows& data, const GramRequest& request, const Gram
           squares[1] += b[c] * b[c];
         }
         const std::size_t units = a.size() + (request.center == Center::none ? 1 : 3);
+        const long double lengths = std::sqrt(squares[0] * squares[1]);
         const long double allowed =
-            by_double_floats ? 73 * 0x1p-48L * magnitude + 0x1p-150L * std::sqrt(squares[0] * squares[1])
-                             : static_cast<long double>(units) * 0x1p-53L * magnitude;
+            unit == GramUnit::double_float ? 73 * 0x1p-48L * magnitude + 0x1p-150L * lengths
+            : unit == GramUnit::int8       ? 0x1p-53L * (2231 * lengths + 4 * magnitude)
+                                           : static_cast<long double>(units) * 0x1p-53L * magnitude;
         ASSERT_LE(std::fabs(got.at(i, j, p) - sum), allowed)
             << "pair " << i << ", " << j << " of " << rows << ", part " << p << ": got " << got.at(i, j, p)
             << ", want " << static_cast<double>(sum);
@@ -355,7 +358,8 @@ TEST(GramTest, MatchesExactSumsForEveryRowCountDtypeAndAlignment) {
             .dtype = dtype, .inputs = rows, .sizes = sizes_for(rows), .alignment = alignment};
         SCOPED_TRACE(describe(shape));
         DeviceRows data(shape, normal_values(random));
-        const GramRequest request{.chunk = rows % 2 == 0 ? 256 : 1024, .unit = all_units[random() % 2]};
+        const GramRequest request{.chunk = rows % 2 == 0 ? 256 : 1024,
+                                  .unit = all_units[random() % all_units.size()]};
         expect_right(data, request, run(data, request));
         if (HasFatalFailure()) return;
       }
@@ -378,7 +382,7 @@ TEST(GramTest, SmallIntegersAreExactWhateverTheAlignment) {
         shape.alignment = alignment;
         SCOPED_TRACE(describe(shape));
         DeviceRows data(shape, value);
-        const GramResult got = run(data, {.chunk = 512, .unit = all_units[random() % 2]});
+        const GramResult got = run(data, {.chunk = 512, .unit = all_units[random() % all_units.size()]});
         for (int i = 0; i < rows; ++i) {
           for (int j = 0; j < rows; ++j) {
             long long sum = 0;
@@ -404,7 +408,7 @@ TEST(GramTest, BitsDoNotDependOnAlignmentBatchesOrTheRun) {
       for (long double& v : x) v = std::normal_distribution<double>(0, 1)(random);
       const auto value = [&](int row, std::int64_t j) { return x[static_cast<std::size_t>(row * 1429 + j)]; };
       std::optional<GramResult> first;
-      const GramUnit unit = all_units[random() % 2];
+      const GramUnit unit = all_units[random() % all_units.size()];
       for (const Alignment alignment : all_alignments) {
         shape.alignment = alignment;
         SCOPED_TRACE(describe(shape));
@@ -440,7 +444,7 @@ TEST(GramTest, EqualRowsHaveEqualProducts) {
       const RowsShape shape{.dtype = dtype, .inputs = rows, .sizes = {599}};
       SCOPED_TRACE(describe(shape));
       DeviceRows data(shape, value);
-      const GramResult got = run(data, {.chunk = 1024, .unit = all_units[random() % 2]});
+      const GramResult got = run(data, {.chunk = 1024, .unit = all_units[random() % all_units.size()]});
       ASSERT_EQ(got.at(first, first), got.at(first, second));
       ASSERT_EQ(got.at(first, first), got.at(second, second));
       for (int k = 0; k < rows; ++k) ASSERT_EQ(got.at(first, k), got.at(second, k));
@@ -465,7 +469,7 @@ TEST(GramTest, ReferencesOfTheirOwnDtypes) {
           SCOPED_TRACE(describe(shape) + ", zeros " + std::to_string(zeros));
           DeviceRows data(shape, normal_values(random));
           if (random() % 2 == 0) data.make_null(2, inputs);
-          const GramRequest request{.chunk = 128, .unit = all_units[random() % 2]};
+          const GramRequest request{.chunk = 128, .unit = all_units[random() % all_units.size()]};
           expect_right(data, request, run(data, request));
           if (HasFatalFailure()) return;
           if (inputs > 50 && zeros == 2) break;
@@ -507,7 +511,7 @@ TEST(GramTest, CountsHostileValuesAndKeepsThemToTheirPairs) {
               return std::normal_distribution<double>(0, 1)(random);
           }
         });
-        const GramRequest request{.chunk = 256, .unit = all_units[random() % 2]};
+        const GramRequest request{.chunk = 256, .unit = all_units[random() % all_units.size()]};
         const GramResult got = run(data, request);
         // Denormal f64 products fall below what doubles hold.
         if (dtype != DType::f64) expect_right(data, request, got);
@@ -567,7 +571,8 @@ TEST(GramTest, WindowsAddUpToTheBitsOfTheWhole) {
           [&, from](int row, std::int64_t j) { return x[static_cast<std::size_t>(row * 1500 + from + j)]; });
     };
     DeviceRows all = window(0, 1500);
-    GramRequest request{.chunk = 128, .max_abs = false, .keeps_low = true, .unit = all_units[random() % 2]};
+    GramRequest request{
+        .chunk = 128, .max_abs = false, .keeps_low = true, .unit = all_units[random() % all_units.size()]};
     const GramResult whole = run(all, request);
     DeviceRows first = window(0, 640);
     DeviceRows rest = window(640, 860);
@@ -643,7 +648,8 @@ TEST(GramTest, LongChunksAreAddedUpInParts) {
       DeviceRows data(shape, [&](int row, std::int64_t k) {
         return static_cast<long double>(x[static_cast<std::size_t>(row)][static_cast<std::size_t>(k)]);
       });
-      const GramRequest request{.chunk = 65536, .center = center, .unit = all_units[random() % 2]};
+      const GramRequest request{
+          .chunk = 65536, .center = center, .unit = all_units[random() % all_units.size()]};
       const GramResult got = run(data, request);
       for (std::size_t k = 0; k < static_cast<std::size_t>(size); ++k) {
         const auto c = static_cast<int>(center_of(data, request, 0, 0, k));
@@ -1022,7 +1028,7 @@ TEST(GramTest, RecordsOfChunksAddUpToTheBitsOfTheWhole) {
     request.pairs = pairs;
     request.keeps_low = true;
     request.per_tensor = random() % 2 == 0;
-    request.unit = all_units[random() % 2];
+    request.unit = all_units[random() % all_units.size()];
     SCOPED_TRACE(describe(shape) + (pairs ? ", pairs" : ", lengths"));
     DeviceRows data(shape, normal_values(random));
     const GramResult whole = run(data, request);
@@ -1033,10 +1039,11 @@ TEST(GramTest, RecordsOfChunksAddUpToTheBitsOfTheWhole) {
   }
 }
 
-TEST(GramTest, PairsOfFloatsAreTakenWhereTheyCanBe) {
+TEST(GramTest, UnitsAreTakenWhereTheyCanBe) {
   Generator random = generator("gram: units");
   const auto differ = [&](const RowsShape& shape, GramRequest request) {
-    SCOPED_TRACE(describe(shape));
+    const GramUnit unit = random() % 2 == 0 ? GramUnit::double_float : GramUnit::int8;
+    SCOPED_TRACE(describe(shape) + ", " + to_string(unit));
     // Of magnitudes so far apart that no f64 is exact, of products of 16-bit values neither.
     const DeviceRows::Values normal = normal_values(random);
     DeviceRows data(shape, [&](int row, std::int64_t k) {
@@ -1044,11 +1051,11 @@ TEST(GramTest, PairsOfFloatsAreTakenWhereTheyCanBe) {
     });
     request.unit = GramUnit::tensor;
     const GramResult tensor = run(data, request);
-    request.unit = GramUnit::double_float;
-    const GramResult floats = run(data, request);
-    expect_right(data, request, floats);
-    EXPECT_EQ(is_by_double_floats(data, request), !(floats == tensor));
-    return !(floats == tensor);
+    request.unit = unit;
+    const GramResult other = run(data, request);
+    expect_right(data, request, other);
+    EXPECT_EQ(unit_of(data, request) == unit, !(other == tensor));
+    return !(other == tensor);
   };
   for (const int rows : {3, 8, 9, 16, 17, 33, 48, 49, 73}) {
     EXPECT_TRUE(differ({.dtype = DType::f32, .inputs = rows, .sizes = {700}}, {.chunk = 1024}));
@@ -1088,7 +1095,90 @@ TEST(GramTest, PairsOfFloatsKeepTheirBound) {
         return std::ldexp(is_negative ? -one : one, at);
       });
       const GramRequest request{.chunk = 2048, .unit = GramUnit::double_float};
-      ASSERT_TRUE(is_by_double_floats(data, request));
+      ASSERT_EQ(unit_of(data, request), GramUnit::double_float);
+      expect_right(data, request, run(data, request));
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST(GramTest, ProductsOfOneCoordinateAreExact) {
+  Generator random = generator("gram: one coordinate");
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+    for (const GramUnit unit : all_units) {
+      const RowsShape shape{.dtype = dtype, .inputs = 21, .sizes = {1}};
+      SCOPED_TRACE(describe(shape) + ", " + to_string(unit));
+      DeviceRows data(shape, normal_values(random));
+      const GramResult got = run(data, {.unit = unit});
+      for (int i = 0; i < 21; ++i) {
+        for (int j = 0; j < 21; ++j) {
+          const auto exact =
+              static_cast<double>(data.values[data.slot(0, i)][0] * data.values[data.slot(0, j)][0]);
+          ASSERT_EQ(got.at(i, j), exact) << i << ", " << j;
+        }
+      }
+    }
+  }
+}
+
+/// A row's integers of 48 bits have one digit that is not 0, but for a large value where each run begins: so
+/// a product of two digits decides what that of two rows is.
+TEST(GramTest, EveryProductOfBytesCounts) {
+  Generator random = generator("gram: digits");
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const int rows : {12, 55, 70}) {
+      const RowsShape shape{.dtype = dtype, .inputs = rows, .sizes = {1000}};
+      SCOPED_TRACE(describe(shape));
+      std::vector<int> scale;
+      for (int r = 0; r < rows; ++r) scale.push_back(static_cast<int>(random() % 150) - 75);
+      const int step = 5 + 2 * static_cast<int>(random() % 4);  // digits fall on all rows of a tile
+      DeviceRows data(shape, [&](int row, std::int64_t k) -> long double {
+        const int digit = row * step % 6 + 1;
+        const long double x = k % 128 == 0 ? 0x1p46L : std::ldexp(127.0L, 8 * (6 - digit) - (digit == 1));
+        return std::ldexp(row % 5 == 4 ? -x : x, scale[static_cast<std::size_t>(row)] - 46);
+      });
+      const GramRequest request{.chunk = 1024, .unit = GramUnit::int8};
+      ASSERT_EQ(unit_of(data, request), GramUnit::int8);
+      expect_right(data, request, run(data, request));
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+/// What is less than half of the last digit is lost, all on one side; the largest value of a run is next to
+/// where its digits end, at any scale down to the least denormal number.
+TEST(GramTest, BytesKeepTheirBound) {
+  Generator random = generator("gram: bound of bytes");
+  for (const int rows : {3, 16, 17, 40, 60, 100}) {
+    if (rows != 17 && random() % test_share() != 0) continue;
+    for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+      const RowsShape shape{.dtype = dtype, .inputs = rows, .sizes = {1400}};
+      SCOPED_TRACE(describe(shape));
+      const int precision = format_of(dtype).precision;
+      const int least = 1 - format_of(dtype).max_exponent - precision + 2;
+      const int range = format_of(dtype).max_exponent - least;
+      std::vector<int> exponents;
+      for (int k = 0; k < rows * 11; ++k) {
+        exponents.push_back(least + static_cast<int>(random() % static_cast<std::uint64_t>(range)));
+      }
+      // About 0x1.FDFDFDFDp0, in whole units of the row's last place.
+      const long double unit = std::ldexp(1.0L, 1 - precision);
+      const long double last = std::floor(0x1.FDFDFDFDp0L / unit) * unit;
+      DeviceRows data(shape, [&](int row, std::int64_t k) -> long double {
+        const int kind = row % 3;
+        const int exponent = exponents[static_cast<std::size_t>(row * 11 + k / 128)];
+        const auto scaled = [&](long double x, int power) {
+          return std::ldexp(x, std::max(exponent + power, least - 1));
+        };
+        if (k % 128 == 0 || kind == 0) {
+          return scaled(last + unit * static_cast<long double>(static_cast<int>(random() % 3) - 1), 0);
+        }
+        if (kind == 1) return exponent - 48 < least - 1 ? 0.0L : scaled(0.99L, -48);
+        return scaled(-1 - std::uniform_real_distribution<double>(0, 1)(random),
+                      -static_cast<int>(random() % 50));
+      });
+      const GramRequest request{.chunk = 1024, .unit = GramUnit::int8};
+      ASSERT_EQ(unit_of(data, request), GramUnit::int8);
       expect_right(data, request, run(data, request));
       if (HasFatalFailure()) return;
     }
@@ -1106,8 +1196,8 @@ TEST(GramTest, UnitsHaveNames) {
       ADD_FAILURE() << name;
     } catch (const Error& error) {
       EXPECT_EQ(error.status(), Status::invalid_argument);
-      EXPECT_EQ(std::string(error.what()),
-                std::string("BRAGG_GRAM=") + name + ": needs tensor or double_float, or nothing: by device");
+      EXPECT_EQ(std::string(error.what()), std::string("BRAGG_GRAM=") + name +
+                                               ": needs tensor, double_float or int8, or nothing: by device");
     }
   }
 }

@@ -223,7 +223,7 @@ TEST(Limits, GramRunsAtEveryShapeAndItsBitsDoNotDependOnThem) {
     if (chance() % (test_share() * slowness) != 0) continue;
     using detail::cuda::GramUnit;
     const bool has_units = c.dtype != DType::f64 && c.center == Center::none;
-    for (const GramUnit unit : {GramUnit::tensor, GramUnit::double_float}) {
+    for (const GramUnit unit : {GramUnit::tensor, GramUnit::double_float, GramUnit::int8}) {
       if (unit != GramUnit::tensor && !has_units) continue;
       SCOPED_TRACE(c.text() + ", " + to_string(unit));
       simt::set_device_profile(simt::device_profiles().front());
