@@ -413,7 +413,7 @@ void time_units(int n, std::int64_t d, DType dtype, Watch& watch) {
   const auto count = static_cast<std::size_t>(n) * static_cast<std::size_t>(n);
   const DeviceMemory products(count * sizeof(double));
   const DeviceMemory partial(gram_partial_doubles(n, cut.pieces) * sizeof(double));
-  const GramUnit chosen = gram_unit(current_device());
+  const GramUnit chosen = gram_unit(current_device(), n);
   std::vector<GramUnit> units{chosen};
   for (const GramUnit unit : {GramUnit::tensor, GramUnit::double_float, GramUnit::int8}) {
     if (unit != chosen) units.push_back(unit);

@@ -72,6 +72,30 @@ struct TensorCores {
   }
 };
 
+struct TensorCoresOfBytes {
+  static constexpr int chains = 8;
+  static constexpr double operations = 4 * chains * (16 * 8 * 32 / 32);
+  int c[chains][4] = {};
+  std::uint32_t a[4], b[2];
+
+  BRAGG_DEVICE explicit TensorCoresOfBytes(unsigned seed) {
+    BRAGG_UNROLL
+    for (int i = 0; i < 4; ++i) a[i] = seed + static_cast<unsigned>(i);
+    BRAGG_UNROLL
+    for (int i = 0; i < 2; ++i) b[i] = a[i + 2];
+  }
+  BRAGG_DEVICE void step() {
+    BRAGG_UNROLL
+    for (int k = 0; k < 4 * chains; ++k) simt::mma_16x8x32(c[k % chains], a, b);
+  }
+  BRAGG_DEVICE std::uint32_t bits() const {
+    std::uint32_t all = 0;
+    BRAGG_UNROLL
+    for (int k = 0; k < chains; ++k) all ^= static_cast<std::uint32_t>(c[k][0] ^ c[k][1] ^ c[k][2] ^ c[k][3]);
+    return all;
+  }
+};
+
 /// Comparators of neighbours, as a network has them: of even pairs, then of odd ones.
 template <DType dtype>
 struct Comparators {
@@ -207,6 +231,8 @@ double enqueue_unit(DeviceUnit unit, int steps, std::uint32_t* sink, DeviceStrea
       return enqueue<MultiplyAdds<double>>(steps, sink, stream);
     case DeviceUnit::fma_f64_mma:
       return enqueue<TensorCores>(steps, sink, stream);
+    case DeviceUnit::fma_int8_mma:
+      return enqueue<TensorCoresOfBytes>(steps, sink, stream);
     case DeviceUnit::min_max_f32:
       return enqueue<Comparators<DType::f32>>(steps, sink, stream);
     case DeviceUnit::min_max_f64:

@@ -13,8 +13,9 @@ using DeviceStream = detail::cuda::Stream;
 
 enum class DeviceUnit : std::uint8_t {
   fma_f32,
-  fma_f64,      ///< one by one
-  fma_f64_mma,  ///< on tensor cores
+  fma_f64,       ///< one by one
+  fma_f64_mma,   ///< on tensor cores
+  fma_int8_mma,  ///< of bytes, on tensor cores
   min_max_f32,
   min_max_f64,
   min_max_f16,   ///< two to a register

@@ -138,7 +138,7 @@ void measure_memory(Floors& floors, Stopwatch& watch, cuda::Stream stream, doubl
 
 void measure_units(Floors& floors, Stopwatch& watch, cuda::Stream stream, double seconds) {
   const cuda::DeviceMemory sink(4);
-  constexpr int units = 8;
+  constexpr int units = 9;
   const auto rate = [&](DeviceUnit unit) {
     constexpr int steps = 2000;  // some hundred microseconds
     double operations = 0;
@@ -150,9 +150,19 @@ void measure_units(Floors& floors, Stopwatch& watch, cuda::Stream stream, double
   floors.fma_f32 = rate(DeviceUnit::fma_f32);
   floors.fma_f64_single = rate(DeviceUnit::fma_f64);
   floors.fma_f64 = std::max(floors.fma_f64_single, rate(DeviceUnit::fma_f64_mma));
-  if (cuda::gram_unit(cuda::current_device()) == cuda::GramUnit::double_float) {
+  const auto takes = [](cuda::GramUnit unit) {
+    constexpr int few = cuda::least_double_float_rows;
+    constexpr int many = 1000;
+    const int device = cuda::current_device();
+    return cuda::gram_unit(device, few) == unit || cuda::gram_unit(device, many) == unit;
+  };
+  if (takes(cuda::GramUnit::double_float)) {
     constexpr double operations = 10;  // of a product in pairs of floats (kernels/gram/double_float.cuh)
     floors.fma_f64 = std::max(floors.fma_f64, floors.fma_f32 / operations);
+  }
+  if (takes(cuda::GramUnit::int8)) {
+    constexpr double operations = 26;  // of a product of digits (kernels/gram/int8.cuh)
+    floors.fma_f64 = std::max(floors.fma_f64, rate(DeviceUnit::fma_int8_mma) / operations);
   }
   floors.min_max_16 = std::max(rate(DeviceUnit::min_max_f16), rate(DeviceUnit::min_max_bf16));
   floors.min_max_32 = rate(DeviceUnit::min_max_f32);
@@ -198,7 +208,7 @@ bool can_be_captured(const Pipeline& pipeline) { return !detail::searches_on_hos
 
 Floors measure_device_floors(std::string& name, double seconds) {
   const int device = cuda::current_device();
-  name = fmt::format("{}, products by {}", cuda::device_name(device), to_string(cuda::gram_unit(device)));
+  name = fmt::format("{}, products by {}", cuda::device_name(device), cuda::gram_units(device));
   const cuda::OwnStream stream;
   Stopwatch watch;
   Floors floors{.memory_bytes = std::max(std::size_t{1} << 30, 16 * cache_bytes())};

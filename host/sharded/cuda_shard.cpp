@@ -3,6 +3,7 @@
 // a chunk of the Gram pass. Records and sums pass through host memory; rows, the n-sized mathematics and
 // outputs stay on the device.
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "host/cuda/device.hpp"
@@ -48,19 +49,19 @@ class CudaMemory final : public RowMemory {
   StreamHandle stream_ = nullptr;
 };
 
+std::string described(const std::string& units) {
+  return units == to_string(GramUnit::tensor) ? "CUDA" : "CUDA, products by " + units;
+}
+
 class CudaShard final : public ShardBackend, private CudaPlan {
  public:
   CudaShard(const PlanRequest& request, const PlanRequest& whole, std::span<const Slice> slices)
       : CudaPlan(request, &whole, slices),
-        unit_(gram_unit(device_)),
+        description_(described(gram_units(device_))),
         records_(needs_.products ? record_doubles() * sizeof(double) : 0) {}
 
   /// Results depend on who computes products, and on nothing else of the device.
-  const char* device() const noexcept override {
-    return unit_ == GramUnit::double_float ? "CUDA, products in pairs of floats"
-           : unit_ == GramUnit::int8       ? "CUDA, products of bytes"
-                                           : "CUDA";
-  }
+  const char* device() const noexcept override { return description_.c_str(); }
   std::size_t part_count() const noexcept override { return request_.parts; }
   std::vector<std::size_t> judged_tensors(std::size_t part) const override;
   std::int64_t leaf_length(std::size_t) const override { return chunks_.length; }
@@ -95,7 +96,7 @@ class CudaShard final : public ShardBackend, private CudaPlan {
   template <class SamplesF, class F>
   void for_sampled_values(SamplesF samples_of, F f);
 
-  const GramUnit unit_;
+  const std::string description_;
   PinnedMemory records_;  // [chunk]
   std::vector<double> sampled_;
   PlanState kept_;  // as of the last run that was good on all ranks

@@ -255,7 +255,7 @@ std::vector<Backend> backends() {
     found.push_back({.device = Device::cuda,
                      .name = fmt::format("cuda:{}", i),
                      .description = fmt::format("{}, products by {}", detail::cuda::device_name(i),
-                                                to_string(detail::cuda::gram_unit(i))),
+                                                detail::cuda::gram_units(i)),
                      .run = run_there});
   }
 #endif

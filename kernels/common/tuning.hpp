@@ -85,11 +85,24 @@ enum class GramUnit : std::uint8_t {
   int8,          ///< bytes on tensor cores where int8.cuh has a kernel; else f64
 };
 
-/// By compute capability, 90 for 9.0: double_float where f64 has a 64th of the rate of f32 and not half of
-/// it, as GPUs of 8.0, 9.0 and 10.0 have.
-constexpr GramUnit preferred_gram_unit(int compute_capability) {
-  const bool has_fast_f64 = compute_capability == 80 || compute_capability == 90 || compute_capability == 100;
-  return has_fast_f64 ? GramUnit::tensor : GramUnit::double_float;
+/// By compute capability, 90 for 9.0: whether f64 has half of the rate of f32, and not a 64th of it.
+constexpr bool has_fast_f64(int compute_capability) {
+  return compute_capability == 80 || compute_capability == 90 || compute_capability == 100;
+}
+
+/// Rows from which bytes on tensor cores take less time than pairs of floats, as reckoned in
+/// docs/predictions.md: up to 8 rows memory hides either, 16 are 15 cycles a coordinate in pairs of floats
+/// and 6.5 in bytes. That is where a multiprocessor makes 1024 multiply-adds of bytes a cycle
+/// (8.6, 8.9, 12.0). 10.3 may make a quarter of that: 48 rows are 136 and 143 cycles there, 64 rows 306 and
+/// 238.
+constexpr int least_int8_rows(int compute_capability) {
+  const bool has_fast_int8 = compute_capability / 10 == 8 || compute_capability / 10 == 12;
+  return has_fast_int8 ? 9 : 49;
+}
+
+constexpr GramUnit preferred_gram_unit(int compute_capability, int rows) {
+  if (has_fast_f64(compute_capability)) return GramUnit::tensor;
+  return rows < least_int8_rows(compute_capability) ? GramUnit::double_float : GramUnit::int8;
 }
 
 /// gram in pairs of floats (double_float.cuh) or bytes (int8.cuh) of so many rows. Of fewer, f64 does not

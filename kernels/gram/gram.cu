@@ -53,12 +53,17 @@ Rows rows_of_record(Rows rows, bool centered) {
   return rows;
 }
 
+GramUnit unit_of_environment() {
+  static const GramUnit wanted = gram_unit_of(std::getenv("BRAGG_GRAM"));
+  return wanted;
+}
+
 /// Who computes the products: f64 where no other kernel takes them.
 GramUnit unit_of(const GramBatch& batch) {
   const GramArguments& pass = batch.pass;
   if (!pass.pairs || pass.center != Center::none || pass.rows.dtype == DType::f64) return GramUnit::tensor;
   if (batch.rows < least_double_float_rows || !have_one_dtype(pass.rows)) return GramUnit::tensor;
-  return pass.unit == GramUnit::automatic ? gram_unit(current_device()) : pass.unit;
+  return pass.unit == GramUnit::automatic ? gram_unit(current_device(), batch.rows) : pass.unit;
 }
 
 void launch_chunks(const GramBatch& batch, Stream stream) {
@@ -139,9 +144,18 @@ GramUnit gram_unit_of(const char* name) {
                                             ": needs tensor, double_float or int8, or nothing: by device");
 }
 
-GramUnit gram_unit(int device) {
-  static const GramUnit wanted = gram_unit_of(std::getenv("BRAGG_GRAM"));
-  return wanted != GramUnit::automatic ? wanted : preferred_gram_unit(compute_capability(device));
+GramUnit gram_unit(int device, int rows) {
+  const GramUnit wanted = unit_of_environment();
+  return wanted != GramUnit::automatic ? wanted : preferred_gram_unit(compute_capability(device), rows);
+}
+
+std::string gram_units(int device) {
+  const GramUnit wanted = unit_of_environment();
+  if (wanted != GramUnit::automatic) return to_string(wanted);
+  const int capability = compute_capability(device);
+  if (has_fast_f64(capability)) return to_string(GramUnit::tensor);
+  return std::string(to_string(GramUnit::double_float)) + ", from " +
+         std::to_string(least_int8_rows(capability)) + " rows on " + to_string(GramUnit::int8);
 }
 
 std::int64_t gram_batch(int rows, std::int64_t chunks, bool pairs) {

@@ -2,6 +2,7 @@
 // Pass 1 on the device: inner products of rows, and which rows are not finite.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "kernels/common/rows.hpp"
@@ -30,9 +31,11 @@ enum class Center {
 inline constexpr int longest_sum = 4096;  ///< without a sum of sums
 inline constexpr int gram_additions = longest_sum + 64;
 
-/// Who computes products on a device: what BRAGG_GRAM says, read once, else what is preferred on its kind.
-/// @throws Error as gram_unit_of; what CUDA reports.
-GramUnit gram_unit(int device);
+/// Who computes products of so many rows on a device: what BRAGG_GRAM says, read once, else what is preferred
+/// on its kind. @throws Error as gram_unit_of; what CUDA reports.
+GramUnit gram_unit(int device, int rows);
+/// The same of any number of rows, in words; where they are the same, bits are.
+std::string gram_units(int device);
 /// Of a choice by name; null or empty: automatic. @throws Error invalid_argument: there is none of that name.
 GramUnit gram_unit_of(const char* name);
 /// Its name.

@@ -235,9 +235,6 @@ long double center_of(const DeviceRows& data, const GramRequest& request, std::s
 
 /// Who computes the products.
 GramUnit unit_of(const DeviceRows& data, const GramRequest& request) {
-  const GramUnit unit = request.unit == GramUnit::automatic
-                            ? detail::cuda::gram_unit(detail::cuda::current_device())
-                            : request.unit;
   int rows = 0;
   bool is_narrow = request.pairs && request.center == Center::none && data.shape.dtype != DType::f64;
   for (int r = 0; r < data.shape.count(); ++r) {
@@ -245,7 +242,9 @@ GramUnit unit_of(const DeviceRows& data, const GramRequest& request) {
     ++rows;
     is_narrow = is_narrow && data.shape.dtype_of(r) == data.shape.dtype;
   }
-  return is_narrow && rows >= 3 ? unit : GramUnit::tensor;
+  if (!is_narrow || rows < 3) return GramUnit::tensor;
+  return request.unit != GramUnit::automatic ? request.unit
+                                             : detail::cuda::gram_unit(detail::cuda::current_device(), rows);
 }
 
 /// Products within the error of summing in any order, (terms + 1) units of the sum of magnitudes, and two
@@ -1126,7 +1125,7 @@ TEST(GramTest, ProductsOfOneCoordinateAreExact) {
 TEST(GramTest, EveryProductOfBytesCounts) {
   Generator random = generator("gram: digits");
   for (const DType dtype : {DType::f32, DType::bf16}) {
-    for (const int rows : {12, 55, 70}) {
+    for (const int rows : {12, 55, 96}) {
       const RowsShape shape{.dtype = dtype, .inputs = rows, .sizes = {1000}};
       SCOPED_TRACE(describe(shape));
       std::vector<int> scale;
@@ -1157,9 +1156,16 @@ TEST(GramTest, BytesKeepTheirBound) {
       const int precision = format_of(dtype).precision;
       const int least = 1 - format_of(dtype).max_exponent - precision + 2;
       const int range = format_of(dtype).max_exponent - least;
+      // A row has one scale in all runs, or in each its own.
       std::vector<int> exponents;
-      for (int k = 0; k < rows * 11; ++k) {
-        exponents.push_back(least + static_cast<int>(random() % static_cast<std::uint64_t>(range)));
+      for (int row = 0; row < rows; ++row) {
+        int exponent = 0;
+        for (int r = 0; r < 11; ++r) {
+          if (r == 0 || row % 2 == 0) {
+            exponent = least + static_cast<int>(random() % static_cast<std::uint64_t>(range));
+          }
+          exponents.push_back(row % 8 == 1 ? least + r % 4 : exponent);
+        }
       }
       // About 0x1.FDFDFDFDp0, in whole units of the row's last place.
       const long double unit = std::ldexp(1.0L, 1 - precision);
@@ -1204,9 +1210,14 @@ TEST(GramTest, UnitsHaveNames) {
 
 TEST(GramTest, DevicesWithFastFloat64TakeIt) {
   using detail::cuda::preferred_gram_unit;
-  for (const int fast : {80, 90, 100}) EXPECT_EQ(preferred_gram_unit(fast), GramUnit::tensor);
-  for (const int slow : {75, 86, 87, 89, 103, 110, 120, 121}) {
-    EXPECT_EQ(preferred_gram_unit(slow), GramUnit::double_float);
+  for (const int rows : {1, 8, 9, 48, 49, 1000}) {
+    for (const int fast : {80, 90, 100}) EXPECT_EQ(preferred_gram_unit(fast, rows), GramUnit::tensor);
+    for (const int slow : {86, 87, 89, 120, 121}) {
+      EXPECT_EQ(preferred_gram_unit(slow, rows), rows < 9 ? GramUnit::double_float : GramUnit::int8);
+    }
+    for (const int slow : {75, 103, 110}) {
+      EXPECT_EQ(preferred_gram_unit(slow, rows), rows < 49 ? GramUnit::double_float : GramUnit::int8);
+    }
   }
 }
 

@@ -285,13 +285,13 @@ TEST(Limits, RanksSayWhoComputesTheirProducts) {
                                  true, 1);
     return run.digests()[static_cast<std::size_t>(detail::Topic::software)];
   };
-  const auto unit_of = [](const simt::DeviceProfile& profile) {
+  const auto units_of = [](const simt::DeviceProfile& profile) {
     simt::set_device_profile(profile);
-    return detail::cuda::gram_unit(0);
+    return detail::cuda::gram_units(0);
   };
   for (const simt::DeviceProfile& a : simt::device_profiles()) {
     for (const simt::DeviceProfile& b : simt::device_profiles()) {
-      EXPECT_EQ(software_on(a) == software_on(b), unit_of(a) == unit_of(b))
+      EXPECT_EQ(software_on(a) == software_on(b), units_of(a) == units_of(b))
           << a.compute_capability << ", " << b.compute_capability;
     }
   }
