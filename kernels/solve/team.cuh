@@ -22,6 +22,13 @@ struct BlockTeam {
   }
 
   template <class F>
+  BRAGG_DEVICE void parallel_for_2d(int rows, int columns, F f) const {
+    simt::sync_threads();
+    take_share(simt::thread(), simt::threads(), rows, columns, f);
+    simt::sync_threads();
+  }
+
+  template <class F>
   BRAGG_DEVICE double sum(int n, F f) const {
     BRAGG_SHARED(double, warp_sums, [most_warps]);
     double total = 0;
@@ -98,6 +105,11 @@ struct GridTeam {
     for (IndexT i = static_cast<IndexT>(simt::block()) * simt::threads() + simt::thread(); i < n; i += step) {
       f(i);
     }
+  }
+  template <class F>
+  BRAGG_DEVICE void parallel_for_2d(int rows, int columns, F f) const {
+    take_share(simt::block() * simt::threads() + simt::thread(), simt::threads() * simt::blocks(), rows,
+               columns, f);
   }
 };
 

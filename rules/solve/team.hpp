@@ -28,6 +28,27 @@
 
 namespace bragg::detail {
 
+/// f(i, j) for every step-th item of rows × columns from `first` on, row by row: a share of a team in step. One
+/// division, where each item's own would be as long as the rest of it.
+template <class F>
+BRAGG_HD_INLINE void take_share(int first, int step, int rows, int columns, F f) {
+  if (columns <= 0) return;
+  const int down = step / columns;
+  const int across = step % columns;
+  int i = first / columns;
+  int j = first % columns;
+  BRAGG_HD_UNROLL(1)
+  while (i < rows) {
+    f(i, j);
+    i += down;
+    j += across;
+    if (j >= columns) {
+      j -= columns;
+      ++i;
+    }
+  }
+}
+
 /// One thread. Every operation ends with all members seeing all writes.
 struct SerialTeam {
   /// Whether a member is one of many that go in step: then they share an inner loop better than an outer one.
@@ -59,6 +80,15 @@ struct SerialTeam {
     }
     return best;
   }
+  /// found = the i in [0, n) that f(i) holds for, ascending; how many they are.
+  template <class F>
+  BRAGG_HD int collect(int n, F f, int* found) const {
+    int count = 0;
+    for (int i = 0; i < n; ++i) {
+      if (f(i)) found[count++] = i;
+    }
+    return count;
+  }
   /// One member runs f.
   template <class F>
   BRAGG_HD void single(F f) const {
@@ -70,9 +100,7 @@ struct SerialTeam {
 template <class TeamT, class F>
 BRAGG_HD void parallel_for_2d(TeamT team, int rows, int columns, F f) {
   if constexpr (TeamT::in_step) {
-    team.parallel_for(static_cast<std::int64_t>(rows) * columns, [&](std::int64_t k) {
-      f(static_cast<int>(k / columns), static_cast<int>(k % columns));
-    });
+    team.parallel_for_2d(rows, columns, f);
   } else {
     team.parallel_for(rows, [&](int i) {
       for (int j = 0; j < columns; ++j) f(i, j);
