@@ -11,7 +11,7 @@ template <class TeamT>
 BRAGG_HD Status transform(TeamT team, const Arc& rule, const Points& points, Scratch scratch,
                           Transform& out) {
   const int m = points.count;
-  if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;
+  if (count_infinite(team, points) > rule.f) return Status::too_many_nonfinite;
   const int clipped = static_cast<int>(2 * static_cast<std::int64_t>(rule.f) * (m - rule.f) / m);
   // The (clipped+1)-th largest; from below where it is not clear, as the others are from above.
   const auto [norms, last] = rank_norms(team, points, m - clipped, scratch);

@@ -14,18 +14,12 @@ BRAGG_HD Status solve(TeamT team, const Balance& rule, const Points& points, Scr
   int* const chosen = scratch.take_ints(static_cast<std::size_t>(m));
   const double reach = rule.gamma * points.distance(rule.pivot, points.origin());
   team.parallel_for(m, [&](int i) { out.scores[i] = points.distance(rule.pivot, i); });
-  team.single([&] {
-    int accepted = 0;
-    BRAGG_HD_UNROLL(1)
-    for (int i = 0; i < m; ++i) {
-      if (i != rule.pivot && points.finite(i) && out.scores[i] <= reach) chosen[accepted++] = i;
-    }
-    mean_of(points, chosen, accepted, out.coefficients);
-    const double others = accepted > 0 ? 1 - rule.alpha : 0;
-    BRAGG_HD_UNROLL(1)
-    for (int k = 0; k < accepted; ++k) out.coefficients[chosen[k]] *= others;
-    out.coefficients[rule.pivot] = 1 - others;
-  });
+  const int accepted = team.collect(
+      m, [&](int i) { return i != rule.pivot && points.finite(i) && out.scores[i] <= reach; }, chosen);
+  mean_of(team, points, chosen, accepted, out.coefficients);
+  const double others = accepted > 0 ? 1 - rule.alpha : 0;
+  team.parallel_for(accepted, [&](int k) { out.coefficients[chosen[k]] *= others; });
+  team.single([&] { out.coefficients[rule.pivot] = 1 - others; });
   team.parallel_for(m, [&](int i) { out.scores[i] /= points.scale; });
   return Status::ok;
 }

@@ -71,23 +71,21 @@ struct KrumRounds {
   }
 };
 
-/// chosen[0..n−2f) = winners of repeated Krum, ascending.
+/// chosen[0..n−2f) = winners of repeated Krum, ascending. After RankStep.
 template <class TeamT>
 BRAGG_HD Status select_points(TeamT team, const Bulyan& rule, const Points& points, Scratch scratch,
                               int* chosen) {
   const int m = points.count;
-  if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;
+  if (count_infinite(team, points) > rule.f) return Status::too_many_nonfinite;
   const auto n = static_cast<std::size_t>(m);
-  double* const distances = scratch.take_doubles(n * n);
-  int* const order = scratch.take_ints(n * n);
+  const Neighbors near = take_neighbors(scratch, m);
   const KrumRounds rounds{.count = m,
-                          .distances = distances,
-                          .order = order,
+                          .distances = near.distances,
+                          .order = near.order,
                           .left = scratch.take_ints(n),
                           .farthest = scratch.take_ints(n),
                           .score = scratch.take_doubles(n),
                           .slack = scratch.take_doubles(n)};
-  rank_neighbors(team, points, distances, order);
   team.parallel_for(m, [&](int i) {
     rounds.left[i] = points.finite(i);
     rounds.farthest[i] = 0;
@@ -110,12 +108,8 @@ BRAGG_HD Status select_points(TeamT team, const Bulyan& rule, const Points& poin
     before = neighbors;
     team.single([&] { rounds.left[winner] = KrumRounds::won; });
   }
-  team.single([&] {
-    BRAGG_HD_UNROLL(1)
-    for (int i = 0, k = 0; i < m; ++i) {
-      if (rounds.left[i] == KrumRounds::won) chosen[k++] = i;
-    }
-  });
+  team.collect(
+      m, [&](int i) { return rounds.left[i] == KrumRounds::won; }, chosen);
   return Status::ok;
 }
 
@@ -142,6 +136,7 @@ struct RuleOf<Bulyan> : GeometricRule<Bulyan> {
       .needs = "n ≥ 4f+3",
       .guarantee = "at most one honest range beyond the honest values of each coordinate",
       .source = "El Mhamdi et al. 2018"};
+  static constexpr bool ranks = true;
   static constexpr std::tuple parameters{tolerated(&Bulyan::f, "0 ≤ f, 4f+3 ≤ n")};
   static constexpr std::array examples = {"bulyan(f=F)"};
 

@@ -113,7 +113,7 @@ template <class TeamT>
 BRAGG_HD Status solve(TeamT team, const Caf& rule, const Points& points, Scratch scratch, Combination& out) {
   const int m = points.count;
   const auto n = static_cast<std::size_t>(m);
-  if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;
+  if (count_infinite(team, points) > rule.f) return Status::too_many_nonfinite;
   clear(team, out, points);
 
   TopEigenspace space = TopEigenspace::carve(scratch, n);

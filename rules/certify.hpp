@@ -82,15 +82,13 @@ struct CertifyStep {
     team.single([] {});  // all have read what is written next
     if (done) return;
     if (round > 0) {
-      team.single([&] { b.words->settled = plan.kind == CenterPlan::Kind::none || rescale(b); });
+      const bool settled = plan.kind == CenterPlan::Kind::none || rescale(team, b);
+      team.single([&] { b.words->settled = settled; });
       return;
     }
 
-    team.single([&] {
-      b.words->recentred = 0;
-      b.words->settled = !wide || rescale(b);
-    });
-    const bool fits = b.words->settled != 0;
+    team.single([&] { b.words->recentred = 0; });
+    const bool fits = !wide || rescale(team, b);
     // Besides the median row, the distance of rows from the centre counts, where there is to be one.
     double limit = 0;
     team.single([&] {
@@ -128,9 +126,11 @@ struct CertifyStep {
   }
 
  private:
-  /// Whether the products are good as they are; else what to multiply rows by. By one member.
-  BRAGG_HD bool rescale(const SolveBlock& b) const {
-    const GramScale found = settle({.rows = stage.rows(),
+  /// Whether the products are good as they are; else what to multiply rows by.
+  template <class TeamT>
+  BRAGG_HD bool rescale(TeamT team, const SolveBlock& b) const {
+    const GramScale found = settle(team,
+                                   {.rows = stage.rows(),
                                     .nonfinite = b.nonfinite,
                                     .left_out = round > 0 ? b.left_out : b.invalid,
                                     .inputs = stage.inputs,
@@ -139,11 +139,13 @@ struct CertifyStep {
                                     .scale = b.words->scale,
                                     .limit = b.words->recentred != 0 ? infinity : GramScale{}.limit,
                                     .tolerated = certificate.tolerated},
-                                   b.ints);
+                                   b.scratch());
     // Nothing is gained by the same once more.
     const bool same = found.scale == b.words->scale && found.limit == b.words->limit;
-    b.words->scale = found.scale;
-    b.words->limit = found.limit;
+    team.single([&] {
+      b.words->scale = found.scale;
+      b.words->limit = found.limit;
+    });
     return found.fits || same;
   }
 };

@@ -36,9 +36,8 @@ template <class TeamT>
 BRAGG_HD RankedNorms rank_norms(TeamT team, const Points& points, int k, Scratch scratch) {
   const int m = points.count;
   double* const norms = scratch.take_doubles(static_cast<std::size_t>(m));
-  int* const order = scratch.take_ints(static_cast<std::size_t>(m));
   team.parallel_for(m, [&](int i) { norms[i] = points.length(i, points.origin()); });
-  team.single([&] { smallest(m, k, order, [&](int i) { return norms[i]; }); });
+  const int* const order = smallest(team, scratch, m, k, [&](int i) { return norms[i]; });
   return {norms, order[k - 1]};
 }
 

@@ -215,25 +215,18 @@ struct DncStep {
     const double wanted = dropped(rule);
     const int drop = wanted > infinite ? static_cast<int>(wanted) : infinite;
     const int kept = m - drop;
-    team.single([&] {
-      int* const order = sample.ints;
-      smallest(m, kept, order, [&](int i) { return length[i]; });
-      const double last = length[order[kept - 1]];
-      int below = 0;
-      BRAGG_HD_UNROLL(1)
-      for (int i = 0; i < m; ++i) below += length[i] < last - tie ? 1 : 0;
-      int equal = kept - below;  // of those that are equal to the last one that stays, so many do
-      BRAGG_HD_UNROLL(1)
-      for (int i = 0; i < m; ++i) {
-        if (!(length[i] <= last + tie)) continue;
-        if (length[i] < last - tie) {
-          ++votes[i];
-        } else if (equal > 0) {
-          ++votes[i];
-          --equal;
-        }
-      }
-    });
+    Scratch scratch = sample.scratch();
+    const int* const order = smallest(team, scratch, m, kept, [&](int i) { return length[i]; });
+    const double last = length[order[kept - 1]];
+    const double below = team.sum(m, [&](int i) { return length[i] < last - tie ? 1.0 : 0.0; });
+    // Of those that are equal to the last one that stays, so many do.
+    const int wanted_equal = kept - static_cast<int>(below);
+    int* const equal = scratch.take_ints(static_cast<std::size_t>(m));
+    const int found = team.collect(
+        m, [&](int i) { return length[i] <= last + tie && !(length[i] < last - tie); }, equal);
+    const int stay = found < wanted_equal ? found : wanted_equal;
+    team.parallel_for(m, [&](int i) { votes[i] += length[i] < last - tie ? 1 : 0; });
+    team.parallel_for(stay, [&](int k) { ++votes[equal[k]]; });
   }
 };
 

@@ -9,7 +9,7 @@ namespace bragg::detail {
 template <class TeamT>
 BRAGG_HD Status solve(TeamT team, const Faba& rule, const Points& points, Scratch scratch, Combination& out) {
   const int m = points.count;
-  if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;
+  if (count_infinite(team, points) > rule.f) return Status::too_many_nonfinite;
   clear(team, out, points);
   double* const distances = scratch.take_doubles(static_cast<std::size_t>(m) * m);
   double* const keys = scratch.take_doubles(static_cast<std::size_t>(m));
@@ -37,14 +37,9 @@ BRAGG_HD Status solve(TeamT team, const Faba& rule, const Points& points, Scratc
     const int last = m - 1 - team.argmin(m, [&](int k) { return keys[m - 1 - k]; });
     team.single([&] { left[last] = 0; });
   }
-  team.single([&] {
-    int kept = 0;
-    BRAGG_HD_UNROLL(1)
-    for (int i = 0; i < m; ++i) {
-      if (left[i] != 0) chosen[kept++] = i;
-    }
-    mean_of(points, chosen, kept, out.coefficients);
-  });
+  const int kept = team.collect(
+      m, [&](int i) { return left[i] != 0; }, chosen);
+  mean_of(team, points, chosen, kept, out.coefficients);
   return Status::ok;
 }
 

@@ -14,7 +14,7 @@ BRAGG_HD Status solve(TeamT team, const FoolsGold& rule, const Points& points, S
   constexpr double least_apart = 1e-12;  // rows that are no farther from all being alike are alike
   constexpr double most_sure = 0.99;
   const int m = points.count;
-  if (points.finite_count() == 0) return Status::too_many_nonfinite;
+  if (count_infinite(team, points) == points.count) return Status::too_many_nonfinite;
   clear(team, out, points);
   double* const cosines = scratch.take_doubles(static_cast<std::size_t>(m) * m);
   double* const nearest = scratch.take_doubles(static_cast<std::size_t>(m));

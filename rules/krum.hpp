@@ -6,50 +6,56 @@
 
 namespace bragg::detail {
 
-/// scores[i] = Σ of the `neighbors` least squared distances to the other points, added in ascending order.
-/// `distances`, `order`: m² each.
-template <class TeamT>
-BRAGG_HD void krum_scores(TeamT team, const Points& points, int neighbors, double* distances, int* order,
-                          double* scores) {
-  const int m = points.count;
-  rank_neighbors(team, points, distances, order);
-  team.parallel_for(m, [&](int i) {
-    const std::size_t row = static_cast<std::size_t>(i) * m;
-    double score = points.finite(i) ? 0 : infinity;
-    BRAGG_HD_UNROLL(1)
-    for (int k = 0, found = 0; points.finite(i) && found < neighbors; ++k) {
-      if (order[row + k] == i) continue;
-      score += distances[row + order[row + k]];
-      ++found;
-    }
-    scores[i] = score;
-  });
+/// Σ of the squared distances from row i to the `neighbors` nearest other rows, added in ascending order.
+BRAGG_HD inline double krum_score(const Points& points, const Neighbors& near, int i, int neighbors) {
+  if (!points.finite(i)) return infinity;
+  const double* const distances = near.distances_of(i);
+  const int* const order = near.nearest(i);
+  double score = 0;
+  bool has_own = false;
+  BRAGG_HD_UNROLL(4)
+  for (int k = 0; k < neighbors; ++k) {
+    has_own = has_own || order[k] == i;
+    score += order[k] == i ? 0.0 : distances[order[k]];
+  }
+  return has_own ? score + distances[order[neighbors]] : score;
 }
+
+/// Of all rows, for the next step: in what is taken of the scratch behind neighbours. After RankStep.
+struct KrumScoresStep {
+  static constexpr bool independent = true;
+  Stage stage;
+  int neighbors = 0;
+
+  template <class TeamT>
+  BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
+    if (has_failed(b)) return;
+    const Points points = points_of(b, stage);
+    Scratch scratch = b.scratch();
+    const Neighbors near = take_neighbors(scratch, stage.count);
+    double* const scores = scratch.take_doubles(static_cast<std::size_t>(stage.count));
+    team.parallel_for(stage.count, [&](int i) { scores[i] = krum_score(points, near, i, neighbors); });
+  }
+};
 
 /// Krum and Multi-Krum as their step on the block holds them.
 struct KrumSelection {
   int f = 0;
   int m = 0;  ///< rows to average
-  int neighbors = 0;
 };
 
-inline Ranking ranking_of(const KrumSelection& rule) {
-  return {.by_score = true, .taken = rule.neighbors, .kept = rule.m};
-}
-
+/// After KrumScoresStep.
 template <class TeamT>
 BRAGG_HD Status solve(TeamT team, const KrumSelection& rule, const Points& points, Scratch scratch,
                       Combination& out) {
   const int m = points.count;
-  if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;
+  if (count_infinite(team, points) > rule.f) return Status::too_many_nonfinite;
   clear(team, out, points);
-  int* const order = scratch.take_ints(static_cast<std::size_t>(m) * m);
-  double* const distances = scratch.take_doubles(static_cast<std::size_t>(m) * m);
-  krum_scores(team, points, rule.neighbors, distances, order, out.scores);
-  team.single([&] {
-    smallest(m, rule.m, order, [&](int i) { return out.scores[i]; });
-    mean_of(points, order, rule.m, out.coefficients);
-  });
+  take_neighbors(scratch, m);
+  const double* const scores = scratch.take_doubles(static_cast<std::size_t>(m));
+  team.parallel_for(m, [&](int i) { out.scores[i] = scores[i]; });
+  const int* const best = smallest(team, scratch, m, rule.m, [&](int i) { return scores[i]; });
+  mean_of(team, points, best, rule.m, out.coefficients);
   return Status::ok;
 }
 
@@ -78,13 +84,16 @@ struct RuleOf<Krum> : GeometricRule<Krum> {
   static void check(const Krum& rule, const StagePoints& points) {
     check_neighbors(text.name, rule.f, rule.neighbors, points);
   }
-  static KrumSelection selection(const Krum& rule, int n) {
-    return {.f = rule.f, .m = 1, .neighbors = rule.neighbors.value_or(n - rule.f - 2)};
+  static std::optional<Ranking> ranking(const Krum& rule, int n) {
+    return Ranking{.by_score = true, .taken = rule.neighbors.value_or(n - rule.f - 2), .kept = 1};
   }
-  static std::optional<Ranking> ranking(const Krum& rule, int n) { return ranking_of(selection(rule, n)); }
+  static constexpr bool ranks = true;
+  static KrumScoresStep scores(const Krum& rule, const Stage& stage) {
+    return {.stage = stage, .neighbors = rule.neighbors.value_or(stage.count - rule.f - 2)};
+  }
   using Step = SolveStep<KrumSelection>;
   static Step step(const Krum& rule, const Stage& stage, const SequenceInputs&) {
-    return {.rule = selection(rule, stage.count), .stage = stage};
+    return {.rule = {.f = rule.f, .m = 1}, .stage = stage};
   }
 };
 

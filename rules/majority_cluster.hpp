@@ -4,6 +4,7 @@
 
 #include "rules/rule.hpp"
 #include "rules/solve/angles.hpp"
+#include "rules/solve/ranking.hpp"
 
 namespace bragg::detail {
 
@@ -13,15 +14,18 @@ BRAGG_HD Status solve(TeamT team, const MajorityCluster&, const Points& points, 
   // Cosine distances are told apart to this: what is equal but for rounding is taken in the order of indices.
   constexpr double unit = 0x1p-40;
   const int m = points.count;
-  if (2 * points.finite_count() <= m) return Status::too_many_nonfinite;
+  const int finite = m - count_infinite(team, points);
+  if (2 * finite <= m) return Status::too_many_nonfinite;
   clear(team, out, points);
   const auto columns = static_cast<std::size_t>(m);
   double* const apart = scratch.take_doubles(columns * columns);
   int* const link = scratch.take_ints(columns);  // of a point outside the tree: that in it which is nearest
   int* const from = scratch.take_ints(columns);
   int* const to = scratch.take_ints(columns);
-  int* const order = scratch.take_ints(columns);
   int* const group = scratch.take_ints(columns);
+  int* const order = scratch.take_ints(columns);
+  int* const by_ends = scratch.take_ints(columns);
+  double* const keys = scratch.take_doubles(columns);
   parallel_for_2d(team, m, m, [&](int i, int j) {
     const bool known = i != j && points.finite(i) && points.finite(j);
     const double value = known ? std::floor((1 - cosine(points, i, j)) / unit + 0.5) : infinity;
@@ -30,71 +34,67 @@ BRAGG_HD Status solve(TeamT team, const MajorityCluster&, const Points& points, 
   // Edges in the order of their length, then of their ends. They join what those of the least tree join,
   // which is made first: m² comparisons for all.
   const auto length = [&](int i, int j) { return apart[static_cast<std::size_t>(i) * columns + j]; };
-  const auto comes_first = [&](int a, int b, int c, int d) {  // the edge {a, b} before {c, d}
-    const double first = length(a, b);
-    const double second = length(c, d);
-    if (first != second) return first < second;
-    const int low = a < b ? a : b;
-    const int other_low = c < d ? c : d;
-    return low != other_low ? low < other_low : (a < b ? b : a) < (c < d ? d : c);
+  const auto ends = [](int a, int b) {  // indices have 16 bits
+    return (a < b ? a : b) * 65536.0 + (a < b ? b : a);
   };
-  int root = 0;
-  while (!points.finite(root)) ++root;
+  const auto is_outside = [&](int i) { return group[i] == 0; };
+  const int root = team.argmin(m, [&](int i) { return points.finite(i) ? 0.0 : 1.0; });
   team.parallel_for(m, [&](int i) {
     link[i] = root;
     group[i] = i == root || !points.finite(i) ? 1 : 0;  // in the tree, or never to be
   });
-  const int edges = points.finite_count() - 1;
+  const int edges = finite - 1;
   for (int k = 0; k < edges; ++k) {
-    team.single([&] {
-      int next = -1;
-      BRAGG_HD_UNROLL(1)
-      for (int i = 0; i < m; ++i) {
-        if (group[i] != 0) continue;
-        if (next < 0 || comes_first(i, link[i], next, link[next])) next = i;
-      }
-      from[k] = next;
-      to[k] = link[next];
-      group[next] = 1;
-    });
-    const int added = from[k];
+    const int shortest = team.argmin(m, [&](int i) { return is_outside(i) ? length(i, link[i]) : infinity; });
+    const double least = length(shortest, link[shortest]);
+    const int next = team.argmin(
+        m, [&](int i) { return is_outside(i) && length(i, link[i]) == least ? ends(i, link[i]) : infinity; });
     team.parallel_for(m, [&](int i) {
-      if (group[i] == 0 && comes_first(i, added, i, link[i])) link[i] = added;
+      if (i == next) {
+        from[k] = i;
+        to[k] = link[i];
+        group[i] = 1;
+      } else if (is_outside(i)) {
+        const double now = length(i, link[i]);
+        const double other = length(i, next);
+        if (other < now || (other == now && ends(i, next) < ends(i, link[i]))) link[i] = next;
+      }
     });
   }
-  team.single([&] {
-    BRAGG_HD_UNROLL(1)
-    for (int i = 0; i < m; ++i) group[i] = i;
-    BRAGG_HD_UNROLL(1)
-    for (int k = 0; k < edges; ++k) order[k] = k;
-    int size = 1;
-    int cluster = root;
-    BRAGG_HD_UNROLL(1)
-    for (int k = 0; 2 * size <= m; ++k) {
-      // The next edge of those that are left.
-      int first = k;
-      BRAGG_HD_UNROLL(1)
-      for (int l = k + 1; l < edges; ++l) {
-        if (comes_first(from[order[l]], to[order[l]], from[order[first]], to[order[first]])) first = l;
-      }
-      const int edge = order[first];
-      order[first] = order[k];
-      const int joined = group[from[edge]];
-      cluster = group[to[edge]];
-      size = 0;
-      BRAGG_HD_UNROLL(1)
-      for (int i = 0; i < m; ++i) {
-        if (group[i] == joined) group[i] = cluster;
-        size += group[i] == cluster ? 1 : 0;
-      }
-    }
-    int count = 0;
-    BRAGG_HD_UNROLL(1)
-    for (int i = 0; i < m; ++i) {
-      if (group[i] == cluster) from[count++] = i;
-    }
-    mean_of(points, from, count, out.coefficients);
+  // By their ends, and those by their length.
+  sort(
+      team, edges, [&](int e) { return ends(from[e], to[e]); }, keys, by_ends, link);
+  sort(
+      team, edges, [&](int e) { return length(from[by_ends[e]], to[by_ends[e]]); }, keys, order, link);
+  // Trees of rows that hang together: what group[i] leads to, of as many rows as link says.
+  int* const trees = group;
+  int* const size = link;
+  team.parallel_for(m, [&](int i) {
+    trees[i] = i;
+    size[i] = 1;
   });
+  const auto root_of = [&](int i) {
+    while (trees[i] != i) i = trees[i];
+    return i;
+  };
+  team.single([&] {
+    int joined = 0;
+    BRAGG_HD_UNROLL(1)
+    for (int k = 0, most = 1; 2 * most <= m; ++k) {
+      const int edge = by_ends[order[k]];
+      const int a = root_of(from[edge]);
+      const int b = root_of(to[edge]);
+      joined = size[a] < size[b] ? b : a;  // so no row is far from its tree's root
+      trees[joined == a ? b : a] = joined;
+      most = size[a] + size[b];
+      size[joined] = most;
+    }
+    order[0] = joined;
+  });
+  const int cluster = order[0];
+  const int count = team.collect(
+      m, [&](int i) { return root_of(i) == cluster; }, from);
+  mean_of(team, points, from, count, out.coefficients);
   return Status::ok;
 }
 

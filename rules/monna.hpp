@@ -11,15 +11,13 @@ BRAGG_HD Status solve(TeamT team, const Monna& rule, const Points& points, Scrat
                       Combination& out) {
   const int m = points.count;
   const int near = m - rule.f;
-  if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;
+  if (count_infinite(team, points) > rule.f) return Status::too_many_nonfinite;
   if (!points.finite(rule.pivot)) return Status::nonfinite_pivot;  // a bucket
   clear(team, out, points);
-  int* const chosen = scratch.take_ints(static_cast<std::size_t>(m));
   team.parallel_for(m, [&](int i) { out.scores[i] = points.distance(rule.pivot, i); });
-  team.single([&] {
-    smallest(m, near, chosen, [&](int i) { return points.squared_distance(rule.pivot, i); });
-    mean_of(points, chosen, near, out.coefficients);
-  });
+  const int* const chosen =
+      smallest(team, scratch, m, near, [&](int i) { return points.squared_distance(rule.pivot, i); });
+  mean_of(team, points, chosen, near, out.coefficients);
   return Status::ok;
 }
 

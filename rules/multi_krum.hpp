@@ -24,16 +24,18 @@ struct RuleOf<MultiKrum> : GeometricRule<MultiKrum> {
     check_neighbors(text.name, rule.f, rule.neighbors, points);
     if (rule.m) need_between(text.name, "m", *rule.m, 1, points.n, "1 ≤ m ≤ n");
   }
-  static KrumSelection selection(const MultiKrum& rule, int n) {
-    return {
-        .f = rule.f, .m = rule.m.value_or(n - rule.f), .neighbors = rule.neighbors.value_or(n - rule.f - 2)};
-  }
   static std::optional<Ranking> ranking(const MultiKrum& rule, int n) {
-    return ranking_of(selection(rule, n));
+    return Ranking{.by_score = true,
+                   .taken = rule.neighbors.value_or(n - rule.f - 2),
+                   .kept = rule.m.value_or(n - rule.f)};
+  }
+  static constexpr bool ranks = true;
+  static KrumScoresStep scores(const MultiKrum& rule, const Stage& stage) {
+    return {.stage = stage, .neighbors = rule.neighbors.value_or(stage.count - rule.f - 2)};
   }
   using Step = SolveStep<KrumSelection>;
   static Step step(const MultiKrum& rule, const Stage& stage, const SequenceInputs&) {
-    return {.rule = selection(rule, stage.count), .stage = stage};
+    return {.rule = {.f = rule.f, .m = rule.m.value_or(stage.count - rule.f)}, .stage = stage};
   }
 };
 

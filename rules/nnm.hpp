@@ -11,11 +11,10 @@ BRAGG_HD Status transform(TeamT team, const Nnm& rule, const Points& points, Scr
                           Transform& out) {
   const int m = points.count;
   const int near = m - rule.f;
-  if (count_infinite(points) > rule.f) return Status::too_many_nonfinite;
-  int* const chosen = scratch.take_ints(static_cast<std::size_t>(m) * m);
-  rank_neighbors(team, points, scratch.take_doubles(static_cast<std::size_t>(m) * m), chosen);
+  if (count_infinite(team, points) > rule.f) return Status::too_many_nonfinite;
+  const Neighbors neighbors = take_neighbors(scratch, m);
   team.parallel_for(m, [&](int i) {
-    int* const mine = chosen + static_cast<std::size_t>(i) * m;
+    int* const mine = neighbors.nearest(i);
     double* const coefficients = out.coefficients + static_cast<std::size_t>(i) * points.size;
     if (points.finite(i)) {
       mean_of(points, mine, near, coefficients);
@@ -40,6 +39,7 @@ struct RuleOf<Nnm> : PreAggregatingRule<Nnm> {
   static constexpr std::tuple parameters{tolerated(&Nnm::f, "0 ≤ f, 2f < n")};
   static constexpr Products products = Products::pairs;
   static constexpr bool merges = true;
+  static constexpr bool ranks = true;
   static constexpr bool takes_weights = true;
   static constexpr bool consumes_weights = true;
   static constexpr std::array examples = {"nnm(f=F) | mean",

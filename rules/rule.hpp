@@ -94,6 +94,7 @@ struct CommonRule {
   static constexpr std::tuple<> parameters{};
   static constexpr Products products = Products::none;
   static constexpr bool takes_weights = false;  ///< client weights are defined for it
+  static constexpr bool ranks = false;          ///< it finds all neighbours in its scratch (take_neighbors)
   /// It has to know which points are finite, though it takes no products.
   static bool needs_statistics(const RuleT&) { return false; }
   static void check(const RuleT&, const StagePoints&) {}

@@ -13,7 +13,7 @@ void run_search(const SearchStep<RuleT>& step, const SolveBlock& b) {
   if (has_failed(b)) return;
   const SerialTeam team;
   const Points points = points_of(b, step.stage);
-  if (count_infinite(points) > step.rule.f) return fail(team, b, Status::too_many_nonfinite);
+  if (count_infinite(team, points) > step.rule.f) return fail(team, b, Status::too_many_nonfinite);
   Combination out{.coefficients = b.coefficients, .scores = b.scores, .clip_factors = b.clip_factors};
   clear(team, out, points);
   auto* const keep = reinterpret_cast<std::uint8_t*>(b.chosen);  // room that no other rule needs

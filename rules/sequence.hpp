@@ -44,12 +44,14 @@ template <class RunF>
 void transform_step(const PreAggregator& rule, const SequenceInputs& in, std::size_t k, const Stage& from,
                     const Stage& to, bool products, bool weighted, RunF& run) {
   visit_rule(rule, [&](auto of, const auto& r) {
-    run(typename decltype(of)::Step{.rule = of.on_block(r, in, k),
-                                    .from = from,
-                                    .to = to,
-                                    .reference = of.reference(r, from),
-                                    .weighted = weighted,
-                                    .measured = products});
+    using StepT = typename decltype(of)::Step;
+    if (StepT::is_ranked(products)) run(RankStep{.stage = from});
+    run(StepT{.rule = of.on_block(r, in, k),
+              .from = from,
+              .to = to,
+              .reference = of.reference(r, from),
+              .weighted = weighted,
+              .measured = products});
   });
 }
 
@@ -58,6 +60,8 @@ Finish rule_steps(const Pipeline& pipeline, const SequenceInputs& in, const Stag
   Finish finish{.stage = stage, .points = stage.count};
   visit_rule(pipeline.rule, [&](auto of, const auto& rule) {
     using RuleT = std::decay_t<decltype(rule)>;
+    if constexpr (of.ranks) run(RankStep{.stage = stage});
+    if constexpr (requires { of.scores(rule, stage); }) run(of.scores(rule, stage));
     if constexpr (!std::is_void_v<typename decltype(of)::Step>) run(of.step(rule, stage, in));
     if constexpr (requires { of.chosen_points(rule, 0); }) {
       finish.chosen = true;

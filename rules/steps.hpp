@@ -85,6 +85,21 @@ struct MarkSamplesStep {
   }
 };
 
+/// All neighbours of all points, for the next step (take_neighbors).
+struct RankStep {
+  static constexpr bool independent = true;
+  static constexpr bool by_rows = true;  ///< a row is a block's
+  Stage stage;
+
+  template <class TeamT>
+  BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
+    if (has_failed(b)) return;
+    Scratch scratch = b.scratch();
+    const Neighbors near = take_neighbors(scratch, stage.count);
+    rank_neighbors(team, points_of(b, stage), near, reinterpret_cast<int*>(scratch.doubles));
+  }
+};
+
 /// A pre-aggregator: the new points as coefficients over the old ones, in b.transform.
 template <class RuleT>
 struct TransformStep {
@@ -94,6 +109,11 @@ struct TransformStep {
   int reference = -1;     ///< that it measures from
   bool weighted = false;  ///< the majority is one of weight
   bool measured = false;  ///< a later stage takes distances of the new points
+
+  /// Whether RankStep comes before: for the rule, or to see which of the means that it makes drown.
+  BRAGG_HD static constexpr bool is_ranked(bool measured) {
+    return RuleOf<RuleT>::ranks || (RuleOf<RuleT>::merges && measured);
+  }
 
   template <class TeamT>
   BRAGG_HD void operator()(TeamT team, const SolveBlock& b) const {
@@ -106,7 +126,10 @@ struct TransformStep {
                    .infinite = b.infinite[to.marks],
                    .weights = b.weights[to.marks],
                    .clip_factors = b.clip_factors};
-    const Status status = transform(team, rule, points_of(b, from), b.scratch(), made);
+    Scratch scratch = b.scratch();
+    // What the rule does not want may still be, afterwards.
+    if (!RuleOf<RuleT>::ranks && is_ranked(measured)) take_neighbors(scratch, from.count);
+    const Status status = transform(team, rule, points_of(b, from), scratch, made);
     if (status != Status::ok) return fail(team, b, status);
     if constexpr (RuleOf<RuleT>::merges) {
       if (measured) replace_drowning(team, points_of(b, from), weighted, b.scratch(), made);

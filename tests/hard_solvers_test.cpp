@@ -993,9 +993,10 @@ std::vector<int> choose(const Points& points, int f) {
   const auto n = static_cast<std::size_t>(points.count);
   std::vector<double> doubles(scratch_doubles(n + 1));
   std::vector<int> ints(scratch_ints(n + 1)), chosen(n - 2 * at(f));
-  EXPECT_EQ(select_points(SerialTeam{}, Bulyan{.f = f}, points, Scratch{doubles.data(), ints.data()},
-                          chosen.data()),
-            Status::ok);
+  const Scratch scratch{doubles.data(), ints.data()};
+  Scratch ranked = scratch;
+  rank_neighbors(SerialTeam{}, points, take_neighbors(ranked, points.count), nullptr);
+  EXPECT_EQ(select_points(SerialTeam{}, Bulyan{.f = f}, points, scratch, chosen.data()), Status::ok);
   return chosen;
 }
 
@@ -1077,7 +1078,7 @@ TEST(Bulyan, ChoosesAmongManyRowsInTheTimeThatRankingThemTakes) {
   std::vector<double> distances(at(n) * at(n));
   std::vector<int> order(at(n) * at(n));
   const std::clock_t start = std::clock();
-  rank_neighbors(SerialTeam{}, points, distances.data(), order.data());
+  rank_neighbors(SerialTeam{}, points, {n, distances.data(), order.data()}, nullptr);
   const std::clock_t ranked = std::clock();
   choose(points, 200);
   const std::clock_t chosen = std::clock();

@@ -54,6 +54,10 @@ struct HostTeam : SerialTeam {
 #pragma omp parallel for schedule(dynamic, 16) num_threads(team(threads))
     for (int i = done; i < n; ++i) f(i);
   }
+  template <class F>
+  void divide(int n, F f) const {
+    parallel_for(n, [&](int i) { f(SerialTeam{}, i); });
+  }
 };
 
 /// Seconds of what work_of counts one of.

@@ -138,6 +138,10 @@ inline constexpr std::int64_t wanted_gram_chunks = 1024;  ///< at least, and les
 /// at 34 that is a microsecond or two of its 128 threads, less than a launch costs. More are a launch of
 /// their own.
 inline constexpr int most_rows_of_a_list = 40;
+/// The same of all their neighbours, a comparison for each three rows, which at 64 take 128 threads about as
+/// long as the two launches that a step between lists adds; and of Krum's scores, an addition for each two.
+inline constexpr int most_rows_ranked_in_a_list = 64;
+inline constexpr int most_rows_scored_in_a_list = 256;
 
 /// combine (combine.cuh). `loads`: of 16 bytes that a thread has under way.
 struct CombineTuning {

@@ -3,10 +3,10 @@
 // part, which stays in the L1 and L2 caches.
 //
 // Map          a thread block for each part (grid.y) walks a list of steps: 32 threads to 16 inputs, 128 to
-//              64, 256 above. Of more than most_rows_of_a_list rows, products of matrices are launches over
-//              a grid.
+//              64, 256 above. Of many rows (common/tuning.hpp) products of matrices, neighbours and Krum's
+//              scores are launches over a grid, a row's neighbours by a block.
 // Bound        latency, and launches: nnm | trimmed_mean was ten of them when each step was one, and is five.
-// Resources    234 registers at most, no spills; 5 KB shared, for sums. 53 000 instructions with all steps in
+// Resources    234 registers at most, no spills; 8 KB shared, for sums. 66 000 instructions with all steps in
 //              line, of which a run takes a path of a thousand or two: loops are rolled (BRAGG_HD_UNROLL).
 // Determinism  sums in a fixed order; no atomics.
 // Measured     not yet run on hardware.
@@ -90,13 +90,16 @@ template <class StepT>
 void run_over_grid(const StepT& step, const SolveBlocks& blocks, Stream stream) {
   constexpr int threads = 128;
   constexpr int most_blocks = 1024;
-  const std::int64_t items = static_cast<std::int64_t>(blocks.rows) * blocks.rows;
-  const auto grid = static_cast<int>(std::min<std::int64_t>((items + threads - 1) / threads, most_blocks));
+  std::int64_t wanted = (static_cast<std::int64_t>(blocks.rows) * blocks.rows + threads - 1) / threads;
+  if constexpr (requires { StepT::by_rows; }) wanted = blocks.rows;
+  const auto grid = static_cast<int>(std::min<std::int64_t>(wanted, most_blocks));
   for_parts(blocks, [&](const SolveBlocks& some) {
     simt::launch_dependent(grid_step_kernel<StepT>, grid, some.parts, threads, 0, stream, step, some);
   });
 }
 
+template void run_over_grid(const RankStep&, const SolveBlocks&, Stream);
+template void run_over_grid(const KrumScoresStep&, const SolveBlocks&, Stream);
 template void run_over_grid(const MixStep&, const SolveBlocks&, Stream);
 template void run_over_grid(const GramStep&, const SolveBlocks&, Stream);
 

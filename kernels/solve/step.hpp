@@ -93,15 +93,15 @@ template <class PreAggregatorsT, class AggregatorsT>
 struct StepsOfRules;
 template <class... PreT, class... RuleT>
 struct StepsOfRules<RuleList<PreT...>, RuleList<RuleT...>>
-    : DeviceSteps<OneOf<>, PrepareStep, CertifyStep, StartStep, MarkSamplesStep, ErrorStep,
-                  typename RuleOf<PreT>::Step..., MixStep, GramStep, typename RuleOf<RuleT>::Step...,
-                  CombinationStep, ShareStep, EndStep> {};
+    : DeviceSteps<OneOf<>, PrepareStep, CertifyStep, StartStep, MarkSamplesStep, ErrorStep, RankStep,
+                  typename RuleOf<PreT>::Step..., MixStep, GramStep, KrumScoresStep,
+                  typename RuleOf<RuleT>::Step..., CombinationStep, ShareStep, EndStep> {};
 
 using AnyStep = StepsOfRules<PreAggregators, Aggregators>::Type;
 
 /// Steps that one launch runs, one after another.
 struct StepList {
-  static constexpr int most = 8;  ///< a pre-aggregator, a rule, and what is before and after them
+  static constexpr int most = 11;  ///< a pre-aggregator, a rule, and what is before and after them
   int count = 0;
   AnyStep steps[most];
 };
@@ -110,6 +110,14 @@ template <class StepT>
 constexpr bool is_independent = requires {
   StepT::independent;
 };
+
+/// Rows, references among them, above which an independent step is a launch of its own.
+template <class StepT>
+constexpr int most_listed_rows = most_rows_of_a_list;
+template <>
+constexpr int most_listed_rows<RankStep> = most_rows_ranked_in_a_list;
+template <>
+constexpr int most_listed_rows<KrumScoresStep> = most_rows_scored_in_a_list;
 
 /// Enqueues `upload` (common/upload.hpp), and the step for every part's block. @throws Error as simt::launch.
 void upload_and_prepare(void* device, const void* host, std::size_t bytes, const PrepareStep& step,
@@ -134,7 +142,7 @@ class StepQueue {
   template <class StepT>
   void add(const StepT& step) {
     if constexpr (is_independent<StepT>) {
-      if (blocks_.rows > most_rows_of_a_list) {
+      if (blocks_.rows > most_listed_rows<StepT>) {
         flush();
         return run_over_grid(step, blocks_, stream_);
       }

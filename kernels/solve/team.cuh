@@ -12,6 +12,7 @@ namespace bragg::detail::cuda {
 /// Sums are taken in an order that depends on n and the block's size alone.
 struct BlockTeam {
   static constexpr bool in_step = true;
+  static constexpr bool waits = true;
 
   template <class IndexT, class F>
   BRAGG_DEVICE void parallel_for(IndexT n, F f) const {
@@ -84,6 +85,35 @@ struct BlockTeam {
   }
 
   template <class F>
+  BRAGG_DEVICE int collect(int n, F f, int* found) const {
+    BRAGG_SHARED(int, warp_found, [most_warps]);
+    int count = 0;
+    BRAGG_ROLLED
+    for (int first = 0; first < n; first += simt::threads()) {
+      const int i = first + simt::thread();
+      const unsigned lanes = simt::ballot(i < n && f(i));
+      simt::sync_threads();
+      if (simt::lane() == 0) warp_found[simt::warp()] = simt::popcount(lanes);
+      simt::sync_threads();
+      int place = count + simt::popcount(lanes & ((1u << simt::lane()) - 1));
+      BRAGG_ROLLED
+      for (int w = 0; w < simt::threads() / 32; ++w) {
+        if (w < simt::warp()) place += warp_found[w];
+        count += warp_found[w];
+      }
+      if ((lanes >> simt::lane() & 1) != 0) found[place] = i;
+    }
+    simt::sync_threads();
+    return count;
+  }
+
+  template <class F>
+  BRAGG_DEVICE void divide(int n, F f) const {
+    BRAGG_ROLLED
+    for (int i = 0; i < n; ++i) f(*this, i);
+  }
+
+  template <class F>
   BRAGG_DEVICE void single(F f) const {
     simt::sync_threads();
     if (simt::thread() == 0) f();
@@ -95,9 +125,10 @@ struct BlockTeam {
   static constexpr double infinity = __builtin_huge_val();
 };
 
-/// A whole grid, for steps whose members never wait for each other.
+/// A whole grid, for steps whose blocks never wait for each other.
 struct GridTeam {
   static constexpr bool in_step = true;
+  static constexpr bool waits = false;
 
   template <class IndexT, class F>
   BRAGG_DEVICE void parallel_for(IndexT n, F f) const {
@@ -110,6 +141,12 @@ struct GridTeam {
   BRAGG_DEVICE void parallel_for_2d(int rows, int columns, F f) const {
     take_share(simt::block() * simt::threads() + simt::thread(), simt::threads() * simt::blocks(), rows,
                columns, f);
+  }
+  /// A block each.
+  template <class F>
+  BRAGG_DEVICE void divide(int n, F f) const {
+    BRAGG_ROLLED
+    for (int i = simt::block(); i < n; i += simt::blocks()) f(BlockTeam{}, i);
   }
 };
 

@@ -32,12 +32,6 @@ struct Points {
 
   BRAGG_HD int origin() const { return count; }
   BRAGG_HD bool finite(int i) const { return i >= count || !infinite[i]; }
-  BRAGG_HD int finite_count() const {
-    int n = 0;
-    BRAGG_HD_UNROLL(1)
-    for (int i = 0; i < count; ++i) n += infinite[i] == 0;
-    return n;
-  }
   BRAGG_HD double product(int i, int j) const { return gram[static_cast<std::size_t>(i) * size + j]; }
   BRAGG_HD double weight(int i) const { return weights == nullptr ? 1.0 : weights[i]; }
 
@@ -119,77 +113,9 @@ struct Transform {
   bool weighted = false;
 };
 
-BRAGG_HD inline int count_infinite(const Points& points) { return points.count - points.finite_count(); }
-
-/// Leaves in heap[0..k) the indices of the k smallest of key(0), …, key(n−1), ascending by (key, index).
-/// A bounded heap: n log k whatever the keys are, so no data can make it slow.
-template <class KeyF>
-BRAGG_HD void smallest(int n, int k, int* heap, KeyF key) {
-  const auto after = [&](int a, int b) {
-    const double ka = key(a);
-    const double kb = key(b);
-    return ka > kb || (!(ka < kb) && a > b);
-  };
-  const auto sift_down = [&](int root, int size) {
-    for (;;) {
-      int child = 2 * root + 1;
-      if (child >= size) return;
-      if (child + 1 < size && after(heap[child + 1], heap[child])) ++child;
-      if (!after(heap[child], heap[root])) return;
-      const int other = heap[root];
-      heap[root] = heap[child];
-      heap[child] = other;
-      root = child;
-    }
-  };
-  BRAGG_HD_UNROLL(1)
-  for (int i = 0; i < k; ++i) heap[i] = i;
-  BRAGG_HD_UNROLL(1)
-  for (int i = k / 2 - 1; i >= 0; --i) sift_down(i, k);
-  BRAGG_HD_UNROLL(1)
-  for (int i = k; i < n && k > 0; ++i) {
-    if (after(heap[0], i)) {
-      heap[0] = i;
-      sift_down(0, k);
-    }
-  }
-  BRAGG_HD_UNROLL(1)
-  for (int size = k - 1; size > 0; --size) {
-    const int other = heap[0];
-    heap[0] = heap[size];
-    heap[size] = other;
-    sift_down(0, size);
-  }
-}
-
-/// order[i·m + k] = the k-th of all m points from point i, ascending by (distance, index); `distances`: m²,
-/// squared distances when done. Each pair counts what is nearer: m³ comparisons without a branch, which a
-/// team shares; on a host of Zen 2 they beat heaps by 3 at m = 16 and 64. Where heaps catch up, above
-/// `most_counted`, is estimated.
 template <class TeamT>
-BRAGG_HD void rank_neighbors(TeamT team, const Points& points, double* distances, int* order) {
-  constexpr int most_counted = 256;
-  const int m = points.count;
-  const auto row_of = [&](int i) { return distances + static_cast<std::size_t>(i) * m; };
-  parallel_for_2d(team, m, m, [&](int i, int j) { row_of(i)[j] = points.squared_distance(i, j); });
-  if (m > most_counted) {
-    team.parallel_for(m, [&](int i) {
-      const double* const mine = row_of(i);
-      smallest(m, m, order + static_cast<std::size_t>(i) * m, [&](int j) { return mine[j]; });
-    });
-    return;
-  }
-  parallel_for_2d(team, m, m, [&](int i, int j) {
-    const double* const mine = row_of(i);
-    const double distance = mine[j];
-    int rank = 0;
-    BRAGG_HD_UNROLL(4)
-    for (int k = 0; k < m; ++k) {
-      rank += static_cast<int>(mine[k] < distance) |
-              (static_cast<int>(mine[k] == distance) & static_cast<int>(k < j));
-    }
-    order[static_cast<std::size_t>(i) * m + rank] = j;
-  });
+BRAGG_HD int count_infinite(TeamT team, const Points& points) {
+  return static_cast<int>(team.sum(points.count, [&](int i) { return points.infinite[i] != 0 ? 1.0 : 0.0; }));
 }
 
 /// coefficients = weighted mean of the finite points among `chosen[0..k)`. Zeroed before by the caller.
@@ -208,6 +134,23 @@ BRAGG_HD inline void mean_of(const Points& points, const int* chosen, int k, dou
     // Weights so small that they vanish against the largest count alike among themselves.
     coefficients[chosen[c]] = total > 0 ? points.weight(chosen[c]) / total : 1.0 / finite;
   }
+}
+
+/// The same by all of a team. Weights are added one after another, by every member.
+template <class TeamT>
+BRAGG_HD void mean_of(TeamT team, const Points& points, const int* chosen, int k, double* coefficients) {
+  const auto counts = [&](int c) { return points.finite(chosen[c]); };
+  const double finite = team.sum(k, [&](int c) { return counts(c) ? 1.0 : 0.0; });
+  double total = 0;
+  if (points.weights != nullptr) {
+    BRAGG_HD_UNROLL(4)
+    for (int c = 0; c < k; ++c) total += counts(c) ? points.weight(chosen[c]) : 0.0;
+  } else {
+    total = finite;
+  }
+  team.parallel_for(k, [&](int c) {
+    if (counts(c)) coefficients[chosen[c]] = total > 0 ? points.weight(chosen[c]) / total : 1.0 / finite;
+  });
 }
 
 /// The mean of the `k` lowest-index finite points: what stands in where a distance cannot be taken.

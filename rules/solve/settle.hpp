@@ -4,6 +4,7 @@
 #pragma once
 
 #include "rules/solve/block.hpp"
+#include "rules/solve/ranking.hpp"
 
 namespace bragg::detail {
 
@@ -26,8 +27,9 @@ struct Magnitudes {
   int tolerated = 0;       ///< rows that may be bad
 };
 
-/// `order`: scratch, `rows` ints.
-BRAGG_HD inline GramScale settle(const Magnitudes& seen, int* order) {
+/// Takes `rows` doubles and twice as many ints of `scratch`.
+template <class TeamT>
+BRAGG_HD GramScale settle(TeamT team, const Magnitudes& seen, Scratch scratch) {
   // Sum values scaled by a power of two that puts the largest at 2^480. Rows 2^940 times smaller stay below
   // the reach of f64 and count as equal to 0. So that a bad row cannot do that to the others, rows that much
   // larger than the largest but as many as may be bad count as infinite: no honest spread is far below it.
@@ -45,31 +47,24 @@ BRAGG_HD inline GramScale settle(const Magnitudes& seen, int* order) {
     if (i < seen.inputs && seen.left_out[i] != 0) return false;
     return seen.nonfinite[i] == 0 && max_abs[i] > 0 && (i >= seen.inputs || max_abs[i] <= seen.limit);
   };
-  int count = 0;  // of rows that are not references
-  double origin = 0;
-  double largest = 0;
-  double least = infinity;
-  BRAGG_HD_UNROLL(1)
-  for (int i = 0; i < rows; ++i) {
-    if (!takes_part(i)) continue;
-    count += i < seen.inputs;
-    if (i >= seen.inputs && max_abs[i] > origin) origin = max_abs[i];
-    largest = max_abs[i] > largest ? max_abs[i] : largest;
-    least = max_abs[i] < least ? max_abs[i] : least;
-  }
+  const auto largest_of = [&](auto counts) {
+    const auto value = [&](int i) { return counts(i) ? max_abs[i] : 0.0; };
+    return value(team.argmin(rows, [&](int i) { return -value(i); }));
+  };
+  const auto value_or_infinity = [&](int i) { return takes_part(i) ? max_abs[i] : infinity; };
+  double largest = largest_of(takes_part);
+  const double least = value_or_infinity(team.argmin(rows, value_or_infinity));
   out.fits = largest == 0 || (largest * seen.scale <= 0x1p480 && least * seen.scale >= 0x1p-460);
   if (out.fits) return out;
 
+  const int count = static_cast<int>(team.sum(seen.inputs, [&](int i) { return takes_part(i) ? 1.0 : 0.0; }));
+  const double origin = largest_of([&](int i) { return i >= seen.inputs && takes_part(i); });
   const int kept = count > seen.tolerated ? count - seen.tolerated : 1;
-  smallest(seen.inputs, kept, order, [&](int i) { return takes_part(i) ? max_abs[i] : infinity; });
+  const int* const order = smallest(team, scratch, seen.inputs, kept, value_or_infinity);
   const bool all_may_be_bad = count <= seen.tolerated;
   const double sure = all_may_be_bad && origin > 0 ? origin : count > 0 ? max_abs[order[kept - 1]] : infinity;
   const double limit = sure * reach;
-  largest = 0;
-  BRAGG_HD_UNROLL(1)
-  for (int i = 0; i < rows; ++i) {
-    if (takes_part(i) && (max_abs[i] <= limit || measured(i)) && max_abs[i] > largest) largest = max_abs[i];
-  }
+  largest = largest_of([&](int i) { return takes_part(i) && (max_abs[i] <= limit || measured(i)); });
   if (limit < out.limit) out.limit = limit;
   int exponent = 479 - std::ilogb(largest);
   if (exponent > 1000) exponent = 1000;

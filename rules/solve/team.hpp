@@ -28,8 +28,8 @@
 
 namespace bragg::detail {
 
-/// f(i, j) for every step-th item of rows × columns from `first` on, row by row: a share of a team in step. One
-/// division, where each item's own would be as long as the rest of it.
+/// f(i, j) for every step-th item of rows × columns from `first` on, row by row: a share of a team in step.
+/// One division, where each item's own would be as long as the rest of it.
 template <class F>
 BRAGG_HD_INLINE void take_share(int first, int step, int rows, int columns, F f) {
   if (columns <= 0) return;
@@ -53,6 +53,8 @@ BRAGG_HD_INLINE void take_share(int first, int step, int rows, int columns, F f)
 struct SerialTeam {
   /// Whether a member is one of many that go in step: then they share an inner loop better than an outer one.
   static constexpr bool in_step = false;
+  /// Whether what members wrote in one operation is there for all in the next.
+  static constexpr bool waits = true;
 
   /// f(i) for i in [0, n), in any order.
   template <class IndexT, class F>
@@ -88,6 +90,11 @@ struct SerialTeam {
       if (f(i)) found[count++] = i;
     }
     return count;
+  }
+  /// f(team, i) for i in [0, n), each by a team of its own, of which operations may be asked.
+  template <class F>
+  BRAGG_HD void divide(int n, F f) const {
+    for (int i = 0; i < n; ++i) f(*this, i);
   }
   /// One member runs f.
   template <class F>

@@ -440,6 +440,46 @@ TEST(DevicePlan, ServesManyRows) {
   }
 }
 
+/// Rows of small integers, many of them alike or equally far: products are exact, so a device ranks by the
+/// same bits as the CPU.
+TEST(DevicePlan, RanksManyRowsByTheSameBitsAsTheCpu) {
+  Generator random = generator("device ranks");
+  const std::int64_t d = 6;
+  for (const int n : {67, 262}) {
+    std::vector<float> data(static_cast<std::size_t>(n * d));
+    for (float& x : data) x = static_cast<float>(random() % 5) - 2;
+    data[static_cast<std::size_t>(3 * d)] = std::numeric_limits<float>::infinity();
+    const DeviceArray<float> rows(data);
+    const std::string f = std::to_string(n / 5);
+    for (const char* rule : {"krum", "nnm*krum", "arc*cge", "majority_cluster", "multi_krum", "monna", "faba",
+                             "bulyan", "balance"}) {
+      if (n > 256 && rule != std::string("krum")) break;  // of a checked kernel the others take minutes
+      std::string text = rule + ("(f=" + f + ")");
+      if (text.starts_with("majority")) text = rule;
+      if (text.starts_with("balance")) text = "balance(gamma=1)";
+      if (const std::size_t star = text.find('*'); star != std::string::npos) {
+        text.replace(star, 1, "(f=" + f + ") | ");
+      }
+      if (text.starts_with("monna")) text.insert(text.size() - 1, ", pivot=7");
+      std::vector<float> expected(static_cast<std::size_t>(d));
+      const OwnStream stream;
+      Plan host(parse(text), {.n = n, .sizes = {d}});
+      host.run(Updates::matrix(data.data(), n, d, DType::f32), Output(expected.data()));
+      Plan plan(parse(text), {.n = n, .sizes = {d}}, on_cuda());
+      const DeviceArray<float> out(std::vector<float>(static_cast<std::size_t>(d)));
+      plan.run(device_matrix(rows, n, d), Output(out.data()), stream.get());
+      ASSERT_EQ(plan.wait(stream.get()), Status::ok) << text;
+      EXPECT_EQ(out.values(), expected) << text;
+      for (int i = 0; i < n; ++i) {
+        const RowReport& got = plan.report().rows[static_cast<std::size_t>(i)];
+        const RowReport& wanted = host.report().rows[static_cast<std::size_t>(i)];
+        EXPECT_EQ(got.weight, wanted.weight) << text << ", row " << i;
+        EXPECT_TRUE(got.score == wanted.score || (std::isnan(got.score) && std::isnan(wanted.score))) << text;
+      }
+    }
+  }
+}
+
 TEST(DevicePlan, TakesRowsWithoutCoordinates) {
   for (const char* text : all_kinds) {
     for (const std::vector<std::int64_t>& sizes :

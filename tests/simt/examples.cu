@@ -3,6 +3,7 @@
 
 #include "kernels/runtime/runtime.hpp"
 #include "kernels/solve/team.cuh"
+#include "rules/solve/ranking.hpp"
 
 namespace bragg::test {
 namespace {
@@ -112,6 +113,17 @@ BRAGG_KERNEL(256, 1) least_of_block(const double* values, int n, int* out) {
   out[simt::thread()] = detail::cuda::BlockTeam{}.argmin(n, [&](int i) { return values[i]; });
 }
 
+BRAGG_KERNEL(256, 1) sort_of_block(const double* values, int n, double* keys, int* order, int* spare) {
+  detail::sort(
+      detail::cuda::BlockTeam{}, n, [&](int i) { return values[i]; }, keys, order, spare);
+}
+
+BRAGG_KERNEL(256, 1) collection_of_block(const double* values, int n, int* found) {
+  const int count = detail::cuda::BlockTeam{}.collect(
+      n, [&](int i) { return values[i] != 0; }, found);
+  found[n + simt::thread()] = count;
+}
+
 }  // namespace
 
 std::pair<const void*, std::size_t> kernel_of_three_variables() {
@@ -124,6 +136,24 @@ std::vector<int> argmin_of_block(const std::vector<double>& values, int threads)
   simt::launch(least_of_block, 1, 1, threads, 0, nullptr, data<double>(in), static_cast<int>(values.size()),
                data<int>(out));
   return to_host<int>(out);
+}
+
+std::vector<int> sort_by_block(const std::vector<double>& values, int threads) {
+  const DeviceMemory in = on_device(values);
+  const DeviceMemory keys(sizeof(double) * values.size());
+  const DeviceMemory order(sizeof(int) * values.size());
+  const DeviceMemory spare(sizeof(int) * values.size());
+  simt::launch(sort_of_block, 1, 1, threads, 0, nullptr, data<double>(in), static_cast<int>(values.size()),
+               data<double>(keys), data<int>(order), data<int>(spare));
+  return to_host<int>(order);
+}
+
+std::vector<int> collect_by_block(const std::vector<double>& values, int threads) {
+  const DeviceMemory in = on_device(values);
+  const DeviceMemory found = on_device(std::vector<int>(values.size() + static_cast<std::size_t>(threads)));
+  simt::launch(collection_of_block, 1, 1, threads, 0, nullptr, data<double>(in),
+               static_cast<int>(values.size()), data<int>(found));
+  return to_host<int>(found);
 }
 
 void show_places(int blocks_x, int blocks_y, int threads, int* out) {

@@ -42,6 +42,12 @@ std::pair<const void*, std::size_t> kernel_of_three_variables();
 /// What each thread of a block finds as the least value's index.
 std::vector<int> argmin_of_block(const std::vector<double>& values, int threads);
 
+/// The indices of values, ascending by (value, index), as a block sorts them; NaN counts as +inf.
+std::vector<int> sort_by_block(const std::vector<double>& values, int threads);
+
+/// Those whose value is not 0, as a block collects them; then how many each thread found.
+std::vector<int> collect_by_block(const std::vector<double>& values, int threads);
+
 /// fmin, fmax and their like as kernels call them.
 float least_of(float a, float b);
 double least_of(double a, double b);

@@ -9,6 +9,7 @@
 #include <bragg/error.hpp>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <set>
 #include <string>
 #include <thread>
@@ -16,6 +17,7 @@
 
 #include "kernels/runtime/launch.hpp"
 #include "kernels/runtime/runtime.hpp"
+#include "rules/solve/ranking.hpp"
 #include "rules/solve/team.hpp"
 #include "tests/simt/bugs.hpp"
 #include "tests/simt/examples.hpp"
@@ -550,6 +552,66 @@ TEST(Teams, FindTheSameLeastWhateverIsNaN) {
       const std::vector<int> found = argmin_of_block(values, threads);
       EXPECT_EQ(found, std::vector<int>(static_cast<std::size_t>(threads), expected))
           << threads << " threads";
+    }
+  }
+}
+
+/// n values, in one of several orders, many of them alike.
+std::vector<double> keys_to_sort(test::Generator& random, int n, int kind) {
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  std::vector<double> values;
+  for (int i = 0; i < n; ++i) {
+    const double bad[] = {std::numeric_limits<double>::quiet_NaN(), infinity, -0.0, 0.0};
+    const double numbers[] = {static_cast<double>(random() % 7),
+                              static_cast<double>(random()),
+                              static_cast<double>(i),
+                              static_cast<double>(-i / 3),
+                              1.0,
+                              random() % 3 == 0 ? bad[random() % 4] : static_cast<double>(random() % 50)};
+    values.push_back(numbers[kind]);
+  }
+  return values;
+}
+
+TEST(Teams, SortAsOneThreadDoes) {
+  auto random = generator("sort");
+  for (int turn = 0; turn < 48; ++turn) {
+    const int sizes[] = {1, 2, 63, 64, 65, 128, 129, 1 + static_cast<int>(random() % 1500)};
+    const int n = sizes[turn % 8];
+    const std::vector<double> values = keys_to_sort(random, n, turn / 8);
+    const auto key = [&](int i) {
+      const double value = values[static_cast<std::size_t>(i)];
+      return std::isnan(value) ? std::numeric_limits<double>::infinity() : value;
+    };
+    std::vector<int> expected(static_cast<std::size_t>(n));
+    std::iota(expected.begin(), expected.end(), 0);
+    std::stable_sort(expected.begin(), expected.end(), [&](int a, int b) { return key(a) < key(b); });
+    std::vector<int> heap(static_cast<std::size_t>(n));
+    detail::smallest(n, n, heap.data(), key);
+    EXPECT_EQ(heap, expected);
+    for (const int threads : {32, 128, 256}) {
+      EXPECT_EQ(sort_by_block(values, threads), expected) << n << " keys of kind " << turn / 8;
+    }
+  }
+}
+
+TEST(Teams, CollectAsOneThreadDoes) {
+  auto random = generator("collect");
+  for (int turn = 0; turn < 30; ++turn) {
+    const int n = turn % 3 == 0 ? 32 * (1 + turn) : 1 + static_cast<int>(random() % 700);
+    std::vector<double> values;
+    std::vector<int> expected;
+    const std::uint64_t odds = random() % 5;
+    for (int i = 0; i < n; ++i) {
+      values.push_back(random() % 4 < odds ? 1 : 0);
+      if (values.back() != 0) expected.push_back(i);
+    }
+    for (const int threads : {32, 128, 256}) {
+      const std::vector<int> found = collect_by_block(values, threads);
+      const auto end = found.begin() + static_cast<std::ptrdiff_t>(expected.size());
+      EXPECT_EQ(std::vector<int>(found.begin(), end), expected);
+      EXPECT_EQ(std::vector<int>(found.begin() + n, found.end()),
+                std::vector<int>(static_cast<std::size_t>(threads), static_cast<int>(expected.size())));
     }
   }
 }
