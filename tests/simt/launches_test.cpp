@@ -60,6 +60,8 @@ TEST(Launches, OfManyRowsOrPartsOrFloat64) {
   };
   EXPECT_EQ(of(39, DType::f32, {100}), 8);
   EXPECT_EQ(of(40, DType::f32, {100}), 11);      // matrices over grids: steps, mix, gram, steps
+  EXPECT_EQ(of(63, DType::f32, {100}), 12);      // and medians, apart from products
+  EXPECT_EQ(of(64, DType::f32, {100}), 15);      // and neighbours: steps, rank, steps, mix, gram, rank, steps
   EXPECT_EQ(of(16, DType::f32, {100, 30}), 10);  // preparing and ending are launches of their own
   EXPECT_EQ(of(16, DType::f64, {100}), 11);      // certify, gram, its sums twice
 }
