@@ -2,7 +2,8 @@
 // out[j] = Σ_i c_i x_i[j]: pass 2 of the geometric rules.
 //
 // Shapes       any rows, any tensors; rows of coefficient 0 are never read.
-// Order        f64 fused multiply-adds in row order, rounded once: the CPU backend's values, whatever the
+// Order        (In pairs of floats: pairs.cuh.) f64 fused multiply-adds in row order, rounded once: the CPU
+// backend's values, whatever the
 //              alignment, the grid or the run. IEEE propagation of what is read.
 // Map          a block takes tiles of 1024 coordinates, a thread 8 of them: runs of 16 bytes where all
 //              addresses are multiples of 16 and the tile is whole, else every 128th coordinate.
@@ -14,21 +15,11 @@
 
 #include <bragg/error.hpp>
 
-#include "kernels/combine/combine.hpp"
+#include "kernels/combine/pairs.cuh"
 #include "kernels/common/tuning.hpp"
 #include "kernels/common/vectors.cuh"
 
 namespace bragg::detail::cuda {
-
-inline constexpr int combine_group = 256;  ///< rows whose terms shared memory holds at a time
-
-/// Rows with a coefficient, in row order, in shared memory.
-struct CombineTerms {
-  const unsigned char** data;
-  double* coefficient;
-  int* row;
-  int* count;  ///< [0] terms; [1] how many of them, from the front, are rows of the input's dtype
-};
 
 /// One warp writes the terms among rows [first, first + combine_group) of a tensor.
 BRAGG_DEVICE void collect_terms(const CombineArguments& a, int tensor, int first, const CombineTerms& terms) {
@@ -206,7 +197,7 @@ BRAGG_DEVICE void write_tile(const TileT& tile, DType type, void* to, Alignment 
 }
 
 /// `hold(tensor, first)` brings the terms of a group of rows to shared memory.
-template <class TileT, class HoldT>
+template <SumUnit unit, class TileT, class HoldT>
 BRAGG_DEVICE void combine_tile(const CombineArguments& a, const TileT& tile, bool failed,
                                const CombineTerms& terms, const HoldT& hold) {
   const int* const infinite = a.parts.of(a.infinite, tile.tensor);
@@ -218,9 +209,13 @@ BRAGG_DEVICE void combine_tile(const CombineArguments& a, const TileT& tile, boo
     BRAGG_UNROLL
     for (int i = 0; i < TileT::own; ++i) sums[i] = value;
   } else {
-    for (int first = 0; first < a.rows.count; first += combine_group) {
-      hold(tile.tensor, first);
-      add_terms(a.rows, tile, terms, sums);
+    if constexpr (unit == SumUnit::double_float) {
+      add_in_pairs(a.rows, tile, terms, sums, hold);
+    } else {
+      for (int first = 0; first < a.rows.count; first += combine_group) {
+        hold(tile.tensor, first);
+        add_terms(a.rows, tile, terms, sums);
+      }
     }
     if (a.nonfinite != nullptr) {
       // Whatever is not finite leaves a sum that is not; a finite sum may overflow too, and is looked at in
@@ -244,7 +239,7 @@ BRAGG_DEVICE void combine_tile(const CombineArguments& a, const TileT& tile, boo
   }
 }
 
-template <DType dtype, class TuningT>
+template <DType dtype, class TuningT, SumUnit unit>
 BRAGG_KERNEL(TuningT::threads, TuningT::blocks)
 combine_tiles(BRAGG_GRID_CONSTANT CombineArguments a) {
   simt::grid_dependency_sync();
@@ -262,7 +257,13 @@ combine_tiles(BRAGG_GRID_CONSTANT CombineArguments a) {
   const auto hold = [&](int tensor, int first) {
     if (tensor == held_tensor && first == held_first) return;
     simt::sync_threads();
-    if (simt::warp() == 0) collect_terms(a, tensor, first, terms);
+    if (simt::warp() == 0) {
+      if constexpr (unit == SumUnit::double_float) {
+        collect_pair_terms(a, tensor, first, terms);
+      } else {
+        collect_terms(a, tensor, first, terms);
+      }
+    }
     simt::sync_threads();
     held_tensor = tensor;
     held_first = first;
@@ -272,17 +273,17 @@ combine_tiles(BRAGG_GRID_CONSTANT CombineArguments a) {
     const auto alignment = static_cast<Alignment>(a.rows.alignment[piece.tensor]);
     if (alignment == Alignment::vector && piece.size == tile_length) {
       const CombineTile<dtype, true, TuningT> tile{piece.tensor, piece.size, piece.begin, alignment};
-      combine_tile(a, tile, failed, terms, hold);
+      combine_tile<unit>(a, tile, failed, terms, hold);
     } else {
       const CombineTile<dtype, false, TuningT> tile{piece.tensor, piece.size, piece.begin, alignment};
-      combine_tile(a, tile, failed, terms, hold);
+      combine_tile<unit>(a, tile, failed, terms, hold);
     }
   }
 }
 
-template <DType dtype, class TuningT = CombineTuning>
+template <DType dtype, class TuningT = CombineTuning, SumUnit unit = SumUnit::f64>
 void launch_combine(const CombineArguments& arguments, Stream stream) {
-  const auto kernel = combine_tiles<dtype, TuningT>;
+  const auto kernel = combine_tiles<dtype, TuningT, unit>;
   const std::int64_t resident = simt::resident_blocks(kernel, TuningT::threads, 0);
   const std::int64_t pieces = arguments.tiles.pieces;
   const int blocks = static_cast<int>(pieces < resident ? pieces : resident);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/common/rows.hpp"
+#include "kernels/common/tuning.hpp"
 #include "kernels/runtime/stream.hpp"
 
 namespace bragg::detail::cuda {
@@ -18,10 +19,18 @@ struct CombineArguments {
   const int* infinite = nullptr;  ///< where *infinite is not 0 every coordinate is +inf; null: nowhere
   unsigned long long* nonfinite =
       nullptr;  ///< [rows.count] non-finite values seen are added; null: not counted
+  SumUnit unit = SumUnit::automatic;
 };
 
-/// Enqueues out = Σ coefficients[i]·row i, in f64, row order, fused multiply-adds, rounded once.
-/// @throws Error as simt::launch.
+/// How a device adds up: what BRAGG_SUMS says, read once, else what is preferred on its kind.
+/// @throws Error as sum_unit_of; what CUDA reports.
+SumUnit sum_unit(int device);
+/// The unit of that name; automatic without one. @throws Error invalid_argument
+SumUnit sum_unit_of(const char* name);
+const char* to_string(SumUnit unit);
+
+/// Enqueues out = Σ coefficients[i]·row i, in f64, row order, fused multiply-adds, rounded once; in pairs of
+/// floats as pairs.cuh says. @throws Error as simt::launch.
 void combine(const CombineArguments& arguments, Stream stream);
 
 }  // namespace bragg::detail::cuda

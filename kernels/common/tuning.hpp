@@ -105,6 +105,18 @@ constexpr GramUnit preferred_gram_unit(int compute_capability, int rows) {
   return rows < least_int8_rows(compute_capability) ? GramUnit::double_float : GramUnit::int8;
 }
 
+/// How sums over rows are taken that pass 2 writes: means and combinations of rows of 16 and 32 bits.
+enum class SumUnit : std::uint8_t {
+  automatic,     ///< as the environment or the device asks: sum_unit
+  f64,           ///< as on the CPU
+  double_float,  ///< in pairs of f32, where there is a kernel; else f64
+};
+
+/// Where f64 is slow, so are conversions to it, 2 a cycle.
+constexpr SumUnit preferred_sum_unit(int compute_capability) {
+  return has_fast_f64(compute_capability) ? SumUnit::f64 : SumUnit::double_float;
+}
+
 /// gram in pairs of floats (double_float.cuh) or bytes (int8.cuh) of so many rows. Of fewer, f64 does not
 /// take longer: reckoned for 8.9, where two rows are 1 to 3 cycles a coordinate either way.
 inline constexpr int least_double_float_rows = 3;

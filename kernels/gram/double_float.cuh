@@ -29,6 +29,7 @@
 
 #include <type_traits>
 
+#include "kernels/common/double_float.cuh"
 #include "kernels/common/tuning.hpp"
 #include "kernels/gram/batch.cuh"
 #include "kernels/gram/chunks.hpp"
@@ -43,25 +44,6 @@ struct alignas(16) FourFloats {
   float x[4];
 };
 
-/// The sum of two floats.
-struct DoubleFloat {
-  float high;
-  float low;
-};
-
-/// a + b rounded, and exactly what that loses.
-BRAGG_DEVICE float two_sum(float a, float b, float& lost) {
-  const float sum = a + b;
-  const float taken = sum - a;
-  lost = (a - (sum - taken)) + (b - taken);
-  return sum;
-}
-
-BRAGG_DEVICE DoubleFloat operator+(DoubleFloat a, DoubleFloat b) {
-  float lost = 0;
-  const float high = two_sum(a.high, b.high, lost);
-  return {high, (a.low + b.low) + lost};
-}
 // What fold_lanes takes. By members: a choice between structs would be one of addresses, and put them in
 // memory.
 BRAGG_DEVICE DoubleFloat exchange(DoubleFloat x, int lanes) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pass 2 of geometric rules on the device, bit for bit: fused multiply-adds in row order, rounded once.
+// Pass 2 of geometric rules on the device: in f64 bit for bit, fused multiply-adds in row order, rounded
+// once; in pairs of floats within the bound that kernels/combine/pairs.cuh states.
 #include "kernels/combine/combine.hpp"
 
 #include <gtest/gtest.h>
@@ -20,9 +21,11 @@ namespace {
 
 using detail::cuda::Alignment;
 using detail::cuda::CombineArguments;
+using detail::cuda::SumUnit;
 
 constexpr std::array all_dtypes{DType::f32, DType::f16, DType::bf16, DType::f64};
 constexpr std::array all_alignments{Alignment::vector, Alignment::element, Alignment::byte};
+constexpr std::array all_units{SumUnit::f64, SumUnit::double_float};
 constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
@@ -36,6 +39,7 @@ struct CombineRequest {
   bool nonfinite = false;
   int status = -1;  ///< −1: no gate
   OnFailure on_failure = OnFailure::keep;
+  SumUnit unit = SumUnit::f64;
 };
 
 constexpr long double untouched = 42;
@@ -86,6 +90,7 @@ CombineResult run(DeviceRows& data, const CombineRequest& request) {
   arguments.parts = {request.per_tensor, stride * 8};
   arguments.out = {out_table.data(), request.copy ? copy_table.data() : nullptr, request.out_dtype};
   if (request.status >= 0) arguments.gate = {status.data(), request.on_failure};
+  arguments.unit = request.unit;
   arguments.coefficients = reinterpret_cast<const double*>(memory.data());
   if (request.nonfinite) {
     arguments.nonfinite = reinterpret_cast<unsigned long long*>(memory.data() + counts_at);
@@ -134,6 +139,13 @@ bool same(long double got, long double want) {
   return got == want && std::signbit(got) == std::signbit(want);
 }
 
+/// How far a sum of so many terms may be off: none of f64, in the order that is asked for.
+double bound_of(const RowsShape& shape, SumUnit unit, double sum, double magnitude, int terms) {
+  if (unit == SumUnit::f64 || shape.dtype == DType::f64 || !std::isfinite(sum)) return 0;
+  // Or what f64 sums of other order are off by, where a sum is near 0.
+  return 18.0 * terms * 0x1p-48 * magnitude;
+}
+
 void expect_right(const DeviceRows& data, const CombineRequest& request, const CombineResult& got) {
   const RowsShape& shape = data.shape;
   const std::size_t rows = static_cast<std::size_t>(shape.count());
@@ -144,15 +156,25 @@ void expect_right(const DeviceRows& data, const CombineRequest& request, const C
     const bool infinite = !request.infinite.empty() && request.infinite[part] != 0;
     for (std::size_t i = 0; i < static_cast<std::size_t>(shape.sizes[t]); ++i) {
       double sum = 0;
+      double magnitude = 0;
+      int terms = 0;
       for (std::size_t r = 0; r < rows && !infinite && !failed; ++r) {
         const double c = request.coefficients[part * rows + r];
         const std::size_t slot = data.slot(t, static_cast<int>(r));
         if (c == 0 || data.pointers[slot] == nullptr) continue;
         const auto x = static_cast<double>(data.values[slot][i]);
         sum = std::fma(c, x, sum);
+        magnitude += std::fabs(c * x);
+        ++terms;
         if (request.nonfinite && !std::isfinite(x)) ++nonfinite[part * rows + r];
       }
+      const double off = bound_of(shape, request.unit, sum, magnitude, terms);
       long double want = rounded(request.out_dtype, infinite ? infinity : sum);
+      // Rounding is monotonic: what is off by less than that is rounded to one of these, or between.
+      const long double least = rounded(request.out_dtype, sum - off);
+      const long double most = rounded(request.out_dtype, sum + off);
+      if (off > 0 && !infinite && !failed && got.out[t][i] >= least && got.out[t][i] <= most)
+        want = got.out[t][i];
       if (failed) {
         const long double before =
             request.out_row < 0 ? untouched : data.values[data.slot(t, request.out_row)][i];
@@ -173,7 +195,8 @@ std::string describe(const RowsShape& shape, const CombineRequest& request) {
   std::string text = std::to_string(shape.inputs) + " rows of " + to_string(shape.dtype);
   for (const DType dtype : shape.references) text += std::string(" + ") + to_string(dtype);
   return text + ", out " + to_string(request.out_dtype) + ", alignment " +
-         std::to_string(static_cast<int>(shape.alignment));
+         std::to_string(static_cast<int>(shape.alignment)) + ", sums in " +
+         detail::cuda::to_string(request.unit);
 }
 
 std::vector<double> draw_coefficients(std::mt19937_64& random, std::size_t count) {
@@ -226,7 +249,8 @@ TEST(CombineTest, MatchesFusedSumsBitForBit) {
               .coefficients = draw_coefficients(random, static_cast<std::size_t>(rows)),
               .out_dtype = out_dtype,
               .copy = random() % 2 == 0,
-              .nonfinite = random() % 2 == 0};
+              .nonfinite = random() % 2 == 0,
+              .unit = all_units[random() % 2]};
           SCOPED_TRACE(describe(shape, request));
           DeviceRows data(shape, normal_values(random));
           expect_right(data, request, run(data, request));
@@ -252,7 +276,8 @@ TEST(CombineTest, HostileValuesFollowIeeeAndAreCounted) {
           CombineRequest request{
               .coefficients = draw_coefficients(random, static_cast<std::size_t>(rows) + 2),
               .out_dtype = dtype,
-              .nonfinite = true};
+              .nonfinite = true,
+              .unit = all_units[random() % 2]};
           request.coefficients[0] = 1e-300;
           SCOPED_TRACE(describe(shape, request));
           DeviceRows data(shape, hostile_values(random, rate));
@@ -277,7 +302,8 @@ TEST(CombineTest, RowsBeyondAGroupAreAddedInOrder) {
       const CombineRequest request{
           .coefficients = draw_coefficients(random, static_cast<std::size_t>(rows) + 1),
           .out_dtype = DType::f32,
-          .nonfinite = true};
+          .nonfinite = true,
+          .unit = all_units[random() % 2]};
       SCOPED_TRACE(describe(shape, request));
       DeviceRows data(shape, hostile_values(random, 500));
       expect_right(data, request, run(data, request));
@@ -298,7 +324,9 @@ TEST(CombineTest, ReferencesOfAnyDtypeAndZeros) {
                               .zeros = {random() % 3 == 0, random() % 3 == 0},
                               .sizes = {3, 1500},
                               .alignment = alignment};
-        CombineRequest request{.coefficients = draw_coefficients(random, 33), .out_dtype = dtype};
+        CombineRequest request{.coefficients = draw_coefficients(random, 33),
+                               .out_dtype = dtype,
+                               .unit = all_units[random() % 2]};
         request.coefficients[31] = 0.25;
         request.coefficients[32] = -3;
         SCOPED_TRACE(describe(shape, request));
@@ -323,7 +351,8 @@ TEST(CombineTest, OutputMayLieOnARow) {
                                      .out_dtype = dtype,
                                      .out_row = row,
                                      .copy = true,
-                                     .nonfinite = true};
+                                     .nonfinite = true,
+                                     .unit = all_units[random() % 2]};
         SCOPED_TRACE(describe(shape, request) + ", row " + std::to_string(row));
         DeviceRows data(shape, hostile_values(random, 300));
         expect_right(data, request, run(data, request));
@@ -344,7 +373,8 @@ TEST(CombineTest, AFailedRunKeepsOrFillsTheOutput) {
                                      .copy = true,
                                      .nonfinite = true,
                                      .status = static_cast<int>(status),
-                                     .on_failure = on_failure};
+                                     .on_failure = on_failure,
+                                     .unit = all_units[random() % 2]};
         SCOPED_TRACE(describe(shape, request));
         DeviceRows data(shape, normal_values(random));
         expect_right(data, request, run(data, request));
@@ -365,7 +395,8 @@ TEST(CombineTest, PartsHaveCoefficientsOfTheirOwn) {
                                    .copy = true,
                                    .per_tensor = true,
                                    .infinite = {0, 0, 1, 0, 1, 0, 1, 0, 1},
-                                   .nonfinite = true};
+                                   .nonfinite = true,
+                                   .unit = all_units[random() % 2]};
       SCOPED_TRACE(describe(shape, request));
       DeviceRows data(shape, hostile_values(random, 300));
       expect_right(data, request, run(data, request));
@@ -382,6 +413,113 @@ TEST(CombineTest, SumsBeyondTheOutputsRangeAreInfinite) {
     expect_right(data, request, run(data, request));
     if (HasFatalFailure()) return;
   }
+}
+
+/// Sums of the largest floats, of the smallest, and of both; coefficients that floats do not hold.
+TEST(CombineTest, PairsOfFloatsHoldWhatF64Holds) {
+  Generator random = generator("combine: range");
+  constexpr double largest = 0x1.fffffep127;
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    for (const Alignment alignment : all_alignments) {
+      for (int kind = 0; kind < 5; ++kind) {
+        const int rows = 3 + static_cast<int>(random() % 30);
+        const auto scale = [&, kind](int row) {
+          const double powers[] = {1e38, 1e-30, 1e-44, row % 2 == 0 ? 1e38 : 1e-38, 1.0};
+          return dtype == DType::f16 ? 1.0 : powers[kind];
+        };
+        const RowsShape shape{.dtype = dtype, .inputs = rows, .sizes = {1024, 300}, .alignment = alignment};
+        CombineRequest request{.coefficients = draw_coefficients(random, static_cast<std::size_t>(rows)),
+                               .out_dtype = random() % 2 == 0 ? DType::f32 : DType::f64,
+                               .nonfinite = true,
+                               .unit = SumUnit::double_float};
+        if (kind == 3) {
+          for (std::size_t r = 0; r < request.coefficients.size(); r += 2) request.coefficients[r] *= 1e-38;
+        }
+        if (kind == 4) {
+          for (double& c : request.coefficients) c = std::ldexp(c, static_cast<int>(random() % 160) - 120);
+        }
+        SCOPED_TRACE(describe(shape, request) + ", kind " + std::to_string(kind));
+        DeviceRows data(shape, [&](int row, std::int64_t i) -> long double {
+          if (i % 5 == 0) return 0;
+          if (kind == 0 && dtype == DType::f32 && i % 7 == 0) return row % 2 == 0 ? largest : -largest;
+          return std::clamp(std::normal_distribution<double>(0, 1)(random) * scale(row), -3e38, 3e38);
+        });
+        expect_right(data, request, run(data, request));
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+/// A mean of equal values, and one that cancels.
+TEST(CombineTest, PairsOfFloatsKeepWhatAFloatWouldLose) {
+  for (const int rows : {2, 16, 200}) {
+    const RowsShape shape{.inputs = rows, .sizes = {2048}};
+    const CombineRequest request{
+        .coefficients = std::vector<double>(static_cast<std::size_t>(rows), 1.0 / rows),
+        .out_dtype = DType::f64,
+        .unit = SumUnit::double_float};
+    DeviceRows data(shape, [&](int row, std::int64_t i) -> long double {
+      const long double large = 1 + static_cast<long double>(i);
+      return i % 2 == 0 ? large / 3 : row % 2 == 0 ? large : -large * (1 + 0x1p-22L);
+    });
+    expect_right(data, request, run(data, request));
+    if (HasFatalFailure()) return;
+  }
+}
+
+/// Equal terms lose the same each time, so that roundings add up.
+TEST(CombineTest, PairsOfFloatsLoseLittleOfManyRows) {
+  const int rows = 3000;
+  const RowsShape shape{.inputs = rows, .sizes = {40}};
+  const CombineRequest request{.coefficients = std::vector<double>(static_cast<std::size_t>(rows), 1.0 / 3),
+                               .out_dtype = DType::f64,
+                               .unit = SumUnit::double_float};
+  DeviceRows data(shape, [](int, std::int64_t i) { return static_cast<long double>(2 * i + 1) / 7; });
+  expect_right(data, request, run(data, request));
+}
+
+TEST(CombineTest, CoefficientsThatAreNotFiniteLeaveNoNumber) {
+  for (const SumUnit unit : all_units) {
+    for (const double bad : {infinity, -infinity, nan}) {
+      const CombineRequest request{.coefficients = {0.5, bad, 2}, .nonfinite = true, .unit = unit};
+      DeviceRows data({.inputs = 3, .sizes = {1024, 9}},
+                      [](int, std::int64_t i) { return i % 3 == 0 ? 0 : 1.5L; });
+      expect_right(data, request, run(data, request));
+    }
+  }
+}
+
+TEST(CombineTest, AlignmentChangesNoBits) {
+  Generator random = generator("combine: alignment");
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+    for (const SumUnit unit : all_units) {
+      const int rows = 21;
+      std::vector<std::vector<long double>> first;
+      const std::vector<double> coefficients = draw_coefficients(random, static_cast<std::size_t>(rows));
+      const std::uint64_t seed = random();
+      for (const Alignment alignment : all_alignments) {
+        std::mt19937_64 values(seed);
+        DeviceRows data({.dtype = dtype, .inputs = rows, .sizes = {1024, 77}, .alignment = alignment},
+                        normal_values(values));
+        const CombineRequest request{.coefficients = coefficients, .out_dtype = DType::f64, .unit = unit};
+        const CombineResult got = run(data, request);
+        if (first.empty()) first = got.out;
+        EXPECT_EQ(got.out, first);
+      }
+    }
+  }
+}
+
+TEST(CombineTest, TheUnitIsThatOfTheDeviceOrTheEnvironment) {
+  using detail::cuda::preferred_sum_unit;
+  using detail::cuda::sum_unit_of;
+  for (const SumUnit unit : all_units) EXPECT_EQ(sum_unit_of(detail::cuda::to_string(unit)), unit);
+  EXPECT_EQ(sum_unit_of(nullptr), SumUnit::automatic);
+  EXPECT_EQ(sum_unit_of(""), SumUnit::automatic);
+  EXPECT_THROW(sum_unit_of("f32"), Error);
+  for (const int fast : {80, 90, 100}) EXPECT_EQ(preferred_sum_unit(fast), SumUnit::f64);
+  for (const int slow : {86, 89, 103, 120}) EXPECT_EQ(preferred_sum_unit(slow), SumUnit::double_float);
 }
 
 TEST(CombineTest, NoRowsWithWeightGiveZerosAndNoCoordinatesNothing) {

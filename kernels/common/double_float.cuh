@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Numbers of two floats, for devices whose f64 is slow.
+#pragma once
+
+#include "kernels/common/simt.cuh"
+
+namespace bragg::detail::cuda {
+
+/// The sum of two floats.
+struct DoubleFloat {
+  float high;
+  float low;
+};
+
+/// a + b rounded, and exactly what that loses.
+BRAGG_DEVICE float two_sum(float a, float b, float& lost) {
+  const float sum = a + b;
+  const float taken = sum - a;
+  lost = (a - (sum - taken)) + (b - taken);
+  return sum;
+}
+
+BRAGG_DEVICE DoubleFloat operator+(DoubleFloat a, DoubleFloat b) {
+  float lost = 0;
+  const float high = two_sum(a.high, b.high, lost);
+  return {high, (a.low + b.low) + lost};
+}
+
+/// x as two floats, off by 2⁻⁴⁸ of it; of what no float holds the parts are not finite.
+BRAGG_DEVICE DoubleFloat pair_of(double x) {
+  const auto high = static_cast<float>(x);
+  return {high, static_cast<float>(x - static_cast<double>(high))};
+}
+BRAGG_DEVICE double to_double(DoubleFloat x) {
+  return static_cast<double>(x.high) + static_cast<double>(x.low);
+}
+
+}  // namespace bragg::detail::cuda
