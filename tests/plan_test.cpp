@@ -1152,14 +1152,26 @@ TEST(Plan, CountsCoordinatesInSixtyFourBits) {
   const Output output(out.data());
   const std::vector<std::int64_t> coordinates = rows.interesting(random);
   const auto got = [&](std::int64_t j) { return load(DType::f16, out.data() + j, 0); };
+  // Devices are judged by LongRowsJudge alone: it finds right what is, and wrong what is not.
+  const auto judge = [&](LongRowsJudge::Want want, int row, std::int64_t j, long double expected) {
+    const LongRowsJudge on_device{data.data(), out.data(), want, row};
+    ASSERT_EQ(got(j), expected) << j;
+    ASSERT_FALSE(on_device.is_wrong(j)) << j;
+    const std::uint16_t right = out.data()[j];
+    for (const int wrong : {right ^ 1, right ^ 0x8000, 0x7FFF, 0xFFFF}) {
+      out.data()[j] = static_cast<std::uint16_t>(wrong);
+      ASSERT_TRUE(on_device.is_wrong(j)) << j << ": " << right << ", " << wrong;
+    }
+    out.data()[j] = right;
+  };
   aggregate(Median{}, updates, output);
-  for (const std::int64_t j : coordinates) ASSERT_EQ(got(j), rows.median(j)) << j;
+  for (const std::int64_t j : coordinates) judge(LongRowsJudge::Want::median, 0, j, rows.median(j));
   const Report report = aggregate(Krum{.f = 1}, updates, output)[0];
   const auto chosen =
       std::find_if(report.rows.begin(), report.rows.end(), [](const RowReport& row) { return row.selected; });
   ASSERT_NE(chosen, report.rows.end());
   const auto row = static_cast<int>(chosen - report.rows.begin());
-  for (const std::int64_t j : coordinates) ASSERT_EQ(got(j), rows.value(row, j)) << j;
+  for (const std::int64_t j : coordinates) judge(LongRowsJudge::Want::row, row, j, rows.value(row, j));
 }
 #endif
 
