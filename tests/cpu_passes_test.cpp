@@ -991,9 +991,9 @@ PointTable plain_points(const std::vector<int>& rows) {
   return points;
 }
 
-void expect_select(DType dtype, int n, Data data) {
-  Problem problem(dtype, n, {5, 0, 137, 1}, data, 31);
-  if (n > 4) problem.make_null(2, n / 2);
+void expect_select(DType dtype, int n, Data data, const std::vector<std::int64_t>& sizes = {5, 0, 137, 1}) {
+  Problem problem(dtype, n, sizes, data, 31);
+  if (n > 4 && sizes.size() > 2) problem.make_null(2, n / 2);
   std::vector<std::vector<std::vector<Real>>> values(problem.sizes.size());
   std::vector<std::int64_t> expected_nonfinite;
   for (std::size_t t = 0; t < problem.sizes.size(); ++t) {
@@ -1031,6 +1031,16 @@ TEST_P(CpuPassesTest, SelectMatchesLongDouble) {
     for (const int n : {1, 4, 17, 65}) {
       for (const Data data : {Data::hostile, Data::huge, Data::tiny}) {
         ASSERT_NO_FATAL_FAILURE(expect_select(dtype, n, data));
+      }
+    }
+  }
+}
+
+TEST_P(CpuPassesTest, EveryNumberOfPointsThatTwoChunksHoldIsSelectedFrom) {
+  for (const DType dtype : all_dtypes) {
+    for (int n = 65; n <= 128; ++n) {
+      for (const Data data : {Data::normal, Data::hostile}) {
+        ASSERT_NO_FATAL_FAILURE(expect_select(dtype, n, data, {33}));
       }
     }
   }

@@ -73,7 +73,12 @@ struct Networks {
   int chunk = 0;               ///< points that a network takes: all, or else sorted chunks are merged
   int wires = 0;               ///< points, and constants that fill the networks up
   int low_wires = 0;           ///< of the constants, those that sort before all points
+  /// None of two chunks of most_column_points.
   std::span<const Comparator> merges;
+
+  bool two_chunks() const {
+    return chunk == most_column_points && wires > chunk && wires <= 2 * most_column_points;
+  }
 };
 
 /// Median or trimmed mean, whose ranks are bisected.

@@ -73,6 +73,7 @@ Networks Selection::networks_for(const SelectRule& rule, int points, DType dtype
     job.last_network = column_network(dtype, rest, false);
     job.wires += job.last_network.wires - rest;
   }
+  if (job.two_chunks()) return job;
   const std::array merges_of{points, job.chunk, job.first_rank, job.last_rank};
   if (merges_of_ != merges_of) {
     merges_ = merge_network(points, job.chunk, job.first_rank, job.last_rank);

@@ -66,7 +66,8 @@ struct SortScratch {
       keys = cut.take<unsigned char>(bisection_bytes(*bisection));
     } else if (const auto* const networks = std::get_if<Networks>(&job.method)) {
       wires = networks->wires;
-      const int kept = networks->middle_only ? 2 * strip : wires * sorted_vectors * key_lanes(job.dtype);
+      const int tile_wires = networks->two_chunks() ? 2 * networks->chunk : wires;
+      const int kept = networks->middle_only ? 2 * strip : tile_wires * sorted_vectors * key_lanes(job.dtype);
       keys = cut.take<unsigned char>(static_cast<std::size_t>(kept) * size);
       if (size == 2) decoded = cut.take<ValueT>(static_cast<std::size_t>(kept));
     } else {
@@ -200,6 +201,115 @@ HWY_NOINLINE void merge_chunks(std::span<const Comparator> merges, unsigned char
   }
 }
 
+/// Two sorted chunks of a tile, most_column_points wires and `second` of them, which become one. A list of
+/// comparators would store and load each wire seven times; here it is twice, or once for a median.
+template <class LaneT>
+class TwoChunks {
+ public:
+  TwoChunks(unsigned char* keys, int second) : tile_(lanes_at<LaneT>(keys)), second_(second) {}
+
+  /// Ranks first … last of all; other ranks hold anything.
+  void merge(int first, int last) const {
+    for (std::ptrdiff_t i = 0; i < width; i += lanes) {
+      if (last - first <= 1) {
+        const auto low = find_rank(first, i);
+        const auto high = first == last ? low : find_rank(last, i);
+        store(low, first, i);
+        store(high, last, i);
+      } else {
+        merge_bitonically(first, last, i);
+      }
+    }
+  }
+
+ private:
+  using D = hn::ScalableTag<LaneT>;
+  using Vector = hn::Vec<D>;
+  static constexpr int half = most_column_points;
+  static constexpr std::ptrdiff_t lanes = hn::MaxLanes(D());
+  static constexpr std::ptrdiff_t width = sorted_vectors * lanes;
+
+  static HWY_INLINE void compare(Vector& low, Vector& high) {
+    const auto least = hn::Min(low, high);
+    high = hn::Max(low, high);
+    low = least;
+  }
+  HWY_INLINE Vector load(int wire, std::ptrdiff_t i) const { return hn::Load(D(), tile_ + wire * width + i); }
+  HWY_INLINE void store(Vector v, int wire, std::ptrdiff_t i) const {
+    hn::Store(v, D(), tile_ + wire * width + i);
+  }
+
+  /// The least k + 1 of both chunks are the lesser of each a[i] and b[k − i], where either may be missing.
+  HWY_INLINE Vector find_rank(int k, std::ptrdiff_t i) const {
+    const int a_begin = std::max(0, k + 1 - second_);
+    const int a_end = std::min(half, k + 1);
+    Vector most[4];  // of each fourth pair, so that no chain of maxima is waited for
+    each<4>([&](auto c) BRAGG_INLINED { most[c] = least_key(); });
+    // What has no partner: ascending, so the last of them.
+    if (a_begin > 0) most[0] = load(a_begin - 1, i);
+    if (k + 1 > half) most[1] = load(half + k - half, i);
+    int a = a_begin;
+    for (; a + 4 <= a_end; a += 4) {
+      each<4>([&](auto c) BRAGG_INLINED {
+        most[c] = hn::Max(most[c], hn::Min(load(a + c, i), load(half + k - a - c, i)));
+      });
+    }
+    for (; a < a_end; ++a) most[0] = hn::Max(most[0], hn::Min(load(a, i), load(half + k - a, i)));
+    return hn::Max(hn::Max(most[0], most[1]), hn::Max(most[2], most[3]));
+  }
+
+  /// Batcher's bitonic merge, eight wires of each half at a time: those that its first four steps compare,
+  /// then those of its last three. Wires that there are not are as if they held the largest key.
+  HWY_INLINE void merge_bitonically(int first, int last, std::ptrdiff_t i) const {
+    for (int start = 0; start < 8; ++start) {
+      Vector low[8], high[8];  // wires start + 8j, and 127 − start − 8j
+      each<8>([&](auto j) BRAGG_INLINED {
+        const int wire = start + 8 * j;
+        low[j] = load(wire, i);
+        high[j] = half - 1 - wire < second_ ? load(2 * half - 1 - wire, i) : largest_key();
+        compare(low[j], high[j]);
+      });
+      each<3>([&](auto step) BRAGG_INLINED {
+        constexpr int stride = 4 >> step;
+        each<8>([&](auto j) BRAGG_INLINED {
+          if constexpr ((j & stride) == 0) {
+            compare(low[j], low[j + stride]);
+            compare(high[j + stride], high[j]);
+          }
+        });
+      });
+      each<8>([&](auto j) BRAGG_INLINED {
+        store(low[j], start + 8 * j, i);
+        store(high[j], 2 * half - 1 - start - 8 * j, i);
+      });
+    }
+    for (int start = first / 8 * 8; start <= last; start += 8) {
+      Vector v[8];
+      each<8>([&](auto j) BRAGG_INLINED { v[j] = load(start + j, i); });
+      each<3>([&](auto step) BRAGG_INLINED {
+        constexpr int stride = 4 >> step;
+        each<8>([&](auto j) BRAGG_INLINED {
+          if constexpr ((j & stride) == 0) compare(v[j], v[j + stride]);
+        });
+      });
+      each<8>([&](auto j) BRAGG_INLINED { store(v[j], start + j, i); });
+    }
+  }
+
+  static constexpr bool is_real = !std::is_same_v<LaneT, std::int16_t>;
+  static HWY_INLINE Vector largest_key() {
+    if constexpr (is_real) return hn::Inf(D());
+    return hn::Set(D(), std::numeric_limits<LaneT>::max());
+  }
+  static HWY_INLINE Vector least_key() {
+    if constexpr (is_real) return hn::Neg(hn::Inf(D()));
+    return hn::Set(D(), std::numeric_limits<LaneT>::lowest());
+  }
+
+  LaneT* tile_;
+  int second_;
+};
+
 /// 16-bit keys of one rank back to the values that they stand for.
 template <DType kTypeT>
 void decode(const unsigned char* HWY_RESTRICT keys, int columns, float* HWY_RESTRICT values) {
@@ -258,7 +368,12 @@ void sort_columns(const SelectJob& job, const Networks& networks, int count,
                                    scratch.seen);
       });
     }
-    if (!networks.merges.empty()) {
+    if (networks.two_chunks()) {
+      with_dtype(job.dtype, [&]<DType kTypeT>() HWY_ATTR {
+        TwoChunks<Key<kTypeT>>(scratch.keys, networks.wires - networks.chunk)
+            .merge(networks.first_rank, networks.last_rank);
+      });
+    } else if (!networks.merges.empty()) {
       with_dtype(job.dtype,
                  [&]<DType kTypeT>() HWY_ATTR { merge_chunks<Key<kTypeT>>(networks.merges, scratch.keys); });
     }
