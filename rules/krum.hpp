@@ -84,8 +84,8 @@ struct RuleOf<Krum> : GeometricRule<Krum> {
   static void check(const Krum& rule, const StagePoints& points) {
     check_neighbors(text.name, rule.f, rule.neighbors, points);
   }
-  static std::optional<Ranking> ranking(const Krum& rule, int n) {
-    return Ranking{.by_score = true, .taken = rule.neighbors.value_or(n - rule.f - 2), .kept = 1};
+  static std::optional<NeededOrder> needed_order(const Krum& rule, int n) {
+    return NeededOrder{.by_score = true, .taken = rule.neighbors.value_or(n - rule.f - 2), .kept = 1};
   }
   static constexpr bool ranks = true;
   static KrumScoresStep scores(const Krum& rule, const Stage& stage) {

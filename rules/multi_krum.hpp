@@ -24,10 +24,10 @@ struct RuleOf<MultiKrum> : GeometricRule<MultiKrum> {
     check_neighbors(text.name, rule.f, rule.neighbors, points);
     if (rule.m) need_between(text.name, "m", *rule.m, 1, points.n, "1 ≤ m ≤ n");
   }
-  static std::optional<Ranking> ranking(const MultiKrum& rule, int n) {
-    return Ranking{.by_score = true,
-                   .taken = rule.neighbors.value_or(n - rule.f - 2),
-                   .kept = rule.m.value_or(n - rule.f)};
+  static std::optional<NeededOrder> needed_order(const MultiKrum& rule, int n) {
+    return NeededOrder{.by_score = true,
+                       .taken = rule.neighbors.value_or(n - rule.f - 2),
+                       .kept = rule.m.value_or(n - rule.f)};
   }
   static constexpr bool ranks = true;
   static KrumScoresStep scores(const MultiKrum& rule, const Stage& stage) {

@@ -53,14 +53,14 @@ PassNeeds needs_of(const Pipeline& pipeline) {
           .sampling = sampling};
 }
 
-std::optional<Ranking> ranking_of(const Pipeline& pipeline, int n) {
-  const auto ranking = [&](const auto& stage) {
-    return visit_rule(stage, [&](auto of, const auto& rule) { return of.ranking(rule, n); });
+std::optional<NeededOrder> needed_order_of(const Pipeline& pipeline, int n) {
+  const auto order = [&](const auto& stage) {
+    return visit_rule(stage, [&](auto of, const auto& rule) { return of.needed_order(rule, n); });
   };
-  if (pipeline.pre.empty()) return ranking(pipeline.rule);
+  if (pipeline.pre.empty()) return order(pipeline.rule);
   if (takes_products(pipeline, 1) || needs_of(pipeline).sampling.count > 0 || pipeline.pre.size() > 1)
     return std::nullopt;
-  return ranking(pipeline.pre.front());
+  return order(pipeline.pre.front());
 }
 
 bool keeps_previous(const Pipeline& pipeline) { return memory_of(pipeline.rule) == Memory::previous; }

@@ -7,7 +7,7 @@
 #include <optional>
 #include <string_view>
 
-#include "rules/ranking.hpp"
+#include "rules/needed_order.hpp"
 #include "rules/sampling.hpp"
 
 namespace bragg::detail {
@@ -31,7 +31,7 @@ bool takes_pairs(const Pipeline& pipeline);
 bool takes_products(const Pipeline& pipeline, std::size_t first);
 
 /// Of n rows, where the result depends on their distances by nothing but an order of theirs.
-std::optional<Ranking> ranking_of(const Pipeline& pipeline, int n);
+std::optional<NeededOrder> needed_order_of(const Pipeline& pipeline, int n);
 
 /// A plan keeps its last output for the next run.
 bool keeps_previous(const Pipeline& pipeline);

@@ -53,7 +53,9 @@ struct RuleOf<Nnm> : PreAggregatingRule<Nnm> {
                                           "nnm(f=F) | cge(f=F)",
                                           "nnm(f=F) | bulyan(f=F)"};
 
-  static std::optional<Ranking> ranking(const Nnm& rule, int n) { return Ranking{.taken = n - rule.f}; }
+  static std::optional<NeededOrder> needed_order(const Nnm& rule, int n) {
+    return NeededOrder{.taken = n - rule.f};
+  }
   static void check(const Nnm& rule, const StagePoints& points) { need_majority(text.name, rule.f, points); }
 };
 

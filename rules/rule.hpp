@@ -12,7 +12,7 @@
 #include <tuple>
 
 #include "rules/bounds.hpp"
-#include "rules/ranking.hpp"
+#include "rules/needed_order.hpp"
 #include "rules/sampling.hpp"
 #include "rules/select_rule.hpp"
 #include "rules/steps.hpp"
@@ -107,7 +107,7 @@ struct CommonRule {
   /// finds the products that rows have there in the block's samples.
   static Sampling sampling(const RuleT&) { return {}; }
   /// Of n points, where its result depends on distances by nothing but an order of theirs.
-  static std::optional<Ranking> ranking(const RuleT&, int) { return std::nullopt; }
+  static std::optional<NeededOrder> needed_order(const RuleT&, int) { return std::nullopt; }
   /// Of n points, how many may be bad; -1: it does not say.
   static int may_be_bad(const RuleT& rule, int) {
     if constexpr (requires { rule.f; }) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products of rows in f32, a block of coordinates at a time: half the work of those in f64 (gram.cpp), and
-// enough where only the order of distances decides and their errors cannot change it (host/plan/ranking.hpp).
+// enough where only the order of distances decides and their errors cannot change it
+// (host/plan/bounded_distances.hpp).
 //
 // Stretches of a block are laid out as f32 in scratch that stays in cache, and multiplied there by register
 // tiles. Each pair has sixteen running sums of a stretch: sum l takes coordinates l, l + 16, …, in that

@@ -199,10 +199,10 @@ void CpuRows::accumulate_some(const Part& part, std::span<const int> rows, GramS
 }
 
 /// By the shape, and by what the middle of the largest tensor looks like.
-bool CpuRows::is_worth_ranking(std::size_t p) {
+bool CpuRows::is_worth_f32(std::size_t p) {
   const Part& part = parts_[p];
   const auto rows = static_cast<int>(active_.rows.size());
-  const RankingLimits& limits = ranking_limits();
+  const F32Limits& limits = f32_limits();
   if (rows < limits.rows || rows > CpuPasses::most_f32_rows || coordinates_[p] < limits.coordinates ||
       !cpu::has_gram_f32())
     return false;
@@ -217,7 +217,7 @@ bool CpuRows::is_worth_ranking(std::size_t p) {
     }
   }
   if (largest == nullptr) return false;
-  const std::int64_t length = std::min(ranking_probe, largest->sizes[tensor]);
+  const std::int64_t length = std::min(f32_probe, largest->sizes[tensor]);
   const std::int64_t skipped =
       (largest->sizes[tensor] - length) / 2 * static_cast<std::int64_t>(size_of(largest->dtype));
   const RowTable table = table_of(*largest);
@@ -248,13 +248,13 @@ void CpuRows::sum_up(std::size_t p, GramSums& sums) {
 }
 
 bool CpuRows::rank(std::size_t p, GramSums& sums) {
-  const std::optional<Ranking> ranking = engine_.ranking();
-  if (!ranking || !is_worth_ranking(p)) return false;
+  const std::optional<NeededOrder> order = engine_.needed_order();
+  if (!order || !is_worth_f32(p)) return false;
   engine_.reset(sums);
   sums.f32 = true;
   accumulate(p, sums);
   distances_.read(sums, static_cast<int>(active_.rows.size()), coordinates_[p]);
-  if (!distances_.find_undecided(*ranking, some_rows_)) return false;
+  if (!distances_.find_undecided(*order, some_rows_)) return false;
   if (!some_rows_.empty()) {
     some_.reset(static_cast<int>(some_rows_.size()), true, 1);
     accumulate_some(parts_[p], some_rows_, some_);

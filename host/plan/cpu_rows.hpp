@@ -10,9 +10,9 @@
 #include <span>
 #include <vector>
 
+#include "host/plan/bounded_distances.hpp"
 #include "host/plan/engine.hpp"
 #include "host/plan/plan_request.hpp"
-#include "host/plan/ranking.hpp"
 
 namespace bragg::detail {
 
@@ -82,7 +82,7 @@ class CpuRows {
   bool rank(std::size_t part, GramSums& sums);
   /// Adds products of some rows alone.
   void accumulate_some(const Part& part, std::span<const int> rows, GramSums& sums);
-  bool is_worth_ranking(std::size_t part);
+  bool is_worth_f32(std::size_t part);
   void accumulate_widened(const Group& group, GramSums& sums);
   void fail();
 

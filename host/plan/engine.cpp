@@ -207,10 +207,10 @@ void Engine::begin(const ActiveRows& active, bool has_reference, bool has_previo
 }
 
 int Engine::table_rows() const noexcept { return impl_->table_rows(); }
-std::optional<Ranking> Engine::ranking() const {
+std::optional<NeededOrder> Engine::needed_order() const {
   const Impl& e = *impl_;
   if (e.active.weighted || e.has_reference || e.has_previous) return std::nullopt;
-  return ranking_of(e.pipeline, e.stage().count);
+  return needed_order_of(e.pipeline, e.stage().count);
 }
 bool Engine::needs_statistics() const noexcept { return impl_->needs.statistics; }
 bool Engine::takes_distances() const noexcept { return impl_->needs.products; }

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "host/cpu/passes.hpp"
-#include "rules/ranking.hpp"
+#include "rules/needed_order.hpp"
 
 namespace bragg::detail {
 
@@ -84,7 +84,7 @@ class Engine {
   int table_rows() const noexcept;
 
   /// Of this run: its result depends on distances between rows by nothing but an order of theirs.
-  std::optional<Ranking> ranking() const;
+  std::optional<NeededOrder> needed_order() const;
 
   /// Pass 1 is needed: by distances, or to know which rows are infinite.
   bool needs_statistics() const noexcept;

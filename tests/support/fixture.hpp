@@ -9,7 +9,7 @@
 #include <random>
 #include <string>
 
-#include "host/plan/ranking.hpp"
+#include "host/plan/bounded_distances.hpp"
 #include "host/verify/judge.hpp"
 #include "tests/support/seed.hpp"
 #include "tests/support/values.hpp"
@@ -37,7 +37,7 @@ inline Rows normal_rows(std::mt19937_64& random, int n, int d, double mean, doub
 /// One aggregation by the library, on the backend under test. Half of all sessions try products in f32 on
 /// shapes that are too small to gain by it.
 inline Outcome run_library(const Pipeline& pipeline, Request request) {
-  if (session_seed() % 2 == 1) detail::ranking_limits() = {.rows = 2, .coordinates = 1};
+  if (session_seed() % 2 == 1) detail::f32_limits() = {.rows = 2, .coordinates = 1};
 #if defined(BRAGG_TEST_CUDA)
   request.options.device = Device::cuda;
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products in f32 where the order of distances decides: results are those of products in f64, bit for bit,
 // and f32 is taken where it tells them.
-#include "host/plan/ranking.hpp"
+#include "host/plan/bounded_distances.hpp"
 
 #include <gtest/gtest.h>
 
@@ -16,20 +16,20 @@
 namespace bragg::test {
 namespace {
 
-using detail::ranking_limits;
-using detail::RankingLimits;
+using detail::f32_limits;
+using detail::F32Limits;
 using verify::Layout;
 
 /// Limits for as long as it lives.
 class Limits {
  public:
-  explicit Limits(RankingLimits limits) { ranking_limits() = limits; }
+  explicit Limits(F32Limits limits) { f32_limits() = limits; }
   Limits(const Limits&) = delete;
   Limits& operator=(const Limits&) = delete;
-  ~Limits() { ranking_limits() = {}; }
+  ~Limits() { f32_limits() = {}; }
 };
-constexpr RankingLimits always{.rows = 2, .coordinates = 1};
-constexpr RankingLimits never{.rows = std::numeric_limits<int>::max(), .coordinates = 1};
+constexpr F32Limits always{.rows = 2, .coordinates = 1};
+constexpr F32Limits never{.rows = std::numeric_limits<int>::max(), .coordinates = 1};
 
 /// Above what products in f64 err by, below what those in f32 do.
 constexpr double between = 0x1p-20;
@@ -74,7 +74,7 @@ void compare(const std::string& text, const Request& request, Compared& seen) {
   seen.results += exact.status == Status::ok ? 1 : 0;
 }
 
-std::vector<std::string> rankings(int f) {
+std::vector<std::string> pipelines(int f) {
   const std::string F = std::to_string(f);
   return {"krum(f=" + F + ")",
           "krum(f=" + F + ", neighbors=1)",
@@ -94,7 +94,7 @@ Request request_of(Rows rows, DType dtype) {
 
 constexpr DType narrow[] = {DType::f32, DType::f16, DType::bf16};
 
-class Ranking : public testing::Test {
+class F32Products : public testing::Test {
  protected:
   void SetUp() override {
     if (!detail::cpu::has_gram_f32()) GTEST_SKIP() << "this processor has no fused multiply-add";
@@ -102,7 +102,7 @@ class Ranking : public testing::Test {
   std::mt19937_64 random{session_seed()};
 };
 
-TEST_F(Ranking, F32TellsTheOrderOfOrdinaryRows) {
+TEST_F(F32Products, F32TellsTheOrderOfOrdinaryRows) {
   Compared seen;
   for (int round = 0; round < 6; ++round) {
     const int n = 7 + static_cast<int>(random() % 30);
@@ -113,7 +113,7 @@ TEST_F(Ranking, F32TellsTheOrderOfOrdinaryRows) {
       const double length = std::exp2(static_cast<double>(random() % 1000) / 500);
       for (auto& x : row) x *= length;
     }
-    for (const std::string& text : rankings((n - 3) / 2)) {
+    for (const std::string& text : pipelines((n - 3) / 2)) {
       for (const DType dtype : narrow) compare(text, request_of(rows, dtype), seen);
     }
   }
@@ -121,7 +121,7 @@ TEST_F(Ranking, F32TellsTheOrderOfOrdinaryRows) {
 }
 
 /// Rows that are not finite are nobody's neighbours; the others are compared as ever.
-TEST_F(Ranking, RowsThatAreNotFiniteDoNotMatter) {
+TEST_F(F32Products, RowsThatAreNotFiniteDoNotMatter) {
   Compared seen;
   for (int round = 0; round < 12; ++round) {
     const int n = 9 + static_cast<int>(random() % 20);
@@ -134,7 +134,7 @@ TEST_F(Ranking, RowsThatAreNotFiniteDoNotMatter) {
       row[random() % row.size()] = i % 2 == 0 ? std::numeric_limits<long double>::quiet_NaN()
                                               : -std::numeric_limits<long double>::infinity();
     }
-    for (const std::string& text : rankings(f)) {
+    for (const std::string& text : pipelines(f)) {
       for (const DType dtype : narrow) compare(text, request_of(rows, dtype), seen);
     }
   }
@@ -142,18 +142,18 @@ TEST_F(Ranking, RowsThatAreNotFiniteDoNotMatter) {
 }
 
 /// Squares that f32 holds with few digits, or none.
-TEST_F(Ranking, WhatUnderflowsIsLeftToF64) {
+TEST_F(F32Products, WhatUnderflowsIsLeftToF64) {
   Compared seen;
   for (int exponent = -80; exponent < -55; ++exponent) {
     const int n = 7 + static_cast<int>(random() % 10);
     Rows rows = normal_rows(random, n, 200, 0, std::ldexp(1.0, exponent));
-    for (const std::string& text : rankings((n - 3) / 2)) compare(text, request_of(rows, DType::f32), seen);
+    for (const std::string& text : pipelines((n - 3) / 2)) compare(text, request_of(rows, DType::f32), seen);
   }
   EXPECT_GT(seen.f64, 0);
 }
 
 /// Distances that differ by less than what f32 errs by.
-TEST_F(Ranking, NearTiesAreSettledInF64) {
+TEST_F(F32Products, NearTiesAreSettledInF64) {
   Compared seen;
   for (int round = 0; round < 40; ++round) {
     const int n = 7 + static_cast<int>(random() % 10);
@@ -168,14 +168,14 @@ TEST_F(Ranking, NearTiesAreSettledInF64) {
       }
     }
     std::shuffle(rows.begin(), rows.end(), random);
-    for (const std::string& text : rankings((n - 3) / 2)) compare(text, request_of(rows, DType::f32), seen);
+    for (const std::string& text : pipelines((n - 3) / 2)) compare(text, request_of(rows, DType::f32), seen);
   }
   EXPECT_GT(seen.f32, 0);
   EXPECT_GT(seen.f64, 0);
 }
 
 /// Rows on a circle about 0 are in ties that rounding decides.
-TEST_F(Ranking, TiesAreThoseOfF64) {
+TEST_F(F32Products, TiesAreThoseOfF64) {
   Compared seen;
   for (int round = 0; round < 30; ++round) {
     const int n = 7 + static_cast<int>(random() % 20);
@@ -184,13 +184,13 @@ TEST_F(Ranking, TiesAreThoseOfF64) {
     for (auto& row : rows) {
       for (auto& x : row) x = static_cast<long double>(random() % 3) - 1;
     }
-    for (const std::string& text : rankings((n - 3) / 2)) {
+    for (const std::string& text : pipelines((n - 3) / 2)) {
       for (const DType dtype : narrow) compare(text, request_of(rows, dtype), seen);
     }
   }
 }
 
-TEST_F(Ranking, WhatF32CannotHoldIsLeftToF64) {
+TEST_F(F32Products, WhatF32CannotHoldIsLeftToF64) {
   const long double values[] = {1e30L, 1e-30L, 3e38L, 1e-44L, 0, 1, -1e19L, 2e-20L};
   Compared seen;
   for (int round = 0; round < 40; ++round) {
@@ -205,21 +205,21 @@ TEST_F(Ranking, WhatF32CannotHoldIsLeftToF64) {
     if (round % 3 == 0) rows.back()[0] = std::numeric_limits<long double>::quiet_NaN();
     if (round % 5 == 0)
       rows[n / 2][static_cast<std::size_t>(d) - 1] = -std::numeric_limits<long double>::infinity();
-    for (const std::string& text : rankings((n - 3) / 2)) compare(text, request_of(rows, DType::f32), seen);
+    for (const std::string& text : pipelines((n - 3) / 2)) compare(text, request_of(rows, DType::f32), seen);
   }
   EXPECT_GT(seen.results, 0);
 }
 
-TEST_F(Ranking, ACommonOffsetIsLeftToF64) {
+TEST_F(F32Products, ACommonOffsetIsLeftToF64) {
   Compared seen;
   const Rows rows = normal_rows(random, 12, 300, 1000, 1);
-  for (const std::string& text : rankings(3)) compare(text, request_of(rows, DType::f32), seen);
+  for (const std::string& text : pipelines(3)) compare(text, request_of(rows, DType::f32), seen);
   EXPECT_EQ(seen.f32, 0);
   EXPECT_GT(seen.f64, 0);
 }
 
 /// Several tensors, of several dtypes, some not judged, per tensor or whole.
-TEST_F(Ranking, TensorsAndScopes) {
+TEST_F(F32Products, TensorsAndScopes) {
   Compared seen;
   for (int round = 0; round < 10; ++round) {
     const int n = 9 + static_cast<int>(random() % 12);
@@ -227,13 +227,13 @@ TEST_F(Ranking, TensorsAndScopes) {
     request.layout = round % 3 == 0 ? Layout::rows : Layout::tensors;
     request.options.scope = round % 2 == 0 ? Scope::whole : Scope::per_tensor;
     request.options.threads = 1 + round % 3;
-    for (const std::string& text : rankings((n - 3) / 2)) compare(text, request, seen);
+    for (const std::string& text : pipelines((n - 3) / 2)) compare(text, request, seen);
   }
   EXPECT_GT(seen.f32, 0);
 }
 
 /// What the bounds promise of products in f32, and that they have the same bits on every instruction set.
-TEST_F(Ranking, ProductsInF32KeepTheirBound) {
+TEST_F(F32Products, ProductsInF32KeepTheirBound) {
   for (int round = 0; round < 20; ++round) {
     const int n = 1 + static_cast<int>(random() % 40);
     const auto d = static_cast<std::int64_t>(1 + random() % 20000);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "host/plan/ranking.hpp"
+#include "host/plan/bounded_distances.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -48,8 +48,8 @@ void divide(int count, int first, const LowF& low, const HighF& high, std::vecto
 
 }  // namespace
 
-RankingLimits& ranking_limits() noexcept {
-  static RankingLimits limits;
+F32Limits& f32_limits() noexcept {
+  static F32Limits limits;
   return limits;
 }
 
@@ -133,18 +133,18 @@ bool BoundedDistances::find_neighbors(int taken, std::vector<int>& rows) {
   return 2 * rows.size() * rows.size() <= wanted_.size() * wanted_.size();
 }
 
-bool BoundedDistances::find_scores(const Ranking& ranking) {
+bool BoundedDistances::find_scores(const NeededOrder& order) {
   const auto count = static_cast<int>(finite_.size());
   // A score then counts rows that are infinite.
-  if (count <= ranking.taken) return false;
+  if (count <= order.taken) return false;
   const auto sum = [&](int i, const auto& bound) {
     work_.clear();
     for (const int j : finite_) {
       if (j != i) work_.push_back(bound(i, j));
     }
-    std::nth_element(work_.begin(), work_.begin() + (ranking.taken - 1), work_.end());
+    std::nth_element(work_.begin(), work_.begin() + (order.taken - 1), work_.end());
     double total = 0;
-    for (int k = 0; k < ranking.taken; ++k) total += work_[static_cast<std::size_t>(k)];
+    for (int k = 0; k < order.taken; ++k) total += work_[static_cast<std::size_t>(k)];
     return total;
   };
   const double rounding = 4 * rows_ * 0x1p-53;
@@ -156,16 +156,16 @@ bool BoundedDistances::find_scores(const Ranking& ranking) {
   }
   bool known = true;
   divide(
-      count, ranking.kept, [&](int k) { return least_[static_cast<std::size_t>(k)]; },
+      count, order.kept, [&](int k) { return least_[static_cast<std::size_t>(k)]; },
       [&](int k) { return most_[static_cast<std::size_t>(k)]; }, work_, [&](int) { known = false; });
   return known;
 }
 
-bool BoundedDistances::find_undecided(const Ranking& ranking, std::vector<int>& rows) {
+bool BoundedDistances::find_undecided(const NeededOrder& order, std::vector<int>& rows) {
   rows.clear();
   // Where f32 has overflowed nothing is clear.
   if (!are_clear()) return false;
-  return ranking.by_score ? find_scores(ranking) : find_neighbors(ranking.taken, rows);
+  return order.by_score ? find_scores(order) : find_neighbors(order.taken, rows);
 }
 
 bool BoundedDistances::look_hopeless() const {

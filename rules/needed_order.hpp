@@ -6,7 +6,7 @@ namespace bragg::detail {
 
 /// Each point's `taken` nearest points count, itself among them; or, `by_score`, the `kept` points whose
 /// `taken` least squared distances to others have the least sums. Of equal ones those of lower indices.
-struct Ranking {
+struct NeededOrder {
   bool by_score = false;
   int taken = 0;
   int kept = 0;

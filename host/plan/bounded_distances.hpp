@@ -6,20 +6,20 @@
 #include <vector>
 
 #include "host/cpu/passes.hpp"
-#include "rules/ranking.hpp"
+#include "rules/needed_order.hpp"
 
 namespace bragg::detail {
 
 /// How many rows and coordinates make it worth trying. With fewer rows memory takes as long, with fewer
 /// coordinates all the rest does. Tests lower them.
-struct RankingLimits {
+struct F32Limits {
   int rows = 8;
   std::int64_t coordinates = 65536;
 };
-RankingLimits& ranking_limits() noexcept;
+F32Limits& f32_limits() noexcept;
 
 /// Coordinates that tell whether f32 is worth trying.
-inline constexpr std::int64_t ranking_probe = 1024;
+inline constexpr std::int64_t f32_probe = 1024;
 
 /// Squared distances between rows, each with bounds that hold what products in f64 make of it. It allocates
 /// nothing for as many rows as before.
@@ -28,9 +28,9 @@ class BoundedDistances {
   /// Of the first `rows` rows of f32 products. `coordinates`: that were multiplied.
   void read(const GramSums& sums, int rows, std::int64_t coordinates);
 
-  /// To `rows`, the rows whose products with each other must be those of f64 for the ranking to be that of
+  /// To `rows`, the rows whose products with each other must be those of f64 for the order to be that of
   /// f64; none: it is. False: the products of all must be, or f64 takes them about a centre.
-  bool find_undecided(const Ranking& ranking, std::vector<int>& rows);
+  bool find_undecided(const NeededOrder& order, std::vector<int>& rows);
 
   /// Lengths are so much larger than distances that f32 is not worth trying.
   bool look_hopeless() const;
@@ -49,7 +49,7 @@ class BoundedDistances {
   bool are_clear();
   double least_spread();
   bool find_neighbors(int taken, std::vector<int>& rows);
-  bool find_scores(const Ranking& ranking);
+  bool find_scores(const NeededOrder& order);
 
   int rows_ = 0;
   std::vector<int> finite_;     // the rows that are
