@@ -94,9 +94,10 @@ BRAGG_DEVICE DigitPair digits_of(float y) {
   constexpr std::uint32_t bits = 0x4C400000u;  // its own
   const float shifted = y + magic;
   const float rest = y - (shifted - magic);
-  const int low = simt::round_to_int(rest * 0x1p24f) + 0x808080;
-  const auto carry = static_cast<std::uint32_t>(low >> 24);
-  return {((simt::bits_of(shifted) - bits) << 2) + 0x808080u + carry, static_cast<std::uint32_t>(low)};
+  // Sums wrap, where the row is not finite and y anything.
+  const std::uint32_t low = static_cast<std::uint32_t>(simt::round_to_int(rest * 0x1p24f)) + 0x808080u;
+  const auto carry = static_cast<std::uint32_t>(static_cast<int>(low) >> 24);
+  return {((simt::bits_of(shifted) - bits) << 2) + 0x808080u + carry, low};
 }
 
 /// Digit by digit those of four values, signed: [0] the highest.
