@@ -139,7 +139,8 @@ struct UnrolledNetwork {
   static constexpr int lines = whole_lines ? wires : (wires + 1) / 2;
 
   static HWY_INLINE void ask(const Columns& c, int first_wire, int line) {
-    hwy::Prefetch(c.at[first_wire + line] + c.offset + c.ahead);
+    // For its last byte: a vector that two lines share comes with the later one.
+    hwy::Prefetch(c.at[first_wire + line] + c.offset + c.ahead + key_vector - 1);
   }
 
   template <int kRankT>
