@@ -50,6 +50,18 @@ bool same_shape(const Case& a, const Case& b) {
          a.size.tensors == b.size.tensors && a.dtype == b.dtype;
 }
 
+/// The most memory that a call takes beyond what there is; nothing where the system does not say.
+template <class CallF>
+std::optional<double> extra_memory_of(const CallF& call) {
+  malloc_trim(0);  // memory that was given back before would hide what this takes
+  const std::int64_t before = resident_bytes();
+  const bool measured = reset_peak();
+  call();
+  const auto peak = peak_bytes();
+  if (!measured || !peak) return std::nullopt;
+  return static_cast<double>(std::max<std::int64_t>(*peak - before, 0));
+}
+
 /// Data and bandwidth that all rules on a shape share.
 struct Shaped {
   Buffer data, out;
@@ -176,17 +188,11 @@ Row Bench::on_cpu(const Case& one) {
   const std::vector<std::int64_t> sizes = tensor_sizes(one.size);
   const Updates updates = updates_at(shaped_.data.data(), one.n, sizes, one.dtype, MemorySpace::host);
   const Output out = output_at(shaped_.out.data(), sizes, one.dtype);
-  malloc_trim(0);  // memory that an earlier plan has given back would hide what this one takes
-  const std::int64_t before = resident_bytes();
-  const bool measured = reset_peak();
-  {
+  row.extra_memory = extra_memory_of([&] {
     Plan plan(one.pipeline, Shape::of(updates), options_);
     row.timing = time_calls([&] { plan.run(updates, out); }, settings_.budget);
     if (plan.status() != Status::ok) row.note = fmt::format("ended with {}", to_string(plan.status()));
-    if (const auto peak = peak_bytes(); measured && peak) {
-      row.extra_memory = static_cast<double>(std::max<std::int64_t>(*peak - before, 0));
-    }
-  }
+  });
   const Phases phases = time_phases(one, shaped_, options_, settings_.budget);
   std::vector<PassWork> passes = passes_of(one.pipeline, one.n, one.size.d, one.dtype, phases.solution);
   if (phases.f32) std::swap(passes.front().fma, passes.front().fma_f32);
@@ -247,14 +253,7 @@ void Bench::from_files(const Case& one) {
                           .ms = {}});
     return row;
   };
-  malloc_trim(0);
-  const std::int64_t before = resident_bytes();
-  const bool measured = reset_peak();
-  aggregate();
-  std::optional<double> extra_memory;
-  if (const auto peak = peak_bytes(); measured && peak) {
-    extra_memory = static_cast<double>(std::max<std::int64_t>(*peak - before, 0));
-  }
+  const std::optional<double> extra_memory = extra_memory_of(aggregate);
   findings_.rows.push_back(row_from(Source::page_cache));
   findings_.rows.back().extra_memory = extra_memory;
   if (files.forget()) {
