@@ -21,7 +21,7 @@ from result_file import Unusable, load
 
 def key(row):
     return (row["rule"], row["n"], row["d"], row["dtype"], row["device"], row["threads"], row.get("tensors", 1),
-            row.get("source", "memory"))
+            row.get("source", "memory"), row.get("gram"))
 
 
 def noise(row):

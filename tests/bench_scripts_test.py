@@ -102,6 +102,11 @@ class Compare(Case):
         new[2] = row("a", 8, 1000, 190) | {"source": "disk"}
         self.assertIn("from disk", self.compare(old, new))
 
+    def test_rows_of_a_choice_are_rows_of_their_own(self):
+        old = [row("a", 8, 1000, 10), row("a", 8, 1000, 40) | {"gram": "double_float"}]
+        new = [row("a", 8, 1000, 10) | {"gram": None}, row("a", 8, 1000, 40) | {"gram": "double_float"}]
+        self.assertIn("0 slower, 0 faster, 2 the same", self.compare(old, new))
+
     def test_rows_are_matched_by_everything_that_makes_them(self):
         old = [row("a", 8, 1000, 10), row("a", 16, 1000, 10), row("a", 8, 1000, 5, dtype="f16")]
         new = [row("a", 8, 1000, 5, dtype="f16"), row("a", 8, 1000, 10)]

@@ -15,11 +15,13 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <set>
 #include <sstream>
 #include <thread>
 
 #include "host/bench/bench.hpp"
 #include "host/bench/data.hpp"
+#include "host/bench/gram_choices.hpp"
 #include "host/bench/process.hpp"
 #include "host/bench/result.hpp"
 #include "rules/networks/order.hpp"
@@ -292,6 +294,51 @@ TEST(Cases, AreDistinctAndShapeByShape) {
                      cases_of(std::vector<Block>{{{"median"}, {0}, {"1"}, {DType::f32}}});
                    }),
                    "--n: 0"));
+}
+
+TEST(Cases, AreMeasuredByEveryChoiceThatComputesTheirProducts) {
+  const std::vector<std::string> all = gram_choices();
+  ASSERT_EQ(std::set(all.begin(), all.end()).size(), all.size());
+  const auto choices_of = [](const std::string& rule, int n, DType dtype,
+                             const std::vector<std::string>& wanted) {
+    std::vector<std::string> names;
+    for (const Case& one :
+         by_choice(cases_of(std::vector<Block>{{{rule}, {n}, {"1000"}, {dtype}}}), wanted)) {
+      EXPECT_EQ(one.form, rule);
+      names.push_back(one.gram);
+    }
+    return names;
+  };
+  EXPECT_EQ(choices_of("krum(f=F)", 16, DType::f32, all), all);
+  EXPECT_EQ(choices_of("krum(f=F)", 16, DType::f64, {"tensor", "double_float"}),
+            std::vector<std::string>{"tensor"});
+  EXPECT_EQ(choices_of("geometric_median", 2, DType::f32, {"tensor", "double_float"}),
+            std::vector<std::string>{"tensor"});
+  EXPECT_EQ(choices_of("krum(f=F)", 16, DType::f64, {"double_float"}), std::vector<std::string>{""});
+  for (const char* const without_pairs : {"median", "cge(f=F)", "dnc(f=F)"}) {
+    EXPECT_EQ(choices_of(without_pairs, 16, DType::f32, all), std::vector<std::string>{""});
+  }
+}
+
+TEST(Products, DifferByAShareOfTheirBound) {
+  const std::vector<double> a = {4, 2, 2, 9};  // rows of length 2 and 3
+  EXPECT_EQ(share_of_bound(a, a, 2), 0);
+  const double bound = 2 * 1.01 * (4096 + 64) * 0x1p-53 * 2 * 3;
+  for (const double share : {0.5, 2.0}) {
+    std::vector<double> b = a;
+    b[2] += share * bound;
+    EXPECT_NEAR(share_of_bound(a, b, 2), share, 0.01);
+    EXPECT_NEAR(share_of_bound(b, a, 2), share, 0.01);
+    Row row;
+    EXPECT_TRUE(row.products_agree());
+    row.gram_difference = share_of_bound(a, b, 2);
+    EXPECT_EQ(row.products_agree(), share <= 1);
+  }
+  std::vector<double> wrong = a;
+  wrong[1] = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_EQ(share_of_bound(a, wrong, 2), std::numeric_limits<double>::infinity());
+  const std::vector<double> zeros(4);
+  EXPECT_EQ(share_of_bound(zeros, a, 2), std::numeric_limits<double>::infinity());
 }
 
 TEST(Cases, EveryPresetIsWellFormed) {

@@ -2735,6 +2735,15 @@ class Bench(Case):
         for options, words in ((["--files", self.path("nowhere")], "--files: "), (["--files", self.folder, "--against", "x"], "--against")):
             self.assertIn(words, self.run_bragg("bench", *options, code=2).stderr)
 
+    def test_choices_of_products_are_a_devices(self):
+        for choice in ("all", "tensor", "double_float"):
+            self.assertIn("add --device cuda", self.run_bragg("bench", *self.TINY, "--gram", choice, code=2).stderr)
+        self.assertIn("'float' is none of auto, all, tensor", self.run_bragg("bench", "--gram", "float", code=2).stderr)
+        report, lines, printed = self.bench("--rule", "krum(f=F)", "--gram", "auto")
+        self.assertEqual({(row["gram"], row["gram_difference"]) for row in report["rows"]}, {(None, None)})
+        self.assertEqual({(line["gram"], line["gram_difference"]) for line in lines}, {("", "")})
+        self.assertNotIn("products by", printed)
+
     def test_what_there_is_no_room_for_is_left_out(self):
         os.mkdir(self.path("files"))
         path = self.path("b.json")

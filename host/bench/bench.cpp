@@ -66,6 +66,7 @@ std::optional<double> extra_memory_of(const CallF& call) {
 struct Shaped {
   Buffer data, out;
   std::shared_ptr<const void> on_device;
+  std::vector<double> products;  ///< of the rows there, by the first choice that was measured
   std::unique_ptr<WrittenUpdates> files;
   double bandwidth = 0;
   bool in_cache = false;
@@ -299,8 +300,8 @@ bool Bench::fits(const Case& one) {
 }
 
 void Bench::measure(const Case& one) {
-  report(fmt::format("{}  n = {}, d = {}, {}", to_string(one.pipeline), one.n, one.size.d,
-                     to_string(one.dtype)));
+  report(fmt::format("{}  n = {}, d = {}, {}{}{}", to_string(one.pipeline), one.n, one.size.d,
+                     to_string(one.dtype), one.gram.empty() ? "" : ", products by ", one.gram));
   if (!fits(one)) return;
   if (!settings_.files.empty()) {
     shape_for(one);
@@ -308,7 +309,8 @@ void Bench::measure(const Case& one) {
   } else if (settings_.device == Device::cuda) {
     try {
       shape_for(one);
-      findings_.rows.push_back(measure_on_device(one, shaped_.on_device.get(), settings_.budget));
+      findings_.rows.push_back(
+          measure_on_device(one, shaped_.on_device.get(), settings_.budget, shaped_.products));
     } catch (const Error& error) {
       if (error.status() != Status::out_of_memory) throw;
       findings_.skipped.push_back({one, error.what()});

@@ -37,11 +37,15 @@ struct Row {
   std::optional<double> extra_memory = {};  ///< bytes beyond inputs and output
   std::string note = {};
   std::vector<PeerRow> peers = {};
+  /// Of products by a choice: the largest difference from those of the first choice for the same rows, as
+  /// share_of_bound.
+  std::optional<double> gram_difference = {};
 
   double bytes() const;
   double floor_ms() const;
   /// The floor as a share of a run's time.
   double share() const { return timing.ms.median > 0 ? floor_ms() / timing.ms.median : 0; }
+  bool products_agree() const { return !gram_difference || *gram_difference <= 1; }
   /// The bound of the pass with the largest part of the floor.
   const char* bound() const;
 };

@@ -30,6 +30,7 @@ struct Case {
   Size size;
   DType dtype = DType::f32;
   Source source = Source::memory;
+  std::string gram = {};  ///< who is to compute inner products (gram_choices); empty: left to the device
 };
 
 /// Each rule on each shape.

@@ -85,6 +85,7 @@ Json case_json(const Case& one) {
                                                  : file_tensor_sizes(one.size).size();
   json["dtype"] = to_string(one.dtype);
   json["source"] = to_string(one.source);
+  json["gram"] = text_or_null(one.gram);
   return json;
 }
 
@@ -139,6 +140,7 @@ Json row_json(const Row& row, const Findings& findings) {
   json["graph_ms"] = optional_number(row.graph_ms);
   json["solve_ms"] = optional_number(row.solve_ms);
   json["extra_memory_bytes"] = optional_number(row.extra_memory);
+  json["gram_difference"] = optional_number(row.gram_difference);
   json["note"] = text_or_null(row.note);
   json["passes"] = Json::array();
   for (const PassRow& pass : row.passes) json["passes"].push_back(pass_json(pass));
@@ -216,19 +218,20 @@ std::string result_csv(const Findings& findings) {
   std::string text =
       "rule,n,d,model,dtype,device,threads,peer,version,ms_median,ms_min,ms_q1,ms_q3,ms_max,timings,"
       "bytes,gb_per_s,in_cache,floor_ms,floor_share,bound,solve_ms,extra_memory_bytes,ratio,"
-      "max_abs_difference,note,source\n";
+      "max_abs_difference,note,source,gram,gram_difference\n";
   for (const Row& row : findings.rows) {
-    text += fmt::format("{},bragg,{},{},{},{},{},{},{},{},{},{},{},,,{},{}\n", csv_case(row, findings),
+    text += fmt::format("{},bragg,{},{},{},{},{},{},{},{},{},{},{},,,{},{},{},{}\n", csv_case(row, findings),
                         BRAGG_VERSION_STRING, csv_spread(row.timing.ms), row.timing.timings, row.bytes(),
                         row.bytes() / row.timing.ms.median / 1e6, row.in_cache ? 1 : 0, row.floor_ms(),
                         row.share(), row.bound(), optional_text(row.solve_ms),
-                        optional_text(row.extra_memory), in_quotes(row.note), to_string(row.asked.source));
+                        optional_text(row.extra_memory), in_quotes(row.note), to_string(row.asked.source),
+                        row.asked.gram, optional_text(row.gram_difference));
     for (const PeerRow& peer : row.peers) {
       const bool timed = peer.unsupported.empty() && peer.failure.empty();
       const std::string note = !timed           ? peer.unsupported + peer.failure
                                : !peer.agrees() ? "results differ"
                                                 : "";
-      text += fmt::format("{},{},{},{},{},,,,,,,,{},{},{},{},memory\n", csv_case(row, findings),
+      text += fmt::format("{},{},{},{},{},,,,,,,,{},{},{},{},memory,,\n", csv_case(row, findings),
                           in_quotes(peer.peer), in_quotes(peer.version), timed ? csv_spread(peer.ms) : ",,,,",
                           timed ? std::to_string(peer.timings) : "", optional_text(peer.extra_memory),
                           optional_text(peer.ratio), optional_text(peer.difference), in_quotes(note));

@@ -8,6 +8,7 @@
 #include <atomic>
 
 #include "host/bench/bench.hpp"
+#include "host/bench/gram_choices.hpp"
 #include "host/bench/process.hpp"
 #include "host/bench/result.hpp"
 #include "host/cli/interrupt.hpp"
@@ -159,6 +160,22 @@ std::string rows_table(const Findings& findings) {
   return text;
 }
 
+/// Runs by each choice of who computes products, and the Gram pass by itself.
+std::string products_table(const Findings& findings) {
+  std::vector<std::vector<std::string>> lines = {
+      {"rule", "n", "d", "dtype", "products by", "time", "gram alone", "difference / bound"}};
+  for (const Row& row : findings.rows) {
+    if (!row.gram_difference) continue;
+    const auto gram = std::find_if(row.passes.begin(), row.passes.end(),
+                                   [](const bench::PassRow& pass) { return pass.work.name == "gram"; });
+    lines.push_back({to_string(row.asked.pipeline), std::to_string(row.asked.n), size_text(row.asked.size),
+                     to_string(row.asked.dtype), row.asked.gram, time_text(row.timing.ms.median),
+                     gram != row.passes.end() && gram->ms ? time_text(*gram->ms) : "-",
+                     fmt::format("{:.1e}{}", *row.gram_difference, row.products_agree() ? "" : " DIFFERS")});
+  }
+  return lines.size() > 1 ? '\n' + columns(lines) : "";
+}
+
 std::string peer_name(const PeerRow& peer) {
   return peer.version.empty() ? peer.peer : fmt::format("{} {}", peer.peer, peer.version);
 }
@@ -250,6 +267,15 @@ void run(const BenchCommand& command) {
                            .threads = command.threads,
                            .budget = {.seconds = command.seconds},
                            .floor_seconds = std::min(1.0, 2 * command.seconds)};
+  if (command.gram != "auto") {
+    if (settings.device != Device::cuda || !command.files.empty()) {
+      throw Error(Status::invalid_argument,
+                  "--gram is about updates on a CUDA device: add --device cuda, leave out --files");
+    }
+    settings.cases =
+        bench::by_choice(settings.cases, command.gram == "all" ? bench::gram_choices()
+                                                               : std::vector<std::string>{command.gram});
+  }
   if (!command.peers.empty()) {
     if (settings.device == Device::cuda) {
       throw Error(Status::invalid_argument, "--against compares on the CPU: add --device cpu");
@@ -296,7 +322,14 @@ void run(const BenchCommand& command) {
   }
   write(findings, false);
   write(findings, true);
-  fmt::print("{}{}{}", head(findings), rows_table(findings), peers_table(findings));
+  fmt::print("{}{}{}{}", head(findings), rows_table(findings), products_table(findings),
+             peers_table(findings));
+  for (const Row& row : findings.rows) {
+    if (row.products_agree()) continue;
+    throw Error(Status::internal,
+                fmt::format("products by {} differ from those by another choice: {}, n = {}", row.asked.gram,
+                            to_string(row.asked.pipeline), row.asked.n));
+  }
 }
 
 }  // namespace bragg::cli

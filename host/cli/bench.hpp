@@ -17,6 +17,7 @@ struct BenchCommand {
   std::string preset;
   int tensors = 1;
   std::string device = "auto";
+  std::string gram = "auto";
   int threads = 0;
   double seconds = 0.5;
   std::vector<std::string> peers;

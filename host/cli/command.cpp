@@ -25,6 +25,7 @@
 #include <system_error>
 
 #include "host/bench/cases.hpp"
+#include "host/bench/gram_choices.hpp"
 #include "host/bench/threads.hpp"
 #include "host/cli/aggregate.hpp"
 #include "host/cli/attack.hpp"
@@ -242,6 +243,8 @@ Examples:
     bragg bench --rule "krum(f=F)" --n 16 --d 1e6 --against numpy-ops byzfl-torch
   From files on the disk that holds /data:
     bragg bench --files /data --json files.json
+  Every way to compute inner products on a GPU, beside the others:
+    bragg bench --device cuda --gram all --rule "krum(f=F)" --n 16 64 --d 1e7
 
 )help";
 
@@ -535,6 +538,12 @@ std::vector<std::string_view> preset_names() {
   return names;
 }
 
+std::vector<std::string> gram_values() {
+  std::vector<std::string> values = bragg::bench::gram_choices();
+  values.insert(values.begin(), {"auto", "all"});
+  return values;
+}
+
 void add_bench(CLI::App& app, bragg::cli::BenchCommand& command) {
   // Of a variable that is not set.
   const CLI::Validator named(
@@ -559,6 +568,12 @@ void add_bench(CLI::App& app, bragg::cli::BenchCommand& command) {
   sub->add_option("--device", command.device,
                   "device that computes; auto: a CUDA device if there is one, else the CPU")
       ->check(CLI::IsMember({"cpu", "cuda", "auto"}))
+      ->capture_default_str();
+  sub->add_option(
+         "--gram", command.gram,
+         "who computes inner products on a CUDA device; all: each in turn, and compared; auto: as the "
+         "device prefers")
+      ->check(CLI::IsMember(gram_values()))
       ->capture_default_str();
   sub->add_option("--threads", command.threads, "CPU threads; 0: automatic")
       ->check(whole(0, 4096))

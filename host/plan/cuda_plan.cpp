@@ -43,6 +43,7 @@ std::int64_t judged_coordinates(const PlanRequest& request) {
 CudaPlan::CudaPlan(const PlanRequest& request, const PlanRequest* shard_of, std::span<const Slice> slices)
     : request_(request),
       device_(checked_device(request.options)),
+      unit_(wanted_gram_unit()),
       needs_(needs_of(request.pipeline)),
       keeps_records_(shard_of != nullptr) {
   const OnDevice on(device_);
@@ -363,7 +364,8 @@ GramArguments CudaPlan::arguments_of(const Rows& rows, const Cut& chunks, const 
                           .pairs = needs.pairs,
                           .low = needs.products ? b.low : nullptr,
                           .nonfinite = reinterpret_cast<unsigned long long*>(b.nonfinite),
-                          .max_abs = wide ? reinterpret_cast<unsigned long long*>(b.max_abs) : nullptr};
+                          .max_abs = wide ? reinterpret_cast<unsigned long long*>(b.max_abs) : nullptr,
+                          .unit = unit_};
   if (pass == 0) return arguments;
   const CenterPlan& plan = recentring.plan;
   arguments.nonfinite = nullptr;

@@ -125,6 +125,7 @@ class CudaPlan : public PlanBackend {
  protected:
   const PlanRequest& request_;
   int device_;
+  const GramUnit unit_;  // that is wanted
   PassNeeds needs_;
 
   const bool keeps_records_;

@@ -85,6 +85,23 @@ enum class GramUnit : std::uint8_t {
   int8,          ///< bytes on tensor cores where int8.cuh has a kernel; else f64
 };
 
+/// All of them, by name: what BRAGG_GRAM and `bragg bench --gram` may say.
+struct NamedGramUnit {
+  GramUnit unit;
+  const char* name;
+};
+inline constexpr NamedGramUnit named_gram_units[] = {
+    {GramUnit::tensor, "tensor"},
+    {GramUnit::double_float, "double_float"},
+    {GramUnit::int8, "int8"},
+};
+constexpr const char* to_string(GramUnit unit) {
+  for (const NamedGramUnit& one : named_gram_units) {
+    if (one.unit == unit) return one.name;
+  }
+  return "automatic";
+}
+
 /// By compute capability, 90 for 9.0: whether f64 has half of the rate of f32, and not a 64th of it.
 constexpr bool has_fast_f64(int compute_capability) {
   return compute_capability == 80 || compute_capability == 90 || compute_capability == 100;
@@ -120,6 +137,11 @@ constexpr SumUnit preferred_sum_unit(int compute_capability) {
 /// gram in pairs of floats (double_float.cuh) or bytes (int8.cuh) of so many rows. Of fewer, f64 does not
 /// take longer: reckoned for 8.9, where two rows are 1 to 3 cycles a coordinate either way.
 inline constexpr int least_double_float_rows = 3;
+/// Whether a choice computes products of the pairs of so many rows, all of one dtype and not about a centre,
+/// itself; else tensor does.
+constexpr bool has_kernel(GramUnit unit, int rows, DType dtype) {
+  return unit == GramUnit::tensor || (rows >= least_double_float_rows && dtype != DType::f64);
+}
 /// Rows that a block stages at most, of 2 KB: what blocks of all devices have.
 inline constexpr int most_staged_rows = 48;
 /// Of rows by units of `unit`: warps of a block at most; at 12 a thread has 168 registers.

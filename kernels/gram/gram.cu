@@ -3,6 +3,7 @@
 #include <bragg/error.hpp>
 #include <cstdlib>
 #include <string>
+#include <utility>
 
 #include "kernels/gram/centers.cuh"
 #include "kernels/gram/chunks.hpp"
@@ -13,6 +14,8 @@
 
 namespace bragg::detail::cuda {
 namespace {
+
+thread_local GramUnit scoped_unit = GramUnit::automatic;
 
 constexpr std::int64_t batch_doubles = std::int64_t{1} << 23;
 constexpr std::int64_t batch_centers = std::int64_t{1} << 23;
@@ -53,17 +56,13 @@ Rows rows_of_record(Rows rows, bool centered) {
   return rows;
 }
 
-GramUnit unit_of_environment() {
-  static const GramUnit wanted = gram_unit_of(std::getenv("BRAGG_GRAM"));
-  return wanted;
-}
-
 /// Who computes the products: f64 where no other kernel takes them.
 GramUnit unit_of(const GramBatch& batch) {
   const GramArguments& pass = batch.pass;
-  if (!pass.pairs || pass.center != Center::none || pass.rows.dtype == DType::f64) return GramUnit::tensor;
-  if (batch.rows < least_double_float_rows || !have_one_dtype(pass.rows)) return GramUnit::tensor;
-  return pass.unit == GramUnit::automatic ? gram_unit(current_device(), batch.rows) : pass.unit;
+  if (!pass.pairs || pass.center != Center::none || !have_one_dtype(pass.rows)) return GramUnit::tensor;
+  const GramUnit unit =
+      pass.unit == GramUnit::automatic ? gram_unit(current_device(), batch.rows) : pass.unit;
+  return has_kernel(unit, batch.rows, pass.rows.dtype) ? unit : GramUnit::tensor;
 }
 
 void launch_chunks(const GramBatch& batch, Stream stream) {
@@ -121,36 +120,32 @@ void enqueue(const GramArguments& arguments, bool keeps_records, Stream stream) 
 
 }  // namespace
 
-const char* to_string(GramUnit unit) {
-  switch (unit) {
-    case GramUnit::automatic:
-      return "automatic";
-    case GramUnit::tensor:
-      return "tensor";
-    case GramUnit::double_float:
-      return "double_float";
-    case GramUnit::int8:
-      break;
-  }
-  return "int8";
-}
-
 GramUnit gram_unit_of(const char* name) {
   if (name == nullptr || *name == '\0') return GramUnit::automatic;
-  for (const GramUnit unit : {GramUnit::tensor, GramUnit::double_float, GramUnit::int8}) {
-    if (std::string(name) == to_string(unit)) return unit;
+  std::string names;
+  for (const NamedGramUnit& one : named_gram_units) {
+    if (std::string(name) == one.name) return one.unit;
+    names += std::string(one.name) + ", ";
   }
-  throw Error(Status::invalid_argument, std::string("BRAGG_GRAM=") + name +
-                                            ": needs tensor, double_float or int8, or nothing: by device");
+  throw Error(Status::invalid_argument,
+              std::string("BRAGG_GRAM=") + name + ": needs one of " + names + "or nothing: by device");
+}
+
+GramUnitScope::GramUnitScope(GramUnit unit) noexcept : before_(std::exchange(scoped_unit, unit)) {}
+GramUnitScope::~GramUnitScope() { scoped_unit = before_; }
+
+GramUnit wanted_gram_unit() {
+  static const GramUnit of_environment = gram_unit_of(std::getenv("BRAGG_GRAM"));
+  return scoped_unit != GramUnit::automatic ? scoped_unit : of_environment;
 }
 
 GramUnit gram_unit(int device, int rows) {
-  const GramUnit wanted = unit_of_environment();
+  const GramUnit wanted = wanted_gram_unit();
   return wanted != GramUnit::automatic ? wanted : preferred_gram_unit(compute_capability(device), rows);
 }
 
 std::string gram_units(int device) {
-  const GramUnit wanted = unit_of_environment();
+  const GramUnit wanted = wanted_gram_unit();
   if (wanted != GramUnit::automatic) return to_string(wanted);
   const int capability = compute_capability(device);
   if (has_fast_f64(capability)) return to_string(GramUnit::tensor);

@@ -31,15 +31,28 @@ enum class Center {
 inline constexpr int longest_sum = 4096;  ///< without a sum of sums
 inline constexpr int gram_additions = longest_sum + 64;
 
-/// Who computes products of so many rows on a device: what BRAGG_GRAM says, read once, else what is preferred
-/// on its kind. @throws Error as gram_unit_of; what CUDA reports.
+/// Who is asked for whatever the device: a GramUnitScope of the thread says so, else BRAGG_GRAM, read once;
+/// automatic: neither. @throws Error as gram_unit_of.
+GramUnit wanted_gram_unit();
+/// Who computes products of so many rows on a device: who is wanted, else what is preferred on its kind.
+/// @throws Error as gram_unit_of; what CUDA reports.
 GramUnit gram_unit(int device, int rows);
 /// The same of any number of rows, in words; where they are the same, bits are.
 std::string gram_units(int device);
 /// Of a choice by name; null or empty: automatic. @throws Error invalid_argument: there is none of that name.
 GramUnit gram_unit_of(const char* name);
-/// Its name.
-const char* to_string(GramUnit unit);
+
+/// While it lives, plans that its thread makes take a choice, for measurements; automatic: as without it.
+class GramUnitScope {
+ public:
+  explicit GramUnitScope(GramUnit unit) noexcept;
+  ~GramUnitScope();
+  GramUnitScope(const GramUnitScope&) = delete;
+  GramUnitScope& operator=(const GramUnitScope&) = delete;
+
+ private:
+  GramUnit before_;
+};
 
 struct GramArguments {
   Rows rows;

@@ -1203,7 +1203,7 @@ TEST(GramTest, UnitsHaveNames) {
     } catch (const Error& error) {
       EXPECT_EQ(error.status(), Status::invalid_argument);
       EXPECT_EQ(std::string(error.what()), std::string("BRAGG_GRAM=") + name +
-                                               ": needs tensor, double_float or int8, or nothing: by device");
+                                               ": needs one of tensor, double_float, int8, or nothing: by device");
     }
   }
 }

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// What `bragg bench --gram all` measures and compares on a device.
+#include <gtest/gtest.h>
+#include <bragg/bragg.hpp>
+
+#include "host/bench/device_products.hpp"
+#include "host/bench/gram_choices.hpp"
+#include "tests/device/device_rows.hpp"
+#include "tests/support/fixture.hpp"
+
+namespace bragg::test {
+namespace {
+
+using detail::cuda::GramUnit;
+
+TEST(Products, OfEveryChoiceAgree) {
+  Generator random = generator("products by every choice");
+  for (const int n : {2, 7, 20, 50}) {
+    for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+      const std::int64_t d = 1500 + static_cast<std::int64_t>(random() % 200);  // rows begin anywhere
+      std::vector<std::uint8_t> bytes(static_cast<std::size_t>(n * d) * size_of(dtype));
+      for (std::size_t k = 0; k < static_cast<std::size_t>(n * d); ++k) {
+        store(dtype, bytes.data(), k, std::normal_distribution<double>(0, 1)(random));
+      }
+      const DeviceArray<std::uint8_t> rows(bytes);
+      const detail::cuda::OwnStream stream;
+      std::vector<double> first;
+      for (const std::string& choice : bench::gram_choices()) {
+        const GramUnit unit = detail::cuda::gram_unit_of(choice.c_str());
+        const detail::cuda::GramUnitScope by(unit);
+        ASSERT_EQ(detail::cuda::gram_unit(0, n), unit);
+        const bench::DeviceProducts pass(rows.data(), n, d, dtype, stream.get());
+        pass.enqueue(stream.get());
+        const std::vector<double> products = pass.take(stream.get());
+        if (first.empty()) first = products;
+        EXPECT_LE(bench::share_of_bound(products, first, n), 1) << choice << ", n = " << n;
+        for (int i = 0; i < n; ++i) {  // products of these rows, and not of others
+          long double square = 0;
+          for (std::int64_t k = 0; k < d; ++k) {
+            const long double x = load(dtype, bytes.data(), static_cast<std::size_t>(i * d + k));
+            square += x * x;
+          }
+          EXPECT_NEAR(products[static_cast<std::size_t>(i * n + i)], static_cast<double>(square), 1e-9)
+              << choice << ", row " << i;
+        }
+        // The scope is what chooses. Sums of products of bf16 are often exact whoever makes them.
+        if (unit == GramUnit::tensor || !has_kernel(unit, n, dtype)) {
+          EXPECT_EQ(products, first) << choice;
+        } else if (dtype != DType::bf16) {
+          EXPECT_NE(products, first) << choice;
+        }
+      }
+    }
+  }
+}
+
+/// Who computes the products of a plan is decided when it is made.
+TEST(Products, OfAPlanAreByTheChoiceThatItWasMadeWith) {
+  Generator random = generator("a plan's choice");
+  constexpr int n = 20;
+  constexpr std::int64_t d = 1500;
+  std::vector<float> values(n * d);
+  for (float& x : values) x = std::normal_distribution<float>(0, 1)(random);
+  const DeviceArray<float> rows(values), out{std::vector<float>(d)};
+  const Updates updates = Updates::matrix(rows.data(), n, d, DType::f32, -1, MemorySpace::cuda);
+  const detail::cuda::OwnStream stream;
+  const auto made_by = [](GramUnit unit) {
+    const detail::cuda::GramUnitScope by(unit);
+    return Plan(parse("krum(f=4)"), {.n = n, .sizes = {d}}, {.device = Device::cuda});
+  };
+  const auto scores_of = [&](Plan plan) {
+    plan.run(updates, Output(out.data()), stream.get());
+    EXPECT_EQ(plan.wait(stream.get()), Status::ok);
+    std::vector<double> scores;
+    for (const RowReport& row : plan.report().rows) scores.push_back(row.score);
+    return scores;
+  };
+  const std::vector<double> by_tensor = scores_of(made_by(GramUnit::tensor));
+  const std::vector<double> by_floats = scores_of(made_by(GramUnit::double_float));
+  EXPECT_NE(by_tensor, by_floats);
+  const GramUnit own = detail::cuda::gram_unit(0, n);
+  EXPECT_EQ(scores_of(made_by(GramUnit::automatic)), scores_of(made_by(own)));
+  const detail::cuda::GramUnitScope others(GramUnit::double_float);
+  EXPECT_EQ(scores_of(made_by(GramUnit::tensor)), by_tensor);
+}
+
+TEST(Products, AScopeEndsWithItself) {
+  const GramUnit before = detail::cuda::gram_unit(0, 20);
+  {
+    const detail::cuda::GramUnitScope outer(GramUnit::double_float);
+    {
+      const detail::cuda::GramUnitScope inner(GramUnit::tensor);
+      EXPECT_EQ(detail::cuda::gram_unit(0, 20), GramUnit::tensor);
+    }
+    EXPECT_EQ(detail::cuda::gram_unit(0, 20), GramUnit::double_float);
+    const detail::cuda::GramUnitScope none(GramUnit::automatic);
+    EXPECT_EQ(detail::cuda::gram_unit(0, 20), before);
+  }
+  EXPECT_EQ(detail::cuda::gram_unit(0, 20), before);
+}
+
+}  // namespace
+}  // namespace bragg::test
