@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # BRAGG_HAS_CUDA: the CUDA backend is built, because it is wanted and there is a compiler for it.
+# BRAGG_HAS_CUBLAS: it can call cuBLAS, whose headers are there. The library is looked for when it is asked for.
 set(BRAGG_HAS_CUDA OFF)
+set(BRAGG_HAS_CUBLAS OFF)
 if(BRAGG_CUDA)
   include(CheckLanguage)
   check_language(CUDA)
@@ -11,5 +13,14 @@ if(BRAGG_CUDA)
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)
     set(BRAGG_HAS_CUDA ON)
+    if(BRAGG_CUBLAS)
+      find_path(BRAGG_CUBLAS_HEADERS cublas_v2.h PATHS ${CUDAToolkit_INCLUDE_DIRS} NO_DEFAULT_PATH)
+      mark_as_advanced(BRAGG_CUBLAS_HEADERS)
+      if(BRAGG_CUBLAS_HEADERS)
+        set(BRAGG_HAS_CUBLAS ON)
+      elseif(NOT BRAGG_CUBLAS STREQUAL "AUTO")
+        message(FATAL_ERROR "BRAGG_CUBLAS=${BRAGG_CUBLAS}: no cublas_v2.h in ${CUDAToolkit_INCLUDE_DIRS}")
+      endif()
+    endif()
   endif()
 endif()

@@ -2735,8 +2735,13 @@ class Bench(Case):
         for options, words in ((["--files", self.path("nowhere")], "--files: "), (["--files", self.folder, "--against", "x"], "--against")):
             self.assertIn(words, self.run_bragg("bench", *options, code=2).stderr)
 
+    def test_version_says_what_there_is(self):
+        first, second = self.run_bragg("version").stdout.splitlines()
+        self.assertRegex(first, r"^bragg \d+\.\d+\.\d+$")
+        self.assertRegex(second, r"^(without CUDA|CUDA \d+\.\d[\d.]*(, without cuBLAS|; cuBLAS \d+\.\d+, on request \(BRAGG_GRAM=cublas\)))$")
+
     def test_choices_of_products_are_a_devices(self):
-        for choice in ("all", "tensor", "double_float"):
+        for choice in ("all", "tensor", "double_float", "cublas"):
             self.assertIn("add --device cuda", self.run_bragg("bench", *self.TINY, "--gram", choice, code=2).stderr)
         self.assertIn("'float' is none of auto, all, tensor", self.run_bragg("bench", "--gram", "float", code=2).stderr)
         report, lines, printed = self.bench("--rule", "krum(f=F)", "--gram", "auto")

@@ -19,6 +19,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -406,7 +407,7 @@ void time_fragments(std::int64_t d, Watch& watch) {
   (shape(VariantsT(), false), ...);
 }
 
-/// Products by every unit: that of the device, then the others.
+/// Products by every unit: that of the device, then the others; cuBLAS where it is there.
 void time_units(int n, std::int64_t d, DType dtype, Watch& watch) {
   const Matrix m(n, d, dtype, watch.stream());
   const Cut cut = m.cut(gram_chunk_length(d));
@@ -415,13 +416,21 @@ void time_units(int n, std::int64_t d, DType dtype, Watch& watch) {
   const DeviceMemory partial(gram_partial_doubles(n, cut.pieces) * sizeof(double));
   const GramUnit chosen = gram_unit(current_device(), n);
   std::vector<GramUnit> units{chosen};
-  for (const GramUnit unit : {GramUnit::tensor, GramUnit::double_float, GramUnit::int8}) {
-    if (unit != chosen) units.push_back(unit);
+  for (const NamedGramUnit& one : named_gram_units) {
+    if (one.unit != chosen) units.push_back(one.unit);
   }
   std::vector<double> expected;
   for (const GramUnit unit : units) {
+    std::unique_ptr<Blas> blas;
+    try {
+      if (unit == GramUnit::cublas) blas = std::make_unique<Blas>();
+    } catch (const Error& error) {
+      if (error.status() != Status::unsupported) throw;
+      continue;
+    }
     measure({"gram by unit", m.shape(), to_string(unit), unit == chosen}, [&]() -> Found {
       set_bytes(products.data(), 0xFF, products.bytes(), watch.stream());
+      const DeviceMemory memory(blas ? gram_library_bytes(n, *blas) : 0);
       const double ms = watch.ms([&] {
         gram({.rows = m.rows(),
               .chunks = cut,
@@ -430,7 +439,7 @@ void time_units(int n, std::int64_t d, DType dtype, Watch& watch) {
               .batch = gram_batch(n, cut.pieces),
               .products = static_cast<double*>(products.data()),
               .unit = unit},
-             watch.stream());
+             watch.stream(), {.blas = blas.get(), .memory = memory.data()});
       });
       const auto found = to_host<double>(products, count, watch.stream());
       if (unit == chosen) expected = found;
@@ -598,6 +607,9 @@ void run(double seconds) {
   group(products, {48, d, f32}, [&] { time_fragments<6, Fragment2<4, 1>, Fragment2<2, 4>>(d, watch); });
   for (const int n : {8, 16, 32, 48, 64, 128}) {
     group("gram by unit", {n, d, f32}, [&] { time_units(n, d, f32, watch); });
+  }
+  for (const int n : {128, 256, 512}) {
+    group("gram by unit", {n, d / 10, f32}, [&] { time_units(n, d / 10, f32, watch); });
   }
   group("gram by unit", {16, d, bf16}, [&] { time_units(16, d, bf16, watch); });
   const char* const lengths = "gram lengths, before sums";

@@ -37,9 +37,14 @@ DeviceProducts::DeviceProducts(const void* rows, int n, std::int64_t d, DType dt
                 .batch = cuda::gram_batch(n, chunks.pieces),
                 .products = static_cast<double*>(products_.data()),
                 .unit = cuda::wanted_gram_unit()};
+  if (arguments_.unit != cuda::GramUnit::cublas) return;
+  blas_ = std::make_unique<cuda::Blas>();
+  library_memory_ = cuda::DeviceMemory(cuda::gram_library_bytes(n, *blas_));
 }
 
-void DeviceProducts::enqueue(cuda::Stream stream) const { cuda::gram(arguments_, stream); }
+void DeviceProducts::enqueue(cuda::Stream stream) const {
+  cuda::gram(arguments_, stream, {.blas = blas_.get(), .memory = library_memory_.data()});
+}
 
 std::vector<double> DeviceProducts::take(cuda::Stream stream) const {
   std::vector<double> products(products_.bytes() / sizeof(double));

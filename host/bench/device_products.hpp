@@ -2,6 +2,7 @@
 // The Gram pass by itself, over rows in a device's memory.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "kernels/gram/gram.hpp"
@@ -21,7 +22,8 @@ class DeviceProducts {
 
  private:
   detail::cuda::GramArguments arguments_;
-  detail::cuda::DeviceMemory table_, partial_, products_;
+  detail::cuda::DeviceMemory table_, partial_, products_, library_memory_;
+  std::unique_ptr<detail::cuda::Blas> blas_;
 };
 
 }  // namespace bragg::bench

@@ -40,6 +40,7 @@
 #include "host/files/packed.hpp"
 #include "host/files/ranks.hpp"
 #include "host/io/file.hpp"
+#include "kernels/runtime/blas.hpp"
 #include "rules/nearest.hpp"
 
 namespace {
@@ -538,6 +539,18 @@ std::vector<std::string_view> preset_names() {
   return names;
 }
 
+/// What this command was built with besides the CPU.
+std::string backends_text() {
+#if defined(BRAGG_CUDA_VERSION)
+  const std::string cublas = bragg::detail::cuda::cublas_of_build();
+  return cublas.empty()
+             ? "CUDA " BRAGG_CUDA_VERSION ", without cuBLAS"
+             : fmt::format("CUDA {}; cuBLAS {}, on request (BRAGG_GRAM=cublas)", BRAGG_CUDA_VERSION, cublas);
+#else
+  return "without CUDA";
+#endif
+}
+
 std::vector<std::string> gram_values() {
   std::vector<std::string> values = bragg::bench::gram_choices();
   values.insert(values.begin(), {"auto", "all"});
@@ -766,7 +779,7 @@ int run(int argc, char** argv, bragg::Communicator* communicator) {
       }
     }
     if (version->parsed()) {
-      fmt::print("bragg {}\n", BRAGG_VERSION_STRING);
+      fmt::print("bragg {}\n{}\n", BRAGG_VERSION_STRING, backends_text());
     } else if (rules->parsed()) {
       fmt::print("{}", json ? bragg::cli::rules_json(rule_name) : bragg::cli::rules_text(rule_name));
     } else if (completion->parsed()) {

@@ -5,6 +5,7 @@
 #include "host/files/window_passes.hpp"
 
 #include <algorithm>
+#include <memory>
 
 #include "host/cuda/device.hpp"
 #include "host/cuda/layout.hpp"
@@ -38,7 +39,7 @@ class GrowingMemory {
 struct Slot {
   PinnedMemory rows, output;
   DeviceMemory device_rows, device_output;
-  GrowingMemory table, partial, centers, workspace;
+  GrowingMemory table, partial, centers, library, workspace;
   OwnStream stream;
 };
 
@@ -73,8 +74,12 @@ class CudaWindowPasses final : public WindowPasses {
   };
   Window describe(int slot, const RowTable& window, std::int64_t length, const OutTable* out);
   void begin_sums(const GramSums& sums, int rows);
+  /// What cuBLAS takes, where it computes products of so many rows.
+  GramLibrary library_for(int rows, int slot);
 
   const OnDevice on_;
+  const GramUnit unit_;
+  std::unique_ptr<Blas> blas_;  // of GramUnit::cublas
   SlotShape shape_;
   std::int64_t chunk_;
   std::vector<int> active_;
@@ -109,6 +114,7 @@ class CudaWindowPasses final : public WindowPasses {
 CudaWindowPasses::CudaWindowPasses(int device, const SlotShape& shape, std::int64_t coordinates,
                                    std::span<const int> active)
     : on_(device),
+      unit_(wanted_gram_unit()),
       shape_(shape),
       chunk_(std::min<std::int64_t>(gram_chunk_length(coordinates), gram_block)),
       active_(active.begin(), active.end()) {
@@ -222,6 +228,14 @@ void CudaWindowPasses::begin_sums(const GramSums& sums, int rows) {
   summing_ = true;
 }
 
+GramLibrary CudaWindowPasses::library_for(int rows, int slot) {
+  if (unit_ != GramUnit::cublas) return {};
+  if (!blas_) blas_ = std::make_unique<Blas>();
+  Slot& s = slots_[slot];
+  return {.blas = blas_.get(),
+          .memory = s.library.at_least(gram_library_bytes(rows, *blas_), s.stream.get())};
+}
+
 void CudaWindowPasses::accumulate(int slot, const RowTable& window, GramSums& sums) {
   Slot& s = slots_[slot];
   const Stream stream = s.stream.get();
@@ -255,8 +269,9 @@ void CudaWindowPasses::accumulate(int slot, const RowTable& window, GramSums& su
         .center_row = center.row,
         .left_out = left_out_,
         .weights = center.weights.empty() ? nullptr : median_weights_,
-        .centers = s.centers.at_least(centers, stream)},
-       stream);
+        .centers = s.centers.at_least(centers, stream),
+        .unit = unit_},
+       stream, pairs && sums.wanted ? library_for(w.rows.count, slot) : GramLibrary{});
   last_.record(stream);
 }
 

@@ -47,6 +47,8 @@ CudaPlan::CudaPlan(const PlanRequest& request, const PlanRequest* shard_of, std:
       needs_(needs_of(request.pipeline)),
       keeps_records_(shard_of != nullptr) {
   const OnDevice on(device_);
+  if (unit_ == GramUnit::cublas && (needs_.pairs || needs_.sampling.count > 0))
+    blas_ = std::make_unique<Blas>();
   reports_.resize(request_.parts);
   const PlanRequest& whole = shard_of != nullptr ? *shard_of : request_;
   make_constants(whole);
@@ -200,6 +202,7 @@ void CudaPlan::plan_workspace() {
                                         workspace_alignment);
   partial_at_ = workspace.add<double>(partial, workspace_alignment);
   centers_at_ = workspace.add<std::byte>(centers, workspace_alignment);
+  library_at_ = workspace.add<std::byte>(blas_ ? gram_library_bytes(rows, *blas_) : 0, workspace_alignment);
   sample_table_at_ = workspace.add<std::byte>(samples > 0 ? sample_table_.bytes() : 0, workspace_alignment);
   samples_at_ = workspace.add<double>(sampled_doubles(), workspace_alignment);
   select_at_ = workspace.add<std::byte>(0, workspace_alignment);
@@ -431,7 +434,7 @@ void CudaPlan::enqueue_samples(Stream stream) {
   constexpr int passes_after_the_first = 2;  // about a centre, and at another scale
   for (int t = 0; t < samples; ++t) {
     const SolveBlocks there = sample_blocks(t);
-    gram(sample_arguments(t, 0), stream);
+    gram(sample_arguments(t, 0), stream, library());
     for (int pass = 0; pass < passes_after_the_first; ++pass) {
       const CertifyStep certify{.stage = first_stage(),
                                 .certificate = recentring.certificate,
@@ -439,7 +442,7 @@ void CudaPlan::enqueue_samples(Stream stream) {
                                 .wide = true,
                                 .round = pass};
       run_steps({.count = 1, .steps = {certify}}, there, stream);
-      gram(sample_arguments(t, pass + 1), stream);
+      gram(sample_arguments(t, pass + 1), stream, library());
     }
     const StartStep end{.stage = first_stage(), .statistics = true, .products = true};
     run_steps({.count = 1, .steps = {end}}, there, stream);
@@ -470,11 +473,11 @@ void CudaPlan::enqueue_certify(int pass, Stream stream) {
 /// centre perhaps twice, for what is left of them says which scale. The launches are made in any case, and
 /// find nothing to do.
 void CudaPlan::enqueue_gram(Stream stream) {
-  gram(gram_arguments(0), stream);
+  gram(gram_arguments(0), stream, library());
   enqueue_unjudged(stream);
   for (int pass = 0; pass < passes_after_the_first(); ++pass) {
     enqueue_certify(pass, stream);
-    gram(gram_arguments(pass + 1), stream);
+    gram(gram_arguments(pass + 1), stream, library());
   }
 }
 

@@ -7,6 +7,7 @@
 #include <bragg/sharded.hpp>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -49,6 +50,10 @@ class CudaPlan : public PlanBackend {
   GramArguments arguments_of(const Rows& rows, const Cut& chunks, const SolveBlock& b, const PassNeeds& needs,
                              const Recentring& recentring, int pass) const;
   void enqueue_unjudged(Stream stream);
+  /// What cuBLAS takes, where it computes products.
+  GramLibrary library() const {
+    return blas_ ? GramLibrary{.blas = blas_.get(), .memory = library_at_.in(workspace_)} : GramLibrary{};
+  }
   /// Looks at the sums of a pass, whether they have settled.
   void enqueue_certify(int pass, Stream stream);
   int passes_after_the_first() const;
@@ -129,6 +134,7 @@ class CudaPlan : public PlanBackend {
   PassNeeds needs_;
 
   const bool keeps_records_;
+  std::unique_ptr<Blas> blas_;  // where GramUnit::cublas has something to compute
 
   // On the device as long as the plan: sizes and cuts, permutations, the state.
   DeviceMemory constants_;
@@ -146,14 +152,14 @@ class CudaPlan : public PlanBackend {
   DeviceMemory previous_memory_;
   std::vector<void*> previous_;  // [tensor] the previous output, aligned to 16 bytes
 
-  // The workspace: [table | blocks | products of a batch of chunks | medians of one | table and rows of the
-  // samples | select's own].
+  // The workspace: [table | blocks | products of a batch of chunks | medians of one | cuBLAS' own | table and
+  // rows of the samples | select's own].
   RunTable table_, sample_table_;
   Place<std::byte> sample_table_at_;
   Place<double> samples_at_;
   Place<std::byte> blocks_at_;
   Place<double> partial_at_;
-  Place<std::byte> centers_at_, select_at_;
+  Place<std::byte> centers_at_, library_at_, select_at_;
   std::size_t workspace_bytes_ = 0;
   std::int64_t batch_ = 0;
   DeviceMemory own_workspace_;

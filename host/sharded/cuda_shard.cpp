@@ -57,10 +57,11 @@ class CudaShard final : public ShardBackend, private CudaPlan {
  public:
   CudaShard(const PlanRequest& request, const PlanRequest& whole, std::span<const Slice> slices)
       : CudaPlan(request, &whole, slices),
-        description_(described(gram_units(device_))),
+        description_(blas_ ? "CUDA, products by cuBLAS " + Blas::version() + " on " + device_name(device_)
+                           : described(gram_units(device_))),
         records_(needs_.products ? record_doubles() * sizeof(double) : 0) {}
 
-  /// Results depend on who computes products, and on nothing else of the device.
+  /// Results depend on who computes products, and on nothing else of the device; those of cuBLAS on both.
   const char* device() const noexcept override { return description_.c_str(); }
   std::size_t part_count() const noexcept override { return request_.parts; }
   std::vector<std::size_t> judged_tensors(std::size_t part) const override;
@@ -163,7 +164,7 @@ void CudaShard::sum(std::span<const PartSums> parts, std::span<ShardSums> sums) 
                       : 0;
   // Of parts that have settled, and of products that nobody asks for, nothing is written.
   set_bytes(arguments.partial, 0, bytes, stream_);
-  gram_records(arguments, stream_);
+  gram_records(arguments, stream_, library());
   if (pass_ == 0) enqueue_unjudged(stream_);
   if (pass_ == 0 && needs_.sampling.count > 0) {
     for (std::size_t p = 0; p < parts.size(); ++p) sums[p].counted.samples = parts[p].totals.samples;

@@ -83,6 +83,7 @@ enum class GramUnit : std::uint8_t {
   tensor,        ///< f64: tensor cores, or plain multiply-adds for few rows
   double_float,  ///< pairs of f32 where double_float.cuh has a kernel; else f64
   int8,          ///< bytes on tensor cores where int8.cuh has a kernel; else f64
+  cublas,        ///< f64 by cuBLAS, but about a centre; never chosen unasked (docs/kernels.md)
 };
 
 /// All of them, by name: what BRAGG_GRAM and `bragg bench --gram` may say.
@@ -94,6 +95,7 @@ inline constexpr NamedGramUnit named_gram_units[] = {
     {GramUnit::tensor, "tensor"},
     {GramUnit::double_float, "double_float"},
     {GramUnit::int8, "int8"},
+    {GramUnit::cublas, "cublas"},
 };
 constexpr const char* to_string(GramUnit unit) {
   for (const NamedGramUnit& one : named_gram_units) {
@@ -140,7 +142,8 @@ inline constexpr int least_double_float_rows = 3;
 /// Whether a choice computes products of the pairs of so many rows, all of one dtype and not about a centre,
 /// itself; else tensor does.
 constexpr bool has_kernel(GramUnit unit, int rows, DType dtype) {
-  return unit == GramUnit::tensor || (rows >= least_double_float_rows && dtype != DType::f64);
+  return unit == GramUnit::tensor || unit == GramUnit::cublas ||
+         (rows >= least_double_float_rows && dtype != DType::f64);
 }
 /// Rows that a block stages at most, of 2 KB: what blocks of all devices have.
 inline constexpr int most_staged_rows = 48;
@@ -155,6 +158,14 @@ struct DoubleFloatTuning {
 template <int warps>
 struct Int8Tuning {
   static constexpr int blocks = warps > 12 ? 1 : 2;
+};
+
+/// gram by cuBLAS (library.cuh). `depth`: coordinates that it adds up, of a power of two. Matrices of a call
+/// stay in L2: 32 MB, and at least one. Of few rows there are fewer: bits depend on how many.
+struct LibraryTuning {
+  static constexpr int depth = 1024;
+  static constexpr int most_places = 32;
+  static constexpr std::int64_t doubles = std::int64_t{1} << 22;
 };
 
 /// Rows that registers hold the products of: what fragments.cuh is for. Above, tiles.cuh.

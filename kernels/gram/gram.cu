@@ -7,9 +7,11 @@
 
 #include "kernels/gram/centers.cuh"
 #include "kernels/gram/chunks.hpp"
+#include "kernels/gram/library.cuh"
 #include "kernels/gram/statistics.cuh"
 #include "kernels/gram/sums.cuh"
 #include "kernels/gram/tiles.cuh"
+#include "kernels/runtime/launch.hpp"
 #include "kernels/runtime/runtime.hpp"
 
 namespace bragg::detail::cuda {
@@ -56,17 +58,84 @@ Rows rows_of_record(Rows rows, bool centered) {
   return rows;
 }
 
-/// Who computes the products: f64 where no other kernel takes them.
+/// Who computes the products of a batch.
 GramUnit unit_of(const GramBatch& batch) {
   const GramArguments& pass = batch.pass;
-  if (!pass.pairs || pass.center != Center::none || !have_one_dtype(pass.rows)) return GramUnit::tensor;
+  if (!pass.pairs || pass.center != Center::none) return GramUnit::tensor;
   const GramUnit unit =
       pass.unit == GramUnit::automatic ? gram_unit(current_device(), batch.rows) : pass.unit;
-  return has_kernel(unit, batch.rows, pass.rows.dtype) ? unit : GramUnit::tensor;
+  // A library cannot leave a part alone.
+  const bool fits = unit == GramUnit::cublas ? pass.skip == nullptr : have_one_dtype(pass.rows);
+  return fits && has_kernel(unit, batch.rows, pass.rows.dtype) ? unit : GramUnit::tensor;
 }
 
-void launch_chunks(const GramBatch& batch, Stream stream) {
+int as_many_as_fit(std::int64_t blocks, int resident) {
+  return blocks < resident ? static_cast<int>(blocks) : resident;
+}
+
+int library_places(int rows) {
+  const std::int64_t fit = LibraryTuning::doubles / (std::int64_t{LibraryTuning::depth} * rows);
+  return static_cast<int>(std::clamp<std::int64_t>(fit, 1, LibraryTuning::most_places));
+}
+
+/// Doubles before a library's products, and of these; of fewer rows there are not more.
+std::size_t library_row_doubles(int rows) {
+  const std::int64_t place = std::int64_t{LibraryTuning::depth} * rows;
+  return static_cast<std::size_t>(
+      std::max(place, std::min(LibraryTuning::most_places * place, LibraryTuning::doubles)));
+}
+std::size_t library_product_doubles(int rows) {
+  const std::int64_t square = std::int64_t{rows} * rows;
+  return static_cast<std::size_t>(std::max(
+      square,
+      std::min(LibraryTuning::most_places * square, LibraryTuning::doubles / LibraryTuning::depth * rows)));
+}
+
+void launch_library(const GramBatch& batch, const GramLibrary& library, Stream stream) {
+  if (library.blas == nullptr) throw Error(Status::internal, "products by cuBLAS without a handle of it");
+  const int rows = batch.rows;
+  const std::int64_t length = batch.pass.chunks.length;
+  const auto depth = static_cast<int>(std::min<std::int64_t>(LibraryTuning::depth, length));
+  const int at_a_time = library_places(rows);
+  auto* const memory = static_cast<double*>(library.memory);
+  const auto products_at = (library_row_doubles(batch.pass.rows.count) + 31) / 32 * 32;
+  const auto workspace_at = products_at + (library_product_doubles(batch.pass.rows.count) + 31) / 32 * 32;
+  Places places{.of_chunk = static_cast<int>((length + depth - 1) / depth),
+                .depth = depth,
+                .rows = memory,
+                .products = memory + products_at};
+  const BatchedProducts product{.rows = places.rows,
+                                .n = rows,
+                                .depth = depth,
+                                .count = at_a_time,
+                                .products = places.products,
+                                .workspace = memory + workspace_at};
+  const int resident = simt::resident_blocks(gram_gather, widen_threads, 0);
+  const std::int64_t all = std::int64_t{batch.chunks} * places.of_chunk;
+  for (; places.first < all; places.first += at_a_time) {
+    places.count = static_cast<int>(std::min<std::int64_t>(all - places.first, at_a_time));
+    const int groups = (rows + widen_rows - 1) / widen_rows;
+    simt::launch_dependent(gram_widen, places.count * groups, 1, widen_threads, 0, stream, batch, places);
+    if (is_rehearsal()) {
+      library.blas->make_ready(product);
+    } else {
+      const std::size_t place =
+          sizeof(double) * static_cast<std::size_t>(rows) * static_cast<std::size_t>(depth);
+      const auto count = static_cast<std::size_t>(places.count);
+      set_bytes(reinterpret_cast<std::byte*>(places.rows) + count * place, 0,
+                (static_cast<std::size_t>(at_a_time) - count) * place, stream);
+      library.blas->enqueue(product, stream);
+    }
+    const std::int64_t chunks = std::min<std::int64_t>(batch.chunks, places.count / places.of_chunk + 2);
+    const std::int64_t blocks = (chunks * triangle(rows) + widen_threads - 1) / widen_threads;
+    simt::launch_dependent(gram_gather, as_many_as_fit(blocks, resident), 1, widen_threads, 0, stream, batch,
+                           places);
+  }
+}
+
+void launch_chunks(const GramBatch& batch, const GramLibrary& library, Stream stream) {
   const GramUnit unit = unit_of(batch);
+  if (unit == GramUnit::cublas) return launch_library(batch, library, stream);
   if (unit != GramUnit::tensor) {
     return with_dtype(batch.pass.rows.dtype, [&]<DType dtype>() {
       if constexpr (dtype != DType::f64) {
@@ -84,11 +153,7 @@ void launch_chunks(const GramBatch& batch, Stream stream) {
   with_dtype(batch.pass.rows.dtype, [&]<DType dtype>() { gram_chunks<dtype>(batch, stream); });
 }
 
-int as_many_as_fit(std::int64_t blocks, int resident) {
-  return blocks < resident ? static_cast<int>(blocks) : resident;
-}
-
-void enqueue(const GramArguments& arguments, bool keeps_records, Stream stream) {
+void enqueue(const GramArguments& arguments, bool keeps_records, const GramLibrary& library, Stream stream) {
   GramBatch batch{.pass = arguments};
   if (arguments.center != Center::none) read_zeros(batch.pass.rows);
   batch.rows = rows_read(batch.pass.rows);
@@ -108,7 +173,7 @@ void enqueue(const GramArguments& arguments, bool keeps_records, Stream stream) 
   do {
     batch.chunks = static_cast<int>(std::min(pieces - batch.first, most));
     if (batch.chunks > 0 && medians_apart) launch_centers(batch, stream);
-    if (batch.chunks > 0) launch_chunks(batch, stream);
+    if (batch.chunks > 0) launch_chunks(batch, library, stream);
     if (keeps_records) {
       batch.pass.partial += batch.chunks * products_of_chunk(batch.rows, arguments.pairs);
     } else {
@@ -191,7 +256,17 @@ std::size_t gram_center_bytes(const Rows& rows, const Cut& chunks, bool pairs) {
   return static_cast<std::size_t>(center_batch(chunks) * chunks.length) * size_of(rows.dtype);
 }
 
-void gram(const GramArguments& arguments, Stream stream) { enqueue(arguments, false, stream); }
-void gram_records(const GramArguments& arguments, Stream stream) { enqueue(arguments, true, stream); }
+std::size_t gram_library_bytes(int rows, const Blas& blas) {
+  const std::size_t doubles =
+      (library_row_doubles(rows) + 31) / 32 * 32 + (library_product_doubles(rows) + 31) / 32 * 32;
+  return doubles * sizeof(double) + blas.workspace_bytes();
+}
+
+void gram(const GramArguments& arguments, Stream stream, const GramLibrary& library) {
+  enqueue(arguments, false, library, stream);
+}
+void gram_records(const GramArguments& arguments, Stream stream, const GramLibrary& library) {
+  enqueue(arguments, true, library, stream);
+}
 
 }  // namespace bragg::detail::cuda

@@ -7,6 +7,7 @@
 
 #include "kernels/common/rows.hpp"
 #include "kernels/common/tuning.hpp"
+#include "kernels/runtime/blas.hpp"
 #include "kernels/runtime/stream.hpp"
 
 namespace bragg::detail::cuda {
@@ -99,12 +100,21 @@ std::size_t gram_partial_doubles(int rows, std::int64_t chunks, bool pairs = tru
 /// passing.
 std::size_t gram_center_bytes(const Rows& rows, const Cut& chunks, bool pairs = true);
 
-/// Enqueues the pass. @throws Error as simt::launch.
-void gram(const GramArguments& arguments, Stream stream);
+/// What GramUnit::cublas takes besides. It computes pairs that are not about a centre, where no part may be
+/// skipped; the others tensor does.
+struct GramLibrary {
+  Blas* blas = nullptr;
+  void* memory = nullptr;  ///< gram_library_bytes(rows, *blas), at a multiple of 256
+};
+std::size_t gram_library_bytes(int rows, const Blas& blas);
+
+/// Enqueues the pass. @throws Error as simt::launch and Blas::enqueue; internal: the library is wanted, and
+/// not given.
+void gram(const GramArguments& arguments, Stream stream, const GramLibrary& library = {});
 
 /// The same for somebody else to add up: the products of each chunk, its record, stay in `partial`, one
 /// behind the other, where there is room for all. `products` says whether they are wanted, and is left alone.
-void gram_records(const GramArguments& arguments, Stream stream);
+void gram_records(const GramArguments& arguments, Stream stream, const GramLibrary& library = {});
 
 /// The product of two rows of the table at a place of a record.
 struct RecordEntry {

@@ -13,6 +13,7 @@
 #include <string>
 
 #include "tests/device/device_rows.hpp"
+#include "tests/device/test_library.hpp"
 #include "tests/support/fixture.hpp"
 
 namespace bragg::test {
@@ -24,11 +25,16 @@ using detail::cuda::GramArguments;
 using detail::cuda::GramUnit;
 
 constexpr std::array all_dtypes{DType::f32, DType::f16, DType::bf16, DType::f64};
-constexpr std::array all_units{GramUnit::tensor, GramUnit::double_float, GramUnit::int8};
+constexpr std::array all_units{GramUnit::tensor, GramUnit::double_float, GramUnit::int8, GramUnit::cublas};
 constexpr std::array all_alignments{Alignment::vector, Alignment::element, Alignment::byte};
 const std::vector<int> row_counts{1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 15, 16,  17,  23,  24,  25,
                                   31, 32, 33, 40, 41, 47, 48, 49, 63, 64, 65, 127, 128, 129, 200, 300};
 constexpr double infinity = std::numeric_limits<double>::infinity();
+
+GramUnit any_unit(Generator& random) {
+  const GramUnit unit = all_units[random() % all_units.size()];
+  return unit == GramUnit::cublas && !has_library() ? GramUnit::tensor : unit;
+}
 
 struct GramRequest {
   std::int64_t chunk = 256;
@@ -165,11 +171,12 @@ GramResult run(DeviceRows& data, const GramRequest& request = {}) {
       detail::cuda::gram_center_bytes(arguments.rows, arguments.chunks, request.pairs));
   arguments.centers = centers.data();
   if (request.keeps_low) arguments.low = reinterpret_cast<double*>(memory.data() + low_at);
+  const TestLibrary library(arguments);
   if (request.keeps_records) {
     detail::cuda::set_bytes(partial.data(), 0, partial.bytes(), nullptr);
-    detail::cuda::gram_records(arguments, nullptr);
+    detail::cuda::gram_records(arguments, nullptr, library.get());
   } else {
-    detail::cuda::gram(arguments, nullptr);
+    detail::cuda::gram(arguments, nullptr, library.get());
   }
 
   words = memory.values();
@@ -357,8 +364,7 @@ TEST(GramTest, MatchesExactSumsForEveryRowCountDtypeAndAlignment) {
             .dtype = dtype, .inputs = rows, .sizes = sizes_for(rows), .alignment = alignment};
         SCOPED_TRACE(describe(shape));
         DeviceRows data(shape, normal_values(random));
-        const GramRequest request{.chunk = rows % 2 == 0 ? 256 : 1024,
-                                  .unit = all_units[random() % all_units.size()]};
+        const GramRequest request{.chunk = rows % 2 == 0 ? 256 : 1024, .unit = any_unit(random)};
         expect_right(data, request, run(data, request));
         if (HasFatalFailure()) return;
       }
@@ -381,7 +387,7 @@ TEST(GramTest, SmallIntegersAreExactWhateverTheAlignment) {
         shape.alignment = alignment;
         SCOPED_TRACE(describe(shape));
         DeviceRows data(shape, value);
-        const GramResult got = run(data, {.chunk = 512, .unit = all_units[random() % all_units.size()]});
+        const GramResult got = run(data, {.chunk = 512, .unit = any_unit(random)});
         for (int i = 0; i < rows; ++i) {
           for (int j = 0; j < rows; ++j) {
             long long sum = 0;
@@ -407,7 +413,7 @@ TEST(GramTest, BitsDoNotDependOnAlignmentBatchesOrTheRun) {
       for (long double& v : x) v = std::normal_distribution<double>(0, 1)(random);
       const auto value = [&](int row, std::int64_t j) { return x[static_cast<std::size_t>(row * 1429 + j)]; };
       std::optional<GramResult> first;
-      const GramUnit unit = all_units[random() % all_units.size()];
+      const GramUnit unit = any_unit(random);
       for (const Alignment alignment : all_alignments) {
         shape.alignment = alignment;
         SCOPED_TRACE(describe(shape));
@@ -443,7 +449,12 @@ TEST(GramTest, EqualRowsHaveEqualProducts) {
       const RowsShape shape{.dtype = dtype, .inputs = rows, .sizes = {599}};
       SCOPED_TRACE(describe(shape));
       DeviceRows data(shape, value);
-      const GramResult got = run(data, {.chunk = 1024, .unit = all_units[random() % all_units.size()]});
+      const GramRequest request{.chunk = 1024, .unit = any_unit(random)};
+      const GramResult got = run(data, request);
+      if (request.unit == GramUnit::cublas) {  // which may add up each pair in another order
+        expect_right(data, request, got);
+        continue;
+      }
       ASSERT_EQ(got.at(first, first), got.at(first, second));
       ASSERT_EQ(got.at(first, first), got.at(second, second));
       for (int k = 0; k < rows; ++k) ASSERT_EQ(got.at(first, k), got.at(second, k));
@@ -468,7 +479,7 @@ TEST(GramTest, ReferencesOfTheirOwnDtypes) {
           SCOPED_TRACE(describe(shape) + ", zeros " + std::to_string(zeros));
           DeviceRows data(shape, normal_values(random));
           if (random() % 2 == 0) data.make_null(2, inputs);
-          const GramRequest request{.chunk = 128, .unit = all_units[random() % all_units.size()]};
+          const GramRequest request{.chunk = 128, .unit = any_unit(random)};
           expect_right(data, request, run(data, request));
           if (HasFatalFailure()) return;
           if (inputs > 50 && zeros == 2) break;
@@ -510,7 +521,7 @@ TEST(GramTest, CountsHostileValuesAndKeepsThemToTheirPairs) {
               return std::normal_distribution<double>(0, 1)(random);
           }
         });
-        const GramRequest request{.chunk = 256, .unit = all_units[random() % all_units.size()]};
+        const GramRequest request{.chunk = 256, .unit = any_unit(random)};
         const GramResult got = run(data, request);
         // Denormal f64 products fall below what doubles hold.
         if (dtype != DType::f64) expect_right(data, request, got);
@@ -570,8 +581,7 @@ TEST(GramTest, WindowsAddUpToTheBitsOfTheWhole) {
           [&, from](int row, std::int64_t j) { return x[static_cast<std::size_t>(row * 1500 + from + j)]; });
     };
     DeviceRows all = window(0, 1500);
-    GramRequest request{
-        .chunk = 128, .max_abs = false, .keeps_low = true, .unit = all_units[random() % all_units.size()]};
+    GramRequest request{.chunk = 128, .max_abs = false, .keeps_low = true, .unit = any_unit(random)};
     const GramResult whole = run(all, request);
     DeviceRows first = window(0, 640);
     DeviceRows rest = window(640, 860);
@@ -647,8 +657,7 @@ TEST(GramTest, LongChunksAreAddedUpInParts) {
       DeviceRows data(shape, [&](int row, std::int64_t k) {
         return static_cast<long double>(x[static_cast<std::size_t>(row)][static_cast<std::size_t>(k)]);
       });
-      const GramRequest request{
-          .chunk = 65536, .center = center, .unit = all_units[random() % all_units.size()]};
+      const GramRequest request{.chunk = 65536, .center = center, .unit = any_unit(random)};
       const GramResult got = run(data, request);
       for (std::size_t k = 0; k < static_cast<std::size_t>(size); ++k) {
         const auto c = static_cast<int>(center_of(data, request, 0, 0, k));
@@ -1027,7 +1036,7 @@ TEST(GramTest, RecordsOfChunksAddUpToTheBitsOfTheWhole) {
     request.pairs = pairs;
     request.keeps_low = true;
     request.per_tensor = random() % 2 == 0;
-    request.unit = all_units[random() % all_units.size()];
+    request.unit = any_unit(random);
     SCOPED_TRACE(describe(shape) + (pairs ? ", pairs" : ", lengths"));
     DeviceRows data(shape, normal_values(random));
     const GramResult whole = run(data, request);
@@ -1105,6 +1114,7 @@ TEST(GramTest, ProductsOfOneCoordinateAreExact) {
   Generator random = generator("gram: one coordinate");
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
     for (const GramUnit unit : all_units) {
+      if (unit == GramUnit::cublas && !has_library()) continue;
       const RowsShape shape{.dtype = dtype, .inputs = 21, .sizes = {1}};
       SCOPED_TRACE(describe(shape) + ", " + to_string(unit));
       DeviceRows data(shape, normal_values(random));
@@ -1202,8 +1212,9 @@ TEST(GramTest, UnitsHaveNames) {
       ADD_FAILURE() << name;
     } catch (const Error& error) {
       EXPECT_EQ(error.status(), Status::invalid_argument);
-      EXPECT_EQ(std::string(error.what()), std::string("BRAGG_GRAM=") + name +
-                                               ": needs one of tensor, double_float, int8, or nothing: by device");
+      EXPECT_EQ(std::string(error.what()),
+                std::string("BRAGG_GRAM=") + name +
+                    ": needs one of tensor, double_float, int8, cublas, or nothing: by device");
     }
   }
 }

@@ -10,6 +10,7 @@
 #include "kernels/runtime/check.hpp"
 #include "tests/device/device_rows.hpp"
 #include "tests/device/long_rows.hpp"
+#include "tests/device/test_library.hpp"
 #include "tests/support/fixture.hpp"
 
 namespace bragg::test {
@@ -50,7 +51,8 @@ void fill(const DeviceArray<float>& device, const std::vector<float>& values, de
   detail::cuda::synchronize(stream);
 }
 
-TEST(Graphs, ReplayARunOnNewData) {
+void expect_replays(detail::cuda::GramUnit unit) {
+  const detail::cuda::GramUnitScope by(unit);
   Generator random = generator("graphs");
   const int n = 16;
   const std::int64_t d = 100003;
@@ -82,6 +84,13 @@ TEST(Graphs, ReplayARunOnNewData) {
       EXPECT_EQ(captured.report().rows[3].nonfinite, replay == 1 ? 1 : 0) << text;
     }
   }
+}
+
+TEST(Graphs, ReplayARunOnNewData) { expect_replays(detail::cuda::GramUnit::automatic); }
+
+TEST(Graphs, ReplayCallsOfCublas) {
+  if (!has_library()) GTEST_SKIP() << "there is no cuBLAS";
+  expect_replays(detail::cuda::GramUnit::cublas);
 }
 
 TEST(Graphs, RefuseRulesThatSearchOnTheHost) {

@@ -11,6 +11,7 @@
 #include "kernels/gram/gram.hpp"
 #include "kernels/select/select.hpp"
 #include "tests/device/device_rows.hpp"
+#include "tests/device/test_library.hpp"
 #include "tests/simt/simt_executor.hpp"
 #include "tests/support/fixture.hpp"
 
@@ -211,7 +212,8 @@ std::vector<double> run_gram(const GramCase& c, detail::cuda::GramUnit unit, std
   a.partial = static_cast<double*>(partial.data());
   const detail::cuda::DeviceMemory centers(detail::cuda::gram_center_bytes(a.rows, a.chunks));
   a.centers = centers.data();
-  detail::cuda::gram(a, nullptr);
+  const TestLibrary library(a);
+  detail::cuda::gram(a, nullptr, library.get());
   return products.values();
 }
 
@@ -222,9 +224,10 @@ TEST(Limits, GramRunsAtEveryShapeAndItsBitsDoNotDependOnThem) {
   for (const GramCase& c : gram_cases()) {
     if (chance() % (test_share() * slowness) != 0) continue;
     using detail::cuda::GramUnit;
-    const bool has_units = c.dtype != DType::f64 && c.center == Center::none;
-    for (const GramUnit unit : {GramUnit::tensor, GramUnit::double_float, GramUnit::int8}) {
-      if (unit != GramUnit::tensor && !has_units) continue;
+    for (const detail::cuda::NamedGramUnit& one : detail::cuda::named_gram_units) {
+      const GramUnit unit = one.unit;
+      if (unit != GramUnit::tensor && c.center != Center::none) continue;
+      if (!has_kernel(unit, c.rows, c.dtype)) continue;
       SCOPED_TRACE(c.text() + ", " + to_string(unit));
       simt::set_device_profile(simt::device_profiles().front());
       std::vector<double> smallest;
