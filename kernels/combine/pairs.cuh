@@ -4,11 +4,10 @@
 // Order        Rows in their order, then those whose terms are taken in f64: of another dtype, or of a
 //              coefficient below 2⁻⁶⁰ or above 2¹⁴. One order at any alignment; no bits but by data.
 // Error        With u = 2⁻²⁴ and M = Σ|c_i x_i| over K rows: a coefficient is two floats, off by u²|c|. Its
-// product
-//              with x is p and e, c·x = p + e but for 2u²|c x|. What an addition of p loses is exact, at most
-//              uM. Those losses and e add up to `low`, of at most 11uM as it joins the sum proper every eight
-//              rows or fewer: two additions of each row round by 12u²M and u²(M + 2|c x|). Together less than
-//              18·K·2⁻⁴⁸·M; then rounded to the output, once.
+//              product with x is p and e, c·x = p + e but for 2u²|c x|. What an addition of p loses is
+//              exact, at most uM. Those losses and e add up to `low`, of at most 11uM as it joins the sum
+//              proper every eight rows or fewer: two additions of each row round by 12u²M and
+//              u²(M + 2|c x|). Together less than 18·K·2⁻⁴⁸·M; then rounded to the output, once.
 // Scale        Coefficients times 2⁻¹⁶: 2¹⁵ terms of the largest float do not overflow. A multiplication that
 //              underflows is off by 2⁻¹⁵⁰, three a row: next to nothing beside a sum of 2⁻⁹⁶. A coordinate
 //              whose sum is below that, or not finite, is added up once more in f64: IEEE propagation, and

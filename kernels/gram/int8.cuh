@@ -3,20 +3,18 @@
 // fixed-point number of six bytes, and tensor cores multiply bytes (Ozaki's scheme).
 //
 // Scale        A row's values in a run of 128 coordinates are multiplied by a power of two of the row's own,
-// so
-//              that the largest is 0.99·2⁴⁶ to 0.99·2⁴⁷, and rounded to integers: X = Σ d_p·256^(6−p) with
-//              six digits from −128 to 127. 16-bit types go the same way.
+//              so that the largest is 0.99·2⁴⁶ to 0.99·2⁴⁷, and rounded to integers: X = Σ d_p·256^(6−p)
+//              with six digits from −128 to 127. 16-bit types go the same way.
 // Sum          X_i X_j = Σ d_p e_q·256^(12−p−q). Of the 36 products of digits the 26 with p + q ≤ 8 are
-// taken;
-//              those of equal weight are added in one int32, at most 6·128·2¹⁴. The seven sums make an int64
-//              of 62 bits, in units of 256⁵; runs are added in f64, in order.
+//              taken; those of equal weight are added in one int32, at most 6·128·2¹⁴. The seven sums make
+//              an int64 of 62 bits, in units of 256⁵; runs are added in f64, in order.
 // Order        Sums of a run are exact, so they are the same for equal rows, and so are those of runs. A
 //              non-finite value makes its row's scale infinite, which stays in its row's pairs.
-// Error        in units of 2⁻⁵³‖x_i‖‖x_j‖, where ‖X‖ ≥ 0.99·2⁴⁶ in a run: rounding to integers, ½ each of 128
-//              values of both rows, √128·2⁻⁴⁶: 1455. Digits left out, four times at most 128·2³⁸·1.01: 261.
-//              The unit of the int64: 2. Sums of 512 runs: 513. Together 2231, less than gram_additions are
-//              promised, and sums over runs are no more (Cauchy and Schwarz): the bound of docs/numerics.md
-//              is the same.
+// Error        in units of 2⁻⁵³‖x_i‖‖x_j‖, where ‖X‖ ≥ 0.99·2⁴⁶ in a run: rounding to integers, ½ each of
+//              128 values of both rows, √128·2⁻⁴⁶: 1455. Digits left out, four times at most 128·2³⁸·1.01:
+//              261. The unit of the int64: 2. Sums of 512 runs: 513. Together 2231, less than
+//              gram_additions are promised, and sums over runs are no more (Cauchy and Schwarz): the bound
+//              of docs/numerics.md is the same.
 // Map          One thread block per chunk. A warp stages 4 rows at a time, 16 coordinates of a row to a lane,
 //              and asks for the next run in L2. Any assignment of coordinates to k gives the same sum if both
 //              factors agree: a lane's four values are the four bytes of a register. Each warp then
@@ -24,14 +22,12 @@
 //              rows a block takes two groups of 48, or one with itself. Tails and unaligned rows go to the
 //              same places: the same bits.
 // Bound        Tensor cores: 26 multiply-adds of bytes for each pair of whole tiles and coordinate; memory.
-// f64:
-//              eight operations of a warp per tile and run.
+//              f64: eight operations of a warp per tile and run.
 // Resources    64 to 640 threads; registers: 28 sums, 8 of f64, 16 of digits; 768 bytes shared a row.
 // Measured     not yet run on hardware.
-// Not done     Seven digits of 7 bits, whose sums are bytes too: 22 products by Karatsuba's rule, but more to
-// do
-//              for each value. Residues (Ozaki's scheme II): 14 products, and 80 instructions more for each
-//              value: from 160 rows on that would be less (counted, not run).
+// Not done     Seven digits of 7 bits, whose sums are bytes too: 22 products by Karatsuba's rule, but more
+//              to do for each value. Residues (Ozaki's scheme II): 14 products, and 80 instructions more for
+//              each value: from 160 rows on that would be less (counted, not run).
 #pragma once
 
 #include "kernels/common/tuning.hpp"

@@ -3,18 +3,19 @@
 // multiplies many places at a time, and their products are added up to those of chunks.
 //
 // Order        That of 1024 coordinates is cuBLAS' own; whatever it is, a product goes through no more
-// additions
-//              than it has coordinates. Places of a chunk are added in order. Of a shape a call of cuBLAS
-//              always has the same number of places, those past the end zeros: so bits depend on neither the
-//              batch nor the window.
+//              additions than it has coordinates. Places of a chunk are added in order. Of a shape a call of
+//              cuBLAS always has the same number of places, those past the end zeros: so bits depend on
+//              neither the batch nor the window.
 // Map          widen: a thread block takes a place and eight rows, a warp a row, 16 bytes a lane at a time.
 //              gather: a thread takes a pair of a chunk.
 // Statistics   widen sees every value once, and counts. A value that is not finite is 0 to cuBLAS: its own
-// row only
-//              could show it, and so not even that depends on how cuBLAS treats zeros and infinities.
+//              row only could show it, and so not even that depends on how cuBLAS treats zeros and
+//              infinities.
 // Bound        8 bytes are written and read in L2 per value, and both triangles multiplied: twice the
-// multiply-adds. Resources    256 threads, 64 registers at most. Measured     not yet run on hardware. Not
-// done     one triangle: cuBLAS has no batches of syrk.
+//              multiply-adds.
+// Resources    256 threads, 64 registers at most.
+// Measured     not yet run on hardware.
+// Not done     one triangle: cuBLAS has no batches of syrk.
 #pragma once
 
 #include "kernels/gram/batch.cuh"
