@@ -14,6 +14,7 @@
 #include "host/bench/device_updates.hpp"
 #include "host/bench/gram_choices.hpp"
 #include "host/plan/engine.hpp"
+#include "kernels/combine/combine.hpp"
 #include "kernels/gram/gram.hpp"
 #include "kernels/runtime/check.hpp"
 #include "kernels/runtime/runtime.hpp"
@@ -226,7 +227,8 @@ bool can_be_captured(const Pipeline& pipeline) { return !detail::searches_on_hos
 
 Floors measure_device_floors(std::string& name, double seconds) {
   const int device = cuda::current_device();
-  name = fmt::format("{}, products by {}", cuda::device_name(device), cuda::gram_units(device));
+  name = fmt::format("{}, products by {}, sums in {}", cuda::device_name(device), cuda::gram_units(device),
+                     to_string(cuda::sum_unit(device)));
   const cuda::OwnStream stream;
   Stopwatch watch;
   Floors floors{.memory_bytes = std::max(std::size_t{1} << 30, 16 * cache_bytes())};

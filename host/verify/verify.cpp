@@ -14,6 +14,7 @@
 #include "rules/nearest.hpp"
 
 #if defined(BRAGG_HAS_CUDA)
+#include "kernels/combine/combine.hpp"
 #include "kernels/gram/gram.hpp"
 #include "kernels/runtime/runtime.hpp"
 #endif
@@ -252,11 +253,12 @@ std::vector<Backend> backends() {
       request.options.cuda_device = i;
       return run(pipeline, request);
     };
-    found.push_back({.device = Device::cuda,
-                     .name = fmt::format("cuda:{}", i),
-                     .description = fmt::format("{}, products by {}", detail::cuda::device_name(i),
-                                                detail::cuda::gram_units(i)),
-                     .run = run_there});
+    found.push_back(
+        {.device = Device::cuda,
+         .name = fmt::format("cuda:{}", i),
+         .description = fmt::format("{}, products by {}, sums in {}", detail::cuda::device_name(i),
+                                    detail::cuda::gram_units(i), to_string(detail::cuda::sum_unit(i))),
+         .run = run_there});
   }
 #endif
   return found;
