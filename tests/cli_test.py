@@ -2263,7 +2263,7 @@ class ServerOptions(Case):
             ((*adam[:-1], self.inputs[0]), "is a file of the input"),
             ((*adam[:-1], self.base), "is a file of --base"),
             ((*adam, "--report", self.state), "is the same file as --report"),
-            ((*adam, "--reputation", self.state), "is the same file as --reputation"),
+            ((*adam, "--reputation", self.state), "has the name of a model"),
             ((*adam[:-1], weights, "--weights", "@" + weights), "is the file of --weights"),
         ]:
             self.refused(self.inputs, "median", *options, code=2, says=says)

@@ -345,7 +345,7 @@ class Tables(Docs):
 
     def test_install_lists_the_build_s_options(self):
         lists = read("CMakeLists.txt")
-        options = set(re.findall(r"^(?:option|set)\((BRAGG_\w+) \"", lists, re.MULTILINE))
+        options = set(re.findall(r"^(?:option|set)\((BRAGG_\w+) (?:\w+ CACHE STRING )?\"", lists, re.MULTILINE))
         shown = set(re.findall(r"`(BRAGG_\w+)`", prose("docs/install.md")))
         self.assertIn("BRAGG_CUDA", options)
         self.assertEqual(shown, options)

@@ -10,6 +10,7 @@
 #include "host/plan/cuda_plan.hpp"
 #include "host/sharded/agreement.hpp"
 #include "host/sharded/shard_backend.hpp"
+#include "kernels/combine/combine.hpp"
 
 namespace bragg::detail::cuda {
 
@@ -49,16 +50,19 @@ class CudaMemory final : public RowMemory {
   StreamHandle stream_ = nullptr;
 };
 
-std::string described(const std::string& units) {
-  return units == to_string(GramUnit::tensor) ? "CUDA" : "CUDA, products by " + units;
+std::string described(const std::string& units, SumUnit sums) {
+  std::string text = units == to_string(GramUnit::tensor) ? "CUDA" : "CUDA, products by " + units;
+  if (sums != SumUnit::f64) text += std::string(", sums in ") + to_string(sums);
+  return text;
 }
 
 class CudaShard final : public ShardBackend, private CudaPlan {
  public:
   CudaShard(const PlanRequest& request, const PlanRequest& whole, std::span<const Slice> slices)
       : CudaPlan(request, &whole, slices),
-        description_(blas_ ? "CUDA, products by cuBLAS " + Blas::version() + " on " + device_name(device_)
-                           : described(gram_units(device_))),
+        description_(described(
+            blas_ ? "cuBLAS " + Blas::version() + " on " + device_name(device_) : gram_units(device_),
+            sum_unit(device_))),
         records_(needs_.products ? record_doubles() * sizeof(double) : 0) {}
 
   /// Results depend on who computes products, and on nothing else of the device; those of cuBLAS on both.

@@ -136,7 +136,7 @@ BRAGG_HD void sort(TeamT team, int n, KeyF key, double* keys, int* order, int* s
 /// The indices of the k smallest of key(0), …, key(n−1), ascending by (key, index), by all of a team. Takes n
 /// doubles and 2n ints of `scratch`.
 template <class TeamT, class KeyF>
-BRAGG_HD const int* smallest(TeamT team, Scratch& scratch, int n, [[maybe_unused]] int k, KeyF key) {
+BRAGG_HD_CALLED const int* smallest(TeamT team, Scratch& scratch, int n, [[maybe_unused]] int k, KeyF key) {
   const auto count = static_cast<std::size_t>(n);
   int* const order = scratch.take_ints(count);
   int* const spare = scratch.take_ints(count);
