@@ -3,10 +3,11 @@
 // enough where only the order of distances decides and their errors cannot change it
 // (host/plan/bounded_distances.hpp).
 //
-// Stretches of a block are laid out as f32 in scratch that stays in cache, and multiplied there by register
-// tiles. Each pair has sixteen running sums of a stretch: sum l takes coordinates l, l + 16, …, in that
-// order, and at its end they are added to eight sums of f64, l to sum l mod 8. So results have the same bits
-// on every instruction set that has a fused multiply-add, and equal rows have bit-equal products.
+// Register tiles multiply a stretch of rows where it lies, 16-bit types once they are laid out as f32. Each
+// pair has sixteen running sums of a stretch: sum l takes coordinates l, l + 16, …, in that order. At its end
+// four neighbours at a time are added, (l + (l + 2)) + ((l + 1) + (l + 3)), and these four one after another
+// to a sum of f64. So results have the same bits on every instruction set that has a fused multiply-add, and
+// equal rows have bit-equal products.
 #include "host/cpu/kernels.hpp"
 
 #undef HWY_TARGET_INCLUDE
@@ -51,7 +52,8 @@ constexpr int panel_rows = 4;
 
 constexpr int band_rows = 2 * panel_rows;
 
-int pitch_of(int rows) { return rows | 1; }
+/// Sums of f64 from one row's to the next: tiles write four at a time.
+int pitch_of(int rows) { return (rows + 7) / 4 * 4; }
 
 /// Where memory is asked for what comes next, a line at a time.
 struct Stream {
@@ -82,12 +84,43 @@ void lay_out(const RowSource& row, std::int64_t begin, int count, float* HWY_RES
   for (; i % group != 0; i += lanes) hn::Store(hn::Zero(d), d, to + i);
 }
 
+/// Of each 128 bits of four vectors the sums: of a's four, of b's, of c's and of d's.
+HWY_INLINE Vector sum_of_four(Vector a, Vector b, Vector c, Vector d) {
+  const Lanes df;
+  const hn::Repartition<double, Lanes> pairs;
+  const auto ab = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, a, b), hn::InterleaveUpper(df, a, b)));
+  const auto cd = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, c, d), hn::InterleaveUpper(df, c, d)));
+  return hn::Add(hn::BitCast(df, hn::InterleaveLower(pairs, ab, cd)),
+                 hn::BitCast(df, hn::InterleaveUpper(pairs, ab, cd)));
+}
+
+/// Adds each 128 bits, one after another, to four sums of f64.
+template <class V>
+HWY_INLINE void add_blocks(V v, double* sums) {
+  using D = hn::DFromV<V>;
+  if constexpr (hn::MaxLanes(D()) > 4) {
+    const hn::Half<D> half;
+    add_blocks(hn::LowerHalf(half, v), sums);
+    add_blocks(hn::UpperHalf(half, v), sums);
+  } else {
+#if HWY_MAX_BYTES >= 32
+    const hn::Rebind<double, D> wide;
+    hn::StoreU(hn::Add(hn::LoadU(wide, sums), hn::PromoteTo(wide, v)), wide, sums);
+#else
+    const hn::Half<D> half;
+    const hn::Rebind<double, hn::Half<D>> wide;
+    hn::StoreU(hn::Add(hn::LoadU(wide, sums), hn::PromoteTo(wide, hn::LowerHalf(half, v))), wide, sums);
+    hn::StoreU(hn::Add(hn::LoadU(wide, sums + 2), hn::PromoteTo(wide, hn::UpperHalf(half, v))), wide,
+               sums + 2);
+#endif
+  }
+}
+
 /// Adds the products of rows and columns, `count` floats of each, to `sums`: those of a part of each group.
 template <int kRowsT, int kColumnsT, int kStreamsT>
 void tile(const float* const* rows, const float* const* columns, int count, int part,
           double* HWY_RESTRICT sums, std::ptrdiff_t pitch, Ahead<kStreamsT> ahead) {
   const Lanes d;
-  const Wide dw;
   Vector sum[kRowsT * kColumnsT];
   each<kRowsT * kColumnsT>([&](auto k) BRAGG_INLINED { sum[k] = hn::Zero(d); });
   const float* a[kRowsT];
@@ -112,43 +145,20 @@ void tile(const float* const* rows, const float* const* columns, int count, int 
       });
     });
   }
-  const int first = part * lanes % gram_lanes;
-  const int second = (first + wide_lanes) % gram_lanes;
   each<kRowsT>([&](auto r) BRAGG_INLINED {
-    each<kColumnsT>([&](auto c) BRAGG_INLINED {
-      double* const to = sums + (r * pitch + c) * gram_lanes;
-      const hn::Half<Lanes> half;
-      const auto& x = sum[r * kColumnsT + c];
-      const auto low = hn::PromoteTo(dw, hn::LowerHalf(half, x));
-      const auto high = hn::PromoteTo(dw, hn::UpperHalf(half, x));
-      if constexpr (lanes == group) {
-        hn::Store(hn::Add(hn::Add(hn::Load(dw, to), low), high), dw, to);
-      } else {
-        hn::Store(hn::Add(hn::Load(dw, to + first), low), dw, to + first);
-        hn::Store(hn::Add(hn::Load(dw, to + second), high), dw, to + second);
-      }
-    });
+    const auto of = [&](int c) BRAGG_INLINED { return c < kColumnsT ? sum[r * kColumnsT + c] : hn::Zero(d); };
+    add_blocks(sum_of_four(of(0), of(1), of(2), of(3)), sums + r * pitch);
   });
 }
 
-/// A panel of `rows` rows by a whole one.
+/// A panel of `rows` rows by one of columns, whose pointers behind the last may be any row's.
 template <int kStreamsT, int kRowsT = panel_rows>
-void by_panel(const float* const* a, int rows, const float* const* b, int count, int part, double* sums,
+void multiply(const float* const* a, int rows, const float* const* b, int count, int part, double* sums,
               std::ptrdiff_t pitch, Ahead<kStreamsT> ahead) {
   if constexpr (kRowsT > 1) {
-    if (rows < kRowsT) return by_panel<kStreamsT, kRowsT - 1>(a, rows, b, count, part, sums, pitch, ahead);
+    if (rows < kRowsT) return multiply<kStreamsT, kRowsT - 1>(a, rows, b, count, part, sums, pitch, ahead);
   }
   tile<kRowsT, panel_rows>(a, b, count, part, sums, pitch, ahead);
-}
-
-/// A panel by itself.
-template <int kStreamsT, int kRowsT = panel_rows>
-void by_itself(const float* const* a, int rows, int count, int part, double* sums, std::ptrdiff_t pitch,
-               Ahead<kStreamsT> ahead) {
-  if constexpr (kRowsT > 1) {
-    if (rows < kRowsT) return by_itself<kStreamsT, kRowsT - 1>(a, rows, count, part, sums, pitch, ahead);
-  }
-  tile<kRowsT, kRowsT>(a, a, count, part, sums, pitch, ahead);
 }
 
 #endif  // BRAGG_FUSED
@@ -158,8 +168,8 @@ bool has_products_f32() { return BRAGG_FUSED != 0; }
 std::size_t scratch_doubles_f32([[maybe_unused]] int rows) {
 #if BRAGG_FUSED
   const auto n = static_cast<std::size_t>(rows);
-  return n * static_cast<std::size_t>(pitch_of(rows)) * gram_lanes +
-         (n * stride * sizeof(float) + vector_bytes) / sizeof(double) + n + vector_bytes;
+  return n * static_cast<std::size_t>(pitch_of(rows)) +
+         (n * stride * sizeof(float) + vector_bytes) / sizeof(double) + n + panel_rows + vector_bytes;
 #else
   return 0;
 #endif
@@ -171,11 +181,10 @@ void products_of(const GramRows& rows, std::int64_t begin, int count, double* sc
   const std::ptrdiff_t pitch = pitch_of(rows.count);
   double* const sums = scratch;
   const std::size_t sum_count =
-      (static_cast<std::size_t>(rows.count * pitch) * gram_lanes + vector_bytes - 1) / vector_bytes *
-      vector_bytes;
+      (static_cast<std::size_t>(rows.count * pitch) + vector_bytes - 1) / vector_bytes * vector_bytes;
   auto* const values = reinterpret_cast<float*>(sums + sum_count);
   auto* const at = reinterpret_cast<const float**>(values + static_cast<std::ptrdiff_t>(rows.count) * stride);
-  std::fill_n(sums, rows.count * pitch * gram_lanes, 0.0);
+  std::fill_n(sums, rows.count * pitch, 0.0);
   const int panels = (rows.count + panel_rows - 1) / panel_rows;
   const int tiles = parts * panels * (panels + 1) / 2;
   int shares = 1;  // of a row's next stretch, each for a tile
@@ -194,6 +203,7 @@ void products_of(const GramRows& rows, std::int64_t begin, int count, double* sc
         }
       });
     }
+    std::fill_n(at + rows.count, panel_rows, at[0]);
     int next = 0;
     const auto stream = [&] {
       if (next >= rows.count * shares) return Stream{rows.rows[0].data, 0};
@@ -214,22 +224,15 @@ void products_of(const GramRows& rows, std::int64_t begin, int count, double* sc
         for (int column = 0; column < end; column += panel_rows) {
           for (int first = std::max(band, column); first < end; first += panel_rows) {
             const int here = std::min(panel_rows, rows.count - first);
-            double* const to = sums + (first * pitch + column) * gram_lanes;
-            if (first == column) {
-              by_itself(at + first, here, floats, part, to, pitch, ahead());
-            } else {
-              by_panel(at + first, here, at + column, floats, part, to, pitch, ahead());
-            }
+            multiply(at + first, here, at + column, floats, part, sums + first * pitch + column, pitch,
+                     ahead());
           }
         }
       }
     }
   }
   for (int r = 0; r < rows.count; ++r) {
-    for (int c = 0; c <= r; ++c) {
-      const double* const s = sums + (r * pitch + c) * gram_lanes;
-      *totals++ = ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
-    }
+    totals = std::copy_n(sums + r * pitch, r + 1, totals);
     // Squares may overflow: then there is nothing to count.
     if (std::isfinite(totals[-1])) continue;
     double unused = 0;
