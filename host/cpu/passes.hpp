@@ -139,7 +139,10 @@ constexpr double gram_rounding(std::int64_t additions) {
 }
 
 /// The same of products taken in f32, `depth` a stretch.
-constexpr double gram_f32_rounding(int depth) { return (depth / 16 + 2) * 0x1.01p-24 + gram_rounding(128); }
+constexpr double gram_f32_rounding(int depth) {
+  const int additions = depth / 16 + 2;
+  return additions * 0x1.01p-24 + gram_rounding(128);
+}
 
 /// The points that `select` sees: rows themselves, or combinations of rows.
 struct PointTable {

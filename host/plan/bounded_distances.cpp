@@ -92,9 +92,9 @@ double BoundedDistances::least_spread() {
     work_.assign(static_cast<std::size_t>(rows_), infinity);
     for (const int j : finite_) work_[static_cast<std::size_t>(j)] = low(i, j);
     std::sort(work_.begin(), work_.end());
-    double left = rows_ / 2.0;
-    double total = 0;
-    for (std::size_t k = 0; left > 0; ++k, --left) total += std::min(left, 1.0) * work_[k];
+    const auto half = static_cast<std::size_t>(rows_) / 2;
+    double total = rows_ % 2 == 0 ? 0 : work_[half] / 2;
+    for (std::size_t k = 0; k < half; ++k) total += work_[k];
     least = std::min(least, total / (rows_ / 2.0));
   }
   return least < infinity ? least : 0;
