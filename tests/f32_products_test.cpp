@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cfenv>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -149,6 +150,24 @@ TEST_F(F32Products, WhatUnderflowsIsLeftToF64) {
     Rows rows = normal_rows(random, n, 200, 0, std::ldexp(1.0, exponent));
     for (const std::string& text : pipelines((n - 3) / 2)) compare(text, request_of(rows, DType::f32), seen);
   }
+  EXPECT_GT(seen.f64, 0);
+}
+
+/// Overflow is the largest float where a processor is set to round toward zero, and no infinity.
+TEST_F(F32Products, OverflowThatIsFiniteIsLeftToF64) {
+  Compared seen;
+  std::fesetround(FE_TOWARDZERO);
+  for (int round = 0; round < 6; ++round) {
+    Rows rows = normal_rows(random, 9, 2000, 0, 1e20);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      for (auto& x : rows[i]) x *= 1 + 0.02L * static_cast<long double>(i);
+    }
+    Request request = request_of(rows, DType::f32);
+    request.options.threads = 1;
+    for (const std::string& text : pipelines(2)) compare(text, request, seen);
+  }
+  std::fesetround(FE_TONEAREST);
+  EXPECT_EQ(seen.f32, 0);
   EXPECT_GT(seen.f64, 0);
 }
 

@@ -71,7 +71,9 @@ void BoundedDistances::read(const GramSums& sums, int rows, std::int64_t coordin
     if (sums.nonfinite[r] > 0) continue;
     finite_.push_back(i);
     const double square = sums.products[r * static_cast<std::size_t>(sums.rows) + r];
-    length_[r] = std::sqrt((square + lost) * (1 + 2 * rounding));
+    // A sum of squares that had overflowed would have made more of it, whether overflow is infinite or, where
+    // the processor is set to round toward zero, the largest float; and no sum of products is larger.
+    length_[r] = square <= 0x1p126 ? std::sqrt((square + lost) * (1 + 2 * rounding)) : infinity;
   }
   for (const int i : finite_) {
     for (const int j : finite_) {

@@ -16,10 +16,10 @@ struct RowReport {
   double weight = 0;
   /// weight is not 0.
   bool selected = false;
-  /// krum, multi_krum: score. monna, balance: distance to the pivot. fltrust: cosine with the pivot.
-  /// foolsgold: weight before they are made to sum to 1. cge: norm about o. geometric_median: distance to the
-  /// result. caf: the final filter weight. Others, and after a pre-aggregator that merges rows (nnm,
-  /// bucketing): NaN.
+  /// krum, multi_krum: score; each of its squared distances is off by Report::distance_error of itself and of
+  /// the majority's spread. monna, balance: distance to the pivot. fltrust: cosine with the pivot. foolsgold:
+  /// weight before they are made to sum to 1. cge: norm about o. geometric_median: distance to the result.
+  /// caf: the final filter weight. Others, and after a pre-aggregator that merges rows (nnm, bucketing): NaN.
   double score = 0;
   /// Coordinates that are NaN or infinite.
   std::int64_t nonfinite = 0;
