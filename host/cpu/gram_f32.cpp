@@ -22,6 +22,7 @@
 #include <cstddef>
 #include <cstring>
 
+#include "host/cpu/scratch.hpp"
 #include "host/cpu/simd-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -34,10 +35,9 @@ using Lanes = hn::ScalableTag<float>;
 using Vector = hn::Vec<Lanes>;
 
 constexpr int lanes = static_cast<int>(hn::MaxLanes(Lanes()));
-constexpr int wide_lanes = static_cast<int>(hn::MaxLanes(Wide()));
-constexpr int group = 16;  // running sums of a pair
+constexpr int group = gram_f32_lanes;
 constexpr int parts = group / lanes;
-static_assert(parts * lanes == group && 2 * wide_lanes == lanes);
+static_assert(parts * lanes == group);
 constexpr int depth = gram_f32_depth;
 static_assert(depth % group == 0);
 // Floats from one row to the next: rows begin in different sets of L1.
@@ -52,8 +52,23 @@ constexpr int panel_rows = 4;
 
 constexpr int band_rows = 2 * panel_rows;
 
-/// Sums of f64 from one row's to the next: tiles write four at a time.
-int pitch_of(int rows) { return (rows + 7) / 4 * 4; }
+struct F32Scratch {
+  std::ptrdiff_t pitch;  // sums from one row's to the next: tiles write four at a time
+  std::size_t sum_count;
+  double* sums;
+  float* values;     // of rows that are laid out
+  const float** at;  // [row] where its stretch begins; and behind the last, as many as a panel has
+
+  F32Scratch(int rows, ScratchCutter cut)
+      : pitch((rows + 7) / 4 * 4),
+        sum_count(static_cast<std::size_t>(rows * pitch)),
+        sums(cut.take<double>(sum_count)),
+        values(cut.take<float>(static_cast<std::size_t>(rows) * stride)),
+        at(cut.take<const float*>(static_cast<std::size_t>(rows + panel_rows))),
+        bytes(cut.bytes()) {}
+
+  std::size_t bytes;
+};
 
 /// Where memory is asked for what comes next, a line at a time.
 struct Stream {
@@ -129,7 +144,7 @@ void tile(const float* const* rows, const float* const* columns, int count, int 
   each<kColumnsT>([&](auto c) BRAGG_INLINED { b[c] = columns[c] + part * lanes; });
   for (int i = 0; i < count; i += group) {
     each<kStreamsT>([&](auto k) BRAGG_INLINED {
-      __builtin_prefetch(ahead.streams[k].at, 0, 3);
+      hwy::Prefetch(ahead.streams[k].at);
       ahead.streams[k].at += ahead.streams[k].step;
     });
     Vector kept[kColumnsT];
@@ -167,9 +182,7 @@ bool has_products_f32() { return BRAGG_FUSED != 0; }
 
 std::size_t scratch_doubles_f32([[maybe_unused]] int rows) {
 #if BRAGG_FUSED
-  const auto n = static_cast<std::size_t>(rows);
-  return n * static_cast<std::size_t>(pitch_of(rows)) +
-         (n * stride * sizeof(float) + vector_bytes) / sizeof(double) + n + panel_rows + vector_bytes;
+  return F32Scratch(rows, ScratchCutter(nullptr)).bytes / sizeof(double);
 #else
   return 0;
 #endif
@@ -177,14 +190,12 @@ std::size_t scratch_doubles_f32([[maybe_unused]] int rows) {
 
 #if BRAGG_FUSED
 template <int kStreamsT>
-void products_of(const GramRows& rows, std::int64_t begin, int count, double* scratch, double* totals) {
-  const std::ptrdiff_t pitch = pitch_of(rows.count);
-  double* const sums = scratch;
-  const std::size_t sum_count =
-      (static_cast<std::size_t>(rows.count * pitch) + vector_bytes - 1) / vector_bytes * vector_bytes;
-  auto* const values = reinterpret_cast<float*>(sums + sum_count);
-  auto* const at = reinterpret_cast<const float**>(values + static_cast<std::ptrdiff_t>(rows.count) * stride);
-  std::fill_n(sums, rows.count * pitch, 0.0);
+void products_of(const GramRows& rows, std::int64_t begin, int count, double* memory, double* totals) {
+  const F32Scratch scratch(rows.count, ScratchCutter(reinterpret_cast<unsigned char*>(memory)));
+  const std::ptrdiff_t pitch = scratch.pitch;
+  double* const sums = scratch.sums;
+  const float** const at = scratch.at;
+  std::fill_n(sums, scratch.sum_count, 0.0);
   const int panels = (rows.count + panel_rows - 1) / panel_rows;
   const int tiles = parts * panels * (panels + 1) / 2;
   int shares = 1;  // of a row's next stretch, each for a tile
@@ -193,7 +204,7 @@ void products_of(const GramRows& rows, std::int64_t begin, int count, double* sc
     const int length = std::min(depth, count - done);
     for (int r = 0; r < rows.count; ++r) {
       const RowSource& row = rows.rows[r];
-      float* const to = values + static_cast<std::ptrdiff_t>(r) * stride;
+      float* const to = scratch.values + static_cast<std::ptrdiff_t>(r) * stride;
       at[r] = to;
       with_dtype(row.dtype, [&]<DType kTypeT>() HWY_ATTR {
         if (kTypeT == DType::f32 && length % group == 0) {

@@ -53,9 +53,10 @@ inline constexpr int gram_lanes = 8;
 void gram_products(const GramRows& rows, const GramRows* columns, std::int64_t begin, int count, double scale,
                    const double* center, double* scratch, double* totals);
 
-/// Coordinates whose products are summed in f32 by gram_products_f32, sixteen sums a pair, before f64 takes
-/// them over.
+/// Coordinates whose products are summed in f32 by gram_products_f32 before f64 takes them over, and running
+/// sums that a pair of rows has of them.
 inline constexpr int gram_f32_depth = 512;
+inline constexpr int gram_f32_lanes = 16;
 
 /// Whether gram_products_f32 runs here: it takes a fused multiply-add.
 bool has_gram_f32();

@@ -148,6 +148,11 @@ struct Worker {
 
 }  // namespace
 
+/// A running sum's additions, and those of the sums.
+double gram_f64_rounding(bool centered) noexcept {
+  return gram_rounding(gram_block / cpu::gram_lanes + cpu::gram_lanes + (centered ? 2 : 0));
+}
+
 std::int64_t leaf_blocks_of(std::span<const std::int64_t> sizes) {
   constexpr std::int64_t most_leaves = 1024;
   const std::int64_t blocks = Blocks(sizes, gram_block).count();
@@ -284,6 +289,13 @@ struct CpuPasses::Impl {
 // gram --------------------------------------------------------------------------------------------
 
 namespace {
+
+/// GramSums::rounding of products in f32: a running sum's additions, and those of four neighbours. The rest
+/// is f64's.
+constexpr double f32_rounding = [] {
+  const int additions = cpu::gram_f32_depth / cpu::gram_f32_lanes + 2;
+  return additions * 0x1.01p-24 + gram_rounding(128);
+}();
 
 bool is_centered(const GramSums& sums) { return sums.center.kind != GramCenter::Kind::none; }
 
@@ -599,10 +611,7 @@ void CpuPasses::gram(const RowTable& table, GramSums& sums) {
     }
   }
   if (!sums.wanted) return;
-  // A running sum's, and those of the sums. About a centre each factor is rounded, too.
-  sums.rounding =
-      sums.f32 ? gram_f32_rounding(cpu::gram_f32_depth)
-               : gram_rounding(gram_block / cpu::gram_lanes + cpu::gram_lanes + (is_centered(sums) ? 2 : 0));
+  sums.rounding = sums.f32 ? f32_rounding : gram_f64_rounding(is_centered(sums));
   for (std::size_t r = 0; r < n; ++r) {
     for (std::size_t c = 0; c < r; ++c) {
       sums.products[c * n + r] = sums.products[r * n + c];

@@ -138,11 +138,8 @@ constexpr double gram_rounding(std::int64_t additions) {
   return (static_cast<double>(additions) + 16) * 0x1.01p-53;
 }
 
-/// The same of products taken in f32, `depth` a stretch.
-constexpr double gram_f32_rounding(int depth) {
-  const int additions = depth / 16 + 2;
-  return additions * 0x1.01p-24 + gram_rounding(128);
-}
+/// GramSums::rounding of products in f64; about a centre each factor is rounded, too.
+double gram_f64_rounding(bool centered = false) noexcept;
 
 /// The points that `select` sees: rows themselves, or combinations of rows.
 struct PointTable {

@@ -4,16 +4,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <limits>
 
-#include "host/cpu/kernels.hpp"
 #include "rules/solve/points.hpp"
 
 namespace bragg::detail {
 
 namespace {
-
-constexpr double exact_rounding = gram_rounding(gram_block / cpu::gram_lanes + cpu::gram_lanes);
 
 /// As Points::squared_distance.
 double squared_distance(const GramSums& sums, int i, int j) {
@@ -23,7 +19,7 @@ double squared_distance(const GramSums& sums, int i, int j) {
     return sums.products[at] + sums.low[at];
   };
   const double value = (product(i, i) - product(i, j)) + (product(j, j) - product(i, j));
-  return value > 0 || std::isnan(value) ? value : 0;
+  return value > 0 ? value : 0;
 }
 
 /// What is first in any order of values within their bounds, and what may be or not: of `count` values the
@@ -65,7 +61,7 @@ void BoundedDistances::read(const GramSums& sums, int rows, std::int64_t coordin
   high_.assign(n * n, 0);
   // What a product loses where f32 underflows, even if it is set to flush to zero.
   const double lost = static_cast<double>(coordinates) * 0x1p-125;
-  const double rounding = (sums.rounding + exact_rounding) * 1.001;
+  const double rounding = (sums.rounding + gram_f64_rounding()) * 1.001;
   for (int i = 0; i < rows; ++i) {
     const auto r = static_cast<std::size_t>(i);
     if (sums.nonfinite[r] > 0) continue;
@@ -78,9 +74,9 @@ void BoundedDistances::read(const GramSums& sums, int rows, std::int64_t coordin
   for (const int i : finite_) {
     for (const int j : finite_) {
       if (i == j) continue;
-      const double reach = length_[static_cast<std::size_t>(i)] + length_[static_cast<std::size_t>(j)];
-      const double found = squared_distance(sums, i, j);
-      const double error = rounding * reach * reach + 4 * lost;
+      const bool overflowed = !(reach(i, j) < infinity);
+      const double found = overflowed ? 0 : squared_distance(sums, i, j);
+      const double error = rounding * reach(i, j) * reach(i, j) + 4 * lost;
       low(i, j) = std::max(found - error, 0.0);
       high(i, j) = found + error;
     }
@@ -88,7 +84,7 @@ void BoundedDistances::read(const GramSums& sums, int rows, std::int64_t coordin
 }
 
 /// At most majority_spread of products in f64.
-double BoundedDistances::least_spread() {
+double BoundedDistances::find_spread() {
   double least = infinity;
   for (const int i : finite_) {
     work_.assign(static_cast<std::size_t>(rows_), infinity);
@@ -103,13 +99,11 @@ double BoundedDistances::least_spread() {
 }
 
 /// Whether CertifyStep would leave products in f64 as they are.
-bool BoundedDistances::are_clear() {
-  const double spread = least_spread();
+bool BoundedDistances::are_clear() const {
   for (const int i : finite_) {
     for (const int j : finite_) {
-      const double reach = length_[static_cast<std::size_t>(i)] + length_[static_cast<std::size_t>(j)];
-      if (i != j && !(exact_rounding * reach * reach <= 0.9 * clear_share * (low(i, j) + spread)))
-        return false;
+      const double error = gram_f64_rounding() * reach(i, j) * reach(i, j);
+      if (i != j && !(error <= 0.9 * clear_share * (low(i, j) + spread_))) return false;
     }
   }
   return true;
@@ -165,6 +159,7 @@ bool BoundedDistances::find_scores(const NeededOrder& order) {
 
 bool BoundedDistances::find_undecided(const NeededOrder& order, std::vector<int>& rows) {
   rows.clear();
+  spread_ = find_spread();
   // Where f32 has overflowed nothing is clear.
   if (!are_clear()) return false;
   return order.by_score ? find_scores(order) : find_neighbors(order.taken, rows);
@@ -176,21 +171,19 @@ bool BoundedDistances::look_hopeless() const {
   for (const int i : finite_) {
     for (const int j : finite_) {
       if (i == j) continue;
-      const double reach = length_[static_cast<std::size_t>(i)] + length_[static_cast<std::size_t>(j)];
       ++pairs;
-      unclear += reach < infinity && high(i, j) >= reach * reach / 32 ? 0 : 1;
+      unclear += reach(i, j) < infinity && high(i, j) >= reach(i, j) * reach(i, j) / 32 ? 0 : 1;
     }
   }
   return 2 * unclear > pairs;
 }
 
-double BoundedDistances::error() {
-  const double spread = least_spread();
+double BoundedDistances::error() const {
   double worst = 0;
   for (const int i : finite_) {
     for (const int j : finite_) {
       if (i == j) continue;
-      const double off = (high(i, j) - low(i, j)) / (low(i, j) + spread);
+      const double off = (high(i, j) - low(i, j)) / (low(i, j) + spread_);
       worst = std::max(worst, off < 1 ? off : 1);
     }
   }

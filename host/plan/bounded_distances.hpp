@@ -35,8 +35,8 @@ class BoundedDistances {
   /// Lengths are so much larger than distances that f32 is not worth trying.
   bool look_hopeless() const;
 
-  /// As Report::distance_error.
-  double error();
+  /// As Report::distance_error. After find_undecided.
+  double error() const;
 
  private:
   double& low(int i, int j) { return low_[at(i, j)]; }
@@ -46,8 +46,11 @@ class BoundedDistances {
   std::size_t at(int i, int j) const {
     return static_cast<std::size_t>(i) * static_cast<std::size_t>(rows_) + static_cast<std::size_t>(j);
   }
-  bool are_clear();
-  double least_spread();
+  double reach(int i, int j) const {
+    return length_[static_cast<std::size_t>(i)] + length_[static_cast<std::size_t>(j)];
+  }
+  bool are_clear() const;
+  double find_spread();
   bool find_neighbors(int taken, std::vector<int>& rows);
   bool find_scores(const NeededOrder& order);
 
@@ -55,6 +58,7 @@ class BoundedDistances {
   std::vector<int> finite_;     // the rows that are
   std::vector<double> length_;  // per row, at most
   std::vector<double> low_, high_;
+  double spread_ = 0;
 
   // Per row.
   std::vector<double> work_, least_, most_;
