@@ -180,8 +180,8 @@ struct DncStep {
       return stage.mixed ? extent(sample, centered + static_cast<std::size_t>(i) * stage.rows(), at_origin)
                          : sample.extent.first[i];
     });
-    const double whole = longest_of(
-        [&](int i) { return stage.mixed ? extent(sample, mix(b, i), 0) : sample.extent.first[i]; });
+    const double whole =
+        stage.mixed ? longest_of([&](int i) { return extent(sample, mix(b, i), 0); }) : longest;
     const double trace = team.sum(m, [&](int i) { return k[static_cast<std::size_t>(i) * m + i]; });
     int rank = 0;
     double top = 0;

@@ -38,6 +38,12 @@ struct KrumScoresStep {
   }
 };
 
+/// Of n points, those whose distances make a score: of Krum and Multi-Krum.
+template <class RuleT>
+int neighbors_of(const RuleT& rule, int n) {
+  return rule.neighbors.value_or(n - rule.f - 2);
+}
+
 /// Krum and Multi-Krum as their step on the block holds them.
 struct KrumSelection {
   int f = 0;
@@ -85,11 +91,11 @@ struct RuleOf<Krum> : GeometricRule<Krum> {
     check_neighbors(text.name, rule.f, rule.neighbors, points);
   }
   static std::optional<NeededOrder> needed_order(const Krum& rule, int n) {
-    return NeededOrder{.by_score = true, .taken = rule.neighbors.value_or(n - rule.f - 2), .kept = 1};
+    return NeededOrder{.by_score = true, .taken = neighbors_of(rule, n), .kept = 1};
   }
   static constexpr bool ranks = true;
   static KrumScoresStep scores(const Krum& rule, const Stage& stage) {
-    return {.stage = stage, .neighbors = rule.neighbors.value_or(stage.count - rule.f - 2)};
+    return {.stage = stage, .neighbors = neighbors_of(rule, stage.count)};
   }
   using Step = SolveStep<KrumSelection>;
   static Step step(const Krum& rule, const Stage& stage, const SequenceInputs&) {

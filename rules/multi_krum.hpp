@@ -25,13 +25,11 @@ struct RuleOf<MultiKrum> : GeometricRule<MultiKrum> {
     if (rule.m) need_between(text.name, "m", *rule.m, 1, points.n, "1 ≤ m ≤ n");
   }
   static std::optional<NeededOrder> needed_order(const MultiKrum& rule, int n) {
-    return NeededOrder{.by_score = true,
-                       .taken = rule.neighbors.value_or(n - rule.f - 2),
-                       .kept = rule.m.value_or(n - rule.f)};
+    return NeededOrder{.by_score = true, .taken = neighbors_of(rule, n), .kept = rule.m.value_or(n - rule.f)};
   }
   static constexpr bool ranks = true;
   static KrumScoresStep scores(const MultiKrum& rule, const Stage& stage) {
-    return {.stage = stage, .neighbors = rule.neighbors.value_or(stage.count - rule.f - 2)};
+    return {.stage = stage, .neighbors = neighbors_of(rule, stage.count)};
   }
   using Step = SolveStep<KrumSelection>;
   static Step step(const MultiKrum& rule, const Stage& stage, const SequenceInputs&) {

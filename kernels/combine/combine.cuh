@@ -2,9 +2,9 @@
 // out[j] = Σ_i c_i x_i[j]: pass 2 of the geometric rules.
 //
 // Shapes       any rows, any tensors; rows of coefficient 0 are never read.
-// Order        (In pairs of floats: pairs.cuh.) f64 fused multiply-adds in row order, rounded once: the CPU
-// backend's values, whatever the
-//              alignment, the grid or the run. IEEE propagation of what is read.
+// Order        f64 fused multiply-adds in row order, rounded once: the CPU backend's values, whatever the
+//              alignment, the grid or the run. IEEE propagation of what is read. (In pairs of floats:
+//              pairs.cuh.)
 // Map          a block takes tiles of 1024 coordinates, a thread 8 of them: runs of 16 bytes where all
 //              addresses are multiples of 16 and the tile is whole, else every 128th coordinate.
 // Bound        Memory: rows with a coefficient once, out once; 8 multiply-adds per row for 16 to 64 bytes.

@@ -78,18 +78,25 @@ int library_places(int rows) {
   return static_cast<int>(std::clamp<std::int64_t>(fit, 1, LibraryTuning::most_places));
 }
 
-/// Doubles before a library's products, and of these; of fewer rows there are not more.
-std::size_t library_row_doubles(int rows) {
-  const std::int64_t place = std::int64_t{LibraryTuning::depth} * rows;
-  return static_cast<std::size_t>(
-      std::max(place, std::min(LibraryTuning::most_places * place, LibraryTuning::doubles)));
-}
-std::size_t library_product_doubles(int rows) {
-  const std::int64_t square = std::int64_t{rows} * rows;
-  return static_cast<std::size_t>(std::max(
-      square,
-      std::min(LibraryTuning::most_places * square, LibraryTuning::doubles / LibraryTuning::depth * rows)));
-}
+/// A library's memory, in doubles: of rows, of products, then its workspace. Of fewer rows there are not
+/// more.
+struct LibraryLayout {
+  std::size_t products_at;
+  std::size_t workspace_at;
+
+  explicit LibraryLayout(int rows) {
+    constexpr std::int64_t most = LibraryTuning::most_places;
+    const auto whole = [](std::int64_t doubles) {
+      return (static_cast<std::size_t>(doubles) + 31) / 32 * 32;
+    };
+    const std::int64_t place = std::int64_t{LibraryTuning::depth} * rows;
+    const std::int64_t square = std::int64_t{rows} * rows;
+    products_at = whole(std::max(place, std::min(most * place, LibraryTuning::doubles)));
+    workspace_at =
+        products_at + whole(std::max(square, std::min(most * square,
+                                                      LibraryTuning::doubles / LibraryTuning::depth * rows)));
+  }
+};
 
 void launch_library(const GramBatch& batch, const GramLibrary& library, Stream stream) {
   if (library.blas == nullptr) throw Error(Status::internal, "products by cuBLAS without a handle of it");
@@ -98,18 +105,17 @@ void launch_library(const GramBatch& batch, const GramLibrary& library, Stream s
   const auto depth = static_cast<int>(std::min<std::int64_t>(LibraryTuning::depth, length));
   const int at_a_time = library_places(rows);
   auto* const memory = static_cast<double*>(library.memory);
-  const auto products_at = (library_row_doubles(batch.pass.rows.count) + 31) / 32 * 32;
-  const auto workspace_at = products_at + (library_product_doubles(batch.pass.rows.count) + 31) / 32 * 32;
+  const LibraryLayout layout(batch.pass.rows.count);
   Places places{.of_chunk = static_cast<int>((length + depth - 1) / depth),
                 .depth = depth,
                 .rows = memory,
-                .products = memory + products_at};
+                .products = memory + layout.products_at};
   const BatchedProducts product{.rows = places.rows,
                                 .n = rows,
                                 .depth = depth,
                                 .count = at_a_time,
                                 .products = places.products,
-                                .workspace = memory + workspace_at};
+                                .workspace = memory + layout.workspace_at};
   const int resident = simt::resident_blocks(gram_gather, widen_threads, 0);
   const std::int64_t all = std::int64_t{batch.chunks} * places.of_chunk;
   for (; places.first < all; places.first += at_a_time) {
@@ -257,9 +263,7 @@ std::size_t gram_center_bytes(const Rows& rows, const Cut& chunks, bool pairs) {
 }
 
 std::size_t gram_library_bytes(int rows, const Blas& blas) {
-  const std::size_t doubles =
-      (library_row_doubles(rows) + 31) / 32 * 32 + (library_product_doubles(rows) + 31) / 32 * 32;
-  return doubles * sizeof(double) + blas.workspace_bytes();
+  return LibraryLayout(rows).workspace_at * sizeof(double) + blas.workspace_bytes();
 }
 
 void gram(const GramArguments& arguments, Stream stream, const GramLibrary& library) {

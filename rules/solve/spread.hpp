@@ -44,6 +44,7 @@ BRAGG_HD Spread majority_spread(TeamT team, const Points& points, bool weighted,
   out.square = means[out.central] < infinity ? means[out.central] : 0;
   return out;
 }
+
 /// Of neighbours that are known.
 template <class TeamT>
 BRAGG_HD Spread majority_spread(TeamT team, const Points& points, bool weighted, const Neighbors& near,
@@ -51,6 +52,7 @@ BRAGG_HD Spread majority_spread(TeamT team, const Points& points, bool weighted,
   return majority_spread(
       team, points, weighted, near.distances, [&](int i, int) { return near.nearest(i); }, means);
 }
+
 /// Of others, for now and then: a row is one member's. `distances`: m², `order`: m² ints.
 template <class TeamT>
 BRAGG_HD Spread majority_spread(TeamT team, const Points& points, bool weighted, double* distances,
