@@ -16,6 +16,7 @@
 #include <type_traits>
 
 #include "rules/sampling.hpp"
+#include "tests/support/failure.hpp"
 #include "tests/support/fixture.hpp"
 #include "tests/support/long_rows.hpp"
 
@@ -68,19 +69,6 @@ const char* const all_kinds[] = {"mean",
                                  "bucketing(s=2, seed=4) | median",
                                  "clip(c=20) | mean",
                                  "arc(f=2) | geometric_median"};
-
-/// The message of the Error that `call` throws; fails the test when it throws none, or another status.
-template <class CallF>
-std::string message_of(CallF call, Status status = Status::invalid_argument) {
-  try {
-    call();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.status(), status) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
 
 // No stream is meant by 0, nullptr or {}.
 static_assert(std::is_convertible_v<CUstream_st*, Stream>);

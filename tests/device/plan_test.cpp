@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "tests/device/device_rows.hpp"
+#include "tests/support/failure.hpp"
 #include "tests/support/files.hpp"
 #include "tests/support/fixture.hpp"
 
@@ -55,18 +56,6 @@ Options on_cuda(Options options = {}) {
 
 Updates device_matrix(const DeviceArray<float>& data, int n, std::int64_t d) {
   return Updates::matrix(data.data(), n, d, DType::f32, -1, MemorySpace::cuda);
-}
-
-template <class CallF>
-std::string message_of(CallF call, Status status = Status::invalid_argument) {
-  try {
-    call();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.status(), status) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
 }
 
 /// Largest |a − b| relative to 1 + |b|.

@@ -18,6 +18,7 @@
 #include "tests/device/device_rows.hpp"
 #include "tests/device/test_library.hpp"
 #include "tests/simt/simt_executor.hpp"
+#include "tests/support/failure.hpp"
 #include "tests/support/fake_cublas/fake_cublas.hpp"
 #include "tests/support/fixture.hpp"
 
@@ -29,17 +30,6 @@ using detail::cuda::DeviceMemory;
 using detail::cuda::GramUnit;
 using detail::cuda::GramUnitScope;
 using detail::cuda::OwnStream;
-
-std::string message_of(const std::function<void()>& call, Status status) {
-  try {
-    call();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.status(), status) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
 
 TEST(Cublas, AHandleIsMadeWithThePlanAndGoesWithIt) {
   const GramUnitScope by(GramUnit::cublas);

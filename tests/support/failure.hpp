@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <gtest/gtest.h>
 #include <bragg/error.hpp>
+
 #include <string>
 
 namespace bragg::test {
@@ -20,6 +22,19 @@ Failure failure_of(F f) {
     return {error.status(), error.what()};
   }
   return {};
+}
+
+/// The message of the Error that `call` throws; fails the test when it throws none, or another status.
+template <class CallF>
+std::string message_of(CallF call, Status status = Status::invalid_argument) {
+  try {
+    call();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.status(), status) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "nothing was thrown";
+  return "";
 }
 
 }  // namespace bragg::test
