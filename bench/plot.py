@@ -129,9 +129,9 @@ def tables(result):
         machine(result), result["version"], result["commit"], result["date"][:10], result["command"].replace('"', "'"))
     text += "Median time and, in parentheses, the floor's share of it.\n"
     if floors["read_gb_per_s"]:
-        text += "Floor: read %.1f GB/s, copy %.1f GB/s; FMA f64 %.0f GFLOP/s; min/max of 16, 32, 64 bits %.0f, %.0f, %.0f Gop/s.\n" % (
+        text += "Floor: read %.1f GB/s, copy %.1f GB/s; FMA f64 %.0f GFLOP/s; min/max of f32 and f64 %.0f and %.0f Gop/s.\n" % (
             floors["read_gb_per_s"], floors["copy_gb_per_s"], floors["fma_f64_gflop_per_s"],
-            floors["min_max_16_gop_per_s"], floors["min_max_32_gop_per_s"], floors["min_max_64_gop_per_s"])
+            floors["min_max_32_gop_per_s"], floors["min_max_64_gop_per_s"])
     for d, dtype in distinct((row["d"], row["dtype"]) for row in result["rows"] if not row["model"]):
         by_n = table_by_n(result, d, dtype)
         if by_n:

@@ -66,9 +66,9 @@ int run_program(int argc, char** argv, const std::function<void()>& register_row
   benchmark::AddCustomContext("read_gb_per_s", fmt::format("{:.1f}", f.read / 1e9));
   benchmark::AddCustomContext("copy_gb_per_s", fmt::format("{:.1f}", f.copy / 1e9));
   benchmark::AddCustomContext("fma_f64_gflop_per_s", fmt::format("{:.1f}", 2 * f.fma_f64 / 1e9));
-  benchmark::AddCustomContext(
-      "min_max_16_32_64_gop_per_s",
-      fmt::format("{:.1f} {:.1f} {:.1f}", f.min_max_16 / 1e9, f.min_max_32 / 1e9, f.min_max_64 / 1e9));
+  benchmark::AddCustomContext("min_max_float_32_64_integer_16_gop_per_s",
+                              fmt::format("{:.1f} {:.1f} {:.1f}", f.min_max_32.floats / 1e9,
+                                          f.min_max_64.floats / 1e9, f.min_max_16.integers / 1e9));
   register_rows();
   benchmark::RunSpecifiedBenchmarks();
   return 0;

@@ -47,15 +47,17 @@ bool says(const std::string& text, const std::string& words) { return text.find(
 
 TEST(Floors, ArePositiveAndInTheOrderOfWidths) {
   const Floors floors = measure_floors(1, memory_beyond(std::size_t{1} << 20), std::size_t{1} << 20, 0.4);
-  for (const double rate : {floors.read, floors.copy, floors.fma_f32, floors.fma_f64, floors.min_max_16,
-                            floors.min_max_32, floors.min_max_64}) {
+  for (const double rate : {floors.read, floors.copy, floors.fma_f32, floors.fma_f64, floors.to_f64,
+                            floors.min_max_16.integers, floors.min_max_32.floats, floors.min_max_32.integers,
+                            floors.min_max_64.floats, floors.min_max_64.integers}) {
     EXPECT_GT(rate, 1e7);
     EXPECT_LT(rate, 1e14) << "the compiler has seen through a loop";
   }
   // Half the lanes, half the rate; less than a quarter more, that others may use the machine.
   EXPECT_GT(floors.fma_f32, 1.25 * floors.fma_f64);
-  EXPECT_GE(floors.min_max_16, 0.8 * floors.min_max_32);
-  EXPECT_GE(floors.min_max_32, 0.8 * floors.min_max_64);
+  EXPECT_GE(floors.min_max_16.integers, 0.8 * floors.min_max_32.integers);
+  EXPECT_GE(floors.min_max_32.floats, 0.8 * floors.min_max_64.floats);
+  EXPECT_GT(2 * floors.fma_f64, 0.8 * floors.to_f64) << "a conversion is no faster than two multiply-adds";
   EXPECT_FALSE(floors.read_how.empty());
   EXPECT_FALSE(floors.copy_how.empty());
 }
@@ -79,14 +81,15 @@ TEST(Floors, TheBestOfTwoMeasurementsIsTheFasterOfEach) {
   a.read_how = "a";
   b.read = 2;
   b.read_how = "b";
-  a.min_max_32 = 1;
-  b.min_max_32 = 5;
-  b.min_max_32_how = "integer";
+  a.min_max_32 = {.floats = 1, .integers = 7};
+  b.min_max_32 = {.floats = 5, .integers = 6};
+  a.to_f64 = 4;
   const Floors best = best_of(a, b);
   EXPECT_EQ(best.read, 3);
   EXPECT_EQ(best.read_how, "a");
-  EXPECT_EQ(best.min_max_32, 5);
-  EXPECT_EQ(best.min_max_32_how, "integer");
+  EXPECT_EQ(best.min_max_32.floats, 5);
+  EXPECT_EQ(best.min_max_32.integers, 7);
+  EXPECT_EQ(best.to_f64, 4);
 }
 
 TEST(Floors, EveryByteIsRead) {
@@ -152,19 +155,31 @@ TEST(Work, BytesAndOperationsOfThePasses) {
   EXPECT_EQ(gram.bytes_read, 64000);
   EXPECT_EQ(gram.bytes_written, 0);
   EXPECT_EQ(gram.fma, 136 * 1000);
+  EXPECT_EQ(gram.conversions, 16 * 1000);
+  EXPECT_EQ(gram_work(16, 1000, DType::f64).conversions, 0);
   const PassWork combine = combine_work(3, 1000, DType::bf16);
   EXPECT_EQ(combine.bytes_read, 6000);
   EXPECT_EQ(combine.bytes_written, 2000);
   EXPECT_EQ(combine.fma, 3000);
+  EXPECT_EQ(combine.conversions, 3000);
   const detail::SelectRule median{.kind = detail::SelectRule::Kind::median};
   const PassWork select = select_work(median, 3, 1000, DType::f16);
   EXPECT_EQ(select.bytes(), 8000);
   EXPECT_EQ(select.min_max, 4 * 1000) << "max(min(a, b), min(max(a, b), c)) and no more";
+  EXPECT_EQ(select.keys, 4 * 1000) << "three values, and one rank of them";
+  EXPECT_EQ(select.fma, 0) << "nothing is added up";
   EXPECT_EQ(select.lane_bits, 16);
   EXPECT_EQ(select_work(median, 16, 1, DType::f32).min_max, 80);
+  const detail::SelectRule trimmed{.kind = detail::SelectRule::Kind::trimmed_mean, .f = 3};
+  const PassWork mean = select_work(trimmed, 16, 1000, DType::f32);
+  EXPECT_EQ(mean.fma, 10 * 1000);
+  EXPECT_EQ(mean.conversions, 10 * 1000);
+  EXPECT_EQ(mean.keys, (16 + 10) * 1000);
+  EXPECT_EQ(select_work(trimmed, 16, 1000, DType::f64).conversions, 0);
   const PassWork mixed = mix_select_work(median, 3, 5, 11, 1000, DType::f16);
   EXPECT_EQ(mixed.bytes_read, 10000);
   EXPECT_EQ(mixed.fma, 11000);
+  EXPECT_EQ(mixed.conversions, (5 + 3) * 1000) << "rows to f64, points from it";
   EXPECT_EQ(mixed.lane_bits, 32) << "means are sorted in f32";
 }
 
@@ -183,20 +198,34 @@ TEST(Work, LargeSelectionsAreBoundByMemoryAndSaySo) {
 }
 
 TEST(Work, TheFloorIsTheLargerOfMemoryAndArithmetic) {
-  const Rates rates{.read = 100, .fma_f64 = 10, .min_max_16 = 80, .min_max_32 = 40, .min_max_64 = 20};
-  PassWork work{.name = "", .bytes_read = 150, .bytes_written = 50, .fma = 10, .min_max = 20};
+  const Rates rates{.read = 100,
+                    .fma_f64 = 10,
+                    .to_f64 = 5,
+                    .min_max_16 = {.integers = 80},
+                    .min_max_32 = {.floats = 40, .integers = 80},
+                    .min_max_64 = {.floats = 20}};
+  PassWork work{.name = "", .bytes_read = 150, .bytes_written = 50, .fma = 10, .min_max = 20, .keys = 20};
   EXPECT_EQ(floor_of(work, rates).seconds, 2);
   EXPECT_STREQ(floor_of(work, rates).bound, "memory");
   work.fma = 25;
   EXPECT_EQ(floor_of(work, rates).seconds, 3) << "mixing and selecting take turns";
-  EXPECT_STREQ(floor_of(work, rates).bound, "fma + min/max");
+  EXPECT_STREQ(floor_of(work, rates).bound, "arithmetic");
+  work.conversions = 5;
+  EXPECT_EQ(floor_of(work, rates).seconds, 4);
+  work.conversions = 0;
+  work.min_max = 200;
+  work.keys = 0;
+  EXPECT_EQ(floor_of(work, rates).seconds, 5) << "integers are twice as fast as floats";
+  work.keys = 120;
+  EXPECT_EQ(floor_of(work, rates).seconds, 7.5) << "but to turn them into integers would take longer";
+  work.keys = 0;
   work.fma = 0;
   work.min_max = 160;
   work.lane_bits = 16;
   EXPECT_STREQ(floor_of(work, rates).bound, "memory");
   work.lane_bits = 64;
   EXPECT_EQ(floor_of(work, rates).seconds, 8);
-  EXPECT_STREQ(floor_of(work, rates).bound, "min/max");
+  EXPECT_STREQ(floor_of(work, rates).bound, "arithmetic");
   EXPECT_STREQ(floor_of(work, {.read = 100}).bound, "memory") << "rates that are not known bound nothing";
   EXPECT_EQ(floor_of(work, {.copy = 100}).seconds, 2);
   EXPECT_EQ(floor_of(work, {.read = 50, .copy = 100}).seconds, 3) << "100 are copied, 100 are read";

@@ -196,7 +196,10 @@ Row Bench::on_cpu(const Case& one) {
   });
   const Phases phases = time_phases(one, shaped_, options_, settings_.budget);
   std::vector<PassWork> passes = passes_of(one.pipeline, one.n, one.size.d, one.dtype, phases.solution);
-  if (phases.f32) std::swap(passes.front().fma, passes.front().fma_f32);
+  if (phases.f32) {
+    std::swap(passes.front().fma, passes.front().fma_f32);
+    passes.front().conversions = 0;
+  }
   for (const PassWork& work : passes) {
     const bool first = passes.size() > 1 && &work == &passes.front();
     row.passes.push_back(

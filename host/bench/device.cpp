@@ -167,10 +167,9 @@ void measure_units(Floors& floors, Stopwatch& watch, cuda::Stream stream, double
     constexpr double operations = 26;  // of a product of digits (kernels/gram/int8.cuh)
     floors.fma_f64 = std::max(floors.fma_f64, rate(DeviceUnit::fma_int8_mma) / operations);
   }
-  floors.min_max_16 = std::max(rate(DeviceUnit::min_max_f16), rate(DeviceUnit::min_max_bf16));
-  floors.min_max_32 = rate(DeviceUnit::min_max_f32);
-  floors.min_max_64 = rate(DeviceUnit::min_max_f64);
-  floors.min_max_32_how = floors.min_max_64_how = "float";
+  floors.min_max_16.floats = std::max(rate(DeviceUnit::min_max_f16), rate(DeviceUnit::min_max_bf16));
+  floors.min_max_32.floats = rate(DeviceUnit::min_max_f32);
+  floors.min_max_64.floats = rate(DeviceUnit::min_max_f64);
   floors.to_f64 = rate(DeviceUnit::to_f64);
 }
 

@@ -147,6 +147,7 @@ Rates Floors::rates(double bandwidth) const {
           .copy = copy,
           .fma_f32 = fma_f32,
           .fma_f64 = fma_f64,
+          .to_f64 = launch_us > 0 ? 0 : to_f64,  // a device need not convert
           .min_max_16 = min_max_16,
           .min_max_32 = min_max_32,
           .min_max_64 = min_max_64};
@@ -164,20 +165,15 @@ Floors best_of(const Floors& a, const Floors& b) {
   }
   best.fma_f32 = std::max(a.fma_f32, b.fma_f32);
   best.fma_f64 = std::max(a.fma_f64, b.fma_f64);
-  best.min_max_16 = std::max(a.min_max_16, b.min_max_16);
+  for (const auto rates : {&Floors::min_max_16, &Floors::min_max_32, &Floors::min_max_64}) {
+    (best.*rates).floats = std::max((a.*rates).floats, (b.*rates).floats);
+    (best.*rates).integers = std::max((a.*rates).integers, (b.*rates).integers);
+  }
   best.fma_f64_single = std::max(a.fma_f64_single, b.fma_f64_single);
   best.to_f64 = std::max(a.to_f64, b.to_f64);
   best.launch_us = std::min(a.launch_us, b.launch_us);
   best.graph_us = std::min(a.graph_us, b.graph_us);
   best.node_us = std::min(a.node_us, b.node_us);
-  if (b.min_max_32 > a.min_max_32) {
-    best.min_max_32 = b.min_max_32;
-    best.min_max_32_how = b.min_max_32_how;
-  }
-  if (b.min_max_64 > a.min_max_64) {
-    best.min_max_64 = b.min_max_64;
-    best.min_max_64_how = b.min_max_64_how;
-  }
   return best;
 }
 
@@ -210,15 +206,10 @@ Floors measure_floors(int threads, const Buffer& memory, std::size_t cache_bytes
   const auto rate = [&](Unit unit) { return unit_rate(unit, threads, share / 2); };
   floors.fma_f32 = rate(Unit::fma_f32);
   floors.fma_f64 = rate(Unit::fma_f64);
-  floors.min_max_16 = rate(Unit::min_max_integer_16);
-  const auto best_of = [&](Unit integer, Unit real, std::string& how) {
-    const double by_integers = rate(integer);
-    const double by_floats = rate(real);
-    how = by_integers > by_floats ? "integer" : "float";
-    return std::max(by_integers, by_floats);
-  };
-  floors.min_max_32 = best_of(Unit::min_max_integer_32, Unit::min_max_float_32, floors.min_max_32_how);
-  floors.min_max_64 = best_of(Unit::min_max_integer_64, Unit::min_max_float_64, floors.min_max_64_how);
+  floors.to_f64 = rate(Unit::to_f64);
+  floors.min_max_16 = {.integers = rate(Unit::min_max_integer_16)};
+  floors.min_max_32 = {.floats = rate(Unit::min_max_float_32), .integers = rate(Unit::min_max_integer_32)};
+  floors.min_max_64 = {.floats = rate(Unit::min_max_float_64), .integers = rate(Unit::min_max_integer_64)};
   const Bandwidth read = read_bandwidth(memory.data(), memory.bytes(), threads, cache_bytes, 4 * share);
   floors.read = read.bytes_per_second;
   floors.read_how = fmt::format("{} stream{} a thread{}", read.variant.streams,

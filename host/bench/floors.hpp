@@ -20,12 +20,11 @@ struct Floors {
   double copy = 0;               ///< read and written
   std::string read_how = {}, copy_how = {};
   double fma_f32 = 0, fma_f64 = 0;  ///< multiply-adds per second
-  double min_max_16 = 0, min_max_32 = 0, min_max_64 = 0;
-  std::string min_max_32_how = {}, min_max_64_how = {};  ///< "integer" or "float"
+  double to_f64 = 0;                ///< conversions from f32 per second
+  MinMaxRates min_max_16 = {}, min_max_32 = {}, min_max_64 = {};
   /// For a CUDA device only. fma_f64 is the rate of its tensor cores, or of pairs of floats or bytes where
   /// they are taken, if these are faster.
   double fma_f64_single = 0;  ///< multiply-adds per second, without tensor cores
-  double to_f64 = 0;          ///< conversions from f32 per second
   double launch_us = 0, graph_us = 0,
          node_us = 0;  ///< of a kernel, a graph of one, and each kernel more in it
 

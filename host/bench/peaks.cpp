@@ -52,6 +52,26 @@ struct MinMax {
   }
 };
 
+/// The lower half of a vector's bits, as f32, to f64.
+template <class DT>
+struct Widen {
+  explicit Widen(DT /*d*/) {}
+  HWY_INLINE void operator()(hn::Vec<DT>& v) const {
+    widen(v);
+    widen(v);
+  }
+
+ private:
+  static HWY_INLINE void widen(hn::Vec<DT>& v) {
+#if HWY_TARGET == HWY_SCALAR
+    v = hn::PromoteTo(DT(), hn::DemoteTo(hn::Rebind<float, DT>(), v));
+#else
+    const hn::Repartition<float, DT> df;
+    v = hn::PromoteTo(DT(), hn::LowerHalf(hn::Half<decltype(df)>(), hn::BitCast(df, v)));
+#endif
+  }
+};
+
 // Twelve chains: a unit of latency 4 to 5 that takes two operations a cycle needs ten, and with two constants
 // they fit into 16 registers. GCC 12 would keep an array of them in memory.
 template <class LaneT, template <class> class OperationT>
@@ -88,6 +108,8 @@ double run_unit(Unit unit, std::int64_t steps) {
       return chains<float, MultiplyAdd>(steps);
     case Unit::fma_f64:
       return chains<double, MultiplyAdd>(steps);
+    case Unit::to_f64:
+      return chains<double, Widen>(steps);
     case Unit::min_max_float_32:
       return chains<float, MinMax>(steps);
     case Unit::min_max_float_64:

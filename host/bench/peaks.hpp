@@ -12,6 +12,7 @@ namespace bragg::bench {
 enum class Unit : std::uint8_t {
   fma_f32,
   fma_f64,
+  to_f64,
   min_max_float_32,
   min_max_float_64,
   min_max_integer_16,
@@ -20,7 +21,7 @@ enum class Unit : std::uint8_t {
 };
 
 /// Repeats twelve independent chains of the operation; returns the operations done, each lane counting as
-/// one. A comparator is two of them: a minimum and a maximum.
+/// one: of a conversion from f32, those of f64. A comparator is two of them: a minimum and a maximum.
 double run_unit(Unit unit, std::int64_t steps);
 
 /// A way to read memory: `streams` streams side by side, each with a prefetch `ahead` bytes ahead (0: none).

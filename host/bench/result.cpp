@@ -52,7 +52,6 @@ Json rate(double per_second, double unit) { return per_second > 0 ? Json(per_sec
 Json cuda_json(const Floors& floors) {
   if (floors.launch_us <= 0) return nullptr;
   return {{"fma_f64_single_gflop_per_s", rate(2 * floors.fma_f64_single, 1e9)},
-          {"to_f64_gop_per_s", rate(floors.to_f64, 1e9)},
           {"launch_us", floors.launch_us},
           {"graph_us", floors.graph_us},
           {"graph_node_us", floors.node_us}};
@@ -66,11 +65,13 @@ Json floors_json(const Floors& floors) {
           {"copy_how", text_or_null(floors.copy_how)},
           {"fma_f32_gflop_per_s", rate(2 * floors.fma_f32, 1e9)},
           {"fma_f64_gflop_per_s", rate(2 * floors.fma_f64, 1e9)},
-          {"min_max_16_gop_per_s", rate(floors.min_max_16, 1e9)},
-          {"min_max_32_gop_per_s", rate(floors.min_max_32, 1e9)},
-          {"min_max_32_how", text_or_null(floors.min_max_32_how)},
-          {"min_max_64_gop_per_s", rate(floors.min_max_64, 1e9)},
-          {"min_max_64_how", text_or_null(floors.min_max_64_how)},
+          {"to_f64_gop_per_s", rate(floors.to_f64, 1e9)},
+          {"min_max_16_gop_per_s", rate(floors.min_max_16.floats, 1e9)},
+          {"min_max_32_gop_per_s", rate(floors.min_max_32.floats, 1e9)},
+          {"min_max_64_gop_per_s", rate(floors.min_max_64.floats, 1e9)},
+          {"integer_min_max_16_gop_per_s", rate(floors.min_max_16.integers, 1e9)},
+          {"integer_min_max_32_gop_per_s", rate(floors.min_max_32.integers, 1e9)},
+          {"integer_min_max_64_gop_per_s", rate(floors.min_max_64.integers, 1e9)},
           {"cuda", cuda_json(floors)}};
 }
 
@@ -96,7 +97,9 @@ Json pass_json(const PassRow& pass) {
           {"bytes_written", pass.work.bytes_written},
           {"fma_f64", pass.work.fma},
           {"fma_f32", pass.work.fma_f32},
+          {"conversions", pass.work.conversions},
           {"min_max", pass.work.min_max},
+          {"keys", pass.work.keys},
           {"lane_bits", pass.work.lane_bits},
           {"floor_ms", 1e3 * pass.floor.seconds},
           {"bound", pass.floor.bound}};

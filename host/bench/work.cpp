@@ -27,10 +27,23 @@ double min_max_of(const SelectRule& rule, int points) {
   return count;
 }
 
+/// Ranks whose values are added up; a median is one value, or the middle of two.
+int summed_ranks(const SelectRule& rule, int points) {
+  if (rule.kind == SelectRule::Kind::median) return 0;
+  if (rule.kind == SelectRule::Kind::trimmed_mean) return points - 2 * rule.f;
+  return rule.keep;
+}
+
 void add_selection(PassWork& work, const SelectRule& rule, int points, std::int64_t d) {
   if (rule.kind == SelectRule::Kind::sign_vote) return;  // nothing is sorted
+  const auto columns = static_cast<double>(d);
+  const double summed = summed_ranks(rule, points) * columns;
+  work.fma += summed;
+  if (work.lane_bits < 64) work.conversions += summed;
   if (points <= most_network_points) {
-    work.min_max = min_max_of(rule, points) * static_cast<double>(d);
+    const auto [first, last] = detail::cpu::ranks_of(rule, points);
+    work.min_max = min_max_of(rule, points) * columns;
+    work.keys = (points + last - first + 1) * columns;
   } else {
     work.note =
         "selection of more than 128 points, which takes about n·log²(n)/4 comparators, is not in the floor";
@@ -43,6 +56,7 @@ PassWork gram_work(int n, std::int64_t d, DType dtype) {
   PassWork work = statistics_work(n, d, dtype);
   work.name = "gram";
   work.fma = 0.5 * n * (n + 1.0) * static_cast<double>(d);
+  if (dtype != DType::f64) work.conversions = n * static_cast<double>(d);
   return work;
 }
 
@@ -55,7 +69,8 @@ PassWork combine_work(int k, std::int64_t d, DType dtype) {
   return {.name = "combine",
           .bytes_read = bytes_of(elements, dtype),
           .bytes_written = bytes_of(static_cast<double>(d), dtype),
-          .fma = elements};
+          .fma = elements,
+          .conversions = dtype == DType::f64 ? 0 : elements};
 }
 
 PassWork select_work(const SelectRule& rule, int points, std::int64_t d, DType dtype) {
@@ -73,6 +88,7 @@ PassWork mix_select_work(const SelectRule& rule, int points, int rows, double mi
                 .bytes_read = bytes_of(rows * static_cast<double>(d), dtype),
                 .bytes_written = bytes_of(static_cast<double>(d), dtype),
                 .fma = mixing * static_cast<double>(d),
+                .conversions = dtype == DType::f64 ? 0 : (rows + points) * static_cast<double>(d),
                 .lane_bits = dtype == DType::f64 ? 64 : 32};  // a mean of 16-bit values needs more bits
   add_selection(work, rule, points, d);
   return work;
@@ -174,10 +190,16 @@ Floor floor_of(const PassWork& work, const Rates& rates) {
   const double copied = 2 * std::min(work.bytes_read, work.bytes_written);
   const double memory = time_of(copied, std::max(rates.copy, rates.read)) +
                         time_of(work.bytes() - copied, rates.read > 0 ? rates.read : rates.copy);
-  const double fma = time_of(work.fma, rates.fma_f64) + time_of(work.fma_f32, rates.fma_f32);
-  const double min_max = time_of(work.min_max, rates.min_max(work.lane_bits));
-  if (memory >= fma + min_max) return {memory, "memory"};
-  return {fma + min_max, fma == 0 ? "min/max" : min_max == 0 ? "fma" : "fma + min/max"};
+  const MinMaxRates& min_max = rates.min_max(work.lane_bits);
+  const double as_floats = time_of(work.min_max, min_max.floats);
+  const double as_integers = time_of(work.min_max + 2 * work.keys, min_max.integers);
+  const double compared = as_floats == 0     ? as_integers
+                          : as_integers == 0 ? as_floats
+                                             : std::min(as_floats, as_integers);
+  const double arithmetic = time_of(work.fma, rates.fma_f64) + time_of(work.fma_f32, rates.fma_f32) +
+                            time_of(work.conversions, rates.to_f64) + compared;
+  if (memory >= arithmetic) return {memory, "memory"};
+  return {arithmetic, "arithmetic"};
 }
 
 }  // namespace bragg::bench

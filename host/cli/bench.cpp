@@ -113,7 +113,8 @@ std::string head(const Findings& findings) {
         "Gop/s\n",
         2e-12 * floors.fma_f32, 2e-12 * floors.fma_f64, 2e-12 * floors.fma_f64_single, floors.to_f64 / 1e9);
     text += fmt::format("minima and maxima of 16, 32, 64 bits: {:.0f}, {:.0f}, {:.0f} Gop/s\n",
-                        floors.min_max_16 / 1e9, floors.min_max_32 / 1e9, floors.min_max_64 / 1e9);
+                        floors.min_max_16.floats / 1e9, floors.min_max_32.floats / 1e9,
+                        floors.min_max_64.floats / 1e9);
     return text +
            fmt::format("a launch {:.2f} µs; a graph of one kernel {:.2f} µs, each one more {:.2f} µs\n\n",
                        floors.launch_us, floors.graph_us, floors.node_us);
@@ -123,10 +124,14 @@ std::string head(const Findings& findings) {
                       findings.bound ? "" : ", not bound to cores");
   text += fmt::format("memory: read {:.1f} GB/s ({}), copy {:.1f} GB/s ({})\n", floors.read / 1e9,
                       floors.read_how, floors.copy / 1e9, floors.copy_how);
-  text += fmt::format("multiply-add: f32 {:.0f}, f64 {:.0f} GFLOP/s; ", 2e-9 * floors.fma_f32,
-                      2e-9 * floors.fma_f64);
-  return text + fmt::format("minima and maxima of 16, 32, 64 bits: {:.0f}, {:.0f}, {:.0f} Gop/s\n\n",
-                            floors.min_max_16 / 1e9, floors.min_max_32 / 1e9, floors.min_max_64 / 1e9);
+  text += fmt::format("multiply-add: f32 {:.0f}, f64 {:.0f} GFLOP/s; from f32 to f64 {:.0f} Gop/s\n",
+                      2e-9 * floors.fma_f32, 2e-9 * floors.fma_f64, floors.to_f64 / 1e9);
+  return text + fmt::format(
+                    "minima and maxima: f32 {:.0f}, f64 {:.0f} Gop/s; integers of 16, 32, 64 bits {:.0f}, "
+                    "{:.0f}, {:.0f}\n\n",
+                    floors.min_max_32.floats / 1e9, floors.min_max_64.floats / 1e9,
+                    floors.min_max_16.integers / 1e9, floors.min_max_32.integers / 1e9,
+                    floors.min_max_64.integers / 1e9);
 }
 
 /// Which case was left out, and why.
