@@ -5,9 +5,11 @@
 #   scripts/gpu_check.sh --build      where nvcc is: builds what is to be run into build/gpu/run, with its libraries, and
 #                                     packs it into build/gpu/run.tar.xz: all that travels, beside the sources
 #   scripts/gpu_check.sh --smoke      where a GPU is, in 100 s at most: whether there is one, select, gram, verify, each pass by
-#                                     itself, and the rules at n = 16
-#   scripts/gpu_check.sh              in 500 s at most: these, more shapes, the profiler, all tests, compute-sanitizer, the
-#                                     benchmarks readme, large-n and tiny, Python, other libraries, huge updates
+#                                     itself, the rules at n = 16, and verify with products in pairs of floats, in bytes
+#                                     and by cuBLAS (BRAGG_GRAM)
+#   scripts/gpu_check.sh              in 500 s at most: these, all choices of who computes products beside each other, more
+#                                     shapes, the profiler, all tests, compute-sanitizer, the benchmarks readme, large-n and
+#                                     tiny, Python, other libraries, huge updates
 #   scripts/gpu_check.sh STEP…        some steps of it; any other word lists them
 #
 # Steps, their order and their limits are the table STEPS in bench/gpu/check.py. After each of them all results go anew into

@@ -8,6 +8,7 @@ Programs and tools are stand-ins that write what the real ones write. The rows a
 finds no device is the real test program.
 """
 
+import _ctypes
 import contextlib
 import functools
 import json
@@ -25,13 +26,14 @@ import unittest
 TESTS = ["device_there_test", "device_select_test", "device_gram_test", "device_combine_test", "device_plan_test",
          "device_graph_test", "pre_aggregate_cuda_test", "conformance_cuda_test", "hostile_cuda_test",
          "aimed_cuda_test", "device_sharded_test"]
+CHOICES = ["verify-double_float", "verify-int8", "verify-cublas"]
 RULES = ["median", "trimmed_mean(f=F)", "krum(f=F)", "multi_krum(f=F)", "geometric_median", "centered_clipping(tau=100, iters=5)",
          "nnm(f=F) | trimmed_mean(f=F)", "bulyan(f=F)"]
 
 # Says how it was called, then does what the test has written to its file of behaviour, if there is one.
 PROGRAM = """#!/bin/sh
 name=${0##*/}
-echo "$name|$*|${BRAGG_TEST_SHARE-}|${BRAGG_DEPENDENT_LAUNCHES-}|${BRAGG_REQUIRE_DEVICE-}|${LD_LIBRARY_PATH-}" >> "@HOME@/calls"
+echo "$name|$*|${BRAGG_TEST_SHARE-}|${BRAGG_DEPENDENT_LAUNCHES-}|${BRAGG_REQUIRE_DEVICE-}|${LD_LIBRARY_PATH-}|${BRAGG_GRAM-}" >> "@HOME@/calls"
 [ ! -f "@HOME@/behave-$name" ] || . "@HOME@/behave-$name"
 """
 NVIDIA_SMI = """#!/bin/sh
@@ -71,9 +73,13 @@ row "select median" 96 "threads 64" true '"failure": "cudaFuncSetAttribute: inva
 BRAGG = """#!@PYTHON@ -SE
 import json, os, sys, time
 arguments = sys.argv[1:]
+if arguments == ["version"]:
+    with open("@HOME@/version") as file:
+        print(file.read())
+    sys.exit()
 with open("@HOME@/calls", "a") as file:
     file.write("|".join(["bragg", " ".join(arguments), *(os.environ.get(name, "") for name in (
-        "BRAGG_TEST_SHARE", "BRAGG_DEPENDENT_LAUNCHES", "BRAGG_REQUIRE_DEVICE", "LD_LIBRARY_PATH"))]) + "\\n")
+        "BRAGG_TEST_SHARE", "BRAGG_DEPENDENT_LAUNCHES", "BRAGG_REQUIRE_DEVICE", "LD_LIBRARY_PATH", "BRAGG_GRAM"))]) + "\\n")
 def option(name, default):
     at = arguments.index(name) + 1 if name in arguments else None
     found = []
@@ -106,6 +112,11 @@ for d in option("--d", ["1000"]):
                 with open("@HOME@/stopped", "w") as file:
                     file.write(str(os.getpid()))
                 time.sleep(1000)
+if "--gram" in arguments:
+    row = {**result["rows"][-1], "passes": [{"name": "gram", "ms": 0.25}]}
+    result["skipped"] = [{**row, "gram": "cublas", "why": "BRAGG_GRAM=cublas: not here"}]
+    result["rows"] = [{**row, "gram": "tensor", "gram_difference": 0}, {**row, "gram": "int8", "gram_difference": 0.025},
+                      {**row, "gram": "double_float", "gram_difference": 1.5}]
 result["complete"] = True
 write(result)
 """
@@ -155,6 +166,9 @@ class Check(unittest.TestCase):
         self.script(self.run_folder / "bragg", BRAGG)
         self.script(self.run_folder / "variants", VARIANTS)
         (self.run_folder / "commit").write_text("0123abc\n")
+        # No system has a cuBLAS of this release; a library that can be loaded is enough.
+        (self.home / "version").write_text("bragg 0.1.0\nCUDA 13.0; cuBLAS 999.2, on request (BRAGG_GRAM=cublas)\n")
+        self.install_cublas(self.home / "root/usr/local/cuda-13.0/lib64")
         self.environment = {"PATH": str(self.tools), "HOME": str(self.home), "OUT": str(self.out),
                             "BRAGG_GPU_RUN": str(self.run_folder), "BRAGG_GPU_ROOT": str(self.home / "root"),
                             "LD_LIBRARY_PATH": "/where/the/driver/is"}
@@ -163,6 +177,10 @@ class Check(unittest.TestCase):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.replace("@HOME@", str(self.home)).replace("@PYTHON@", sys.executable))
         path.chmod(0o755)
+
+    def install_cublas(self, folder):
+        folder.mkdir(parents=True)
+        shutil.copy(_ctypes.__file__, folder / "libcublas.so.999")
 
     def install_tools(self):
         for name, text in (("nvidia-smi", NVIDIA_SMI), ("ncu", NCU), ("compute-sanitizer", SANITIZER)):
@@ -196,7 +214,7 @@ class Check(unittest.TestCase):
         return {step["step"]: step for step in json.loads(files["check.json"])["steps"]}
 
     def calls(self):
-        """[(program, arguments, share, dependent, required, library path)]"""
+        """[(program, arguments, share, dependent, required, library path, who computes products)]"""
         return [line.split("|") for line in (self.home / "calls").read_text().replace(") | trimmed", ") ; trimmed").splitlines()]
 
     def wait_for(self, path):
@@ -219,7 +237,7 @@ class Complete(Check):
         # Other libraries may be here, but need a device.
         names = subprocess.run([str(TREE / "scripts/gpu_check.sh"), "what?"], env=self.environment, capture_output=True, text=True, check=False)
         self.assertEqual(names.returncode, 2, names.stderr)
-        every = [name for name in names.stdout.split("there are ")[1].replace("\n", "").split(", ") if name not in ("tests", "ncu")]
+        every = [name for name in names.stdout.split("there are ")[1].replace("\n", "").split(", ") if name not in ("tests", "ncu", "choices")]
         every = list(dict.fromkeys(every))
         self.assertIn("peers", every)
         printed, files = self.check(*(name for name in every if name not in ("peers", "python")))
@@ -229,7 +247,7 @@ class Complete(Check):
         self.assertEqual(json.loads(files["check.json"])["state"], "complete")
         for name in records:
             self.assertIn(f"{name}.log", files)
-        for name in ("rules", "rules-odd", "rules-tensors", "rules-f64", "rules-96", "rules-dependent", "readme", "large-n", "tiny", "huge"):
+        for name in ("rules", "rules-odd", "rules-tensors", "rules-f64", "rules-96", "rules-dependent", "readme", "large-n", "tiny", "huge", "gram-choices"):
             rows = json.loads(files[f"{name}.json"])["rows"]
             self.assertGreater(len(rows), 1, name)
         self.assertEqual({row["d"] for row in json.loads(files["rules-odd.json"])["rows"]}, {1000001})
@@ -248,11 +266,19 @@ class Complete(Check):
         for words in ("GPU: A stand-in, 580.1", "commit 0123abc", "[rules] 16x1e6 ", "[huge] 16x1e9 ", "16x1000001 ",
                       "in 161", "1e7 f64", "96x1e6 ", "pass gram: 16x1e6 500us 1280 GB/s; 16x1e6 faster: warps 8, blocks 2 250us",
                       "FAILED: cudaFuncSetAttribute", "ncu-gram-64: ms 1.23, DRAM % 61.5, L1 hits % 12.2, stall no_instruction 0.75",
-                      "rules 1965 to 1965 MHz, 512.34 W", "0 wrong", "whole by sum of passes: nnm"):
+                      "rules 1965 to 1965 MHz, 512.34 W", "; verify-int8: ", "0 wrong", "whole by sum of passes: nnm",
+                      "gram alone (difference / bound): 128x1e7 tensor 250us (0.0e+00), 128x1e7 int8 250us (2.5e-02), "
+                      "128x1e7 double_float 250us (1.5e+00 DIFFERS)", "128x1e7 cublas: BRAGG_GRAM=cublas: not here"):
             self.assertIn(words, files["table.txt"])
 
+        cublas = f"{self.home}/root/usr/local/cuda-13.0/lib64:/where/the/driver/is"
         for call in self.calls():
-            self.assertEqual(call[4:], ["1", "/where/the/driver/is"], call)
+            where = cublas if call[6] == "cublas" or "--gram all" in call[1] else "/where/the/driver/is"
+            self.assertEqual(call[4:6], ["1", where], call)
+        self.assertEqual([call[1].split(" --gram ")[1] for call in self.calls() if "--gram" in call[1]],
+                         ["all --rule krum(f=F) --n 16 64 128 --d 1e7 --seconds 0.1"])
+        self.assertEqual({call[6]: call[1].split(" --json ")[0] for call in self.calls() if call[6]}, dict.fromkeys(
+            ("double_float", "int8", "cublas"), "verify --device cuda --quick --rule krum nnm geometric_median cge clip"))
         programs = {(call[0], call[2], call[3]) for call in self.calls() if call[0] != "bragg"}
         self.assertLessEqual({("device_select_test", "64", ""), ("device_select_test", "4", ""), ("device_plan_test", "4", ""),
                               ("device_plan_test", "4", "1"), ("conformance_cuda_test", "400", "")}, programs)
@@ -261,7 +287,7 @@ class Complete(Check):
 
     def test_the_smoke_call_is_short_and_the_first_of_the_whole(self):
         printed, files = self.check("--smoke")
-        self.assertEqual(list(self.steps(files)), ["device", "select", "gram", "verify", "variants", "rules", "pass-sums"])
+        self.assertEqual(list(self.steps(files)), ["device", "select", "gram", "verify", "variants", "rules", "pass-sums", *CHOICES])
         self.assertEqual(json.loads(files["check.json"])["call"], "smoke")
         self.assertIn("[rules] 16x1e6 ", printed)
         module = load_check()
@@ -321,7 +347,7 @@ class Wrong(Check):
         records = self.steps(files)
         self.assertEqual(records["device"]["result"], "failed")
         self.assertEqual({(record["result"], record["why"]) for name, record in records.items() if name != "device"}, {("left out", "no device")})
-        self.assertEqual(len(records), 7)
+        self.assertEqual(len(records), 10)
         self.assertIn("no CUDA device: ", files["device.log"])
         self.assertIn("NO CUDA DEVICE; GPU: ", printed)
         self.assertFalse((self.home / "calls").exists())
@@ -346,6 +372,25 @@ class Wrong(Check):
         self.assertEqual({record["result"] for record in self.steps(files).values()}, {"ok"})
         self.assertIn("A stand-in, 580.1", files["gpu.csv"])
         self.assertIn("ERROR SUMMARY: 0 errors", files["memcheck.log"])
+
+    def test_cublas_is_missed_or_found_in_a_python(self):
+        shutil.rmtree(self.home / "root/usr/local/cuda-13.0")
+        _, files = self.check("gram-choices", "verify-cublas")
+        records = self.steps(files)
+        self.assertEqual([records[name]["result"] for name in ("gram-choices", "verify-cublas")], ["ok", "left out"])
+        self.assertIn("libcublas.so.999 is neither", records["verify-cublas"]["why"])
+        self.assertIn("LEFT OUT: verify-cublas (libcublas.so.999 is neither", files["table.txt"])
+        self.assertEqual([call[5] for call in self.calls()], ["/where/the/driver/is"])
+        self.install_cublas(self.home / "site/nvidia/cu13/lib")
+        self.check("choices", PYTHONPATH=str(self.home / "site"))
+        found = f"{self.home}/site/nvidia/cu13/lib:/where/the/driver/is"
+        self.assertEqual([call[5:7] for call in self.calls()[1:]], [
+            ["/where/the/driver/is", "double_float"], ["/where/the/driver/is", "int8"], [found, "cublas"], [found, ""]])
+        self.check("verify-cublas", LD_LIBRARY_PATH=str(self.home / "site/nvidia/cu13/lib"))
+        self.assertEqual(self.calls()[-1][5:7], [str(self.home / "site/nvidia/cu13/lib"), "cublas"])
+        (self.home / "version").write_text("bragg 0.1.0\nCUDA 13.0, without cuBLAS\n")
+        _, files = self.check("verify-cublas")
+        self.assertEqual(self.steps(files)["verify-cublas"]["why"], "this bragg was built without cuBLAS")
 
     def test_a_device_tool_that_fails_costs_nothing_else(self):
         self.script(self.tools / "nvidia-smi", "#!/bin/sh\necho no driver; exit 9\n")
@@ -377,7 +422,7 @@ class Killed(Check):
             self.assertEqual(process.returncode, 128 + number, printed)
             files = self.archive()
             check = json.loads(files["check.json"])
-            self.assertEqual((check["state"], check["to_come"]), (f"ended by {name}", ["pass-sums"]))
+            self.assertEqual((check["state"], check["to_come"]), (f"ended by {name}", ["pass-sums", *CHOICES]))
             self.assertEqual([record["result"] for record in self.steps(files).values()], ["ok"] * 5 + ["failed"])
             rules = json.loads(files["rules.json"])
             self.assertEqual((len(rules["rows"]), rules["complete"]), (3, False))
@@ -394,7 +439,7 @@ class Killed(Check):
         check = json.loads(files["check.json"])
         self.assertEqual([(record["step"], record["result"]) for record in check["steps"]],
                          [(name, "ok") for name in ("device", "select", "gram", "verify", "variants")])
-        self.assertEqual(check["to_come"], ["rules", "pass-sums"])
+        self.assertEqual(check["to_come"], ["rules", "pass-sums", *CHOICES])
         self.assertIn("STOPPED IN rules", files["table.txt"])
         self.assertIn("NOT BEGUN OR NOT FINISHED: rules, pass-sums", files["table.txt"])
         self.assertEqual(len(files["variants.jsonl"].splitlines()), 5)

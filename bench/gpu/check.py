@@ -21,6 +21,7 @@ import json
 import os
 import pathlib
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -42,6 +43,7 @@ TESTS = ["device_select_test", "device_gram_test", "device_combine_test", "devic
 KERNELS = {  # of the profiler's steps: the kernel, and what launches it once
     "gram-16": "gram_fragments", "gram-64": "gram_tiles", "median-64": "direct_kernel", "median-128": "direct_kernel",
     "mix-16": "tile_kernel", "steps": "step_list_kernel"}
+CHOICES = ["double_float", "int8", "cublas"]  # of who computes products, besides what an H200 takes unasked
 TOTAL = {"smoke": 95, "whole": 490}  # seconds, before the last packing
 LEAST = 3  # seconds without which no step is begun
 CUT = 1 << 18  # bytes of a log that are packed
@@ -57,6 +59,7 @@ USUAL = {
     "nvidia-smi": ["usr/bin", "usr/local/nvidia/bin", "usr/lib/wsl/lib", "opt/bin"],
     "compute-sanitizer": ["usr/local/cuda*/bin", "usr/local/cuda*/compute-sanitizer", "opt/nvidia/compute-sanitizer*"],
     "ncu": ["usr/local/cuda*/bin", "opt/nvidia/nsight-compute/*", "usr/local/cuda*/nsight-compute*"],
+    "libcublas": ["usr/local/cuda*/lib64", "usr/local/cuda*/targets/*/lib", "usr/lib/x86_64-linux-gnu", "usr/lib64"],
 }
 
 
@@ -93,11 +96,54 @@ def python_with(modules, least=(3, 8), path=None):
     raise LeftOut("no Python from %s on here has %s" % (".".join(map(str, least)), ", ".join(modules)))
 
 
+def output_of(*command, **environment):
+    """What it prints; nothing where it fails."""
+    try:
+        done = subprocess.run(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              stdin=subprocess.DEVNULL, text=True, timeout=20, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def libraries_with(folder):
+    """LD_LIBRARY_PATH with a folder before all others."""
+    before = os.environ.get("LD_LIBRARY_PATH")
+    return f"{folder}:{before}" if before else str(folder)
+
+
+def cublas_folder(check):
+    """Where the cuBLAS is that the command was built for; None: where the loader looks. PyTorch has one of its own."""
+    release = re.search(r"cuBLAS (\d+)\.", output_of(str(check.run / "bragg"), "version"))
+    if not release:
+        raise LeftOut("this bragg was built without cuBLAS")
+    name = f"libcublas.so.{release[1]}"
+    probe = (sys.executable, "-c", f"import ctypes; ctypes.CDLL({name!r}); print('there')")
+    if output_of(*probe):
+        return None
+    try:
+        packages = output_of(python_with(["nvidia"]), "-c", "import nvidia; print(*nvidia.__path__, sep='\\n')").splitlines()
+    except LeftOut:
+        packages = []
+    found = [path for package in packages for path in sorted(glob.glob(f"{package}/*/lib/{name}"))]
+    for path in found + usual(*(f"{folder}/{name}" for folder in USUAL["libcublas"])):
+        folder = os.path.dirname(path)
+        if output_of(*probe, LD_LIBRARY_PATH=libraries_with(folder)):
+            return folder
+    raise LeftOut(f"{name} is neither where libraries are looked for nor in a Python here, nor where it usually is")
+
+
+def seeing_cublas(check):
+    """What a command that calls it begins with."""
+    folder = cublas_folder(check)
+    return ["env", f"LD_LIBRARY_PATH={libraries_with(folder)}"] if folder else []
+
+
 # The steps ---------------------------------------------------------------------------------------------------------------------
 
 
 class Step:
-    def __init__(self, name, smoke, whole, command, share=None, dependent=False, stdout=None):
+    def __init__(self, name, smoke, whole, command, share=None, dependent=False, gram=None, stdout=None):
         self.name = name
         self.limit = {"smoke": smoke, "whole": whole}
         self.command = command  # (check) -> list of arguments
@@ -106,6 +152,8 @@ class Step:
             self.environment["BRAGG_TEST_SHARE"] = str(share)
         if dependent:
             self.environment["BRAGG_DEPENDENT_LAUNCHES"] = "1"
+        if gram:
+            self.environment["BRAGG_GRAM"] = gram
         self.stdout = stdout  # a file of the work folder, in place of the log
 
 
@@ -147,6 +195,26 @@ def verify(check):
     return [str(check.run / "bragg"), "verify", "--device", "cuda", "--seconds", "8", "--json", str(check.work / "verify.json")]
 
 
+def verify_choice(choice):
+    """One round of rules that take products of rows, lengths and products about a base."""
+    def command(check):
+        return [*(seeing_cublas(check) if choice == "cublas" else []), str(check.run / "bragg"), "verify", "--device", "cuda",
+                "--quick", "--rule", "krum", "nnm", "geometric_median", "cge", "clip", "--json",
+                str(check.work / f"verify-{choice}.json")]
+
+    return command
+
+
+def gram_choices(check):
+    """Without cuBLAS the benchmark leaves its rows out, and says why."""
+    try:
+        prefix = seeing_cublas(check)
+    except LeftOut:
+        prefix = []
+    return prefix + bench("gram-choices", "--gram", "all", "--rule", "krum(f=F)", "--n", "16", "64", "128", "--d", "1e7",
+                          "--seconds", "0.1")(check)
+
+
 def pass_sums(check):
     files = [check.work / "variants.jsonl", check.work / "rules.json"]
     for file in files:
@@ -186,6 +254,8 @@ STEPS = [
     Step("rules-96", None, 15, rules("rules-96", ["1e6"], n="96")),
     Step("rules-dependent", None, 15, rules("rules-dependent", ["1e6", "1e7"]), dependent=True),
     Step("pass-sums", 5, 5, pass_sums),
+    *(Step(f"verify-{choice}", 8, 12, verify_choice(choice), gram=choice) for choice in CHOICES),
+    Step("gram-choices", None, 25, gram_choices),
     *(Step(f"ncu-{launch}", None, 12, profiled(launch)) for launch in KERNELS),
     *(Step(name, None, 25, test(name), share=4) for name in TESTS),
     Step("memcheck", None, 60, sanitized("memcheck"), share=400),
@@ -200,7 +270,8 @@ STEPS = [
     Step("initcheck", None, 60, sanitized("initcheck"), share=400),
     Step("synccheck", None, 60, sanitized("synccheck"), share=400),
 ]
-GROUPS = {"tests": TESTS, "ncu": [f"ncu-{launch}" for launch in KERNELS]}
+GROUPS = {"tests": TESTS, "ncu": [f"ncu-{launch}" for launch in KERNELS],
+          "choices": [*(f"verify-{choice}" for choice in CHOICES), "gram-choices"]}
 
 
 # Processes that cannot outlive this one ----------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import result_file  # noqa: E402
 MOST_LINES = 30
 MOST_CHARACTERS = 10000  # what comes back of a rented machine's output is little more
 BENCHES = ["rules", "rules-odd", "rules-tensors", "rules-f64", "rules-96", "rules-dependent", "readme", "tiny", "large-n", "huge"]
+CHOICES = "gram-choices"
 # What decides on a kernel, as the profiler's raw page calls it: the first column with all of the words.
 METRICS = [("ms", ("gpu__time_duration", "sum"), 1e-6), ("DRAM %", ("dram__throughput", "pct_of_peak_sustained_elapsed"), 1),
            ("SM %", ("sm__throughput", "pct_of_peak_sustained_elapsed"), 1), ("L1 hits %", ("l1tex__t_sector_hit_rate",), 1),
@@ -71,10 +72,18 @@ def state(folder):
         yield "SM clocks and most power: " + "; ".join(clocks)
 
 
+def choice(row):
+    """One of who computes products."""
+    alone = [one["ms"] for one in row["passes"] if one["name"] == "gram" and one["ms"] is not None]
+    difference = row.get("gram_difference")
+    text = "%s %s %s" % (shape(row), row["gram"], duration(alone[0]) if alone else "-")
+    return text if difference is None else "%s (%.1e%s)" % (text, difference, "" if difference <= 1 else " DIFFERS")
+
+
 def pipelines(folder):
-    """A line for each rule: all its shapes, with the share of the floor and the time of a graph."""
+    """A line for each rule: all its shapes, with the share of the floor and the time of a graph. One for choices."""
     lines, skipped = {}, []
-    for name in BENCHES:
+    for name in (*BENCHES, CHOICES):
         path = folder / (name + ".json")
         if not path.exists():
             continue
@@ -85,7 +94,7 @@ def pipelines(folder):
             yield "below: ROWSxCOORDINATES time/in a graph, share of the floor; floors: " + ", ".join(
                 "%s %s" % (what, number(value)) for what, value in [*floors.items(), *cuda.items()]
                 if isinstance(value, (int, float)) and what != "memory_bytes")
-        for row in result["rows"]:
+        for row in result["rows"] if name != CHOICES else []:
             text = "%s %s" % (shape(row), duration(row["ms"]["median"]))
             if row.get("graph_ms"):
                 text += "/" + duration(row["graph_ms"])
@@ -93,9 +102,12 @@ def pipelines(folder):
             if row.get("note"):
                 text += " " + row["note"]
             lines.setdefault(row["form"], {}).setdefault(name, []).append(text)
+        if name == CHOICES:
+            yield "products by choice, gram alone (difference / bound): " + ", ".join(map(choice, result["rows"]))
         if not result.get("complete", True):
             skipped.append("%s was stopped after %d rows" % (name, len(result["rows"])))
-        skipped += ["%s %s: %s" % (row["form"], shape(row), row["why"]) for row in result["skipped"]]
+        skipped += ["%s %s%s: %s" % (row["form"], shape(row), " " + row["gram"] if row.get("gram") else "", row["why"])
+                    for row in result["skipped"]]
     for form, of in lines.items():
         yield "%s: %s" % (form, "; ".join("[%s] %s" % (name, ", ".join(some)) for name, some in of.items()))
     if skipped:
@@ -174,9 +186,12 @@ def others(folder):
                 yield "peers, %s: %s" % (name, "; ".join(texts))
     if (folder / "pass-sums.log").exists():
         yield "whole by sum of passes: " + "; ".join(text_of(folder / "pass-sums.log").splitlines())
-    if (folder / "verify.json").exists():
-        result = json.loads(text_of(folder / "verify.json"))
-        yield "verify: %s cases, %s wrong" % (result.get("cases"), result.get("breaches"))
+    verified = []
+    for path in sorted(folder.glob("verify*.json")):
+        result = json.loads(text_of(path))
+        verified.append("%s: %s cases, %s wrong" % (path.stem, result.get("cases"), result.get("breaches")))
+    if verified:
+        yield "; ".join(verified)
 
 
 def table(folder):
