@@ -382,6 +382,9 @@ class Wrong(Check):
         self.assertIn("LEFT OUT: verify-cublas (libcublas.so.999 is neither", files["table.txt"])
         self.assertEqual([call[5] for call in self.calls()], ["/where/the/driver/is"])
         self.install_cublas(self.home / "site/nvidia/cu13/lib")
+        broken = self.home / "site/nvidia/a/lib/libcublas.so.999"
+        broken.parent.mkdir(parents=True)
+        broken.write_text("no library")
         self.check("choices", PYTHONPATH=str(self.home / "site"))
         found = f"{self.home}/site/nvidia/cu13/lib:/where/the/driver/is"
         self.assertEqual([call[5:7] for call in self.calls()[1:]], [
