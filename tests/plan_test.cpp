@@ -11,6 +11,7 @@
 #include <iterator>
 #include <limits>
 #include <new>
+#include <optional>
 #include <set>
 #include <span>
 #include <type_traits>
@@ -22,14 +23,15 @@
 
 namespace {
 std::atomic<std::int64_t> allocations{0};
-}
+std::atomic<std::int64_t> failing_allocation{0};  // the number of the one that fails
+}  // namespace
 
 // AddressSanitizer has operators of its own.
 #ifndef __SANITIZE_ADDRESS__
 // Counts what the library allocates; the static library shares this operator. Not inlined: GCC would take the
 // halves of an inlined pair for mismatched ones.
 [[gnu::noinline]] void* operator new(std::size_t size) {
-  ++allocations;
+  if (++allocations == failing_allocation) throw std::bad_alloc();
   if (void* p = std::malloc(size != 0 ? size : 1)) return p;
   throw std::bad_alloc();
 }
@@ -572,6 +574,11 @@ TEST(Plan, SaysWhatIsWrongWithJudgedTensors) {
   EXPECT_NE(message_of([&] { Plan(Krum{.f = 2}, shape); }).find("judged: 1 marks"), std::string::npos);
   shape.judged.assign(4, false);
   EXPECT_NE(message_of([&] { Plan(Krum{.f = 2}, shape); }).find("judged: no tensor"), std::string::npos);
+  Shape empty{.n = rows.n, .sizes = {0, 5}, .judged = {true, false}};
+  EXPECT_NE(message_of([&] { Plan(Krum{.f = 2}, empty); }).find("judged: only tensors without elements"),
+            std::string::npos);
+  empty.sizes = {0, 0};
+  EXPECT_NO_THROW(Plan(Krum{.f = 2}, empty));
   EXPECT_NE(message_of([&] {
               aggregate(Krum{.f = 2}, updates, rows.output(out), {}, {.scope = Scope::per_tensor});
             }).find("scope = per_tensor each is judged by itself"),
@@ -751,6 +758,60 @@ TEST(Plan, DoesNotAllocateOnceItHasRun) {
     const std::int64_t before = allocations;
     for (int i = 0; i < 5; ++i) plan.run(updates, target);
     EXPECT_EQ(allocations - before, 0) << text;
+  }
+}
+
+TEST(Plan, ShortageOfMemoryIsAnErrorThatLeavesThePlanAsItWas) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "allocations cannot fail on purpose under AddressSanitizer";
+#endif
+  Generator random = generator("shortage");
+  const int n = 12;
+  const std::int64_t d = 100;
+  const std::vector<float> data = random_matrix(random, n, d);
+  const Updates updates = Updates::matrix(data.data(), n, d, DType::f32);
+  // `body`, with every allocation of it failing in turn, until none is left to fail: how many did.
+  const auto fail_each = [](const char* text, const auto& prepare, const auto& body) {
+    for (std::int64_t k = 1;; ++k) {
+      prepare();
+      failing_allocation = allocations + k;
+      bool failed = false;
+      try {
+        body();
+      } catch (const Error& error) {
+        EXPECT_EQ(error.status(), Status::out_of_memory) << text << ": " << error.what();
+        failed = true;
+      }
+      failing_allocation = 0;
+      if (!failed) return k - 1;
+    }
+  };
+  for (const char* text : all_kinds) {
+    const Pipeline pipeline = parse(text);
+    const Shape shape = Shape::of(updates);
+    std::vector<float> expected(static_cast<std::size_t>(d));
+    std::vector<float> second = expected;
+    Plan undisturbed(pipeline, shape);
+    undisturbed.run(updates, Output(expected.data()));
+    undisturbed.run(updates, Output(second.data()));
+    std::optional<Plan> made;
+    Pipeline given;
+    Shape given_shape;
+    const auto prepare = [&] {
+      given = pipeline;
+      given_shape = shape;
+    };
+    const auto make = [&] { made.emplace(std::move(given), std::move(given_shape)); };
+    EXPECT_GT(fail_each(text, prepare, make), 0) << text;
+    std::vector<float> out(static_cast<std::size_t>(d));
+    const Output target(out.data());
+    EXPECT_GT(fail_each(
+                  text, [] {}, [&] { made->run(updates, target); }),
+              0)
+        << text;
+    EXPECT_EQ(out, expected) << text << ": the first run that is not short of memory";
+    made->run(updates, target);
+    EXPECT_EQ(out, second) << text << ": the state went on once";
   }
 }
 

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <bragg/plan.hpp>
 
+#include "host/base/memory_error.hpp"
 #include "host/plan/plan_backend.hpp"
 #include "host/plan/report.hpp"
 
 namespace bragg {
 inline namespace v0 {
+
+using detail::memory_error_of;
 
 struct Plan::Impl {
   detail::PlanRequest request;
@@ -20,7 +23,9 @@ struct Plan::Impl {
 };
 
 Plan::Plan(Pipeline pipeline, Shape shape, Options options)
-    : impl_(std::make_unique<Impl>(std::move(pipeline), std::move(shape), options)) {}
+    : impl_(memory_error_of("plan", [&] {
+        return std::make_unique<Impl>(std::move(pipeline), std::move(shape), options);
+      })) {}
 Plan::~Plan() = default;
 Plan::Plan(Plan&&) noexcept = default;
 Plan& Plan::operator=(Plan&&) noexcept = default;
@@ -31,8 +36,10 @@ void Plan::run(const Updates& updates, const Output& out, const RunArguments& ar
                 "run: the plan is for a CUDA device, whose work goes to a stream; pass one, such as "
                 "Stream::legacy_default()");
   }
-  impl_->request.check(updates, {&out, 1}, arguments.base);
-  impl_->backend->run(updates, out, nullptr, arguments);
+  memory_error_of("run", [&] {
+    impl_->request.check(updates, {&out, 1}, arguments.base);
+    impl_->backend->run(updates, out, nullptr, arguments);
+  });
 }
 
 void Plan::run(const Updates& updates, const Output& out, Stream stream, const RunArguments& arguments) {
@@ -41,13 +48,15 @@ void Plan::run(const Updates& updates, const Output& out, Stream stream, const R
                 "run: the plan is for the CPU and knows no stream; leave it out, or make the plan with "
                 "Options::device = Device::cuda");
   }
-  impl_->request.check(updates, {&out, 1}, arguments.base);
-  impl_->backend->run(updates, out, stream.get(), arguments);
+  memory_error_of("run", [&] {
+    impl_->request.check(updates, {&out, 1}, arguments.base);
+    impl_->backend->run(updates, out, stream.get(), arguments);
+  });
 }
 
 Status Plan::status() const noexcept { return impl_->backend->status(); }
 Status Plan::wait(Stream stream) {
-  impl_->backend->wait(stream.get());
+  memory_error_of("wait", [&] { impl_->backend->wait(stream.get()); });
   return impl_->backend->status();
 }
 std::size_t Plan::workspace_bytes() const noexcept { return impl_->backend->workspace_bytes(); }
@@ -58,17 +67,19 @@ const Shape& Plan::shape() const noexcept { return impl_->request.shape; }
 
 std::vector<Report> aggregate(const Pipeline& pipeline, const Updates& updates, const Output& out,
                               const RunArguments& arguments, const Options& options) {
-  Options chosen = options;
-  chosen.device = detail::device_of(updates, options);
-  Plan plan(pipeline, Shape::of(updates), chosen);
-  if (chosen.device == Device::cuda) {
-    plan.run(updates, out, Stream::legacy_default(), arguments);
-  } else {
-    plan.run(updates, out, arguments);
-  }
-  if (const Status status = plan.wait(Stream::legacy_default()); status != Status::ok)
-    throw Error(status, detail::describe_failure(status, plan.reports()));
-  return {plan.reports().begin(), plan.reports().end()};
+  return memory_error_of("aggregate", [&]() -> std::vector<Report> {
+    Options chosen = options;
+    chosen.device = detail::device_of(updates, options);
+    Plan plan(pipeline, Shape::of(updates), chosen);
+    if (chosen.device == Device::cuda) {
+      plan.run(updates, out, Stream::legacy_default(), arguments);
+    } else {
+      plan.run(updates, out, arguments);
+    }
+    if (const Status status = plan.wait(Stream::legacy_default()); status != Status::ok)
+      throw Error(status, detail::describe_failure(status, plan.reports()));
+    return {plan.reports().begin(), plan.reports().end()};
+  });
 }
 
 }  // namespace v0

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "host/base/memory_error.hpp"
 #include "host/plan/plan_backend.hpp"
 #include "host/plan/report.hpp"
 
@@ -48,12 +49,14 @@ inline namespace v0 {
 std::vector<Report> pre_aggregate(const PreSequence& sequence, const Updates& updates,
                                   std::span<const Output> out, const RunArguments& arguments,
                                   const Options& options) {
-  detail::PreAggregated done =
-      detail::run_pre_aggregators(sequence, updates, out, arguments, options, Stream::legacy_default());
-  if (done.status != Status::ok) {
-    throw Error(done.status, detail::describe_failure(done.status, done.reports));
-  }
-  return std::move(done.reports);
+  return detail::memory_error_of("pre_aggregate", [&] {
+    detail::PreAggregated done =
+        detail::run_pre_aggregators(sequence, updates, out, arguments, options, Stream::legacy_default());
+    if (done.status != Status::ok) {
+      throw Error(done.status, detail::describe_failure(done.status, done.reports));
+    }
+    return std::move(done.reports);
+  });
 }
 
 }  // namespace v0

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "host/base/memory_error.hpp"
 #include "host/sharded/agreement.hpp"
 #include "host/sharded/sharded_run.hpp"
 
@@ -19,6 +20,7 @@ inline namespace v0 {
 namespace {
 
 using detail::Hello;
+using detail::memory_error_of;
 using detail::ShardedRun;
 
 [[noreturn]] void refuse(const std::string& message) { throw Error(Status::invalid_argument, message); }
@@ -34,8 +36,10 @@ std::unique_ptr<ShardedRun> make_run(Pipeline pipeline, Shape shape, Sharding sh
   if (replicas < 1 || replicas > sharding.ranks()) {
     refuse(fmt::format("replicas = {}; needs 1 to the number of ranks, {}", replicas, sharding.ranks()));
   }
-  return std::make_unique<ShardedRun>(std::move(pipeline), std::move(shape), std::move(sharding), rank,
-                                      options, all_reduce, gathered, replicas);
+  return memory_error_of("plan", [&] {
+    return std::make_unique<ShardedRun>(std::move(pipeline), std::move(shape), std::move(sharding), rank,
+                                        options, all_reduce, gathered, replicas);
+  });
 }
 
 /// What ranks tell each other when plans are made and when a run begins.
@@ -99,13 +103,20 @@ struct Handle {
   void move_all() const {
     if (communicator == nullptr)
       refuse("run: the plan has no communicator; call begin and next, or make it with one");
-    while (const Transfer* transfer = run->next()) {
-      if (transfer->space == MemorySpace::host || communicator->moves_device_memory()) {
-        move(*transfer);
-      } else {
-        move_through_host(*transfer);
+    memory_error_of("run", [&] {
+      while (const Transfer* transfer = run->next()) {
+        if (transfer->space == MemorySpace::host || communicator->moves_device_memory()) {
+          move(*transfer);
+        } else {
+          move_through_host(*transfer);
+        }
       }
-    }
+    });
+  }
+
+  void begin(const auto& mine, const Output& out, std::optional<Stream> stream,
+             const RunArguments& arguments) const {
+    memory_error_of("run", [&] { run->begin(mine, out, stream, arguments); });
   }
 
  private:
@@ -173,11 +184,11 @@ void ShardedPlan::run(const Updates& mine, const Output& out, Stream stream, con
 }
 
 void ShardedPlan::begin(const Updates& mine, const Output& out, const RunArguments& arguments) {
-  impl_->run->begin(mine, out, std::nullopt, arguments);
+  impl_->begin(mine, out, std::nullopt, arguments);
 }
 void ShardedPlan::begin(const Updates& mine, const Output& out, Stream stream,
                         const RunArguments& arguments) {
-  impl_->run->begin(mine, out, stream, arguments);
+  impl_->begin(mine, out, stream, arguments);
 }
 const Transfer* ShardedPlan::next() { return impl_->run->next(); }
 Status ShardedPlan::status() const noexcept { return impl_->run->status(); }
@@ -219,10 +230,10 @@ void AllReduce::run(const Row& mine, const Output& out, Stream stream, const Run
 }
 
 void AllReduce::begin(const Row& mine, const Output& out, const RunArguments& arguments) {
-  impl_->run->begin(mine, out, std::nullopt, arguments);
+  impl_->begin(mine, out, std::nullopt, arguments);
 }
 void AllReduce::begin(const Row& mine, const Output& out, Stream stream, const RunArguments& arguments) {
-  impl_->run->begin(mine, out, stream, arguments);
+  impl_->begin(mine, out, stream, arguments);
 }
 const Transfer* AllReduce::next() { return impl_->run->next(); }
 Status AllReduce::status() const noexcept { return impl_->run->status(); }
