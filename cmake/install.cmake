@@ -32,6 +32,8 @@ install(FILES "${CMAKE_CURRENT_BINARY_DIR}/braggConfig.cmake"
         DESTINATION "${BRAGG_PACKAGE_DIR}")
 
 install(FILES LICENSE NOTICE LICENSES/MIT-SorterHunter.txt DESTINATION "${CMAKE_INSTALL_DATADIR}/licenses/bragg")
+# The pages that headers name.
+install(DIRECTORY docs DESTINATION "${CMAKE_INSTALL_DOCDIR}" FILES_MATCHING PATTERN "*.md")
 
 # Paths relative to the .pc file: the installed tree can be moved.
 file(RELATIVE_PATH BRAGG_PREFIX_FROM_PC "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
