@@ -16,6 +16,10 @@
 #include <span>
 #include <type_traits>
 
+#ifdef __SSE2__
+#include <xmmintrin.h>
+#endif
+
 #include "rules/sampling.hpp"
 #include "tests/support/failure.hpp"
 #include "tests/support/fixture.hpp"
@@ -206,6 +210,37 @@ TEST(Plan, IsTheSameBitsForAnyNumberOfThreads) {
     for (const auto& result : results) EXPECT_EQ(result, results[0]) << text;
   }
 }
+
+#ifdef __SSE2__
+TEST(Plan, IsTheSameBitsHoweverTheCallersThreadRounds) {
+  Generator random = generator("environment");
+  const int n = 12;
+  const std::int64_t d = 40000;  // enough for two threads
+  std::vector<float> data = random_matrix(random, n, d);
+  for (std::size_t i = 0; i < data.size(); i += 2) data[i] *= 0x1p-135f;  // denormals, most of them
+  const Updates updates = Updates::matrix(data.data(), n, d, DType::f32);
+  constexpr unsigned flush = 0x8040;  // outputs to zero, and inputs
+  constexpr unsigned up = 0x4000;
+  for (const char* text : all_kinds) {
+    for (const int threads : {1, 2}) {
+      std::vector<std::vector<float>> results;
+      for (const unsigned changed : {0U, flush, up}) {
+        std::vector<float> out(static_cast<std::size_t>(d));
+        Plan plan(parse(text), Shape::of(updates), {.threads = threads});
+        const unsigned before = _mm_getcsr();
+        _mm_setcsr(before | changed);
+        plan.run(updates, Output(out.data()));
+        const unsigned after = _mm_getcsr();
+        _mm_setcsr(before);
+        EXPECT_EQ(after & (flush | up), (before | changed) & (flush | up)) << "the caller's is given back";
+        results.push_back(std::move(out));
+      }
+      EXPECT_EQ(results[1], results[0]) << text << ", denormals flushed, threads = " << threads;
+      EXPECT_EQ(results[2], results[0]) << text << ", rounding up, threads = " << threads;
+    }
+  }
+}
+#endif
 
 TEST(Plan, MayWriteOverOneOfItsInputsOrTheBase) {
   Generator random = generator("alias");

@@ -15,6 +15,7 @@
 #include "host/audit/looks.hpp"
 #include "host/audit/prices.hpp"
 #include "host/audit/rows.hpp"
+#include "host/base/floating_environment.hpp"
 #include "rules/needs.hpp"
 #include "rules/with_f.hpp"
 
@@ -125,6 +126,7 @@ void check_base(std::span<const double> values) {
 }
 
 Audit audit_rows(AuditRows& rows, const AuditOptions& options) {
+  const FloatingEnvironment environment;
   const std::span<const std::int64_t> sizes = rows.sizes();
   Audit audit;
   audit.n = rows.n();

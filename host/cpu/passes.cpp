@@ -13,6 +13,7 @@
 #include <thread>
 #include <utility>
 
+#include "host/base/floating_environment.hpp"
 #include "host/base/team.hpp"
 #include "host/cpu/kernels.hpp"
 #include "host/cpu/selection.hpp"
@@ -258,6 +259,7 @@ struct CpuPasses::Impl {
     std::atomic<std::int64_t> next{0};
 #pragma omp parallel num_threads(team(threads_for(table, count)))
     {
+      const FloatingEnvironment environment;
       Worker& worker = workers[static_cast<std::size_t>(omp_get_thread_num())];
       Blocks block(table.sizes, length);
       std::size_t tensor = static_cast<std::size_t>(-1);
@@ -551,6 +553,7 @@ void CpuPasses::Impl::gram_by_squares(const RowTable& table, GramSums& sums) {
   double* const low = sums.open_low();
 #pragma omp parallel num_threads(team(threads_for(table, squares_of(table.rows))))
   {
+    const FloatingEnvironment environment;
     Worker& worker = workers[static_cast<std::size_t>(omp_get_thread_num())];
     double* const memory = worker.memory.doubles(scratch + pairs);
     for (std::size_t tensor = 0; tensor < table.sizes.size(); ++tensor) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "host/base/dtype.hpp"
+#include "host/base/floating_environment.hpp"
 #include "host/base/team.hpp"
 #include "host/cpu/passes.hpp"
 
@@ -53,12 +54,16 @@ void RowSamples::take(const RowTable& window, std::span<const std::int64_t> firs
       const std::span<const std::int64_t> wanted =
           std::span(sample.coordinates).subspan(here.begin, here.count);
       // Few values wake no threads.
-#pragma omp parallel for schedule(static) num_threads(team(here.count < 4096 ? 1 : threads))
-      for (std::size_t row = 0; row < rows_; ++row) {
-        const void* const from = window.data[t * rows_ + row];
-        if (from == nullptr) continue;
-        gather(window.dtype_of(static_cast<int>(row)), from, first[t], wanted,
-               sample.values.data() + row * sample.coordinates.size() + here.begin);
+#pragma omp parallel num_threads(team(here.count < 4096 ? 1 : threads))
+      {
+        const FloatingEnvironment environment;
+#pragma omp for schedule(static)
+        for (std::size_t row = 0; row < rows_; ++row) {
+          const void* const from = window.data[t * rows_ + row];
+          if (from == nullptr) continue;
+          gather(window.dtype_of(static_cast<int>(row)), from, first[t], wanted,
+                 sample.values.data() + row * sample.coordinates.size() + here.begin);
+        }
       }
     }
   }

@@ -12,6 +12,7 @@
 #include <new>
 #include <numeric>
 
+#include "host/base/floating_environment.hpp"
 #include "host/base/nonfinite.hpp"
 #include "host/base/team.hpp"
 #include "host/files/convert.hpp"
@@ -1089,6 +1090,7 @@ void hash_evidence(std::span<const std::filesystem::path> inputs, const FileOpti
 FileResult aggregate_files(const Pipeline& pipeline, std::span<const std::filesystem::path> inputs,
                            const std::filesystem::path& output, const FileOptions& given,
                            const WriteBeside& beside) {
+  const FloatingEnvironment environment;
   FileOptions options = given;
   if (options.partial) options.options.scope = Scope::per_tensor;
   Ranks ranks(options.communicator);

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <exception>
 
+#include "host/base/floating_environment.hpp"
 #include "host/base/team.hpp"
 #include "host/files/convert.hpp"
 
@@ -41,6 +42,7 @@ WindowReader::Failures WindowReader::load(const Window& window, int slot, std::s
   std::vector<std::exception_ptr> caught(rows.size());
 #pragma omp parallel for schedule(dynamic) num_threads(team(threads_))
   for (std::size_t k = 0; k < rows.size(); ++k) {
+    const FloatingEnvironment environment;
     try {
       const auto i = static_cast<std::size_t>(rows[k]);
       std::byte* const begin = row(slot, i);

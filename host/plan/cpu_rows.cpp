@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "host/base/dtype.hpp"
+#include "host/base/floating_environment.hpp"
 #include "host/base/team.hpp"
 #include "host/cpu/kernels.hpp"
 
@@ -274,15 +275,19 @@ void CpuRows::accumulate_widened(const Group& group, GramSums& sums) {
   for (std::size_t k = 0; k < group.tensors.size(); ++k) {
     for (std::int64_t begin = 0; begin < group.sizes[k]; begin += stretch) {
       const std::int64_t length = std::min(stretch, group.sizes[k] - begin);
-#pragma omp parallel for schedule(dynamic) num_threads(team(threads_))
-      for (std::size_t i = 0; i < rows; ++i) {
-        const void* const from = narrow.data[k * rows + i];
-        double* const to = widened_.data() + i * stretch;
-        widened_rows_[i] = from == nullptr ? nullptr : to;
-        if (from == nullptr) continue;
-        const DType dtype = narrow.dtype_of(static_cast<int>(i));
-        const std::size_t skipped = static_cast<std::size_t>(begin) * size_of(dtype);
-        widen_to_f64(dtype, static_cast<const std::byte*>(from) + skipped, length, to);
+#pragma omp parallel num_threads(team(threads_))
+      {
+        const FloatingEnvironment environment;
+#pragma omp for schedule(dynamic)
+        for (std::size_t i = 0; i < rows; ++i) {
+          const void* const from = narrow.data[k * rows + i];
+          double* const to = widened_.data() + i * stretch;
+          widened_rows_[i] = from == nullptr ? nullptr : to;
+          if (from == nullptr) continue;
+          const DType dtype = narrow.dtype_of(static_cast<int>(i));
+          const std::size_t skipped = static_cast<std::size_t>(begin) * size_of(dtype);
+          widen_to_f64(dtype, static_cast<const std::byte*>(from) + skipped, length, to);
+        }
       }
       engine_.accumulate({.dtype = DType::f64,
                           .reference_dtype = DType::f64,

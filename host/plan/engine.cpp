@@ -11,6 +11,7 @@
 #include <numeric>
 #include <type_traits>
 
+#include "host/base/floating_environment.hpp"
 #include "host/base/team.hpp"
 #include "host/cpu/select.hpp"
 #include "host/plan/report.hpp"
@@ -51,8 +52,12 @@ struct HostTeam : SerialTeam {
       if (processor_time() - start > worthwhile) break;
     }
     if (done == n) return;
-#pragma omp parallel for schedule(dynamic, 16) num_threads(team(threads))
-    for (int i = done; i < n; ++i) f(i);
+#pragma omp parallel num_threads(team(threads))
+    {
+      const FloatingEnvironment environment;
+#pragma omp for schedule(dynamic, 16)
+      for (int i = done; i < n; ++i) f(i);
+    }
   }
   template <class F>
   void divide(int n, F f) const {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <bragg/plan.hpp>
 
-#include "host/base/memory_error.hpp"
+#include "host/base/api_call.hpp"
 #include "host/plan/plan_backend.hpp"
 #include "host/plan/report.hpp"
 
 namespace bragg {
 inline namespace v0 {
 
-using detail::memory_error_of;
+using detail::api_call;
 
 struct Plan::Impl {
   detail::PlanRequest request;
@@ -23,9 +23,8 @@ struct Plan::Impl {
 };
 
 Plan::Plan(Pipeline pipeline, Shape shape, Options options)
-    : impl_(memory_error_of("plan", [&] {
-        return std::make_unique<Impl>(std::move(pipeline), std::move(shape), options);
-      })) {}
+    : impl_(api_call(
+          "plan", [&] { return std::make_unique<Impl>(std::move(pipeline), std::move(shape), options); })) {}
 Plan::~Plan() = default;
 Plan::Plan(Plan&&) noexcept = default;
 Plan& Plan::operator=(Plan&&) noexcept = default;
@@ -36,7 +35,7 @@ void Plan::run(const Updates& updates, const Output& out, const RunArguments& ar
                 "run: the plan is for a CUDA device, whose work goes to a stream; pass one, such as "
                 "Stream::legacy_default()");
   }
-  memory_error_of("run", [&] {
+  api_call("run", [&] {
     impl_->request.check(updates, {&out, 1}, arguments.base);
     impl_->backend->run(updates, out, nullptr, arguments);
   });
@@ -48,7 +47,7 @@ void Plan::run(const Updates& updates, const Output& out, Stream stream, const R
                 "run: the plan is for the CPU and knows no stream; leave it out, or make the plan with "
                 "Options::device = Device::cuda");
   }
-  memory_error_of("run", [&] {
+  api_call("run", [&] {
     impl_->request.check(updates, {&out, 1}, arguments.base);
     impl_->backend->run(updates, out, stream.get(), arguments);
   });
@@ -56,7 +55,7 @@ void Plan::run(const Updates& updates, const Output& out, Stream stream, const R
 
 Status Plan::status() const noexcept { return impl_->backend->status(); }
 Status Plan::wait(Stream stream) {
-  memory_error_of("wait", [&] { impl_->backend->wait(stream.get()); });
+  api_call("wait", [&] { impl_->backend->wait(stream.get()); });
   return impl_->backend->status();
 }
 std::size_t Plan::workspace_bytes() const noexcept { return impl_->backend->workspace_bytes(); }
@@ -67,7 +66,7 @@ const Shape& Plan::shape() const noexcept { return impl_->request.shape; }
 
 std::vector<Report> aggregate(const Pipeline& pipeline, const Updates& updates, const Output& out,
                               const RunArguments& arguments, const Options& options) {
-  return memory_error_of("aggregate", [&]() -> std::vector<Report> {
+  return api_call("aggregate", [&]() -> std::vector<Report> {
     Options chosen = options;
     chosen.device = detail::device_of(updates, options);
     Plan plan(pipeline, Shape::of(updates), chosen);

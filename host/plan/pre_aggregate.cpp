@@ -3,7 +3,7 @@
 
 #include <fmt/format.h>
 
-#include "host/base/memory_error.hpp"
+#include "host/base/api_call.hpp"
 #include "host/plan/plan_backend.hpp"
 #include "host/plan/report.hpp"
 
@@ -49,7 +49,7 @@ inline namespace v0 {
 std::vector<Report> pre_aggregate(const PreSequence& sequence, const Updates& updates,
                                   std::span<const Output> out, const RunArguments& arguments,
                                   const Options& options) {
-  return detail::memory_error_of("pre_aggregate", [&] {
+  return detail::api_call("pre_aggregate", [&] {
     detail::PreAggregated done =
         detail::run_pre_aggregators(sequence, updates, out, arguments, options, Stream::legacy_default());
     if (done.status != Status::ok) {

@@ -10,7 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "host/base/memory_error.hpp"
+#include "host/base/api_call.hpp"
+#include "host/base/floating_environment.hpp"
 #include "host/sharded/agreement.hpp"
 #include "host/sharded/sharded_run.hpp"
 
@@ -19,8 +20,8 @@ inline namespace v0 {
 
 namespace {
 
+using detail::api_call;
 using detail::Hello;
-using detail::memory_error_of;
 using detail::ShardedRun;
 
 [[noreturn]] void refuse(const std::string& message) { throw Error(Status::invalid_argument, message); }
@@ -36,7 +37,7 @@ std::unique_ptr<ShardedRun> make_run(Pipeline pipeline, Shape shape, Sharding sh
   if (replicas < 1 || replicas > sharding.ranks()) {
     refuse(fmt::format("replicas = {}; needs 1 to the number of ranks, {}", replicas, sharding.ranks()));
   }
-  return memory_error_of("plan", [&] {
+  return api_call("plan", [&] {
     return std::make_unique<ShardedRun>(std::move(pipeline), std::move(shape), std::move(sharding), rank,
                                         options, all_reduce, gathered, replicas);
   });
@@ -103,8 +104,8 @@ struct Handle {
   void move_all() const {
     if (communicator == nullptr)
       refuse("run: the plan has no communicator; call begin and next, or make it with one");
-    memory_error_of("run", [&] {
-      while (const Transfer* transfer = run->next()) {
+    api_call("run", [&] {
+      while (const Transfer* transfer = next()) {
         if (transfer->space == MemorySpace::host || communicator->moves_device_memory()) {
           move(*transfer);
         } else {
@@ -114,9 +115,14 @@ struct Handle {
     });
   }
 
+  const Transfer* next() const {
+    const detail::FloatingEnvironment environment;
+    return run->next();
+  }
+
   void begin(const auto& mine, const Output& out, std::optional<Stream> stream,
              const RunArguments& arguments) const {
-    memory_error_of("run", [&] { run->begin(mine, out, stream, arguments); });
+    api_call("run", [&] { run->begin(mine, out, stream, arguments); });
   }
 
  private:
@@ -190,7 +196,7 @@ void ShardedPlan::begin(const Updates& mine, const Output& out, Stream stream,
                         const RunArguments& arguments) {
   impl_->begin(mine, out, stream, arguments);
 }
-const Transfer* ShardedPlan::next() { return impl_->run->next(); }
+const Transfer* ShardedPlan::next() { return impl_->next(); }
 Status ShardedPlan::status() const noexcept { return impl_->run->status(); }
 std::span<const Report> ShardedPlan::reports() const noexcept { return impl_->run->reports(); }
 void ShardedPlan::reset() { impl_->run->reset(); }
@@ -235,7 +241,7 @@ void AllReduce::begin(const Row& mine, const Output& out, const RunArguments& ar
 void AllReduce::begin(const Row& mine, const Output& out, Stream stream, const RunArguments& arguments) {
   impl_->begin(mine, out, stream, arguments);
 }
-const Transfer* AllReduce::next() { return impl_->run->next(); }
+const Transfer* AllReduce::next() { return impl_->next(); }
 Status AllReduce::status() const noexcept { return impl_->run->status(); }
 std::span<const Report> AllReduce::reports() const noexcept { return impl_->run->reports(); }
 void AllReduce::reset() { impl_->run->reset(); }
