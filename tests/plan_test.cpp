@@ -609,11 +609,6 @@ TEST(Plan, SaysWhatIsWrongWithJudgedTensors) {
   EXPECT_NE(message_of([&] { Plan(Krum{.f = 2}, shape); }).find("judged: 1 marks"), std::string::npos);
   shape.judged.assign(4, false);
   EXPECT_NE(message_of([&] { Plan(Krum{.f = 2}, shape); }).find("judged: no tensor"), std::string::npos);
-  Shape empty{.n = rows.n, .sizes = {0, 5}, .judged = {true, false}};
-  EXPECT_NE(message_of([&] { Plan(Krum{.f = 2}, empty); }).find("judged: only tensors without elements"),
-            std::string::npos);
-  empty.sizes = {0, 0};
-  EXPECT_NO_THROW(Plan(Krum{.f = 2}, empty));
   EXPECT_NE(message_of([&] {
               aggregate(Krum{.f = 2}, updates, rows.output(out), {}, {.scope = Scope::per_tensor});
             }).find("scope = per_tensor each is judged by itself"),

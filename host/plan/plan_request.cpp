@@ -91,14 +91,6 @@ void PlanRequest::check_judged() {
                     "itself; leave one of the two out",
                     unjudged, shape.judged.size()));
   }
-  std::int64_t elements = 0;
-  std::int64_t judged_elements = 0;
-  for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
-    elements += shape.sizes[t];
-    if (shape.judged[t]) judged_elements += shape.sizes[t];
-  }
-  if (elements > 0 && judged_elements == 0)
-    refuse("judged: only tensors without elements are; rows need at least one element to be judged by");
   if (needs_of(pipeline).judge_rows()) judged = shape.judged;
 }
 

@@ -222,6 +222,13 @@ Expectation::Part expect_part(const Pipeline& pipeline, const Request& request, 
   return part;
 }
 
+/// The part's, on the backend of the outcome.
+Accuracy accuracy_of(const Expectation::Part& part, const Outcome& got) {
+  Accuracy accuracy = part.accuracy;
+  accuracy.sum = got.sum_error;
+  return accuracy;
+}
+
 /// A sum of distances run to convergence is right when its objective Σ p_i ‖x_i − v‖ is no more above the
 /// oracle's than the rule's tolerance allows, what the oracle may be off, the rounding of the output, and
 /// what distances do not tell: one of error e that is r long is off by e/r, and rows nearer than 4 √e may
@@ -234,7 +241,9 @@ bool is_minimiser(const Sum& rule, DType out, const Accuracy& accuracy, const re
   long double rounding = 0;
   long double shift = 0;  // of the points, where their coefficients are rounded
   for (std::size_t j = 0; j < got.size(); ++j) {
-    rounding += std::pow(spacing(out, expected.out[j]), 2);
+    const long double sum =
+        static_cast<long double>(expected.points.size()) * accuracy.sum * expected.magnitude[j];
+    rounding += std::pow(spacing(out, expected.out[j]) + sum, 2);
     shift += std::pow(accuracy.mixed ? accuracy.relative * expected.magnitude[j] : 0, 2);
   }
   rounding = std::sqrt(rounding);
@@ -331,7 +340,7 @@ void judge_minimiser(const Sum& rule, DType out, const Expectation::Part& part,
   const Vector value = judged_of(all, judged);
   long double share = 0;
   const bool finite = std::all_of(all.begin(), all.end(), [](long double x) { return std::isfinite(x); });
-  const bool right = finite && is_minimiser(rule, out, part.accuracy, expected, value, share);
+  const bool right = finite && is_minimiser(rule, out, accuracy_of(part, got), expected, value, share);
   verdict.worst = std::max(verdict.worst, share);
   if (right || verdict.breach) return;
   verdict.breach = farthest_off("not the minimiser", part, judged, all);
@@ -348,7 +357,7 @@ void judge_limit(DType in, DType out, const Expectation::Part& part, const std::
   for (std::size_t c = 0; c < all.size(); ++c) {
     finite = finite && std::isfinite(all[c]);
     if (!judged.empty() && !judged[c]) continue;
-    const Bound bound = bound_of(in, out, part.accuracy, static_cast<int>(expected.points.size()),
+    const Bound bound = bound_of(in, out, accuracy_of(part, got), static_cast<int>(expected.points.size()),
                                  expected.out[c], expected.magnitude[c]);
     const long double off = std::fabs(all[c] - expected.out[c]) - bound.total();
     squared += off > 0 ? off * off : 0;
@@ -395,23 +404,23 @@ void judge_part(const Pipeline& pipeline, const Request& request, const Expectat
   if (const std::optional<Sum> sum = sum_of(pipeline); sum && sum->converges) {
     const std::vector<bool> judged = judged_coordinates(pipeline, request);
     judge_minimiser(*sum, out, part, judged, got, verdict);
-    judge_unjudged(request, judged, part.accuracy, got, verdict);
+    judge_unjudged(request, judged, accuracy_of(part, got), got, verdict);
     return;
   }
   if (std::holds_alternative<AutoGm>(pipeline.rule)) {
     const std::vector<bool> judged = judged_coordinates(pipeline, request);
     judge_limit(request.dtype, out, part, judged, got, verdict);
-    judge_unjudged(request, judged, part.accuracy, got, verdict);
+    judge_unjudged(request, judged, accuracy_of(part, got), got, verdict);
     return;
   }
   const int n = static_cast<int>(request.rows.size());
+  const Accuracy accuracy = accuracy_of(part, got);
   for (std::int64_t j = 0; j < d; ++j) {
     const auto k = static_cast<std::size_t>(j);
     const long double value = got.out[static_cast<std::size_t>(part.first) + k];
-    const Bound bound =
-        bound_of(request.dtype, out, part.accuracy, n, expected.out[k], expected.magnitude[k]);
+    const Bound bound = bound_of(request.dtype, out, accuracy, n, expected.out[k], expected.magnitude[k]);
     long double share = 0;
-    const char* const wrong = compare(value, expected.out[k], out, part.accuracy, bound, share);
+    const char* const wrong = compare(value, expected.out[k], out, accuracy, bound, share);
     verdict.worst = std::max(verdict.worst, share);
     if (wrong != nullptr && !verdict.breach) {
       verdict.breach = {wrong, part.first + j, value, expected.out[k], bound.total()};
@@ -442,8 +451,8 @@ std::optional<Breach> judge_failure(OnFailure on_failure, const Outcome& got) {
 Bound bound_of(DType in, DType out, const Accuracy& accuracy, int n, long double expected,
                long double magnitude) {
   if (accuracy.exact) return {};
-  // A step of a float64 sum is off by half a unit of it, which below 2⁻¹⁰²² shrinks no further.
-  long double error = (n + 8) * std::max(0x1p-53L * magnitude, 0x1p-1075L);
+  // Below 2⁻¹⁰²² the error of a step shrinks no further.
+  long double error = (n + 8) * std::max(accuracy.sum * magnitude, 0x1p-1075L);
   if (accuracy.mixed) error += spacing(dtype_of_mixed(in), magnitude) / 2;
   error += accuracy.relative * magnitude + accuracy.shortened;
   // Half a unit of the final rounding, and the unit may double just above |expected|.

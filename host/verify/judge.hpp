@@ -17,8 +17,9 @@ struct Accuracy {
   bool exact = false;  ///< an order statistic: one value of the input, or the rounded midpoint of two
   bool mixed =
       false;  ///< values of mixed points are rounded to f32 (f64 inputs: f64) before they are ordered
-  long double relative = 0;   ///< relative error of the coefficients of an iterative rule
-  long double shortened = 0;  ///< length by which the result may be too near to o
+  long double relative = 0;         ///< relative error of the coefficients of an iterative rule
+  long double shortened = 0;        ///< length by which the result may be too near to o
+  long double sum = f64_sum_error;  ///< error of a sum of terms, per term, relative to their magnitude
 };
 
 /// The largest admissible |library − oracle| at one coordinate, in two parts.

@@ -7,6 +7,7 @@
 // Where the backend is built; tests put the executor of tests/simt in the device's place.
 #if defined(BRAGG_HAS_CUDA)
 #include "host/verify/device_image.hpp"
+#include "kernels/combine/combine.hpp"
 #endif
 
 namespace bragg::verify {
@@ -57,6 +58,10 @@ std::string Buffers::trespass() const {
 }
 
 #if defined(BRAGG_HAS_CUDA)
+int device_of(const Options& options) {
+  return options.cuda_device < 0 ? detail::cuda::current_device() : options.cuda_device;
+}
+
 /// The same rows at their mirrored addresses.
 Updates on_device(const Updates& host, const DeviceImage& image) {
   std::vector<std::vector<const void*>> tensors(static_cast<std::size_t>(host.n()));
@@ -72,8 +77,7 @@ Updates on_device(const Updates& host, const DeviceImage& image) {
 
 Plan run_on_device(const Pipeline& pipeline, const Options& options, Buffers& buffers) {
   Plan plan(pipeline, Shape::of(buffers.updates()), options);
-  const int device = options.cuda_device < 0 ? detail::cuda::current_device() : options.cuda_device;
-  const detail::cuda::OnDevice on(device);
+  const detail::cuda::OnDevice on(device_of(options));
   const detail::cuda::OwnStream stream;
   DeviceImage image(stream.get());
   for (GuardedBuffer& buffer : buffers.rows.buffers()) image.add(buffer.whole());
@@ -109,6 +113,16 @@ Rows as_stored(const Rows& rows, DType dtype) {
   return stored;
 }
 
+long double sum_error_of([[maybe_unused]] const Request& request) {
+#if defined(BRAGG_HAS_CUDA)
+  if (request.options.device == Device::cuda && request.dtype != DType::f64 &&
+      detail::cuda::sum_unit(device_of(request.options)) == detail::cuda::SumUnit::double_float) {
+    return pair_sum_error;
+  }
+#endif
+  return f64_sum_error;
+}
+
 Outcome run(const Pipeline& pipeline, const Request& request) {
   Buffers buffers(request);
 #if defined(BRAGG_HAS_CUDA)
@@ -122,7 +136,8 @@ Outcome run(const Pipeline& pipeline, const Request& request) {
                   .out = {},
                   .reports = {plan.reports().begin(), plan.reports().end()},
                   .bytes = buffers.out.copy(),
-                  .trespass = buffers.trespass()};
+                  .trespass = buffers.trespass(),
+                  .sum_error = sum_error_of(request)};
   for (std::int64_t j = 0; j < buffers.rows.d(); ++j) {
     outcome.out.push_back(load(out_dtype(request), buffers.out.data(), static_cast<std::size_t>(j)));
   }

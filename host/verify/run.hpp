@@ -29,13 +29,20 @@ inline DType out_dtype(const Request& request) { return request.options.out_dtyp
 /// Values as the dtype holds them.
 Rows as_stored(const Rows& rows, DType dtype);
 
+inline constexpr long double f64_sum_error = 0x1p-53L;
+inline constexpr long double pair_sum_error = 18 * 0x1p-48L;  ///< kernels/combine/pairs.cuh
+
 struct Outcome {
   Status status;
   std::vector<long double> out;
   std::vector<Report> reports;
-  std::vector<unsigned char> bytes;  ///< of the output
-  std::string trespass;              ///< what was written to that should not be; else empty
+  std::vector<unsigned char> bytes;       ///< of the output
+  std::string trespass;                   ///< what was written to that should not be; else empty
+  long double sum_error = f64_sum_error;  ///< as sum_error_of
 };
+
+/// Accuracy::sum where the request runs: on the CPU, or its CUDA device.
+long double sum_error_of(const Request& request);
 
 /// @throws Error as Plan does.
 Outcome run(const Pipeline& pipeline, const Request& request);

@@ -32,8 +32,8 @@ enum class Status : int {
 /// The name of a status as it is spelled above, e.g. "too_many_nonfinite".
 BRAGG_API const char* to_string(Status status) noexcept;
 
-/// The one exception type that bragg throws. std::bad_alloc comes from calls that neither plan nor run, such as
-/// parse, where the host has no memory for what they return.
+/// The one exception type that bragg throws. std::bad_alloc comes from calls that neither plan nor run, such
+/// as parse, where the host has no memory for what they return.
 class BRAGG_API Error : public std::runtime_error {
  public:
   Error(Status status, const std::string& message);
