@@ -3,7 +3,7 @@
 """Federated learning in Flower with hostile and broken nodes: a reputation, bad replies, capped weights.
 
     python examples/flower_digits.py [STATE.json]                seconds; the reputation goes on from STATE.json, if there
-    python examples/flower_digits.py [STATE.json] --simulator    in Flower's own simulation, which needs flwr[simulation]
+    python examples/flower_digits.py [STATE.json] --simulator    in Flower's own simulation, flwr[simulation]: half a minute
 
 Flower's own loop and strategy run, on a grid whose nodes are functions in this process (digits_clients.py) in the place of
 its transport: so it needs neither Ray nor a server. With --simulator a ServerApp and ClientApps run in Ray, as Flower does

@@ -3,7 +3,7 @@
 """Federated learning by NVFlare's aggregator with hostile and broken clients: a reputation, bad inputs, capped weights.
 
     python examples/nvflare_digits.py [STATE.json]                seconds; the reputation goes on from STATE.json, if there
-    python examples/nvflare_digits.py [STATE.json] --simulator    5 rounds in NVFlare's simulator: two minutes
+    python examples/nvflare_digits.py [STATE.json] --simulator    5 rounds in NVFlare's simulator: half a minute
 
 NVFlare's models and its context go to bragg.nvflare.RobustAggregator round by round, as its workflow FedAvg does it; the
 clients are functions in this process (digits_clients.py), in the place of its transport. With --simulator they are
@@ -16,10 +16,13 @@ import contextlib
 import json
 import logging
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import bragg
@@ -66,6 +69,26 @@ class Persistor(ModelPersistor):
         np.savez(self.file, **model[ModelLearnableKey.WEIGHTS])
 
 
+def simulator() -> None:
+    """NVFlare's, on this process' arguments, but its threads draw the ports of their clients one at a time.
+
+    To draw a port is to listen at it for a moment. A process that another thread forks in that moment goes on listening
+    until it has become a client; who calls its client then is answered by that one, and waits for ever.
+    """
+    from nvflare.private.fed.app.simulator import simulator_runner
+
+    turn = threading.Lock()
+    draw = simulator_runner.get_open_ports
+
+    def in_turn(number: int) -> list[int]:
+        with turn:
+            time.sleep(0.2)  # in which the thread before starts its client
+            return draw(number)
+
+    simulator_runner.get_open_ports = in_turn
+    runpy.run_module("nvflare.private.fed.app.simulator.simulator", run_name="__main__")
+
+
 def simulate(aggregator: RobustAggregator, rounds: int, folder: Path) -> Model:
     """The aggregator is made once more, from a description in JSON, and keeps its reputation in its file."""
     job = FedJob(name="digits", min_clients=CLIENTS)
@@ -79,15 +102,15 @@ def simulate(aggregator: RobustAggregator, rounds: int, folder: Path) -> Model:
     local.mkdir(parents=True)
     allowed = [*DEFAULT_CLASS_ALLOW_LIST, "bragg.", "nvflare_digits."]
     (local / "resources.json").write_text(json.dumps({"format_version": 2, "class_allow_list": allowed}))
-    simulator = [sys.executable, "-m", "nvflare.private.fed.app.simulator.simulator", str(folder / "digits")]
-    # Two clients at a time, each in a process of its own for each round: more of them draw the same port too often.
-    options = f"-w {folder / 'workspace'} -n {CLIENTS} -t 2 -l ERROR".split()
+    command = [sys.executable, "-c", "import nvflare_digits; nvflare_digits.simulator()", str(folder / "digits")]
+    # With a thread for each client their processes stay; with fewer, each round starts them all anew.
+    options = f"-w {folder / 'workspace'} -n {CLIENTS} -t {CLIENTS} -l ERROR".split()
     here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    with subprocess.Popen([*simulator, *options], env=here, start_new_session=True) as running:
+    with subprocess.Popen([*command, *options], env=here, start_new_session=True) as running:
         try:
             code = running.wait(timeout=300)
         except subprocess.TimeoutExpired:
-            sys.exit("NVFlare's simulator did not end in 300 s; clients that draw the same port wait for ever")
+            sys.exit("NVFlare's simulator did not end in 300 s")
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)
