@@ -5,9 +5,9 @@
 
 namespace bragg::detail {
 
-/// While it lives, its thread rounds to nearest, keeps denormals and traps nothing, whatever the thread was set to
-/// (by torch.set_flush_denormal, or a library linked with -ffast-math). A thread of a parallel region has one of
-/// its own.
+/// While it lives, its thread rounds to nearest, keeps denormals and traps nothing, whatever the thread was
+/// set to (by torch.set_flush_denormal, or a library linked with -ffast-math). A thread of a parallel region
+/// has one of its own.
 class FloatingEnvironment {
  public:
   FloatingEnvironment() noexcept {
