@@ -14,7 +14,7 @@
 #include "host/bench/device_updates.hpp"
 #include "host/bench/gram_choices.hpp"
 #include "host/plan/engine.hpp"
-#include "kernels/combine/combine.hpp"
+#include "kernels/common/sum_unit.hpp"
 #include "kernels/gram/gram.hpp"
 #include "kernels/runtime/check.hpp"
 #include "kernels/runtime/runtime.hpp"

@@ -10,7 +10,7 @@
 #include "host/plan/cuda_plan.hpp"
 #include "host/sharded/agreement.hpp"
 #include "host/sharded/shard_backend.hpp"
-#include "kernels/combine/combine.hpp"
+#include "kernels/common/sum_unit.hpp"
 
 namespace bragg::detail::cuda {
 

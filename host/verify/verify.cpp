@@ -14,7 +14,7 @@
 #include "rules/nearest.hpp"
 
 #if defined(BRAGG_HAS_CUDA)
-#include "kernels/combine/combine.hpp"
+#include "kernels/common/sum_unit.hpp"
 #include "kernels/gram/gram.hpp"
 #include "kernels/runtime/runtime.hpp"
 #endif

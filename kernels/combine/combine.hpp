@@ -22,13 +22,6 @@ struct CombineArguments {
   SumUnit unit = SumUnit::automatic;
 };
 
-/// How a device adds up: what BRAGG_SUMS says, read once, else what is preferred on its kind.
-/// @throws Error as sum_unit_of; what CUDA reports.
-SumUnit sum_unit(int device);
-/// The unit of that name; automatic without one. @throws Error invalid_argument
-SumUnit sum_unit_of(const char* name);
-const char* to_string(SumUnit unit);
-
 /// Enqueues out = Σ coefficients[i]·row i, in f64, row order, fused multiply-adds, rounded once; in pairs of
 /// floats as pairs.cuh says. @throws Error as simt::launch.
 void combine(const CombineArguments& arguments, Stream stream);

@@ -137,6 +137,8 @@ BRAGG_DEVICE float f16_to_float(std::uint16_t bits) { return __half2float(__usho
 /// Rounded once, ties to even.
 BRAGG_DEVICE std::uint16_t double_to_f16(double x) { return __half_as_ushort(__double2half(x)); }
 BRAGG_DEVICE std::uint16_t double_to_bf16(double x) { return __bfloat16_as_ushort(__double2bfloat16(x)); }
+BRAGG_DEVICE std::uint16_t float_to_f16(float x) { return __half_as_ushort(__float2half_rn(x)); }
+BRAGG_DEVICE std::uint16_t float_to_bf16(float x) { return __bfloat16_as_ushort(__float2bfloat16_rn(x)); }
 /// The nearest integer, ties to even; anything where there is none.
 BRAGG_DEVICE int round_to_int(float x) { return __float2int_rn(x); }
 BRAGG_DEVICE double fma(double a, double b, double c) { return __fma_rn(a, b, c); }

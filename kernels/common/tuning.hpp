@@ -24,6 +24,13 @@ struct DirectTuning {
   }();
 };
 
+/// The same of trimmed means that are added up in floats (trim_floats.cuh): five blocks of f32 would spill.
+template <DType dtype, int kPoints>
+struct FloatDirectTuning : DirectTuning<dtype, kPoints> {
+  using Base = DirectTuning<dtype, kPoints>;
+  static constexpr int blocks = dtype == DType::f32 && Base::blocks > 4 ? 4 : Base::blocks;
+};
+
 /// select of mixed points, and of rows about a centre (tile.cuh). `value`: f32, or f64 of f64 rows. `ahead`:
 /// the next rows of a mix are loaded in registers that the sort has in any case; of few points there is one
 /// step. Four blocks hide the waits between its phases; of 24 points, and of f64, they would spill.
@@ -124,11 +131,11 @@ constexpr GramUnit preferred_gram_unit(int compute_capability, int rows) {
   return rows < least_int8_rows(compute_capability) ? GramUnit::double_float : GramUnit::int8;
 }
 
-/// How sums over rows are taken that pass 2 writes: means and combinations of rows of 16 and 32 bits.
+/// How sums over rows are taken that pass 2 writes: trimmed means and combinations of rows of 16 and 32 bits.
 enum class SumUnit : std::uint8_t {
   automatic,     ///< as the environment or the device asks: sum_unit
   f64,           ///< as on the CPU
-  double_float,  ///< in pairs of f32, where there is a kernel; else f64
+  double_float,  ///< in two or three f32, where there is a kernel; else f64
 };
 
 /// Where f64 is slow, so are conversions to it, 2 a cycle.

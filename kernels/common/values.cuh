@@ -158,6 +158,19 @@ BRAGG_DEVICE Bits<dtype> round_to(double x) {
   }
 }
 
+/// The same of a float.
+template <DType dtype>
+BRAGG_DEVICE Bits<dtype> round_to(float x) {
+  if constexpr (dtype == DType::f32) {
+    return simt::bits_of(x + 0.0f);
+  } else if constexpr (dtype == DType::f64) {
+    return round_to<dtype>(static_cast<double>(x));
+  } else {
+    const std::uint16_t bits = dtype == DType::f16 ? simt::float_to_f16(x) : simt::float_to_bf16(x);
+    return bits == 0x8000 ? std::uint16_t{0} : bits;
+  }
+}
+
 /// Stores one element at any address.
 template <DType dtype>
 BRAGG_DEVICE void store_element(void* tensor, std::int64_t index, Bits<dtype> bits, Alignment alignment) {

@@ -9,7 +9,7 @@
 //   tile_length a block takes one range.
 // Bound by memory to n ≈ 100: n·d elements are read once, d written; then by minima and maxima (n = 64: 614
 //   per coordinate for the median, 1042 for the sort; 16-bit types: two coordinates per operation). Values
-//   that a trimmed mean drops cost nothing (trim.cuh).
+//   that a trimmed mean drops cost nothing (trim.cuh; where f64 is slow trim_floats.cuh, with the same bits).
 // Registers: `vectors` · bucket and about 40 (bounds: common/tuning.hpp). Shared: 24 bytes per point, and a
 //   tile of `vectors` · 512 bytes per point (f64: 1024), through which elements at odd addresses go.
 // Not finite: one multiply-add per register detects it, on another pipe than minima; only a warp that found
@@ -23,6 +23,7 @@
 #include "kernels/select/means.cuh"
 #include "kernels/select/points.cuh"
 #include "kernels/select/trim.cuh"
+#include "kernels/select/trim_floats.cuh"
 
 namespace bragg::detail::cuda {
 
@@ -186,8 +187,8 @@ struct Direct {
   }
 
   /// `to`: the block's first coordinate.
-  template <DType out>
-  BRAGG_DEVICE static void store(unsigned char* to, const double (&x)[results], int left, bool consecutive,
+  template <DType out, class T>
+  BRAGG_DEVICE static void store(unsigned char* to, const T (&x)[results], int left, bool consecutive,
                                  Alignment alignment) {
     constexpr int size = static_cast<int>(sizeof(Bits<out>));
     if (consecutive) {
@@ -214,9 +215,9 @@ struct Direct {
     });
   }
 
-  template <DType out>
+  template <DType out, class T>
   BRAGG_DEVICE static void store_both(const SelectArguments& a, const Piece& piece, int done,
-                                      const double (&x)[results], bool consecutive, Alignment alignment) {
+                                      const T (&x)[results], bool consecutive, Alignment alignment) {
     const std::int64_t offset = (piece.begin + done) * static_cast<std::int64_t>(sizeof(Bits<out>));
     const int left = piece.size - done;
     store<out>(static_cast<unsigned char*>(a.out.data[piece.tensor]) + offset, x, left, consecutive,
@@ -228,11 +229,28 @@ struct Direct {
   }
 };
 
+/// Writes trimmed means that are added up in floats; sorts the registers.
+template <DType dtype, int kPoints, class TuningT>
+BRAGG_DEVICE void write_means(Direct<dtype, kPoints, TuningT>& work, const SelectArguments& a,
+                              const KeptFloats& kept, const Piece& piece, int done, bool consecutive,
+                              Alignment alignment) {
+  using Work = Direct<dtype, kPoints, TuningT>;
+  each<Work::vectors>([&](auto k) { sort_registers<dtype, 0, kPoints - 1>(work.v[k]); });
+  float x[Work::results];
+  trimmed_means_of_floats<dtype>(work.v, a.points, a.rule, kept, a.out.dtype, x);
+  if constexpr (Work::width == 2) {
+    if (a.out.dtype == DType::f32) {
+      return Work::template store_both<DType::f32>(a, piece, done, x, consecutive, alignment);
+    }
+  }
+  Work::template store_both<dtype>(a, piece, done, x, consecutive, alignment);
+}
+
 /// `span` coordinates of a piece, from `done` on.
-template <DType dtype, int kPoints, bool kMedian, class TuningT>
+template <DType dtype, int kPoints, bool kMedian, class TuningT, class KeptT>
 BRAGG_DEVICE void select_span(const SelectArguments& a, PointTable<kPoints>& table,
                               typename Register<dtype>::Type* tile, bool some_infinite,
-                              [[maybe_unused]] const Kept& kept, const Piece& piece, int done) {
+                              [[maybe_unused]] const KeptT& kept, const Piece& piece, int done) {
   using Work = Direct<dtype, kPoints, TuningT>;
   const auto alignment = static_cast<Alignment>(a.rows.alignment[piece.tensor]);
   const int left = piece.size - done;
@@ -255,28 +273,33 @@ BRAGG_DEVICE void select_span(const SelectArguments& a, PointTable<kPoints>& tab
     work.make_nan_infinite();
   }
   work.pad(table, a.points, some_infinite, kMedian ? (kPoints - a.points) / 2 : 0);
-  double x[Work::results];
-  each<Work::vectors>([&](auto k) {
-    if constexpr (kMedian) {
-      sort_registers<dtype, kPoints / 2 - 1, kPoints / 2>(work.v[k]);
-    } else {
-      sort_registers<dtype, 0, kPoints - 1>(work.v[k]);
+  if constexpr (std::is_same_v<KeptT, KeptFloats>) {
+    write_means(work, a, kept, piece, done, consecutive, alignment);
+  } else {
+    double x[Work::results];
+    each<Work::vectors>([&](auto k) {
+      if constexpr (kMedian) {
+        sort_registers<dtype, kPoints / 2 - 1, kPoints / 2>(work.v[k]);
+      } else {
+        sort_registers<dtype, 0, kPoints - 1>(work.v[k]);
+      }
+      if constexpr (kMedian) {
+        each<Work::width>(
+            [&](auto half) { x[k * Work::width + half] = work.median(k, half, a.points, a.rule.even); });
+      }
+    });
+    if constexpr (!kMedian) trimmed_means<dtype>(work.v, a.points, a.rule.f, kept, x);
+    if constexpr (Work::width == 2) {
+      if (a.out.dtype == DType::f32) {
+        return Work::template store_both<DType::f32>(a, piece, done, x, consecutive, alignment);
+      }
     }
-    if constexpr (kMedian) {
-      each<Work::width>(
-          [&](auto half) { x[k * Work::width + half] = work.median(k, half, a.points, a.rule.even); });
-    }
-  });
-  if constexpr (!kMedian) trimmed_means<dtype>(work.v, a.points, a.rule.f, kept, x);
-  if constexpr (Work::width == 2) {
-    if (a.out.dtype == DType::f32) {
-      return Work::template store_both<DType::f32>(a, piece, done, x, consecutive, alignment);
-    }
+    Work::template store_both<dtype>(a, piece, done, x, consecutive, alignment);
   }
-  Work::template store_both<dtype>(a, piece, done, x, consecutive, alignment);
 }
 
-template <DType dtype, int kPoints, bool kMedian, class TuningT = DirectTuning<dtype, kPoints>>
+template <DType dtype, int kPoints, bool kMedian, class TuningT = DirectTuning<dtype, kPoints>,
+          SumUnit unit = SumUnit::f64>
 BRAGG_KERNEL(TuningT::threads, TuningT::blocks)
 direct_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   simt::grid_dependency_sync();
@@ -285,7 +308,13 @@ direct_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   simt::DynamicShared shared;
   auto* const tile = shared.take<typename Register<dtype>::Type>(direct_tile<TuningT>(a.points));
   if (failed(a)) return;
-  const Kept kept = kept_by(a.rule, a.points);
+  const auto kept = [&] {
+    if constexpr (unit == SumUnit::double_float) {
+      return kept_floats_by<dtype>(a.rule, a.points);
+    } else {
+      return kept_by(a.rule, a.points);
+    }
+  }();
   table.clear_counts();
   int tensor = -1;
   bool some_infinite = false;
@@ -305,9 +334,10 @@ direct_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   table.flush_counts(a, tensor);
 }
 
-template <DType dtype, int kPoints, bool kMedian, class TuningT = DirectTuning<dtype, kPoints>>
+template <DType dtype, int kPoints, bool kMedian, class TuningT = DirectTuning<dtype, kPoints>,
+          SumUnit unit = SumUnit::f64>
 void launch_direct_bucket(const SelectArguments& a, Stream stream) {
-  const auto kernel = direct_kernel<dtype, kPoints, kMedian, TuningT>;
+  const auto kernel = direct_kernel<dtype, kPoints, kMedian, TuningT, unit>;
   const std::size_t shared =
       simt::shared_bytes<typename Register<dtype>::Type>(direct_tile<TuningT>(a.points));
   const std::int64_t resident = simt::resident_blocks(kernel, TuningT::threads, shared);
@@ -316,18 +346,20 @@ void launch_direct_bucket(const SelectArguments& a, Stream stream) {
 }
 
 /// Enqueues the kernel of the bucket that holds the points: this or a larger one.
-template <DType dtype, bool kMedian, int kPoints>
+template <DType dtype, bool kMedian, SumUnit unit, int kPoints>
 void launch_direct_from(const SelectArguments& a, Stream stream) {
   if (a.points <= kPoints) {
-    launch_direct_bucket<dtype, kPoints, kMedian>(a, stream);
+    using TuningT = std::conditional_t<unit == SumUnit::double_float, FloatDirectTuning<dtype, kPoints>,
+                                       DirectTuning<dtype, kPoints>>;
+    launch_direct_bucket<dtype, kPoints, kMedian, TuningT, unit>(a, stream);
   } else if constexpr (kPoints < largest_bucket<dtype>) {
-    launch_direct_from<dtype, kMedian, bucket_after<kPoints>>(a, stream);
+    launch_direct_from<dtype, kMedian, unit, bucket_after<kPoints>>(a, stream);
   }
 }
 
-template <DType dtype, bool median>
+template <DType dtype, bool median, SumUnit unit>
 void launch_direct(const SelectArguments& a, Stream stream) {
-  launch_direct_from<dtype, median, buckets[0]>(a, stream);
+  launch_direct_from<dtype, median, unit, buckets[0]>(a, stream);
 }
 
 }  // namespace bragg::detail::cuda

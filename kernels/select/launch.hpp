@@ -6,8 +6,8 @@
 
 namespace bragg::detail::cuda {
 
-/// The median or the trimmed mean of rows.
-template <DType dtype, bool median>
+/// The median or the trimmed mean of rows. `unit`: of means of 16 and 32 bits.
+template <DType dtype, bool median, SumUnit unit>
 void launch_direct(const SelectArguments& a, Stream stream);
 
 /// Rules of mixed points, and rules about a centre. `value`: f32, or f64 of f64 rows.

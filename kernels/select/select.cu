@@ -3,6 +3,8 @@
 #include "kernels/select/select.hpp"
 
 #include "kernels/common/registers.cuh"
+#include "kernels/common/sum_unit.hpp"
+#include "kernels/runtime/runtime.hpp"
 #include "kernels/select/launch.hpp"
 
 namespace bragg::detail::cuda {
@@ -22,6 +24,10 @@ bool is_direct(const SelectArguments& a) {
   const bool has_kernel = a.rule.kind == Kind::median || a.rule.kind == Kind::trimmed_mean;
   const bool can_store = a.out.dtype == a.rows.dtype || (a.out.dtype == DType::f32 && !is_wide(a));
   return is_in_registers(a) && a.mix == nullptr && has_kernel && can_store;
+}
+
+SumUnit unit_of(const SelectArguments& a) {
+  return a.unit == SumUnit::automatic ? sum_unit(current_device()) : a.unit;
 }
 
 template <DType value>
@@ -44,8 +50,15 @@ void select(const SelectArguments& arguments, Stream stream) {
   if (arguments.tiles.pieces == 0) return;
   if (is_direct(arguments)) {
     return with_dtype(arguments.rows.dtype, [&]<DType dtype>() {
-      arguments.rule.kind == Kind::median ? launch_direct<dtype, true>(arguments, stream)
-                                          : launch_direct<dtype, false>(arguments, stream);
+      if (arguments.rule.kind == Kind::median) {
+        return launch_direct<dtype, true, SumUnit::f64>(arguments, stream);
+      }
+      if constexpr (dtype != DType::f64) {
+        if (unit_of(arguments) == SumUnit::double_float) {
+          return launch_direct<dtype, false, SumUnit::double_float>(arguments, stream);
+        }
+      }
+      launch_direct<dtype, false, SumUnit::f64>(arguments, stream);
     });
   }
   is_wide(arguments) ? select_values<DType::f64>(arguments, stream)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/common/rows.hpp"
+#include "kernels/common/tuning.hpp"
 #include "kernels/runtime/stream.hpp"
 #include "rules/select_rule.hpp"
 
@@ -31,6 +32,7 @@ struct SelectArguments {
   /// mix.
   unsigned long long* nonfinite = nullptr;
   void* workspace = nullptr;  ///< select_workspace_bytes, aligned to 256
+  SumUnit unit = SumUnit::automatic;
 };
 
 /// Memory for one call. A function of rows.count, rows.dtype, points, rule.kind, whether there are mix and
@@ -39,7 +41,8 @@ std::size_t select_workspace_bytes(const SelectArguments& arguments);
 
 /// Enqueues the pass. Values of rows are ordered as they are; mixed values are sums in f64 rounded once to
 /// f32 (f64 rows: f64), a finite one never to infinity. Means are sums in f64, ascending, clamped to the
-/// extremes that they are made of, rounded once. @throws Error as simt::launch.
+/// extremes that they are made of, rounded once, or have the same bits (trim_floats.cuh). @throws Error as
+/// simt::launch.
 void select(const SelectArguments& arguments, Stream stream);
 
 }  // namespace bragg::detail::cuda

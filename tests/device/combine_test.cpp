@@ -13,6 +13,7 @@
 #include <random>
 #include <string>
 
+#include "kernels/common/sum_unit.hpp"
 #include "tests/device/device_rows.hpp"
 #include "tests/support/fixture.hpp"
 

@@ -26,10 +26,12 @@ namespace {
 using detail::SelectRule;
 using detail::cuda::Alignment;
 using detail::cuda::SelectArguments;
+using detail::cuda::SumUnit;
 using Kind = SelectRule::Kind;
 
 constexpr std::array all_dtypes{DType::f32, DType::f16, DType::bf16, DType::f64};
 constexpr std::array all_alignments{Alignment::vector, Alignment::element, Alignment::byte};
+constexpr std::array all_units{SumUnit::f64, SumUnit::double_float};
 constexpr std::array all_even{EvenMedian::midpoint, EvenMedian::lower, EvenMedian::upper};
 constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr long double untouched = 42;
@@ -55,6 +57,7 @@ struct Request {
   bool copy = false;
   int status = -1;  ///< −1: no gate
   OnFailure on_failure = OnFailure::keep;
+  std::optional<SumUnit> unit = {};  ///< one or the other: results are the same
 
   const Part& part(std::size_t tensor) const { return parts[per_tensor ? tensor : 0]; }
 };
@@ -140,6 +143,8 @@ Result run(DeviceRows& data, const Request& request) {
   if (request.nonfinite && first.mix.empty()) a.nonfinite = memory.at<unsigned long long>(at[4]);
   const detail::cuda::DeviceMemory workspace(detail::cuda::select_workspace_bytes(a));
   a.workspace = workspace.data();
+  static Generator chance = generator("units of select");
+  a.unit = request.unit.value_or(all_units[chance() % 2]);
   detail::cuda::select(a, nullptr);
   detail::cuda::synchronize(nullptr);
 
@@ -459,6 +464,65 @@ TEST_P(SelectTest, TrimmedMeansWhateverIsDropped) {
       }
     }
     fewer = bucket;
+  }
+}
+
+/// Values whose means lie half-way between two of the dtype, or nearly; cancel; or leave the range of floats.
+enum class Aimed { halves, nearly_halves, cancelling, spread, tiny, huge, equal };
+constexpr std::array all_aimed{Aimed::halves, Aimed::nearly_halves, Aimed::cancelling, Aimed::spread,
+                               Aimed::tiny,   Aimed::huge,          Aimed::equal};
+
+DeviceRows::Values values_aimed_at_means(Aimed kind, DType dtype, std::mt19937_64& random) {
+  const auto any = [&random](int one_of) { return static_cast<long double>(random() % one_of); };
+  return [=, &random](int row, std::int64_t i) -> long double {
+    const long double sign = random() % 2 == 0 ? 1 : -1;
+    switch (kind) {
+      case Aimed::halves:
+        return 1 + spacing(dtype, 1) * (any(8) + (i % 3 == 0 ? row : 0));
+      case Aimed::nearly_halves:
+        return row % 7 == 0 ? spacing(dtype, 0x1p-9L) * any(3) : 1 + spacing(dtype, 1) * any(8);
+      case Aimed::cancelling:
+        return sign * (1 + (i % 2 == 0 ? spacing(dtype, 1) * any(2) : 0));
+      case Aimed::spread:
+        return sign *
+               std::ldexp(1 + any(100) / 128, static_cast<int>(any(dtype == DType::f16 ? 24 : 90)) - 14);
+      case Aimed::tiny:
+        return sign * spacing(dtype, 0) * any(1000);
+      case Aimed::huge:
+        return sign * largest(dtype) * (1 - any(4) / 8);
+      case Aimed::equal:
+        break;
+    }
+    return i % 4 == 0 ? 0.0L : static_cast<long double>(i) / 128;
+  };
+}
+
+/// Sums in floats give the bits of f64, or say that they cannot tell.
+TEST_P(SelectTest, TrimmedMeansInFloatsAreThoseOfF64) {
+  const DType dtype = GetParam();
+  if (dtype == DType::f64) return;
+  Generator random = generator("select floats");
+  for (const int n : {1, 2, 3, 6, 9, 16, 20, 31, 48, 64, 77, 128}) {
+    if (n > most_in_registers(dtype)) break;
+    for (const Aimed kind : all_aimed) {
+      if (random() % test_share() != 0) continue;
+      RowsShape shape;
+      shape.dtype = dtype;
+      shape.inputs = n;
+      shape.sizes = {1111};
+      shape.alignment = all_alignments[random() % 3];
+      DeviceRows data(shape, values_aimed_at_means(kind, dtype, random));
+      for (const int f : {0, (n - 1) / 5, (n - 1) / 2}) {
+        Request request{.rule = {Kind::trimmed_mean, EvenMedian::midpoint, f, 0}, .points = n};
+        if (random() % 2 == 0) request.out_dtype = DType::f32;
+        SCOPED_TRACE(name_of(request.rule) + " n " + std::to_string(n) + " data " +
+                     std::to_string(static_cast<int>(kind)));
+        request.unit = SumUnit::f64;
+        const Result want = run(data, request);
+        request.unit = SumUnit::double_float;
+        ASSERT_EQ(run(data, request).out, want.out);
+      }
+    }
   }
 }
 

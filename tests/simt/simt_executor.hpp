@@ -189,6 +189,8 @@ inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
 float f16_to_float(std::uint16_t bits);
 std::uint16_t double_to_f16(double x);
 std::uint16_t double_to_bf16(double x);
+inline std::uint16_t float_to_f16(float x) { return double_to_f16(static_cast<double>(x)); }
+inline std::uint16_t float_to_bf16(float x) { return double_to_bf16(static_cast<double>(x)); }
 std::uint32_t min_f16x2(std::uint32_t a, std::uint32_t b);
 std::uint32_t max_f16x2(std::uint32_t a, std::uint32_t b);
 std::uint32_t min_bf16x2(std::uint32_t a, std::uint32_t b);
