@@ -7,7 +7,7 @@
 // Where the backend is built; tests put the executor of tests/simt in the device's place.
 #if defined(BRAGG_HAS_CUDA)
 #include "host/verify/device_image.hpp"
-#include "kernels/combine/combine.hpp"
+#include "kernels/common/sum_unit.hpp"
 #endif
 
 namespace bragg::verify {
