@@ -12,6 +12,7 @@
 #include <string_view>
 #include <utility>
 
+#include "host/base/bytes_text.hpp"
 #include "host/base/team.hpp"
 #include "host/bench/data.hpp"
 #include "host/bench/device.hpp"
@@ -37,12 +38,6 @@ double input_bytes_of(const Case& one) {
 
 double output_bytes_of(const Case& one) {
   return static_cast<double>(one.size.d) * static_cast<double>(size_of(one.dtype));
-}
-
-std::string amount_text(double bytes) {
-  if (bytes < 1e6) return fmt::format("{:.1f} kB", 1e-3 * bytes);
-  if (bytes < 1e9) return fmt::format("{:.1f} MB", 1e-6 * bytes);
-  return fmt::format("{:.1f} GB", 1e-9 * bytes);
 }
 
 bool same_shape(const Case& a, const Case& b) {
@@ -288,8 +283,8 @@ bool Bench::fits(const Case& one) {
     const double there = static_cast<double>(free_bytes(settings_.files)) +
                          static_cast<double>(shaped_.files ? shaped_.files->bytes() : 0);
     if (needed <= there) return true;
-    findings_.skipped.push_back({one, fmt::format("needs {} in {}, {} are free", amount_text(needed),
-                                                  settings_.files.string(), amount_text(there))});
+    findings_.skipped.push_back({one, fmt::format("needs {} in {}, {} are free", detail::bytes_text(needed),
+                                                  settings_.files.string(), detail::bytes_text(there))});
     findings_.skipped.back().asked.source = Source::page_cache;
     return false;
   }
@@ -297,8 +292,8 @@ bool Bench::fits(const Case& one) {
   const double needed = input_bytes_of(one) + 2 * output_bytes_of(one);
   const double there = static_cast<double>(available_memory()) + static_cast<double>(shaped_.data.bytes());
   if (needed <= 0.9 * there) return true;
-  findings_.skipped.push_back(
-      {one, fmt::format("needs {} of memory, {} are free", amount_text(needed), amount_text(there))});
+  findings_.skipped.push_back({one, fmt::format("needs {} of memory, {} are free", detail::bytes_text(needed),
+                                                detail::bytes_text(there))});
   return false;
 }
 

@@ -11,6 +11,7 @@
 #include <sstream>
 #include <tuple>
 
+#include "host/base/bytes_text.hpp"
 #include "host/cli/arguments.hpp"
 #include "host/cli/exit_code.hpp"
 #include "host/cli/holdings.hpp"
@@ -166,8 +167,8 @@ std::string summary(const AggregateCommand& command, const Pipeline& pipeline, c
   if (options.server) text += fmt::format("\nfrom the base by {}", detail::to_string(*options.server));
   if (result.server_step > 0) text += fmt::format(", step {}", result.server_step);
   const auto bytes = static_cast<double>(result.bytes_read);
-  text += fmt::format("\nread {} in {}", bytes_text(bytes), duration_text(seconds));
-  if (seconds > 0) text += fmt::format(" ({}/s)", bytes_text(bytes / seconds));
+  text += fmt::format("\nread {} in {}", detail::bytes_text(bytes), duration_text(seconds));
+  if (seconds > 0) text += fmt::format(" ({}/s)", detail::bytes_text(bytes / seconds));
   text += options.options.device == Device::cuda ? ", on a CUDA device" : ", on the CPU";
   for (const Report& report : result.reports) {
     if (report.converged) continue;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "host/base/bytes_text.hpp"
 #include "host/bench/bench.hpp"
 #include "host/bench/gram_choices.hpp"
 #include "host/bench/process.hpp"
@@ -152,7 +153,7 @@ std::string rows_table(const Findings& findings) {
                      fmt::format("{:.0f} %", 100 * row.share()),
                      fmt::format("{}{}", row.bound(), row.in_cache ? ", in cache" : ""),
                      row.solve_ms ? time_text(*row.solve_ms) : "-",
-                     row.extra_memory ? bytes_text(*row.extra_memory) : "-"});
+                     row.extra_memory ? detail::bytes_text(*row.extra_memory) : "-"});
   }
   std::string text = columns(lines);
   for (const Row& row : findings.rows) {
@@ -226,7 +227,7 @@ std::string peers_table(const Findings& findings) {
       lines.push_back({rule, std::to_string(row.asked.n), size_text(row.asked.size),
                        printable(peer_name(peer)), time_text(peer.ms.median), time_text(row.timing.ms.median),
                        peer.ratio ? fmt::format("{:.1f}×", *peer.ratio) : "-",
-                       peer.extra_memory ? bytes_text(*peer.extra_memory) : "-",
+                       peer.extra_memory ? detail::bytes_text(*peer.extra_memory) : "-",
                        fmt::format("{:.1e}{}", *peer.difference, peer.agrees() ? "" : " DIFFERS")});
       if (!peer.equivalent_rule.empty()) {
         notes.add(peer, fmt::format("computes {}", peer.equivalent_rule), rule);

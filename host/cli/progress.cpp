@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "host/base/bytes_text.hpp"
 #include "host/cli/text.hpp"
 
 namespace bragg::cli {
@@ -39,10 +40,10 @@ void ProgressBar::show(const Progress& progress) {
   const auto done = static_cast<double>(progress.bytes_done);
   const auto total = static_cast<double>(progress.bytes_total);
   const double seconds = std::chrono::duration<double>(last_ - start_).count();
-  std::string text = fmt::format("pass {} of {}  {} of {}", progress.pass, progress.passes, bytes_text(done),
-                                 bytes_text(total));
+  std::string text = fmt::format("pass {} of {}  {} of {}", progress.pass, progress.passes,
+                                 detail::bytes_text(done), detail::bytes_text(total));
   if (done > 0 && seconds > 0) {
-    text += fmt::format("  {}/s  {} left", bytes_text(done / seconds),
+    text += fmt::format("  {}/s  {} left", detail::bytes_text(done / seconds),
                         duration_text(seconds * (total - done) / done));
   }
   draw(total > 0 ? std::min(done / total, 1.0) : 0, text);

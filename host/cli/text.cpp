@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "host/io/file.hpp"
@@ -29,20 +28,6 @@ std::string printable(std::string_view text) {
     i += control > 0 ? control : 1;
   }
   return out;
-}
-
-std::string bytes_text(double bytes) {
-  constexpr std::array<const char*, 5> units = {"B", "kB", "MB", "GB", "TB"};
-  std::size_t unit = 0;
-  while (bytes >= 999.5 && unit + 1 < units.size()) {
-    bytes /= 1000;
-    ++unit;
-  }
-  return fmt::format("{:.{}f} {}", bytes,
-                     unit == 0 || bytes >= 99.95 ? 0
-                     : bytes >= 9.995            ? 1
-                                                 : 2,
-                     units[unit]);
 }
 
 std::string duration_text(double seconds) {

@@ -11,9 +11,6 @@ namespace bragg::cli {
 /// File names come from outside: control characters must not reach the terminal.
 std::string printable(std::string_view text);
 
-/// "1.23 GB", decimal.
-std::string bytes_text(double bytes);
-
 /// "12 s", "3:05 min".
 std::string duration_text(double seconds);
 
