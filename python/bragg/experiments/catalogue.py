@@ -9,6 +9,7 @@ EXPERIMENTS = {
     "price": price.EXPERIMENT,
     "ablation": price.ABLATION,
     "mixing": mixing.EXPERIMENT,
+    "factors": mixing.FACTOR,
     "history": history.EXPERIMENT,
     "reputation": reputation.EXPERIMENT,
     "privacy": privacy.EXPERIMENT,

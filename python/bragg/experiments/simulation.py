@@ -122,6 +122,8 @@ def _usual_strength(setup: Setup) -> float:
     return NormalDist().inv_cdf((setup.honest - supporters) / setup.honest)
 
 
+FACTORS = (0.1, 1.0, 2.25, 10.0)  # FOE's where it is not searched for
+
 # An attack makes what every hostile worker sends of what the honest ones send. ALIE and FOE are sent at the strength,
 # of those up to 10, that does most damage to the very pipeline in use.
 ATTACKS = {
@@ -131,6 +133,9 @@ ATTACKS = {
     "sign_flip": lambda sent, setup: bragg.attacks.sign_flip(sent),
     "large_sign_flip": lambda sent, setup: bragg.attacks.sign_flip(sent, 10),
     "nan": lambda sent, setup: np.full_like(sent[0], np.nan),
+} | {
+    f"foe_{factor:g}": functools.partial(lambda factor, sent, setup: bragg.attacks.sign_flip(sent, factor), factor)
+    for factor in FACTORS
 }
 
 
