@@ -88,8 +88,8 @@ struct LengthTuning {
 enum class GramUnit : std::uint8_t {
   automatic,     ///< whom the environment or the device asks for: gram_unit
   tensor,        ///< f64: tensor cores, or plain multiply-adds for few rows
-  double_float,  ///< pairs of f32 where double_float.cuh has a kernel; else f64
-  int8,          ///< bytes on tensor cores where int8.cuh has a kernel; else f64
+  double_float,  ///< pairs of f32 where double_float*.cuh has a kernel; else f64
+  int8,          ///< bytes on tensor cores where int8.cuh has a kernel, of lengths as double_float; else f64
   cublas,        ///< f64 by cuBLAS, but about a centre; never chosen unasked (docs/kernels.md)
 };
 
@@ -152,6 +152,12 @@ constexpr bool has_kernel(GramUnit unit, int rows, DType dtype) {
   return unit == GramUnit::tensor || unit == GramUnit::cublas ||
          (rows >= least_double_float_rows && dtype != DType::f64);
 }
+/// Who computes lengths alone by a choice: wherever f64 is not what is asked for, pairs of floats, of any
+/// number of rows.
+constexpr GramUnit unit_of_lengths(GramUnit unit, DType dtype) {
+  const bool is_f64 = unit == GramUnit::tensor || unit == GramUnit::cublas || dtype == DType::f64;
+  return is_f64 ? GramUnit::tensor : GramUnit::double_float;
+}
 /// Rows that a block stages at most, of 2 KB: what blocks of all devices have.
 inline constexpr int most_staged_rows = 48;
 /// Of rows by units of `unit`: warps of a block at most; at 12 a thread has 168 registers.
@@ -159,6 +165,15 @@ template <int unit>
 struct DoubleFloatTuning {
   static constexpr int warps = unit > 4 ? 12 : 4;
   static constexpr int blocks = unit > 4 ? 1 : 5;
+};
+
+/// gram of lengths alone in pairs of floats (double_float_lengths.cuh), as LengthTuning. Beside a reference
+/// or a centre there are registers for fewer rows. Bits depend on `warps`.
+template <int references, bool centered>
+struct DoubleFloatLengthTuning {
+  static constexpr int warps = 4;
+  static constexpr int rows = centered ? 2 : 4 - references;
+  static constexpr int blocks = centered && references > 0 ? 2 : 3;
 };
 
 /// gram of bytes (int8.cuh) by blocks of so many warps at most; at 20 a thread has 96 registers.

@@ -302,6 +302,26 @@ BRAGG_DEVICE void copy_rows(Bits<dtype>* to, int pitch, const unsigned char* con
   }
 }
 
+/// Vectors of a row in a lane, element by element: vector l from `first` + l · `stride`, zeros from `size`
+/// on.
+template <DType dtype, int loads>
+BRAGG_DEVICE void load_by_elements(uint4 (&raw)[loads], const unsigned char* p, int first, int stride,
+                                   int size, Alignment alignment) {
+  constexpr int run = vector_elements<dtype>;
+  BRAGG_UNROLL
+  for (int l = 0; l < loads; ++l) {
+    std::uint32_t word[4] = {};
+    BRAGG_UNROLL
+    for (int e = 0; e < run; ++e) {
+      const int at = first + stride * l + e;
+      const Bits<dtype> bits =
+          p != nullptr && at < size ? load_element<dtype>(p, at, alignment) : Bits<dtype>{0};
+      word[4 * e / run] |= static_cast<std::uint32_t>(bits) << (run == 8 ? 16 * (e % 2) : 0);
+    }
+    raw[l] = {word[0], word[1], word[2], word[3]};
+  }
+}
+
 /// A warp copies elements [begin, begin + length) of `rows` rows to shared memory, zeros past `size` and for
 /// null rows; `most` loads of a lane under way, as many as registers have room for. rows · length is a
 /// multiple of 32. To be followed by sync_warp.

@@ -10,8 +10,8 @@ namespace bragg::detail::cuda {
 template <DType dtype>
 void gram_chunks(const GramBatch& batch, Stream stream);
 
-/// The same in pairs of floats (double_float.cuh): of pairs, not about a centre, of any number of rows that
-/// are not f64.
+/// The same in pairs of floats (double_float.cuh, double_float_lengths.cuh) of any number of rows that are
+/// not f64: of pairs not about a centre, of lengths about one, too.
 template <DType dtype>
 void gram_chunks_double_float(const GramBatch& batch, Stream stream);
 

@@ -53,25 +53,31 @@ BRAGG_DEVICE DoubleFloat choose(bool first, DoubleFloat a, DoubleFloat b) {
   return {first ? a.high : b.high, first ? a.low : b.low};
 }
 
-/// sum += the products of four coordinates. `rounds`: a product may not fit in a float.
-template <bool rounds>
-BRAGG_DEVICE void add_products(DoubleFloat& sum, const FourFloats& a, const FourFloats& b) {
-  float p[4];
-  BRAGG_UNROLL
-  for (int i = 0; i < 4; ++i) p[i] = a.x[i] * b.x[i];
+/// sum += four products, each p but for `rest`, of which there is none unless `has_rest`.
+template <bool has_rest>
+BRAGG_DEVICE void add_four(DoubleFloat& sum, const float (&p)[4], const float (&rest)[4]) {
   float lost[4];
   const float front = two_sum(p[0], p[1], lost[0]);
   const float back = two_sum(p[2], p[3], lost[1]);
   const float four = two_sum(front, back, lost[2]);
   float small = (lost[0] + lost[1]) + lost[2];
-  if constexpr (rounds) {
-    float e[4];
-    BRAGG_UNROLL
-    for (int i = 0; i < 4; ++i) e[i] = simt::fma(a.x[i], b.x[i], -p[i]);
-    small += (e[0] + e[1]) + (e[2] + e[3]);
-  }
+  if constexpr (has_rest) small += (rest[0] + rest[1]) + (rest[2] + rest[3]);
   sum.high = two_sum(sum.high, four, lost[3]);
   sum.low += small + lost[3];
+}
+
+/// sum += the products of four coordinates. `rounds`: a product may not fit in a float.
+template <bool rounds>
+BRAGG_DEVICE void add_products(DoubleFloat& sum, const FourFloats& a, const FourFloats& b) {
+  float p[4];
+  float rest[4] = {};
+  BRAGG_UNROLL
+  for (int i = 0; i < 4; ++i) p[i] = a.x[i] * b.x[i];
+  if constexpr (rounds) {
+    BRAGG_UNROLL
+    for (int i = 0; i < 4; ++i) rest[i] = simt::fma(a.x[i], b.x[i], -p[i]);
+  }
+  add_four<rounds>(sum, p, rest);
 }
 
 /// The exponent of the power of two that a row whose largest magnitude has these bits is multiplied by: what
@@ -90,14 +96,19 @@ struct SpanRows {
   int* exponents;                    ///< [row]
 };
 
-/// The scale of a row, of what each lane saw of it.
-BRAGG_DEVICE float settle_scale(const SpanRows& rows, int row, std::uint32_t most) {
+/// What most is in any lane.
+BRAGG_DEVICE std::uint32_t warp_max(std::uint32_t most) {
   BRAGG_UNROLL
   for (int lanes = 16; lanes > 0; lanes /= 2) {
     const std::uint32_t other = simt::shuffle_xor(most, lanes);
     if (other > most) most = other;
   }
-  const int exponent = span_exponent(most);
+  return most;
+}
+
+/// The scale of a row, of what each lane saw of it.
+BRAGG_DEVICE float settle_scale(const SpanRows& rows, int row, std::uint32_t most) {
+  const int exponent = span_exponent(warp_max(most));
   if (simt::lane() == 0) rows.exponents[row] = exponent;
   return float_power_of_two(exponent);
 }
@@ -363,7 +374,7 @@ gram_double_float(BRAGG_GRID_CONSTANT GramBatch batch) {
 }
 
 template <DType dtype>
-void gram_chunks_double_float(const GramBatch& batch, Stream stream) {
+void launch_double_float(const GramBatch& batch, Stream stream) {
   const auto launch = [&]<int unit>(std::integral_constant<int, unit>) {
     const auto rows = static_cast<std::size_t>(double_float_units<unit>(batch.rows) * unit);
     simt::launch_dependent(gram_double_float<dtype, unit>,

@@ -61,9 +61,10 @@ Rows rows_of_record(Rows rows, bool centered) {
 /// Who computes the products of a batch.
 GramUnit unit_of(const GramBatch& batch) {
   const GramArguments& pass = batch.pass;
-  if (!pass.pairs || pass.center != Center::none) return GramUnit::tensor;
   const GramUnit unit =
       pass.unit == GramUnit::automatic ? gram_unit(current_device(), batch.rows) : pass.unit;
+  if (!pass.pairs) return unit_of_lengths(unit, pass.rows.dtype);
+  if (pass.center != Center::none) return GramUnit::tensor;
   // A library cannot leave a part alone.
   const bool fits = unit == GramUnit::cublas ? pass.skip == nullptr : have_one_dtype(pass.rows);
   return fits && has_kernel(unit, batch.rows, pass.rows.dtype) ? unit : GramUnit::tensor;

@@ -111,25 +111,6 @@ BRAGG_DEVICE void transpose_digits(const DigitPair (&of)[4], std::uint32_t (&byt
   three(of[0].low, of[1].low, of[2].low, of[3].low, 3);
 }
 
-/// The lane's 16 coordinates of a run from `begin`, as two or four vectors, one by one: zeros from `size` on.
-template <DType dtype, int loads>
-BRAGG_DEVICE void load_by_elements(uint4 (&raw)[loads], const unsigned char* p, int begin, int size,
-                                   Alignment alignment) {
-  constexpr int run = vector_elements<dtype>;
-  BRAGG_UNROLL
-  for (int l = 0; l < loads; ++l) {
-    std::uint32_t word[4] = {};
-    BRAGG_UNROLL
-    for (int e = 0; e < run; ++e) {
-      const int at = begin + run * (8 * l + simt::lane() % 8) + e;
-      const Bits<dtype> bits =
-          p != nullptr && at < size ? load_element<dtype>(p, at, alignment) : Bits<dtype>{0};
-      word[4 * e / run] |= static_cast<std::uint32_t>(bits) << (run == 8 ? 16 * (e % 2) : 0);
-    }
-    raw[l] = {word[0], word[1], word[2], word[3]};
-  }
-}
-
 /// A warp stages the digits of four rows of a run from `begin`, of which it loads whole vectors or not.
 template <DType dtype>
 BRAGG_DEVICE void stage_digits(const DigitRows& rows, int first_row, int begin, int size, bool whole,
@@ -148,9 +129,9 @@ BRAGG_DEVICE void stage_digits(const DigitRows& rows, int first_row, int begin, 
     }
   } else if (alignment == Alignment::byte) {
     // The question is asked here: within, a branch would part the loads.
-    load_by_elements<dtype>(raw, p, begin, size, Alignment::byte);
+    load_by_elements<dtype>(raw, p, begin + run * place, 8 * run, size, Alignment::byte);
   } else {
-    load_by_elements<dtype>(raw, p, begin, size, Alignment::element);
+    load_by_elements<dtype>(raw, p, begin + run * place, 8 * run, size, Alignment::element);
   }
   std::uint32_t most = 0;
   BRAGG_UNROLL

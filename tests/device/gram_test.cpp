@@ -243,21 +243,25 @@ long double center_of(const DeviceRows& data, const GramRequest& request, std::s
 /// Who computes the products.
 GramUnit unit_of(const DeviceRows& data, const GramRequest& request) {
   int rows = 0;
-  bool is_narrow = request.pairs && request.center == Center::none && data.shape.dtype != DType::f64;
+  const bool is_centered = request.center != Center::none;
+  bool is_narrow = data.shape.dtype != DType::f64;
   for (int r = 0; r < data.shape.count(); ++r) {
-    if (data.shape.is_zeros(r)) continue;
+    if (data.shape.is_zeros(r) && !is_centered) continue;
     ++rows;
-    is_narrow = is_narrow && data.shape.dtype_of(r) == data.shape.dtype;
+    is_narrow = is_narrow && (data.shape.is_zeros(r) || data.shape.dtype_of(r) == data.shape.dtype);
   }
-  if (!is_narrow || rows < 3) return GramUnit::tensor;
-  return request.unit != GramUnit::automatic ? request.unit
-                                             : detail::cuda::gram_unit(detail::cuda::current_device(), rows);
+  const GramUnit unit = request.unit != GramUnit::automatic
+                            ? request.unit
+                            : detail::cuda::gram_unit(detail::cuda::current_device(), rows);
+  if (!is_narrow || unit == GramUnit::tensor) return GramUnit::tensor;
+  if (!request.pairs) return unit == GramUnit::cublas ? GramUnit::tensor : GramUnit::double_float;
+  return rows < 3 || is_centered ? GramUnit::tensor : unit;
 }
 
 /// Products within the error of summing in any order, (terms + 1) units of the sum of magnitudes, and two
-/// more where a difference is rounded; or within that of pairs of floats, 73 · 2⁻⁴⁸ of that sum and 2⁻¹⁵⁰ of
-/// the rows' lengths; or within that of bytes, 2231 · 2⁻⁵³ of the lengths, and four units more for sums of
-/// chunks. Counts and magnitudes exactly.
+/// more where a difference is rounded; or within that of pairs of floats, 73 · 2⁻⁴⁸ of that sum (of
+/// differences 93) and 2⁻¹⁵⁰ of the rows' lengths; or within that of bytes, 2231 · 2⁻⁵³ of the lengths, and
+/// four units more for sums of chunks. Counts and magnitudes exactly.
 void expect_right(const DeviceRows& data, const GramRequest& request, const GramResult& got) {
   const int rows = data.shape.count();
   const std::size_t parts = request.per_tensor ? data.shape.sizes.size() : 1;
@@ -325,9 +329,10 @@ void expect_right(const DeviceRows& data, const GramRequest& request, const Gram
         const std::size_t units = a.size() + (request.center == Center::none ? 1 : 3);
         const long double lengths = std::sqrt(squares[0] * squares[1]);
         const long double allowed =
-            unit == GramUnit::double_float ? 73 * 0x1p-48L * magnitude + 0x1p-150L * lengths
-            : unit == GramUnit::int8       ? 0x1p-53L * (2231 * lengths + 4 * magnitude)
-                                           : static_cast<long double>(units) * 0x1p-53L * magnitude;
+            unit == GramUnit::double_float
+                ? (request.center == Center::none ? 73 : 93) * 0x1p-48L * magnitude + 0x1p-150L * lengths
+            : unit == GramUnit::int8 ? 0x1p-53L * (2231 * lengths + 4 * magnitude)
+                                     : static_cast<long double>(units) * 0x1p-53L * magnitude;
         ASSERT_LE(std::fabs(got.at(i, j, p) - sum), allowed)
             << "pair " << i << ", " << j << " of " << rows << ", part " << p << ": got " << got.at(i, j, p)
             << ", want " << static_cast<double>(sum);
@@ -790,19 +795,23 @@ TEST(GramTest, ProductsAboutACenterAreThoseOfDifferences) {
           GramRequest request = centered_request(shape, random);
           request.chunk = rows % 2 == 0 ? 256 : 1024;
           request.pairs = pairs;
-          SCOPED_TRACE(describe(shape) + (pairs ? ", pairs" : ", lengths") + ", centre " +
-                       std::to_string(static_cast<int>(request.center)) + " " +
+          request.unit = any_unit(random);
+          SCOPED_TRACE(describe(shape) + (pairs ? ", pairs, " : ", lengths, ") + to_string(request.unit) +
+                       ", centre " + std::to_string(static_cast<int>(request.center)) + " " +
                        std::to_string(request.center_row) +
                        (request.left_out.empty() ? "" : ", some left out") +
                        (request.weights.empty() ? "" : ", weighted"));
           const bool is_normal = random() % 2 == 0;
+          const bool is_infinite = random() % 3 == 0;
           const DeviceRows::Values plain =
               is_normal ? normal_values(random) : values_about_a_constant(dtype, random);
           DeviceRows data(shape, [&](int row, std::int64_t k) {
             const bool is_left_out = request.center == Center::median && row < rows &&
                                      !request.left_out.empty() &&
                                      request.left_out[static_cast<std::size_t>(row)];
-            if (is_left_out && random() % 50 == 0) return random() % 2 == 0 ? nan : infinity * (k % 2 - 0.5L);
+            const bool is_center = request.center == Center::row && row == request.center_row;
+            if ((is_left_out || (is_center && is_infinite)) && random() % 50 == 0)
+              return random() % 2 == 0 ? nan : infinity * (k % 2 - 0.5L);
             return plain(row, k);
           });
           expect_right(data, request, run(data, request));
@@ -864,6 +873,7 @@ TEST(GramTest, BitsAboutACenterDependOnValuesAlone) {
         GramRequest request = centered_request(shape, random);
         request.chunk = 128;
         request.pairs = pairs;
+        request.unit = any_unit(random);
         std::optional<GramResult> first;
         for (const Alignment alignment : all_alignments) {
           shape.alignment = alignment;
@@ -898,6 +908,7 @@ TEST(GramTest, PartsHaveCentersOfTheirOwn) {
         request.chunk = 128;
         request.batch = batch;
         request.per_tensor = true;
+        request.unit = any_unit(random);
         expect_parts_scaled_skipped_and_added(data, request);
         if (HasFatalFailure()) return;
       }
@@ -912,7 +923,7 @@ TEST(GramTest, CentersOfMoreRowsThanABlockHolds) {
       const RowsShape shape{.dtype = dtype, .inputs = rows, .sizes = {34}};
       SCOPED_TRACE(describe(shape));
       DeviceRows data(shape, normal_values(random));
-      GramRequest request{.pairs = false, .center = Center::median};  // for time
+      GramRequest request{.pairs = false, .center = Center::median, .unit = any_unit(random)};  // for time
       for (int r = 0; r < rows; ++r) {
         request.left_out.push_back(random() % 3 == 0);
         if (has_weights) request.weights.push_back(static_cast<double>(random() % 9));
@@ -966,7 +977,8 @@ TEST(GramTest, LengthsAreThoseOfTheWholeAndOtherProductsAreZero) {
         for (const RowsShape& shape : with_each_reference(plain)) {
           SCOPED_TRACE(describe(shape));
           DeviceRows data(shape, normal_values(random));
-          const GramRequest request{.chunk = rows % 2 == 0 ? 256 : 1024, .pairs = false};
+          const GramRequest request{
+              .chunk = rows % 2 == 0 ? 256 : 1024, .pairs = false, .unit = any_unit(random)};
           expect_right(data, request, run(data, request));
           if (HasFatalFailure()) return;
         }
@@ -988,12 +1000,13 @@ TEST(GramTest, BitsOfLengthsDependOnValuesAlone) {
         return x[static_cast<std::size_t>(row >= rows - 1 ? j : row * 1229 + j)];
       };
       std::optional<GramResult> first;
+      const GramUnit unit = any_unit(random);
       for (const Alignment alignment : all_alignments) {
         shape.alignment = alignment;
         SCOPED_TRACE(describe(shape));
         DeviceRows data(shape, value);
         for (const std::int64_t batch : {0, 1, 2}) {
-          const GramResult got = run(data, {.chunk = 256, .batch = batch, .pairs = false});
+          const GramResult got = run(data, {.chunk = 1024, .batch = batch, .pairs = false, .unit = unit});
           if (!first) first = got;
           ASSERT_TRUE(got == *first) << "batch " << batch;
         }
@@ -1062,7 +1075,7 @@ TEST(GramTest, UnitsAreTakenWhereTheyCanBe) {
     request.unit = unit;
     const GramResult other = run(data, request);
     expect_right(data, request, other);
-    EXPECT_EQ(unit_of(data, request) == unit, !(other == tensor));
+    EXPECT_EQ(unit_of(data, request) != GramUnit::tensor, !(other == tensor));
     return !(other == tensor);
   };
   for (const int rows : {3, 8, 9, 16, 17, 33, 48, 49, 73}) {
@@ -1074,7 +1087,9 @@ TEST(GramTest, UnitsAreTakenWhereTheyCanBe) {
   EXPECT_FALSE(differ({.dtype = DType::f32, .inputs = 2, .sizes = {700}}, {}));
   EXPECT_FALSE(differ({.dtype = DType::f64, .inputs = 12, .sizes = {700}}, {}));
   EXPECT_FALSE(differ({.dtype = DType::f32, .inputs = 12, .references = {DType::f64}, .sizes = {700}}, {}));
-  EXPECT_FALSE(differ({.dtype = DType::f32, .inputs = 12, .sizes = {700}}, {.pairs = false}));
+  EXPECT_TRUE(differ({.dtype = DType::f32, .inputs = 12, .sizes = {700}}, {.pairs = false}));
+  EXPECT_TRUE(differ({.dtype = DType::f32, .inputs = 1, .sizes = {700}}, {.chunk = 1024, .pairs = false}));
+  EXPECT_FALSE(differ({.dtype = DType::f64, .inputs = 12, .sizes = {700}}, {.pairs = false}));
   EXPECT_FALSE(differ({.dtype = DType::f32, .inputs = 12, .sizes = {700}}, {.center = Center::median}));
 }
 
@@ -1085,7 +1100,7 @@ TEST(GramTest, PairsOfFloatsKeepTheirBound) {
   for (const int rows : {3, 8, 13, 16, 20, 27, 40, 48, 60}) {
     if (rows != 13 && random() % test_share() != 0) continue;
     for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
-      const RowsShape shape{.dtype = dtype, .inputs = rows, .sizes = {2100}};
+      const RowsShape shape{.dtype = dtype, .inputs = rows - 1, .references = {dtype}, .sizes = {2100}};
       SCOPED_TRACE(describe(shape));
       const int kind = static_cast<int>(random() % 3);
       const int least = 1 - format_of(dtype).max_exponent - format_of(dtype).precision;
@@ -1102,10 +1117,61 @@ TEST(GramTest, PairsOfFloatsKeepTheirBound) {
         const int at = std::max(scale[static_cast<std::size_t>(row)] + exponent, least);
         return std::ldexp(is_negative ? -one : one, at);
       });
-      const GramRequest request{.chunk = 2048, .unit = GramUnit::double_float};
-      ASSERT_EQ(unit_of(data, request), GramUnit::double_float);
-      expect_right(data, request, run(data, request));
-      if (HasFatalFailure()) return;
+      for (const bool pairs : {true, false}) {
+        const GramRequest request{.chunk = 2048, .pairs = pairs, .unit = GramUnit::double_float};
+        ASSERT_EQ(unit_of(data, request), GramUnit::double_float);
+        expect_right(data, request, run(data, request));
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+/// Differences that no float holds, that are the least ones beside coordinates of the largest size, that
+/// need two floats, and of all three in one run.
+TEST(GramTest, DifferencesOfAnySizeKeepTheirBound) {
+  Generator random = generator("gram: bound of differences");
+  for (const int rows : {2, 9, 21, 60}) {
+    for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+      const RowsShape shape{.dtype = dtype, .inputs = rows, .references = {dtype}, .sizes = {1400}};
+      SCOPED_TRACE(describe(shape));
+      const auto format = format_of(dtype);
+      const long double largest =
+          std::ldexp(2.0L - std::ldexp(1.0L, 1 - format.precision), format.max_exponent);
+      const long double least = spacing(dtype, 0);
+      const long double place = std::ldexp(1.0L, 1 - format.precision);
+      std::vector<long double> reference;
+      for (int k = 0; k < 1400; ++k) {
+        const long double one = 1 + std::uniform_real_distribution<double>(0, 1)(random);
+        reference.push_back(k % 4 == 0   ? largest
+                            : k % 4 == 1 ? least * static_cast<long double>(random() % 5)
+                            : k % 4 == 2 ? place * one / 2
+                                         : std::floor(one / place) * place);
+      }
+      DeviceRows data(shape, [&](int row, std::int64_t k) -> long double {
+        const long double c = reference[static_cast<std::size_t>(k)];
+        if (row == rows) return c;
+        const long double one = 1 + std::uniform_real_distribution<double>(0, 1)(random);
+        switch (row % 4) {
+          case 0:
+            return k % 4 == 0 ? -c : one;
+          case 1:
+            return k % 4 == 1 ? c + least * static_cast<long double>(random() % 3) : c;
+          case 2:
+            return k % 4 == 0 ? c * (1 - place) : c;
+          default:
+            return k % 4 == 0 ? c : (random() % 2 == 0 ? -one : one);
+        }
+      });
+      for (const bool pairs : {true, false}) {
+        for (const GramUnit unit : all_units) {
+          if (unit == GramUnit::cublas) continue;
+          const GramRequest request{
+              .chunk = 1024, .pairs = pairs, .center = Center::row, .center_row = rows, .unit = unit};
+          expect_right(data, request, run(data, request));
+          if (HasFatalFailure()) return;
+        }
+      }
     }
   }
 }
