@@ -2,10 +2,9 @@
 // Squares of a chunk's rows of f32, f16 or bf16, and their products with the reference, where a device's f64
 // is slow: each sum is two floats. What lengths.cuh is elsewhere.
 //
-// Order        A lane adds its 16 coordinates of a span as double_float.cuh does, lanes are added as a tree;
-// a
-//              warp's spans go to an f64 in order, and so do warps. One order for all products, so equal rows
-//              have bit-equal ones.
+// Order        A lane adds its 16 coordinates of a span as double_float.cuh does; lanes are added as a tree.
+//              A warp's spans go to an f64 in order, and so do warps. One order for all products, so equal
+//              rows have bit-equal ones.
 // Error        As counted in double_float.cuh; spans go through 32 additions of a warp and four of warps.
 //              About a centre a difference is two floats h + l exactly, |l| ≤ u|h|, and of a product of two
 //              only l·l is left out: u²M. Its rest then is at most 3uM, of which 2 + 3 more round. In a lane
