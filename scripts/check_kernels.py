@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Judges the device compiler's resource report: no spills, registers and stack frames within budgets.
 
-usage: scripts/check_kernels.py BUILD_FOLDER [--log FILE] [--table]
+usage: scripts/check_kernels.py BUILD_FOLDER [--log FILE …] [--for ARCHITECTURE …] [--jobs N] [--table]
 
-Reads what ptxas says of each kernel: in FILE, what a CMake build from nothing printed; else the kernels are
-compiled once more. kernels/budgets.txt has lines "PATTERN REGISTERS [STACK]", STACK being 0 where it is not
+Reads what ptxas says of each kernel: in FILEs, what CMake builds from nothing printed; else the kernels are
+compiled once more, for the build's architectures or, one after another, for those that are named (80, 89, 103).
+kernels/budgets.txt has lines "PATTERN REGISTERS [STACK]", STACK being 0 where it is not
 given: of the regular expressions found in a kernel's name the longest counts, and a kernel that none matches
 has no budget, which is a failure too.
 """
@@ -65,30 +66,54 @@ def kernels_in(text):
     return kernels
 
 
-def report(command):
+def arguments_of(command, architecture=None):
+    """The compiler's; for an architecture alone, the object is thrown away."""
     arguments = shlex.split(command["command"])
-    if shutil.which("ccache"):
+    if architecture is not None:
+        arguments = [a for a in arguments if not a.startswith("--generate-code=")]
+        arguments.insert(1, f"--generate-code=arch=compute_{architecture},code=sm_{architecture}")
+        arguments[arguments.index("-o") + 1] = os.devnull
+    elif shutil.which("ccache"):
         arguments.insert(0, "ccache")
-    done = subprocess.run(arguments, cwd=command["directory"], capture_output=True, text=True)
+    return arguments
+
+
+def report(command, architecture=None):
+    done = subprocess.run(arguments_of(command, architecture), cwd=command["directory"], capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{command['file']}: the compiler failed\n{done.stderr}")
     return kernels_in(done.stdout + done.stderr)
 
 
+def summary(kernels):
+    """A line for each architecture."""
+    for arch in sorted({kernel["arch"] for kernel in kernels}, key=lambda arch: int(re.sub(r"\D", "", arch))):
+        of = [kernel for kernel in kernels if kernel["arch"] == arch]
+        spilled = sum(1 for kernel in of if kernel["stores"] or kernel["loads"])
+        yield (f"{arch}: {len(of)} kernels, {spilled} with spills, {max(kernel['registers'] for kernel in of)} registers "
+               f"and {max(kernel['stack'] for kernel in of)} bytes of stack at most")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--log", type=pathlib.Path, help="what the build printed, to read instead of compiling again")
+    parser.add_argument("--log", type=pathlib.Path, nargs="+", metavar="FILE",
+                        help="what builds printed, to read instead of compiling again")
+    parser.add_argument("--for", dest="architectures", nargs="+", metavar="ARCHITECTURE",
+                        help="compile for these, instead of those of the build")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="compilers at a time")
     parser.add_argument("--table", action="store_true", help="print every kernel")
     options = parser.parse_args()
 
     budgets = read_budgets(ROOT / "kernels" / "budgets.txt")
+    if options.log and options.architectures:
+        parser.error("--log has the architectures that it has: leave out --for")
     if options.log:
-        kernels = kernels_in(options.log.read_text())
+        kernels = [kernel for log in options.log for kernel in kernels_in(log.read_text())]
     else:
-        commands = compile_commands(options.folder)
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            kernels = [kernel for found in pool.map(report, commands) for kernel in found]
+        tasks = [(command, a) for a in options.architectures or [None] for command in compile_commands(options.folder)]
+        with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+            kernels = [kernel for found in pool.map(lambda task: report(*task), tasks) for kernel in found]
     if not kernels:
         sys.exit(f"{options.folder}: the compiler reported no kernel; is -Xptxas -v set?")
     failures, matched = [], set()
@@ -110,6 +135,8 @@ def main():
     failures += [f"kernels/budgets.txt: {p}: no kernel is called so" for p in budgets if p not in matched]
     for failure in failures:
         print(failure, file=sys.stderr)
+    for line in summary(kernels):
+        print(line)
     print(f"{len(kernels)} kernels, {len(failures)} failures")
     sys.exit(1 if failures else 0)
 

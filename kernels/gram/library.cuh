@@ -109,7 +109,14 @@ gram_widen(BRAGG_GRID_CONSTANT GramBatch batch, BRAGG_GRID_CONSTANT Places place
   });
 }
 
-BRAGG_KERNEL(widen_threads, 4)
+/// From 10.0 on the compiler unrolls the sum so far that at four blocks, 64 registers, it would spill.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+inline constexpr int gather_blocks = 2;
+#else
+inline constexpr int gather_blocks = 4;
+#endif
+
+BRAGG_KERNEL(widen_threads, gather_blocks)
 gram_gather(BRAGG_GRID_CONSTANT GramBatch batch, BRAGG_GRID_CONSTANT Places places) {
   simt::grid_dependency_sync();
   const std::int64_t pairs = triangle(batch.rows);
