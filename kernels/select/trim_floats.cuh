@@ -6,18 +6,20 @@
 //            that lost. `second` starts at 1.5·2^(c+L−22) and adds up those losses in the same way, `third`
 //            the rests that this leaves. Eight operations a value. A value of 16 bits hardly ever leaves a
 //            rest: there is no `third`, and seven.
-// Exact      If no value left a rest, all are multiples of 2^(c+L−45), and so are sums, which are below
-//            2^(c−2): f64 adds them exactly, too. Then high + low is the sum itself.
 // Else       f64 is off by less than 2^(c−55) in the mean, `third` by 2^(c−56): together less than
 //            σ·2⁻⁵⁴, σ = 1.5·2^c. Without `third`, rests of up to 2^(c+L−46) are left out: σ·2^(L−46).
 // Quotient   With u = 2⁻²⁴, sum = h + l: q = h·(1/k) is off by 2u of itself, so h − q·k is exact, and the
-//            second quotient, of h − q·k + l, at most 3u of q. Its three roundings, that of adding the slack
-//            and that of l are 13u² of q together, and f64's quotient is off by 2⁻⁵³ of it. Slack: 16u².
-//            Where (q + r)·k is the sum exactly, q + r is a multiple of 2^(c−45): f64 finds it, too.
+//            second quotient r, of h − q·k + l, at most 3u of q. Its roundings, at most three, that of adding
+//            the slack and that of l are 13u² of q together, and f64's quotient is off by 2⁻⁵³ of it: 16u².
+// Exact      If no value left a rest, all are multiples of g = 2^(c+L−45), and so are sums, which are below
+//            2^(c−2): f64 adds them exactly, too. A mean that is not half-way between two numbers, m, is
+//            g/k ≥ 2^(c−45) or more from there, or 2⁻³² of itself where m is no multiple of g: more than its
+//            error, 13u²·2^(c−2)/k. A mean m is q + r: k·(m − q) has few bits, and so has m − q, which two
+//            steps of division find. So the slack is 0.
 // Rounding   A mean is sure if it is rounded alike with its slack added and taken away: f64's, which is no
-//            farther, then rounds to the same; halves are sure if all is exact. A warp with a lane that is
-//            not does as trim.cuh. So do infinities, what overflows, and means far below their values.
-//            To 16 bits: first to f32, and to the odd one of its two neighbours if it is between them.
+//            farther, then rounds to the same. A warp with a lane that is not does as trim.cuh. So do
+//            infinities, what overflows, and means far below their values. To 16 bits: first to f32, and to
+//            the odd one of its two neighbours if it is between them.
 // Cost       Of k values of f32 2k f64 operations and conversions become 8k f32 operations and about 70 more.
 // Measured   not yet run on hardware.
 #pragma once
@@ -63,7 +65,8 @@ BRAGG_DEVICE KeptFloats kept_floats_by(const SelectRule& rule, int points) {
           power_of_two(dtype == DType::f32 ? -54 : log - 46)};
 }
 
-/// high + low, off by `slack` at most; exact where that is 0.
+/// high + low, off by `slack` at most. Where that is 0, high + low is on the same side of every number that
+/// is half-way between two of a dtype.
 struct MeanOfFloats {
   float high, low, slack;
 };
@@ -109,13 +112,10 @@ struct FloatSums {
     high = two_sum(high, lost, low);
     const bool is_exact = (rests & 0x7FFFFFFFu) == 0;
     const float quotient = high * kept.reciprocal;
-    float unsaid = 0;
-    const float left = two_sum(simt::fma(-quotient, kept.count, high), low, unsaid);
-    const float rest = left * kept.reciprocal;
-    const bool divides = unsaid == 0 && simt::fma(-rest, kept.count, left) == 0;
-    const float of_sum = is_exact ? 0.0f : start * kept.slack;
-    const float slack = is_exact && divides ? 0.0f : simt::fma(fabsf(quotient), 0x1p-44f, of_sum);
-    return {quotient, rest, slack};
+    const float left = simt::fma(-quotient, kept.count, high) + low;
+    const float guess = left * kept.reciprocal;
+    const float rest = simt::fma(simt::fma(-guess, kept.count, left), kept.reciprocal, guess);
+    return {quotient, rest, is_exact ? 0.0f : simt::fma(fabsf(quotient), 0x1p-44f, start * kept.slack)};
   }
 };
 

@@ -468,9 +468,9 @@ TEST_P(SelectTest, TrimmedMeansWhateverIsDropped) {
 }
 
 /// Values whose means lie half-way between two of the dtype, or nearly; cancel; or leave the range of floats.
-enum class Aimed { halves, nearly_halves, cancelling, spread, tiny, huge, equal };
-constexpr std::array all_aimed{Aimed::halves, Aimed::nearly_halves, Aimed::cancelling, Aimed::spread,
-                               Aimed::tiny,   Aimed::huge,          Aimed::equal};
+enum class Aimed { halves, nearly_halves, beside_halves, cancelling, spread, tiny, huge, equal };
+constexpr std::array all_aimed{Aimed::halves, Aimed::nearly_halves, Aimed::beside_halves, Aimed::cancelling,
+                               Aimed::spread, Aimed::tiny,          Aimed::huge,          Aimed::equal};
 
 DeviceRows::Values values_aimed_at_means(Aimed kind, DType dtype, std::mt19937_64& random) {
   const auto any = [&random](int one_of) { return static_cast<long double>(random() % one_of); };
@@ -481,6 +481,13 @@ DeviceRows::Values values_aimed_at_means(Aimed kind, DType dtype, std::mt19937_6
         return 1 + spacing(dtype, 1) * (any(8) + (i % 3 == 0 ? row : 0));
       case Aimed::nearly_halves:
         return row % 7 == 0 ? spacing(dtype, 0x1p-9L) * any(3) : 1 + spacing(dtype, 1) * any(8);
+      case Aimed::beside_halves: {  // three rows, of 1 + half a unit and a little
+        const long double unit = spacing(dtype, 1);
+        if (row % 3 == 0) return (i % 2 == 0 ? 2 + 2 * unit : -2 - 2 * unit);
+        if (row % 3 == 1) return (i % 2 == 0 ? 1 - unit / 2 : unit / 2 - 1);
+        return std::ldexp(i % 4 < 2 ? 1.0L : -1.0L,
+                          dtype == DType::f16 ? -24 : -24 - static_cast<int>(i % 30));
+      }
       case Aimed::cancelling:
         return sign * (1 + (i % 2 == 0 ? spacing(dtype, 1) * any(2) : 0));
       case Aimed::spread:
