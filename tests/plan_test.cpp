@@ -971,7 +971,8 @@ TEST(Plan, TheGeometricMedianConvergesBesideARepeatedRowAtAnyLength) {
   for (const double length : {1e-140, 1e-30, 1.0, 1e30, 1e100, 1e140}) {
     std::vector<double> rows(n * d, 0.0);
     for (std::size_t i = 5; i < n; ++i) {
-      const double size = length * (0.5 + 0.1 * static_cast<double>(i / 2));
+      const std::size_t half = i / 2;
+      const double size = length * (0.5 + 0.1 * static_cast<double>(half));
       rows[i * d] = size * std::cos(angle);
       rows[i * d + 1 + (i - 5) / 2] = size * std::sin(angle) * (i % 2 == 0 ? 1 : -1);
     }
