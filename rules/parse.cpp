@@ -11,6 +11,7 @@
 #include <optional>
 #include <system_error>
 
+#include "rules/floating_environment.hpp"
 #include "rules/nearest.hpp"
 #include "rules/table.hpp"
 
@@ -332,9 +333,13 @@ std::string print_stage(AnyRule rule) {
 
 inline namespace v0 {
 
-Pipeline parse(std::string_view text) { return detail::Parser(text).parse(); }
+Pipeline parse(std::string_view text) {
+  const detail::FloatingEnvironment environment;  // of decimals
+  return detail::Parser(text).parse();
+}
 
 PreSequence parse_pre_aggregators(std::string_view text) {
+  const detail::FloatingEnvironment environment;
   return detail::Parser(text).parse_pre_aggregators();
 }
 

@@ -84,6 +84,9 @@ RuleEntry make_entry() {
   // What the entry views.
   static std::vector<std::string> texts;
   static std::vector<ParameterInfo> parameters;
+  // What is here was begun by a call that found no memory.
+  texts.clear();
+  parameters.clear();
   texts.reserve(2 * count);
   RuleEntry entry;
   entry.make = [] { return AnyRule(StageOf<RuleT>(RuleT{})); };
@@ -251,7 +254,7 @@ const char* to_string(ParameterType type) noexcept {
   return "unknown type";
 }
 
-std::span<const RuleInfo> rules() noexcept {
+std::span<const RuleInfo> rules() {
   static const std::vector<RuleInfo> infos = [] {
     std::vector<RuleInfo> made;
     for (const detail::RuleEntry& entry : detail::table()) made.push_back(entry.info);

@@ -15,7 +15,7 @@
 #include "host/audit/looks.hpp"
 #include "host/audit/prices.hpp"
 #include "host/audit/rows.hpp"
-#include "host/base/floating_environment.hpp"
+#include "rules/floating_environment.hpp"
 #include "rules/needs.hpp"
 #include "rules/with_f.hpp"
 

@@ -5,7 +5,7 @@
 #include <new>
 #include <string>
 
-#include "host/base/floating_environment.hpp"
+#include "rules/floating_environment.hpp"
 
 namespace bragg::detail {
 

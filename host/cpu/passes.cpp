@@ -13,10 +13,10 @@
 #include <thread>
 #include <utility>
 
-#include "host/base/floating_environment.hpp"
 #include "host/base/team.hpp"
 #include "host/cpu/kernels.hpp"
 #include "host/cpu/selection.hpp"
+#include "rules/floating_environment.hpp"
 
 namespace bragg::detail {
 namespace {
@@ -189,6 +189,15 @@ void GramSums::end_block(bool ends_tensor) {
   std::fill(leaf_.begin(), leaf_.end(), 0.0);
   std::fill(leaf_low_.begin(), leaf_low_.end(), 0.0);
   in_leaf_ = 0;
+}
+
+void GramSums::reserve_records(std::span<const std::int64_t> sizes) {
+  if (records == nullptr) return;
+  std::int64_t leaves = 1;  // that may have begun before
+  for (const std::int64_t size : sizes)
+    leaves += (size + leaf_blocks * gram_block - 1) / (leaf_blocks * gram_block);
+  const std::size_t each = records->entries.size() * (leaf_blocks > 1 ? 2 : 1);
+  records->values.reserve(records->values.size() + static_cast<std::size_t>(leaves) * each);
 }
 
 void GramSums::reset(int rows_in, bool wanted_in, double scale_in, bool pairs_in) {
@@ -596,6 +605,7 @@ void CpuPasses::gram(const RowTable& table, GramSums& sums) {
   Impl& impl = *impl_;
   for (Worker& worker : impl.workers) worker.prepare(table.rows);
   sums.wide = sums.wide || table.dtype == DType::f64;
+  sums.reserve_records(table.sizes);
   if (is_centered(sums)) impl.prepare_center(table, sums.center);
   if (!sums.wanted) {
     impl.gram_statistics(table);

@@ -115,6 +115,9 @@ struct GramSums {
   double* open_low() noexcept { return has_leaves() ? leaf_low_.data() : low.data(); }
   /// A block was added; it was its tensor's last.
   void end_block(bool ends_tensor);
+  /// Room for the records of rows of such tensors: end_block is called in parallel regions, which end the
+  /// process where they throw.
+  void reserve_records(std::span<const std::int64_t> sizes);
   bool has_leaves() const noexcept { return leaf_blocks > 1 || records != nullptr; }
 
   /// Knuth's.

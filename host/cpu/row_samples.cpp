@@ -4,9 +4,9 @@
 #include <algorithm>
 
 #include "host/base/dtype.hpp"
-#include "host/base/floating_environment.hpp"
 #include "host/base/team.hpp"
 #include "host/cpu/passes.hpp"
+#include "rules/floating_environment.hpp"
 
 namespace bragg::detail {
 

@@ -12,7 +12,6 @@
 #include <new>
 #include <numeric>
 
-#include "host/base/floating_environment.hpp"
 #include "host/base/nonfinite.hpp"
 #include "host/base/team.hpp"
 #include "host/files/convert.hpp"
@@ -33,6 +32,7 @@
 #include "host/files/window_reader.hpp"
 #include "host/sharded/leaf_sums.hpp"
 #include "host/sharded/solution_digest.hpp"
+#include "rules/floating_environment.hpp"
 
 namespace bragg::detail {
 

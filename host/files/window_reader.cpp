@@ -4,9 +4,9 @@
 #include <cstring>
 #include <exception>
 
-#include "host/base/floating_environment.hpp"
 #include "host/base/team.hpp"
 #include "host/files/convert.hpp"
+#include "rules/floating_environment.hpp"
 
 namespace bragg::detail {
 

@@ -22,7 +22,7 @@ class CpuPlan final : public PlanBackend {
     }
     status_ = rows_.finish(solutions_);
     if (status_ == Status::ok) rows_.keep();
-    for (std::size_t p = 0; p < rows_.parts(); ++p) reports_[p] = solutions_[p].report;
+    for (std::size_t p = 0; p < rows_.parts(); ++p) std::swap(reports_[p], solutions_[p].report);
   }
   void wait(StreamHandle) override {}  // a run is over when it returns
   Status status() const noexcept override { return status_; }

@@ -6,9 +6,9 @@
 #include <utility>
 
 #include "host/base/dtype.hpp"
-#include "host/base/floating_environment.hpp"
 #include "host/base/team.hpp"
 #include "host/cpu/kernels.hpp"
+#include "rules/floating_environment.hpp"
 
 namespace bragg::detail {
 
@@ -316,6 +316,7 @@ Status CpuRows::finish(std::span<Solution> solutions) {
     fail();
     return failed->status;
   }
+  if (request_.stateful) make_room_for_previous();  // before anything is written
   for (std::size_t p = 0; p < parts_.size(); ++p) {
     for (const Group& group : parts_[p].groups) {
       const OutTable to{.dtype = group.out_dtype, .data = group.out.data(), .stride = group.tensors.size()};
@@ -337,10 +338,21 @@ void CpuRows::fail() {
   }
 }
 
+void CpuRows::make_room_for_previous() {
+  previous_.resize(request_.shape.sizes.size());
+  for (const Part& part : parts_) {
+    for (const Group& group : part.groups) {
+      for (std::size_t k = 0; k < group.tensors.size(); ++k) {
+        previous_[group.tensors[k]].reserve(static_cast<std::size_t>(group.sizes[k]) *
+                                            size_of(group.out_dtype));
+      }
+    }
+  }
+}
+
 void CpuRows::keep() {
   ++round_;
   if (!request_.stateful) return;
-  previous_.resize(request_.shape.sizes.size());
   for (const Part& part : parts_) {
     for (const Group& group : part.groups) {
       for (std::size_t k = 0; k < group.tensors.size(); ++k) {

@@ -56,6 +56,7 @@ class CpuRows {
   bool has_previous() const noexcept { return has_previous_; }
 
  private:
+  void make_room_for_previous();
   /// Tensors that a pass takes at once: of one part and of one dtype, judged or not.
   struct Group {
     DType dtype, out_dtype;

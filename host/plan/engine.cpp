@@ -11,10 +11,10 @@
 #include <numeric>
 #include <type_traits>
 
-#include "host/base/floating_environment.hpp"
 #include "host/base/team.hpp"
 #include "host/cpu/select.hpp"
 #include "host/plan/report.hpp"
+#include "rules/floating_environment.hpp"
 #include "rules/search.hpp"
 #include "rules/sequence.hpp"
 #include "rules/solve/eigen.hpp"

@@ -52,19 +52,45 @@ NumberT take(const Json& json, const char* key, NumberT least, NumberT most) {
               fmt::format("{} is {}; needs a number from {} to {}", key, value.dump(), least, most));
 }
 
+/// Looks for a key that is there twice in one object. (A callback of Json::parse could, but that goes through
+/// all members of an object after each of them.)
+class Keys final : public nlohmann::json_sax<Json> {
+ public:
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool start_array(std::size_t) override { return true; }
+  bool end_array() override { return true; }
+  bool start_object(std::size_t) override {
+    keys_.emplace_back();
+    return true;
+  }
+  bool end_object() override {
+    keys_.pop_back();
+    return true;
+  }
+  bool key(string_t& key) override {
+    if (!keys_.back().insert(key).second)
+      throw Error(Status::bad_file, fmt::format("{} is there twice", detail::show(key)));
+    return true;
+  }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override {
+    return false;  // Json::parse says what it is
+  }
+
+ private:
+  std::vector<std::set<std::string>> keys_;
+};
+
 /// @throws Error bad_file: a key is there twice in one object; nlohmann::json::exception.
 Json parse_json(const std::string& text) {
-  std::vector<std::set<std::string>> keys;
-  return Json::parse(text, [&](int, Json::parse_event_t event, const Json& parsed) {
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key) {
-      const auto& key = parsed.get_ref<const std::string&>();
-      if (!keys.back().insert(key).second)
-        throw Error(Status::bad_file, fmt::format("{} is there twice", detail::show(key)));
-    }
-    return true;
-  });
+  Keys keys;
+  Json::sax_parse(text, &keys);
+  return Json::parse(text);
 }
 
 ReputationOptions options_of(const Json& json) {

@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "host/base/api_call.hpp"
-#include "host/base/floating_environment.hpp"
 #include "host/sharded/agreement.hpp"
 #include "host/sharded/sharded_run.hpp"
+#include "rules/floating_environment.hpp"
 
 namespace bragg {
 inline namespace v0 {

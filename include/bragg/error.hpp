@@ -33,7 +33,8 @@ enum class Status : int {
 BRAGG_API const char* to_string(Status status) noexcept;
 
 /// The one exception type that bragg throws. std::bad_alloc comes from calls that neither plan nor run, such
-/// as parse, where the host has no memory for what they return.
+/// as parse, where the host has no memory for what they return, and from any call where it has none for the
+/// message.
 class BRAGG_API Error : public std::runtime_error {
  public:
   Error(Status status, const std::string& message);

@@ -391,7 +391,7 @@ struct RuleInfo {
 };
 
 /// Every rule there is, in the order of the documentation.
-BRAGG_API std::span<const RuleInfo> rules() noexcept;
+BRAGG_API std::span<const RuleInfo> rules();
 
 }  // namespace v0
 }  // namespace bragg

@@ -103,8 +103,9 @@ struct RunArguments {
 /// `run` reads the data at most twice; three times where rows differ by little beside what they have in
 /// common (Report::recentred; f64 rows of extreme size: four times), and once more where a CPU tries products
 /// in f32 and they do not tell the order of distances (docs/numerics.md). Once a first run, and a first one
-/// of that kind, is over, it allocates nothing. A plan may move between threads but serves one call at a
-/// time; a plan for a CUDA device serves one stream at a time. Plans are independent of each other.
+/// of that kind, is over (with a state a second), it allocates nothing. A plan may move between threads but
+/// serves one call at a time; a plan for a CUDA device serves one stream at a time. Plans are independent of
+/// each other.
 ///
 /// **Bad data never throws.** Whatever bits the rows hold, `run` returns, and `status` or `wait` says whether
 /// there is a result, `reports` who looks bad. Only bad arguments throw: shapes, dtypes, bounds, overlaps.
