@@ -168,7 +168,8 @@ class Check(unittest.TestCase):
         (self.run_folder / "commit").write_text("0123abc\n")
         # No system has a cuBLAS of this release; a library that can be loaded is enough.
         (self.home / "version").write_text("bragg 0.1.0\nCUDA 13.0; cuBLAS 999.2, on request (BRAGG_GRAM=cublas)\n")
-        self.install_cublas(self.home / "root/usr/local/cuda-13.0/lib64")
+        self.cublas = self.home / "root/usr/local/cuda-999.2/lib64"
+        self.install_cublas(self.cublas)
         self.environment = {"PATH": str(self.tools), "HOME": str(self.home), "OUT": str(self.out),
                             "BRAGG_GPU_RUN": str(self.run_folder), "BRAGG_GPU_ROOT": str(self.home / "root"),
                             "LD_LIBRARY_PATH": "/where/the/driver/is"}
@@ -271,7 +272,7 @@ class Complete(Check):
                       "128x1e7 double_float 250us (1.5e+00 DIFFERS)", "128x1e7 cublas: BRAGG_GRAM=cublas: not here"):
             self.assertIn(words, files["table.txt"])
 
-        cublas = f"{self.home}/root/usr/local/cuda-13.0/lib64:/where/the/driver/is"
+        cublas = f"{self.cublas}:/where/the/driver/is"
         for call in self.calls():
             where = cublas if call[6] == "cublas" or "--gram all" in call[1] else "/where/the/driver/is"
             self.assertEqual(call[4:6], ["1", where], call)
@@ -374,7 +375,7 @@ class Wrong(Check):
         self.assertIn("ERROR SUMMARY: 0 errors", files["memcheck.log"])
 
     def test_cublas_is_missed_or_found_in_a_python(self):
-        shutil.rmtree(self.home / "root/usr/local/cuda-13.0")
+        shutil.rmtree(self.cublas)
         _, files = self.check("gram-choices", "verify-cublas")
         records = self.steps(files)
         self.assertEqual([records[name]["result"] for name in ("gram-choices", "verify-cublas")], ["ok", "left out"])

@@ -17,6 +17,9 @@ namespace {
 
 double bytes_of(double elements, DType dtype) { return elements * static_cast<double>(size_of(dtype)); }
 
+/// Conversions of so many elements to f64 or from it.
+double conversions_of(double elements, DType dtype) { return dtype == DType::f64 ? 0 : elements; }
+
 /// Minima and maxima per coordinate that the rule needs of so many points.
 double min_max_of(const SelectRule& rule, int points) {
   const auto [first, last] = detail::cpu::ranks_of(rule, points);
@@ -56,7 +59,7 @@ PassWork gram_work(int n, std::int64_t d, DType dtype) {
   PassWork work = statistics_work(n, d, dtype);
   work.name = "gram";
   work.fma = 0.5 * n * (n + 1.0) * static_cast<double>(d);
-  if (dtype != DType::f64) work.conversions = n * static_cast<double>(d);
+  work.conversions = conversions_of(n * static_cast<double>(d), dtype);
   return work;
 }
 
@@ -70,7 +73,7 @@ PassWork combine_work(int k, std::int64_t d, DType dtype) {
           .bytes_read = bytes_of(elements, dtype),
           .bytes_written = bytes_of(static_cast<double>(d), dtype),
           .fma = elements,
-          .conversions = dtype == DType::f64 ? 0 : elements};
+          .conversions = conversions_of(elements, dtype)};
 }
 
 PassWork select_work(const SelectRule& rule, int points, std::int64_t d, DType dtype) {
@@ -88,7 +91,7 @@ PassWork mix_select_work(const SelectRule& rule, int points, int rows, double mi
                 .bytes_read = bytes_of(rows * static_cast<double>(d), dtype),
                 .bytes_written = bytes_of(static_cast<double>(d), dtype),
                 .fma = mixing * static_cast<double>(d),
-                .conversions = dtype == DType::f64 ? 0 : (rows + points) * static_cast<double>(d),
+                .conversions = conversions_of((rows + points) * static_cast<double>(d), dtype),
                 .lane_bits = dtype == DType::f64 ? 64 : 32};  // a mean of 16-bit values needs more bits
   add_selection(work, rule, points, d);
   return work;

@@ -339,15 +339,10 @@ void CpuRows::fail() {
 }
 
 void CpuRows::make_room_for_previous() {
-  previous_.resize(request_.shape.sizes.size());
-  for (const Part& part : parts_) {
-    for (const Group& group : part.groups) {
-      for (std::size_t k = 0; k < group.tensors.size(); ++k) {
-        previous_[group.tensors[k]].reserve(static_cast<std::size_t>(group.sizes[k]) *
-                                            size_of(group.out_dtype));
-      }
-    }
-  }
+  const std::vector<std::int64_t>& sizes = request_.shape.sizes;
+  previous_.resize(sizes.size());
+  for (std::size_t t = 0; t < sizes.size(); ++t)
+    previous_[t].reserve(static_cast<std::size_t>(sizes[t]) * size_of(request_.out_dtype_of(t)));
 }
 
 void CpuRows::keep() {

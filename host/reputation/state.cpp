@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "host/io/file.hpp"
+#include "host/io/json.hpp"
 
 namespace bragg {
 
@@ -52,19 +53,10 @@ NumberT take(const Json& json, const char* key, NumberT least, NumberT most) {
               fmt::format("{} is {}; needs a number from {} to {}", key, value.dump(), least, most));
 }
 
-/// Looks for a key that is there twice in one object. (A callback of Json::parse could, but that goes through
-/// all members of an object after each of them.)
-class Keys final : public nlohmann::json_sax<Json> {
+/// Takes any value, and looks for a key that is there twice in one object. (A callback of Json::parse could,
+/// but that goes through all members of an object after each of them.)
+class Keys final : public detail::JsonReader {
  public:
-  bool null() override { return true; }
-  bool boolean(bool) override { return true; }
-  bool number_integer(number_integer_t) override { return true; }
-  bool number_unsigned(number_unsigned_t) override { return true; }
-  bool number_float(number_float_t, const string_t&) override { return true; }
-  bool string(string_t&) override { return true; }
-  bool binary(binary_t&) override { return true; }
-  bool start_array(std::size_t) override { return true; }
-  bool end_array() override { return true; }
   bool start_object(std::size_t) override {
     keys_.emplace_back();
     return true;
@@ -73,14 +65,15 @@ class Keys final : public nlohmann::json_sax<Json> {
     keys_.pop_back();
     return true;
   }
-  bool key(string_t& key) override {
+  bool start_array(std::size_t) override { return true; }
+  bool key(std::string& key) override {
     if (!keys_.back().insert(key).second)
       throw Error(Status::bad_file, fmt::format("{} is there twice", detail::show(key)));
     return true;
   }
-  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override {
-    return false;  // Json::parse says what it is
-  }
+
+ protected:
+  bool refuse(const std::string&) override { return true; }
 
  private:
   std::vector<std::set<std::string>> keys_;
@@ -90,7 +83,7 @@ class Keys final : public nlohmann::json_sax<Json> {
 Json parse_json(const std::string& text) {
   Keys keys;
   Json::sax_parse(text, &keys);
-  return Json::parse(text);
+  return Json::parse(text);  // which says where a text is no JSON
 }
 
 ReputationOptions options_of(const Json& json) {

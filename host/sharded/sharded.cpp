@@ -105,7 +105,7 @@ struct Handle {
     if (communicator == nullptr)
       refuse("run: the plan has no communicator; call begin and next, or make it with one");
     api_call("run", [&] {
-      while (const Transfer* transfer = next()) {
+      while (const Transfer* transfer = run->next()) {
         if (transfer->space == MemorySpace::host || communicator->moves_device_memory()) {
           move(*transfer);
         } else {

@@ -222,13 +222,6 @@ Expectation::Part expect_part(const Pipeline& pipeline, const Request& request, 
   return part;
 }
 
-/// The part's, on the backend of the outcome.
-Accuracy accuracy_of(const Expectation::Part& part, const Outcome& got) {
-  Accuracy accuracy = part.accuracy;
-  accuracy.sum = got.sum_error;
-  return accuracy;
-}
-
 /// A sum of distances run to convergence is right when its objective Σ p_i ‖x_i − v‖ is no more above the
 /// oracle's than the rule's tolerance allows, what the oracle may be off, the rounding of the output, and
 /// what distances do not tell: one of error e that is r long is off by e/r, and rows nearer than 4 √e may
@@ -331,7 +324,7 @@ Breach farthest_off(const char* what, const Expectation::Part& part, const std::
 
 /// Of a sum of distances run to convergence. Where distances are not about all coordinates, it is to be the
 /// minimiser in those alone.
-void judge_minimiser(const Sum& rule, DType out, const Expectation::Part& part,
+void judge_minimiser(const Sum& rule, DType out, const Expectation::Part& part, const Accuracy& accuracy,
                      const std::vector<bool>& judged, const Outcome& got, Verdict& verdict) {
   reference::Result expected = part.result;
   const Vector all = slice(got.out, part.first, static_cast<std::int64_t>(expected.out.size()));
@@ -340,7 +333,7 @@ void judge_minimiser(const Sum& rule, DType out, const Expectation::Part& part,
   const Vector value = judged_of(all, judged);
   long double share = 0;
   const bool finite = std::all_of(all.begin(), all.end(), [](long double x) { return std::isfinite(x); });
-  const bool right = finite && is_minimiser(rule, out, accuracy_of(part, got), expected, value, share);
+  const bool right = finite && is_minimiser(rule, out, accuracy, expected, value, share);
   verdict.worst = std::max(verdict.worst, share);
   if (right || verdict.breach) return;
   verdict.breach = farthest_off("not the minimiser", part, judged, all);
@@ -348,8 +341,8 @@ void judge_minimiser(const Sum& rule, DType out, const Expectation::Part& part,
 
 /// Of AutoGM: no farther from where the oracle ends than another way may end, but for the rounding of each
 /// coordinate.
-void judge_limit(DType in, DType out, const Expectation::Part& part, const std::vector<bool>& judged,
-                 const Outcome& got, Verdict& verdict) {
+void judge_limit(DType in, DType out, const Expectation::Part& part, const Accuracy& accuracy,
+                 const std::vector<bool>& judged, const Outcome& got, Verdict& verdict) {
   const reference::Result& expected = part.result;
   const Vector all = slice(got.out, part.first, static_cast<std::int64_t>(expected.out.size()));
   long double squared = 0;
@@ -357,8 +350,8 @@ void judge_limit(DType in, DType out, const Expectation::Part& part, const std::
   for (std::size_t c = 0; c < all.size(); ++c) {
     finite = finite && std::isfinite(all[c]);
     if (!judged.empty() && !judged[c]) continue;
-    const Bound bound = bound_of(in, out, accuracy_of(part, got), static_cast<int>(expected.points.size()),
-                                 expected.out[c], expected.magnitude[c]);
+    const Bound bound = bound_of(in, out, accuracy, static_cast<int>(expected.points.size()), expected.out[c],
+                                 expected.magnitude[c]);
     const long double off = std::fabs(all[c] - expected.out[c]) - bound.total();
     squared += off > 0 ? off * off : 0;
   }
@@ -401,20 +394,21 @@ void judge_part(const Pipeline& pipeline, const Request& request, const Expectat
   const DType out = out_dtype(request);
   const reference::Result& expected = part.result;
   const auto d = static_cast<std::int64_t>(expected.out.size());
+  Accuracy accuracy = part.accuracy;
+  accuracy.sum = got.sum_error;
   if (const std::optional<Sum> sum = sum_of(pipeline); sum && sum->converges) {
     const std::vector<bool> judged = judged_coordinates(pipeline, request);
-    judge_minimiser(*sum, out, part, judged, got, verdict);
-    judge_unjudged(request, judged, accuracy_of(part, got), got, verdict);
+    judge_minimiser(*sum, out, part, accuracy, judged, got, verdict);
+    judge_unjudged(request, judged, accuracy, got, verdict);
     return;
   }
   if (std::holds_alternative<AutoGm>(pipeline.rule)) {
     const std::vector<bool> judged = judged_coordinates(pipeline, request);
-    judge_limit(request.dtype, out, part, judged, got, verdict);
-    judge_unjudged(request, judged, accuracy_of(part, got), got, verdict);
+    judge_limit(request.dtype, out, part, accuracy, judged, got, verdict);
+    judge_unjudged(request, judged, accuracy, got, verdict);
     return;
   }
   const int n = static_cast<int>(request.rows.size());
-  const Accuracy accuracy = accuracy_of(part, got);
   for (std::int64_t j = 0; j < d; ++j) {
     const auto k = static_cast<std::size_t>(j);
     const long double value = got.out[static_cast<std::size_t>(part.first) + k];

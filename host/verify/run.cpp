@@ -6,6 +6,7 @@
 
 // Where the backend is built; tests put the executor of tests/simt in the device's place.
 #if defined(BRAGG_HAS_CUDA)
+#include "host/cuda/device.hpp"
 #include "host/verify/device_image.hpp"
 #include "kernels/common/sum_unit.hpp"
 #endif
@@ -58,10 +59,6 @@ std::string Buffers::trespass() const {
 }
 
 #if defined(BRAGG_HAS_CUDA)
-int device_of(const Options& options) {
-  return options.cuda_device < 0 ? detail::cuda::current_device() : options.cuda_device;
-}
-
 /// The same rows at their mirrored addresses.
 Updates on_device(const Updates& host, const DeviceImage& image) {
   std::vector<std::vector<const void*>> tensors(static_cast<std::size_t>(host.n()));
@@ -77,7 +74,7 @@ Updates on_device(const Updates& host, const DeviceImage& image) {
 
 Plan run_on_device(const Pipeline& pipeline, const Options& options, Buffers& buffers) {
   Plan plan(pipeline, Shape::of(buffers.updates()), options);
-  const detail::cuda::OnDevice on(device_of(options));
+  const detail::cuda::OnDevice on(detail::cuda::checked_device(options));
   const detail::cuda::OwnStream stream;
   DeviceImage image(stream.get());
   for (GuardedBuffer& buffer : buffers.rows.buffers()) image.add(buffer.whole());
@@ -116,7 +113,8 @@ Rows as_stored(const Rows& rows, DType dtype) {
 long double sum_error_of([[maybe_unused]] const Request& request) {
 #if defined(BRAGG_HAS_CUDA)
   if (request.options.device == Device::cuda && request.dtype != DType::f64 &&
-      detail::cuda::sum_unit(device_of(request.options)) == detail::cuda::SumUnit::double_float) {
+      detail::cuda::sum_unit(detail::cuda::checked_device(request.options)) ==
+          detail::cuda::SumUnit::double_float) {
     return pair_sum_error;
   }
 #endif

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/combine/combine.cuh"
 #include "kernels/common/sum_unit.hpp"
-#include "kernels/runtime/runtime.hpp"
 
 namespace bragg::detail::cuda {
 
 void combine(const CombineArguments& arguments, Stream stream) {
-  const SumUnit unit = arguments.unit == SumUnit::automatic ? sum_unit(current_device()) : arguments.unit;
+  const SumUnit unit = settled(arguments.unit);
   with_dtype(arguments.rows.dtype, [&]<DType dtype>() {
     if constexpr (dtype != DType::f64) {
       if (unit == SumUnit::double_float)

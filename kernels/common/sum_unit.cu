@@ -27,4 +27,6 @@ SumUnit sum_unit(int device) {
   return wanted != SumUnit::automatic ? wanted : preferred_sum_unit(compute_capability(device));
 }
 
+SumUnit settled(SumUnit asked) { return asked == SumUnit::automatic ? sum_unit(current_device()) : asked; }
+
 }  // namespace bragg::detail::cuda

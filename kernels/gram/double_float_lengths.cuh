@@ -25,8 +25,8 @@
 
 #include "kernels/common/double_float.cuh"
 #include "kernels/common/tuning.hpp"
-#include "kernels/gram/center.cuh"
 #include "kernels/gram/double_float.cuh"
+#include "kernels/gram/length_block.cuh"
 
 namespace bragg::detail::cuda {
 
@@ -122,10 +122,10 @@ BRAGG_KERNEL(32 * TuningT::warps, TuningT::blocks)
 gram_double_float_lengths(BRAGG_GRID_CONSTANT GramBatch batch) {
   simt::grid_dependency_sync();
   constexpr int warps = TuningT::warps;
-  constexpr int rows = TuningT::rows;
-  constexpr int center = rows + references;  // its place
-  constexpr int read = center + (centered ? 1 : 0);
-  constexpr int products = rows * (1 + references);
+  using Block = LengthBlock<TuningT::rows, references, centered>;
+  constexpr int rows = Block::rows;
+  constexpr int read = Block::read;
+  constexpr int products = Block::products;
   using Span = LaneSpan<dtype, read, centered>;
   using Four = std::conditional_t<centered, DoubleFloat[4], FourFloats>;
   BRAGG_SHARED(const unsigned char*, data, [read]);
@@ -133,19 +133,12 @@ gram_double_float_lengths(BRAGG_GRID_CONSTANT GramBatch batch) {
   using Totals = ChunkTotals<warps, products, rows>;
   BRAGG_SHARED(Totals, totals, [1]);
   const GramArguments& pass = batch.pass;
-  const int groups = (batch.rows + rows - 1) / rows;
-  const int chunk = simt::block() / groups;
-  const int first_row = simt::block() % groups * rows;
-  const Piece piece = locate(pass.chunks, pass.rows.sizes, batch.first + chunk);
+  const Block block(batch);
+  const Piece& piece = block.piece;
   if (is_skipped(pass, piece.tensor)) return;
   const Alignment alignment = alignment_of(pass.rows, piece.tensor);
   const int warp = simt::warp();
-  if (simt::thread() < read) {
-    const int k = simt::thread();
-    data[k] = k < rows     ? row_data(batch, piece, first_row + k)
-              : k < center ? row_data(batch, piece, pass.rows.inputs)
-                           : center_row_of(batch, piece, chunk).data;
-  }
+  if (simt::thread() < read) data[simt::thread()] = block.data(batch, simt::thread());
   if (simt::thread() < warps * products)
     totals[0].sums[simt::thread() / products][simt::thread() % products] = 0;
   simt::sync_threads();
@@ -205,16 +198,9 @@ gram_double_float_lengths(BRAGG_GRID_CONSTANT GramBatch batch) {
     simt::sync_warp();
   }
   simt::sync_threads();
-  if (simt::thread() < products) {
-    const bool is_square = simt::thread() < rows;
-    const int row = first_row + simt::thread() % rows;
-    if (row < (is_square ? batch.rows : pass.rows.inputs)) {
-      pass.partial[chunk * products_of_chunk(batch.rows, false) + (is_square ? row : batch.rows + row)] =
-          totals[0].sum(simt::thread());
-    }
-  }
-  for (int r = warp; r < rows && first_row + r < batch.rows; r += warps) {
-    settle_row<dtype>(batch, piece, first_row + r, data[r], totals[0].sum(r), 0);
+  block.write(batch, totals[0]);
+  for (int r = warp; r < rows && block.first_row + r < batch.rows; r += warps) {
+    settle_row<dtype>(batch, piece, block.first_row + r, data[r], totals[0].sum(r), 0);
   }
 }
 

@@ -17,7 +17,7 @@
 #pragma once
 
 #include "kernels/common/tuning.hpp"
-#include "kernels/gram/center.cuh"
+#include "kernels/gram/length_block.cuh"
 
 namespace bragg::detail::cuda {
 
@@ -28,32 +28,25 @@ gram_lengths(BRAGG_GRID_CONSTANT GramBatch batch) {
   constexpr int run = vector_elements<dtype>;
   constexpr int step = 32 * run;
   constexpr int warps = TuningT::warps;
-  constexpr int rows = TuningT::rows;
-  constexpr int center = rows + references;  // its place
-  constexpr int read = center + (centered ? 1 : 0);
-  constexpr int products = rows * (1 + references);
+  using Block = LengthBlock<TuningT::rows, references, centered>;
+  constexpr int rows = Block::rows;
+  constexpr int center = Block::center;
+  constexpr int read = Block::read;
+  constexpr int products = Block::products;
   constexpr bool wide = dtype == DType::f64;
   BRAGG_SHARED(const unsigned char*, data, [read]);
   BRAGG_SHARED(uint4, staged, [warps][read][32]);
   using Totals = ChunkTotals<warps, products, rows>;
   BRAGG_SHARED(Totals, totals, [1]);
   const GramArguments& pass = batch.pass;
-  const int groups = (batch.rows + rows - 1) / rows;
-  const int chunk = simt::block() / groups;
-  const int first_row = simt::block() % groups * rows;
-  const Piece piece = locate(pass.chunks, pass.rows.sizes, batch.first + chunk);
+  const Block block(batch);
+  const Piece& piece = block.piece;
   if (is_skipped(pass, piece.tensor)) return;
   const Alignment alignment = alignment_of(pass.rows, piece.tensor);
   const double scale = wide ? scale_of(pass, piece.tensor) : 1.0;
   const int warp = simt::warp();
   const int lane = simt::lane();
-  if (simt::thread() < read) {
-    const int k = simt::thread();
-    data[k] = k < rows     ? row_data(batch, piece, first_row + k)
-              : k < center ? row_data(batch, piece, pass.rows.inputs)
-              : k < read   ? center_row_of(batch, piece, chunk).data
-                           : nullptr;
-  }
+  if (simt::thread() < read) data[simt::thread()] = block.data(batch, simt::thread());
   simt::sync_threads();
 
   double sums[products] = {};
@@ -97,16 +90,9 @@ gram_lengths(BRAGG_GRID_CONSTANT GramBatch batch) {
 
   totals[0].template gather<wide>(sums, most);
   simt::sync_threads();
-  if (simt::thread() < products) {
-    const int row = first_row + simt::thread() % rows;
-    const bool is_square = simt::thread() < rows;
-    if (row < (is_square ? batch.rows : pass.rows.inputs)) {
-      pass.partial[chunk * products_of_chunk(batch.rows, false) + (is_square ? row : batch.rows + row)] =
-          totals[0].sum(simt::thread());
-    }
-  }
-  for (int r = warp; r < rows && first_row + r < batch.rows; r += warps) {
-    settle_row<dtype>(batch, piece, first_row + r, data[r], totals[0].sum(r),
+  block.write(batch, totals[0]);
+  for (int r = warp; r < rows && block.first_row + r < batch.rows; r += warps) {
+    settle_row<dtype>(batch, piece, block.first_row + r, data[r], totals[0].sum(r),
                       totals[0].template most_of<wide>(r));
   }
 }

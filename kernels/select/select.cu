@@ -4,7 +4,6 @@
 
 #include "kernels/common/registers.cuh"
 #include "kernels/common/sum_unit.hpp"
-#include "kernels/runtime/runtime.hpp"
 #include "kernels/select/launch.hpp"
 
 namespace bragg::detail::cuda {
@@ -24,10 +23,6 @@ bool is_direct(const SelectArguments& a) {
   const bool has_kernel = a.rule.kind == Kind::median || a.rule.kind == Kind::trimmed_mean;
   const bool can_store = a.out.dtype == a.rows.dtype || (a.out.dtype == DType::f32 && !is_wide(a));
   return is_in_registers(a) && a.mix == nullptr && has_kernel && can_store;
-}
-
-SumUnit unit_of(const SelectArguments& a) {
-  return a.unit == SumUnit::automatic ? sum_unit(current_device()) : a.unit;
 }
 
 template <DType value>
@@ -54,7 +49,7 @@ void select(const SelectArguments& arguments, Stream stream) {
         return launch_direct<dtype, true, SumUnit::f64>(arguments, stream);
       }
       if constexpr (dtype != DType::f64) {
-        if (unit_of(arguments) == SumUnit::double_float) {
+        if (settled(arguments.unit) == SumUnit::double_float) {
           return launch_direct<dtype, false, SumUnit::double_float>(arguments, stream);
         }
       }

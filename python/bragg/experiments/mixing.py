@@ -110,10 +110,10 @@ def _factor_claims(runs: list[Run]) -> dict[str, bool]:
 
 def _factor_lines(runs: list[Run]) -> Lines:
     of = {}
+    steps = [(look + 1) * runs[0][0].steps / LOOKS for look in range(LOOKS)]
     for name, rule in COMPARED.items():
         for attack, factor in FOES.items():
             looks = [training.accuracy for setup, training in runs if (setup.rule, setup.attack) == (rule, attack)]
-            steps = [(look + 1) * runs[0][0].steps / LOOKS for look in range(LOOKS)]
             of[f"{name}, {factor}"] = (steps, [fmean(values) for values in zip(*looks, strict=True)])
     return Lines("step", "accuracy", of)
 
