@@ -242,12 +242,12 @@ TEST(Audit, DifferentWorkersAreNotNamed) {
   }
 }
 
-/// Twelve workers of one mean, with data of their own.
-Rows like_workers(std::size_t d, test::Generator& random) {
+/// Workers of one mean, with data of their own.
+Rows like_workers(std::size_t d, test::Generator& random, std::size_t n = 12) {
   std::normal_distribution<double> normal;
   std::vector<double> mean(d);
   for (double& x : mean) x = normal(random);
-  Rows rows(12, mean);
+  Rows rows(n, mean);
   for (std::vector<double>& row : rows) {
     for (double& x : row) x += normal(random);
   }
@@ -256,7 +256,7 @@ Rows like_workers(std::size_t d, test::Generator& random) {
 
 TEST(Audit, BadRowsAreNamedByTheirEvidence) {
   test::Generator random = test::generator("evidence");
-  const Rows honest = like_workers(200, random);
+  const Rows honest = like_workers(200, random, 14);
   constexpr double nan = std::numeric_limits<double>::quiet_NaN();
   Rows rows = honest;
   for (double& x : rows[1]) x = -x;
@@ -266,10 +266,10 @@ TEST(Audit, BadRowsAreNamedByTheirEvidence) {
   for (double& x : rows[8]) x *= 40;
   rows[10][0] = 1e200;
   const Audit audit = bragg::audit(updates(rows), {.sample = 0});
-  for (const std::size_t row : {0, 2, 5, 7, 9, 11}) {
+  for (const std::size_t row : {0, 2, 5, 7, 9, 11, 12, 13}) {
     for (const AuditFinding& found : audit.rows[row].findings) ADD_FAILURE() << row << ": " << found.text;
   }
-  EXPECT_EQ(audit.honest, 6);
+  EXPECT_EQ(audit.honest, 8);
   EXPECT_TRUE(has(audit.rows[1], Evidence::direction));
   ASSERT_TRUE(has(audit.rows[3], Evidence::nonfinite));
   EXPECT_EQ(audit.rows[3].nonfinite, 2);
@@ -281,9 +281,66 @@ TEST(Audit, BadRowsAreNamedByTheirEvidence) {
   EXPECT_TRUE(has(audit.rows[8], Evidence::distance));
   EXPECT_TRUE(has(audit.rows[10], Evidence::huge));
   // What is left is what prices are of.
-  const Rows left = {honest[0], honest[2], honest[5], honest[7], honest[9], honest[11]};
+  const Rows left = {honest[0], honest[2],  honest[5],  honest[7],
+                     honest[9], honest[11], honest[12], honest[13]};
   EXPECT_NEAR(audit.spread * audit.spread, spread_of(left), 1e-9);
   EXPECT_NEAR(point_of(audit, "mean", 0).price, 0, 1e-20);
+}
+
+// Three times as long as the mean, noise is most of a row, and a row most of its own share of a centre.
+TEST(Audit, ASignFlipUnderNoiseIsNamed) {
+  test::Generator random = test::generator("flipped");
+  std::normal_distribution<double> normal;
+  Rows rows(10, std::vector<double>(2000));
+  for (std::vector<double>& row : rows) {
+    for (double& x : row) x = 0.3 + normal(random);
+  }
+  for (const std::size_t flipped : {3, 8}) {
+    for (double& x : rows[flipped]) x = -x;
+  }
+  const Audit audit = bragg::audit(updates(rows), {.rules = {"median"}});
+  for (std::size_t row = 0; row < rows.size(); ++row) {
+    EXPECT_EQ(has(audit.rows[row], Evidence::direction), row == 3 || row == 8)
+        << row << ": " << audit.rows[row].cosine;
+  }
+  EXPECT_EQ(audit.honest, 8);
+  EXPECT_EQ(audit.advice.f, 2);
+}
+
+TEST(Audit, RowsOfNextToNothingAreNamed) {
+  test::Generator random = test::generator("short");
+  Rows rows = like_workers(200, random);
+  rows[2].assign(200, 0.0);
+  for (double& x : rows[5]) x *= 1e-5;
+  for (double& x : rows[9]) x *= 0.6;
+  const Audit audit = bragg::audit(updates(rows), {.rules = {"median"}});
+  for (std::size_t row = 0; row < rows.size(); ++row)
+    EXPECT_EQ(has(audit.rows[row], Evidence::norm), row == 2 || row == 5)
+        << row << ": " << audit.rows[row].norm;
+}
+
+TEST(Audit, OfCopiesOneCountsAsHonestWhereNoMajorityIsLeft) {
+  test::Generator random = test::generator("copied");
+  Rows rows = like_workers(200, random, 10);
+  for (const std::size_t row : {7, 8, 9}) rows[row] = rows[row - 5];
+  const Audit audit = bragg::audit(updates(rows));
+  for (std::size_t row = 0; row < rows.size(); ++row)
+    EXPECT_EQ(audit.rows[row].findings.empty(), row < 7) << row;
+  EXPECT_EQ(audit.honest, 7);
+  EXPECT_EQ(audit.advice.f, 3);
+  EXPECT_FALSE(audit.advice.rule.empty());
+  // One who also stands out is not the one that is spared, nor is a row of its set without any that is not.
+  for (const std::size_t row : {2, 7}) {
+    for (double& x : rows[row]) x *= 50;
+  }
+  const Audit other = bragg::audit(updates(rows));
+  EXPECT_FALSE(other.rows[2].findings.empty());
+  EXPECT_FALSE(other.rows[7].findings.empty());
+  EXPECT_EQ(other.honest, 6);
+  // Where a majority is left without them, all copies are taken for bad.
+  const Audit few =
+      bragg::audit(updates(Rows{rows[0], rows[1], rows[3], rows[4], rows[5], rows[6], rows[8]}));
+  EXPECT_EQ(few.honest, 5);
 }
 
 TEST(Audit, ARuleIsAdvisedThatHolds) {

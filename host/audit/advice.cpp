@@ -103,8 +103,14 @@ void doubt_rows(const Audit& audit, const Looks& looks, AuditAdvice& advice) {
     return std::any_of(row.findings.begin(), row.findings.end(),
                        [](const AuditFinding& found) { return found.evidence == Evidence::copy; });
   });
-  if (copies)
+  if (looks.spares_copies) {
+    advice.doubts.emplace_back(
+        "of rows that are copies of each other the first is taken for honest, as no majority would look "
+        "honest "
+        "without: it may be one of the bad ones");
+  } else if (copies) {
     advice.doubts.emplace_back("of rows that are copies one may be the honest worker that was copied");
+  }
   if (looks.most_are_copies)
     advice.doubts.emplace_back("most rows are copies of each other, which was held against none of them");
   if (2 * audit.honest <= audit.n)

@@ -18,7 +18,7 @@ namespace bragg::detail {
 namespace {
 
 // Workers of different data differ by factors: a row looks bad only beyond any that others differ by.
-constexpr double far_factor = 3;       // beyond the median, at least
+constexpr double far_factor = 3;       // from the median, at least
 constexpr double far_deviations = 4;   // and in deviations of the logarithms
 constexpr double copy_share = 1e-3;    // of the median distance
 constexpr double least_dimension = 8;  // rows of fewer coordinates are near each other, or apart, by chance
@@ -40,13 +40,13 @@ double robust_deviation(const std::vector<double>& values) {
   return normal_factor * median_of(std::move(off));
 }
 
-/// Above which a positive figure is none that others differ by.
-double limit_of(const std::vector<double>& values) {
+/// By how many times their median positive figures differ, at most.
+double range_of(const std::vector<double>& values) {
   std::vector<double> logarithms;
   for (const double x : values) {
     if (x > 0) logarithms.push_back(std::log(x));
   }
-  return median_of(values) * std::max(far_factor, std::exp(far_deviations * robust_deviation(logarithms)));
+  return std::max(far_factor, std::exp(far_deviations * robust_deviation(logarithms)));
 }
 
 /// The rows in as many coordinates as there are rows; of those that hold what cannot be squared nothing.
@@ -144,8 +144,6 @@ class Comparison {
 
   void measure() {
     const std::size_t m = vectors_.size();
-    const Vector centre = geometric_median_of(vectors_);
-    const double length = std::sqrt(dot(centre, centre));
     for (std::size_t i = 0; i < m; ++i) {
       AuditRow& row = found(i);
       row.norm = std::sqrt(dot(*vectors_[i], *vectors_[i]));
@@ -154,16 +152,24 @@ class Comparison {
       const auto half = others.begin() + (std::ssize(others) - 1) / 2;
       std::nth_element(others.begin(), half, others.end());
       row.distance = *half;
+      // Without the row itself: where noise is long, a row's own share of a centre is what it points along.
+      std::vector<const Vector*> rest = vectors_;
+      rest.erase(rest.begin() + static_cast<std::ptrdiff_t>(i));
+      const Vector centre = geometric_median_of(rest);
+      const double length = std::sqrt(dot(centre, centre));
       const double product = dot(*vectors_[i], centre);
       row.cosine = row.norm > 0 && length > 0 ? product / row.norm / length : 0;
     }
   }
 
   void judge(std::int64_t d, double dimension) {
-    if (static_cast<double>(d) >= least_dimension) judge_copies();
     judge_far(&AuditRow::norm, Evidence::norm, "");
     judge_far(&AuditRow::distance, Evidence::distance, " from the nearest half of the others");
-    if (dimension >= least_dimension) judge_direction();
+    if (dimension >= least_dimension) {
+      judge_short();
+      judge_direction();
+    }
+    if (static_cast<double>(d) >= least_dimension) judge_copies();
   }
 
  private:
@@ -177,7 +183,7 @@ class Comparison {
 
   void judge_far(double AuditRow::*figure, Evidence evidence, const char* of) {
     const std::vector<double> values = figures(figure);
-    const double median = median_of(values), limit = limit_of(values);
+    const double median = median_of(values), limit = median * range_of(values);
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (!(values[i] > limit)) continue;
       found(i).findings.push_back(
@@ -185,6 +191,17 @@ class Comparison {
            fmt::format("{:.4g}{}, where {:.4g} is the median and more than {:.4g} looks bad", values[i], of,
                        median, limit),
            {}});
+    }
+  }
+
+  void judge_short() {
+    const std::vector<double> values = figures(&AuditRow::norm);
+    const double median = median_of(values), limit = median / range_of(values);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (!(values[i] < limit)) continue;
+      found(i).findings.push_back(
+          {Evidence::norm, fmt::format("{:.4g}, where {:.4g} is the median and less than {:.4g} looks bad",
+                                       values[i], median, limit)});
     }
   }
 
@@ -197,7 +214,7 @@ class Comparison {
       if (!(values[i] < limit)) continue;
       found(i).findings.push_back(
           {Evidence::direction,
-           fmt::format("cosine {:.2f} with the rows' geometric median, where {:.2f} is the "
+           fmt::format("cosine {:.2f} with the others' geometric median, where {:.2f} is the "
                        "median and less than {:.2f} looks bad",
                        values[i], median, limit)});
     }
@@ -216,8 +233,9 @@ class Comparison {
         return;
       }
     }
+    const std::vector<bool> spared = spared_of(copies);
     for (std::size_t i = 0; i < m; ++i) {
-      if (copies[i].empty()) continue;
+      if (copies[i].empty() || spared[i]) continue;
       constexpr std::size_t named = 5;
       AuditFinding copy{.evidence = Evidence::copy, .text = {}, .rows = {}};
       double farthest = 0;
@@ -229,6 +247,24 @@ class Comparison {
                               copies[i].size(), copies[i].size() == 1 ? "" : "s", farthest, median_distance_);
       found(i).findings.push_back(std::move(copy));
     }
+  }
+
+  /// Of rows that are each other's copies one is what the others copied. It may be a bad row, too, and all
+  /// are taken for bad while a majority remains. Else the first of them that nothing else speaks against is
+  /// not.
+  std::vector<bool> spared_of(const std::vector<std::vector<std::size_t>>& copies) {
+    std::size_t good = 0;
+    for (std::size_t i = 0; i < copies.size(); ++i)
+      good += copies[i].empty() && found(i).findings.empty() ? 1 : 0;
+    std::vector<bool> spared(copies.size(), false);
+    if (2 * good > looks_.rows.size()) return spared;
+    for (std::size_t i = 0; i < copies.size(); ++i) {
+      const bool has_one =
+          std::any_of(copies[i].begin(), copies[i].end(), [&](std::size_t j) { return spared[j]; });
+      spared[i] = !copies[i].empty() && found(i).findings.empty() && !has_one;
+      looks_.spares_copies = looks_.spares_copies || spared[i];
+    }
+    return spared;
   }
 
   Looks& looks_;

@@ -13,6 +13,8 @@ struct Looks {
   std::vector<bool> finite;  ///< whether the row can be computed with
   /// More than half of the finite rows are copies of each other, which says nothing then.
   bool most_are_copies = false;
+  /// One row of each set of copies is taken for good, as no majority would be left without them.
+  bool spares_copies = false;
 
   std::vector<int> honest() const;
 };

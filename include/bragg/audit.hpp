@@ -36,10 +36,10 @@ enum class Evidence : std::uint8_t {
   bad_input,  ///< the file is none of the agreed form
   nonfinite,  ///< NaN or infinity
   huge,       ///< values beyond 2^480
-  norm,       ///< far longer than rows are
+  norm,       ///< far longer than rows are, or far shorter
   distance,   ///< far from most rows, beside what rows are from each other
   copy,       ///< next to none from another row
-  direction,  ///< points against the rows' median, from which most do not point away
+  direction,  ///< points against the median of the others, as most do not
 };
 
 /// "bad input", "non-finite", …
@@ -57,7 +57,7 @@ struct AuditRow {
   // About o; NaN for rows that are bad inputs, not finite or huge.
   double norm = 0;
   double distance = 0;  ///< to the nearest half of the others, at the most
-  double cosine = 0;    ///< with the geometric median of the rows
+  double cosine = 0;    ///< with the geometric median of the others
 };
 
 /// A rule at one f, on m honest rows of n. Squared distances are shares of the spread: ‖out − μ‖² / ((1/|H|)

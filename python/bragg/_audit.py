@@ -39,7 +39,7 @@ class AuditWorker:
     distance: float | None
     """To the nearest half of the others, at the most."""
     cosine: float | None
-    """With the geometric median of all."""
+    """With the geometric median of the others."""
     findings: tuple[AuditFinding, ...]
 
 
