@@ -873,13 +873,17 @@ TEST(Reputation, OtherFilesAreRefused) {
   refused(changed("\"score\": 0.28", "\"score\": null"), "name \"a\": score is null");
   refused(changed("\"seen\": 1", "\"seen\": 2"), "seen is 2");
   refused(changed("\"seen\": 1", "\"sean\": 1"), "seen");
-  refused(changed("\"quarantine\": 0", "\"quarantine\": 0.5"), "quarantine is 0.5");
+  refused(changed("\"quarantine\": 0", "\"quarantine\": 0.5"),
+          "quarantine is 0.5; needs a whole number from 0");
   refused(changed("\"rise\": 0.1", "\"rise\": 0.9"), "0 < rise < fall");
   refused(changed("\"a\":", "\"\":"), "its name is empty");
   refused(changed("\"round\": 1", "\"round\": -1"), "round is -1");
   refused(changed("\"version\": 1", "\"version\": 4294967297"), "version is 4294967297");
   refused(changed("\"sentence\": 10", "\"other\": 10"), "sentence is missing");
   refused(changed("\"b\":", "\"a\":"), "\"a\" is there twice");
+  refused(changed("\"f\": 0", "\"f\": 0, \"celling\": 1"), "\"celling\" is no key of version 1");
+  refused(changed("\"score\": 0.28", "\"score\": 0.28, \"wight\": 1"), "name \"a\": \"wight\" is no key");
+  refused(changed("\"round\": 1", "\"round\": 1, \"turn\": 1"), "\"turn\" is no key");
   refused(changed("\"round\": 1", "\"round\": 1e999"), "beyond the range of double");
   refused(changed("\"f\": 0", "\"f\": -1"), "f is -1");
   // Options that were edited take the standings along.

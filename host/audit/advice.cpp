@@ -23,6 +23,7 @@ struct Candidate {
 };
 
 std::string figure_text(double value, double error) {
+  if (value < 1e-12) return "0";
   return error > 0 ? fmt::format("{:.3g} ± {:.1g}", value, error) : fmt::format("{:.3g}", value);
 }
 

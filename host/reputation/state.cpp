@@ -6,8 +6,11 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -49,8 +52,16 @@ NumberT take(const Json& json, const char* key, NumberT least, NumberT most) {
   const bool right = std::is_integral_v<NumberT> ? value.is_number_integer() : value.is_number();
   const Widest number = right ? value.get<Widest>() : least;
   if (right && number >= least && number <= most) return static_cast<NumberT>(number);
-  throw Error(Status::bad_file,
-              fmt::format("{} is {}; needs a number from {} to {}", key, value.dump(), least, most));
+  throw Error(Status::bad_file, fmt::format("{} is {}; needs a {}number from {} to {}", key, value.dump(),
+                                            std::is_integral_v<NumberT> ? "whole " : "", least, most));
+}
+
+/// @throws Error bad_file: a key of the object is none of `keys`.
+void check_keys(const Json& json, std::initializer_list<std::string_view> keys) {
+  for (const auto& [key, value] : json.items()) {
+    if (std::find(keys.begin(), keys.end(), key) == keys.end())
+      throw Error(Status::bad_file, fmt::format("{} is no key of version {}", detail::show(key), version));
+  }
 }
 
 /// Takes any value, and looks for a key that is there twice in one object. (A callback of Json::parse could,
@@ -95,17 +106,21 @@ ReputationOptions options_of(const Json& json) {
   options.floor = take(json, "floor", 0.0, 1.0);
   options.sentence = take(json, "sentence", 1, most_rounds);
   options.f = take(json, "f", 0, most_f);
+  check_keys(json, {"newcomer", "rise", "fall", "patience", "floor", "sentence", "f"});
   detail::check_options(options);
   return options;
 }
 
 /// The options may have been edited since the standing was written.
 Standing standing_of(const Json& json, const ReputationOptions& options, std::int64_t round) {
-  return {.score = std::max(take(json, "score", 0.0, 1.0), options.floor),
-          .suspicion = std::min(take(json, "suspicion", 0.0, most_patience + 1), options.patience + 1),
-          .quarantine = std::min(take(json, "quarantine", 0, most_rounds), options.sentence),
-          .rounds = take(json, "rounds", std::int64_t{0}, round),
-          .seen = take(json, "seen", std::int64_t{0}, round)};
+  const Standing standing = {
+      .score = std::max(take(json, "score", 0.0, 1.0), options.floor),
+      .suspicion = std::min(take(json, "suspicion", 0.0, most_patience + 1), options.patience + 1),
+      .quarantine = std::min(take(json, "quarantine", 0, most_rounds), options.sentence),
+      .rounds = take(json, "rounds", std::int64_t{0}, round),
+      .seen = take(json, "seen", std::int64_t{0}, round)};
+  check_keys(json, {"score", "suspicion", "quarantine", "rounds", "seen"});
+  return standing;
 }
 
 std::string read_text(const std::filesystem::path& path) {
@@ -204,6 +219,7 @@ Reputation Reputation::load(const std::filesystem::path& path) {
         throw Error(Status::bad_file, fmt::format("name {}: {}", detail::show(name), error.what()));
       }
     }
+    check_keys(json, {"format", "version", "round", "options", "names"});
     return reputation;
   } catch (const Json::parse_error& error) {
     detail::throw_bad_file(path, fmt::format("is not JSON, from byte {} on", error.byte));
