@@ -74,6 +74,22 @@ def table_by_n(result, d, dtype):
     return markdown(["rule"] + ["n = %d" % n for n in counts], body) if len(counts) > 1 else ""
 
 
+def table_of_passes(result, d, dtype):
+    """The floor's share of each pass."""
+    rows = [row for row in result["rows"] if row["d"] == d and row["dtype"] == dtype and not row["model"]]
+    counts = sorted(distinct(row["n"] for row in rows))
+    by = {(one["name"], row["form"], row["n"]): one for row in rows for one in row["passes"]}
+    body = []
+    for name, form in sorted(distinct((name, form) for name, form, _ in by)):
+        shares = []
+        for n in counts:
+            one = by.get((name, form, n))
+            known = one is not None and one["ms"] and one["floor_ms"]
+            shares.append("%.0f %%" % (100 * one["floor_ms"] / one["ms"]) if known else "–")
+        body.append([name, "`%s`" % form] + shares)
+    return markdown(["pass", "of"] + ["n = %d" % n for n in counts], body) if len(counts) > 1 and body else ""
+
+
 def table_by_dtype(result):
     """Rules that there are times of in several dtypes at the same shape."""
     rows = [row for row in result["rows"] if not row["model"]]
@@ -136,6 +152,7 @@ def tables(result):
         by_n = table_by_n(result, d, dtype)
         if by_n:
             text += "\nd = %s, %s\n\n%s" % (count_text(d), dtype, by_n)
+            text += "\nPasses alone, the floor's share of their time\n\n%s" % table_of_passes(result, d, dtype)
     for title, table in (
         ("By type of element", table_by_dtype(result)),
         ("By size of the model", table_of_models(result["rows"])),

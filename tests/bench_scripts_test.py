@@ -151,6 +151,8 @@ class Plot(Case):
         self.assertIn("| rule | n = 8 | n = 16 |", lines)
         self.assertIn("| `median` | 12 ms (50 %) | 24 ms (50 %) |", lines)
         self.assertIn("| `nnm(f=F) \\| trimmed_mean(f=F)` | 12 ms (50 %) | 24 ms (50 %) |", lines)
+        self.assertIn("| pass | of | n = 8 | n = 16 |", lines)
+        self.assertIn("| select | `median` | 50 % | 50 % |", lines)
         self.assertIn("| `median` | 16 | 1M | 24 ms (50 %) | 12 ms (50 %) |", lines)
         self.assertIn("| resnet-50 | 25.6M | 16 | 51.1 ms (50 %) | 51.1 ms (50 %) |", lines)
         self.assertIn("| resnet-50 | 25.6M | 16 | 61 ms (50 %) |", lines)
