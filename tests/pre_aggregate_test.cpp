@@ -122,7 +122,7 @@ void expect_part(const verify::Expectation::Part& part, std::int64_t size, const
       const long double expected = part.result.points[p][static_cast<std::size_t>(j)];
       const auto n = static_cast<int>(request.rows.size());
       verify::Accuracy accuracy = part.accuracy;
-      accuracy.sum = verify::sum_error_of(request);
+      accuracy.sum = verify::sum_error_of(request, true);
       const verify::Bound bound =
           verify::bound_of(request.dtype, verify::out_dtype(request), accuracy, n, expected, largest);
       ASSERT_LE(std::fabs(got.values[p][at] - expected), bound.total())

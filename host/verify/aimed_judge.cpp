@@ -330,14 +330,15 @@ void Part::set_allowances() {
   const DType dtype_of_mixed = dtype_ == DType::f64 ? DType::f64 : DType::f32;
   const auto rows = static_cast<long double>(drawn_.request.rows.size());
   const bool mixes = mixed_ || has<Nnm>(pipeline_);
+  const long double of_sum = sum_error_of(drawn_.request, !pipeline_.pre.empty());
   for (std::size_t j = 0; j < d_; ++j) {
     const long double largest = allowance_[j];
     long double allowed = 0.5001L * spacing(out_dtype(drawn_.request), out_[j] + base_[j]);
-    allowed += (rows + 16) * std::max(0x1p-53L * largest, 0x1p-1075L);
+    allowed += (rows + 16) * std::max(of_sum * largest, 0x1p-1075L);
     if (mixes && is_coordinate_wise(pipeline_.rule)) allowed += 0.5001L * spacing(dtype_of_mixed, largest);
     // Rows that are stretched bring as much more of the sum's rounding.
     if (std::holds_alternative<FlTrust>(pipeline_.rule))
-      allowed += (rows + 16) * 0x1p20L * 0x1p-53L * std::fabs(reference_[j]);
+      allowed += (rows + 16) * 0x1p20L * of_sum * std::fabs(reference_[j]);
     if (clipped_to_ >= 0) {
       long double farthest = 0;
       for (const Vector* const point : honest_) farthest = std::max(farthest, std::fabs((*point)[j]));

@@ -110,12 +110,12 @@ Rows as_stored(const Rows& rows, DType dtype) {
   return stored;
 }
 
-long double sum_error_of([[maybe_unused]] const Request& request) {
+long double sum_error_of([[maybe_unused]] const Request& request, [[maybe_unused]] bool mixed) {
 #if defined(BRAGG_HAS_CUDA)
   if (request.options.device == Device::cuda && request.dtype != DType::f64 &&
       detail::cuda::sum_unit(detail::cuda::checked_device(request.options)) ==
           detail::cuda::SumUnit::double_float) {
-    return pair_sum_error;
+    return mixed ? mixed_sum_error : pair_sum_error;
   }
 #endif
   return f64_sum_error;
@@ -135,7 +135,7 @@ Outcome run(const Pipeline& pipeline, const Request& request) {
                   .reports = {plan.reports().begin(), plan.reports().end()},
                   .bytes = buffers.out.copy(),
                   .trespass = buffers.trespass(),
-                  .sum_error = sum_error_of(request)};
+                  .sum_error = sum_error_of(request, !pipeline.pre.empty())};
   for (std::int64_t j = 0; j < buffers.rows.d(); ++j) {
     outcome.out.push_back(load(out_dtype(request), buffers.out.data(), static_cast<std::size_t>(j)));
   }

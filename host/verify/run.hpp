@@ -30,7 +30,8 @@ inline DType out_dtype(const Request& request) { return request.options.out_dtyp
 Rows as_stored(const Rows& rows, DType dtype);
 
 inline constexpr long double f64_sum_error = 0x1p-53L;
-inline constexpr long double pair_sum_error = 18 * 0x1p-48L;  ///< kernels/combine/pairs.cuh
+inline constexpr long double pair_sum_error = 18 * 0x1p-48L;   ///< kernels/combine/pairs.cuh
+inline constexpr long double mixed_sum_error = 55 * 0x1p-48L;  ///< kernels/select/mix_pairs.cuh
 
 struct Outcome {
   Status status;
@@ -41,8 +42,8 @@ struct Outcome {
   long double sum_error = f64_sum_error;  ///< as sum_error_of
 };
 
-/// Accuracy::sum where the request runs: on the CPU, or its CUDA device.
-long double sum_error_of(const Request& request);
+/// Accuracy::sum where the request runs: on the CPU, or its CUDA device. `mixed`: with pre-aggregators.
+long double sum_error_of(const Request& request, bool mixed);
 
 /// @throws Error as Plan does.
 Outcome run(const Pipeline& pipeline, const Request& request);

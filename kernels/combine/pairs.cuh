@@ -29,14 +29,6 @@ BRAGG_DEVICE DoubleFloat* pair_coefficients() {
   return coefficients;
 }
 
-inline constexpr float pair_scale = 0x1p-16f;
-inline constexpr float least_pair_sum = 0x1p-96f;
-
-BRAGG_DEVICE bool suits_pairs(double c) {
-  const double size = fabs(c);
-  return size >= 0x1p-60 && size <= 0x1p14;
-}
-
 /// As collect_terms; terms that pairs suit first, then the others. count[1]: how many those are.
 BRAGG_DEVICE void collect_pair_terms(const CombineArguments& a, int tensor, int first,
                                      const CombineTerms& terms) {

@@ -35,4 +35,14 @@ BRAGG_DEVICE double to_double(DoubleFloat x) {
   return static_cast<double>(x.high) + static_cast<double>(x.low);
 }
 
+/// What coefficients of sums over rows are multiplied by: 2¹⁵ terms of the largest float do not overflow.
+inline constexpr float pair_scale = 0x1p-16f;
+/// Beside a sum of so much, scaled, what underflows is next to nothing.
+inline constexpr float least_pair_sum = 0x1p-96f;
+/// Whether a coefficient may be two floats, scaled.
+BRAGG_DEVICE bool suits_pairs(double c) {
+  const double size = fabs(c);
+  return size >= 0x1p-60 && size <= 0x1p14;
+}
+
 }  // namespace bragg::detail::cuda

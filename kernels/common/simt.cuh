@@ -79,6 +79,14 @@ BRAGG_DEVICE uint2 load8_kept(const void* p) {
   __builtin_assume(__isGlobal(p));
   return *static_cast<const uint2*>(p);
 }
+BRAGG_DEVICE std::uint32_t load4_kept(const void* p) {
+  __builtin_assume(__isGlobal(p));
+  return *static_cast<const std::uint32_t*>(p);
+}
+BRAGG_DEVICE std::uint16_t load2_kept(const void* p) {
+  __builtin_assume(__isGlobal(p));
+  return *static_cast<const std::uint16_t*>(p);
+}
 BRAGG_DEVICE void store16(void* p, uint4 v) { __stcs(static_cast<uint4*>(p), v); }
 BRAGG_DEVICE void store8(void* p, uint2 v) { __stcs(static_cast<uint2*>(p), v); }
 

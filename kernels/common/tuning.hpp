@@ -60,6 +60,11 @@ struct VoteTuning {
 /// room beside the values themselves. More are read from L1 and L2.
 inline constexpr std::size_t most_mix_shared = 40 * 1024;
 
+/// The same of pairs of floats (mix_pairs.cuh) and the values beside them: what blocks of all devices have.
+/// On those of 100 KB that is one block a multiprocessor from some 50 points and rows on. More are mixed in
+/// f64.
+inline constexpr std::size_t most_pair_shared = 96 * 1024;
+
 /// gram of 9 to 48 rows (fragments.cuh), of so many octets. Sums of a block's warps are added in order, so
 /// bits depend on how many there are.
 template <DType dtype, int octets>
@@ -131,7 +136,8 @@ constexpr GramUnit preferred_gram_unit(int compute_capability, int rows) {
   return rows < least_int8_rows(compute_capability) ? GramUnit::double_float : GramUnit::int8;
 }
 
-/// How sums over rows are taken that pass 2 writes: trimmed means and combinations of rows of 16 and 32 bits.
+/// How sums over rows of 16 and 32 bits are taken in pass 2: combinations, mixed points, and trimmed means of
+/// either rows or these.
 enum class SumUnit : std::uint8_t {
   automatic,     ///< as the environment or the device asks: sum_unit
   f64,           ///< as on the CPU

@@ -10,12 +10,13 @@ namespace bragg::detail::cuda {
 template <DType dtype, bool median, SumUnit unit>
 void launch_direct(const SelectArguments& a, Stream stream);
 
-/// Rules of mixed points, and rules about a centre. `value`: f32, or f64 of f64 rows.
-template <DType value>
+/// Rules of mixed points, and rules about a centre. `value`: f32, or f64 of f64 rows. `unit` double_float: of
+/// mixed points, as select chooses.
+template <DType value, SumUnit unit>
 void launch_tile(const SelectArguments& a, Stream stream);
 
-/// Kind::none.
-template <DType value>
+/// Kind::none; as above.
+template <DType value, SumUnit unit>
 void launch_mixed(const SelectArguments& a, Stream stream);
 
 /// Kind::sign_vote.

@@ -4,7 +4,7 @@
 //
 // Shapes: any number of points and rows.
 // Values: as tile.cuh sorts them: sums of f64 products, fused, rounded once to f32 (f64 rows: f64), a finite
-//   one never to infinity; then to the output's type.
+//   one never to infinity; then to the output's type. Where f64 is slow: as mix_pairs.cuh says.
 // Threads: a block takes pieces of 1024 coordinates, a warp 16 points × 32 coordinates of one at a time,
 //   by way of a tile of its own in shared memory, from which it writes a row of 32 coordinates at a time.
 // Bytes and operations: rows once for every 16 points, from L1 or L2 but the first time; points once out;
@@ -15,11 +15,12 @@
 #include "kernels/common/tuning.hpp"
 #include "kernels/select/launch.hpp"
 #include "kernels/select/mix.cuh"
+#include "kernels/select/mix_pairs.cuh"
 #include "kernels/select/points.cuh"
 
 namespace bragg::detail::cuda {
 
-template <DType value>
+template <DType value, SumUnit unit = SumUnit::f64>
 BRAGG_KERNEL(MixedTuning::threads, MixedTuning::blocks)
 mixed_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   simt::grid_dependency_sync();
@@ -28,7 +29,14 @@ mixed_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   simt::DynamicShared shared;
   ValueT* const tiles = shared.take<ValueT>(warps * mix_points * mix_columns);
   ValueT* const tile = tiles + simt::warp() * (mix_points * mix_columns);
-  const MixTable mixing = take_mix_table(shared, a.points, mixed_rows(a.rows));
+  constexpr bool in_pairs = unit == SumUnit::double_float;
+  const auto mixing = [&] {
+    if constexpr (in_pairs) {
+      return take_pair_table<false>(shared, a.points, mixed_rows(a.rows));
+    } else {
+      return take_mix_table(shared, a.points, mixed_rows(a.rows));
+    }
+  }();
   const bool alike = have_one_dtype(a.rows);
   if (failed(a)) return;
   int tensor = -1;
@@ -48,7 +56,11 @@ mixed_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
       const int column = item / mixing.groups * mix_columns;
       const int group = item % mixing.groups;
       const int left = piece.size - column;
-      mix<value, false>(a, tensor, mixing, loads, group, piece.begin + column, left, tile, mix_columns);
+      if constexpr (in_pairs) {
+        mix_in_pairs<false>(a, tensor, mixing, loads, group, piece.begin + column, left, tile, mix_columns);
+      } else {
+        mix<value, false>(a, tensor, mixing, loads, group, piece.begin + column, left, tile, mix_columns);
+      }
       simt::sync_warp();
       for (int p = 0; p < mix_points && mix_points * group + p < a.points; ++p) {
         if (simt::lane() >= left) continue;
@@ -62,15 +74,19 @@ mixed_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   }
 }
 
-template <DType value>
+template <DType value, SumUnit unit>
 void launch_mixed(const SelectArguments& a, Stream stream) {
   constexpr int threads = MixedTuning::threads;
+  const auto kernel = mixed_kernel<value, unit>;
+  const int rows = mixed_rows(a.rows);
   const std::size_t values = simt::shared_bytes<Value<value>>(threads / 32 * mix_points * mix_columns);
-  const std::size_t most = simt::most_dynamic_shared(mixed_kernel<value>);
-  const std::size_t shared = values + mix_shared_within(most, values, a.points, mixed_rows(a.rows));
-  const std::int64_t resident = simt::resident_blocks(mixed_kernel<value>, threads, shared);
+  const std::size_t shared =
+      values + (unit == SumUnit::double_float
+                    ? pair_table_bytes(a.points, rows, false)
+                    : mix_shared_within(simt::most_dynamic_shared(kernel), values, a.points, rows));
+  const std::int64_t resident = simt::resident_blocks(kernel, threads, shared);
   const int blocks = static_cast<int>(a.tiles.pieces < resident ? a.tiles.pieces : resident);
-  simt::launch_dependent(mixed_kernel<value>, blocks, 1, threads, shared, stream, a);
+  simt::launch_dependent(kernel, blocks, 1, threads, shared, stream, a);
 }
 
 }  // namespace bragg::detail::cuda

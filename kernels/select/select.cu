@@ -5,6 +5,7 @@
 #include "kernels/common/registers.cuh"
 #include "kernels/common/sum_unit.hpp"
 #include "kernels/select/launch.hpp"
+#include "kernels/select/mix_pairs.cuh"
 
 namespace bragg::detail::cuda {
 namespace {
@@ -25,11 +26,25 @@ bool is_direct(const SelectArguments& a) {
   return is_in_registers(a) && a.mix == nullptr && has_kernel && can_store;
 }
 
+/// Points that are mixed in pairs of floats: of rows of one dtype, where there is room for coefficients.
+bool are_mixed_in_pairs(const SelectArguments& a) {
+  const bool has_kernel = a.rule.kind == Kind::none || (a.rule.kind != Kind::sign_vote && is_in_registers(a));
+  return a.mix != nullptr && !is_wide(a) && has_kernel && have_one_dtype(a.rows) &&
+         has_room_for_pairs(a.points, mixed_rows(a.rows), a.rule.kind == Kind::none) &&
+         settled(a.unit) == SumUnit::double_float;
+}
+
 template <DType value>
 void select_values(const SelectArguments& a, Stream stream) {
-  if (a.rule.kind == Kind::none) return launch_mixed<value>(a, stream);
+  if constexpr (value == DType::f32) {
+    if (are_mixed_in_pairs(a)) {
+      return a.rule.kind == Kind::none ? launch_mixed<value, SumUnit::double_float>(a, stream)
+                                       : launch_tile<value, SumUnit::double_float>(a, stream);
+    }
+  }
+  if (a.rule.kind == Kind::none) return launch_mixed<value, SumUnit::f64>(a, stream);
   if (a.rule.kind == Kind::sign_vote) return launch_votes<value>(a, stream);
-  if (is_in_registers(a)) return launch_tile<value>(a, stream);
+  if (is_in_registers(a)) return launch_tile<value, SumUnit::f64>(a, stream);
   launch_chunks<value>(a, stream);
 }
 

@@ -39,10 +39,10 @@ struct SelectArguments {
 /// weights, tiles.pieces and the device; no pointer is followed.
 std::size_t select_workspace_bytes(const SelectArguments& arguments);
 
-/// Enqueues the pass. Values of rows are ordered as they are; mixed values are sums in f64 rounded once to
-/// f32 (f64 rows: f64), a finite one never to infinity. Means are sums in f64, ascending, clamped to the
-/// extremes that they are made of, rounded once, or have the same bits (trim_floats.cuh). @throws Error as
-/// simt::launch.
+/// Enqueues the pass. Values of rows are ordered as they are; mixed values are sums in f64, or in pairs of
+/// floats as mix_pairs.cuh says, rounded once to f32 (f64 rows: f64), a finite one never to infinity. Means
+/// are sums in f64, ascending, clamped to the extremes that they are made of, rounded once, or have the same
+/// bits (trim_floats.cuh). @throws Error as simt::launch.
 void select(const SelectArguments& arguments, Stream stream);
 
 }  // namespace bragg::detail::cuda

@@ -3,7 +3,9 @@
 // stage), per coordinate, by a comparator network in registers.
 //
 // Shapes: 1 to 128 points (f64: 64), any number of rows.
-// Order: as direct.cuh. Mixed values are sums of f64 products, fused, rounded once (mix.cuh).
+// Order: as direct.cuh. Mixed values are sums of f64 products, fused, rounded once (mix.cuh). Where f64 is
+//   slow, mixed values are summed in pairs of floats (mix_pairs.cuh), trimmed means of them in f32 with the
+//   bits of f64 (trim_floats.cuh), in instances of their own.
 // Threads: a block takes 128 coordinates. Warps mix 16 points × 32 coordinates each (or every thread reads
 //   its coordinate of the points) into a tile in shared memory; then a thread sorts its coordinate in
 //   registers, puts back what the rule needs of it, and finishes with plain loops over the column.
@@ -19,7 +21,9 @@
 #include "kernels/select/launch.hpp"
 #include "kernels/select/means.cuh"
 #include "kernels/select/mix.cuh"
+#include "kernels/select/mix_pairs.cuh"
 #include "kernels/select/trim.cuh"
+#include "kernels/select/trim_floats.cuh"
 
 namespace bragg::detail::cuda {
 
@@ -64,6 +68,21 @@ BRAGG_DEVICE void mix_tile(const SelectArguments& a, int tensor, const MixTable&
   }
 }
 
+/// The same in pairs of floats.
+template <DType value, int kPoints, bool kAhead, bool kFew>
+BRAGG_DEVICE void mix_tile(const SelectArguments& a, int tensor, const PairTable<kFew>& table, Loads loads,
+                           std::int64_t begin, int left, float* tile) {
+  static_assert(value == DType::f32);
+  constexpr int quarters = tile_threads / mix_columns;
+  for (int item = simt::warp(); item < table.groups * quarters; item += tile_threads / 32) {
+    const int quarter = item * table.per_group >> 16;
+    const int group = item - quarter * table.groups;
+    const int column = quarter * mix_columns;
+    mix_in_pairs<kFew>(a, tensor, table, loads, group, begin + column, left - column,
+                       tile + mix_points * group * tile_threads + column, tile_threads);
+  }
+}
+
 /// Asks for a whole tile of all rows, which are of one dtype, before it is mixed: barriers part the blocks'
 /// work into phases, and memory must not idle while they sort. A line of 128 bytes per thread, by its last
 /// element: where rows do not begin on a line, the first is the last of the tile before.
@@ -81,9 +100,9 @@ BRAGG_DEVICE void prefetch_tile(const SelectArguments& a, int tensor, std::int64
 
 /// Sorts a thread's column in registers; puts back the ranks that the rule looks at, if it does not end
 /// there.
-template <DType value, int kPoints>
+template <DType value, int kPoints, class KeptT>
 BRAGG_DEVICE double rule_of_column(Value<value>* column, int points, const SelectRule& rule,
-                                   [[maybe_unused]] const Kept& kept) {
+                                   [[maybe_unused]] const KeptT& kept, [[maybe_unused]] DType out) {
   Value<value> registers[1][kPoints];
   auto& v = registers[0];
   each<kPoints>([&](auto i) {
@@ -92,9 +111,13 @@ BRAGG_DEVICE double rule_of_column(Value<value>* column, int points, const Selec
   sort_registers<value, 0, kPoints - 1>(v);
   if constexpr (value != DType::f64) {
     if (rule.kind == SelectRule::Kind::trimmed_mean) {
-      double x[1];
-      trimmed_means<value>(registers, points, rule.f, kept, x);
-      return x[0];
+      if constexpr (std::is_same_v<KeptT, KeptFloats>) {
+        return trimmed_mean_rounding_to<kPoints>(out, registers, points, rule, kept);
+      } else {
+        double x[1];
+        trimmed_means<value>(registers, points, rule.f, kept, x);
+        return x[0];
+      }
     }
   }
   if (rule.kind == SelectRule::Kind::median) {
@@ -109,7 +132,8 @@ BRAGG_DEVICE double rule_of_column(Value<value>* column, int points, const Selec
   return apply_rule(Column<Value<value>>{column, tile_threads, points}, rule);
 }
 
-template <DType value, int kPoints, class TuningT = TileTuning<value, kPoints>>
+/// `unit` double_float: of mixed points alone.
+template <DType value, int kPoints, class TuningT = TileTuning<value, kPoints>, SumUnit unit = SumUnit::f64>
 BRAGG_KERNEL(tile_threads, TuningT::blocks)
 tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   simt::grid_dependency_sync();
@@ -118,12 +142,25 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   PointTable<kPoints>& table = tables[0];
   simt::DynamicShared shared;
   ValueT* const tile = shared.take<ValueT>(static_cast<std::size_t>(a.points) * tile_threads);
-  const bool mixes = a.mix != nullptr;
-  const MixTable mixing = take_mix_table(shared, a.points, mixes ? mixed_rows(a.rows) : 0);
+  constexpr bool in_pairs = unit == SumUnit::double_float;
+  const bool mixes = in_pairs || a.mix != nullptr;
+  const auto mixing = [&] {
+    if constexpr (in_pairs) {
+      return take_pair_table<(kPoints <= 8)>(shared, a.points, mixed_rows(a.rows));
+    } else {
+      return take_mix_table(shared, a.points, mixes ? mixed_rows(a.rows) : 0);
+    }
+  }();
   const bool alike = have_one_dtype(a.rows);
   if (failed(a)) return;
-  const Kept kept = kept_by(a.rule, a.points);
-  table.clear_counts();
+  const auto kept = [&] {
+    if constexpr (in_pairs) {
+      return kept_floats_by<value>(a.rule, a.points);
+    } else {
+      return kept_by(a.rule, a.points);
+    }
+  }();
+  if (!in_pairs) table.clear_counts();
   int tensor = -1;
   for (OwnPieces own(a.tiles, a.rows.sizes); own.more(); own.advance()) {
     const Piece& piece = own.piece();
@@ -153,7 +190,7 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
             a.rows.dtype, [&]<DType dtype>() { read_points<dtype>(a, table, begin, left, alignment, tile); });
       }
       ValueT* const column = tile + simt::thread();
-      const double x = rule_of_column<value, kPoints>(column, a.points, a.rule, kept);
+      const double x = rule_of_column<value, kPoints>(column, a.points, a.rule, kept, a.out.dtype);
       if (simt::thread() < left) store_result(a, tensor, begin + simt::thread(), x, alignment);
     }
   }
@@ -162,31 +199,37 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   table.flush_counts(a, tensor);
 }
 
-template <DType value, int kPoints, class TuningT = TileTuning<value, kPoints>>
+template <DType value, int kPoints, class TuningT = TileTuning<value, kPoints>, SumUnit unit = SumUnit::f64>
 void launch_tile_bucket(const SelectArguments& a, Stream stream) {
-  const auto kernel = tile_kernel<value, kPoints, TuningT>;
+  const auto kernel = tile_kernel<value, kPoints, TuningT, unit>;
   const std::size_t values =
       simt::shared_bytes<Value<value>>(static_cast<std::size_t>(a.points) * tile_threads);
-  const std::size_t shared = values + mix_shared_within(simt::most_dynamic_shared(kernel), values, a.points,
-                                                        a.mix != nullptr ? mixed_rows(a.rows) : 0);
+  const std::size_t shared = values + [&] {
+    if constexpr (unit == SumUnit::double_float) {
+      return pair_table_bytes(a.points, mixed_rows(a.rows), kPoints <= 8);
+    } else {
+      return mix_shared_within(simt::most_dynamic_shared(kernel), values, a.points,
+                               a.mix != nullptr ? mixed_rows(a.rows) : 0);
+    }
+  }();
   const std::int64_t resident = simt::resident_blocks(kernel, tile_threads, shared);
   const int blocks = static_cast<int>(a.tiles.pieces < resident ? a.tiles.pieces : resident);
   simt::launch_dependent(kernel, blocks, 1, tile_threads, shared, stream, a);
 }
 
 /// Enqueues the kernel of the bucket that holds the points: this or a larger one.
-template <DType value, int kPoints>
+template <DType value, SumUnit unit, int kPoints>
 void launch_tile_from(const SelectArguments& a, Stream stream) {
   if (a.points <= kPoints) {
-    launch_tile_bucket<value, kPoints>(a, stream);
+    launch_tile_bucket<value, kPoints, TileTuning<value, kPoints>, unit>(a, stream);
   } else if constexpr (kPoints < largest_bucket<value>) {
-    launch_tile_from<value, bucket_after<kPoints>>(a, stream);
+    launch_tile_from<value, unit, bucket_after<kPoints>>(a, stream);
   }
 }
 
-template <DType value>
+template <DType value, SumUnit unit>
 void launch_tile(const SelectArguments& a, Stream stream) {
-  launch_tile_from<value, buckets[0]>(a, stream);
+  launch_tile_from<value, unit, buckets[0]>(a, stream);
 }
 
 }  // namespace bragg::detail::cuda

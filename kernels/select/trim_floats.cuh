@@ -135,11 +135,11 @@ BRAGG_DEVICE bool round_mean(const MeanOfFloats& mean, float& rounded) {
   }
 }
 
-/// Trimmed means of sorted registers, in floats that round to `out`, f32 or `dtype`, as those of trim.cuh do.
+/// Trimmed means of sorted registers, as two floats each.
 template <DType dtype, int kVectors, int kPoints>
-BRAGG_DEVICE void trimmed_means_of_floats(const typename Register<dtype>::Type (&v)[kVectors][kPoints],
-                                          int points, const SelectRule& rule, const KeptFloats& kept,
-                                          DType out, float (&x)[kVectors * Register<dtype>::width]) {
+BRAGG_DEVICE void add_up_in_floats(const typename Register<dtype>::Type (&v)[kVectors][kPoints], int points,
+                                   const SelectRule& rule, const KeptFloats& kept,
+                                   MeanOfFloats (&means)[kVectors * Register<dtype>::width]) {
   using R = Register<dtype>;
   constexpr int results = kVectors * R::width;
   constexpr int most_dropped = (kPoints - 1) / 2;
@@ -156,11 +156,21 @@ BRAGG_DEVICE void trimmed_means_of_floats(const typename Register<dtype>::Type (
   each<results>([&](auto k) { sums.start(k, largest[k], kept); });
   each_between<kPoints, most_dropped, least_last + 1>(
       rule.f, last, [&](auto i) { each<results>([&](auto k) { sums.add(k, value(i, k)); }); });
+  each<results>([&](auto k) { means[k] = sums.mean(k, kept); });
+}
+
+/// Trimmed means of sorted registers, in floats that round to `out`, f32 or `dtype`, as those of trim.cuh do.
+template <DType dtype, int kVectors, int kPoints>
+BRAGG_DEVICE void trimmed_means_of_floats(const typename Register<dtype>::Type (&v)[kVectors][kPoints],
+                                          int points, const SelectRule& rule, const KeptFloats& kept,
+                                          DType out, float (&x)[kVectors * Register<dtype>::width]) {
+  constexpr int results = kVectors * Register<dtype>::width;
+  MeanOfFloats means[results];
+  add_up_in_floats<dtype>(v, points, rule, kept, means);
   const bool is_f32 = dtype == DType::f32 || out == DType::f32;
   bool is_sure = true;
   each<results>([&](auto k) {
-    const MeanOfFloats mean = sums.mean(k, kept);
-    const bool alike = is_f32 ? round_mean<DType::f32>(mean, x[k]) : round_mean<dtype>(mean, x[k]);
+    const bool alike = is_f32 ? round_mean<DType::f32>(means[k], x[k]) : round_mean<dtype>(means[k], x[k]);
     is_sure = is_sure && alike;
   });
   if (!simt::any(!is_sure)) return;
@@ -169,6 +179,21 @@ BRAGG_DEVICE void trimmed_means_of_floats(const typename Register<dtype>::Type (
   each<results>([&](auto k) {
     x[k] = is_f32 ? static_cast<float>(again[k]) : value_of<dtype>(round_to<dtype>(again[k]));
   });
+}
+
+/// The trimmed mean of sorted floats: what rounds to `out`, of any type, as that of trim.cuh does.
+template <int kPoints>
+BRAGG_DEVICE double trimmed_mean_rounding_to(DType out, const float (&v)[1][kPoints], int points,
+                                             const SelectRule& rule, const KeptFloats& kept) {
+  MeanOfFloats mean[1];
+  add_up_in_floats<DType::f32>(v, points, rule, kept, mean);
+  float x = 0;
+  const bool is_sure = out == DType::f32 ? round_mean<DType::f32>(mean[0], x)
+                                         : round_mean<DType::f16>(mean[0], x) && out != DType::f64;
+  if (!simt::any(!is_sure)) return static_cast<double>(x);
+  double again[1];
+  trimmed_means<DType::f32>(v, points, rule.f, kept_by(rule, points), again);
+  return again[0];
 }
 
 }  // namespace bragg::detail::cuda

@@ -149,6 +149,8 @@ inline std::uint32_t load4(const void* p, Site site = Site::current()) {
 inline std::uint16_t load2(const void* p, Site site = Site::current()) {
   return load_as<std::uint16_t>(p, site);
 }
+inline std::uint32_t load4_kept(const void* p, Site site = Site::current()) { return load4(p, site); }
+inline std::uint16_t load2_kept(const void* p, Site site = Site::current()) { return load2(p, site); }
 inline void store16(void* p, uint4 v, Site site = Site::current()) { store_as(p, v, site); }
 inline void store8(void* p, uint2 v, Site site = Site::current()) { store_as(p, v, site); }
 

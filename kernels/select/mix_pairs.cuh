@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: Apache-2.0
+// Points as combinations of rows of one dtype of 16 or 32 bits, where a device's f64 is slow: a sum is two
+// floats.
+//
+// First pass   M, the sum of |c||x|: an operation a product. With 2^E ≤ M(1 + 2⁻¹⁰) < 2^(E+1) the sum starts
+//              at A = 1.5·2^e, e = E + 2. It is never M or more away from there: it stays in its binade.
+// Second pass  The sum takes c·x fused; what that loses is exact but for its own rounding. Losses and
+//              products of a coefficient's second float add up to `second`, which joins the sum proper every
+//              eight rows.
+// Error        With u = 2⁻²⁴, K rows, H = u·2^e ≤ 4.01uM: a coefficient is two floats, off by u²|c|. An
+//              addition loses H at most; of that uH is rounded off. The k-th row after a join (which leaves
+//              H) makes `second` (k + 1.5)H at most, in two additions that round by u of it. So eight rows
+//              are off by u(8 + 2·48)H, a row by 13uH, and all with their coefficients by less than
+//              55·K·2⁻⁴⁸·M, K ≤ 4096. Then rounded to f32, once.
+// Range        Coefficients times 2⁻¹⁶, as in combine/pairs.cuh. What underflows is off by 2⁻¹⁴⁹ a row: next
+//              to nothing beside an M of 2⁻⁹⁶. A value whose M is below that, or so large that A would be no
+//              float (M(1 + 2⁻¹⁰) ≥ 2¹²⁶), or which has a coefficient that pairs do not suit, is added up in
+//              f64, rows in order. Zeros are not converted, so values of rows that are 0 take no f64.
+// Bits         depend on no other coordinate, on alignment, or on where a tile begins.
+// Map          Of a warp's 16 points × 32 coordinates lane 4g + t has points 4t … 4t+3 (of 8 at most: 2t and
+//              2t+1) at coordinates 4g … 4g+3 of rows that are read 16 bytes (of 16 bits: 8) at a time, else
+//              at g, g+8, g+16 and g+24.
+// Bound        f32 operations: six a product, and about two that load and convert.
+// Measured     not yet run on hardware.
+#pragma once
+
+#include "kernels/common/double_float.cuh"
+#include "kernels/select/mix.cuh"
+#include "kernels/select/trim_floats.cuh"
+
+namespace bragg::detail::cuda {
+
+inline constexpr int pair_rows = 4;       ///< whose loads are under way together
+inline constexpr int pair_join_rows = 8;  ///< after which `second` joins the sum
+
+/// Of a row, for the points of a lane.
+template <bool kFew>
+struct alignas(16) PairCoefficients {
+  static constexpr int points = kFew ? 2 : 4;
+  float high[points], low[points];
+};
+
+/// What a block keeps of the coefficients of a tensor: of each group of points the rows that some point of it
+/// has a coefficient for, in order, and behind them such a row again with coefficients 0. Coefficients are
+/// times pair_scale; NaN where pairs do not suit.
+template <bool kFew>
+struct PairTable {
+  PairCoefficients<kFew>* coefficients = nullptr;  ///< [group][slot][4]
+  const unsigned char** rows = nullptr;            ///< [group][slot]
+  int* row = nullptr;                              ///< [group][slot] its number
+  int* count = nullptr;                            ///< [group] slots, a multiple of pair_rows
+  unsigned* infinite = nullptr;                    ///< [group] as in MixTable
+  int groups = 0;
+  int slots = 0;      ///< of a group at most
+  int per_group = 0;  ///< as in MixTable
+};
+
+BRAGG_HD constexpr std::size_t pair_slots(int rows) {
+  return static_cast<std::size_t>((rows + pair_rows - 1) / pair_rows * pair_rows);
+}
+
+/// Shared memory of a table; few: of 8 points at most.
+constexpr std::size_t pair_table_bytes(int points, int rows, bool few) {
+  const std::size_t groups = mix_groups(points);
+  const std::size_t slots = groups * pair_slots(rows);
+  return (few ? simt::shared_bytes<PairCoefficients<true>>(4 * slots)
+              : simt::shared_bytes<PairCoefficients<false>>(4 * slots)) +
+         simt::shared_bytes<const unsigned char*>(slots) + simt::shared_bytes<int>(slots) +
+         simt::shared_bytes<int>(groups) + simt::shared_bytes<unsigned>(groups);
+}
+
+/// Whether select mixes points in pairs, by shape: alike on all devices. `none`: by mixed.cuh, else by
+/// tile.cuh.
+constexpr bool has_room_for_pairs(int points, int rows, bool none) {
+  const std::size_t values = none ? MixedTuning::threads / 32 * mix_points * mix_columns * sizeof(float)
+                                  : static_cast<std::size_t>(points) * 128 * sizeof(float);
+  return values + pair_table_bytes(points, rows, !none && points <= 8) <= most_pair_shared;
+}
+
+template <bool kFew>
+BRAGG_DEVICE PairTable<kFew> take_pair_table(simt::DynamicShared& shared, int points, int rows) {
+  PairTable<kFew> table;
+  const std::size_t groups = mix_groups(points);
+  const std::size_t slots = groups * pair_slots(rows);
+  table.groups = static_cast<int>(groups);
+  table.slots = static_cast<int>(pair_slots(rows));
+  table.per_group = 65536 / table.groups + 1;
+  table.coefficients = shared.take<PairCoefficients<kFew>>(4 * slots);
+  table.rows = shared.take<const unsigned char*>(slots);
+  table.row = shared.take<int>(slots);
+  table.count = shared.take<int>(groups);
+  table.infinite = shared.take<unsigned>(groups);
+  return table;
+}
+
+/// Sets the coefficient of the group's point p, if a group has so many.
+template <bool kFew>
+BRAGG_DEVICE void set_coefficient(const PairTable<kFew>& table, int slot, int p, DoubleFloat c) {
+  constexpr int own = PairCoefficients<kFew>::points;
+  if (p >= 4 * own) return;
+  PairCoefficients<kFew>& to = table.coefficients[4 * slot + p / own];
+  to.high[p % own] = c.high;
+  to.low[p % own] = c.low;
+}
+
+BRAGG_DEVICE DoubleFloat pair_coefficient(double c) {
+  const float nan = simt::float_of(0x7FC00000u);
+  if (c == 0) return {0, 0};
+  return suits_pairs(c) ? pair_of(c * pair_scale) : DoubleFloat{nan, nan};
+}
+
+/// All threads; to be preceded and followed by a barrier.
+template <bool kFew>
+BRAGG_DEVICE void fill_mix_table(const SelectArguments& a, int tensor, const PairTable<kFew>& table) {
+  const int steps = (mixed_rows(a.rows) + mix_rows - 1) / mix_rows;
+  const int lane = simt::lane();
+  for (int group = simt::warp(); group < table.groups; group += simt::threads() / 32) {
+    const int first = group * table.slots;
+    int end = first;
+    BRAGG_ROLLED
+    for (int index = 0; index < steps; ++index) {
+      double c[8];
+      const unsigned used = read_coefficients(a, tensor, group, index, c);
+      const auto slot_of = [&](int r) { return end + simt::popcount(used & ((1u << r) - 1)); };
+      BRAGG_UNROLL
+      for (int k = 0; k < 8; ++k) {
+        const int r = lane % 4 + 4 * (k / 2);
+        if ((used >> r & 1) == 0) continue;
+        set_coefficient(table, slot_of(r), lane / 4 + 8 * (k % 2), pair_coefficient(c[k]));
+      }
+      if (lane < mix_rows && (used >> lane & 1) != 0) {
+        table.row[slot_of(lane)] = mix_rows * index + lane;
+        table.rows[slot_of(lane)] = row_of(a, tensor, mix_rows * index + lane);
+      }
+      end += simt::popcount(used);
+    }
+    simt::sync_warp();
+    BRAGG_ROLLED
+    for (; (end - first) % pair_rows != 0; ++end) {
+      set_coefficient(table, end, lane, {0, 0});
+      if (lane == 0) {
+        table.row[end] = table.row[first];
+        table.rows[end] = table.rows[first];
+      }
+    }
+    const unsigned infinite = infinite_points(a, tensor, group);
+    if (lane == 0) {
+      table.count[group] = end - first;
+      table.infinite[group] = infinite;
+    }
+  }
+}
+
+/// Which coordinates a lane takes: first + step·e, e < 4, of 32 from `begin` on, the last of those there are
+/// in place of what is behind it.
+struct PairPlace {
+  std::int64_t begin;
+  int first, step, last;
+  Alignment alignment;
+
+  BRAGG_DEVICE std::int64_t index(int e) const {
+    const int coordinate = first + step * e;
+    return begin + (coordinate < last ? coordinate : last);
+  }
+};
+
+/// A row at a lane's coordinates, as it lies in memory.
+template <DType dtype, Loads loads>
+struct LaneRow {
+  static constexpr int size = static_cast<int>(sizeof(Bits<dtype>));
+  static constexpr int words = loads == Loads::vectors ? size : 4;
+  std::uint32_t word[words];
+
+  BRAGG_DEVICE void load(const unsigned char* row, const PairPlace& place) {
+    const unsigned char* const p = row + (place.begin + place.first) * size;
+    if constexpr (loads == Loads::any) {
+      each<4>([&](auto e) { word[e] = load_element<dtype>(row, place.index(e), place.alignment); });
+    } else if constexpr (loads == Loads::elements) {
+      each<4>([&](auto e) {
+        const unsigned char* const at = p + 8 * e * size;
+        if constexpr (size == 2) {
+          word[e] = simt::load2_kept(at);
+        } else {
+          word[e] = simt::load4_kept(at);
+        }
+      });
+    } else if constexpr (size == 2) {
+      const uint2 w = simt::load8_kept(p);
+      word[0] = w.x, word[1] = w.y;
+    } else {
+      const uint4 w = simt::load16_kept(p);
+      word[0] = w.x, word[1] = w.y, word[2] = w.z, word[3] = w.w;
+    }
+  }
+  BRAGG_DEVICE float operator[](int e) const {
+    if constexpr (words == 2) {
+      return value_of<dtype>(static_cast<std::uint16_t>(word[e / 2] >> (16 * (e % 2))));
+    } else {
+      return value_of<dtype>(static_cast<Bits<dtype>>(word[e]));
+    }
+  }
+};
+
+/// use(slot, x) of a group's rows, in order; after each kTogether, whose loads are under way together,
+/// after(count) of so many.
+template <class RowT, int kTogether, bool kFew, class UseT, class AfterT>
+BRAGG_DEVICE void each_row(const PairTable<kFew>& table, int group, const PairPlace& place, const UseT& use,
+                           const AfterT& after) {
+  const int first = group * table.slots;
+  const int end = first + table.count[group];
+  BRAGG_ROLLED
+  for (int slot = first; slot < end; slot += kTogether) {
+    RowT rows[kTogether];
+    each<kTogether>([&](auto u) { rows[u].load(table.rows[slot + u], place); });
+    each<kTogether>([&](auto u) {
+      float x[4];
+      each<4>([&](auto e) { x[e] = rows[u][e]; });
+      use(slot + u, x);
+    });
+    after(slot - first + kTogether);
+  }
+}
+
+/// The values of a lane: of its points, at its coordinates.
+template <bool kFew>
+struct PairSums {
+  static constexpr int points = PairCoefficients<kFew>::points;
+  float first[points][4], second[points][4];
+
+  template <class F>
+  BRAGG_DEVICE static void each_value(const F& f) {
+    each<points>([&](auto k) { each<4>([&](auto e) { f(k, e); }); });
+  }
+
+  BRAGG_DEVICE void clear() {
+    each_value([&](auto k, auto e) { first[k][e] = second[k][e] = 0; });
+  }
+  BRAGG_DEVICE void add_magnitudes(const float (&c)[points], const float (&x)[4]) {
+    each_value([&](auto k, auto e) { first[k][e] = simt::fma(fabsf(c[k]), fabsf(x[e]), first[k][e]); });
+  }
+  /// Puts anchors in place of magnitudes; infinity or NaN, which no sum leaves, where there is none.
+  BRAGG_DEVICE void start() {
+    each_value([&](auto k, auto e) {
+      const float m = first[k][e];
+      const std::uint32_t power = simt::bits_of(m * (1 + 0x1p-10f)) & 0x7F800000u;
+      first[k][e] = m >= least_pair_sum ? simt::float_of(power) * 6 : infinity_of<float>();
+    });
+  }
+  BRAGG_DEVICE void add(const PairCoefficients<kFew>& c, const float (&x)[4]) {
+    each_value([&](auto k, auto e) {
+      const float sum = simt::fma(c.high[k], x[e], first[k][e]);
+      const float lost = simt::fma(c.high[k], x[e], first[k][e] - sum);
+      first[k][e] = sum;
+      second[k][e] = simt::fma(c.low[k], x[e], second[k][e] + lost);
+    });
+  }
+  BRAGG_DEVICE void join() {
+    each_value([&](auto k, auto e) {
+      const float sum = first[k][e] + second[k][e];
+      second[k][e] -= sum - first[k][e];
+      first[k][e] = sum;
+    });
+  }
+  /// Leaves values in `first`: NaN where there was no anchor; a finite one never infinite.
+  BRAGG_DEVICE void finish() {
+    each_value([&](auto k, auto e) {
+      const float sum = first[k][e];
+      const float x = ((sum - start_of(sum)) + second[k][e]) * (1 / pair_scale);
+      constexpr float largest = 0x1.fffffep127f;
+      first[k][e] = fabsf(x) <= largest || x != x ? x : x < 0 ? -largest : largest;
+    });
+  }
+};
+
+/// The products of rows of one dtype, added up.
+template <DType dtype, Loads loads, bool kFew>
+BRAGG_DEVICE void add_rows_in_pairs(const PairTable<kFew>& table, int group, const PairPlace& place,
+                                    PairSums<kFew>& sums) {
+  using RowT = LaneRow<dtype, loads>;
+  constexpr int together = loads == Loads::any ? 1 : pair_rows;
+  sums.clear();
+  const int t = simt::lane() % 4;
+  each_row<RowT, together>(
+      table, group, place,
+      [&](int slot, const float(&x)[4]) {
+        float c[PairSums<kFew>::points];
+        const PairCoefficients<kFew>& of = table.coefficients[4 * slot + t];
+        each<PairSums<kFew>::points>([&](auto k) { c[k] = of.high[k]; });
+        sums.add_magnitudes(c, x);
+      },
+      [](int) {});
+  sums.start();
+  each_row<RowT, together>(
+      table, group, place,
+      [&](int slot, const float(&x)[4]) {
+        const PairCoefficients<kFew> c = table.coefficients[4 * slot + t];
+        sums.add(c, x);
+      },
+      [&](int count) {
+        if (count % pair_join_rows == 0) sums.join();
+      });
+  sums.finish();
+}
+
+/// The values that are NaN, in f64, coordinates where rows are 0 without.
+template <bool kFew>
+BRAGG_DEVICE void mix_again(const SelectArguments& a, int tensor, const PairTable<kFew>& table, int group,
+                            const PairPlace& place, PairSums<kFew>& sums) {
+  constexpr int own = PairSums<kFew>::points;
+  const double* const coefficients = a.parts.of(a.mix, tensor);
+  const int t = simt::lane() % 4;
+  const int first = group * table.slots;
+  double z[own][4];
+  PairSums<kFew>::each_value([&](auto k, auto e) { z[k][e] = 0; });
+  BRAGG_ROLLED
+  for (int slot = first; slot < first + table.count[group]; ++slot) {
+    float x[4];
+    with_dtype_of<float>(a.rows.dtype, [&]<DType dtype>() {
+      each<4>([&](auto e) {
+        x[e] = value_of<dtype>(load_element<dtype>(table.rows[slot], place.index(e), place.alignment));
+      });
+    });
+    const PairCoefficients<kFew>& of = table.coefficients[4 * slot + t];
+    each<own>([&](auto k) {
+      if (of.high[k] == 0) return;
+      const int point = mix_points * group + own * t + k;
+      const double c = coefficients[static_cast<std::int64_t>(index_of(a, tensor, point)) * a.rows.count +
+                                    table.row[slot]];
+      each<4>([&](auto e) {
+        if (sums.first[k][e] == sums.first[k][e] || (x[e] == 0 && is_finite(c))) return;
+        z[k][e] = simt::fma(c, static_cast<double>(x[e]), z[k][e]);
+      });
+    });
+  }
+  PairSums<kFew>::each_value([&](auto k, auto e) {
+    if (sums.first[k][e] != sums.first[k][e]) sums.first[k][e] = mixed_value<float>(z[k][e]);
+  });
+}
+
+/// As mix, but that coordinates behind the `left`-th are any.
+template <bool kFew>
+BRAGG_DEVICE void mix_in_pairs(const SelectArguments& a, int tensor, const PairTable<kFew>& table,
+                               Loads loads, int group, std::int64_t begin, int left, float* to, int stride) {
+  using SumsT = PairSums<kFew>;
+  if (left < mix_columns) loads = Loads::any;
+  const bool in_vectors = loads == Loads::vectors;
+  const PairPlace place{begin, simt::lane() / 4 * (in_vectors ? 4 : 1), in_vectors ? 1 : 8, left - 1,
+                        static_cast<Alignment>(a.rows.alignment[tensor])};
+  SumsT sums;
+  with_dtype_of<float>(a.rows.dtype, [&]<DType dtype>() {
+    if (loads == Loads::vectors) return add_rows_in_pairs<dtype, Loads::vectors>(table, group, place, sums);
+    if (loads == Loads::elements) return add_rows_in_pairs<dtype, Loads::elements>(table, group, place, sums);
+    add_rows_in_pairs<dtype, Loads::any>(table, group, place, sums);
+  });
+  const auto point = [](int k) { return SumsT::points * (simt::lane() % 4) + k; };
+  const unsigned infinite = table.infinite[group];
+  bool is_sure = true;
+  each<SumsT::points>([&](auto k) {
+    if ((infinite >> point(k) & 1) != 0) {
+      each<4>([&](auto e) { sums.first[k][e] = infinity_of<float>(); });
+    } else if (mix_points * group + point(k) < a.points) {
+      each<4>([&](auto e) { is_sure = is_sure && sums.first[k][e] == sums.first[k][e]; });
+    }
+  });
+  if (simt::any(!is_sure)) mix_again(a, tensor, table, group, place, sums);
+  each<SumsT::points>([&](auto k) {
+    if (mix_points * group + point(k) >= a.points) return;
+    each<4>([&](auto e) { to[point(k) * stride + place.first + place.step * e] = sums.first[k][e]; });
+  });
+}
+
+}  // namespace bragg::detail::cuda
