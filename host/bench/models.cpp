@@ -46,7 +46,8 @@ Size parse_size(std::string_view text) {
   const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (code == std::errc{} && end == text.data() + text.size()) {
     if (!(value >= 1 && value <= largest) || value != std::floor(value)) {
-      refuse(text, fmt::format("is not a number of coordinates: needs a whole number from 1 to {:.0e}", largest));
+      refuse(text,
+             fmt::format("is not a number of coordinates: needs a whole number from 1 to {:.0e}", largest));
     }
     return {.model = "", .d = static_cast<std::int64_t>(value)};
   }
