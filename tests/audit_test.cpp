@@ -307,6 +307,20 @@ TEST(Audit, ASignFlipUnderNoiseIsNamed) {
   EXPECT_EQ(audit.advice.f, 2);
 }
 
+// Angles of rows that have nothing in common are chance, and few rows tell little of how large that is.
+TEST(Audit, RowsOfNoiseAloneAreNotNamed) {
+  test::Generator random = test::generator("noise");
+  std::normal_distribution<double> normal;
+  for (int draw = 0; draw < 100; ++draw) {
+    Rows rows(5, std::vector<double>(400));
+    for (std::vector<double>& row : rows) {
+      for (double& x : row) x = normal(random);
+    }
+    for (const AuditRow& row : bragg::audit(updates(rows), {.rules = {"mean"}}).rows)
+      EXPECT_FALSE(has(row, Evidence::direction)) << row.findings.front().text;
+  }
+}
+
 TEST(Audit, RowsOfNextToNothingAreNamed) {
   test::Generator random = test::generator("short");
   Rows rows = like_workers(200, random);
@@ -519,6 +533,19 @@ TEST(Audit, AnFBelowWhatLooksBadIsDoubted) {
 
 /// Of three rows the middle is what many rules find: that one is advised which costs least without an
 /// attacker.
+// With an f below the number of rows that look bad, what holds on them is advised.
+TEST(Audit, ARuleThatTheRowsThemselvesDefeatIsNotAdvised) {
+  test::Generator random = test::generator("defeated");
+  Rows rows = like_workers(200, random, 10);
+  for (const std::size_t row : {7, 8, 9}) rows[row].assign(200, std::numeric_limits<double>::quiet_NaN());
+  AuditOptions options;
+  options.rules = {"nnm(f=F) | trimmed_mean(f=F)", "geometric_median", "trimmed_mean(f=F)"};
+  options.f = 1;
+  EXPECT_EQ(bragg::audit(updates(rows), options).advice.rule, "geometric_median");
+  options.rules = {"trimmed_mean(f=F)"};
+  EXPECT_EQ(bragg::audit(updates(rows), options).advice.rule, "");
+}
+
 TEST(Audit, OfEqualWorstCasesTheCheaperRuleIsAdvised) {
   const Rows rows = {{1, 0}, {-1, 0.5}, {0, -1}};
   const Audit audit =
@@ -538,9 +565,9 @@ TEST(Audit, OfEqualWorstCasesTheCheaperRuleIsAdvised) {
 
 TEST(Audit, RowsAreLookedAtFromTheBase) {
   test::Generator random = test::generator("base");
-  Rows rows = like_workers(64, random);
+  Rows rows = like_workers(256, random);
   for (double& x : rows[2]) x = -x;
-  std::vector<double> base(64);
+  std::vector<double> base(256);
   for (double& x : base) x = 100 * static_cast<double>(random() % 1000);
   Rows models = rows;
   for (std::vector<double>& model : models) {
@@ -550,7 +577,7 @@ TEST(Audit, RowsAreLookedAtFromTheBase) {
   AuditOptions options;
   options.base = Row(base);
   const Audit of_models = bragg::audit(updates(models), options);
-  EXPECT_TRUE(has(of_models.rows[2], Evidence::direction));
+  EXPECT_TRUE(has(of_models.rows[2], Evidence::direction)) << of_models.rows[2].cosine;
   EXPECT_NEAR(of_models.spread, of_updates.spread, 1e-9 * of_updates.spread);
   EXPECT_NEAR(of_models.mean_norm, of_updates.mean_norm, 1e-9 * of_updates.mean_norm);
   // Far from the origin no direction tells.

@@ -27,6 +27,11 @@ std::string figure_text(double value, double error) {
   return error > 0 ? fmt::format("{:.3g} ± {:.1g}", value, error) : fmt::format("{:.3g}", value);
 }
 
+/// The worst of the attacks, and of the rows as they are, where some look bad.
+double worst_of(const AuditPoint& point) {
+  return std::isnan(point.given) ? point.worst : std::max(point.worst, point.given);
+}
+
 /// Those that are known to be bounded, the least worst case first.
 std::vector<Candidate> bounded(const Audit& audit, int f) {
   std::vector<Candidate> found;
@@ -34,7 +39,7 @@ std::vector<Candidate> bounded(const Audit& audit, int f) {
     const auto point = std::find_if(rule.points.begin(), rule.points.end(),
                                     [f](const AuditPoint& other) { return other.f == f; });
     // What is tried tells nothing of what was not: there must be a proof for all attacks.
-    if (point == rule.points.end() || !point->kappa || !std::isfinite(point->worst)) continue;
+    if (point == rule.points.end() || !point->kappa || !std::isfinite(worst_of(*point))) continue;
     found.push_back({&rule, &*point});
   }
   // Figures that rounding alone tells apart are a tie: then the lower cost is better, then the lower bound.
@@ -44,7 +49,7 @@ std::vector<Candidate> bounded(const Audit& audit, int f) {
   std::stable_sort(found.begin(), found.end(), [&](const Candidate& a, const Candidate& b) {
     const auto key = [&](const AuditPoint& point) {
       const double price = std::isnan(point.price) ? infinity : point.price;
-      return std::array{rounded(point.worst), rounded(price), *point.kappa};
+      return std::array{rounded(worst_of(point)), rounded(price), *point.kappa};
     };
     return key(*a.point) < key(*b.point);
   });
@@ -54,15 +59,17 @@ std::vector<Candidate> bounded(const Audit& audit, int f) {
 /// By no more than a tenth, or two standard errors of both, worse.
 bool is_as_good(const AuditPoint& other, const AuditPoint& best) {
   const double error = std::hypot(other.worst_error, best.worst_error);
-  return other.worst - best.worst <= std::max(0.1 * best.worst, 2 * error);
+  return worst_of(other) - worst_of(best) <= std::max(0.1 * worst_of(best), 2 * error);
 }
 
 void explain(const std::vector<Candidate>& candidates, AuditAdvice& advice) {
   const AuditPoint& best = *candidates.front().point;
   advice.reasons.push_back(
-      fmt::format("of the rules with a proven bound, the worst of the attacks moves it least: {} of the "
-                  "spread ({}, {} of "
+      fmt::format("of the rules with a proven bound, {} {} of the spread ({}, {} of "
                   "{} rows); proven for any attack: {:.3g}",
+                  std::isnan(best.given)
+                      ? "the worst of the attacks moves it least:"
+                      : "the worst of the attacks and the rows as they are move it least; the attack by",
                   figure_text(best.worst, best.worst_error), best.attack, best.f, best.rows, *best.kappa));
   if (!std::isnan(best.price)) {
     advice.reasons.push_back(fmt::format(
@@ -79,7 +86,7 @@ void explain(const std::vector<Candidate>& candidates, AuditAdvice& advice) {
     if (!is_as_good(*other.point, best)) break;
     advice.doubts.push_back(fmt::format(
         "{} is as good within the errors, or a tenth: worst case {}{}", with_f(other.rule->rule, best.f),
-        figure_text(other.point->worst, other.point->worst_error),
+        figure_text(worst_of(*other.point), other.point->worst_error),
         std::isnan(other.point->price)
             ? ""
             : ", cost " + figure_text(other.point->price, other.point->price_error)));
@@ -140,7 +147,8 @@ AuditAdvice advise(const Audit& audit, const Looks& looks, const AuditOptions& o
     advice.reasons.push_back(
         audit.rules.empty() ? std::string("fewer than 3 rows look honest, or they do not differ: nothing "
                                           "was tried")
-                            : fmt::format("no rule that was tried has a proven bound for f = {} of {} rows",
+                            : fmt::format("no rule that was tried has a proven bound for f = {} of {} rows, "
+                                          "and a result on them as they are",
                                           advice.f, audit.n));
   } else {
     advice.rule = with_f(candidates.front().rule->rule, advice.f);

@@ -18,10 +18,11 @@ namespace bragg::detail {
 namespace {
 
 // Workers of different data differ by factors: a row looks bad only beyond any that others differ by.
-constexpr double far_factor = 3;       // from the median, at least
-constexpr double far_deviations = 4;   // and in deviations of the logarithms
-constexpr double copy_share = 1e-3;    // of the median distance
-constexpr double least_dimension = 8;  // rows of fewer coordinates are near each other, or apart, by chance
+constexpr double far_factor = 3;         // from the median, at least
+constexpr double far_deviations = 4;     // and in deviations of the logarithms
+constexpr double chance_deviations = 3;  // of the cosine of rows that have nothing in common
+constexpr double copy_share = 1e-3;      // of the median distance
+constexpr double least_dimension = 8;    // rows of fewer coordinates are near each other, or apart, by chance
 constexpr double normal_factor = 1.4826;  // the deviation of normal values, in median absolute deviations
 
 double median_of(std::vector<double> values) {
@@ -167,7 +168,7 @@ class Comparison {
     judge_far(&AuditRow::distance, Evidence::distance, " from the nearest half of the others");
     if (dimension >= least_dimension) {
       judge_short();
-      judge_direction();
+      judge_direction(dimension);
     }
     if (static_cast<double>(d) >= least_dimension) judge_copies();
   }
@@ -205,10 +206,12 @@ class Comparison {
     }
   }
 
-  void judge_direction() {
+  void judge_direction(double dimension) {
     const std::vector<double> values = figures(&AuditRow::cosine);
     const double median = median_of(values);
-    const double limit = std::min(0.0, median - far_deviations * robust_deviation(values));
+    // Rows of noise alone are at right angles, but for chance.
+    const double chance = chance_deviations / std::sqrt(dimension);
+    const double limit = std::min(-chance, median - far_deviations * robust_deviation(values));
     if (!(median > 0)) return;
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (!(values[i] < limit)) continue;
