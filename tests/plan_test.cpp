@@ -940,6 +940,15 @@ TEST(Plan, SaysWhichArgumentIsWrong) {
   says(message_of([&] { capped.run(updates, Output(out.data()), {.weights = unit}); }),
        {"max_weight_share = 0.2", "1/3"});
   says(message_of([&] { Updates::matrix(data.data(), 3, 10, DType::f32, 9); }), {"row_stride = 9", "d = 10"});
+  // Of more bytes than can be counted.
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  says(message_of([&] { Updates::matrix(data.data(), 3, 4, DType::f32, std::int64_t{1} << 62); }),
+       {"row_stride = 4611686018427387904", "n = 3"});
+  says(message_of([&] { Updates::matrix(data.data(), 2, most, DType::f32); }), {"d = 9223372036854775807"});
+  const std::vector<std::vector<const void*>> row = {{data.data(), data.data(), data.data()}};
+  const std::int64_t sizes[] = {most / 64, 1, 4};
+  says(message_of([&] { Updates::tensors(row, sizes, DType::f32); }), {"sizes[1] = 1", "sum"});
+  says(message_of([&] { Plan(Median{}, {.n = 1, .sizes = {most, most, 4}}); }), {"sizes[0]", "sum"});
 }
 
 TEST(Plan, SettlesF64RowsOfEverySize) {

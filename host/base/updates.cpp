@@ -6,6 +6,8 @@
 #include <numeric>
 #include <utility>
 
+#include "host/base/sizes.hpp"
+
 namespace bragg {
 inline namespace v0 {
 
@@ -42,6 +44,11 @@ Updates Updates::matrix(const void* data, int n, std::int64_t d, DType dtype, st
   if (d < 0) refuse(fmt::format("d = {}; needs d ≥ 0", d));
   if (row_stride < d)
     refuse(fmt::format("row_stride = {} elements is less than d = {}: rows would overlap", row_stride, d));
+  const std::int64_t most = detail::most_elements / n;
+  if (row_stride > most) {
+    refuse(fmt::format("{} = {} with n = {}; needs at most {}, so that bytes can be counted",
+                       row_stride == d ? "d" : "row_stride", row_stride, n, most));
+  }
   if (data == nullptr && d > 0) refuse(fmt::format("data is null, with n = {} and d = {}", n, d));
   Updates updates;
   updates.n_ = n;
@@ -120,9 +127,7 @@ Updates Updates::rows(std::span<const void* const> rows, std::int64_t d, DType d
 Updates Updates::tensors(std::span<const std::vector<const void*>> tensors,
                          std::span<const std::int64_t> sizes, DType dtype, MemorySpace space) {
   check_count(tensors.size());
-  for (std::size_t t = 0; t < sizes.size(); ++t) {
-    if (sizes[t] < 0) refuse(fmt::format("sizes[{}] = {}; needs a size ≥ 0", t, sizes[t]));
-  }
+  if (const auto fault = detail::fault_of_sizes(sizes)) refuse(*fault);
   Updates updates;
   updates.n_ = static_cast<int>(tensors.size());
   updates.dtype_ = dtype;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "host/base/sizes.hpp"
 #include "host/plan/engine.hpp"
 #include "rules/needs.hpp"
 
@@ -44,9 +45,7 @@ PlanRequest::PlanRequest(Pipeline pipeline_in, Shape shape_in, const Options& op
       out_dtype(options.out_dtype.value_or(shape.dtype)) {
   check_dtypes();
   check_request(pipeline, shape.n, options);
-  for (std::size_t t = 0; t < shape.sizes.size(); ++t) {
-    if (shape.sizes[t] < 0) refuse(fmt::format("sizes[{}] = {}; needs a size ≥ 0", t, shape.sizes[t]));
-  }
+  if (const auto fault = fault_of_sizes(shape.sizes)) refuse(*fault);
   stateful = keeps_previous(pipeline);
   if (shape.sizes.empty()) options.scope = Scope::whole;  // one (empty) report
   check_judged();

@@ -8,6 +8,7 @@
 #include <limits>
 #include <numeric>
 
+#include "host/base/sizes.hpp"
 #include "host/cpu/passes.hpp"
 
 namespace bragg {
@@ -16,18 +17,7 @@ inline namespace v0 {
 Sharding::Sharding(std::span<const std::int64_t> sizes, int ranks)
     : ranks_(ranks), sizes_(sizes.begin(), sizes.end()) {
   if (ranks < 1) throw Error(Status::invalid_argument, fmt::format("ranks = {}; needs at least 1", ranks));
-  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max() / 64;  // bytes of it can be counted
-  std::int64_t total = 0;
-  for (std::size_t t = 0; t < sizes_.size(); ++t) {
-    if (sizes_[t] < 0) {
-      throw Error(Status::invalid_argument, fmt::format("sizes[{}] = {}; needs a size ≥ 0", t, sizes_[t]));
-    }
-    if (sizes_[t] > most - total) {
-      throw Error(Status::invalid_argument,
-                  fmt::format("sizes[{}] = {}; needs sizes whose sum is at most {}", t, sizes_[t], most));
-    }
-    total += sizes_[t];
-  }
+  if (const auto fault = detail::fault_of_sizes(sizes_)) throw Error(Status::invalid_argument, *fault);
   slices_.resize(static_cast<std::size_t>(ranks) * sizes_.size());
 }
 
