@@ -861,6 +861,7 @@ TEST(Reputation, OtherFilesAreRefused) {
   refused("[1, 2]", "is not the file of a reputation");
   refused(R"({"format": 3})", "is not the file of a reputation");
   refused(std::string(100000, '['), "is not JSON");
+  refused(good + std::string("\0garbage", 8), "is not JSON, from byte " + std::to_string(good.size() + 1));
   const auto changed = [&](const std::string& from, const std::string& to) {
     std::string text = good;
     const std::size_t at = text.find(from);

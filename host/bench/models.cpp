@@ -63,7 +63,8 @@ Size parse_size(std::string_view text) {
     const auto [last, wrong] = std::from_chars(count.data(), count.data() + count.size(), shards);
     if (wrong != std::errc{} || last != count.data() + count.size() || shards < 1 ||
         shards > model->parameters) {
-      refuse(text, "has no number of shards after the slash; write e.g. llama-2-7b/256");
+      refuse(text, fmt::format("needs a number of shards from 1 to {} after the slash, e.g. llama-2-7b/256",
+                               model->parameters));
     }
   }
   return {.model = std::string(text), .d = (model->parameters + shards - 1) / shards, .shards = shards};

@@ -90,8 +90,11 @@ class Keys final : public detail::JsonReader {
   std::vector<std::set<std::string>> keys_;
 };
 
-/// @throws Error bad_file: a key is there twice in one object; nlohmann::json::exception.
+/// @throws Error bad_file: a NUL, or a key that is there twice in one object; nlohmann::json::exception.
 Json parse_json(const std::string& text) {
+  // The library takes NUL for the end of the text, wherever it stands.
+  if (const std::size_t at = text.find('\0'); at != std::string::npos)
+    throw Error(Status::bad_file, fmt::format("is not JSON, from byte {} on", at + 1));
   Keys keys;
   Json::sax_parse(text, &keys);
   return Json::parse(text);  // which says where a text is no JSON
@@ -204,9 +207,8 @@ Reputation Reputation::load(const std::filesystem::path& path) {
     const int found = take(json, "version", 1, 1'000'000);
     if (found > version) {
       throw Error(Status::bad_file,
-                  fmt::format("is of version {}; this is bragg that knows versions up to {}: "
-                              "take a later one",
-                              found, version));
+                  fmt::format("is of version {}; this bragg knows versions up to {}: take a later one", found,
+                              version));
     }
     Reputation reputation(options_of(object(json, "options")));
     reputation.round_ = take(json, "round", std::int64_t{0}, std::int64_t{1} << 53);
