@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Each pass by itself on the current device, and beside what kernels/common/tuning.hpp chooses, what else it
 // might choose: so that one run on hardware tells what to change there. No two results may differ but where
-// sums are added in another order.
+// sums are added in another order, or by another unit.
 //
 //   variants [SECONDS]     seconds for each timing (0.05); prints a line of JSON for each, once it is there
 //   variants --once NAME   a single launch, for a profiler: gram-N, median-N, mix-N of N rows, or steps
@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "kernels/combine/combine.cuh"
+#include "kernels/common/sum_unit.hpp"
 #include "kernels/gram/chunks.cuh"
 #include "kernels/gram/gram.hpp"
 #include "kernels/runtime/runtime.hpp"
@@ -172,6 +173,7 @@ struct Found {
   double ms;
   double bytes;                      ///< that are moved
   std::optional<double> difference;  ///< the largest to what is chosen, relative to the largest result
+  double allowed = 1e-12;            ///< of it: the order of additions may differ, nothing else
 };
 
 int complaints = 0;  // failures, and results that differ
@@ -194,8 +196,7 @@ void measure(const Variant& variant, const FindT& find) {
               variant.chosen ? "true" : "false");
   try {
     const Found found = find();
-    // The order of additions may differ, nothing else.
-    const bool agrees = !found.difference || *found.difference <= 1e-12;
+    const bool agrees = !found.difference || *found.difference <= found.allowed;
     if (!agrees) ++complaints;
     std::printf("\"ms\": %.6f, \"gb_per_s\": %.1f, \"agrees\": %s", found.ms, found.bytes / found.ms / 1e6,
                 !found.difference ? "null"
@@ -330,6 +331,51 @@ void time_mixes(std::int64_t d, Watch& watch) {
   (time(VariantsT(), false), ...);
 }
 
+/// The largest difference, relative to the largest that is expected; NaN counts. Nothing, where what is
+/// chosen has failed.
+std::optional<double> difference_of(const std::vector<double>& found, const std::vector<double>& expected) {
+  if (expected.empty()) return std::nullopt;
+  double largest = 0;
+  double difference = 0;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    largest = std::max(largest, std::abs(expected[i]));
+    if (!(std::abs(found[i] - expected[i]) <= difference)) difference = std::abs(found[i] - expected[i]);
+  }
+  return difference / largest;
+}
+
+/// The same of n means, added up in f64 and in pairs of floats. Values, and then their means, are rounded to
+/// f32.
+void time_mixes_by_unit(int n, std::int64_t d, DType dtype, Watch& watch) {
+  const Matrix m(n, d, dtype, watch.stream());
+  const DeviceMemory mix = neighbor_means(n, watch);
+  const SumUnit chosen = sum_unit(current_device());
+  const SumUnit other = chosen == SumUnit::f64 ? SumUnit::double_float : SumUnit::f64;
+  std::vector<double> expected;
+  for (const SumUnit unit : {chosen, other}) {
+    measure({"mix+select trimmed_mean by unit", m.shape(), to_string(unit), unit == chosen}, [&]() -> Found {
+      const DeviceMemory out(static_cast<std::size_t>(d) * sizeof(float));
+      const DeviceMemory target = to_device(std::vector<void*>{out.data()}, watch.stream());
+      set_bytes(out.data(), 0xFF, out.bytes(), watch.stream());
+      const SelectArguments arguments{
+          .rows = m.rows(),
+          .tiles = m.cut(tile_length),
+          .parts = {},
+          .out = {.data = static_cast<void* const*>(target.data()), .dtype = DType::f32},
+          .gate = {},
+          .rule = {.kind = SelectRule::Kind::trimmed_mean, .f = n / 5},
+          .points = n,
+          .mix = static_cast<const double*>(mix.data()),
+          .unit = unit};
+      const double ms = watch.ms([&] { select(arguments, watch.stream()); });
+      const auto values = to_host<float>(out, static_cast<std::size_t>(d), watch.stream());
+      const std::vector<double> found(values.begin(), values.end());
+      if (unit == chosen) expected = found;
+      return {ms, m.bytes() * (n + 1) / n, difference_of(found, expected), 0x1p-22};
+    });
+  }
+}
+
 template <int kWarps, int kBlocks>
 struct Fragment2 {
   static constexpr int warps = kWarps;
@@ -347,19 +393,6 @@ std::vector<double> sums_of(const DeviceMemory& partial, std::int64_t chunks, st
     if (product < sums.size()) sums[product] += values[k];
   }
   return sums;
-}
-
-/// The largest difference, relative to the largest that is expected; NaN counts. Nothing, where what is
-/// chosen has failed.
-std::optional<double> difference_of(const std::vector<double>& found, const std::vector<double>& expected) {
-  if (expected.empty()) return std::nullopt;
-  double largest = 0;
-  double difference = 0;
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    largest = std::max(largest, std::abs(expected[i]));
-    if (!(std::abs(found[i] - expected[i]) <= difference)) difference = std::abs(found[i] - expected[i]);
-  }
-  return difference / largest;
 }
 
 /// Products of 8 · octets rows: other lengths of a chunk, and other shapes of a block.
@@ -440,6 +473,37 @@ void time_units(int n, std::int64_t d, DType dtype, Watch& watch) {
               .products = static_cast<double*>(products.data()),
               .unit = unit},
              watch.stream(), {.blas = blas.get(), .memory = memory.data()});
+      });
+      const auto found = to_host<double>(products, count, watch.stream());
+      if (unit == chosen) expected = found;
+      return {ms, m.bytes(), difference_of(found, expected)};
+    });
+  }
+}
+
+/// Lengths alone in f64 and in pairs of floats.
+void time_length_units(int n, std::int64_t d, DType dtype, Watch& watch) {
+  const Matrix m(n, d, dtype, watch.stream());
+  const Cut cut = m.cut(gram_chunk_length(d));
+  const auto count = static_cast<std::size_t>(n) * static_cast<std::size_t>(n);
+  const DeviceMemory products(count * sizeof(double));
+  const DeviceMemory partial(gram_partial_doubles(n, cut.pieces, false) * sizeof(double));
+  const GramUnit chosen = unit_of_lengths(gram_unit(current_device(), n), dtype);
+  const GramUnit other = chosen == GramUnit::tensor ? GramUnit::double_float : GramUnit::tensor;
+  std::vector<double> expected;
+  for (const GramUnit unit : {chosen, other}) {
+    measure({"gram lengths by unit", m.shape(), to_string(unit), unit == chosen}, [&]() -> Found {
+      set_bytes(products.data(), 0, products.bytes(), watch.stream());
+      const double ms = watch.ms([&] {
+        gram({.rows = m.rows(),
+              .chunks = cut,
+              .parts = {},
+              .partial = static_cast<double*>(partial.data()),
+              .batch = gram_batch(n, cut.pieces, false),
+              .products = static_cast<double*>(products.data()),
+              .pairs = false,
+              .unit = unit},
+             watch.stream());
       });
       const auto found = to_host<double>(products, count, watch.stream());
       if (unit == chosen) expected = found;
@@ -612,6 +676,10 @@ void run(double seconds) {
     group("gram by unit", {n, d / 10, f32}, [&] { time_units(n, d / 10, f32, watch); });
   }
   group("gram by unit", {16, d, bf16}, [&] { time_units(16, d, bf16, watch); });
+  for (const int n : {16, 64}) {
+    group("gram lengths by unit", {n, d, f32}, [&] { time_length_units(n, d, f32, watch); });
+  }
+  group("gram lengths by unit", {64, d, bf16}, [&] { time_length_units(64, d, bf16, watch); });
   const char* const lengths = "gram lengths, before sums";
   for (const int n : {16, 64}) {
     group(lengths, {n, d, f32}, [&] {
@@ -635,6 +703,10 @@ void run(double seconds) {
   group(mixes, {16, d, f32}, [&] { time_mixes<16, Tile2<false, 3>>(d, watch); });
   group(mixes, {32, d, f32}, [&] { time_mixes<32, Tile2<true, 3>, Tile2<false, 2>>(d, watch); });
   group(mixes, {64, d, f32}, [&] { time_mixes<64, Tile2<false, 3>, Tile2<true, 2>>(d, watch); });
+  for (const int n : {8, 16, 32, 64}) {
+    group("mix+select trimmed_mean by unit", {n, d, f32}, [&] { time_mixes_by_unit(n, d, f32, watch); });
+  }
+  group("mix+select trimmed_mean by unit", {16, d, bf16}, [&] { time_mixes_by_unit(16, d, bf16, watch); });
   const auto passes = [&](int n, std::int64_t length, DType dtype) {
     group("passes", {n, length, dtype}, [&] { time_passes(n, length, dtype, watch); });
   };

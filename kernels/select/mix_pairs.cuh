@@ -14,13 +14,15 @@
 //              55·K·2⁻⁴⁸·M, K ≤ 4096. Then rounded to f32, once.
 // Range        Coefficients times 2⁻¹⁶, as in combine/pairs.cuh. What underflows is off by 2⁻¹⁴⁹ a row: next
 //              to nothing beside an M of 2⁻⁹⁶. A value whose M is below that, or so large that A would be no
-//              float (M(1 + 2⁻¹⁰) ≥ 2¹²⁶), or which has a coefficient that pairs do not suit, is added up in
-//              f64, rows in order. Zeros are not converted, so values of rows that are 0 take no f64.
+//              float (M(1 + 2⁻¹⁰) ≥ 2¹²⁶), or which no float holds, or which has a coefficient that pairs do
+//              not suit, is added up in f64, rows in order. Zeros are not converted, so values of rows that
+//              are 0 take no f64.
 // Bits         depend on no other coordinate, on alignment, or on where a tile begins.
 // Map          Of a warp's 16 points × 32 coordinates lane 4g + t has points 4t … 4t+3 (of 8 at most: 2t and
 //              2t+1) at coordinates 4g … 4g+3 of rows that are read 16 bytes (of 16 bits: 8) at a time, else
 //              at g, g+8, g+16 and g+24.
-// Bound        f32 operations: six a product, and about two that load and convert.
+// Bound        f32 operations: six a product, 7.4 instructions with all that belongs to it (8.9; of up to 8
+//              points 8.0): 17 products a cycle and multiprocessor, where f64 makes two.
 // Measured     not yet run on hardware.
 #pragma once
 
@@ -261,13 +263,12 @@ struct PairSums {
       first[k][e] = sum;
     });
   }
-  /// Leaves values in `first`: NaN where there was no anchor; a finite one never infinite.
+  /// Leaves values in `first`: NaN where there was no anchor, or where they are too large.
   BRAGG_DEVICE void finish() {
     each_value([&](auto k, auto e) {
       const float sum = first[k][e];
       const float x = ((sum - start_of(sum)) + second[k][e]) * (1 / pair_scale);
-      constexpr float largest = 0x1.fffffep127f;
-      first[k][e] = fabsf(x) <= largest || x != x ? x : x < 0 ? -largest : largest;
+      first[k][e] = simt::fma(x, 0.0f, x);
     });
   }
 };
@@ -356,13 +357,17 @@ BRAGG_DEVICE void mix_in_pairs(const SelectArguments& a, int tensor, const PairT
   const unsigned infinite = table.infinite[group];
   bool is_sure = true;
   each<SumsT::points>([&](auto k) {
-    if ((infinite >> point(k) & 1) != 0) {
-      each<4>([&](auto e) { sums.first[k][e] = infinity_of<float>(); });
-    } else if (mix_points * group + point(k) < a.points) {
-      each<4>([&](auto e) { is_sure = is_sure && sums.first[k][e] == sums.first[k][e]; });
-    }
+    float seen = 0;
+    each<4>([&](auto e) { seen = simt::fma(sums.first[k][e], 0.0f, seen); });
+    const bool is_wanted = mix_points * group + point(k) < a.points && (infinite >> point(k) & 1) == 0;
+    is_sure = is_sure && (seen == seen || !is_wanted);
   });
   if (simt::any(!is_sure)) mix_again(a, tensor, table, group, place, sums);
+  if (infinite != 0) {
+    SumsT::each_value([&](auto k, auto e) {
+      sums.first[k][e] = (infinite >> point(k) & 1) != 0 ? infinity_of<float>() : sums.first[k][e];
+    });
+  }
   each<SumsT::points>([&](auto k) {
     if (mix_points * group + point(k) >= a.points) return;
     each<4>([&](auto e) { to[point(k) * stride + place.first + place.step * e] = sums.first[k][e]; });
