@@ -847,6 +847,36 @@ TEST(Stream, ProgressGrowsToItsTotalAndInputsAreReadAtMostTwice) {
   }
 }
 
+/// How many of the files the process has open.
+std::size_t open_of(const std::vector<fs::path>& paths) {
+  std::size_t count = 0;
+  for (const fs::path& path : paths) {
+    for (const auto& entry : fs::directory_iterator("/proc/self/fd")) {
+      std::error_code gone;  // the folder's own
+      count += fs::read_symlink(entry, gone) == fs::canonical(path) ? 1 : 0;
+    }
+  }
+  return count;
+}
+
+// The system reads ahead of what stays open.
+TEST(Stream, FilesStayOpenBetweenWindows) {
+  const TemporaryFolder folder;
+  const auto paths = write_models(folder, make_models(12, {{"w", "F32", {600000}, {}}}, 18));
+  FileOptions options;
+  options.memory = 4 * mib;
+  std::size_t least = paths.size();
+  int windows = 0;
+  options.progress = [&](const Progress& progress) {
+    if (progress.bytes_done == 0 || progress.bytes_done == progress.bytes_total) return;
+    least = std::min(least, open_of(paths));
+    ++windows;
+  };
+  aggregate_files(Median{}, paths, folder / "out", options);
+  EXPECT_GT(windows, 3);
+  EXPECT_EQ(least, paths.size());
+}
+
 TEST(Stream, ManyWorkersNeedFewDescriptors) {
   const TemporaryFolder folder;
   const auto paths = write_models(folder, make_models(80, {{"w", "F32", {100}, {}}}, 17));

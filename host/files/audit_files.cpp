@@ -35,6 +35,7 @@ class FileRows : public AuditRows {
     for (const InputRow& row : inputs_.rows)
       readers.emplace_back(inputs_.models[row.model], inputs_.tensors, row.offset);
     if (inputs_.base) readers.emplace_back(*inputs_.base, inputs_.tensors, 0);
+    holds_files_ = readers.size() <= files_to_hold();
     const auto longest = std::max_element(sizes_.begin(), sizes_.end());
     const std::int64_t window = longest == sizes_.end() ? 0 : std::min(window_, *longest);
     std::vector<double> values(static_cast<std::size_t>(window) * (n + 1), 0.0);
@@ -70,7 +71,11 @@ class FileRows : public AuditRows {
     const ElementType& type = element_type_of(inputs_.tensors[t]);
     auto* const bytes = reinterpret_cast<std::byte*>(to);
     reader.read(t, begin * type.bytes, count * type.bytes, bytes + count * (8 - type.bytes));
-    reader.close();  // many workers must not need as many descriptors
+    if (holds_files_) {
+      reader.check();
+    } else {
+      reader.close();  // many workers must not need as many descriptors
+    }
     widen(bytes, count, type, DType::f64);
   }
 
@@ -89,6 +94,7 @@ class FileRows : public AuditRows {
   Inputs& inputs_;
   std::vector<std::int64_t> sizes_;
   std::int64_t window_;
+  bool holds_files_ = false;  ///< between windows
 };
 
 }  // namespace

@@ -687,8 +687,12 @@ void RowReader::check_sum(std::size_t t, std::int64_t begin, std::int64_t bytes,
                                             show(tensors_[t].name)));
 }
 
-void RowReader::close() {
+void RowReader::check() const {
   if (file_) file_->check_unchanged();
+}
+
+void RowReader::close() {
+  check();
   file_.reset();
 }
 

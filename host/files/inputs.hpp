@@ -69,16 +69,18 @@ std::size_t count_rows_with(const Inputs& inputs, std::size_t tensor);
 /// Takes those of the tensors (one item for each) from the inputs that have a reason. There is no base.
 void drop_tensors(Inputs& inputs, std::span<const DroppedTensor> dropped);
 
-/// Reads parts of one row; keeps its current file open until close().
+/// Reads parts of one row; keeps its current file open until close(), or for as long as it lives.
 class RowReader {
  public:
   RowReader(const PlacedModel& model, std::span<const TensorInfo> tensors, std::int64_t offset)
       : model_(&model), tensors_(tensors), offset_(offset) {}
 
-  /// Bytes [begin, begin + bytes) of tensor t; certain when close() has returned. @throws Error io_error;
-  /// bad_file where the file changed.
+  /// Bytes [begin, begin + bytes) of tensor t; certain when close() or check() has returned. @throws Error
+  /// io_error; bad_file where the file changed.
   void read(std::size_t t, std::int64_t begin, std::int64_t bytes, void* to);
   /// @throws Error bad_file where the file changed since it was opened.
+  void check() const;
+  /// The same, and closes it.
   void close();
 
  private:

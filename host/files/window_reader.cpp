@@ -18,6 +18,7 @@ WindowReader::WindowReader(const Inputs& inputs, std::span<const int> active, st
     readers_.emplace_back(inputs.models[input.model], inputs.tensors, input.offset);
   }
   if (inputs.base) readers_.emplace_back(*inputs.base, inputs.tensors, 0);
+  holds_files_ = readers_.size() <= files_to_hold();
   for (int i = 0; i < inputs_; ++i) {
     if (!inputs.rows[static_cast<std::size_t>(active[static_cast<std::size_t>(i)])].bad.empty())
       make_infinite(i);
@@ -51,7 +52,11 @@ WindowReader::Failures WindowReader::load(const Window& window, int slot, std::s
         readers_[i].read(piece.tensor, piece.begin * size, piece.size() * size, to);
         to += piece.size() * size;
       }
-      readers_[i].close();  // many workers must not need as many descriptors
+      if (holds_files_) {
+        readers_[i].check();
+      } else {
+        readers_[i].close();  // many workers must not need as many descriptors
+      }
       if (floating) widen(begin, window.elements, *window.type, dtype);
     } catch (...) {
       caught[k] = std::current_exception();

@@ -40,6 +40,7 @@ class WindowReader {
   std::vector<RowReader> readers_;
   std::int64_t row_stride_;
   int inputs_, threads_;
+  bool holds_files_ = false;  ///< between windows
   std::vector<const void*> pointers_;
   std::vector<std::int64_t> sizes_;
 };

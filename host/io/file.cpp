@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -107,6 +108,11 @@ ReadFile::ReadFile(fs::path path) : path_(std::move(path)) {
   id_ = id_of(status);
 }
 
+std::size_t files_to_hold() {
+  rlimit most{};
+  return ::getrlimit(RLIMIT_NOFILE, &most) == 0 ? static_cast<std::size_t>(most.rlim_cur / 8) : 0;
+}
+
 ReadFile::~ReadFile() {
   if (descriptor_ >= 0) ::close(descriptor_);
 }
@@ -129,6 +135,7 @@ void ReadFile::read(std::int64_t offset, void* to, std::int64_t bytes) const {
       if (errno == EINTR) continue;
       throw_io_error(path_, "read it", errno);
     }
+    if (got == 0) check_unchanged();
     if (got == 0)
       throw_bad_file(path_, fmt::format("ends at byte {}, expected {} bytes more", offset, bytes));
     target += got;

@@ -38,6 +38,10 @@ struct FileId {
   bool operator==(const FileId&) const = default;
 };
 
+/// Files that one run may hold open between reads: an eighth of what the process may have open. The system
+/// reads ahead of a file that stays open, and hardly of one that is opened again for each window.
+std::size_t files_to_hold();
+
 /// A regular file open for reading by position. Reads rather than maps: a file that shrinks meanwhile is an
 /// error here and would be a signal there.
 class ReadFile {
