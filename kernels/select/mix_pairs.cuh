@@ -13,10 +13,12 @@
 //              are off by u(8 + 2·48)H, a row by 13uH, and all with their coefficients by less than
 //              55·K·2⁻⁴⁸·M, K ≤ 4096. Then rounded to f32, once.
 // Range        Coefficients times 2⁻¹⁶, as in combine/pairs.cuh. What underflows is off by 2⁻¹⁴⁹ a row: next
-//              to nothing beside an M of 2⁻⁹⁶. A value whose M is below that, or so large that A would be no
-//              float (M(1 + 2⁻¹⁰) ≥ 2¹²⁶), or which no float holds, or which has a coefficient that pairs do
-//              not suit, is added up in f64, rows in order. Zeros are not converted, so values of rows that
-//              are 0 take no f64.
+//              to nothing beside an M of 2⁻⁹⁶. A row whose coefficients are all below 2⁻⁴⁰, as of huge rows
+//              that were clipped, is multiplied by the power of two of the largest, and they are divided by
+//              it; its group's rows are read element by element. A value whose M is below 2⁻⁹⁶, or so large
+//              that A would be no float (M(1 + 2⁻¹⁰) ≥ 2¹²⁶), or which no float holds, or which has a
+//              coefficient that pairs do not suit even so, is added up in f64, rows in order. Zeros are not
+//              converted, so values of rows that are 0 take no f64.
 // Bits         depend on no other coordinate, on alignment, or on where a tile begins.
 // Map          Of a warp's 16 points × 32 coordinates lane 4g + t has points 4t … 4t+3 (of 8 at most: 2t and
 //              2t+1) at coordinates 4g … 4g+3 of rows that are read 16 bytes (of 16 bits: 8) at a time, else
@@ -34,6 +36,8 @@ namespace bragg::detail::cuda {
 
 inline constexpr int pair_rows = 4;       ///< whose loads are under way together
 inline constexpr int pair_join_rows = 8;  ///< after which `second` joins the sum
+/// Rows of smaller coefficients are scaled: huge ones that were clipped.
+inline constexpr int least_unscaled_exponent = -40;
 
 /// Of a row, for the points of a lane.
 template <bool kFew>
@@ -44,13 +48,15 @@ struct alignas(16) PairCoefficients {
 
 /// What a block keeps of the coefficients of a tensor: of each group of points the rows that some point of it
 /// has a coefficient for, in order, and behind them such a row again with coefficients 0. Coefficients are
-/// times pair_scale; NaN where pairs do not suit.
+/// over the row's scale and times pair_scale; NaN where pairs do not suit.
 template <bool kFew>
 struct PairTable {
   PairCoefficients<kFew>* coefficients = nullptr;  ///< [group][slot][4]
   const unsigned char** rows = nullptr;            ///< [group][slot]
   int* row = nullptr;                              ///< [group][slot] its number
+  float* scale = nullptr;                          ///< [group][slot] what its values are multiplied by
   int* count = nullptr;                            ///< [group] slots, a multiple of pair_rows
+  int* scaled = nullptr;                           ///< [group] not 0: some row's scale is not 1
   unsigned* infinite = nullptr;                    ///< [group] as in MixTable
   int groups = 0;
   int slots = 0;      ///< of a group at most
@@ -68,7 +74,8 @@ constexpr std::size_t pair_table_bytes(int points, int rows, bool few) {
   return (few ? simt::shared_bytes<PairCoefficients<true>>(4 * slots)
               : simt::shared_bytes<PairCoefficients<false>>(4 * slots)) +
          simt::shared_bytes<const unsigned char*>(slots) + simt::shared_bytes<int>(slots) +
-         simt::shared_bytes<int>(groups) + simt::shared_bytes<unsigned>(groups);
+         simt::shared_bytes<float>(slots) + 2 * simt::shared_bytes<int>(groups) +
+         simt::shared_bytes<unsigned>(groups);
 }
 
 /// Whether select mixes points in pairs, by shape: alike on all devices. `none`: by mixed.cuh, else by
@@ -90,7 +97,9 @@ BRAGG_DEVICE PairTable<kFew> take_pair_table(simt::DynamicShared& shared, int po
   table.coefficients = shared.take<PairCoefficients<kFew>>(4 * slots);
   table.rows = shared.take<const unsigned char*>(slots);
   table.row = shared.take<int>(slots);
+  table.scale = shared.take<float>(slots);
   table.count = shared.take<int>(groups);
+  table.scaled = shared.take<int>(groups);
   table.infinite = shared.take<unsigned>(groups);
   return table;
 }
@@ -111,6 +120,19 @@ BRAGG_DEVICE DoubleFloat pair_coefficient(double c) {
   return suits_pairs(c) ? pair_of(c * pair_scale) : DoubleFloat{nan, nan};
 }
 
+/// The power of two in a row's scale, of which the lane and those that differ from it by multiples of four
+/// have these coefficients: 0, or that of the largest where it is small. All lanes of a warp.
+BRAGG_DEVICE int scale_exponent(double c, double other) {
+  const auto exponent_of = [](double x) { return static_cast<int>(simt::bits_of(x) >> 52 & 0x7FF) - 1023; };
+  int exponent = exponent_of(c) > exponent_of(other) ? exponent_of(c) : exponent_of(other);
+  BRAGG_UNROLL
+  for (int lanes = 4; lanes < 32; lanes *= 2) {
+    const int theirs = simt::shuffle_xor(exponent, lanes);
+    exponent = theirs > exponent ? theirs : exponent;
+  }
+  return exponent >= least_unscaled_exponent ? 0 : exponent > -126 ? exponent : -126;
+}
+
 /// All threads; to be preceded and followed by a barrier.
 template <bool kFew>
 BRAGG_DEVICE void fill_mix_table(const SelectArguments& a, int tensor, const PairTable<kFew>& table) {
@@ -119,16 +141,23 @@ BRAGG_DEVICE void fill_mix_table(const SelectArguments& a, int tensor, const Pai
   for (int group = simt::warp(); group < table.groups; group += simt::threads() / 32) {
     const int first = group * table.slots;
     int end = first;
+    bool is_scaled = false;
     BRAGG_ROLLED
     for (int index = 0; index < steps; ++index) {
       double c[8];
       const unsigned used = read_coefficients(a, tensor, group, index, c);
       const auto slot_of = [&](int r) { return end + simt::popcount(used & ((1u << r) - 1)); };
       BRAGG_UNROLL
-      for (int k = 0; k < 8; ++k) {
-        const int r = lane % 4 + 4 * (k / 2);
-        if ((used >> r & 1) == 0) continue;
-        set_coefficient(table, slot_of(r), lane / 4 + 8 * (k % 2), pair_coefficient(c[k]));
+      for (int i = 0; i < 4; ++i) {
+        const int r = lane % 4 + 4 * i;
+        const int exponent = scale_exponent(c[2 * i], c[2 * i + 1]);
+        if ((used >> r & 1) != 0) {
+          const double over = simt::double_of(static_cast<std::uint64_t>(1023 - exponent) << 52);
+          set_coefficient(table, slot_of(r), lane / 4, pair_coefficient(c[2 * i] * over));
+          set_coefficient(table, slot_of(r), lane / 4 + 8, pair_coefficient(c[2 * i + 1] * over));
+          if (lane < 4) table.scale[slot_of(r)] = power_of_two(exponent);
+          is_scaled = is_scaled || exponent != 0;
+        }
       }
       if (lane < mix_rows && (used >> lane & 1) != 0) {
         table.row[slot_of(lane)] = mix_rows * index + lane;
@@ -142,12 +171,15 @@ BRAGG_DEVICE void fill_mix_table(const SelectArguments& a, int tensor, const Pai
       set_coefficient(table, end, lane, {0, 0});
       if (lane == 0) {
         table.row[end] = table.row[first];
+        table.scale[end] = 1;
         table.rows[end] = table.rows[first];
       }
     }
+    is_scaled = simt::any(is_scaled);
     const unsigned infinite = infinite_points(a, tensor, group);
     if (lane == 0) {
       table.count[group] = end - first;
+      table.scaled[group] = is_scaled ? 1 : 0;
       table.infinite[group] = infinite;
     }
   }
@@ -171,6 +203,7 @@ template <DType dtype, Loads loads>
 struct LaneRow {
   static constexpr int size = static_cast<int>(sizeof(Bits<dtype>));
   static constexpr int words = loads == Loads::vectors ? size : 4;
+  static constexpr bool is_scaled = loads == Loads::any;
   std::uint32_t word[words];
 
   BRAGG_DEVICE void load(const unsigned char* row, const PairPlace& place) {
@@ -217,6 +250,9 @@ BRAGG_DEVICE void each_row(const PairTable<kFew>& table, int group, const PairPl
     each<kTogether>([&](auto u) {
       float x[4];
       each<4>([&](auto e) { x[e] = rows[u][e]; });
+      if constexpr (RowT::is_scaled) {
+        each<4>([&](auto e) { x[e] *= table.scale[slot + u]; });
+      }
       use(slot + u, x);
     });
     after(slot - first + kTogether);
@@ -343,7 +379,7 @@ template <bool kFew>
 BRAGG_DEVICE void mix_in_pairs(const SelectArguments& a, int tensor, const PairTable<kFew>& table,
                                Loads loads, int group, std::int64_t begin, int left, float* to, int stride) {
   using SumsT = PairSums<kFew>;
-  if (left < mix_columns) loads = Loads::any;
+  if (left < mix_columns || table.scaled[group] != 0) loads = Loads::any;
   const bool in_vectors = loads == Loads::vectors;
   const PairPlace place{begin, simt::lane() / 4 * (in_vectors ? 4 : 1), in_vectors ? 1 : 8, left - 1,
                         static_cast<Alignment>(a.rows.alignment[tensor])};

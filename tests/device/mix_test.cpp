@@ -230,8 +230,16 @@ TEST(MixTest, PairsAreNotF64) {
   for (const int points : {5, 30}) {
     Mix mix{.points = points,
             .coefficients = std::vector<double>(static_cast<std::size_t>(points) * 16, 1.0 / 3)};
+    const Mix even = mix;
     DeviceRows data = make_rows({.inputs = 16, .sizes = {300}}, Data::cancelling, -1, random());
     EXPECT_NE(values_of(data, mix, SumUnit::double_float), values_of(data, mix, SumUnit::f64));
+    // Nor where huge rows were clipped.
+    for (std::size_t k = 0; k < mix.coefficients.size(); ++k) mix.coefficients[k] *= k % 16 < 4 ? 0x1p-70 : 1;
+    DeviceRows huge({.inputs = 16, .sizes = {300}}, [&data](int row, std::int64_t i) {
+      return data.values[data.slot(0, row)][static_cast<std::size_t>(i)] * (row < 4 ? 0x1p70L : 1);
+    });
+    EXPECT_EQ(values_of(huge, mix, SumUnit::double_float), values_of(data, even, SumUnit::double_float));
+    EXPECT_NE(values_of(huge, mix, SumUnit::double_float), values_of(huge, mix, SumUnit::f64));
   }
 }
 
