@@ -53,7 +53,7 @@ template <bool kFew>
 struct PairTable {
   PairCoefficients<kFew>* coefficients = nullptr;  ///< [group][slot][4]
   const unsigned char** rows = nullptr;            ///< [group][slot]
-  int* row = nullptr;                              ///< [group][slot] its number
+  std::uint16_t* row = nullptr;                    ///< [group][slot] its number
   float* scale = nullptr;                          ///< [group][slot] what its values are multiplied by
   int* count = nullptr;                            ///< [group] slots, a multiple of pair_rows
   int* scaled = nullptr;                           ///< [group] not 0: some row's scale is not 1
@@ -73,7 +73,7 @@ constexpr std::size_t pair_table_bytes(int points, int rows, bool few) {
   const std::size_t slots = groups * pair_slots(rows);
   return (few ? simt::shared_bytes<PairCoefficients<true>>(4 * slots)
               : simt::shared_bytes<PairCoefficients<false>>(4 * slots)) +
-         simt::shared_bytes<const unsigned char*>(slots) + simt::shared_bytes<int>(slots) +
+         simt::shared_bytes<const unsigned char*>(slots) + simt::shared_bytes<std::uint16_t>(slots) +
          simt::shared_bytes<float>(slots) + 2 * simt::shared_bytes<int>(groups) +
          simt::shared_bytes<unsigned>(groups);
 }
@@ -85,6 +85,8 @@ constexpr bool has_room_for_pairs(int points, int rows, bool none) {
                                   : static_cast<std::size_t>(points) * 128 * sizeof(float);
   return values + pair_table_bytes(points, rows, !none && points <= 8) <= most_pair_shared;
 }
+// What docs/numerics.md says.
+static_assert(has_room_for_pairs(80, 80, false) && has_room_for_pairs(16, 600, false));
 
 template <bool kFew>
 BRAGG_DEVICE PairTable<kFew> take_pair_table(simt::DynamicShared& shared, int points, int rows) {
@@ -96,7 +98,7 @@ BRAGG_DEVICE PairTable<kFew> take_pair_table(simt::DynamicShared& shared, int po
   table.per_group = 65536 / table.groups + 1;
   table.coefficients = shared.take<PairCoefficients<kFew>>(4 * slots);
   table.rows = shared.take<const unsigned char*>(slots);
-  table.row = shared.take<int>(slots);
+  table.row = shared.take<std::uint16_t>(slots);
   table.scale = shared.take<float>(slots);
   table.count = shared.take<int>(groups);
   table.scaled = shared.take<int>(groups);
@@ -160,7 +162,7 @@ BRAGG_DEVICE void fill_mix_table(const SelectArguments& a, int tensor, const Pai
         }
       }
       if (lane < mix_rows && (used >> lane & 1) != 0) {
-        table.row[slot_of(lane)] = mix_rows * index + lane;
+        table.row[slot_of(lane)] = static_cast<std::uint16_t>(mix_rows * index + lane);
         table.rows[slot_of(lane)] = row_of(a, tensor, mix_rows * index + lane);
       }
       end += simt::popcount(used);
