@@ -308,17 +308,23 @@ TEST(Audit, ASignFlipUnderNoiseIsNamed) {
 }
 
 // Angles of rows that have nothing in common are chance, and few rows tell little of how large that is.
-TEST(Audit, RowsOfNoiseAloneAreNotNamed) {
+TEST(Audit, RowsOfNoiseAloneAreSeldomNamed) {
   test::Generator random = test::generator("noise");
   std::normal_distribution<double> normal;
-  for (int draw = 0; draw < 100; ++draw) {
+  constexpr int draws = 300;
+  int named = 0;
+  for (int draw = 0; draw < draws; ++draw) {
     Rows rows(5, std::vector<double>(400));
     for (std::vector<double>& row : rows) {
       for (double& x : row) x = normal(random);
     }
-    for (const AuditRow& row : bragg::audit(updates(rows), {.rules = {"mean"}}).rows)
-      EXPECT_FALSE(has(row, Evidence::direction)) << row.findings.front().text;
+    const Audit audit = bragg::audit(updates(rows), {.rules = {"mean"}});
+    named += std::any_of(audit.rows.begin(), audit.rows.end(),
+                         [](const AuditRow& row) { return has(row, Evidence::direction); })
+                 ? 1
+                 : 0;
   }
+  EXPECT_LE(named, draws / 50);
 }
 
 TEST(Audit, RowsOfNextToNothingAreNamed) {

@@ -18,11 +18,11 @@ namespace bragg::detail {
 namespace {
 
 // Workers of different data differ by factors: a row looks bad only beyond any that others differ by.
-constexpr double far_factor = 3;           // from the median, at least
-constexpr double far_deviations = 4;       // and in deviations of the logarithms
-constexpr double chance_deviations = 2.5;  // of the cosine of rows that have nothing in common
-constexpr double copy_share = 1e-3;        // of the median distance
-constexpr double least_dimension = 8;  // rows of fewer coordinates are near each other, or apart, by chance
+constexpr double far_factor = 3;         // from the median, at least
+constexpr double far_deviations = 4;     // and in deviations of the logarithms
+constexpr double chance_deviations = 2;  // of the cosine of rows that have nothing in common
+constexpr double copy_share = 1e-3;      // of the median distance
+constexpr double least_dimension = 8;    // rows of fewer coordinates are near each other, or apart, by chance
 constexpr double normal_factor = 1.4826;  // the deviation of normal values, in median absolute deviations
 
 double median_of(std::vector<double> values) {
