@@ -43,10 +43,10 @@ TEST(Products, OfEveryChoiceAgree) {
           EXPECT_NEAR(products[static_cast<std::size_t>(i * n + i)], static_cast<double>(square), 1e-9)
               << choice << ", row " << i;
         }
-        // The scope is what chooses. Sums of products of bf16 are often exact whoever makes them.
+        // The scope is what chooses. Sums of few products of 16 bits are often exact whoever makes them.
         if (unit == GramUnit::tensor || !has_kernel(unit, n, dtype)) {
           EXPECT_EQ(products, first) << choice;
-        } else if (dtype != DType::bf16) {
+        } else if (dtype == DType::f32 && n > 2) {
           EXPECT_NE(products, first) << choice;
         }
       }
