@@ -114,8 +114,7 @@ void doubt_rows(const Audit& audit, const Looks& looks, AuditAdvice& advice) {
   if (looks.spares_copies) {
     advice.doubts.emplace_back(
         "of rows that are copies of each other the first is taken for honest, as no majority would look "
-        "honest "
-        "without: it may be one of the bad ones");
+        "honest without: it may be one of the bad ones");
   } else if (copies) {
     advice.doubts.emplace_back("of rows that are copies one may be the honest worker that was copied");
   }

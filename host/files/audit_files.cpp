@@ -71,11 +71,7 @@ class FileRows : public AuditRows {
     const ElementType& type = element_type_of(inputs_.tensors[t]);
     auto* const bytes = reinterpret_cast<std::byte*>(to);
     reader.read(t, begin * type.bytes, count * type.bytes, bytes + count * (8 - type.bytes));
-    if (holds_files_) {
-      reader.check();
-    } else {
-      reader.close();  // many workers must not need as many descriptors
-    }
+    reader.pause(holds_files_);
     widen(bytes, count, type, DType::f64);
   }
 

@@ -687,13 +687,9 @@ void RowReader::check_sum(std::size_t t, std::int64_t begin, std::int64_t bytes,
                                             show(tensors_[t].name)));
 }
 
-void RowReader::check() const {
+void RowReader::pause(bool holds_file) {
   if (file_) file_->check_unchanged();
-}
-
-void RowReader::close() {
-  check();
-  file_.reset();
+  if (!holds_file) file_.reset();
 }
 
 }  // namespace bragg::detail

@@ -75,13 +75,14 @@ class RowReader {
   RowReader(const PlacedModel& model, std::span<const TensorInfo> tensors, std::int64_t offset)
       : model_(&model), tensors_(tensors), offset_(offset) {}
 
-  /// Bytes [begin, begin + bytes) of tensor t; certain when close() or check() has returned. @throws Error
+  /// Bytes [begin, begin + bytes) of tensor t; certain when close() or pause() has returned. @throws Error
   /// io_error; bad_file where the file changed.
   void read(std::size_t t, std::int64_t begin, std::int64_t bytes, void* to);
   /// @throws Error bad_file where the file changed since it was opened.
-  void check() const;
-  /// The same, and closes it.
-  void close();
+  void close() { pause(false); }
+  /// The same, but that a file which may be held (files_to_hold) stays open for the next read: many workers
+  /// must not need as many descriptors.
+  void pause(bool holds_file);
 
  private:
   void check_sum(std::size_t t, std::int64_t begin, std::int64_t bytes, const void* read);

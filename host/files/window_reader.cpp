@@ -52,11 +52,7 @@ WindowReader::Failures WindowReader::load(const Window& window, int slot, std::s
         readers_[i].read(piece.tensor, piece.begin * size, piece.size() * size, to);
         to += piece.size() * size;
       }
-      if (holds_files_) {
-        readers_[i].check();
-      } else {
-        readers_[i].close();  // many workers must not need as many descriptors
-      }
+      readers_[i].pause(holds_files_);
       if (floating) widen(begin, window.elements, *window.type, dtype);
     } catch (...) {
       caught[k] = std::current_exception();

@@ -135,9 +135,10 @@ void ReadFile::read(std::int64_t offset, void* to, std::int64_t bytes) const {
       if (errno == EINTR) continue;
       throw_io_error(path_, "read it", errno);
     }
-    if (got == 0) check_unchanged();
-    if (got == 0)
+    if (got == 0) {
+      check_unchanged();
       throw_bad_file(path_, fmt::format("ends at byte {}, expected {} bytes more", offset, bytes));
+    }
     target += got;
     offset += got;
     bytes -= got;
