@@ -35,6 +35,7 @@ FLOORS = (
 # Judges the others, so it is written without them.
 APART = ("host/reference",)
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
+ADDED = re.compile(r'^\s*add_subdirectory\("?([^\s")]+)', re.MULTILINE)
 SOURCES = (".c", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".in")
 GENERATED = ("bragg/export.hpp", "bragg/export.h", "bragg/version.hpp")
 
@@ -124,6 +125,17 @@ class Layers(unittest.TestCase):
                     found += 1
                     self.assertRegex(text, r"num_threads\((detail::)?team\(", path)
         self.assertGreater(found, 10)
+
+    def test_every_build_file_is_reached(self):
+        # What nothing adds is not built, and nobody is told.
+        listed = subprocess.run(["git", "ls-files", "CMakeLists.txt", "*/CMakeLists.txt"], cwd=ROOT, capture_output=True, text=True,
+                                check=True).stdout
+        files = {path: (ROOT / path).read_text(encoding="utf-8") for path in listed.split() if (ROOT / path).is_file()}
+        self.assertGreater(len(files), 20)
+        projects = [path for path, text in files.items() if re.search(r"^project\(", text, re.MULTILINE)]
+        added = {str(pathlib.PurePosixPath(path).parent / folder / "CMakeLists.txt")
+                 for path, text in files.items() for folder in ADDED.findall(text)}
+        self.assertEqual(sorted(set(files) - added), sorted(projects))
 
     def check(self, sources, expected):
         with tempfile.TemporaryDirectory() as folder:
