@@ -68,6 +68,13 @@ row gram 16 "as chosen" true '"ms": 0.5, "gb_per_s": 1280.0, "agrees": null'
 row "mix+select trimmed_mean" 16 "as chosen" true '"ms": 0.25, "gb_per_s": 1280.0, "agrees": true, "difference": 0'
 row gram 16 "warps 8, blocks 2" false '"ms": 0.25, "gb_per_s": 2560.0, "agrees": true, "difference": 1e-16'
 row "select median" 96 "threads 64" true '"failure": "cudaFuncSetAttribute: invalid value"'
+sorted="select median beside a sort"
+row "$sorted" 16 "as chosen" true '"ms": 0.5, "gb_per_s": 136.0, "agrees": true, "difference": 0'
+row "$sorted" 16 "cub::DeviceSegmentedSort" false '"peer": true, "ms": 0.25, "gb_per_s": 272.0, "agrees": true, "difference": 0, "sort_ms": 0.125'
+row "$sorted" 32 "as chosen" true '"ms": 0.5, "gb_per_s": 136.0, "agrees": true, "difference": 0'
+row "$sorted" 32 "cub::DeviceSegmentedSort" false '"peer": true, "ms": 4.0, "gb_per_s": 34.0, "agrees": false, "sort_ms": 3.0'
+row "$sorted" 64 "as chosen" true '"failure": "out of memory"'
+row "$sorted" 64 "cub::DeviceSegmentedSort" false '"peer": true, "ms": 8.0, "gb_per_s": 34.0, "agrees": null, "sort_ms": 3.0'
 """
 # A real result with the shapes that are asked for, written anew after each row.
 BRAGG = """#!@PYTHON@ -SE
@@ -255,7 +262,7 @@ class Complete(Check):
         self.assertEqual({row["tensors"] for row in json.loads(files["rules-tensors.json"])["rows"]}, {161})
         self.assertEqual({row["dtype"] for row in json.loads(files["rules-f64.json"])["rows"]}, {"f64"})
         self.assertEqual({row["n"] for row in json.loads(files["rules-96.json"])["rows"]}, {96})
-        self.assertEqual(len(files["variants.jsonl"].splitlines()), 5)
+        self.assertEqual(len(files["variants.jsonl"].splitlines()), 11)
         self.assertEqual(files["commit"], "0123abc\n")
         self.assertIn("A stand-in, 580.1", files["gpu.csv"])
         self.assertIn("1965, 2619, 512.34, 55", files["clocks.csv"])
@@ -266,6 +273,9 @@ class Complete(Check):
         self.assertEqual([line[:40] for line in printed.splitlines()[-len(table):]], [line[:40] for line in table])
         for words in ("GPU: A stand-in, 580.1", "commit 0123abc", "[rules] 16x1e6 ", "[huge] 16x1e9 ", "16x1000001 ",
                       "in 161", "1e7 f64", "96x1e6 ", "pass gram: 16x1e6 500us 1280 GB/s; 16x1e6 faster: warps 8, blocks 2 250us",
+                      "pass select median beside a sort: 16x1e6 500us 136 GB/s; 16x1e6 by cub::DeviceSegmentedSort 250us x0.5, its sort 125us; "
+                      "32x1e6 500us 136 GB/s; 32x1e6 cub::DeviceSegmentedSort DIFFERS; 64x1e6 as chosen FAILED: out of memory; "
+                      "64x1e6 by cub::DeviceSegmentedSort 8ms, its sort 3ms not compared",
                       "FAILED: cudaFuncSetAttribute", "ncu-gram-64: ms 1.23, DRAM % 61.5, L1 hits % 12.2, stall no_instruction 0.75",
                       "rules 1965 to 1965 MHz, 512.34 W", "; verify-int8: ", "0 wrong", "whole by sum of passes: nnm",
                       "gram alone (difference / bound): 128x1e7 tensor 250us (0.0e+00), 128x1e7 int8 250us (2.5e-02), "
@@ -446,7 +456,7 @@ class Killed(Check):
         self.assertEqual(check["to_come"], ["rules", "pass-sums", *CHOICES])
         self.assertIn("STOPPED IN rules", files["table.txt"])
         self.assertIn("NOT BEGUN OR NOT FINISHED: rules, pass-sums", files["table.txt"])
-        self.assertEqual(len(files["variants.jsonl"].splitlines()), 5)
+        self.assertEqual(len(files["variants.jsonl"].splitlines()), 11)
         self.assertIn("pass gram", files["table.txt"])
         self.assert_ended(inner)
         self.assert_ended(int((self.home / "sampler").read_text()))

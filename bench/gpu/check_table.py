@@ -114,8 +114,18 @@ def pipelines(folder):
         yield "benchmarks left out: " + "; ".join(skipped)
 
 
+def peer(row, chosen):
+    """What others have for a pass: no choice of ours, however long it takes."""
+    text = "%s by %s %s" % (shape(row), row["variant"], duration(row["ms"]))
+    if chosen:
+        text += " x%s" % number(row["ms"] / chosen)
+    if "sort_ms" in row:
+        text += ", its sort %s" % duration(row["sort_ms"])
+    return text + (" not compared" if row["agrees"] is None else "")
+
+
 def variants(folder):
-    """A line for each pass: what is chosen, and what is faster than that or wrong."""
+    """A line for each pass: what is chosen, what is faster than that or wrong, and what others take."""
     path = folder / "variants.jsonl"
     if not path.exists():
         return
@@ -129,6 +139,8 @@ def variants(folder):
             text = "%s %s FAILED: %s" % (where, row["variant"], row["failure"])
         elif row["agrees"] is False:
             text = "%s %s DIFFERS" % (where, row["variant"])
+        elif row.get("peer"):
+            text = peer(row, best)
         elif row["chosen"]:
             text = "%s %s %s GB/s" % (where, duration(row["ms"]), number(row["gb_per_s"]))
         elif best and row["ms"] < 0.98 * best:

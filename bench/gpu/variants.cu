@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Each pass by itself on the current device, and beside what kernels/common/tuning.hpp chooses, what else it
 // might choose: so that one run on hardware tells what to change there. No two results may differ but where
-// sums are added in another order, or by another unit.
+// sums are added in another order, or by another unit. Medians and trimmed means are held against a sort of
+// the CUDA Toolkit's too, whole: a peer, which shares no code of the selection, and is no choice of ours.
 //
 //   variants [SECONDS]     seconds for each timing (0.05); prints a line of JSON for each, once it is there
 //   variants --once NAME   a single launch, for a profiler: gram-N, median-N, mix-N of N rows, or steps
@@ -24,6 +25,8 @@
 #include <string>
 #include <vector>
 
+#include "bench/gpu/cub_sort.hpp"
+#include "bench/gpu/sorted.hpp"
 #include "kernels/combine/combine.cuh"
 #include "kernels/common/sum_unit.hpp"
 #include "kernels/gram/chunks.cuh"
@@ -161,19 +164,21 @@ struct Matrix {
   double bytes() const { return static_cast<double>(data.bytes()); }
 };
 
-/// What is measured: a pass on a shape, with a tuning, which is chosen or not.
+/// What is measured: a pass on a shape, with a tuning, which is chosen or not; or what others have for it.
 struct Variant {
   const char* pass;
   Shape shape;
   std::string name;
   bool chosen;
+  bool peer = false;
 };
 
 struct Found {
   double ms;
-  double bytes;                      ///< that are moved
-  std::optional<double> difference;  ///< the largest to what is chosen, relative to the largest result
-  double allowed = 1e-12;            ///< of it: the order of additions may differ, nothing else
+  double bytes;                        ///< that are moved
+  std::optional<double> difference;    ///< the largest to what is chosen, relative to the largest result
+  double allowed = 1e-12;              ///< of it: the order of additions may differ, nothing else
+  std::optional<double> sort_ms = {};  ///< of a peer, its sort's part
 };
 
 int complaints = 0;  // failures, and results that differ
@@ -190,10 +195,12 @@ std::string quoted(const char* text) {
 /// Prints the line of a variant: what `find` returns, or how it fails.
 template <class FindT>
 void measure(const Variant& variant, const FindT& find) {
-  std::printf("{\"pass\": %s, \"n\": %d, \"d\": %lld, \"dtype\": \"%s\", \"variant\": %s, \"chosen\": %s, ",
-              quoted(variant.pass).c_str(), variant.shape.n, static_cast<long long>(variant.shape.d),
-              to_string(variant.shape.dtype), quoted(variant.name.c_str()).c_str(),
-              variant.chosen ? "true" : "false");
+  std::printf(
+      "{\"pass\": %s, \"n\": %d, \"d\": %lld, \"dtype\": \"%s\", \"variant\": %s, \"chosen\": %s, "
+      "\"peer\": %s, ",
+      quoted(variant.pass).c_str(), variant.shape.n, static_cast<long long>(variant.shape.d),
+      to_string(variant.shape.dtype), quoted(variant.name.c_str()).c_str(), variant.chosen ? "true" : "false",
+      variant.peer ? "true" : "false");
   try {
     const Found found = find();
     const bool agrees = !found.difference || *found.difference <= found.allowed;
@@ -205,6 +212,7 @@ void measure(const Variant& variant, const FindT& find) {
     if (found.difference && std::isfinite(*found.difference)) {
       std::printf(", \"difference\": %.3g", *found.difference);
     }
+    if (found.sort_ms) std::printf(", \"sort_ms\": %.6f", *found.sort_ms);
   } catch (const std::exception& error) {
     ++complaints;
     cudaGetLastError();  // what is not for good must not be the next one's
@@ -647,6 +655,41 @@ void time_passes(int n, std::int64_t d, DType dtype, Watch& watch) {
   }
 }
 
+/// Bytes of each of the two copies of the keys that a peer sorts at a time: with CUB's own memory, 8 bytes a
+/// coordinate, and the rows, that is less than half of a card of 24 GB.
+constexpr std::size_t most_key_bytes = std::size_t{1} << 30;
+
+/// The median or a trimmed mean of rows as chosen, and by CUB: each coordinate's values brought together,
+/// sorted, and the ranks that the rule wants. To as many rows as a network takes the bits are the same.
+void time_beside_sort(const char* pass, SelectRule::Kind kind, const Shape& shape, Watch& watch) {
+  Passes passes(shape.n, shape.d, shape.dtype, watch);
+  const Matrix& m = passes.matrix();
+  const SelectArguments arguments = passes.selection(kind, false);
+  const double bytes = m.bytes() + static_cast<double>(m.row_bytes);
+  Expected expected;
+  measure({pass, shape, "as chosen", true}, [&]() -> Found {
+    set_bytes(m.out.data(), 0xFF, m.row_bytes, watch.stream());
+    const double ms = watch.ms([&] { select(arguments, watch.stream()); });
+    return {ms, bytes, expected.difference(m, true, watch.stream())};
+  });
+  measure({pass, shape, "cub::DeviceSegmentedSort", false, true}, [&]() -> Found {
+    const SortedRows rows(m.data.data(), shape.n, shape.d, shape.dtype, most_key_bytes);
+    const CubSort cub(shape.n, rows.batch(), rows.key_bytes());
+    const auto time = [&](const auto& sort) {
+      set_bytes(m.out.data(), 0xFF, m.row_bytes, watch.stream());
+      return watch.ms([&] { rows.select(arguments.rule, m.out.data(), watch.stream(), sort); });
+    };
+    const double unsorted_ms = time([](void* keys, void*, std::int64_t) { return keys; });
+    const double ms = time([&](void* keys, void* other, std::int64_t segments) {
+      return cub.sort(keys, other, segments, watch.stream());
+    });
+    return {.ms = ms,
+            .bytes = bytes,
+            .difference = expected.difference(m, false, watch.stream()),
+            .sort_ms = ms - unsorted_ms};
+  });
+}
+
 void run(double seconds) {
   Watch watch(seconds);
   std::printf("{\"device\": %s, \"seconds\": %g}\n", quoted(device_name(current_device()).c_str()).c_str(),
@@ -714,6 +757,18 @@ void run(double seconds) {
   for (const int n : {16, 32, 64}) passes(n, d, bf16);
   for (const int n : {16, 64}) passes(n, d, DType::f64);
   for (const int n : {256, 512, 1024}) passes(n, d / 10, f32);
+  // At the end: how long others take is not known, and the step has a limit.
+  const auto beside_sort = [&](int n, std::int64_t length, DType dtype) {
+    const Shape shape{n, length, dtype};
+    const char* const medians = "select median beside a sort";
+    group(medians, shape, [&] { time_beside_sort(medians, SelectRule::Kind::median, shape, watch); });
+    const char* const means = "select trimmed_mean beside a sort";
+    if (n > largest_bucket<f32>) return;  // added up in another order
+    group(means, shape, [&] { time_beside_sort(means, SelectRule::Kind::trimmed_mean, shape, watch); });
+  };
+  for (const int n : {16, 64}) beside_sort(n, d, f32);
+  for (const DType dtype : {bf16, DType::f16, DType::f64}) beside_sort(16, d, dtype);
+  for (const int n : {128, 256}) beside_sort(n, d / 10, f32);
 }
 
 /// A single launch of what is named.
