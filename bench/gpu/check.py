@@ -206,13 +206,13 @@ def verify_choice(choice):
 
 
 def gram_choices(check):
-    """Without cuBLAS the benchmark leaves its rows out, and says why."""
+    """Products of pairs, and lengths alone. Without cuBLAS the benchmark leaves its rows out, and says why."""
     try:
         prefix = seeing_cublas(check)
     except LeftOut:
         prefix = []
-    return prefix + bench("gram-choices", "--gram", "all", "--rule", "krum(f=F)", "--n", "16", "64", "128", "--d", "1e7",
-                          "--seconds", "0.1")(check)
+    return prefix + bench("gram-choices", "--gram", "all", "--rule", "krum(f=F)", "cge(f=F)", "--n", "16", "64", "128",
+                          "--d", "1e7", "--seconds", "0.1")(check)
 
 
 def pass_sums(check):

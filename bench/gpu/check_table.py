@@ -103,7 +103,11 @@ def pipelines(folder):
                 text += " " + row["note"]
             lines.setdefault(row["form"], {}).setdefault(name, []).append(text)
         if name == CHOICES:
-            yield "products by choice, gram alone (difference / bound): " + ", ".join(map(choice, result["rows"]))
+            of_form = {}
+            for row in result["rows"]:
+                of_form.setdefault(row["form"], []).append(choice(row))
+            yield "products by choice, gram alone (difference / bound): " + "; ".join(
+                "%s %s" % (form, ", ".join(some)) for form, some in of_form.items())
         if not result.get("complete", True):
             skipped.append("%s was stopped after %d rows" % (name, len(result["rows"])))
         skipped += ["%s %s%s: %s" % (row["form"], shape(row), " " + row["gram"] if row.get("gram") else "", row["why"])

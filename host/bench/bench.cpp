@@ -17,6 +17,7 @@
 #include "host/bench/data.hpp"
 #include "host/bench/device.hpp"
 #include "host/bench/files.hpp"
+#include "host/bench/gram_choices.hpp"
 #include "host/bench/threads.hpp"
 #include "host/plan/cpu_rows.hpp"
 #include "rules/needs.hpp"
@@ -61,7 +62,7 @@ std::optional<double> extra_memory_of(const CallF& call) {
 struct Shaped {
   Buffer data, out;
   std::shared_ptr<const void> on_device;
-  std::vector<double> products;  ///< of the rows there, by the first choice that was measured
+  FirstProducts products;  ///< of the rows there
   std::unique_ptr<WrittenUpdates> files;
   double bandwidth = 0;
   bool in_cache = false;

@@ -37,8 +37,8 @@ struct Row {
   std::optional<double> extra_memory = {};  ///< bytes beyond inputs and output
   std::string note = {};
   std::vector<PeerRow> peers = {};
-  /// Of products by a choice: the largest difference from those of the first choice for the same rows, as
-  /// share_of_bound.
+  /// Of products by a choice, or of lengths alone: the largest difference from those of the first choice for
+  /// the same rows, as share_of_bound.
   std::optional<double> gram_difference = {};
 
   double bytes() const;

@@ -12,7 +12,6 @@
 #include "host/bench/data.hpp"
 #include "host/bench/device_products.hpp"
 #include "host/bench/device_updates.hpp"
-#include "host/bench/gram_choices.hpp"
 #include "host/plan/engine.hpp"
 #include "kernels/common/sum_unit.hpp"
 #include "kernels/gram/gram.hpp"
@@ -206,15 +205,16 @@ std::vector<PassWork> passes_on_device(const Case& one, const void* updates) {
 
 /// Milliseconds of the Gram pass by the thread's choice, whose products are compared.
 double time_products(const Case& one, const void* updates, const Budget& budget, Stopwatch& watch,
-                     cuda::Stream stream, std::vector<double>& expected, Row& row) {
-  const DeviceProducts pass(updates, one.n, one.size.d, one.dtype, stream);
+                     cuda::Stream stream, FirstProducts& first, Row& row) {
+  const DeviceProducts pass(updates, one.n, one.size.d, one.dtype, detail::takes_pairs(one.pipeline), stream);
   const auto run = [&](int calls) {
     return watch.time(stream, [&] {
       for (int k = 0; k < calls; ++k) pass.enqueue(stream);
     });
   };
   const double ms = time_batches(run, {.seconds = budget.seconds / 4, .calls = 5, .few = 3}).ms.median;
-  std::vector<double> products = pass.take(stream);
+  const std::vector<double> products = pass.take(stream);
+  std::vector<double>& expected = first.of(one.pipeline);
   if (expected.empty()) expected = products;
   row.gram_difference = share_of_bound(products, expected, one.n);
   return ms;
@@ -246,8 +246,7 @@ std::shared_ptr<const void> updates_on_device(int n, std::int64_t d, DType dtype
   return {memory, memory->data()};
 }
 
-Row measure_on_device(const Case& one, const void* updates, const Budget& budget,
-                      std::vector<double>& products) {
+Row measure_on_device(const Case& one, const void* updates, const Budget& budget, FirstProducts& first) {
   const cuda::GramUnitScope by(cuda::gram_unit_of(one.gram.c_str()));
   const std::size_t row_bytes = static_cast<std::size_t>(one.size.d) * size_of(one.dtype);
   const std::size_t bytes = static_cast<std::size_t>(one.n) * row_bytes;
@@ -287,7 +286,7 @@ Row measure_on_device(const Case& one, const void* updates, const Budget& budget
     // By itself only where there is nothing else.
     auto ms = passes.size() == 1 ? std::optional(row.timing.ms.median) : std::nullopt;
     if (work.name == "gram" && !one.gram.empty()) {
-      ms = time_products(one, updates, budget, watch, stream.get(), products, row);
+      ms = time_products(one, updates, budget, watch, stream.get(), first, row);
     }
     row.passes.push_back({.work = work, .floor = {}, .ms = ms});
     if (!work.note.empty()) row.note += (row.note.empty() ? "" : "; ") + work.note;
@@ -313,7 +312,7 @@ Floors measure_device_floors(std::string&, double) { refuse(); }
 
 std::shared_ptr<const void> updates_on_device(int, std::int64_t, DType) { refuse(); }
 
-Row measure_on_device(const Case&, const void*, const Budget&, std::vector<double>&) { refuse(); }
+Row measure_on_device(const Case&, const void*, const Budget&, FirstProducts&) { refuse(); }
 
 }  // namespace bragg::bench
 

@@ -4,9 +4,9 @@
 
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "host/bench/bench.hpp"
+#include "host/bench/gram_choices.hpp"
 
 namespace bragg::bench {
 
@@ -21,8 +21,7 @@ std::shared_ptr<const void> updates_on_device(int n, std::int64_t d, DType dtype
 /// Times Plan::run(stream) by CUDA events on updates in the device's memory; and, where the rule can be
 /// captured, replays of a graph of it. What the passes have to do is found by solving the first coordinates
 /// on the CPU. Extra memory is the plan's workspace. Of a case with a choice, the Gram pass is timed by
-/// itself too, and its products are compared with `products`; where that is empty they are put there.
-Row measure_on_device(const Case& one, const void* updates, const Budget& budget,
-                      std::vector<double>& products);
+/// itself too, and its products are compared with `first`'s; where there are none they are put there.
+Row measure_on_device(const Case& one, const void* updates, const Budget& budget, FirstProducts& first);
 
 }  // namespace bragg::bench

@@ -8,7 +8,8 @@ namespace bragg::bench {
 
 namespace cuda = detail::cuda;
 
-DeviceProducts::DeviceProducts(const void* rows, int n, std::int64_t d, DType dtype, cuda::Stream stream) {
+DeviceProducts::DeviceProducts(const void* rows, int n, std::int64_t d, DType dtype, bool pairs,
+                               cuda::Stream stream) {
   cuda::RunTable table(1, n, 1);
   table.start(n);
   table.numbers()[0] = d;
@@ -22,7 +23,7 @@ DeviceProducts::DeviceProducts(const void* rows, int n, std::int64_t d, DType dt
 
   const std::int64_t length = cuda::gram_chunk_length(d);
   const cuda::Cut chunks{.tensors = 1, .pieces = (d + length - 1) / length, .length = length};
-  partial_ = cuda::DeviceMemory(cuda::gram_partial_doubles(n, chunks.pieces) * sizeof(double));
+  partial_ = cuda::DeviceMemory(cuda::gram_partial_doubles(n, chunks.pieces, pairs) * sizeof(double));
   products_ = cuda::DeviceMemory(static_cast<std::size_t>(n) * static_cast<std::size_t>(n) * sizeof(double));
   arguments_ = {.rows = {.data = table.at().rows.in(table_.data()),
                          .sizes = table.at().numbers.in(table_.data()),
@@ -34,10 +35,11 @@ DeviceProducts::DeviceProducts(const void* rows, int n, std::int64_t d, DType dt
                 .chunks = chunks,
                 .parts = {},
                 .partial = static_cast<double*>(partial_.data()),
-                .batch = cuda::gram_batch(n, chunks.pieces),
+                .batch = cuda::gram_batch(n, chunks.pieces, pairs),
                 .products = static_cast<double*>(products_.data()),
+                .pairs = pairs,
                 .unit = cuda::wanted_gram_unit()};
-  if (arguments_.unit != cuda::GramUnit::cublas) return;
+  if (arguments_.unit != cuda::GramUnit::cublas || !pairs) return;
   blas_ = std::make_unique<cuda::Blas>();
   library_memory_ = cuda::DeviceMemory(cuda::gram_library_bytes(n, *blas_));
 }

@@ -12,12 +12,13 @@ namespace bragg::bench {
 
 class DeviceProducts {
  public:
-  /// Of n rows of d elements that lie one behind the other, by the thread's choice (wanted_gram_unit). Waits.
-  /// @throws Error out_of_memory.
-  DeviceProducts(const void* rows, int n, std::int64_t d, DType dtype, detail::cuda::Stream stream);
+  /// Of n rows of d elements that lie one behind the other, by the thread's choice (wanted_gram_unit);
+  /// `pairs` false: of each row with itself alone. Waits. @throws Error out_of_memory.
+  DeviceProducts(const void* rows, int n, std::int64_t d, DType dtype, bool pairs,
+                 detail::cuda::Stream stream);
 
   void enqueue(detail::cuda::Stream stream) const;
-  /// [n²] of what was enqueued last. Waits.
+  /// [n²] of what was enqueued last; of no pairs 0. Waits.
   std::vector<double> take(detail::cuda::Stream stream) const;
 
  private:

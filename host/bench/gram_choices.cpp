@@ -17,10 +17,13 @@ namespace {
 namespace cuda = detail::cuda;
 
 bool computes(const std::string& choice, const Case& one) {
-  if (!detail::takes_pairs(one.pipeline)) return false;
+  const detail::PassNeeds needs = detail::needs_of(one.pipeline);
+  if (!needs.products) return false;
   return std::any_of(std::begin(cuda::named_gram_units), std::end(cuda::named_gram_units),
                      [&](const cuda::NamedGramUnit& known) {
-                       return choice == known.name && cuda::has_kernel(known.unit, one.n, one.dtype);
+                       if (choice != known.name) return false;
+                       return needs.pairs ? cuda::has_kernel(known.unit, one.n, one.dtype)
+                                          : cuda::unit_of_lengths(known.unit, one.dtype) == known.unit;
                      });
 }
 
@@ -44,6 +47,10 @@ std::vector<Case> by_choice(const std::vector<Case>& cases, std::span<const std:
     if (all.size() == before) all.push_back(one);
   }
   return all;
+}
+
+std::vector<double>& FirstProducts::of(const Pipeline& pipeline) {
+  return detail::takes_pairs(pipeline) ? pairs : lengths;
 }
 
 double share_of_bound(std::span<const double> a, std::span<const double> b, int n) {

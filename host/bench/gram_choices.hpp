@@ -13,9 +13,18 @@ namespace bragg::bench {
 /// Those that `--gram` may name, besides "all".
 std::vector<std::string> gram_choices();
 
-/// Each case once for each of the choices that computes its products itself, one after another; a case that
-/// none does so for is left as it is.
+/// Each case once for each of the choices that computes its products, or lengths alone, itself, one after
+/// another; a case that none does so for is left as it is.
 std::vector<Case> by_choice(const std::vector<Case>& cases, std::span<const std::string> choices);
+
+/// Products of the same rows [n²] that others are compared with: those that were measured first. Empty: none
+/// were.
+struct FirstProducts {
+  std::vector<double> pairs;
+  std::vector<double> lengths;  ///< where they are all that a pipeline takes
+
+  std::vector<double>& of(const Pipeline& pipeline);
+};
 
 /// The largest difference between two Gram matrices [n²] of the same rows, as a share of what both may be off
 /// by: at most 1 if both keep the bound of docs/numerics.md. Infinite where one is not finite.
