@@ -248,7 +248,7 @@ void CudaWindowPasses::accumulate(int slot, const RowTable& window, GramSums& su
   sums.wide = sums.wide || wide;
   const GramCenter& center = sums.center;
   const std::size_t centers =
-      center.kind == GramCenter::Kind::median ? gram_center_bytes(w.rows, w.cut, pairs) : 0;
+      center.kind == GramCenter::Kind::median ? gram_center_bytes(w.rows, w.cut, pairs, unit_) : 0;
   last_.wait(stream);
   gram({.rows = w.rows,
         .chunks = w.cut,

@@ -187,14 +187,14 @@ void CudaPlan::plan_workspace() {
   std::size_t partial = !needs_.products ? 0
                         : keeps_records_ ? record_doubles()
                                          : gram_partial_doubles(rows, chunks_.pieces, needs_.pairs);
-  std::size_t centers = needs_.products ? gram_center_bytes(rows_, chunks_, needs_.pairs) : 0;
+  std::size_t centers = needs_.products ? gram_center_bytes(rows_, chunks_, needs_.pairs, unit_) : 0;
   const auto samples = static_cast<std::size_t>(needs_.sampling.count);
   if (samples > 0) {
     sample_table_ = RunTable(samples * sample_sizes_.size(), rows);
     Rows wide = rows_;
     wide.dtype = wide.reference_dtype[0] = wide.reference_dtype[1] = DType::f64;
     partial = std::max(partial, gram_partial_doubles(rows, sample_chunks_.pieces));
-    centers = std::max(centers, gram_center_bytes(wide, sample_chunks_));
+    centers = std::max(centers, gram_center_bytes(wide, sample_chunks_, true, unit_));
   }
   Layout workspace;
   workspace.add<std::byte>(table_.bytes());

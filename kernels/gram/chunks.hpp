@@ -15,7 +15,7 @@ void gram_chunks(const GramBatch& batch, Stream stream);
 template <DType dtype>
 void gram_chunks_double_float(const GramBatch& batch, Stream stream);
 
-/// The same of bytes on tensor cores (int8.cuh).
+/// The same of pairs by bytes on tensor cores (int8.cuh).
 template <DType dtype>
 void gram_chunks_int8(const GramBatch& batch, Stream stream);
 

@@ -33,11 +33,6 @@ bool goes_by_tiles(const Rows& rows, int rows_read, bool pairs) {
   return pairs && (rows_read > most_register_rows || !have_one_dtype(rows));
 }
 
-/// Whether medians are found by a kernel of their own: blocks of the others see too few of the rows.
-bool finds_centers_apart(const Rows& rows, bool pairs) {
-  return !pairs || goes_by_tiles(rows, rows.count, pairs);
-}
-
 /// Chunks whose medians are kept at a time.
 std::int64_t center_batch(const Cut& chunks) {
   const std::int64_t fit = batch_centers / chunks.length;
@@ -58,16 +53,25 @@ Rows rows_of_record(Rows rows, bool centered) {
   return rows;
 }
 
-/// Who computes the products of a batch.
+/// Who computes products of so many rows by a choice, in one reading of the table.
+GramUnit unit_of(const Rows& rows, int read, bool pairs, bool centered, GramUnit wanted) {
+  const GramUnit unit = wanted == GramUnit::automatic ? gram_unit(current_device(), read) : wanted;
+  if (!pairs) return unit_of_lengths(unit, rows.dtype);
+  const GramUnit of_pairs = centered ? unit_about_center(unit) : unit;
+  const bool fits = of_pairs == GramUnit::cublas || have_one_dtype(rows);
+  return fits && has_kernel(of_pairs, read, rows.dtype) ? of_pairs : GramUnit::tensor;
+}
 GramUnit unit_of(const GramBatch& batch) {
   const GramArguments& pass = batch.pass;
-  const GramUnit unit =
-      pass.unit == GramUnit::automatic ? gram_unit(current_device(), batch.rows) : pass.unit;
-  if (!pass.pairs) return unit_of_lengths(unit, pass.rows.dtype);
-  if (pass.center != Center::none) return GramUnit::tensor;
+  const GramUnit unit = unit_of(pass.rows, batch.rows, pass.pairs, pass.center != Center::none, pass.unit);
   // A library cannot leave a part alone.
-  const bool fits = unit == GramUnit::cublas ? pass.skip == nullptr : have_one_dtype(pass.rows);
-  return fits && has_kernel(unit, batch.rows, pass.rows.dtype) ? unit : GramUnit::tensor;
+  return unit == GramUnit::cublas && pass.skip != nullptr ? GramUnit::tensor : unit;
+}
+
+/// Whether medians are found by a kernel of their own: blocks of the others see too few of the rows.
+bool finds_centers_apart(const Rows& rows, bool pairs, GramUnit wanted) {
+  return !pairs || goes_by_tiles(rows, rows.count, pairs) ||
+         unit_of(rows, rows.count, pairs, true, wanted) != GramUnit::tensor;
 }
 
 int as_many_as_fit(std::int64_t blocks, int resident) {
@@ -173,8 +177,8 @@ void enqueue(const GramArguments& arguments, bool keeps_records, const GramLibra
   const int resident = simt::resident_blocks(gram_sums, sum_threads, 0);
   const std::int64_t parts = arguments.parts.per_tensor ? arguments.rows.tensors : 1;
   const std::int64_t groups = parts * ((triangle(arguments.rows.count) + 31) / 32);
-  const bool medians_apart =
-      arguments.center == Center::median && finds_centers_apart(arguments.rows, arguments.pairs);
+  const bool medians_apart = arguments.center == Center::median &&
+                             finds_centers_apart(arguments.rows, arguments.pairs, arguments.unit);
   const std::int64_t most =
       medians_apart ? std::min(arguments.batch, center_batch(arguments.chunks)) : arguments.batch;
   do {
@@ -258,8 +262,8 @@ std::vector<RecordEntry> gram_record(const Rows& rows, bool pairs, bool centered
   return entries;
 }
 
-std::size_t gram_center_bytes(const Rows& rows, const Cut& chunks, bool pairs) {
-  if (!finds_centers_apart(rows, pairs)) return 0;
+std::size_t gram_center_bytes(const Rows& rows, const Cut& chunks, bool pairs, GramUnit unit) {
+  if (!finds_centers_apart(rows, pairs, unit)) return 0;
   return static_cast<std::size_t>(center_batch(chunks) * chunks.length) * size_of(rows.dtype);
 }
 

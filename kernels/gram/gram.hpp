@@ -82,7 +82,7 @@ struct GramArguments {
   const int* skip = nullptr;      ///< parts where *skip is not 0 are left alone; null: none
 
   /// Products are those of rows less the centre then, and so are references', those of zeros too. The
-  /// difference is taken in f64, and then scaled.
+  /// difference is taken in f64, and then scaled; or in two floats, exactly.
   Center center = Center::none;
   int center_row = 0;                      ///< of Center::row
   const std::uint8_t* left_out = nullptr;  ///< [rows.inputs] not 0: not in the median; null: all are
@@ -98,7 +98,8 @@ std::size_t gram_partial_doubles(int rows, std::int64_t chunks, bool pairs = tru
 
 /// Memory for medians of a batch of chunks, aligned to 16 bytes. Bounded; 0 where blocks find them in
 /// passing.
-std::size_t gram_center_bytes(const Rows& rows, const Cut& chunks, bool pairs = true);
+std::size_t gram_center_bytes(const Rows& rows, const Cut& chunks, bool pairs = true,
+                              GramUnit unit = GramUnit::automatic);
 
 /// What GramUnit::cublas takes besides. It computes pairs that are not about a centre, where no part may be
 /// skipped; the others tensor does.

@@ -10,17 +10,22 @@
 //              an int64 of 62 bits, in units of 256⁵; runs are added in f64, in order.
 // Order        Sums of a run are exact, so they are the same for equal rows, and so are those of runs. A
 //              non-finite value makes its row's scale infinite, which stays in its row's pairs.
+// Centre       A difference is two floats h + l exactly, each of which is rounded to an integer. Differences
+//              that no float holds are taken of quarters: then what underflows is nothing beside the rest.
 // Error        in units of 2⁻⁵³‖x_i‖‖x_j‖, where ‖X‖ ≥ 0.99·2⁴⁶ in a run: rounding to integers, ½ each of
 //              128 values of both rows, √128·2⁻⁴⁶: 1455. Digits left out, four times at most 128·2³⁸·1.01:
 //              261. The unit of the int64: 2. Sums of 512 runs: 513. Together 2231, less than
 //              gram_additions are promised, and sums over runs are no more (Cauchy and Schwarz): the bound
-//              of docs/numerics.md is the same.
+//              of docs/numerics.md is the same. About a centre integers are off by ¾, for where h is
+//              rounded, |l| ≤ ¼, and is 0: 2183 in place of 1455, together 2959.
 // Map          One thread block per chunk. A warp stages 4 rows at a time, 16 coordinates of a row to a lane,
 //              and asks for the next run in L2. Any assignment of coordinates to k gives the same sum if both
 //              factors agree: a lane's four values are the four bytes of a register. Each warp then
 //              multiplies 16 rows by 8 (of b bands of 16 rows b(b+1) warps), and keeps its sums. Above 64
 //              rows a block takes two groups of 48, or one with itself. Tails and unaligned rows go to the
 //              same places: the same bits.
+//              The centre of the next run is staged while this one is multiplied; medians are found before
+//              (centers.cuh).
 // Bound        Tensor cores: 26 multiply-adds of bytes for each pair of whole tiles and coordinate; memory.
 //              f64: eight operations of a warp per tile and run.
 // Resources    64 to 640 threads; registers: 28 sums, 8 of f64, 16 of digits; 768 bytes shared a row.
@@ -30,8 +35,9 @@
 //              each value: from 160 rows on that would be less (counted, not run).
 #pragma once
 
+#include "kernels/common/double_float.cuh"
 #include "kernels/common/tuning.hpp"
-#include "kernels/gram/batch.cuh"
+#include "kernels/gram/center.cuh"
 #include "kernels/gram/chunks.hpp"
 
 namespace bragg::detail::cuda {
@@ -46,6 +52,7 @@ inline constexpr int octet_words = digits * digit_steps * 64;
 /// Where rows come from and where their digits go, in shared memory.
 struct DigitRows {
   const unsigned char* const* data;  ///< [row]; null: zeros
+  const uint4* centers;              ///< of a run's coordinates, f32, finite
   std::uint32_t* staged;             ///< [octet][octet_words]
   int* exponents;                    ///< [row] of the power of two that makes values of integers
 };
@@ -79,19 +86,26 @@ BRAGG_DEVICE DigitScale digit_scale(std::uint32_t largest) {
   return {float_power_of_two(first), float_power_of_two(up - first), -24 - up};
 }
 
-/// The digits of a value that is scaled to less than 0x7F.7F7F7F7F7Fp16, each more by 128, as bytes: three of
-/// them in each of two words.
+/// Of the last digit, in a value of at most a quarter.
+BRAGG_DEVICE int units_of(float y) {
+  constexpr float magic = 0x1.8p23f;  // what is added to it is rounded to a whole number
+  return static_cast<int>(simt::bits_of(simt::fma(y, 0x1p24f, magic)) - 0x4B400000u);
+}
+
+/// The digits of y and `units` of the last, together less than 0x7F.7F7F7F7F7Fp16, each more by 128, as
+/// bytes: three of them in each of two words.
 struct DigitPair {
   std::uint32_t high;
   std::uint32_t low;
 };
-BRAGG_DEVICE DigitPair digits_of(float y) {
+BRAGG_DEVICE DigitPair digits_of(float y, int units) {
   constexpr float magic = 0x1.8p25f;           // what is added to it is rounded to a multiple of 4
   constexpr std::uint32_t bits = 0x4C400000u;  // its own
   const float shifted = y + magic;
   const float rest = y - (shifted - magic);
   // Sums wrap, where the row is not finite and y anything.
-  const std::uint32_t low = static_cast<std::uint32_t>(simt::round_to_int(rest * 0x1p24f)) + 0x808080u;
+  const std::uint32_t low = static_cast<std::uint32_t>(simt::round_to_int(rest * 0x1p24f)) +
+                            static_cast<std::uint32_t>(units) + 0x808080u;
   const auto carry = static_cast<std::uint32_t>(static_cast<int>(low) >> 24);
   return {((simt::bits_of(shifted) - bits) << 2) + 0x808080u + carry, low};
 }
@@ -111,8 +125,22 @@ BRAGG_DEVICE void transpose_digits(const DigitPair (&of)[4], std::uint32_t (&byt
   three(of[0].low, of[1].low, of[2].low, of[3].low, 3);
 }
 
-/// A warp stages the digits of four rows of a run from `begin`, of which it loads whole vectors or not.
+/// The block's threads write the centres of a run from `begin`; p: of the piece.
 template <DType dtype>
+BRAGG_DEVICE void stage_centers(uint4* centers, const unsigned char* p, int begin, int size,
+                                Alignment alignment) {
+  BRAGG_ROLLED
+  for (int i = simt::thread(); i < digit_run; i += simt::threads()) {
+    float center = 0;
+    if (p != nullptr && begin + i < size) {
+      center = finite_or_zero(value_of<dtype>(load_element<dtype>(p, begin + i, alignment)));
+    }
+    reinterpret_cast<float*>(centers)[i] = center;
+  }
+}
+
+/// A warp stages the digits of four rows of a run from `begin`, of which it loads whole vectors or not.
+template <DType dtype, bool centered>
 BRAGG_DEVICE void stage_digits(const DigitRows& rows, int first_row, int begin, int size, bool whole,
                                Alignment alignment) {
   constexpr int run = vector_elements<dtype>;
@@ -133,16 +161,31 @@ BRAGG_DEVICE void stage_digits(const DigitRows& rows, int first_row, int begin, 
   } else {
     load_by_elements<dtype>(raw, p, begin + run * place, 8 * run, size, Alignment::element);
   }
-  std::uint32_t most = 0;
-  BRAGG_UNROLL
-  for (int e = 0; e < 16; ++e) raise_float(most, value_at<dtype>(raw[e / run], e % run));
-  BRAGG_UNROLL
-  for (int lanes = 4; lanes > 0; lanes /= 2) {
-    const std::uint32_t other = simt::shuffle_xor(most, lanes);
-    if (other > most) most = other;
+  const auto value = [&](int e) { return value_at<dtype>(raw[e / run], e % run); };
+  const auto center = [&](int e) {
+    return value_at<DType::f32>(rows.centers[run / 4 * (8 * (e / run) + place) + e % run / 4], e % 4);
+  };
+  const auto largest = [&](float unit) {
+    std::uint32_t most = 0;
+    BRAGG_UNROLL
+    for (int e = 0; e < 16; ++e) raise_float(most, centered ? value(e) * unit - center(e) * unit : value(e));
+    BRAGG_UNROLL
+    for (int lanes = 4; lanes > 0; lanes /= 2) {
+      const std::uint32_t other = simt::shuffle_xor(most, lanes);
+      if (other > most) most = other;
+    }
+    return most;
+  };
+  float unit = 1.0f;
+  std::uint32_t most = largest(unit);
+  if constexpr (centered && dtype != DType::f16) {
+    if (simt::any(most >= 0x7F800000u)) {
+      if (most >= 0x7F800000u) unit = 0.25f;
+      most = largest(unit);
+    }
   }
   const DigitScale scale = digit_scale(most);
-  if (place == 0) rows.exponents[row] = scale.exponent;
+  if (place == 0) rows.exponents[row] = scale.exponent + (unit != 1.0f ? 2 : 0);
   // Register h = place / 4 of lane 4 · (row of the octet) + place % 4.
   std::uint32_t* const to = rows.staged + row / 8 * octet_words + 2 * (row % 8 * 4 + place % 4) + place / 4;
   BRAGG_UNROLL
@@ -150,9 +193,18 @@ BRAGG_DEVICE void stage_digits(const DigitRows& rows, int first_row, int begin, 
     DigitPair four[4];
     BRAGG_UNROLL
     for (int e = 0; e < 4; ++e) {
-      float y = value_at<dtype>(raw[(4 * step + e) / run], (4 * step + e) % run) * scale.first;
-      if constexpr (dtype != DType::f16) y *= scale.second;
-      four[e] = digits_of(y);
+      const auto scaled = [&](float x) {
+        x *= scale.first;
+        return dtype != DType::f16 ? x * scale.second : x;
+      };
+      const float x = value(4 * step + e);
+      if constexpr (centered) {
+        float low;
+        const float high = two_sum(x * unit, -center(4 * step + e) * unit, low);
+        four[e] = digits_of(scaled(high), units_of(scaled(low)));
+      } else {
+        four[e] = digits_of(scaled(x), 0);
+      }
     }
     std::uint32_t bytes[digits];
     transpose_digits(four, bytes);
@@ -241,7 +293,7 @@ constexpr int digit_warps(int rows) {
   return goes_by_digit_groups(rows) ? 2 * side * side : bands * (bands + 1);
 }
 
-template <DType dtype, int most_warps>
+template <DType dtype, int most_warps, bool centered>
 BRAGG_KERNEL(32 * most_warps, Int8Tuning<most_warps>::blocks)
 gram_int8(BRAGG_GRID_CONSTANT GramBatch batch) {
   simt::grid_dependency_sync();
@@ -262,30 +314,39 @@ gram_int8(BRAGG_GRID_CONSTANT GramBatch batch) {
   const int warps = simt::threads() / 32;
   const int warp = simt::warp();
   const int lane = simt::lane();
+  BRAGG_SHARED(uint4, centers, [centered ? digit_run / 4 : 1]);
   simt::DynamicShared dynamic;
   std::uint32_t* const staged =
       dynamic.take<std::uint32_t>(static_cast<std::size_t>(2 * bands * octet_words));
-  const unsigned char** const data = dynamic.take<const unsigned char*>(static_cast<std::size_t>(rows));
+  const unsigned char** const data = dynamic.take<const unsigned char*>(static_cast<std::size_t>(rows + 1));
   int* const exponents = dynamic.take<int>(static_cast<std::size_t>(rows));
   const Piece piece = locate(pass.chunks, pass.rows.sizes, batch.first + chunk);
   if (is_skipped(pass, piece.tensor)) return;
   const Alignment alignment = alignment_of(pass.rows, piece.tensor);
   for (int r = simt::thread(); r < rows; r += simt::threads()) data[r] = row_data(batch, piece, row_at(r));
+  if constexpr (centered) {
+    const unsigned char* const center = center_row_of(batch, piece, chunk).data;
+    if (simt::thread() == 0) data[rows] = center;
+    stage_centers<dtype>(centers, center, 0, piece.size, alignment);
+  }
   simt::sync_threads();
 
   const DigitTile own = DigitTile::of(warp, is_square, group / 16);
   const bool has_tile =
       own.band < bands && row_at(16 * own.band) < batch.rows && row_at(8 * own.octet) < batch.rows;
-  const DigitRows of_run{data, staged, exponents};
+  const DigitRows of_run{data, centers, staged, exponents};
   const int whole = alignment == Alignment::vector ? piece.size / digit_run * digit_run : 0;
   double sums[4] = {};
   for (int begin = 0; begin < piece.size; begin += digit_run) {
     BRAGG_ROLLED
     for (int r = 4 * warp; r < rows; r += 4 * warps) {
-      stage_digits<dtype>(of_run, r, begin, piece.size, begin < whole, alignment);
+      stage_digits<dtype, centered>(of_run, r, begin, piece.size, begin < whole, alignment);
       if (begin + digit_run < whole) prefetch_run<dtype>(of_run, r, begin + digit_run);
     }
     simt::sync_threads();
+    if constexpr (centered) {
+      stage_centers<dtype>(centers, data[rows], begin + digit_run, piece.size, alignment);
+    }
     if (has_tile) {
       std::int64_t products[4];
       own.multiply(staged, products);
@@ -318,14 +379,16 @@ template <DType dtype>
 void gram_chunks_int8(const GramBatch& batch, Stream stream) {
   const auto launch = [&](auto kernel) {
     const auto rows = static_cast<std::size_t>(16 * digit_bands(batch.rows));
-    simt::launch_dependent(kernel, batch.chunks * static_cast<int>(digit_tiles(batch.rows)), 1,
-                           32 * digit_warps(batch.rows),
-                           simt::shared_bytes<std::uint32_t>(rows / 8 * octet_words) +
-                               simt::shared_bytes<const unsigned char*>(rows) + simt::shared_bytes<int>(rows),
-                           stream, batch);
+    simt::launch_dependent(
+        kernel, batch.chunks * static_cast<int>(digit_tiles(batch.rows)), 1, 32 * digit_warps(batch.rows),
+        simt::shared_bytes<std::uint32_t>(rows / 8 * octet_words) +
+            simt::shared_bytes<const unsigned char*>(rows + 1) + simt::shared_bytes<int>(rows),
+        stream, batch);
   };
-  if (digit_warps(batch.rows) <= 12) return launch(gram_int8<dtype, 12>);
-  launch(gram_int8<dtype, 20>);
+  // With fewer warps a block there would be 80 registers, and centres take some more.
+  if (batch.pass.center != Center::none) return launch(gram_int8<dtype, 20, true>);
+  if (digit_warps(batch.rows) <= 12) return launch(gram_int8<dtype, 12, false>);
+  launch(gram_int8<dtype, 20, false>);
 }
 
 }  // namespace bragg::detail::cuda

@@ -168,7 +168,7 @@ GramResult run(DeviceRows& data, const GramRequest& request = {}) {
   const DeviceArray<double> weights(request.weights);
   if (!request.weights.empty()) arguments.weights = weights.data();
   const detail::cuda::DeviceMemory centers(
-      detail::cuda::gram_center_bytes(arguments.rows, arguments.chunks, request.pairs));
+      detail::cuda::gram_center_bytes(arguments.rows, arguments.chunks, request.pairs, request.unit));
   arguments.centers = centers.data();
   if (request.keeps_low) arguments.low = reinterpret_cast<double*>(memory.data() + low_at);
   const TestLibrary library(arguments);
@@ -255,13 +255,14 @@ GramUnit unit_of(const DeviceRows& data, const GramRequest& request) {
                             : detail::cuda::gram_unit(detail::cuda::current_device(), rows);
   if (!is_narrow || unit == GramUnit::tensor) return GramUnit::tensor;
   if (!request.pairs) return unit == GramUnit::cublas ? GramUnit::tensor : GramUnit::double_float;
-  return rows < 3 || is_centered ? GramUnit::tensor : unit;
+  if (rows < 3) return GramUnit::tensor;
+  return !is_centered ? unit : unit == GramUnit::cublas ? GramUnit::tensor : GramUnit::int8;
 }
 
 /// Products within the error of summing in any order, (terms + 1) units of the sum of magnitudes, and two
 /// more where a difference is rounded; or within that of pairs of floats, 73 · 2⁻⁴⁸ of that sum (of
-/// differences 93) and 2⁻¹⁵⁰ of the rows' lengths; or within that of bytes, 2231 · 2⁻⁵³ of the lengths, and
-/// four units more for sums of chunks. Counts and magnitudes exactly.
+/// differences 93) and 2⁻¹⁵⁰ of the rows' lengths; or within that of bytes, 2231 · 2⁻⁵³ of the lengths (of
+/// differences 2959), and four units more for sums of chunks. Counts and magnitudes exactly.
 void expect_right(const DeviceRows& data, const GramRequest& request, const GramResult& got) {
   const int rows = data.shape.count();
   const std::size_t parts = request.per_tensor ? data.shape.sizes.size() : 1;
@@ -331,8 +332,9 @@ void expect_right(const DeviceRows& data, const GramRequest& request, const Gram
         const long double allowed =
             unit == GramUnit::double_float
                 ? (request.center == Center::none ? 73 : 93) * 0x1p-48L * magnitude + 0x1p-150L * lengths
-            : unit == GramUnit::int8 ? 0x1p-53L * (2231 * lengths + 4 * magnitude)
-                                     : static_cast<long double>(units) * 0x1p-53L * magnitude;
+            : unit == GramUnit::int8
+                ? 0x1p-53L * ((request.center == Center::none ? 2231 : 2959) * lengths + 4 * magnitude)
+                : static_cast<long double>(units) * 0x1p-53L * magnitude;
         ASSERT_LE(std::fabs(got.at(i, j, p) - sum), allowed)
             << "pair " << i << ", " << j << " of " << rows << ", part " << p << ": got " << got.at(i, j, p)
             << ", want " << static_cast<double>(sum);
@@ -833,8 +835,10 @@ TEST(GramTest, AConstantDrownsDistancesButNotAboutTheMedian) {
         const long double noise = step * static_cast<long double>(static_cast<int>(random() % 9) - 4);
         return row < honest ? constant + noise : constant / 2;
       });
-      const GramResult plain = run(data);
-      const GramResult centered = run(data, {.center = Center::median});
+      const GramUnit unit = random() % 2 == 0 ? GramUnit::tensor : GramUnit::int8;
+      SCOPED_TRACE(to_string(unit));
+      const GramResult plain = run(data, {.unit = unit});
+      const GramResult centered = run(data, {.center = Center::median, .unit = unit});
       const auto distance = [](const GramResult& g, int i, int j) {
         return g.at(i, i) + g.at(j, j) - 2 * g.at(i, j);
       };
@@ -944,7 +948,13 @@ TEST(GramTest, MemoryOfCentersIsBounded) {
   const GramRequest request{.chunk = chunk, .center = Center::median};
   expect_right(data, request, run(data, request));
   DeviceRows few({.dtype = DType::f16, .inputs = 48, .sizes = {70}}, normal_values(random));
-  EXPECT_EQ(detail::cuda::gram_center_bytes(few.rows(), few.cut(chunk)), 0u);
+  const auto bytes = [&](GramUnit unit) {
+    return detail::cuda::gram_center_bytes(few.rows(), few.cut(chunk), true, unit);
+  };
+  for (const GramUnit unit : {GramUnit::tensor, GramUnit::cublas}) EXPECT_EQ(bytes(unit), 0u);
+  for (const GramUnit unit : {GramUnit::double_float, GramUnit::int8}) {
+    EXPECT_EQ(bytes(unit), std::size_t{1} << 23);
+  }
 }
 
 TEST(GramTest, WhereNobodyCountsTheCenterIsZero) {
@@ -952,14 +962,15 @@ TEST(GramTest, WhereNobodyCountsTheCenterIsZero) {
   for (const int rows : {3, 20, 60}) {
     for (const DType dtype : all_dtypes) {
       DeviceRows data({.dtype = dtype, .inputs = rows, .sizes = {200}}, normal_values(random));
-      GramRequest request{.center = Center::median, .unit = GramUnit::tensor};
+      const GramUnit unit = random() % 2 == 0 ? GramUnit::tensor : GramUnit::int8;
+      GramRequest request{.center = Center::median, .unit = unit};
       if (random() % 2 == 0) {
         request.left_out.assign(static_cast<std::size_t>(rows), true);
       } else {
         request.weights.assign(static_cast<std::size_t>(rows), 0.0);
       }
       const GramResult got = run(data, request);
-      ASSERT_TRUE(got == run(data, {.unit = GramUnit::tensor}));
+      ASSERT_TRUE(got == run(data, {.unit = unit}));
       expect_right(data, request, got);
       if (HasFatalFailure()) return;
     }
@@ -1090,7 +1101,13 @@ TEST(GramTest, UnitsAreTakenWhereTheyCanBe) {
   EXPECT_TRUE(differ({.dtype = DType::f32, .inputs = 12, .sizes = {700}}, {.pairs = false}));
   EXPECT_TRUE(differ({.dtype = DType::f32, .inputs = 1, .sizes = {700}}, {.chunk = 1024, .pairs = false}));
   EXPECT_FALSE(differ({.dtype = DType::f64, .inputs = 12, .sizes = {700}}, {.pairs = false}));
-  EXPECT_FALSE(differ({.dtype = DType::f32, .inputs = 12, .sizes = {700}}, {.center = Center::median}));
+  for (const int rows : {3, 12, 49}) {
+    EXPECT_TRUE(differ({.dtype = DType::f32, .inputs = rows, .sizes = {700}}, {.center = Center::median}));
+  }
+  EXPECT_FALSE(differ({.dtype = DType::f32, .inputs = 2, .sizes = {700}}, {.center = Center::median}));
+  EXPECT_FALSE(differ({.dtype = DType::f64, .inputs = 12, .sizes = {700}}, {.center = Center::median}));
+  EXPECT_FALSE(differ({.dtype = DType::f32, .inputs = 12, .references = {DType::bf16}, .sizes = {700}},
+                      {.center = Center::median}));
 }
 
 /// Values that make a sum's losses as large as they get: one that is large, others about its unit of
@@ -1264,6 +1281,39 @@ TEST(GramTest, BytesKeepTheirBound) {
       expect_right(data, request, run(data, request));
       if (HasFatalFailure()) return;
     }
+  }
+}
+
+/// The same about a centre: a difference is two floats, and what is lost of both is on one side, ¾ of the
+/// last digit where another row is as large as it gets.
+TEST(GramTest, BytesKeepTheirBoundAboutACenter) {
+  Generator random = generator("gram: bound of bytes about a centre");
+  for (const int rows : {3, 16, 17, 40, 60, 100}) {
+    if (rows != 17 && random() % test_share() != 0) continue;
+    const RowsShape shape{.dtype = DType::f32, .inputs = rows, .references = {DType::f32}, .sizes = {1400}};
+    SCOPED_TRACE(describe(shape));
+    const int exponent =
+        static_cast<int>(random() % 190) - 125;  // in the least ones last digits are no floats
+    std::vector<long double> center;
+    for (int k = 0; k < 1400; ++k) {
+      const auto even = 0x1p22L + 2 * static_cast<long double>(random() % (1 << 21));
+      center.push_back(k % 128 == 0 ? 0.0L : -(even + 0.5L));
+    }
+    DeviceRows data(shape, [&](int row, std::int64_t k) -> long double {
+      const auto in_last_digits = [&]() -> long double {
+        if (row == rows) return center[static_cast<std::size_t>(k)];
+        if (k % 128 == 0 || row % 3 == 0) return 0x1.FDFDFCp46L;
+        if (row % 3 == 1) return 0.249L;
+        return -std::ldexp(1 + std::uniform_real_distribution<double>(0, 1)(random),
+                           46 - static_cast<int>(random() % 50));
+      };
+      return std::ldexp(in_last_digits(), exponent - 46);
+    });
+    const GramRequest request{
+        .chunk = 1024, .center = Center::row, .center_row = rows, .unit = GramUnit::int8};
+    ASSERT_EQ(unit_of(data, request), GramUnit::int8);
+    expect_right(data, request, run(data, request));
+    if (HasFatalFailure()) return;
   }
 }
 

@@ -45,8 +45,14 @@ std::uint64_t launches_for_cublas() {
   return detail::cuda::wanted_gram_unit() == detail::cuda::GramUnit::cublas ? 1 : 0;
 }
 
+/// Bytes take one that finds medians, for what may be products about them.
+std::uint64_t launches_for_medians() {
+  using namespace detail::cuda;
+  return unit_about_center(gram_unit(current_device(), 16)) == GramUnit::int8 ? 1 : 0;
+}
+
 TEST(Launches, AreAsFewAsTheDocumentationSays) {
-  const std::uint64_t more = launches_for_cublas();
+  const std::uint64_t more = launches_for_cublas() + launches_for_medians();
   const auto of = [](const char* text) { return launches_of(text, 16, DType::f32, {100}); };
   EXPECT_EQ(of("median"), 2);  // upload, select
   EXPECT_EQ(of("trimmed_mean(f=3)"), 2);
@@ -55,24 +61,25 @@ TEST(Launches, AreAsFewAsTheDocumentationSays) {
   EXPECT_EQ(of("krum(f=3)"), 8 + more);  // and certify, gram, its sums
   EXPECT_EQ(of("geometric_median"), 8 + more);
   EXPECT_EQ(of("bulyan(f=3)"), 8 + more);
-  EXPECT_EQ(of("centered_clipping(tau=2)"), 9 + more);  // and the first previous output
+  EXPECT_EQ(of("centered_clipping(tau=2)"), 9 + launches_for_cublas());  // and the first previous output
   EXPECT_EQ(of("nnm(f=3) | trimmed_mean(f=3)"), 8 + more);
   EXPECT_EQ(of("nnm(f=3) | krum(f=3)"), 8 + more);
   EXPECT_EQ(of("clip(c=1) | bucketing(s=2) | nnm(f=1) | krum(f=1)"), 9 + more);  // two lists of steps
 }
 
 TEST(Launches, OfManyRowsOrPartsOrFloat64) {
-  const std::uint64_t more = launches_for_cublas();
+  const std::uint64_t cublas = launches_for_cublas();
+  const std::uint64_t more = cublas + launches_for_medians();
   const auto of = [](int n, DType dtype, std::vector<std::int64_t> sizes) {
     return launches_of("nnm(f=3) | krum(f=3)", n, dtype, std::move(sizes));
   };
   EXPECT_EQ(of(39, DType::f32, {100}), 8 + more);
-  EXPECT_EQ(of(40, DType::f32, {100}), 11 + more);  // matrices over grids: steps, mix, gram, steps
-  EXPECT_EQ(of(63, DType::f32, {100}), 12 + more);  // and medians, apart from products
+  EXPECT_EQ(of(40, DType::f32, {100}), 11 + more);    // matrices over grids: steps, mix, gram, steps
+  EXPECT_EQ(of(63, DType::f32, {100}), 12 + cublas);  // and medians, apart from products
   EXPECT_EQ(of(64, DType::f32, {100}),
-            15 + more);  // and neighbours: steps, rank, steps, mix, gram, rank, steps
+            15 + cublas);  // and neighbours: steps, rank, steps, mix, gram, rank, steps
   EXPECT_EQ(of(16, DType::f32, {100, 30}), 10 + more);  // preparing and ending are launches of their own
-  EXPECT_EQ(of(16, DType::f64, {100}), 11 + more);      // certify, gram, its sums twice
+  EXPECT_EQ(of(16, DType::f64, {100}), 11 + cublas);    // certify, gram, its sums twice
 }
 
 }  // namespace
