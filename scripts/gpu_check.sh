@@ -18,8 +18,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-programs=(device_there_test device_select_test device_gram_test device_combine_test device_plan_test device_graph_test
-  pre_aggregate_cuda_test conformance_cuda_test hostile_cuda_test aimed_cuda_test device_sharded_test)
+programs=(device_there_test device_select_test device_mix_test device_gram_test device_combine_test device_plan_test
+  device_graph_test pre_aggregate_cuda_test conformance_cuda_test hostile_cuda_test aimed_cuda_test device_sharded_test)
 
 # find_python COMMAND…: the first that runs. A name on PATH may be no more than pyenv's word that another version has it.
 find_python() {
@@ -81,7 +81,11 @@ if ! python=$(find_python python3 python3.12 /usr/bin/python3 /opt/conda/bin/pyt
 fi
 run=${BRAGG_GPU_RUN:-build/gpu/run}
 # Anew where the archive is newer than what was unpacked, and whole or not at all.
-archive=build/gpu/run.tar.xz
+archive=${BRAGG_GPU_ARCHIVE:-build/gpu/run.tar.xz}
+if [[ ! -d $run && ! -f $archive ]]; then
+  echo "gpu_check: $archive: not there; scripts/gpu_check.sh --build makes it, where nvcc is" >&2
+  exit 1
+fi
 if [[ ! -d $run || ($run == build/gpu/run && $archive -nt $run/unpacked) ]]; then
   rm -rf build/gpu/unpacking $run
   mkdir -p build/gpu/unpacking

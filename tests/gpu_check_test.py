@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -23,8 +24,8 @@ import tempfile
 import time
 import unittest
 
-TESTS = ["device_there_test", "device_select_test", "device_gram_test", "device_combine_test", "device_plan_test",
-         "device_graph_test", "pre_aggregate_cuda_test", "conformance_cuda_test", "hostile_cuda_test",
+TESTS = ["device_there_test", "device_select_test", "device_mix_test", "device_gram_test", "device_combine_test",
+         "device_plan_test", "device_graph_test", "pre_aggregate_cuda_test", "conformance_cuda_test", "hostile_cuda_test",
          "aimed_cuda_test", "device_sharded_test"]
 CHOICES = ["verify-double_float", "verify-int8", "verify-cublas"]
 RULES = ["median", "trimmed_mean(f=F)", "krum(f=F)", "multi_krum(f=F)", "geometric_median", "centered_clipping(tau=100, iters=5)",
@@ -312,6 +313,26 @@ class Complete(Check):
     def test_a_step_is_run_by_its_name(self):
         _, files = self.check("rules-odd", "device")
         self.assertEqual(list(self.steps(files)), ["device", "rules-odd"])
+
+
+class Lists(Check):
+    def test_every_test_of_devices_is_built_and_is_a_step(self):
+        tests = (TREE / "tests/CMakeLists.txt").read_text(encoding="utf-8")
+        names = next(names for names in re.findall(r"foreach\(name ([^)]+)\)", tests) if "device_select_test" in names).split()
+        script = (TREE / "scripts/gpu_check.sh").read_text(encoding="utf-8")
+        built = re.search(r"programs=\(([^)]+)\)", script)[1].split()
+        self.assertEqual(sorted(["device_there_test", *names]), sorted(built))
+        self.assertEqual(sorted(TESTS), sorted(built))
+        listed = subprocess.run([str(TREE / "scripts/gpu_check.sh"), "what?"], env=self.environment, capture_output=True, text=True,
+                                check=False).stdout
+        self.assertLessEqual(set(names), set(listed.split("there are ")[1].replace("\n", "").split(", ")))
+
+
+    def test_what_is_not_built_is_named(self):
+        environment = {**self.environment, "BRAGG_GPU_RUN": str(self.home / "nothing"), "BRAGG_GPU_ARCHIVE": str(self.home / "nothing.tar.xz")}
+        found = subprocess.run([str(TREE / "scripts/gpu_check.sh"), "device"], env=environment, capture_output=True, text=True, check=False)
+        self.assertEqual(found.returncode, 1)
+        self.assertEqual(found.stderr, f"gpu_check: {self.home}/nothing.tar.xz: not there; scripts/gpu_check.sh --build makes it, where nvcc is\n")
 
 
 class Wrong(Check):

@@ -37,9 +37,10 @@ TREE = HERE.parent.parent
 NNM = "nnm(f=F) | trimmed_mean(f=F)"
 RULES = ["median", "trimmed_mean(f=F)", "krum(f=F)", "multi_krum(f=F)", "geometric_median",
          "centered_clipping(tau=100, iters=5)", NNM, "bulyan(f=F)"]
-TESTS = ["device_select_test", "device_gram_test", "device_combine_test", "device_plan_test", "device_graph_test",
-         "pre_aggregate_cuda_test", "conformance_cuda_test", "hostile_cuda_test",
+TESTS = ["device_select_test", "device_mix_test", "device_gram_test", "device_combine_test", "device_plan_test",
+         "device_graph_test", "pre_aggregate_cuda_test", "conformance_cuda_test", "hostile_cuda_test",
          "aimed_cuda_test", "device_sharded_test"]
+DEPENDENT = ["device_plan_test", "device_graph_test", "pre_aggregate_cuda_test", "conformance_cuda_test"]
 KERNELS = {  # of the profiler's steps: the kernel, and what launches it once
     "gram-16": "gram_fragments", "gram-64": "gram_tiles", "median-64": "direct_kernel", "median-128": "direct_kernel",
     "mix-16": "tile_kernel", "steps": "step_list_kernel"}
@@ -266,7 +267,7 @@ STEPS = [
     Step("python", None, 40, python),
     Step("peers", None, 80, peers),
     Step("huge", None, 30, bench("huge", "--rule", "median", NNM, "--n", "16", "--d", "1e9", "--seconds", "0.1")),
-    *(Step(f"dependent-{name}", None, 20, test(name), share=4, dependent=True) for name in TESTS[3:7]),
+    *(Step(f"dependent-{name}", None, 20, test(name), share=4, dependent=True) for name in DEPENDENT),
     Step("initcheck", None, 60, sanitized("initcheck"), share=400),
     Step("synccheck", None, 60, sanitized("synccheck"), share=400),
 ]
