@@ -50,7 +50,13 @@ std::vector<Case> by_choice(const std::vector<Case>& cases, std::span<const std:
 }
 
 std::vector<double>& FirstProducts::of(const Pipeline& pipeline) {
-  return detail::takes_pairs(pipeline) ? pairs : lengths;
+  if (detail::takes_pairs(pipeline)) return pairs;
+  if (lengths.empty() && !pairs.empty()) {
+    lengths.resize(pairs.size());
+    const auto next = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(pairs.size())))) + 1;
+    for (std::size_t k = 0; k < pairs.size(); k += next) lengths[k] = pairs[k];
+  }
+  return lengths;
 }
 
 double share_of_bound(std::span<const double> a, std::span<const double> b, int n) {

@@ -21,8 +21,9 @@ std::vector<Case> by_choice(const std::vector<Case>& cases, std::span<const std:
 /// were.
 struct FirstProducts {
   std::vector<double> pairs;
-  std::vector<double> lengths;  ///< where they are all that a pipeline takes
+  std::vector<double> lengths;  ///< of each row with itself, beside zeros
 
+  /// What a pipeline takes; lengths alone, where only pairs were measured, from these.
   std::vector<double>& of(const Pipeline& pipeline);
 };
 

@@ -111,6 +111,13 @@ TEST(Products, AreComparedWithThoseOfTheirKind) {
   EXPECT_EQ(&first.of(parse("geometric_median")), &pairs);
   EXPECT_EQ(&first.of(parse("clip(c=1) | median")), &lengths);
   EXPECT_EQ(&first.of(parse("nnm(f=1) | cge(f=1)")), &pairs);
+  EXPECT_TRUE(lengths.empty());
+  // Kernels of lengths are held against those of pairs, if these came first.
+  pairs = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+  EXPECT_EQ(first.of(parse("cge(f=1)")), (std::vector<double>{1, 0, 0, 0, 5, 0, 0, 0, 9}));
+  lengths = {7};
+  EXPECT_EQ(first.of(parse("cge(f=1)")), std::vector<double>{7});
+  EXPECT_EQ(pairs.size(), 9U);
 }
 
 /// Who computes the products of a plan is decided when it is made.
