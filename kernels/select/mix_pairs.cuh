@@ -20,6 +20,8 @@
 //              coefficient that pairs do not suit even so, is added up in f64, rows in order. Zeros are not
 //              converted, so values of rows that are 0 take no f64.
 // Bits         depend on no other coordinate, on alignment, or on where a tile begins.
+// Table        Coefficients are in shared memory: of all points, or of as many groups of 16 as there is room
+//              for beside the values, one after another, then filled anew for each 128 coordinates.
 // Map          Of a warp's 16 points × 32 coordinates lane 4g + t has points 4t … 4t+3 (of 8 at most: 2t and
 //              2t+1) at coordinates 4g … 4g+3 of rows that are read 16 bytes (of 16 bits: 8) at a time, else
 //              at g, g+8, g+16 and g+24.
@@ -48,54 +50,64 @@ struct alignas(16) PairCoefficients {
 
 /// What a block keeps of the coefficients of a tensor: of each group of points the rows that some point of it
 /// has a coefficient for, in order, and behind them such a row again with coefficients 0. Coefficients are
-/// over the row's scale and times pair_scale; NaN where pairs do not suit.
+/// over the row's scale and times pair_scale; NaN where pairs do not suit. If there is no room for all
+/// groups, it is filled with some of them after another.
 template <bool kFew>
 struct PairTable {
-  PairCoefficients<kFew>* coefficients = nullptr;  ///< [group][slot][4]
-  const unsigned char** rows = nullptr;            ///< [group][slot]
-  std::uint16_t* row = nullptr;                    ///< [group][slot] its number
-  float* scale = nullptr;                          ///< [group][slot] what its values are multiplied by
-  int* count = nullptr;                            ///< [group] slots, a multiple of pair_rows
-  int* scaled = nullptr;                           ///< [group] not 0: some row's scale is not 1
-  unsigned* infinite = nullptr;                    ///< [group] as in MixTable
+  PairCoefficients<kFew>* coefficients = nullptr;  ///< [group − first][slot][4]
+  const unsigned char** rows = nullptr;            ///< [group − first][slot]
+  std::uint16_t* row = nullptr;                    ///< [group − first][slot] its number
+  float* scale = nullptr;        ///< [group − first][slot] what its values are multiplied by
+  int* count = nullptr;          ///< [group − first] slots, a multiple of pair_rows
+  int* scaled = nullptr;         ///< [group − first] not 0: some row's scale is not 1
+  unsigned* infinite = nullptr;  ///< [group − first] as in MixTable
   int groups = 0;
-  int slots = 0;      ///< of a group at most
-  int per_group = 0;  ///< as in MixTable
+  int first = 0;  ///< group that it holds
+  int held = 0;   ///< groups that it has room for, at most all
+  int slots = 0;  ///< of a group at most
 };
 
 BRAGG_HD constexpr std::size_t pair_slots(int rows) {
   return static_cast<std::size_t>((rows + pair_rows - 1) / pair_rows * pair_rows);
 }
 
-/// Shared memory of a table; few: of 8 points at most.
-constexpr std::size_t pair_table_bytes(int points, int rows, bool few) {
-  const std::size_t groups = mix_groups(points);
-  const std::size_t slots = groups * pair_slots(rows);
-  return (few ? simt::shared_bytes<PairCoefficients<true>>(4 * slots)
-              : simt::shared_bytes<PairCoefficients<false>>(4 * slots)) +
-         simt::shared_bytes<const unsigned char*>(slots) + simt::shared_bytes<std::uint16_t>(slots) +
-         simt::shared_bytes<float>(slots) + 2 * simt::shared_bytes<int>(groups) +
-         simt::shared_bytes<unsigned>(groups);
+/// Shared memory of a group; few: of 8 points at most. A piece of shared memory is a multiple of 16 bytes.
+BRAGG_HD constexpr std::size_t pair_group_bytes(int rows, bool few) {
+  const std::size_t coefficients =
+      4 * (few ? sizeof(PairCoefficients<true>) : sizeof(PairCoefficients<false>));
+  const std::size_t slot =
+      coefficients + sizeof(const unsigned char*) + sizeof(std::uint16_t) + sizeof(float);
+  return pair_slots(rows) * slot + 4 * 16;
 }
 
-/// Whether select mixes points in pairs, by shape: alike on all devices. `none`: by mixed.cuh, else by
-/// tile.cuh.
-constexpr bool has_room_for_pairs(int points, int rows, bool none) {
-  const std::size_t values = none ? MixedTuning::threads / 32 * mix_points * mix_columns * sizeof(float)
-                                  : static_cast<std::size_t>(points) * 128 * sizeof(float);
-  return values + pair_table_bytes(points, rows, !none && points <= 8) <= most_pair_shared;
+/// Of what tile.cuh (`none`: mixed.cuh) keeps beside coefficients: the values of a block's coordinates.
+constexpr std::size_t pair_value_bytes(int points, bool none) {
+  return none ? MixedTuning::threads / 32 * mix_points * mix_columns * sizeof(float)
+              : static_cast<std::size_t>(points) * 128 * sizeof(float);
+}
+
+/// Groups that a block has room for at a time, by shape, alike on all devices. 0: select mixes points in f64.
+constexpr std::size_t pair_groups_held(int points, int rows, bool none) {
+  const std::size_t values = pair_value_bytes(points, none);
+  if (values > most_pair_shared) return 0;
+  const std::size_t fit = (most_pair_shared - values) / pair_group_bytes(rows, !none && points <= 8);
+  return fit < mix_groups(points) ? fit : mix_groups(points);
 }
 // What docs/numerics.md says.
-static_assert(has_room_for_pairs(80, 80, false) && has_room_for_pairs(16, 600, false));
+static_assert(pair_groups_held(80, 80, false) == 5 && pair_groups_held(128, 225, false) == 1 &&
+              pair_groups_held(16, 600, false) == 1 && pair_groups_held(600, 600, true) == 1);
 
+/// What is left of dynamic shared memory, where the launch has asked for pair_group_bytes for each group
+/// held.
 template <bool kFew>
 BRAGG_DEVICE PairTable<kFew> take_pair_table(simt::DynamicShared& shared, int points, int rows) {
   PairTable<kFew> table;
-  const std::size_t groups = mix_groups(points);
+  table.groups = static_cast<int>(mix_groups(points));
+  const auto fit = static_cast<int>(shared.left() / pair_group_bytes(rows, kFew));
+  table.held = fit < table.groups ? fit : table.groups;
+  const auto groups = static_cast<std::size_t>(table.held);
   const std::size_t slots = groups * pair_slots(rows);
-  table.groups = static_cast<int>(groups);
   table.slots = static_cast<int>(pair_slots(rows));
-  table.per_group = 65536 / table.groups + 1;
   table.coefficients = shared.take<PairCoefficients<kFew>>(4 * slots);
   table.rows = shared.take<const unsigned char*>(slots);
   table.row = shared.take<std::uint16_t>(slots);
@@ -116,11 +128,26 @@ BRAGG_DEVICE void set_coefficient(const PairTable<kFew>& table, int slot, int p,
   to.low[p % own] = c.low;
 }
 
-BRAGG_DEVICE DoubleFloat pair_coefficient(double c) {
-  const float nan = simt::float_of(0x7FC00000u);
-  if (c == 0) return {0, 0};
-  return suits_pairs(c) ? pair_of(c * pair_scale) : DoubleFloat{nan, nan};
+/// c · 2^−exponent · pair_scale, off by 2⁻⁴⁸ of it; NaN where pairs do not suit. By its bits: a table may be
+/// filled for every 128 coordinates.
+BRAGG_DEVICE DoubleFloat pair_coefficient(double c, int exponent) {
+  const std::uint64_t size = simt::bits_of(c) & 0x7FFFFFFFFFFFFFFFull;
+  if (size == 0) return {0, 0};
+  const std::uint64_t scaled = size - (static_cast<std::uint64_t>(exponent) << 52);  // exponent ≤ 0
+  constexpr auto bits_of_power = [](int e) { return static_cast<std::uint64_t>(1023 + e) << 52; };
+  if (scaled < bits_of_power(-60) || scaled > bits_of_power(14)) {
+    const float nan = simt::float_of(0x7FC00000u);
+    return {nan, nan};
+  }
+  const int e = static_cast<int>(scaled >> 52) - 1023 - 16;
+  const auto place = static_cast<int>(scaled & 0x1FFFFFFFu);  // behind the 24 digits of a float
+  const bool up = place > 1 << 28;
+  const std::uint32_t high = static_cast<std::uint32_t>(127 + e) << 23 | (scaled >> 29 & 0x7FFFFFu);
+  const float low = static_cast<float>(up ? place - (1 << 29) : place) * 0x1p-40f * power_of_two(e - 12);
+  const std::uint32_t sign = static_cast<std::uint32_t>(simt::bits_of(c) >> 32) & 0x80000000u;
+  return {simt::float_of((high + (up ? 1u : 0u)) | sign), simt::float_of(simt::bits_of(low) ^ sign)};
 }
+static_assert(pair_scale == 0x1p-16f);
 
 /// The power of two in a row's scale, of which the lane and those that differ from it by multiples of four
 /// have these coefficients: 0, or that of the largest where it is small. All lanes of a warp.
@@ -135,13 +162,15 @@ BRAGG_DEVICE int scale_exponent(double c, double other) {
   return exponent >= least_unscaled_exponent ? 0 : exponent > -126 ? exponent : -126;
 }
 
-/// All threads; to be preceded and followed by a barrier.
+/// Fills a table with groups from table.first on. All threads; to be preceded and followed by a barrier.
 template <bool kFew>
 BRAGG_DEVICE void fill_mix_table(const SelectArguments& a, int tensor, const PairTable<kFew>& table) {
   const int steps = (mixed_rows(a.rows) + mix_rows - 1) / mix_rows;
   const int lane = simt::lane();
-  for (int group = simt::warp(); group < table.groups; group += simt::threads() / 32) {
-    const int first = group * table.slots;
+  for (int place = simt::warp(); place < table.held; place += simt::threads() / 32) {
+    const int group = table.first + place;
+    if (group >= table.groups) return;
+    const int first = place * table.slots;
     int end = first;
     bool is_scaled = false;
     BRAGG_ROLLED
@@ -154,9 +183,8 @@ BRAGG_DEVICE void fill_mix_table(const SelectArguments& a, int tensor, const Pai
         const int r = lane % 4 + 4 * i;
         const int exponent = scale_exponent(c[2 * i], c[2 * i + 1]);
         if ((used >> r & 1) != 0) {
-          const double over = simt::double_of(static_cast<std::uint64_t>(1023 - exponent) << 52);
-          set_coefficient(table, slot_of(r), lane / 4, pair_coefficient(c[2 * i] * over));
-          set_coefficient(table, slot_of(r), lane / 4 + 8, pair_coefficient(c[2 * i + 1] * over));
+          set_coefficient(table, slot_of(r), lane / 4, pair_coefficient(c[2 * i], exponent));
+          set_coefficient(table, slot_of(r), lane / 4 + 8, pair_coefficient(c[2 * i + 1], exponent));
           if (lane < 4) table.scale[slot_of(r)] = power_of_two(exponent);
           is_scaled = is_scaled || exponent != 0;
         }
@@ -180,9 +208,9 @@ BRAGG_DEVICE void fill_mix_table(const SelectArguments& a, int tensor, const Pai
     is_scaled = simt::any(is_scaled);
     const unsigned infinite = infinite_points(a, tensor, group);
     if (lane == 0) {
-      table.count[group] = end - first;
-      table.scaled[group] = is_scaled ? 1 : 0;
-      table.infinite[group] = infinite;
+      table.count[place] = end - first;
+      table.scaled[place] = is_scaled ? 1 : 0;
+      table.infinite[place] = infinite;
     }
   }
 }
@@ -238,13 +266,13 @@ struct LaneRow {
   }
 };
 
-/// use(slot, x) of a group's rows, in order; after each kTogether, whose loads are under way together,
-/// after(count) of so many.
+/// use(slot, x) of the rows of the group at a place of the table, in order; after each kTogether, whose loads
+/// are under way together, after(count) of so many.
 template <class RowT, int kTogether, bool kFew, class UseT, class AfterT>
-BRAGG_DEVICE void each_row(const PairTable<kFew>& table, int group, const PairPlace& place, const UseT& use,
+BRAGG_DEVICE void each_row(const PairTable<kFew>& table, int at, const PairPlace& place, const UseT& use,
                            const AfterT& after) {
-  const int first = group * table.slots;
-  const int end = first + table.count[group];
+  const int first = at * table.slots;
+  const int end = first + table.count[at];
   BRAGG_ROLLED
   for (int slot = first; slot < end; slot += kTogether) {
     RowT rows[kTogether];
@@ -313,14 +341,14 @@ struct PairSums {
 
 /// The products of rows of one dtype, added up.
 template <DType dtype, Loads loads, bool kFew>
-BRAGG_DEVICE void add_rows_in_pairs(const PairTable<kFew>& table, int group, const PairPlace& place,
+BRAGG_DEVICE void add_rows_in_pairs(const PairTable<kFew>& table, int at, const PairPlace& place,
                                     PairSums<kFew>& sums) {
   using RowT = LaneRow<dtype, loads>;
   constexpr int together = loads == Loads::any ? 1 : pair_rows;
   sums.clear();
   const int t = simt::lane() % 4;
   each_row<RowT, together>(
-      table, group, place,
+      table, at, place,
       [&](int slot, const float(&x)[4]) {
         float c[PairSums<kFew>::points];
         const PairCoefficients<kFew>& of = table.coefficients[4 * slot + t];
@@ -330,7 +358,7 @@ BRAGG_DEVICE void add_rows_in_pairs(const PairTable<kFew>& table, int group, con
       [](int) {});
   sums.start();
   each_row<RowT, together>(
-      table, group, place,
+      table, at, place,
       [&](int slot, const float(&x)[4]) {
         const PairCoefficients<kFew> c = table.coefficients[4 * slot + t];
         sums.add(c, x);
@@ -348,11 +376,11 @@ BRAGG_DEVICE void mix_again(const SelectArguments& a, int tensor, const PairTabl
   constexpr int own = PairSums<kFew>::points;
   const double* const coefficients = a.parts.of(a.mix, tensor);
   const int t = simt::lane() % 4;
-  const int first = group * table.slots;
+  const int first = (group - table.first) * table.slots;
   double z[own][4];
   PairSums<kFew>::each_value([&](auto k, auto e) { z[k][e] = 0; });
   BRAGG_ROLLED
-  for (int slot = first; slot < first + table.count[group]; ++slot) {
+  for (int slot = first; slot < first + table.count[group - table.first]; ++slot) {
     float x[4];
     with_dtype_of<float>(a.rows.dtype, [&]<DType dtype>() {
       each<4>([&](auto e) {
@@ -376,23 +404,24 @@ BRAGG_DEVICE void mix_again(const SelectArguments& a, int tensor, const PairTabl
   });
 }
 
-/// As mix, but that coordinates behind the `left`-th are any.
+/// As mix, of a group that the table holds, but that coordinates behind the `left`-th are any.
 template <bool kFew>
 BRAGG_DEVICE void mix_in_pairs(const SelectArguments& a, int tensor, const PairTable<kFew>& table,
                                Loads loads, int group, std::int64_t begin, int left, float* to, int stride) {
   using SumsT = PairSums<kFew>;
-  if (left < mix_columns || table.scaled[group] != 0) loads = Loads::any;
+  const int at = group - table.first;
+  if (left < mix_columns || table.scaled[at] != 0) loads = Loads::any;
   const bool in_vectors = loads == Loads::vectors;
   const PairPlace place{begin, simt::lane() / 4 * (in_vectors ? 4 : 1), in_vectors ? 1 : 8, left - 1,
                         static_cast<Alignment>(a.rows.alignment[tensor])};
   SumsT sums;
   with_dtype_of<float>(a.rows.dtype, [&]<DType dtype>() {
-    if (loads == Loads::vectors) return add_rows_in_pairs<dtype, Loads::vectors>(table, group, place, sums);
-    if (loads == Loads::elements) return add_rows_in_pairs<dtype, Loads::elements>(table, group, place, sums);
-    add_rows_in_pairs<dtype, Loads::any>(table, group, place, sums);
+    if (loads == Loads::vectors) return add_rows_in_pairs<dtype, Loads::vectors>(table, at, place, sums);
+    if (loads == Loads::elements) return add_rows_in_pairs<dtype, Loads::elements>(table, at, place, sums);
+    add_rows_in_pairs<dtype, Loads::any>(table, at, place, sums);
   });
   const auto point = [](int k) { return SumsT::points * (simt::lane() % 4) + k; };
-  const unsigned infinite = table.infinite[group];
+  const unsigned infinite = table.infinite[at];
   bool is_sure = true;
   each<SumsT::points>([&](auto k) {
     float seen = 0;

@@ -20,6 +20,13 @@
 
 namespace bragg::detail::cuda {
 
+/// Groups of points whose coefficients a table holds at a time.
+BRAGG_DEVICE int groups_held(const MixTable& table) { return table.groups; }
+template <bool kFew>
+BRAGG_DEVICE int groups_held(const PairTable<kFew>& table) {
+  return table.held;
+}
+
 template <DType value, SumUnit unit = SumUnit::f64>
 BRAGG_KERNEL(MixedTuning::threads, MixedTuning::blocks)
 mixed_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
@@ -30,7 +37,7 @@ mixed_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   ValueT* const tiles = shared.take<ValueT>(warps * mix_points * mix_columns);
   ValueT* const tile = tiles + simt::warp() * (mix_points * mix_columns);
   constexpr bool in_pairs = unit == SumUnit::double_float;
-  const auto mixing = [&] {
+  auto mixing = [&] {
     if constexpr (in_pairs) {
       return take_pair_table<false>(shared, a.points, mixed_rows(a.rows));
     } else {
@@ -42,34 +49,41 @@ mixed_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   int tensor = -1;
   for (OwnPieces own(a.tiles, a.rows.sizes); own.more(); own.advance()) {
     const Piece& piece = own.piece();
-    if (piece.tensor != tensor) {
-      simt::sync_threads();
-      fill_mix_table(a, piece.tensor, mixing);
-      simt::sync_threads();
-    }
+    const bool stale = piece.tensor != tensor;
     tensor = piece.tensor;
     const auto alignment = static_cast<Alignment>(a.rows.alignment[tensor]);
     const Loads loads = mix_loads(alike, alignment);
     const int columns = (piece.size + mix_columns - 1) / mix_columns;
-    // Warps that run at a time share a few columns' rows.
-    for (int item = simt::warp(); item < columns * mixing.groups; item += warps) {
-      const int column = item / mixing.groups * mix_columns;
-      const int group = item % mixing.groups;
-      const int left = piece.size - column;
-      if constexpr (in_pairs) {
-        mix_in_pairs<false>(a, tensor, mixing, loads, group, piece.begin + column, left, tile, mix_columns);
-      } else {
-        mix<value, false>(a, tensor, mixing, loads, group, piece.begin + column, left, tile, mix_columns);
+    const int held = groups_held(mixing);
+    BRAGG_ROLLED
+    for (int first = 0; first < mixing.groups; first += held) {
+      if (stale || held < mixing.groups) {
+        simt::sync_threads();
+        if constexpr (in_pairs) mixing.first = first;
+        fill_mix_table(a, tensor, mixing);
+        simt::sync_threads();
       }
-      simt::sync_warp();
-      for (int p = 0; p < mix_points && mix_points * group + p < a.points; ++p) {
-        if (simt::lane() >= left) continue;
-        void* const to =
-            a.out.data[static_cast<std::int64_t>(mix_points * group + p) * a.rows.tensors + tensor];
-        store_rounded(to, piece.begin + column + simt::lane(), tile[p * mix_columns + simt::lane()],
-                      a.out.dtype, alignment);
+      // Warps that run at a time share a few columns' rows.
+      for (int item = simt::warp(); item < columns * held; item += warps) {
+        const int column = item / held * mix_columns;
+        const int group = first + item % held;
+        const int left = piece.size - column;
+        if (group >= mixing.groups) continue;
+        if constexpr (in_pairs) {
+          mix_in_pairs<false>(a, tensor, mixing, loads, group, piece.begin + column, left, tile, mix_columns);
+        } else {
+          mix<value, false>(a, tensor, mixing, loads, group, piece.begin + column, left, tile, mix_columns);
+        }
+        simt::sync_warp();
+        for (int p = 0; p < mix_points && mix_points * group + p < a.points; ++p) {
+          if (simt::lane() >= left) continue;
+          void* const to =
+              a.out.data[static_cast<std::int64_t>(mix_points * group + p) * a.rows.tensors + tensor];
+          store_rounded(to, piece.begin + column + simt::lane(), tile[p * mix_columns + simt::lane()],
+                        a.out.dtype, alignment);
+        }
+        simt::sync_warp();
       }
-      simt::sync_warp();
     }
   }
 }
@@ -82,7 +96,7 @@ void launch_mixed(const SelectArguments& a, Stream stream) {
   const std::size_t values = simt::shared_bytes<Value<value>>(threads / 32 * mix_points * mix_columns);
   const std::size_t shared =
       values + (unit == SumUnit::double_float
-                    ? pair_table_bytes(a.points, rows, false)
+                    ? pair_groups_held(a.points, rows, true) * pair_group_bytes(rows, false)
                     : mix_shared_within(simt::most_dynamic_shared(kernel), values, a.points, rows));
   const std::int64_t resident = simt::resident_blocks(kernel, threads, shared);
   const int blocks = static_cast<int>(a.tiles.pieces < resident ? a.tiles.pieces : resident);

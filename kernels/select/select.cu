@@ -30,7 +30,7 @@ bool is_direct(const SelectArguments& a) {
 bool are_mixed_in_pairs(const SelectArguments& a) {
   const bool has_kernel = a.rule.kind == Kind::none || (a.rule.kind != Kind::sign_vote && is_in_registers(a));
   return a.mix != nullptr && !is_wide(a) && has_kernel && have_one_dtype(a.rows) &&
-         has_room_for_pairs(a.points, mixed_rows(a.rows), a.rule.kind == Kind::none) &&
+         pair_groups_held(a.points, mixed_rows(a.rows), a.rule.kind == Kind::none) > 0 &&
          settled(a.unit) == SumUnit::double_float;
 }
 

@@ -68,18 +68,27 @@ BRAGG_DEVICE void mix_tile(const SelectArguments& a, int tensor, const MixTable&
   }
 }
 
-/// The same in pairs of floats.
-template <DType value, int kPoints, bool kAhead, bool kFew>
-BRAGG_DEVICE void mix_tile(const SelectArguments& a, int tensor, const PairTable<kFew>& table, Loads loads,
-                           std::int64_t begin, int left, float* tile) {
-  static_assert(value == DType::f32);
+/// The same in pairs of floats, after a barrier. `stale`: the table has another tensor's coefficients.
+template <bool kFew>
+BRAGG_DEVICE void mix_tile_in_pairs(const SelectArguments& a, int tensor, PairTable<kFew>& table, bool stale,
+                                    Loads loads, std::int64_t begin, int left, float* tile) {
   constexpr int quarters = tile_threads / mix_columns;
-  for (int item = simt::warp(); item < table.groups * quarters; item += tile_threads / 32) {
-    const int quarter = item * table.per_group >> 16;
-    const int group = item - quarter * table.groups;
-    const int column = quarter * mix_columns;
-    mix_in_pairs<kFew>(a, tensor, table, loads, group, begin + column, left - column,
-                       tile + mix_points * group * tile_threads + column, tile_threads);
+  BRAGG_ROLLED
+  for (int first = 0; first < table.groups; first += table.held) {
+    if (stale || table.held < table.groups) {
+      if (first > 0) simt::sync_threads();
+      table.first = first;
+      fill_mix_table(a, tensor, table);
+      simt::sync_threads();
+    }
+    for (int item = simt::warp(); item < table.held * quarters; item += tile_threads / 32) {
+      const int quarter = item / table.held;  // warps that run at a time share its rows
+      const int group = first + item - quarter * table.held;
+      if (group >= table.groups) continue;
+      const int column = quarter * mix_columns;
+      mix_in_pairs<kFew>(a, tensor, table, loads, group, begin + column, left - column,
+                         tile + mix_points * group * tile_threads + column, tile_threads);
+    }
   }
 }
 
@@ -144,7 +153,7 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   ValueT* const tile = shared.take<ValueT>(static_cast<std::size_t>(a.points) * tile_threads);
   constexpr bool in_pairs = unit == SumUnit::double_float;
   const bool mixes = in_pairs || a.mix != nullptr;
-  const auto mixing = [&] {
+  auto mixing = [&] {
     if constexpr (in_pairs) {
       return take_pair_table<(kPoints <= 8)>(shared, a.points, mixed_rows(a.rows));
     } else {
@@ -164,7 +173,8 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
   int tensor = -1;
   for (OwnPieces own(a.tiles, a.rows.sizes); own.more(); own.advance()) {
     const Piece& piece = own.piece();
-    if (piece.tensor != tensor) {
+    bool stale = piece.tensor != tensor;
+    if (stale && !in_pairs) {
       simt::sync_threads();
       if (mixes) {
         fill_mix_table(a, piece.tensor, mixing);
@@ -183,7 +193,12 @@ tile_kernel(BRAGG_GRID_CONSTANT SelectArguments a) {
         simt::sync_threads();  // the last columns are done with; coefficients are there
         // The next one lies behind, unless that is another block's, or of another tensor.
         if (alike && (tile_threads < left || !own.is_last())) prefetch_tile(a, tensor, begin + tile_threads);
-        mix_tile<value, kPoints, TuningT::ahead>(a, tensor, mixing, loads, begin, left, tile);
+        if constexpr (in_pairs) {
+          mix_tile_in_pairs(a, tensor, mixing, stale, loads, begin, left, tile);
+          stale = false;
+        } else {
+          mix_tile<value, kPoints, TuningT::ahead>(a, tensor, mixing, loads, begin, left, tile);
+        }
         simt::sync_threads();
       } else {
         with_dtype_of<ValueT>(
@@ -206,7 +221,8 @@ void launch_tile_bucket(const SelectArguments& a, Stream stream) {
       simt::shared_bytes<Value<value>>(static_cast<std::size_t>(a.points) * tile_threads);
   const std::size_t shared = values + [&] {
     if constexpr (unit == SumUnit::double_float) {
-      return pair_table_bytes(a.points, mixed_rows(a.rows), kPoints <= 8);
+      return pair_groups_held(a.points, mixed_rows(a.rows), false) *
+             pair_group_bytes(mixed_rows(a.rows), kPoints <= 8);
     } else {
       return mix_shared_within(simt::most_dynamic_shared(kernel), values, a.points,
                                a.mix != nullptr ? mixed_rows(a.rows) : 0);

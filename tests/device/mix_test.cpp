@@ -227,19 +227,74 @@ TEST(MixTest, CoefficientsMayBeOfAnySize) {
 /// What pairs are off by is seen where rows cancel: it is not f64 that computes them.
 TEST(MixTest, PairsAreNotF64) {
   Generator random = generator("mix pairs");
-  for (const int points : {5, 30}) {
+  for (const auto& [points, rows] : {std::pair{5, 16}, {30, 16}, {96, 96}, {200, 60}}) {
     Mix mix{.points = points,
-            .coefficients = std::vector<double>(static_cast<std::size_t>(points) * 16, 1.0 / 3)};
+            .coefficients = std::vector<double>(static_cast<std::size_t>(points * rows), 1.0 / 3)};
     const Mix even = mix;
-    DeviceRows data = make_rows({.inputs = 16, .sizes = {300}}, Data::cancelling, -1, random());
+    DeviceRows data = make_rows({.inputs = rows, .sizes = {300}}, Data::cancelling, -1, random());
     EXPECT_NE(values_of(data, mix, SumUnit::double_float), values_of(data, mix, SumUnit::f64));
     // Nor where huge rows were clipped.
-    for (std::size_t k = 0; k < mix.coefficients.size(); ++k) mix.coefficients[k] *= k % 16 < 4 ? 0x1p-70 : 1;
-    DeviceRows huge({.inputs = 16, .sizes = {300}}, [&data](int row, std::int64_t i) {
+    for (std::size_t k = 0; k < mix.coefficients.size(); ++k) {
+      mix.coefficients[k] *= k % static_cast<std::size_t>(rows) < 4 ? 0x1p-70 : 1;
+    }
+    DeviceRows huge({.inputs = rows, .sizes = {300}}, [&data](int row, std::int64_t i) {
       return data.values[data.slot(0, row)][static_cast<std::size_t>(i)] * (row < 4 ? 0x1p70L : 1);
     });
     EXPECT_EQ(values_of(huge, mix, SumUnit::double_float), values_of(data, even, SumUnit::double_float));
     EXPECT_NE(values_of(huge, mix, SumUnit::double_float), values_of(huge, mix, SumUnit::f64));
+  }
+}
+
+/// Points of a few rows each, of more rows than a block has room for at a time: in blocks of many pieces.
+TEST(MixTest, CoefficientsMayBeMoreThanABlockHolds) {
+  Generator random = generator("mix many coefficients");
+  for (const auto& [points, rows] : {std::pair{200, 60}, {33, 300}, {40, 450}}) {
+    if (random() % test_share() != 0) continue;
+    SCOPED_TRACE("points " + std::to_string(points) + " rows " + std::to_string(rows));
+    Mix mix{.points = points,
+            .coefficients = std::vector<double>(static_cast<std::size_t>(points * rows)),
+            .infinite = std::vector<std::uint8_t>(static_cast<std::size_t>(points))};
+    const int last = points - 2;
+    mix.infinite[static_cast<std::size_t>(last)] = 1;
+    for (int p = 0; p < points; ++p) {
+      double* const c = mix.coefficients.data() + p * rows;
+      for (int k = 0; k < 4 && p != last; ++k) {
+        c[random() % static_cast<std::uint64_t>(rows)] =
+            std::uniform_real_distribution<double>(-1, 1)(random);
+      }
+      // A row that was clipped from afar, in the last group of points alone.
+      c[7] = p != last && p / 16 == last / 16 ? 0x1.8p-66 : 0;
+    }
+    DeviceRows data =
+        make_rows({.dtype = narrow_dtypes[random() % 3], .inputs = rows, .sizes = {37, 0, 5000}},
+                  all_data[random() % all_data.size()], -1, random());
+    ASSERT_NO_FATAL_FAILURE(expect_right(data, mix, SumUnit::double_float));
+  }
+}
+
+/// The same under a rule, which takes the tensors one after another.
+TEST(MixTest, RulesMayHaveMoreCoefficientsThanABlockHolds) {
+#if defined(BRAGG_FEWER_NETWORKS)
+  GTEST_SKIP() << "so many points are no network's";
+#endif
+  Generator random = generator("mix many coefficients of a rule");
+  for (const auto& [points, rows] : {std::pair{100, 100}, {81, 81}, {128, 225}, {20, 250}}) {
+    if (random() % test_share() != 0) continue;
+    SCOPED_TRACE("points " + std::to_string(points) + " rows " + std::to_string(rows));
+    const Mix mix = draw_mix(points, rows, -1, random);
+    DeviceRows data = make_rows({.inputs = rows, .sizes = {130, 0, 150}}, Data::cancelling, -1, random());
+    const auto values = values_of(data, mix, SumUnit::double_float);
+    const auto medians =
+        run(data, mix, SumUnit::double_float, {Kind::median, EvenMedian::lower, 0, 0}, DType::f32);
+    for (std::size_t t = 0; t < 3; ++t) {
+      for (std::size_t i = 0; i < medians[t].size(); ++i) {
+        std::vector<long double> sorted;
+        for (std::size_t p = 0; p < static_cast<std::size_t>(points); ++p)
+          sorted.push_back(values[3 * p + t][i]);
+        std::sort(sorted.begin(), sorted.end());
+        ASSERT_EQ(medians[t][i], sorted[static_cast<std::size_t>(points - 1) / 2]) << t << " at " << i;
+      }
+    }
   }
 }
 
@@ -314,7 +369,7 @@ TEST(MixTest, BitsDependOnTheCoordinateAlone) {
 /// Rules see the values that mixed points have, to the bit; means of them are those of f64, rounded once.
 TEST(MixTest, RulesSeeTheValues) {
   Generator random = generator("mix rules");
-  for (const int points : {1, 3, 8, 9, 16, 17, 30, 33, 50, 64, 70, 100}) {
+  for (const int points : {1, 3, 8, 9, 16, 17, 30, 33, 50, 64, 70, 100, 128}) {
 #if defined(BRAGG_FEWER_NETWORKS)
     if (points > 32) break;
 #endif
