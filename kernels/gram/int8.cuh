@@ -86,7 +86,7 @@ BRAGG_DEVICE DigitScale digit_scale(std::uint32_t largest) {
   return {float_power_of_two(first), float_power_of_two(up - first), -24 - up};
 }
 
-/// Of the last digit, in a value of at most a quarter.
+/// y in units of the last digit, rounded; |y| is ¼ at most.
 BRAGG_DEVICE int units_of(float y) {
   constexpr float magic = 0x1.8p23f;  // what is added to it is rounded to a whole number
   return static_cast<int>(simt::bits_of(simt::fma(y, 0x1p24f, magic)) - 0x4B400000u);
