@@ -489,6 +489,39 @@ void time_units(int n, std::int64_t d, DType dtype, Watch& watch) {
   }
 }
 
+/// Products about the median in f64 and in bytes.
+void time_units_about_medians(int n, std::int64_t d, DType dtype, Watch& watch) {
+  const Matrix m(n, d, dtype, watch.stream());
+  const Cut cut = m.cut(gram_chunk_length(d));
+  const auto count = static_cast<std::size_t>(n) * static_cast<std::size_t>(n);
+  const DeviceMemory products(count * sizeof(double));
+  const DeviceMemory partial(gram_partial_doubles(n, cut.pieces) * sizeof(double));
+  const GramUnit chosen = unit_about_center(gram_unit(current_device(), n));
+  const GramUnit other = chosen == GramUnit::tensor ? GramUnit::int8 : GramUnit::tensor;
+  std::vector<double> expected;
+  for (const GramUnit unit : {chosen, other}) {
+    measure({"gram about medians by unit", m.shape(), to_string(unit), unit == chosen}, [&]() -> Found {
+      const DeviceMemory centers(gram_center_bytes(m.rows(), cut, true, unit));
+      set_bytes(products.data(), 0xFF, products.bytes(), watch.stream());
+      const double ms = watch.ms([&] {
+        gram({.rows = m.rows(),
+              .chunks = cut,
+              .parts = {},
+              .partial = static_cast<double*>(partial.data()),
+              .batch = gram_batch(n, cut.pieces),
+              .products = static_cast<double*>(products.data()),
+              .center = Center::median,
+              .centers = centers.data(),
+              .unit = unit},
+             watch.stream());
+      });
+      const auto found = to_host<double>(products, count, watch.stream());
+      if (unit == chosen) expected = found;
+      return {ms, m.bytes(), difference_of(found, expected)};
+    });
+  }
+}
+
 /// Lengths alone in f64 and in pairs of floats.
 void time_length_units(int n, std::int64_t d, DType dtype, Watch& watch) {
   const Matrix m(n, d, dtype, watch.stream());
@@ -719,6 +752,10 @@ void run(double seconds) {
     group("gram by unit", {n, d / 10, f32}, [&] { time_units(n, d / 10, f32, watch); });
   }
   group("gram by unit", {16, d, bf16}, [&] { time_units(16, d, bf16, watch); });
+  for (const auto& [n, length] : {std::pair{8, d}, {16, d}, {48, d}, {16, 10 * d}}) {
+    group("gram about medians by unit", {n, length, f32},
+          [&, n = n, length = length] { time_units_about_medians(n, length, f32, watch); });
+  }
   for (const int n : {16, 64}) {
     group("gram lengths by unit", {n, d, f32}, [&] { time_length_units(n, d, f32, watch); });
   }
@@ -750,6 +787,10 @@ void run(double seconds) {
     group("mix+select trimmed_mean by unit", {n, d, f32}, [&] { time_mixes_by_unit(n, d, f32, watch); });
   }
   group("mix+select trimmed_mean by unit", {16, d, bf16}, [&] { time_mixes_by_unit(16, d, bf16, watch); });
+  for (const int n : {96, 128}) {  // whose coefficients are filled in again and again
+    group("mix+select trimmed_mean by unit", {n, d / 10, f32},
+          [&] { time_mixes_by_unit(n, d / 10, f32, watch); });
+  }
   const auto passes = [&](int n, std::int64_t length, DType dtype) {
     group("passes", {n, length, dtype}, [&] { time_passes(n, length, dtype, watch); });
   };

@@ -187,7 +187,10 @@ void CudaPlan::plan_workspace() {
   std::size_t partial = !needs_.products ? 0
                         : keeps_records_ ? record_doubles()
                                          : gram_partial_doubles(rows, chunks_.pieces, needs_.pairs);
-  std::size_t centers = needs_.products ? gram_center_bytes(rows_, chunks_, needs_.pairs, unit_) : 0;
+  set_active_rows({}, request_.shape.n, 0, active_);
+  const bool takes_medians = needs_.products && recentring_of(request_.pipeline, first_stage()).plan.kind ==
+                                                    CenterPlan::Kind::median;
+  std::size_t centers = takes_medians ? gram_center_bytes(rows_, chunks_, needs_.pairs, unit_) : 0;
   const auto samples = static_cast<std::size_t>(needs_.sampling.count);
   if (samples > 0) {
     sample_table_ = RunTable(samples * sample_sizes_.size(), rows);
@@ -207,7 +210,6 @@ void CudaPlan::plan_workspace() {
   samples_at_ = workspace.add<double>(sampled_doubles(), workspace_alignment);
   select_at_ = workspace.add<std::byte>(0, workspace_alignment);
 
-  set_active_rows({}, request_.shape.n, 0, active_);
   finish_ = run_sequence(request_.pipeline, {.stage = first_stage(), .permutations = permutations_},
                          [](const auto&) {});
   workspace_bytes_ = select_at_.offset;  // and what select needs, which the rehearsal finds out

@@ -93,7 +93,7 @@ struct LengthTuning {
 enum class GramUnit : std::uint8_t {
   automatic,     ///< whom the environment or the device asks for: gram_unit
   tensor,        ///< f64: tensor cores, or plain multiply-adds for few rows
-  double_float,  ///< pairs of f32 where double_float*.cuh has a kernel; else f64
+  double_float,  ///< pairs of f32 where double_float*.cuh has a kernel; about a centre as int8; else f64
   int8,          ///< bytes on tensor cores where int8.cuh has a kernel, of lengths as double_float; else f64
   cublas,        ///< f64 by cuBLAS, but about a centre; never chosen unasked (docs/kernels.md)
 };

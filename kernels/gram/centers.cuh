@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Medians of the rows' coordinates by themselves, for the kernels whose blocks see too few rows to find them.
+// Medians of the rows' coordinates by themselves, for kernels whose blocks do not find them in passing.
 //
 // Order        Exact: the median is one of the values.
 // Map          A thread block takes 1024 coordinates of a chunk, a lane one of a warp's 32 at a time. Their

@@ -20,7 +20,10 @@ namespace {
 thread_local GramUnit scoped_unit = GramUnit::automatic;
 
 constexpr std::int64_t batch_doubles = std::int64_t{1} << 23;
+/// Medians that are kept at a time, and their bytes where bytes are multiplied: those of 1024 of the longest
+/// chunks of f32, each of which may be one block.
 constexpr std::int64_t batch_centers = std::int64_t{1} << 23;
+constexpr std::int64_t batch_center_bytes = std::int64_t{1} << 28;
 
 /// Rows that are not zeros in every tensor.
 int rows_read(const Rows& rows) {
@@ -31,13 +34,6 @@ int rows_read(const Rows& rows) {
 
 bool goes_by_tiles(const Rows& rows, int rows_read, bool pairs) {
   return pairs && (rows_read > most_register_rows || !have_one_dtype(rows));
-}
-
-/// Chunks whose medians are kept at a time.
-std::int64_t center_batch(const Cut& chunks) {
-  const std::int64_t fit = batch_centers / chunks.length;
-  const std::int64_t most = fit > 1 ? fit : 1;
-  return chunks.pieces < most ? chunks.pieces : most;
 }
 
 /// About a centre rows of zeros are rows as any other, of the others' dtype.
@@ -53,9 +49,14 @@ Rows rows_of_record(Rows rows, bool centered) {
   return rows;
 }
 
-/// Who computes products of so many rows by a choice, in one reading of the table.
+GramUnit resolved(GramUnit wanted, int rows) {
+  return wanted != GramUnit::automatic ? wanted
+                                       : preferred_gram_unit(compute_capability(current_device()), rows);
+}
+
+/// Who computes products of so many rows by a choice.
 GramUnit unit_of(const Rows& rows, int read, bool pairs, bool centered, GramUnit wanted) {
-  const GramUnit unit = wanted == GramUnit::automatic ? gram_unit(current_device(), read) : wanted;
+  const GramUnit unit = resolved(wanted, read);
   if (!pairs) return unit_of_lengths(unit, rows.dtype);
   const GramUnit of_pairs = centered ? unit_about_center(unit) : unit;
   const bool fits = of_pairs == GramUnit::cublas || have_one_dtype(rows);
@@ -68,10 +69,20 @@ GramUnit unit_of(const GramBatch& batch) {
   return unit == GramUnit::cublas && pass.skip != nullptr ? GramUnit::tensor : unit;
 }
 
-/// Whether medians are found by a kernel of their own: blocks of the others see too few of the rows.
+/// Whether medians are found by a kernel of their own, as of more rows than a warp's registers sort.
 bool finds_centers_apart(const Rows& rows, bool pairs, GramUnit wanted) {
   return !pairs || goes_by_tiles(rows, rows.count, pairs) ||
          unit_of(rows, rows.count, pairs, true, wanted) != GramUnit::tensor;
+}
+
+/// Chunks whose medians are kept at a time: by the device and who is wanted, whatever the rows' references.
+std::int64_t center_batch(const Cut& chunks, DType dtype, GramUnit wanted) {
+  const bool is_int8 = unit_about_center(resolved(wanted, least_double_float_rows)) == GramUnit::int8;
+  const std::int64_t fit =
+      (is_int8 ? batch_center_bytes / static_cast<std::int64_t>(size_of(dtype)) : batch_centers) /
+      chunks.length;
+  const std::int64_t most = fit > 1 ? fit : 1;
+  return chunks.pieces < most ? chunks.pieces : most;
 }
 
 int as_many_as_fit(std::int64_t blocks, int resident) {
@@ -180,7 +191,9 @@ void enqueue(const GramArguments& arguments, bool keeps_records, const GramLibra
   const bool medians_apart = arguments.center == Center::median &&
                              finds_centers_apart(arguments.rows, arguments.pairs, arguments.unit);
   const std::int64_t most =
-      medians_apart ? std::min(arguments.batch, center_batch(arguments.chunks)) : arguments.batch;
+      medians_apart
+          ? std::min(arguments.batch, center_batch(arguments.chunks, arguments.rows.dtype, arguments.unit))
+          : arguments.batch;
   do {
     batch.chunks = static_cast<int>(std::min(pieces - batch.first, most));
     if (batch.chunks > 0 && medians_apart) launch_centers(batch, stream);
@@ -264,7 +277,8 @@ std::vector<RecordEntry> gram_record(const Rows& rows, bool pairs, bool centered
 
 std::size_t gram_center_bytes(const Rows& rows, const Cut& chunks, bool pairs, GramUnit unit) {
   if (!finds_centers_apart(rows, pairs, unit)) return 0;
-  return static_cast<std::size_t>(center_batch(chunks) * chunks.length) * size_of(rows.dtype);
+  return static_cast<std::size_t>(center_batch(chunks, rows.dtype, unit) * chunks.length) *
+         size_of(rows.dtype);
 }
 
 std::size_t gram_library_bytes(int rows, const Blas& blas) {

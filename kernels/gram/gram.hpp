@@ -87,9 +87,9 @@ struct GramArguments {
   int center_row = 0;                      ///< of Center::row
   const std::uint8_t* left_out = nullptr;  ///< [rows.inputs] not 0: not in the median; null: all are
   const double* weights = nullptr;  ///< [rows.inputs] ≥ 0, of every part: a weighted lower median; null: 1
-  void* centers = nullptr;          ///< of Center::median: gram_center_bytes(rows, chunks, pairs)
+  void* centers = nullptr;          ///< of Center::median: gram_center_bytes(rows, chunks, pairs, unit)
 
-  GramUnit unit = GramUnit::automatic;
+  GramUnit unit = GramUnit::automatic;  ///< automatic: as the kind of device asks
 };
 
 /// Chunks whose products are kept at a time, and the memory that takes. Bounded; functions of the shape only.
@@ -97,9 +97,8 @@ std::int64_t gram_batch(int rows, std::int64_t chunks, bool pairs = true);
 std::size_t gram_partial_doubles(int rows, std::int64_t chunks, bool pairs = true);
 
 /// Memory for medians of a batch of chunks, aligned to 16 bytes. Bounded; 0 where blocks find them in
-/// passing.
-std::size_t gram_center_bytes(const Rows& rows, const Cut& chunks, bool pairs = true,
-                              GramUnit unit = GramUnit::automatic);
+/// passing. `unit`: of the pass.
+std::size_t gram_center_bytes(const Rows& rows, const Cut& chunks, bool pairs, GramUnit unit);
 
 /// What GramUnit::cublas takes besides. It computes pairs that are not about a centre, where no part may be
 /// skipped; the others tensor does.

@@ -16,8 +16,8 @@
 //              128 values of both rows, √128·2⁻⁴⁶: 1455. Digits left out, four times at most 128·2³⁸·1.01:
 //              261. The unit of the int64: 2. Sums of 512 runs: 513. Together 2231, less than
 //              gram_additions are promised, and sums over runs are no more (Cauchy and Schwarz): the bound
-//              of docs/numerics.md is the same. About a centre integers are off by ¾, for where h is
-//              rounded, |l| ≤ ¼, and is 0: 2183 in place of 1455, together 2959.
+//              of docs/numerics.md is the same. About a centre an integer is off by ¾ at most: if h is no
+//              integer, |l| is ¼ at most and rounds to 0. So 2183 in place of 1455, together 2959.
 // Map          One thread block per chunk. A warp stages 4 rows at a time, 16 coordinates of a row to a lane,
 //              and asks for the next run in L2. Any assignment of coordinates to k gives the same sum if both
 //              factors agree: a lane's four values are the four bytes of a register. Each warp then
@@ -28,7 +28,8 @@
 //              (centers.cuh).
 // Bound        Tensor cores: 26 multiply-adds of bytes for each pair of whole tiles and coordinate; memory.
 //              f64: eight operations of a warp per tile and run.
-// Resources    64 to 640 threads; registers: 28 sums, 8 of f64, 16 of digits; 768 bytes shared a row.
+// Resources    64 to 640 threads; registers: 28 sums, 8 of f64, 16 of digits; shared 768 bytes a row,
+//              and 512 for a run's centres.
 // Measured     not yet run on hardware.
 // Not done     Seven digits of 7 bits, whose sums are bytes too: 22 products by Karatsuba's rule, but more
 //              to do for each value. Residues (Ozaki's scheme II): 14 products, and 80 instructions more for

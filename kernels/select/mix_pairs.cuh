@@ -21,7 +21,8 @@
 //              converted, so values of rows that are 0 take no f64.
 // Bits         depend on no other coordinate, on alignment, or on where a tile begins.
 // Table        Coefficients are in shared memory: of all points, or of as many groups of 16 as there is room
-//              for beside the values, one after another, then filled anew for each 128 coordinates.
+//              for beside the values, at a time, and then filled anew for each 128 coordinates (mixed.cuh:
+//              for each 1024).
 // Map          Of a warp's 16 points × 32 coordinates lane 4g + t has points 4t … 4t+3 (of 8 at most: 2t and
 //              2t+1) at coordinates 4g … 4g+3 of rows that are read 16 bytes (of 16 bits: 8) at a time, else
 //              at g, g+8, g+16 and g+24.
@@ -50,8 +51,8 @@ struct alignas(16) PairCoefficients {
 
 /// What a block keeps of the coefficients of a tensor: of each group of points the rows that some point of it
 /// has a coefficient for, in order, and behind them such a row again with coefficients 0. Coefficients are
-/// over the row's scale and times pair_scale; NaN where pairs do not suit. If there is no room for all
-/// groups, it is filled with some of them after another.
+/// over the row's scale and times pair_scale; NaN where pairs do not suit. If not all groups fit, the table
+/// holds some at a time.
 template <bool kFew>
 struct PairTable {
   PairCoefficients<kFew>* coefficients = nullptr;  ///< [group − first][slot][4]

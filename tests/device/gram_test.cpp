@@ -252,7 +252,8 @@ GramUnit unit_of(const DeviceRows& data, const GramRequest& request) {
   }
   const GramUnit unit = request.unit != GramUnit::automatic
                             ? request.unit
-                            : detail::cuda::gram_unit(detail::cuda::current_device(), rows);
+                            : detail::cuda::preferred_gram_unit(
+                                  detail::cuda::compute_capability(detail::cuda::current_device()), rows);
   if (!is_narrow || unit == GramUnit::tensor) return GramUnit::tensor;
   if (!request.pairs) return unit == GramUnit::cublas ? GramUnit::tensor : GramUnit::double_float;
   if (rows < 3) return GramUnit::tensor;
@@ -944,9 +945,13 @@ TEST(GramTest, MemoryOfCentersIsBounded) {
   const RowsShape shape{.dtype = DType::f16, .inputs = 50, .sizes = {70, 1, 33, 0, 20, 100}};
   DeviceRows data(shape, normal_values(random));
   const std::int64_t chunk = std::int64_t{1} << 22;
-  ASSERT_EQ(detail::cuda::gram_center_bytes(data.rows(), data.cut(chunk)), std::size_t{1} << 24);
-  const GramRequest request{.chunk = chunk, .center = Center::median};
+  ASSERT_EQ(detail::cuda::gram_center_bytes(data.rows(), data.cut(chunk), true, GramUnit::tensor),
+            std::size_t{1} << 24);
+  const GramRequest request{.chunk = chunk, .center = Center::median, .unit = GramUnit::tensor};
   expect_right(data, request, run(data, request));
+  // Blocks of bytes are few a chunk: more chunks at a time.
+  EXPECT_EQ(detail::cuda::gram_center_bytes(data.rows(), data.cut(16 * chunk), true, GramUnit::int8),
+            std::size_t{1} << 28);
   DeviceRows few({.dtype = DType::f16, .inputs = 48, .sizes = {70}}, normal_values(random));
   const auto bytes = [&](GramUnit unit) {
     return detail::cuda::gram_center_bytes(few.rows(), few.cut(chunk), true, unit);
@@ -1102,7 +1107,11 @@ TEST(GramTest, UnitsAreTakenWhereTheyCanBe) {
   EXPECT_TRUE(differ({.dtype = DType::f32, .inputs = 1, .sizes = {700}}, {.chunk = 1024, .pairs = false}));
   EXPECT_FALSE(differ({.dtype = DType::f64, .inputs = 12, .sizes = {700}}, {.pairs = false}));
   for (const int rows : {3, 12, 49}) {
-    EXPECT_TRUE(differ({.dtype = DType::f32, .inputs = rows, .sizes = {700}}, {.center = Center::median}));
+    const RowsShape shape{.dtype = DType::f32, .inputs = rows, .sizes = {700}};
+    EXPECT_TRUE(differ(shape, {.center = Center::median}));
+    DeviceRows data(shape, normal_values(random));
+    EXPECT_TRUE(run(data, {.center = Center::median, .unit = GramUnit::int8}) ==
+                run(data, {.center = Center::median, .unit = GramUnit::double_float}));
   }
   EXPECT_FALSE(differ({.dtype = DType::f32, .inputs = 2, .sizes = {700}}, {.center = Center::median}));
   EXPECT_FALSE(differ({.dtype = DType::f64, .inputs = 12, .sizes = {700}}, {.center = Center::median}));
@@ -1312,8 +1321,28 @@ TEST(GramTest, BytesKeepTheirBoundAboutACenter) {
     const GramRequest request{
         .chunk = 1024, .center = Center::row, .center_row = rows, .unit = GramUnit::int8};
     ASSERT_EQ(unit_of(data, request), GramUnit::int8);
-    expect_right(data, request, run(data, request));
+    const GramResult got = run(data, request);
+    expect_right(data, request, got);
     if (HasFatalFailure()) return;
+    // Every row has one scale, whose last digit is this: ¾ of it are lost of an integer, and not more.
+    if (exponent < -100) continue;  // last digits are no floats
+    const auto unit = std::ldexp(1.0L, exponent - 46);
+    for (int i = 0; i < rows; ++i) {
+      for (int j = 0; j <= i; ++j) {
+        long double sum = 0, sizes = 0, magnitude = 0;
+        for (std::size_t k = 0; k < 1400; ++k) {
+          const long double c = data.values[data.slot(0, rows)][k];
+          const long double x = data.values[data.slot(0, i)][k] - c;
+          const long double y = data.values[data.slot(0, j)][k] - c;
+          sum += x * y;
+          sizes += std::fabs(x) + std::fabs(y);
+          magnitude += std::fabs(x * y);
+        }
+        const long double left_out = 11 * (128 * 4 * 0x1p38L * 1.01L + 0x1p39L + 128) * unit * unit;
+        ASSERT_LE(std::fabs(got.at(i, j) - sum), 0.75L * unit * sizes + left_out + 16 * 0x1p-53L * magnitude)
+            << i << ", " << j;
+      }
+    }
   }
 }
 
