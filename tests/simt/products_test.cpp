@@ -146,8 +146,12 @@ TEST(Products, OfAPlanAreByTheChoiceThatItWasMadeWith) {
   EXPECT_NE(by_tensor, by_floats);
   const GramUnit own = detail::cuda::gram_unit(0, n);
   EXPECT_EQ(scores_of(made_by(GramUnit::automatic)), scores_of(made_by(own)));
-  const detail::cuda::GramUnitScope others(GramUnit::double_float);
+  Plan made_by_none = made_by(GramUnit::automatic);
+  const std::vector<double> by_none = scores_of(made_by(GramUnit::automatic));
+  const GramUnit other = own == GramUnit::tensor ? GramUnit::int8 : GramUnit::tensor;
+  const detail::cuda::GramUnitScope others(other);
   EXPECT_EQ(scores_of(made_by(GramUnit::tensor)), by_tensor);
+  EXPECT_EQ(scores_of(std::move(made_by_none)), by_none);
 }
 
 TEST(Products, AScopeEndsWithItself) {
