@@ -448,18 +448,14 @@ void time_fragments(std::int64_t d, Watch& watch) {
   (shape(VariantsT(), false), ...);
 }
 
-/// Products by every unit: that of the device, then the others; cuBLAS where it is there.
-void time_units(int n, std::int64_t d, DType dtype, Watch& watch) {
-  const Matrix m(n, d, dtype, watch.stream());
-  const Cut cut = m.cut(gram_chunk_length(d));
-  const auto count = static_cast<std::size_t>(n) * static_cast<std::size_t>(n);
+/// A Gram pass by some units, the first of which is chosen; cuBLAS where it is there.
+void time_units(const char* pass, const Shape& shape, const std::vector<GramUnit>& units, bool pairs,
+                Center center, Watch& watch) {
+  const Matrix m(shape.n, shape.d, shape.dtype, watch.stream());
+  const Cut cut = m.cut(gram_chunk_length(shape.d));
+  const auto count = static_cast<std::size_t>(m.n) * static_cast<std::size_t>(m.n);
   const DeviceMemory products(count * sizeof(double));
-  const DeviceMemory partial(gram_partial_doubles(n, cut.pieces) * sizeof(double));
-  const GramUnit chosen = gram_unit(current_device(), n);
-  std::vector<GramUnit> units{chosen};
-  for (const NamedGramUnit& one : named_gram_units) {
-    if (one.unit != chosen) units.push_back(one.unit);
-  }
+  const DeviceMemory partial(gram_partial_doubles(m.n, cut.pieces, pairs) * sizeof(double));
   std::vector<double> expected;
   for (const GramUnit unit : units) {
     std::unique_ptr<Blas> blas;
@@ -469,88 +465,55 @@ void time_units(int n, std::int64_t d, DType dtype, Watch& watch) {
       if (error.status() != Status::unsupported) throw;
       continue;
     }
-    measure({"gram by unit", m.shape(), to_string(unit), unit == chosen}, [&]() -> Found {
-      set_bytes(products.data(), 0xFF, products.bytes(), watch.stream());
-      const DeviceMemory memory(blas ? gram_library_bytes(n, *blas) : 0);
+    measure({pass, shape, to_string(unit), unit == units.front()}, [&]() -> Found {
+      const DeviceMemory memory(blas ? gram_library_bytes(m.n, *blas) : 0);
+      const DeviceMemory centers(center == Center::median ? gram_center_bytes(m.rows(), cut, pairs, unit)
+                                                          : 0);
+      set_bytes(products.data(), pairs ? 0xFF : 0, products.bytes(), watch.stream());
       const double ms = watch.ms([&] {
         gram({.rows = m.rows(),
               .chunks = cut,
               .parts = {},
               .partial = static_cast<double*>(partial.data()),
-              .batch = gram_batch(n, cut.pieces),
+              .batch = gram_batch(m.n, cut.pieces, pairs),
               .products = static_cast<double*>(products.data()),
+              .pairs = pairs,
+              .center = center,
+              .centers = centers.data(),
               .unit = unit},
              watch.stream(), {.blas = blas.get(), .memory = memory.data()});
       });
       const auto found = to_host<double>(products, count, watch.stream());
-      if (unit == chosen) expected = found;
+      if (unit == units.front()) expected = found;
       return {ms, m.bytes(), difference_of(found, expected)};
     });
   }
+}
+
+/// Products by every unit: that of the device, then the others.
+void time_all_units(const char* pass, const Shape& shape, Watch& watch) {
+  std::vector<GramUnit> units{gram_unit(current_device(), shape.n)};
+  for (const NamedGramUnit& one : named_gram_units) {
+    if (one.unit != units.front()) units.push_back(one.unit);
+  }
+  time_units(pass, shape, units, true, Center::none, watch);
+}
+
+/// f64 and what takes its place where it is slow, that of the device first.
+std::vector<GramUnit> both(GramUnit chosen, GramUnit instead) {
+  return {chosen, chosen == GramUnit::tensor ? instead : GramUnit::tensor};
 }
 
 /// Products about the median in f64 and in bytes.
-void time_units_about_medians(int n, std::int64_t d, DType dtype, Watch& watch) {
-  const Matrix m(n, d, dtype, watch.stream());
-  const Cut cut = m.cut(gram_chunk_length(d));
-  const auto count = static_cast<std::size_t>(n) * static_cast<std::size_t>(n);
-  const DeviceMemory products(count * sizeof(double));
-  const DeviceMemory partial(gram_partial_doubles(n, cut.pieces) * sizeof(double));
-  const GramUnit chosen = unit_about_center(gram_unit(current_device(), n));
-  const GramUnit other = chosen == GramUnit::tensor ? GramUnit::int8 : GramUnit::tensor;
-  std::vector<double> expected;
-  for (const GramUnit unit : {chosen, other}) {
-    measure({"gram about medians by unit", m.shape(), to_string(unit), unit == chosen}, [&]() -> Found {
-      const DeviceMemory centers(gram_center_bytes(m.rows(), cut, true, unit));
-      set_bytes(products.data(), 0xFF, products.bytes(), watch.stream());
-      const double ms = watch.ms([&] {
-        gram({.rows = m.rows(),
-              .chunks = cut,
-              .parts = {},
-              .partial = static_cast<double*>(partial.data()),
-              .batch = gram_batch(n, cut.pieces),
-              .products = static_cast<double*>(products.data()),
-              .center = Center::median,
-              .centers = centers.data(),
-              .unit = unit},
-             watch.stream());
-      });
-      const auto found = to_host<double>(products, count, watch.stream());
-      if (unit == chosen) expected = found;
-      return {ms, m.bytes(), difference_of(found, expected)};
-    });
-  }
+void time_units_about_medians(const char* pass, const Shape& shape, Watch& watch) {
+  const GramUnit chosen = unit_about_center(gram_unit(current_device(), shape.n));
+  time_units(pass, shape, both(chosen, GramUnit::int8), true, Center::median, watch);
 }
 
 /// Lengths alone in f64 and in pairs of floats.
-void time_length_units(int n, std::int64_t d, DType dtype, Watch& watch) {
-  const Matrix m(n, d, dtype, watch.stream());
-  const Cut cut = m.cut(gram_chunk_length(d));
-  const auto count = static_cast<std::size_t>(n) * static_cast<std::size_t>(n);
-  const DeviceMemory products(count * sizeof(double));
-  const DeviceMemory partial(gram_partial_doubles(n, cut.pieces, false) * sizeof(double));
-  const GramUnit chosen = unit_of_lengths(gram_unit(current_device(), n), dtype);
-  const GramUnit other = chosen == GramUnit::tensor ? GramUnit::double_float : GramUnit::tensor;
-  std::vector<double> expected;
-  for (const GramUnit unit : {chosen, other}) {
-    measure({"gram lengths by unit", m.shape(), to_string(unit), unit == chosen}, [&]() -> Found {
-      set_bytes(products.data(), 0, products.bytes(), watch.stream());
-      const double ms = watch.ms([&] {
-        gram({.rows = m.rows(),
-              .chunks = cut,
-              .parts = {},
-              .partial = static_cast<double*>(partial.data()),
-              .batch = gram_batch(n, cut.pieces, false),
-              .products = static_cast<double*>(products.data()),
-              .pairs = false,
-              .unit = unit},
-             watch.stream());
-      });
-      const auto found = to_host<double>(products, count, watch.stream());
-      if (unit == chosen) expected = found;
-      return {ms, m.bytes(), difference_of(found, expected)};
-    });
-  }
+void time_length_units(const char* pass, const Shape& shape, Watch& watch) {
+  const GramUnit chosen = unit_of_lengths(gram_unit(current_device(), shape.n), shape.dtype);
+  time_units(pass, shape, both(chosen, GramUnit::double_float), false, Center::none, watch);
 }
 
 template <int kWarps, int kRows, int kBlocks>
@@ -745,21 +708,17 @@ void run(double seconds) {
   group(products, {16, 10 * d, f32}, [&] { time_fragments<2>(10 * d, watch); });
   group(products, {32, d, f32}, [&] { time_fragments<4, Fragment2<8, 2>, Fragment2<8, 1>>(d, watch); });
   group(products, {48, d, f32}, [&] { time_fragments<6, Fragment2<4, 1>, Fragment2<2, 4>>(d, watch); });
-  for (const int n : {8, 16, 32, 48, 64, 128}) {
-    group("gram by unit", {n, d, f32}, [&] { time_units(n, d, f32, watch); });
-  }
-  for (const int n : {128, 256, 512}) {
-    group("gram by unit", {n, d / 10, f32}, [&] { time_units(n, d / 10, f32, watch); });
-  }
-  group("gram by unit", {16, d, bf16}, [&] { time_units(16, d, bf16, watch); });
-  for (const auto& [n, length] : {std::pair{8, d}, {16, d}, {48, d}, {16, 10 * d}}) {
-    group("gram about medians by unit", {n, length, f32},
-          [&, n = n, length = length] { time_units_about_medians(n, length, f32, watch); });
-  }
-  for (const int n : {16, 64}) {
-    group("gram lengths by unit", {n, d, f32}, [&] { time_length_units(n, d, f32, watch); });
-  }
-  group("gram lengths by unit", {64, d, bf16}, [&] { time_length_units(64, d, bf16, watch); });
+  const auto by_unit = [&](const char* pass, const auto& time, const Shape& shape) {
+    group(pass, shape, [&] { time(pass, shape, watch); });
+  };
+  for (const int n : {8, 16, 32, 48, 64, 128}) by_unit("gram by unit", time_all_units, {n, d, f32});
+  for (const int n : {128, 256, 512}) by_unit("gram by unit", time_all_units, {n, d / 10, f32});
+  by_unit("gram by unit", time_all_units, {16, d, bf16});
+  for (const int n : {8, 16, 48})
+    by_unit("gram about medians by unit", time_units_about_medians, {n, d, f32});
+  by_unit("gram about medians by unit", time_units_about_medians, {16, 10 * d, f32});
+  for (const int n : {16, 64}) by_unit("gram lengths by unit", time_length_units, {n, d, f32});
+  by_unit("gram lengths by unit", time_length_units, {64, d, bf16});
   const char* const lengths = "gram lengths, before sums";
   for (const int n : {16, 64}) {
     group(lengths, {n, d, f32}, [&] {
