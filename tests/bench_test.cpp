@@ -325,19 +325,20 @@ TEST(Cases, AreDistinctAndShapeByShape) {
                    "--n: 0"));
 }
 
+/// By whom a case is measured.
+std::vector<std::string> choices_of(const std::string& rule, int n, DType dtype,
+                                    const std::vector<std::string>& wanted) {
+  std::vector<std::string> names;
+  for (const Case& one : by_choice(cases_of(std::vector<Block>{{{rule}, {n}, {"1000"}, {dtype}}}), wanted)) {
+    EXPECT_EQ(one.form, rule);
+    names.push_back(one.gram);
+  }
+  return names;
+}
+
 TEST(Cases, AreMeasuredByEveryChoiceThatComputesTheirProducts) {
   const std::vector<std::string> all = gram_choices();
   ASSERT_EQ(std::set(all.begin(), all.end()).size(), all.size());
-  const auto choices_of = [](const std::string& rule, int n, DType dtype,
-                             const std::vector<std::string>& wanted) {
-    std::vector<std::string> names;
-    for (const Case& one :
-         by_choice(cases_of(std::vector<Block>{{{rule}, {n}, {"1000"}, {dtype}}}), wanted)) {
-      EXPECT_EQ(one.form, rule);
-      names.push_back(one.gram);
-    }
-    return names;
-  };
   EXPECT_EQ(choices_of("krum(f=F)", 16, DType::f32, all), all);
   EXPECT_EQ(choices_of("krum(f=F)", 16, DType::f64, {"tensor", "double_float"}),
             std::vector<std::string>{"tensor"});
@@ -351,26 +352,19 @@ TEST(Cases, AreMeasuredByEveryChoiceThatComputesTheirProducts) {
 
 TEST(Cases, AreMeasuredByEveryKernelOfLengthsOnce) {
   const std::vector<std::string> all = gram_choices();
-  const auto choices_of = [&](const std::string& rule, DType dtype, const std::vector<std::string>& wanted) {
-    std::vector<std::string> names;
-    for (const Case& one :
-         by_choice(cases_of(std::vector<Block>{{{rule}, {2}, {"1000"}, {dtype}}}), wanted)) {
-      names.push_back(one.gram);
-    }
-    return names;
-  };
   for (const char* const lengths :
        {"cge(f=F)", "clip(c=1) | median", "arc(f=F) | trimmed_mean(f=F)", "quantile_clip | mean"}) {
     for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
-      EXPECT_EQ(choices_of(lengths, dtype, all), (std::vector<std::string>{"tensor", "double_float"}))
+      EXPECT_EQ(choices_of(lengths, 2, dtype, all), (std::vector<std::string>{"tensor", "double_float"}))
           << lengths;
     }
-    EXPECT_EQ(choices_of(lengths, DType::f64, all), std::vector<std::string>{"tensor"}) << lengths;
-    EXPECT_EQ(choices_of(lengths, DType::f64, {"double_float"}), std::vector<std::string>{""}) << lengths;
-    EXPECT_EQ(choices_of(lengths, DType::f32, {"int8", "cublas"}), std::vector<std::string>{""}) << lengths;
+    EXPECT_EQ(choices_of(lengths, 2, DType::f64, all), std::vector<std::string>{"tensor"}) << lengths;
+    EXPECT_EQ(choices_of(lengths, 2, DType::f64, {"double_float"}), std::vector<std::string>{""}) << lengths;
+    EXPECT_EQ(choices_of(lengths, 2, DType::f32, {"int8", "cublas"}), std::vector<std::string>{""})
+        << lengths;
   }
   // Lengths of what was mixed are products of pairs.
-  EXPECT_EQ(choices_of("nnm(f=F) | cge(f=F)", DType::f32, {"tensor", "double_float"}),
+  EXPECT_EQ(choices_of("nnm(f=F) | cge(f=F)", 2, DType::f32, {"tensor", "double_float"}),
             std::vector<std::string>{"tensor"});
 }
 

@@ -327,7 +327,6 @@ class Lists(Check):
                                 check=False).stdout
         self.assertLessEqual(set(names), set(listed.split("there are ")[1].replace("\n", "").split(", ")))
 
-
     def test_what_is_not_built_is_named(self):
         environment = {**self.environment, "BRAGG_GPU_RUN": str(self.home / "nothing"), "BRAGG_GPU_ARCHIVE": str(self.home / "nothing.tar.xz")}
         found = subprocess.run([str(TREE / "scripts/gpu_check.sh"), "device"], env=environment, capture_output=True, text=True, check=False)

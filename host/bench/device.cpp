@@ -214,7 +214,7 @@ double time_products(const Case& one, const void* updates, const Budget& budget,
   };
   const double ms = time_batches(run, {.seconds = budget.seconds / 4, .calls = 5, .few = 3}).ms.median;
   const std::vector<double> products = pass.take(stream);
-  std::vector<double>& expected = first.of(one.pipeline);
+  std::vector<double>& expected = first.of(one.pipeline, one.n);
   if (expected.empty()) expected = products;
   row.gram_difference = share_of_bound(products, expected, one.n);
   return ms;

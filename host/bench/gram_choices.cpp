@@ -49,12 +49,11 @@ std::vector<Case> by_choice(const std::vector<Case>& cases, std::span<const std:
   return all;
 }
 
-std::vector<double>& FirstProducts::of(const Pipeline& pipeline) {
+std::vector<double>& FirstProducts::of(const Pipeline& pipeline, int n) {
   if (detail::takes_pairs(pipeline)) return pairs;
   if (lengths.empty() && !pairs.empty()) {
     lengths.resize(pairs.size());
-    const auto next = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(pairs.size())))) + 1;
-    for (std::size_t k = 0; k < pairs.size(); k += next) lengths[k] = pairs[k];
+    for (std::size_t k = 0; k < pairs.size(); k += static_cast<std::size_t>(n) + 1) lengths[k] = pairs[k];
   }
   return lengths;
 }

@@ -23,8 +23,8 @@ struct FirstProducts {
   std::vector<double> pairs;
   std::vector<double> lengths;  ///< of each row with itself, beside zeros
 
-  /// What a pipeline takes; lengths alone, where only pairs were measured, from these.
-  std::vector<double>& of(const Pipeline& pipeline);
+  /// What a pipeline takes of n rows; lengths alone, where only pairs were measured, from these.
+  std::vector<double>& of(const Pipeline& pipeline, int n);
 };
 
 /// The largest difference between two Gram matrices [n²] of the same rows, as a share of what both may be off

@@ -39,10 +39,12 @@ BRAGG_DEVICE double to_double(DoubleFloat x) {
 inline constexpr float pair_scale = 0x1p-16f;
 /// Beside a sum of so much, scaled, what underflows is next to nothing.
 inline constexpr float least_pair_sum = 0x1p-96f;
-/// Whether a coefficient may be two floats, scaled.
+/// Magnitudes of coefficients that may be two floats, scaled.
+inline constexpr double least_pair_coefficient = 0x1p-60;
+inline constexpr double largest_pair_coefficient = 0x1p14;
 BRAGG_DEVICE bool suits_pairs(double c) {
   const double size = fabs(c);
-  return size >= 0x1p-60 && size <= 0x1p14;
+  return size >= least_pair_coefficient && size <= largest_pair_coefficient;
 }
 
 }  // namespace bragg::detail::cuda

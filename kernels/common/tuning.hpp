@@ -152,22 +152,22 @@ constexpr SumUnit preferred_sum_unit(int compute_capability) {
 /// gram in pairs of floats (double_float.cuh) or bytes (int8.cuh) of so many rows. Of fewer, f64 does not
 /// take longer: reckoned for 8.9, where two rows are 1 to 3 cycles a coordinate either way.
 inline constexpr int least_double_float_rows = 3;
+/// Whether a choice multiplies in f64, whatever the rows.
+constexpr bool is_f64(GramUnit unit) { return unit == GramUnit::tensor || unit == GramUnit::cublas; }
 /// Whether a choice computes products of the pairs of so many rows, all of one dtype, itself; else tensor
 /// does.
 constexpr bool has_kernel(GramUnit unit, int rows, DType dtype) {
-  return unit == GramUnit::tensor || unit == GramUnit::cublas ||
-         (rows >= least_double_float_rows && dtype != DType::f64);
+  return is_f64(unit) || (rows >= least_double_float_rows && dtype != DType::f64);
 }
 /// Who computes lengths alone by a choice: wherever f64 is not what is asked for, pairs of floats, of any
 /// number of rows.
 constexpr GramUnit unit_of_lengths(GramUnit unit, DType dtype) {
-  const bool is_f64 = unit == GramUnit::tensor || unit == GramUnit::cublas || dtype == DType::f64;
-  return is_f64 ? GramUnit::tensor : GramUnit::double_float;
+  return is_f64(unit) || dtype == DType::f64 ? GramUnit::tensor : GramUnit::double_float;
 }
 /// Who computes products of pairs about a centre by a choice: bytes wherever f64 is not what is asked for.
 /// Pairs of floats have no kernel: a difference is two, and a product of four floats.
 constexpr GramUnit unit_about_center(GramUnit unit) {
-  return unit == GramUnit::tensor || unit == GramUnit::cublas ? GramUnit::tensor : GramUnit::int8;
+  return is_f64(unit) ? GramUnit::tensor : GramUnit::int8;
 }
 /// Rows that a block stages at most, of 2 KB: what blocks of all devices have.
 inline constexpr int most_staged_rows = 48;

@@ -49,14 +49,13 @@ Rows rows_of_record(Rows rows, bool centered) {
   return rows;
 }
 
-GramUnit resolved(GramUnit wanted, int rows) {
-  return wanted != GramUnit::automatic ? wanted
-                                       : preferred_gram_unit(compute_capability(current_device()), rows);
+/// A choice for so many rows: what is wanted, else what is preferred on a device.
+GramUnit choice_of(GramUnit wanted, int device, int rows) {
+  return wanted != GramUnit::automatic ? wanted : preferred_gram_unit(compute_capability(device), rows);
 }
 
 /// Who computes products of so many rows by a choice.
-GramUnit unit_of(const Rows& rows, int read, bool pairs, bool centered, GramUnit wanted) {
-  const GramUnit unit = resolved(wanted, read);
+GramUnit unit_of(const Rows& rows, int read, bool pairs, bool centered, GramUnit unit) {
   if (!pairs) return unit_of_lengths(unit, rows.dtype);
   const GramUnit of_pairs = centered ? unit_about_center(unit) : unit;
   const bool fits = of_pairs == GramUnit::cublas || have_one_dtype(rows);
@@ -70,14 +69,14 @@ GramUnit unit_of(const GramBatch& batch) {
 }
 
 /// Whether medians are found by a kernel of their own, as of more rows than a warp's registers sort.
-bool finds_centers_apart(const Rows& rows, bool pairs, GramUnit wanted) {
+bool finds_centers_apart(const Rows& rows, bool pairs, GramUnit unit) {
   return !pairs || goes_by_tiles(rows, rows.count, pairs) ||
-         unit_of(rows, rows.count, pairs, true, wanted) != GramUnit::tensor;
+         unit_of(rows, rows.count, pairs, true, unit) != GramUnit::tensor;
 }
 
-/// Chunks whose medians are kept at a time: by the device and who is wanted, whatever the rows' references.
-std::int64_t center_batch(const Cut& chunks, DType dtype, GramUnit wanted) {
-  const bool is_int8 = unit_about_center(resolved(wanted, least_double_float_rows)) == GramUnit::int8;
+/// Chunks whose medians are kept at a time: by the choice, whatever the rows' references.
+std::int64_t center_batch(const Cut& chunks, DType dtype, GramUnit unit) {
+  const bool is_int8 = unit_about_center(unit) == GramUnit::int8;
   const std::int64_t fit =
       (is_int8 ? batch_center_bytes / static_cast<std::int64_t>(size_of(dtype)) : batch_centers) /
       chunks.length;
@@ -185,14 +184,15 @@ void enqueue(const GramArguments& arguments, bool keeps_records, const GramLibra
     return simt::launch_dependent(gram_statistics, as_many_as_fit(pieces, resident), 1, statistics_threads, 0,
                                   stream, batch);
   }
+  batch.pass.unit = choice_of(arguments.unit, current_device(), batch.rows);
   const int resident = simt::resident_blocks(gram_sums, sum_threads, 0);
   const std::int64_t parts = arguments.parts.per_tensor ? arguments.rows.tensors : 1;
   const std::int64_t groups = parts * ((triangle(arguments.rows.count) + 31) / 32);
   const bool medians_apart = arguments.center == Center::median &&
-                             finds_centers_apart(arguments.rows, arguments.pairs, arguments.unit);
+                             finds_centers_apart(arguments.rows, arguments.pairs, batch.pass.unit);
   const std::int64_t most =
       medians_apart
-          ? std::min(arguments.batch, center_batch(arguments.chunks, arguments.rows.dtype, arguments.unit))
+          ? std::min(arguments.batch, center_batch(arguments.chunks, arguments.rows.dtype, batch.pass.unit))
           : arguments.batch;
   do {
     batch.chunks = static_cast<int>(std::min(pieces - batch.first, most));
@@ -228,10 +228,7 @@ GramUnit wanted_gram_unit() {
   return scoped_unit != GramUnit::automatic ? scoped_unit : of_environment;
 }
 
-GramUnit gram_unit(int device, int rows) {
-  const GramUnit wanted = wanted_gram_unit();
-  return wanted != GramUnit::automatic ? wanted : preferred_gram_unit(compute_capability(device), rows);
-}
+GramUnit gram_unit(int device, int rows) { return choice_of(wanted_gram_unit(), device, rows); }
 
 std::string gram_units(int device) {
   const GramUnit wanted = wanted_gram_unit();
@@ -276,8 +273,9 @@ std::vector<RecordEntry> gram_record(const Rows& rows, bool pairs, bool centered
 }
 
 std::size_t gram_center_bytes(const Rows& rows, const Cut& chunks, bool pairs, GramUnit unit) {
-  if (!finds_centers_apart(rows, pairs, unit)) return 0;
-  return static_cast<std::size_t>(center_batch(chunks, rows.dtype, unit) * chunks.length) *
+  const GramUnit choice = choice_of(unit, current_device(), rows.count);
+  if (!finds_centers_apart(rows, pairs, choice)) return 0;
+  return static_cast<std::size_t>(center_batch(chunks, rows.dtype, choice) * chunks.length) *
          size_of(rows.dtype);
 }
 

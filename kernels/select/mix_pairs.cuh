@@ -135,8 +135,7 @@ BRAGG_DEVICE DoubleFloat pair_coefficient(double c, int exponent) {
   const std::uint64_t size = simt::bits_of(c) & 0x7FFFFFFFFFFFFFFFull;
   if (size == 0) return {0, 0};
   const std::uint64_t scaled = size - (static_cast<std::uint64_t>(exponent) << 52);  // exponent ≤ 0
-  constexpr auto bits_of_power = [](int e) { return static_cast<std::uint64_t>(1023 + e) << 52; };
-  if (scaled < bits_of_power(-60) || scaled > bits_of_power(14)) {
+  if (scaled < simt::bits_of(least_pair_coefficient) || scaled > simt::bits_of(largest_pair_coefficient)) {
     const float nan = simt::float_of(0x7FC00000u);
     return {nan, nan};
   }

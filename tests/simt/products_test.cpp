@@ -105,18 +105,18 @@ TEST(Products, OfRowsWithThemselvesAgreeAndAreAllThereIs) {
 
 TEST(Products, AreComparedWithThoseOfTheirKind) {
   bench::FirstProducts first;
-  std::vector<double>& pairs = first.of(parse("krum(f=1)"));
-  std::vector<double>& lengths = first.of(parse("cge(f=1)"));
+  std::vector<double>& pairs = first.of(parse("krum(f=1)"), 3);
+  std::vector<double>& lengths = first.of(parse("cge(f=1)"), 3);
   EXPECT_NE(&pairs, &lengths);
-  EXPECT_EQ(&first.of(parse("geometric_median")), &pairs);
-  EXPECT_EQ(&first.of(parse("clip(c=1) | median")), &lengths);
-  EXPECT_EQ(&first.of(parse("nnm(f=1) | cge(f=1)")), &pairs);
+  EXPECT_EQ(&first.of(parse("geometric_median"), 3), &pairs);
+  EXPECT_EQ(&first.of(parse("clip(c=1) | median"), 3), &lengths);
+  EXPECT_EQ(&first.of(parse("nnm(f=1) | cge(f=1)"), 3), &pairs);
   EXPECT_TRUE(lengths.empty());
   // Kernels of lengths are held against those of pairs, if these came first.
   pairs = {1, 2, 3, 4, 5, 6, 7, 8, 9};
-  EXPECT_EQ(first.of(parse("cge(f=1)")), (std::vector<double>{1, 0, 0, 0, 5, 0, 0, 0, 9}));
+  EXPECT_EQ(first.of(parse("cge(f=1)"), 3), (std::vector<double>{1, 0, 0, 0, 5, 0, 0, 0, 9}));
   lengths = {7};
-  EXPECT_EQ(first.of(parse("cge(f=1)")), std::vector<double>{7});
+  EXPECT_EQ(first.of(parse("cge(f=1)"), 3), std::vector<double>{7});
   EXPECT_EQ(pairs.size(), 9U);
 }
 
